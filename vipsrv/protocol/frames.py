@@ -1,0 +1,117 @@
+"""The layout of the wire: headers to bytes and back. No state, no I/O.
+
+All integers are unsigned and big-endian. Version 2 lives in the one value that version 1 leaves without
+meaning: a size of zero.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from vipsrv.errors import ProtocolError
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 65432
+DEFAULT_WIDTH = 800
+DEFAULT_HEIGHT = 600
+
+V1_REQUEST = struct.Struct("!III")
+"""Image size in bytes, target width and height in pixels."""
+
+V1_REPLY = struct.Struct("!I")
+"""Size of the result in bytes."""
+
+HEADER = struct.Struct("!I4sBBHIIQ")
+"""Version 2: zero, magic, version, kind, status, request id, meta size, body size."""
+
+MAGIC = b"VIPS"
+VERSION = 2
+MAX_META_SIZE = 65_536
+REPLY = 0x80
+"""Added to a request's kind in the reply to it."""
+
+OK_STATUS = 200
+"""The status of every reply that is no error."""
+
+FIRST_ERROR_STATUS = 400
+LAST_ERROR_STATUS = 599
+
+V1_MAX_SIZE = 2**32 - 1
+"""Bytes: the largest image that a version 1 header can announce."""
+
+
+class Kind(IntEnum):
+    """What a version 2 message asks for."""
+
+    HELLO = 1
+    RESIZE = 2
+    INFO = 3
+    UPLOAD_STATUS = 4
+    CANCEL = 5
+    PING = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The 28 bytes in front of every version 2 message; sizes are bytes."""
+
+    kind: int
+    status: int
+    request_id: int
+    meta_size: int
+    body_size: int
+
+    def pack(self) -> bytes:
+        """The header as 28 bytes."""
+        return HEADER.pack(
+            0, MAGIC, VERSION, self.kind, self.status, self.request_id, self.meta_size, self.body_size
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes | bytearray) -> "Header":
+        """The header from 28 bytes. Raises ``ProtocolError`` if they are none of version 2."""
+        zero, magic, version, kind, status, request_id, meta_size, body_size = HEADER.unpack(data)
+        if zero or magic != MAGIC:
+            raise ProtocolError("the header does not start with a zero and the letters VIPS")
+        if version != VERSION:
+            raise ProtocolError(f"version {version} of the protocol is not spoken here, only 1 and 2")
+        return cls(kind, status, request_id, meta_size, body_size)
+
+    def check_meta_size(self) -> None:
+        """Raises ``ProtocolError`` if the meta is announced with more than 65,536 bytes."""
+        if self.meta_size > MAX_META_SIZE:
+            raise ProtocolError(f"a meta of {self.meta_size} bytes is over the limit of {MAX_META_SIZE}")
+
+
+def pack_message(
+    kind: int, request_id: int, meta: dict[str, Any] | None = None, *, status: int = 0, body_size: int = 0
+) -> bytes:
+    """Header and meta of a version 2 message, to be followed by ``body_size`` bytes.
+
+    Raises ``ProtocolError`` if the meta comes to more than 65,536 bytes.
+    """
+    encoded = b"" if meta is None else json.dumps(meta, separators=(",", ":"), allow_nan=False).encode()
+    header = Header(kind, status, request_id, len(encoded), body_size)
+    header.check_meta_size()
+    return header.pack() + encoded
+
+
+def unpack_meta(data: bytes | bytearray) -> dict[str, Any]:
+    """The JSON object of a meta, in UTF-8; none at all is an empty one. Raises ``ProtocolError``."""
+    if not data:
+        return {}
+    try:
+        # Decoded here, as json.loads would guess at UTF-16 and UTF-32, too.
+        meta = json.loads(data.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the meta is not JSON: {error}") from None
+    if not isinstance(meta, dict):
+        raise ProtocolError("the meta is JSON, but no object")
+    return meta
+
+
+def _refuse_constant(name: str) -> None:
+    # Python reads and writes NaN and Infinity; JSON has neither.
+    raise ValueError(f"{name} is no JSON value")

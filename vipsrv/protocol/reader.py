@@ -1,0 +1,265 @@
+"""Bytes in, events out: the state machine of both directions, without any I/O.
+
+A reader is fed what arrived, in any split, and gives the events that this completes::
+
+                    (zero)      ┌───────────────────────────┐
+            ┌────────────► HEADER ──► META ──► BODY ────────┘   version 2, message after message
+    FIRST ──┤
+            └────────────► BODY ──► FINISHED                    version 1, one message
+                  (a size)
+
+    anything else, and an end of the stream within a message ──► FAILED: ProtocolError, from then on always
+
+META and BODY are passed over where they are empty. Sizes are checked with the header, so nothing is kept of a
+message that is too large.
+
+Whoever owns the socket may read bodies straight into a place of its own: ``wanted`` is how many bytes are
+missing up to the next event boundary, so a read of at most that never runs into the next message, and
+``body_received`` tells the machine about body bytes that it did not see.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from vipsrv.errors import ProtocolError
+from vipsrv.protocol.frames import (
+    FIRST_ERROR_STATUS,
+    HEADER,
+    LAST_ERROR_STATUS,
+    MAGIC,
+    OK_STATUS,
+    REPLY,
+    V1_REPLY,
+    V1_REQUEST,
+    Header,
+    Kind,
+    unpack_meta,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageStarted:
+    """A header and its meta are complete; ``body_size`` bytes follow.
+
+    ``kind`` is the number on the wire (a reply's with 0x80 added); a version 1 message counts as a RESIZE
+    with request id 0, a version 1 request's meta is its ``width`` and ``height``, and a version 1 reply's
+    ``status`` is 200.
+    """
+
+    version: Literal[1, 2]
+    kind: int
+    status: int
+    request_id: int
+    meta: dict[str, Any]
+    body_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BodyReceived:
+    """Some bytes of the body: a view of what was fed, to be used before the next call."""
+
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEnded:
+    """The body, if any, is complete."""
+
+
+Event = MessageStarted | BodyReceived | MessageEnded
+
+
+class MessageReader(ABC):
+    """What both directions share; use ``RequestReader`` or ``ReplyReader``."""
+
+    _first_size: ClassVar[int]
+    """Bytes that tell version 1 from 2: the whole header of a version 1 message."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()  # what has arrived of the header or meta that is not complete,
+        self._pending_size = self._first_size  # and how many bytes complete it
+        self._header: Header | None = None
+        self._body_left = 0
+        self._version: Literal[1, 2] | None = None
+        self._failed: str | None = None
+
+    @property
+    def wanted(self) -> int:
+        """Bytes up to the next event boundary; 0 when no further message may come."""
+        if self._failed is not None or self.finished:
+            return 0
+        return self._body_left or self._pending_size - len(self._pending)
+
+    @property
+    def in_body(self) -> bool:
+        """Whether the next byte belongs to a body."""
+        return self._body_left > 0
+
+    @property
+    def between_messages(self) -> bool:
+        """Whether nothing of a message has arrived that is not complete."""
+        return not self._pending and self._header is None and not self._body_left
+
+    @property
+    def finished(self) -> bool:
+        """Whether the one message of version 1 is complete, after which none may follow."""
+        return self._version == 1 and not self._body_left
+
+    @property
+    def version(self) -> Literal[1, 2] | None:
+        """The version that the first message spoke, once that is known."""
+        return self._version
+
+    @property
+    def header(self) -> Header | None:
+        """The version 2 header whose meta is still on its way, or for which the reader has failed.
+
+        ``None`` after a failure means that the bytes were no version 2 header: there is no request to name.
+        """
+        return self._header
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> Iterator[Event]:
+        """Feed bytes in the order of their arrival; gives the events they complete, one by one.
+
+        Raises ``ProtocolError`` for what is no message, after the events in front of it and then at every
+        later call. The bytes are taken as the iterator goes on, so it has to be run to its end.
+        """
+        self._raise_if_failed()
+        view = memoryview(data)
+        while view:
+            if self._body_left:
+                part, view = view[: self._body_left], view[self._body_left :]
+                ended = self.body_received(len(part))
+                yield BodyReceived(part)
+                yield from ended
+            else:
+                missing = self._pending_size - len(self._pending)
+                part, view = view[:missing], view[missing:]
+                try:
+                    events = self._head_received(part)
+                except ProtocolError as error:
+                    self._failed = str(error)
+                    raise
+                yield from events
+
+    def body_received(self, size: int) -> list[Event]:
+        """Tell that ``size`` bytes of the body, at most ``wanted``, were read elsewhere."""
+        self._raise_if_failed()
+        if not 0 < size <= self._body_left:
+            raise ValueError(f"{size} bytes of a body of which {self._body_left} are missing")
+        self._body_left -= size
+        return [] if self._body_left else [MessageEnded()]
+
+    def receive_eof(self) -> None:
+        """The stream has ended. Raises ``ProtocolError``, then and later, if that was within a message."""
+        self._raise_if_failed()
+        if self._body_left:
+            self._failed = f"the stream ended {self._body_left} bytes before the end of a body"
+        elif not self.between_messages:
+            self._failed = "the stream ended within a header or its meta"
+        self._raise_if_failed()
+
+    def _raise_if_failed(self) -> None:
+        if self._failed is not None:
+            raise ProtocolError(self._failed)
+
+    def _head_received(self, part: memoryview) -> list[Event]:
+        if self.finished:
+            raise ProtocolError("bytes after the one message that version 1 allows")
+        self._pending += part
+        if len(self._pending) < self._pending_size:
+            return []
+        started = self._pending_complete(self._pending)
+        if started is None:
+            return []
+        self._header = None
+        self._expect(HEADER.size)
+        self._body_left = started.body_size
+        return [started] if started.body_size else [started, MessageEnded()]
+
+    def _pending_complete(self, data: bytearray) -> MessageStarted | None:
+        if self._header is not None:
+            return _started(self._header, unpack_meta(data))
+        if self._version is None and any(data[:4]):
+            self._version = 1
+            return self._started_v1(data)
+        if len(data) < HEADER.size:
+            # Refused as early as can be told: a version 1 client that announces an empty image sends no more.
+            if data[4:8] != MAGIC[: len(data) - 4]:
+                raise ProtocolError("an image of no bytes, and not a version 2 message either")
+            self._pending_size = HEADER.size
+            return None
+        self._header = header = Header.unpack(data)
+        self._version = 2
+        header.check_meta_size()
+        self._check_direction(header)
+        if not header.meta_size:
+            return _started(header, {})
+        self._expect(header.meta_size)
+        return None
+
+    def _expect(self, size: int) -> None:
+        self._pending = bytearray()
+        self._pending_size = size
+
+    @abstractmethod
+    def _check_direction(self, header: Header) -> None:
+        """Raises ``ProtocolError`` for a kind or status that does not belong to this direction."""
+
+    @abstractmethod
+    def _started_v1(self, data: bytearray) -> MessageStarted:
+        """The event for a version 1 header."""
+
+
+class RequestReader(MessageReader):
+    """The server's side: reads what a client sends, of either version."""
+
+    _first_size = V1_REQUEST.size
+
+    def _check_direction(self, header: Header) -> None:
+        if header.kind & REPLY:
+            raise ProtocolError(f"kind {header.kind:#04x} is that of a reply, not of a request")
+        if header.status:
+            raise ProtocolError(f"status {header.status} in a request, where it must be 0")
+
+    def _started_v1(self, data: bytearray) -> MessageStarted:
+        size, width, height = V1_REQUEST.unpack(data)
+        meta = {"width": width, "height": height}
+        return MessageStarted(version=1, kind=Kind.RESIZE, status=0, request_id=0, meta=meta, body_size=size)
+
+
+class ReplyReader(MessageReader):
+    """The client's side: reads what a server answers, of either version.
+
+    A version 1 result of size zero is the beginning of a version 2 error reply, so one reader serves both.
+    """
+
+    _first_size = V1_REPLY.size
+
+    def _check_direction(self, header: Header) -> None:
+        if not header.kind & REPLY:
+            raise ProtocolError(f"kind {header.kind:#04x} is that of a request, not of a reply")
+        is_error = FIRST_ERROR_STATUS <= header.status <= LAST_ERROR_STATUS
+        if not is_error and header.status != OK_STATUS:
+            raise ProtocolError(f"status {header.status} is neither that of a result nor that of an error")
+        if is_error and header.body_size:
+            raise ProtocolError(f"an error reply with a body of {header.body_size} bytes")
+
+    def _started_v1(self, data: bytearray) -> MessageStarted:
+        (size,) = V1_REPLY.unpack(data)
+        return MessageStarted(
+            version=1, kind=Kind.RESIZE | REPLY, status=OK_STATUS, request_id=0, meta={}, body_size=size
+        )
+
+
+def _started(header: Header, meta: dict[str, Any]) -> MessageStarted:
+    return MessageStarted(
+        version=2,
+        kind=header.kind,
+        status=header.status,
+        request_id=header.request_id,
+        meta=meta,
+        body_size=header.body_size,
+    )
