@@ -1,0 +1,210 @@
+"""What the gateway and one worker say to each other over the worker's own socket: the layout of both ends.
+
+::
+
+    worker ── READY ──────────────────────────────────────────────► gateway   once, after all is imported
+    worker ◄─ JOB, options (JSON), image bytes or a descriptor ──── gateway   one job at a time
+    worker ◄─ JOB with CANCEL ───────────────────────────────────── gateway   any time, for the job it has
+    worker ── REPLY, result bytes ────────────────────────────────► gateway   exactly one for a job
+
+A worker decodes hostile pictures and may itself have turned hostile. So all that the gateway reads from it
+is of fixed size and checked field by field, and the result is a stated number of opaque bytes. What is not
+as written here ends the worker. All integers are big-endian.
+"""
+
+import re
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from vipsrv.errors import REQUEST_ERRORS, InternalError, RequestError
+from vipsrv.options import Format, ImageInfo, OutputInfo
+
+CHANNEL_VERSION = 1
+"""Changes with any layout below: a worker of another installation is told apart at the handshake."""
+
+_READY = struct.Struct("!4sHI32s256s")
+_JOB = struct.Struct("!4sBBIIQQ")
+_REPLY = struct.Struct("!4sHQ 16sIIIBB IIB16sQ 400s")
+
+READY_SIZE = _READY.size
+JOB_SIZE = _JOB.size
+REPLY_SIZE = _REPLY.size
+
+_READY_MAGIC = b"VRDY"
+_JOB_MAGIC = b"VJOB"
+_REPLY_MAGIC = b"VRPL"
+_NAME = re.compile(rb"[a-z][a-z0-9-]{0,15}")
+_MOST_ORIENTATION = 8
+
+
+class ChannelError(Exception):
+    """The other end sent something that is not of this layout."""
+
+
+class Operation(IntEnum):
+    """What a worker is told to do."""
+
+    RESIZE = 1
+    INFO = 2
+    CANCEL = 3
+
+
+class Carrier(IntEnum):
+    """How the image reaches the worker."""
+
+    INLINE = 0  # as bytes behind the options
+    DESCRIPTOR = 1  # as a file's descriptor, sent along with the job's first byte (SCM_RIGHTS)
+
+
+_OPERATIONS = frozenset(Operation)
+_CARRIERS = frozenset(Carrier)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """The handshake: the libvips version, and the formats this worker reads."""
+
+    pid: int
+    libvips: str
+    formats: tuple[str, ...]
+
+    def pack(self) -> bytes:
+        """The handshake as ``READY_SIZE`` bytes."""
+        formats = ",".join(self.formats).encode()
+        return _READY.pack(_READY_MAGIC, CHANNEL_VERSION, self.pid, self.libvips.encode(), formats)
+
+    @classmethod
+    def unpack(cls, data: bytes | bytearray) -> "Ready":
+        """The handshake from ``READY_SIZE`` bytes. Raises ``ChannelError``."""
+        magic, version, pid, libvips, formats = _READY.unpack(data)
+        if magic != _READY_MAGIC:
+            raise ChannelError("the handshake is none")
+        if version != CHANNEL_VERSION:
+            raise ChannelError(f"it speaks version {version} of the channel, not {CHANNEL_VERSION}")
+        names = formats.rstrip(b"\0").split(b",")
+        return cls(pid=pid, libvips=_text(libvips), formats=tuple(_name(name) for name in names))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobHead:
+    """The head of a job; sizes are bytes, ``deadline_ms`` is the time it may take, 0 for any."""
+
+    operation: Operation
+    job_id: int
+    carrier: Carrier = Carrier.INLINE
+    options_size: int = 0
+    image_size: int = 0
+    deadline_ms: int = 0
+
+    def pack(self) -> bytes:
+        """The head as ``JOB_SIZE`` bytes."""
+        return _JOB.pack(
+            _JOB_MAGIC,
+            self.operation,
+            self.carrier,
+            self.options_size,
+            self.deadline_ms,
+            self.job_id,
+            self.image_size,
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes | bytearray | memoryview) -> "JobHead":
+        """The head from ``JOB_SIZE`` bytes. Raises ``ChannelError``."""
+        magic, operation, carrier, options_size, deadline_ms, job_id, image_size = _JOB.unpack(data)
+        if magic != _JOB_MAGIC:
+            raise ChannelError("the head of a job is none")
+        if operation not in _OPERATIONS or carrier not in _CARRIERS:
+            raise ChannelError("the head of a job tells of no known operation or carrier")
+        return cls(
+            operation=Operation(operation),
+            job_id=job_id,
+            carrier=Carrier(carrier),
+            options_size=options_size,
+            image_size=image_size,
+            deadline_ms=deadline_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyHead:
+    """The head of a reply: a RESIZE has ``source`` and ``output``, an INFO ``source``, a failure ``error``.
+
+    ``output.size`` bytes follow it.
+    """
+
+    job_id: int
+    source: ImageInfo | None = None
+    output: OutputInfo | None = None
+    error: RequestError | None = None
+
+    def pack(self) -> bytes:
+        """The head as ``REPLY_SIZE`` bytes."""
+        source, output, error = self.source, self.output, self.error
+        return _REPLY.pack(
+            _REPLY_MAGIC,
+            0 if error is None else error.status,
+            self.job_id,
+            *(
+                (b"", 0, 0, 0, 0, 0)
+                if source is None
+                else (
+                    source.format.encode(),
+                    source.width,
+                    source.height,
+                    source.pages,
+                    source.has_alpha,
+                    source.orientation,
+                )
+            ),
+            *(
+                (0, 0, 0, b"", 0)
+                if output is None
+                else (output.width, output.height, output.quality, output.format.encode(), output.size)
+            ),
+            b"" if error is None else error.message.encode("ascii", "replace"),
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes | bytearray, *, image_size: int) -> "ReplyHead":
+        """The head from ``REPLY_SIZE`` bytes, ``image_size`` being that of the job. Raises ``ChannelError``."""
+        magic, status, job_id, *rest, message = _REPLY.unpack(data)
+        if magic != _REPLY_MAGIC:
+            raise ChannelError("the head of its reply is none")
+        if status:
+            kind = REQUEST_ERRORS.get(status, InternalError)
+            return cls(job_id=job_id, error=kind(_text(message)))
+        format_, width, height, pages, has_alpha, orientation, *output = rest
+        if not (width and height and pages) or orientation > _MOST_ORIENTATION:
+            raise ChannelError("its reply tells of an image that cannot be")
+        source = ImageInfo(
+            format=_name(format_.rstrip(b"\0")),
+            width=width,
+            height=height,
+            pages=pages,
+            has_alpha=bool(has_alpha),
+            orientation=orientation,
+            size=image_size,
+        )
+        return cls(job_id=job_id, source=source, output=_output(*output))
+
+
+def _output(width: int, height: int, quality: int, format_: bytes, size: int) -> OutputInfo | None:
+    if not size:
+        return None
+    name = _name(format_.rstrip(b"\0"))
+    if name not in set(Format) or not (width and height):
+        raise ChannelError("its reply tells of a result that cannot be")
+    return OutputInfo(width=width, height=height, format=name, quality=quality, size=size)
+
+
+def _name(data: bytes) -> str:
+    if not _NAME.fullmatch(data):
+        raise ChannelError("a name in its message is none")
+    return data.decode("ascii")
+
+
+def _text(data: bytes) -> str:
+    """Printable ASCII and nothing else, so that it can stand in a log line and in a reply."""
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in data.rstrip(b"\0"))

@@ -1,0 +1,207 @@
+"""The gateway's side of all workers: starts them, hands out jobs, and replaces those that end.
+
+::
+
+    start() ── spawns `size` workers, fails with the reason if one cannot start
+    idle?  ──► run(job) ──► a WorkerProcess ──► job.answer(…) ──► on_idle()
+    watch() ── now and then: deadlines, workers that do not stop, workers that have grown
+    a worker ends ── its reason is logged, a new one takes its place
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vipsrv.errors import Cancelled, DeadlineExceeded, RequestError, StartFailed
+from vipsrv.workers.channel import Ready
+from vipsrv.workers.job import Job
+from vipsrv.workers.process import State, WorkerProcess
+from vipsrv.workers.spool import Spool
+
+START_SECONDS = 60.0
+"""How long a worker may take to start; it takes a fraction of a second on an idle machine."""
+
+STOP_SECONDS = 1.0
+"""How long a worker that was told to stop its job may go on before it is killed."""
+
+MAX_JOBS = 20_000
+"""Jobs after which a worker is replaced, so that no slow leak in a decoder adds up."""
+
+MAX_ANONYMOUS_MEMORY = 512 * 1024 * 1024
+"""Bytes that an idle worker may hold before it is replaced."""
+
+_GROWTH_CHECK_SECONDS = 1.0
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """What every worker is told at its start: limits in pixels, and the quality (1–100) by default."""
+
+    max_pixels: int
+    max_output_pixels: int
+    quality: int
+
+    def to_json(self) -> dict[str, int]:
+        """For the worker's command line."""
+        return {
+            "max_pixels": self.max_pixels,
+            "max_output_pixels": self.max_output_pixels,
+            "quality": self.quality,
+        }
+
+
+class WorkerPool:
+    """``size`` workers. ``on_idle`` is called whenever one has become free for a job."""
+
+    def __init__(self, spool: Spool, config: WorkerConfig, *, size: int, on_idle: Callable[[], None]) -> None:
+        self._spool = spool
+        self._config = config.to_json()
+        self._size = size
+        self._on_idle = on_idle
+        self._workers: set[WorkerProcess] = set()
+        self._idle: list[WorkerProcess] = []
+        self._kill_at: dict[WorkerProcess, float] = {}
+        self._start_deadlines: dict[WorkerProcess, float] = {}
+        self._started: asyncio.Future[None] | None = None
+        self._failures_in_a_row = 0
+        self._reaping: set[asyncio.Task[None]] = set()
+        self._next_growth_check = 0.0
+        self._stopping = False
+        self.ready: Ready | None = None
+
+    @property
+    def size(self) -> int:
+        """How many workers there should be."""
+        return self._size
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a job could start at once."""
+        return bool(self._idle)
+
+    async def start(self) -> None:
+        """Start all workers. Raises ``StartFailed`` with the reason if one cannot start."""
+        self._started = asyncio.get_running_loop().create_future()
+        try:
+            for _ in range(self._size):
+                self._spawn()
+            await self._started
+        except OSError as error:
+            await self.stop()
+            raise StartFailed(f"a worker process cannot be started: {error}") from None
+        except StartFailed:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Kill all workers and wait until they are gone."""
+        self._stopping = True
+        for worker in list(self._workers):
+            worker.kill("the server stops")
+        while self._reaping:
+            await asyncio.gather(*self._reaping)
+
+    def run(self, job: Job) -> bool:
+        """Give a job to an idle worker; ``False`` if there is none after all."""
+        while self._idle:
+            # The last one that was busy: its caches are warm.
+            if self._idle.pop().run(job):
+                return True
+        return False
+
+    def stop_job(self, job: Job, error: RequestError) -> None:
+        """Answer a running job with ``error`` and have its worker stop it."""
+        job.fail(error)
+        for worker in self._workers:
+            if worker.job is job and worker not in self._kill_at:
+                self._kill_at[worker] = time.monotonic() + STOP_SECONDS
+                worker.cancel()
+
+    def cancel(self, job: Job) -> None:
+        """Nobody waits for a running job any more."""
+        self.stop_job(job, Cancelled("the client cancelled the request or went away"))
+
+    def watch(self, now: float) -> None:
+        """To be called several times a second with ``time.monotonic()``."""
+        for worker in list(self._workers):
+            job = worker.job
+            if worker in self._kill_at:
+                if now > self._kill_at[worker]:
+                    worker.kill(f"it did not stop its job within {STOP_SECONDS:g} s of being told to")
+            elif job is not None and now > job.deadline:
+                self.stop_job(job, DeadlineExceeded("processing took longer than the deadline allows"))
+            elif worker.state is State.STARTING and now > self._start_deadlines[worker]:
+                worker.kill(f"it did not start within {START_SECONDS:g} s")
+        if now > self._next_growth_check:
+            self._next_growth_check = now + _GROWTH_CHECK_SECONDS
+            self._retire_grown()
+
+    def _retire_grown(self) -> None:
+        for worker in list(self._idle):
+            memory = worker.anonymous_memory()
+            if memory > MAX_ANONYMOUS_MEMORY or worker.jobs_done >= MAX_JOBS:
+                _log.info("worker %d is replaced: %d jobs, %d MB", worker.pid, worker.jobs_done, memory >> 20)
+                worker.retire()
+
+    def _spawn(self) -> None:
+        worker = WorkerProcess(
+            asyncio.get_running_loop(),
+            self._spool,
+            self._config,
+            on_idle=self._worker_idle,
+            on_end=self._worker_ended,
+        )
+        self._workers.add(worker)
+        self._start_deadlines[worker] = time.monotonic() + START_SECONDS
+
+    def _worker_idle(self, worker: WorkerProcess) -> None:
+        if self._start_deadlines.pop(worker, None) is not None:
+            self._failures_in_a_row = 0
+            self.ready = worker.ready
+            if self._started is not None and not self._start_deadlines and not self._started.done():
+                self._started.set_result(None)
+        self._kill_at.pop(worker, None)
+        self._idle.append(worker)
+        self._on_idle()
+
+    def _worker_ended(self, worker: WorkerProcess) -> None:
+        self._workers.discard(worker)
+        self._kill_at.pop(worker, None)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        failed_to_start = self._start_deadlines.pop(worker, None) is not None
+        task = asyncio.get_running_loop().create_task(self._reap(worker, failed_to_start=failed_to_start))
+        self._reaping.add(task)
+        task.add_done_callback(self._reaping.discard)
+
+    async def _reap(self, worker: WorkerProcess, *, failed_to_start: bool) -> None:
+        if not failed_to_start and not self._stopping:
+            self._replace()
+        await asyncio.to_thread(worker.reap)
+        if self._stopping:
+            return
+        if not failed_to_start:
+            _log.warning("worker %d ended: %s", worker.pid, worker.end_reason)
+            return
+        if self._started is not None and not self._started.done():
+            self._started.set_exception(StartFailed(f"a worker cannot start: {worker.end_reason}"))
+            return
+        self._failures_in_a_row += 1
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures_in_a_row, 10))
+        _log.error("worker %d could not start: %s; next try in %g s", worker.pid, worker.end_reason, pause)
+        asyncio.get_running_loop().call_later(pause, self._replace)
+
+    def _replace(self) -> None:
+        if self._stopping:
+            return
+        try:
+            self._spawn()
+        except OSError as error:
+            _log.error("a worker process cannot be started: %s; next try in %g s", error, _LONGEST_PAUSE)
+            asyncio.get_running_loop().call_later(_LONGEST_PAUSE, self._replace)

@@ -1,0 +1,373 @@
+"""One worker process, seen from the gateway: its start, its socket, its end.
+
+::
+
+                 READY                run(job)               reply complete
+    STARTING ───────────► IDLE ─────────────────► BUSY ─────────────────────► IDLE
+        │                   │                       │
+        └───────────────────┴────── end of file, an odd byte, kill() ──► ENDED (reaped, its reason told)
+"""
+
+import array
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum, auto
+from pathlib import Path
+
+from vipsrv.errors import RequestError, WorkerDied
+from vipsrv.workers.channel import (
+    READY_SIZE,
+    REPLY_SIZE,
+    Carrier,
+    ChannelError,
+    JobHead,
+    Operation,
+    Ready,
+    ReplyHead,
+)
+from vipsrv.workers.job import Job, Outcome
+from vipsrv.workers.spool import Slot, Spool
+
+MAX_START_REASON = 4096
+"""Bytes of standard error that are read from a worker that could not start."""
+
+LEAVE_SECONDS = 5.0
+"""How long a worker whose socket was closed may take to leave before it is killed."""
+
+
+class State(Enum):
+    """See the picture above."""
+
+    STARTING = auto()
+    IDLE = auto()
+    BUSY = auto()
+    ENDED = auto()
+
+
+class WorkerProcess:
+    """A spawned ``python -m vipsrv.workers.child`` and the gateway's end of its socket.
+
+    ``on_idle`` is called when it is ready for a job (after the handshake and after each job), ``on_end`` once
+    when it is gone.
+    """
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        spool: Spool,
+        config: dict[str, int],
+        *,
+        on_idle: Callable[["WorkerProcess"], None],
+        on_end: Callable[["WorkerProcess"], None],
+    ) -> None:
+        self._loop = loop
+        self._spool = spool
+        self._on_idle = on_idle
+        self._on_end = on_end
+        self.state = State.STARTING
+        self.ready: Ready | None = None
+        self.jobs_done = 0
+        self.job: Job | None = None
+        self.end_reason = ""
+        self._kill_reason: str | None = None
+        self._head = bytearray(READY_SIZE)
+        self._head_filled = 0
+        self._reply: ReplyHead | None = None
+        self._result: Slot | None = None
+        self._ended = 0.0
+        self._to_send: list[memoryview] = []
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        self._socket = ours
+        with theirs:
+            self._process = subprocess.Popen(
+                _command(theirs.fileno(), config),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(theirs.fileno(),),
+                env=_environment(),
+            )
+        loop.add_reader(ours.fileno(), self._readable)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def anonymous_memory(self) -> int:
+        """Bytes of anonymous memory it holds (``RssAnon`` of /proc), 0 where that cannot be read."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:
+            return 0
+        for line in status.splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+        return 0
+
+    def run(self, job: Job) -> bool:
+        """Give it a job; ``False`` if it turns out to be gone, and the job untouched."""
+        now = time.monotonic()
+        image = job.image
+        descriptor = image.descriptor
+        head = JobHead(
+            operation=job.operation,
+            job_id=job.id,
+            carrier=Carrier.INLINE if descriptor is None else Carrier.DESCRIPTOR,
+            options_size=len(job.options),
+            image_size=image.size,
+            deadline_ms=max(1, int((job.deadline - now) * 1000)),
+        )
+        to_send = [memoryview(head.pack() + job.options)]
+        ancillary = []
+        if descriptor is None:
+            to_send += image.views
+        else:
+            ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor])))
+        try:
+            sent = self._socket.sendmsg(to_send, ancillary)
+        except OSError:
+            self._end_of_file()
+            return False
+        self.job = job
+        job.started = now
+        self.state = State.BUSY
+        self._expect_head(REPLY_SIZE)
+        self._to_send = to_send
+        self._sent(sent)
+        if self._to_send:
+            self._loop.add_writer(self._socket.fileno(), self._writable)
+        return True
+
+    def cancel(self) -> None:
+        """Tell it to stop its job; the reply will come all the same."""
+        if self.job is not None:
+            cancel = memoryview(JobHead(operation=Operation.CANCEL, job_id=self.job.id).pack())
+            sending = bool(self._to_send)
+            self._to_send.append(cancel)
+            if not sending:
+                self._writable()
+
+    def retire(self) -> None:
+        """End an idle worker in peace: it leaves when its socket is closed."""
+        self._kill_reason = "it was retired"
+        self._end()
+
+    def kill(self, reason: str) -> None:
+        """End it at once, for a reason that completes the sentence "worker 7 ended: …"."""
+        if self.state is not State.ENDED:
+            self._kill_reason = reason
+            self._process.kill()
+            self._end()
+
+    def reap(self) -> None:
+        """Wait for the process to be gone and find out why; blocks, so it runs in a thread."""
+        try:
+            status = self._process.wait(LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        reason = self._kill_reason or _exit_reason(status)
+        if self._process.stderr is not None and not self._process.stderr.closed:
+            with self._process.stderr as stderr:
+                said = stderr.read(MAX_START_REASON).decode("utf-8", "replace").strip()
+            if said:
+                reason = f"{reason}: {said}"
+        self.end_reason = reason
+
+    def _end(self) -> None:
+        self.state = State.ENDED
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.remove_writer(self._socket.fileno())
+        self._socket.close()
+        if self._result is not None:
+            self._result.close()
+            self._result = None
+        job, self.job = self.job, None
+        if job is not None:
+            job.fail(WorkerDied("the worker that had this image died of it; try once more, not again"))
+            job.close()
+        self._on_end(self)
+
+    def _expect_head(self, size: int) -> None:
+        self._head = bytearray(size)
+        self._head_filled = 0
+        self._reply = None
+
+    def _readable(self) -> None:
+        try:
+            while self._read():
+                pass
+        except (BlockingIOError, InterruptedError):
+            return
+        except ChannelError as error:
+            self.kill(str(error))
+        except RequestError as error:
+            if self.job is not None:
+                self.job.fail(error)
+            self.kill("there was no room for its result")
+        except OSError:
+            self._end_of_file()
+
+    def _read(self) -> bool:
+        """Read what one call brings; ``False`` when this was the end of something."""
+        if self.state is State.IDLE:
+            if self._socket.recv(1):
+                raise ChannelError("it spoke without having been asked")
+            self._end_of_file()
+            return False
+        if self._result is not None and self._result.stalled:
+            self._loop.remove_reader(self._socket.fileno())
+            self._result.on_ready = self._resume
+            return False
+        room = memoryview(self._head)[self._head_filled :] if self._result is None else self._result.room()
+        size = self._socket.recv_into(room)
+        if not size:
+            self._end_of_file()
+            return False
+        if self._result is not None:
+            self._result.filled(size)
+            return not self._finish_if_received()
+        self._head_filled += size
+        return self._head_filled < len(self._head) or self._head_complete()
+
+    def _resume(self) -> None:
+        if self.state is not State.ENDED:
+            self._loop.add_reader(self._socket.fileno(), self._readable)
+
+    def _end_of_file(self) -> None:
+        self._process.kill()  # it may have closed its socket and be alive
+        self._end()
+
+    def _head_complete(self) -> bool:
+        """Act on a handshake or a reply's head; whether more is to be read."""
+        if self.state is State.STARTING:
+            self.ready = Ready.unpack(self._head)
+            if self._process.stderr is not None:
+                self._process.stderr.close()
+            self._become_idle()
+            return False
+        job = self.job
+        assert job is not None  # noqa: S101 - the state is BUSY
+        reply = ReplyHead.unpack(self._head, image_size=job.image.size)
+        if reply.job_id != job.id:
+            raise ChannelError("it replied to a job that it does not have")
+        if reply.error is None and (reply.output is None) == (job.operation is Operation.RESIZE):
+            raise ChannelError("its reply is not of the kind of its job")
+        self._reply = reply
+        self._ended = time.monotonic()
+        if reply.output is not None:
+            self._result = self._spool.open(reply.output.size)
+            return True
+        self._finish()
+        return False
+
+    def _finish_if_received(self) -> bool:
+        if self._result is None or self._result.received < self._result.size:
+            return False
+        self._finish()
+        return True
+
+    def _finish(self) -> None:
+        job, reply, result = self.job, self._reply, self._result
+        assert job is not None  # noqa: S101 - the state is BUSY
+        assert reply is not None  # noqa: S101 - its head is complete
+        self.job = self._reply = self._result = None
+        if self._to_send:
+            # It answered before it had the whole image: what is left would be taken for the next job.
+            self.kill("it replied before it had been given its job")
+        outcome = Outcome(
+            source=reply.source,
+            output=reply.output,
+            result=result,
+            error=reply.error,
+            started=job.started,
+            ended=self._ended,
+        )
+        job.close()
+        self.jobs_done += 1
+        if result is None:
+            job.answer(outcome)
+        else:
+            _answer_when_complete(job, outcome, result)
+        if self.state is State.BUSY:
+            self._become_idle()
+
+    def _become_idle(self) -> None:
+        self.state = State.IDLE
+        self._on_idle(self)
+
+    def _writable(self) -> None:
+        try:
+            sent = self._socket.sendmsg(self._to_send)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._end_of_file()
+            return
+        self._sent(sent)
+        if self._to_send:
+            self._loop.add_writer(self._socket.fileno(), self._writable)
+        else:
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _sent(self, size: int) -> None:
+        done = 0
+        for view in self._to_send:
+            if size < len(view):
+                break
+            size -= len(view)
+            done += 1
+        del self._to_send[:done]
+        if size:
+            self._to_send[0] = self._to_send[0][size:]
+
+
+def _answer_when_complete(job: Job, outcome: Outcome, result: Slot) -> None:
+    """A large result may still be on its way to its file."""
+    try:
+        if result.complete:
+            job.answer(outcome)
+        else:
+            result.on_ready = lambda: _answer_when_complete(job, outcome, result)
+    except RequestError as error:
+        result.close()
+        job.fail(error)
+
+
+def _command(socket_fd: int, config: dict[str, int]) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "vipsrv.workers.child",
+        "--socket",
+        str(socket_fd),
+        "--config",
+        json.dumps({**config, "parent": os.getpid()}),
+    ]
+
+
+def _environment() -> dict[str, str]:
+    # One thread a job gives the best throughput when all workers are busy; two malloc arenas are enough
+    # for that and keep what is freed from being spread over many.
+    return {**os.environ, "VIPS_CONCURRENCY": "1", "MALLOC_ARENA_MAX": "2"}
+
+
+def _exit_reason(status: int) -> str:
+    if status >= 0:
+        return f"it exited with code {status}"
+    name = f"signal {-status}"
+    with suppress(ValueError):
+        name = signal.Signals(-status).name
+    if -status == signal.SIGKILL:
+        return f"it was killed by {name} (by hand, or by the kernel for want of memory)"
+    return f"it was killed by {name}"

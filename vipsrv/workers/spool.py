@@ -1,0 +1,274 @@
+"""The bytes on their way between clients and workers: in reused private buffers, or in unlinked files.
+
+::
+
+                      small, and memory left              else
+    bytes arrive ──► chunks of 128 KiB              ──► chunks, a thread writes them to a file
+    worker gets  ◄── the chunks, over its socket        the file's descriptor, read-only
+
+A chunk never leaves the gateway process, and a file is fresh for each slot: what one worker was lent is
+never used for another request. Both kinds count against a budget of their own, so nothing grows without
+bound; memory that is used up turns into files, files that are used up into ``Busy``.
+"""
+
+import asyncio
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vipsrv.errors import Busy, RequestError
+
+CHUNK_SIZE = 128 * 1024
+"""Bytes: what one read of a socket may bring, and what an upload in progress holds at the least."""
+
+IN_MEMORY_SIZE = 8 * 1024 * 1024
+"""Bytes: what is larger goes to a file. A phone's photo stays in memory; over it, decoding costs far more."""
+
+_WRITE_BEHIND = 16
+"""Chunks that a slot in a file may hold before it asks its owner to wait for the disk."""
+
+_OVERDRAFT = 2
+"""Chunks that it may hold when memory is used up: enough to go on, and slowly."""
+
+_KEPT_FREE = 256
+"""Chunks kept for reuse when a burst is over: 32 MiB."""
+
+_FULL_RETRY_MS = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class Spool:
+    """Gives out slots within two budgets, in bytes: ``memory`` and, in ``directory``, ``disk``."""
+
+    def __init__(self, *, directory: Path, memory: int, disk: int) -> None:
+        self.directory = directory
+        self._chunks_left = memory // CHUNK_SIZE
+        self._disk_left = disk
+        self._free: list[memoryview] = []
+        self._writers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="spool")
+
+    @property
+    def disk_left(self) -> int:
+        """Bytes that files may still take."""
+        return self._disk_left
+
+    def open(self, size: int) -> "Slot":
+        """A slot for ``size`` bytes. Raises ``Busy`` if that needs a file and there is no room for it."""
+        slot = Slot(self, size)
+        if size > IN_MEMORY_SIZE:
+            slot.move_to_file()
+        return slot
+
+    def close(self) -> None:
+        """End the writing threads; the slots must have been closed."""
+        self._writers.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether there is memory left."""
+        return self._chunks_left > 0
+
+    def take_chunk(self) -> memoryview:
+        """A chunk. One is given even when no memory is left, so that a slot in a file can always go on."""
+        self._chunks_left -= 1
+        return self._free.pop() if self._free else memoryview(bytearray(CHUNK_SIZE))
+
+    def return_chunk(self, chunk: memoryview) -> None:
+        """Give a chunk back for reuse."""
+        self._chunks_left += 1
+        if len(self._free) < _KEPT_FREE:
+            self._free.append(chunk)
+
+    def create_file(self, size: int) -> "_File":
+        """A fresh unlinked file that may take ``size`` bytes. Raises ``Busy``."""
+        if size > self._disk_left:
+            raise Busy(
+                f"the spool has {self._disk_left} bytes left, and this takes {size}: try again later",
+                retry_after_ms=_FULL_RETRY_MS,
+            )
+        try:
+            write_fd, path = tempfile.mkstemp(prefix="vipsrv-", dir=self.directory)
+            try:
+                read_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                os.close(write_fd)
+                raise
+            finally:
+                Path(path).unlink()
+        except OSError as error:
+            _log.error("no file can be made in the spool directory: %s", error)
+            raise Busy(
+                "the server's spool has no room: try again later", retry_after_ms=_FULL_RETRY_MS
+            ) from None
+        self._disk_left -= size
+        return _File(write_fd=write_fd, read_fd=read_fd, reserved=size)
+
+    def remove_file(self, file: "_File") -> None:
+        """Close a file's descriptors, which frees it."""
+        os.close(file.write_fd)
+        os.close(file.read_fd)
+        self._disk_left += file.reserved
+
+    def write(self, file: "_File", views: list[memoryview]) -> "asyncio.Future[None]":
+        """Append to a file in a thread, so that a slow disk holds up nobody else."""
+        offset = file.written
+        file.written += sum(map(len, views))
+        return asyncio.get_running_loop().run_in_executor(
+            self._writers, _write_all, file.write_fd, views, offset
+        )
+
+
+@dataclass(slots=True)
+class _File:
+    write_fd: int
+    read_fd: int
+    reserved: int
+    written: int = 0
+
+
+@dataclass(slots=True)
+class _Part:
+    """A chunk and how much of it is filled."""
+
+    chunk: memoryview
+    filled: int = 0
+
+    @property
+    def view(self) -> memoryview:
+        return self.chunk[: self.filled]
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """Room for ``size`` bytes that arrive one after another.
+
+    The owner asks for ``room``, reads into it and tells how much it ``filled``, unless the slot is
+    ``stalled`` because the disk is behind. ``on_ready`` is called once when it may have caught up, when a slot
+    that has received all may have become ``complete``, and when the disk has failed, which both then raise.
+    """
+
+    spool: Spool
+    size: int
+    received: int = 0
+    on_ready: Callable[[], None] | None = None
+    _parts: list[_Part] = field(default_factory=list)
+    _writing: list[_Part] = field(default_factory=list)
+    _file: _File | None = None
+    _error: RequestError | None = None
+    _closed: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether all has arrived and, in a file, is written. Raises what the disk failed with."""
+        if self._error is not None:
+            raise self._error
+        if self._file is not None and (self._parts or self._writing):
+            return False
+        return self.received == self.size
+
+    @property
+    def views(self) -> list[memoryview]:
+        """What is held in memory."""
+        return [part.view for part in self._parts]
+
+    @property
+    def descriptor(self) -> int | None:
+        """The file's read-only descriptor, or ``None`` if the bytes are in memory."""
+        return None if self._file is None else self._file.read_fd
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the disk is behind: the owner stops reading until ``on_ready``."""
+        if self._file is None or self._error is not None:
+            return False
+        held = len(self._parts) + len(self._writing)
+        if self._parts and self._parts[-1].filled < CHUNK_SIZE:
+            held -= 1
+        return held >= (_WRITE_BEHIND if self.spool.has_chunks else _OVERDRAFT)
+
+    def room(self) -> memoryview:
+        """The place for the next bytes. Raises ``RequestError`` if there is none."""
+        if self._error is not None:
+            raise self._error
+        missing = self.size - self.received
+        if self._parts and self._parts[-1].filled < CHUNK_SIZE:
+            part = self._parts[-1]
+            return part.chunk[part.filled : part.filled + missing]
+        if self._file is None and not self.spool.has_chunks:
+            self.move_to_file()
+        part = _Part(self.spool.take_chunk())
+        self._parts.append(part)
+        return part.chunk[:missing]
+
+    def filled(self, size: int) -> None:
+        """``size`` bytes were put into the last ``room``."""
+        self._parts[-1].filled += size
+        self.received += size
+        if self._file is not None and not self._writing:
+            self._write()
+
+    def move_to_file(self) -> None:
+        """From now on the bytes live in a file. Raises ``Busy`` if there is no room for it."""
+        self._file = self.spool.create_file(self.size)
+        self._write()
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``offset`` of a slot in a file."""
+        assert self._file is not None  # noqa: S101 - callers ask for `descriptor` first
+        return os.pread(self._file.read_fd, size, offset)
+
+    def close(self) -> None:
+        """Give everything back. What a worker still holds of a file stays its own."""
+        if self._closed:
+            return
+        self._closed = True
+        self.on_ready = None
+        self._return(self._parts)
+        self._parts = []
+        if self._file is not None and not self._writing:
+            self.spool.remove_file(self._file)
+
+    def _write(self) -> None:
+        full = [part for part in self._parts if part.filled == CHUNK_SIZE or self.received == self.size]
+        if not full or self._file is None:
+            return
+        self._parts = self._parts[len(full) :]
+        self._writing = full
+        self.spool.write(self._file, [part.view for part in full]).add_done_callback(self._written)
+
+    def _written(self, write: "asyncio.Future[None]") -> None:
+        self._return(self._writing)
+        self._writing = []
+        error = None if write.cancelled() else write.exception()
+        if self._closed and self._file is not None:
+            self.spool.remove_file(self._file)
+            return
+        if error is not None:
+            _log.error("the spool directory cannot be written: %s", error)
+            self._error = Busy(
+                "the server's spool has no room: try again later", retry_after_ms=_FULL_RETRY_MS
+            )
+        else:
+            self._write()
+        ready, self.on_ready = self.on_ready, None
+        if ready is not None:
+            ready()
+
+    def _return(self, parts: list[_Part]) -> None:
+        for part in parts:
+            self.spool.return_chunk(part.chunk)
+
+
+def _write_all(fd: int, views: list[memoryview], offset: int) -> None:
+    while views:
+        written = os.pwritev(fd, views, offset)
+        offset += written
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if written:
+            views[0] = views[0][written:]
