@@ -1,0 +1,6 @@
+"""The gateway process: everything between the sockets of the clients and those of the workers."""
+
+from vipsrv.server.serve import serve
+from vipsrv.server.settings import ServerSettings
+
+__all__ = ["ServerSettings", "serve"]

@@ -1,0 +1,235 @@
+"""The server as a whole: listeners, start, drain, stop. It never decodes: nothing in an image can hurt it."""
+
+import asyncio
+import logging
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vipsrv.errors import StartFailed
+from vipsrv.server.admission import Admission
+from vipsrv.server.offer import FITS, OUTPUT_FORMATS
+from vipsrv.server.session import Session
+from vipsrv.server.settings import ServerSettings
+from vipsrv.version import __version__
+from vipsrv.workers.pool import WorkerConfig, WorkerPool
+from vipsrv.workers.spool import Spool
+
+WATCH_SECONDS = 0.1
+"""How often deadlines and timeouts are looked at: what they are late by, at the most."""
+
+FAREWELL_SECONDS = 1.0
+"""How long the last replies may take to leave when the server stops."""
+
+_BACKLOG = 4096
+_UNIX = "unix:"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: a TCP ``host`` and ``port``, or the path of a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """An address from ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:/path``. Raises ``ValueError``."""
+        if text.startswith(_UNIX):
+            path = text.removeprefix(_UNIX)
+            if not path:
+                raise ValueError(f"{text!r} has no path behind unix:")
+            return cls(path=path)
+        host, colon, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the last port
+            raise ValueError(f"{text!r} is none of HOST:PORT, [IPV6]:PORT and unix:/path")
+        return cls(host=host, port=int(port))
+
+    def __str__(self) -> str:
+        """As ``parse`` reads it."""
+        if self.path:
+            return f"{_UNIX}{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Gateway:
+    """One server within an event loop: ``start``, then ``drain`` and ``stop``."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self._sessions: set[Session] = set()
+        self._no_sessions = asyncio.Event()
+        self._no_sessions.set()
+        self.draining = False
+        self.spool = Spool(
+            directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
+        )
+        config = WorkerConfig(
+            max_pixels=settings.max_pixels,
+            max_output_pixels=settings.max_output_pixels,
+            quality=settings.quality,
+        )
+        self._pool = WorkerPool(self.spool, config, size=settings.workers, on_idle=self._worker_idle)
+        self.admission = Admission(self._pool, limit=settings.queue)
+        self._servers: list[asyncio.Server] = []
+        self._unix_paths: list[Path] = []
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> list[Address]:
+        """Start the workers and listen; gives the addresses with their real ports. Raises ``StartFailed``."""
+        if not os.access(self.settings.spool_dir, os.W_OK | os.X_OK):
+            raise StartFailed(
+                f"the spool folder {self.settings.spool_dir} cannot be written; name another by --spool-dir"
+            )
+        try:
+            wanted = [Address.parse(text) for text in self.settings.listen]
+        except ValueError as error:
+            raise StartFailed(f"--listen: {error}") from None
+        try:
+            # Binding comes first: that a port is taken is told sooner than workers start.
+            servers = [
+                (address, await self._bind(address))
+                for address in wanted or [Address(self.settings.host, self.settings.port)]
+            ]
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
+            await self._pool.start()
+            for address, server in servers:
+                with _listening_on(address):
+                    await server.start_serving()
+        except StartFailed:
+            await self.stop()
+            raise
+        return [real for address, server in servers for real in _real_addresses(address, server)]
+
+    async def drain(self) -> None:
+        """Accept nothing new and wait, at most ``settings.drain`` seconds, for what is in flight."""
+        self.draining = True
+        self._stop_listening()
+        for session in list(self._sessions):
+            session.drain()
+        await self._sessions_closed(self.settings.drain)
+
+    async def stop(self) -> None:
+        """End everything now; who still waits is told so."""
+        self.draining = True
+        self._stop_listening()
+        for session in list(self._sessions):
+            session.stop()
+        await self._sessions_closed(FAREWELL_SECONDS)
+        for session in list(self._sessions):
+            session.abort()
+        if self._watching is not None:
+            self._watching.cancel()
+        await self._pool.stop()
+        await asyncio.to_thread(self.spool.close)
+
+    def hello(self) -> dict[str, Any]:
+        """The meta of the reply to a HELLO."""
+        ready = self._pool.ready
+        return {
+            "server": f"vipsrv/{__version__}",
+            "limits": {
+                "max_upload": int(self.settings.max_upload),
+                "max_pixels": self.settings.max_pixels,
+                "max_output_pixels": self.settings.max_output_pixels,
+                "deadline_ms": int(self.settings.deadline * 1000),
+            },
+            "formats": {"in": list(ready.formats) if ready is not None else [], "out": list(OUTPUT_FORMATS)},
+            "fits": list(FITS),
+        }
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._sessions)
+
+    def session_opened(self, session: Session) -> None:
+        """A client has connected."""
+        self._sessions.add(session)
+        self._no_sessions.clear()
+
+    def session_closed(self, session: Session) -> None:
+        """A client has gone, or was made to."""
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._no_sessions.set()
+
+    async def _sessions_closed(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._no_sessions.wait(), seconds)
+
+    def _worker_idle(self) -> None:
+        self.admission.worker_idle()
+
+    async def _bind(self, address: Address) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        with _listening_on(address):
+            if address.path:
+                path = Path(address.path)
+                _remove_stale_socket(path)
+                server = await loop.create_unix_server(
+                    lambda: Session(self), address.path, backlog=_BACKLOG, start_serving=False
+                )
+                self._unix_paths.append(path)
+            else:
+                server = await loop.create_server(
+                    lambda: Session(self), address.host, address.port, backlog=_BACKLOG, start_serving=False
+                )
+        self._servers.append(server)
+        return server
+
+    def _stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers = []
+        for path in self._unix_paths:
+            path.unlink(missing_ok=True)
+        self._unix_paths = []
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            now = time.monotonic()
+            self._pool.watch(now)
+            self.admission.watch(now)
+            for session in list(self._sessions):
+                session.watch(now)
+
+
+@contextmanager
+def _listening_on(address: Address) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise StartFailed(f"cannot listen on {address}: {reason}; choose another address") from None
+
+
+def _real_addresses(address: Address, server: asyncio.Server) -> list[Address]:
+    if address.path:
+        return [address]
+    return [Address(*sock.getsockname()[:2]) for sock in server.sockets]
+
+
+def _remove_stale_socket(path: Path) -> None:
+    """Remove a socket that nobody listens on any more, and nothing else. Raises ``OSError``."""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()

@@ -1,0 +1,505 @@
+"""One connection: reads requests, hands them on, writes the replies.
+
+::
+
+                     header refused, body too large
+    READING ─────────────────────────────────────────────► LINGERING ──► closed
+       │  ▲   │                                            reads and discards for a bounded time,
+       │  └───┘ request after request (version 2)          so that the refusal is not lost to a reset
+       └──────► reply to version 1, drain, idle, end of file ──────────► closed
+
+Bodies are read straight into the spool. Nothing here decodes, blocks or sleeps.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from vipsrv.errors import (
+    BadRequest,
+    Cancelled,
+    Draining,
+    InternalError,
+    ProtocolError,
+    ReceiveTimeout,
+    RequestError,
+    TooLarge,
+)
+from vipsrv.options import ResizeReport, Timings
+from vipsrv.protocol import (
+    MAX_META_SIZE,
+    REPLY,
+    V1_REPLY,
+    Event,
+    Kind,
+    MessageEnded,
+    MessageStarted,
+    RequestReader,
+    pack_error,
+    pack_message,
+)
+from vipsrv.server.offer import parse_resize, refuse_hello_token
+from vipsrv.server.outbox import PROGRESS_SIZE, Outbox
+from vipsrv.workers.channel import Operation
+from vipsrv.workers.job import Job, Outcome
+from vipsrv.workers.spool import Slot
+
+if TYPE_CHECKING:
+    from vipsrv.server.gateway import Gateway
+
+MAX_IN_FLIGHT = 32
+"""Requests of one connection that may be unanswered; beyond it the server stops reading."""
+
+LINGER_SECONDS = 5.0
+"""How long a refused client's bytes are read and discarded."""
+
+DISCARD_SIZE = 256 * 1024
+"""Bytes that are discarded in one read."""
+
+OK = 200
+
+_KINDS = frozenset(Kind)
+
+_scratch = memoryview(bytearray(max(DISCARD_SIZE, MAX_META_SIZE)))
+"""For heads and for what is discarded: read and used up within one callback, so one serves all sessions."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A request whose header has arrived; times are seconds of ``time.monotonic``."""
+
+    version: int
+    kind: int
+    id: int
+    meta: dict[str, Any]
+    arrived: float
+    received: float = 0.0
+    deadline_ms: int | None = None
+    options: bytes = b""
+    slot: Slot | None = None
+    job: Job | None = None
+    refused: bool = False
+
+
+class Session(asyncio.BufferedProtocol):
+    """See the picture above."""
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+        self._settings = gateway.settings
+        self._reader = RequestReader()
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # until the connection is made
+        self._outbox: Outbox = cast("Outbox", None)  # likewise
+        self._incoming: Request | None = None
+        self._no_room: RequestError | None = None
+        self._in_flight: dict[int, Request] = {}
+        self._reading = True
+        self._lingering = False
+        self._closing = False
+        self._progress = 0
+        self._expires = time.monotonic() + self._settings.idle_timeout
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._outbox = Outbox(self._transport, self._all_sent)
+        self._gateway.session_opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the reader knows better
+        """Where the next bytes go: never more than up to the end of the head or the body they belong to."""
+        wanted = self._reader.wanted
+        if self._lingering or self._closing or not wanted:
+            return _scratch
+        request = self._incoming
+        if request is None or request.slot is None:
+            return _scratch[:wanted]
+        try:
+            return request.slot.room()
+        except RequestError as error:
+            self._no_room = error
+            return _scratch[:wanted]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes have been put there."""
+        if self._lingering or self._closing:
+            return
+        if not self._reader.wanted:
+            # More than the one request of version 1: not read any further, so that it costs nothing.
+            self._set_reading(on=False)
+            return
+        self._note_progress(nbytes)
+        if self._reader.in_body:
+            self._body_received(nbytes)
+        else:
+            self._handle(self._reader.receive_data(_scratch[:nbytes]))
+        self._update_reading()
+
+    def eof_received(self) -> bool:
+        """The client has shut down its sending side. The connection is closed by us, after what is due."""
+        if self._lingering:
+            return False
+        try:
+            self._reader.receive_eof()
+        except ProtocolError as error:
+            self._reply_to_broken(BadRequest(str(error)))
+        if self._reader.version == 1 and self._in_flight:
+            return True  # it may still wait for its reply
+        self._cancel_all()
+        self._close()
+        return True
+
+    def pause_writing(self) -> None:
+        """The client is slower than its replies."""
+        self._outbox.pause()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._outbox.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why makes no difference
+        """The connection is gone, and with it the sense of what is in flight."""
+        self._closing = True
+        self._gateway.session_closed(self)
+        self._outbox.close()
+        self._cancel_all()
+
+    # What the gateway calls
+
+    def watch(self, now: float) -> None:
+        """Close the connection if one of its timeouts is over."""
+        if self._outbox.is_stuck(now, self._settings.receive_timeout):
+            _log.info("a client did not take its reply in time")
+            self._transport.abort()
+        elif now <= self._expires or self._outbox or not self._reading:
+            return
+        elif self._lingering:
+            if not self._in_flight:
+                self._transport.close()
+        elif self._incoming is not None or not self._reader.between_messages:
+            seconds = self._settings.receive_timeout
+            self._reply_to_broken(
+                ReceiveTimeout(f"the upload stalled: too little of it came in {seconds:g} s")
+            )
+            self._linger()
+        elif not self._in_flight:
+            self._close()
+
+    def drain(self) -> None:
+        """The server is about to stop: finish what is in flight, then close."""
+        if not self._in_flight and self._incoming is None:
+            self._close()
+
+    def stop(self) -> None:
+        """The server stops now: say so to whoever still waits, and close."""
+        for request in list(self._in_flight.values()):
+            self._reply_error(request, Draining("the server has stopped"))
+        self._cancel_all()
+        self._close()
+
+    def abort(self) -> None:
+        """Close without another word."""
+        self._transport.abort()
+
+    # Requests
+
+    def _handle(self, events: Iterable[Event]) -> None:
+        try:
+            for event in events:
+                if isinstance(event, MessageStarted):
+                    self._start(event)
+                elif isinstance(event, MessageEnded):
+                    self._end()
+        except ProtocolError as error:
+            self._reply_to_broken(BadRequest(str(error)))
+            self._linger()
+
+    def _start(self, head: MessageStarted) -> None:
+        request = Request(head.version, head.kind, head.request_id, head.meta, time.monotonic())
+        self._incoming = request
+        try:
+            self._accept(request, head.body_size)
+        except RequestError as error:
+            self._refuse(request, error)
+            if head.body_size > self._settings.max_upload:
+                self._linger()
+
+    def _accept(self, request: Request, body_size: int) -> None:
+        """Check all that can be checked before the body is read. Raises ``RequestError``."""
+        limit = self._settings.max_upload
+        if body_size > limit:
+            raise TooLarge(f"the image is {body_size} bytes, {body_size - limit} over the limit of {limit}")
+        if self._gateway.draining:
+            raise Draining("the server is shutting down")
+        if request.kind not in _KINDS:
+            raise BadRequest(f"kind {request.kind} is not known here")
+        if request.kind not in (Kind.RESIZE, Kind.INFO):
+            if body_size:
+                raise BadRequest(
+                    f"a {Kind(request.kind).name} has no body, and this one has {body_size} bytes"
+                )
+            return
+        if not body_size:
+            raise BadRequest("there is no image: its size is 0")
+        if request.id in self._in_flight:
+            raise BadRequest(f"request id {request.id} is in flight already")
+        if request.kind == Kind.RESIZE:
+            request.options, request.deadline_ms = parse_resize(request.meta)
+        self._gateway.admission.check()
+        request.slot = self._gateway.spool.open(body_size)
+        self._in_flight[request.id] = request
+
+    def _body_received(self, size: int) -> None:
+        request, error = self._incoming, self._no_room
+        if request is not None and error is not None:
+            self._no_room = None
+            self._forget(request)
+            self._refuse(request, error)
+        elif request is not None and request.slot is not None:
+            request.slot.filled(size)
+        self._handle(self._reader.body_received(size))
+
+    def _end(self) -> None:
+        """A request has arrived whole."""
+        request, self._incoming = self._incoming, None
+        self._idle_from_now()
+        if request is None or request.refused:
+            self._close_if_draining()
+        elif request.slot is not None:
+            self._submit_when_complete(request)
+        else:
+            self._answer_at_once(request)
+
+    def _submit_when_complete(self, request: Request) -> None:
+        slot = request.slot
+        if slot is None or self._in_flight.get(request.id) is not request:
+            return
+        try:
+            if not slot.complete:
+                slot.on_ready = partial(self._submit_when_complete, request)
+                return
+            request.received = time.monotonic()
+            request.job = Job(
+                operation=Operation.RESIZE if request.kind == Kind.RESIZE else Operation.INFO,
+                options=request.options,
+                image=slot,
+                deadline=request.received + self._seconds_for(request),
+                on_outcome=partial(self._finish, request),
+            )
+            self._gateway.admission.submit(request.job)
+        except RequestError as error:
+            slot.close()
+            self._finish(request, Outcome(error=error))
+
+    def _seconds_for(self, request: Request) -> float:
+        if request.deadline_ms is None:
+            return self._settings.deadline
+        return min(self._settings.deadline, request.deadline_ms / 1000)
+
+    def _answer_at_once(self, request: Request) -> None:
+        meta: dict[str, Any] | None = None
+        try:
+            if request.kind == Kind.HELLO:
+                refuse_hello_token(request.meta)
+                meta = self._gateway.hello()
+            elif request.kind == Kind.CANCEL:
+                meta = {"cancelled": self._cancel_by_client(request.meta)}
+            elif request.kind == Kind.UPLOAD_STATUS:
+                raise BadRequest("resumable uploads are not offered by this server")
+        except RequestError as error:
+            self._reply_error(request, error)
+        else:
+            self._outbox.put(pack_message(request.kind | REPLY, request.id, meta, status=OK))
+
+    def _cancel_by_client(self, meta: dict[str, Any]) -> bool:
+        request_id = meta.get("request_id")
+        if type(request_id) is not int:
+            raise BadRequest(f"request_id: must be a whole number, not {request_id!r:.40}")
+        request = self._in_flight.get(request_id)
+        if request is None:
+            return False
+        self._cancel(request)
+        return True
+
+    def _cancel(self, request: Request) -> None:
+        """Stop the work on a request; it is answered with ``Cancelled``."""
+        if request.job is not None:
+            self._gateway.admission.cancel(request.job)
+        else:
+            if request.slot is not None:
+                request.slot.close()
+            self._finish(request, Outcome(error=Cancelled("the client cancelled the request")))
+
+    def _cancel_all(self) -> None:
+        if self._incoming is not None:
+            self._forget(self._incoming)
+            self._incoming = None
+        self._closing = True
+        for request in list(self._in_flight.values()):
+            self._cancel(request)
+
+    def _finish(self, request: Request, outcome: Outcome) -> None:
+        """A request is over, in whatever way: reply, if there is still someone to reply to."""
+        self._in_flight.pop(request.id, None)
+        if self._closing:
+            if outcome.result is not None:
+                outcome.result.close()
+            return
+        if outcome.error is not None:
+            self._refuse(request, outcome.error)
+        else:
+            self._gateway.admission.job_took(outcome.ended - outcome.started)
+            self._reply(request, outcome)
+        if self._lingering:
+            self._shut_down_when_sent()
+        self._idle_from_now()
+        self._close_if_draining()
+        self._update_reading()
+
+    # Replies
+
+    def _reply(self, request: Request, outcome: Outcome) -> None:
+        if request.version == 1 and outcome.result is not None:
+            self._outbox.put(V1_REPLY.pack(outcome.result.size), outcome.result)
+            self._close()
+            return
+        meta, size = _report(request, outcome)
+        head = pack_message(request.kind | REPLY, request.id, meta, status=OK, body_size=size)
+        self._outbox.put(head, outcome.result)
+
+    def _reply_error(self, request: Request, error: RequestError) -> None:
+        _log.info("request %d: %d %s: %s", request.id, error.status, error.code, error)
+        self._outbox.put(pack_error(request.kind, request.id, error))
+
+    def _refuse(self, request: Request, error: RequestError) -> None:
+        """Answer with an error. What is still to come of the body is discarded."""
+        request.refused = True
+        self._reply_error(request, error)
+        if request.version == 1:
+            self._linger()
+
+    def _reply_to_broken(self, error: RequestError) -> None:
+        """Answer something that is no complete message, under the id it has given, if any."""
+        request, self._incoming = self._incoming, None
+        if request is not None:
+            self._forget(request)
+            if not request.refused:
+                self._reply_error(request, error)
+            return
+        header = self._reader.header
+        kind, request_id = (Kind.RESIZE, 0) if header is None else (header.kind, header.request_id)
+        self._reply_error(Request(2, kind & ~REPLY, request_id, {}, 0.0), error)
+
+    # The connection's own state
+
+    def _forget(self, request: Request) -> None:
+        """A request that has not arrived whole will not be worked on."""
+        if self._in_flight.get(request.id) is request:
+            del self._in_flight[request.id]
+        if request.slot is not None:
+            request.slot.close()
+            request.slot = None
+
+    def _note_progress(self, size: int) -> None:
+        if self._reader.between_messages:
+            self._progress = PROGRESS_SIZE
+        self._progress += size
+        if self._progress >= PROGRESS_SIZE:
+            self._progress = 0
+            self._expires = time.monotonic() + self._settings.receive_timeout
+
+    def _idle_from_now(self) -> None:
+        if self._incoming is None and self._reader.between_messages and not self._lingering:
+            self._expires = time.monotonic() + self._settings.idle_timeout
+
+    def _update_reading(self) -> None:
+        """Read on exactly while there is a place for what comes."""
+        request = self._incoming
+        if self._lingering:
+            self._set_reading(on=True)
+        elif request is None:
+            self._set_reading(on=len(self._in_flight) + len(self._outbox) < MAX_IN_FLIGHT)
+        elif request.slot is not None and request.slot.stalled:
+            request.slot.on_ready = self._update_reading
+            self._set_reading(on=False)
+        else:
+            self._set_reading(on=True)
+
+    def _set_reading(self, *, on: bool) -> None:
+        if on == self._reading or self._transport.is_closing():
+            return
+        self._reading = on
+        if on:
+            self._expires = time.monotonic() + self._settings.receive_timeout
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _all_sent(self) -> None:
+        if self._closing:
+            self._transport.close()
+        elif self._lingering:
+            self._shut_down_when_sent()
+        else:
+            self._idle_from_now()
+            self._update_reading()
+
+    def _close_if_draining(self) -> None:
+        if self._gateway.draining:
+            self.drain()
+
+    def _close(self) -> None:
+        """Close when all replies have been taken."""
+        self._closing = True
+        if not self._outbox:
+            self._transport.close()
+
+    def _linger(self) -> None:
+        """Read no more requests: send what is due, then discard what comes for a while, then close."""
+        if self._lingering or self._closing:
+            return
+        if self._incoming is not None:
+            self._forget(self._incoming)
+            self._incoming = None
+        self._lingering = True
+        self._shut_down_when_sent()
+        self._update_reading()
+
+    def _shut_down_when_sent(self) -> None:
+        if self._in_flight or self._outbox or self._transport.is_closing():
+            return
+        self._expires = time.monotonic() + LINGER_SECONDS
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+
+def _report(request: Request, outcome: Outcome) -> tuple[dict[str, Any], int]:
+    """The meta of a successful reply and the size of its body in bytes."""
+    source, output = outcome.source, outcome.output
+    if source is None:
+        raise InternalError("a worker replied without an error and without an image")
+    if output is None:
+        return {"source": asdict(source)}, 0
+    report = ResizeReport(
+        source=source,
+        outputs=(output,),
+        ms=Timings(
+            receive=_ms(request.arrived, request.received),
+            queue=_ms(request.received, outcome.started),
+            process=_ms(outcome.started, outcome.ended),
+            total=_ms(request.arrived, time.monotonic()),
+        ),
+        ratio=round(source.size / output.size, 3),
+    )
+    return report.to_meta(), output.size
+
+
+def _ms(start: float, end: float) -> float:
+    return round((end - start) * 1000, 3)

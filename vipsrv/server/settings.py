@@ -1,0 +1,87 @@
+"""What can be set on a server: each setting once, with its unit, its default and its bounds.
+
+The command line of ``vipsrv serve`` is made from this model; the environment is read, too (``VIPSRV_WORKERS``
+and so on), and a flag wins over it.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ByteSize, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from vipsrv.options import DEFAULT_QUALITY
+from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
+from vipsrv.server.cpus import available_cpus
+
+_GIB = 1024**3
+_MIB = 1024**2
+
+
+def _default_spool_dir() -> Path:
+    # /tmp is memory on many systems; /var/tmp is for files that are large.
+    var_tmp = Path("/var/tmp")  # noqa: S108 - only unlinked files are made there
+    return var_tmp if var_tmp.is_dir() else Path(tempfile.gettempdir())
+
+
+class ServerSettings(BaseSettings):
+    """The settings of ``vipsrv serve``. Sizes are bytes and may be written as ``200MB`` or ``2GiB``."""
+
+    model_config = SettingsConfigDict(env_prefix="VIPSRV_", extra="ignore", frozen=True)
+
+    host: str = Field(DEFAULT_HOST, description="Address to listen on.")
+    port: int = Field(
+        DEFAULT_PORT, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one and prints it."
+    )
+    listen: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Listen here instead of --host and --port: HOST:PORT, [IPV6]:PORT or unix:/path. "
+        "May be given several times.",
+    )
+    workers: int = Field(
+        default_factory=available_cpus,
+        ge=1,
+        le=1024,
+        description="Worker processes; by default one per core that the affinity and the cgroup allow.",
+    )
+    quality: int = Field(DEFAULT_QUALITY, ge=1, le=100, description="JPEG quality where none is asked for.")
+    max_upload: ByteSize = Field(
+        ByteSize(2 * _GIB), ge=1, description="Largest image that is accepted, in bytes."
+    )
+    max_pixels: int = Field(
+        500_000_000, ge=1, description="Largest image that is decoded, in pixels (width x height x pages)."
+    )
+    max_output_pixels: int = Field(100_000_000, ge=1, description="Largest result, in pixels.")
+    queue: int = Field(
+        1024, ge=0, description="Requests that may wait for a worker; more are refused with 'busy'."
+    )
+    deadline: float = Field(
+        60.0, gt=0, description="Seconds from the end of an upload to its answer; later it is given up."
+    )
+    idle_timeout: float = Field(
+        60.0, gt=0, description="Seconds after which a connection with nothing to do is closed."
+    )
+    receive_timeout: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds in which 64 KiB of an upload, or its rest, must arrive, or of a reply be taken.",
+    )
+    spool_dir: Path = Field(
+        default_factory=_default_spool_dir, description="Folder for large uploads and results, on a disk."
+    )
+    spool_memory: ByteSize = Field(
+        ByteSize(256 * _MIB), ge=_MIB, description="Bytes of uploads and results held in memory."
+    )
+    spool_disk: ByteSize = Field(
+        ByteSize(16 * _GIB), ge=0, description="Bytes of uploads and results held in the spool folder."
+    )
+    drain: float = Field(
+        30.0, ge=0, description="Seconds that requests in flight get when the server is told to stop."
+    )
+
+    @field_validator("listen", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """The environment gives several addresses with commas between them."""
+        return value.split(",") if isinstance(value, str) else value
