@@ -66,5 +66,6 @@ def _check_offered(options: ResizeOptions) -> None:
     for name, offered in _OFFERED.items():
         value = getattr(options, name)
         if value not in offered:
-            known = ", ".join(json.dumps(one) for one in offered if one is not None) or "none"
-            raise BadRequest(f"{name}: {json.dumps(value)} is not offered by this server, only {known}")
+            known = ", ".join(json.dumps(one) for one in offered if one is not None)
+            instead = f"only {known}" if known else "leave it out"
+            raise BadRequest(f"{name}: {json.dumps(value)} is not offered by this server; {instead}")

@@ -32,6 +32,7 @@ from vipsrv.errors import (
 from vipsrv.options import ResizeReport, Timings
 from vipsrv.protocol import (
     MAX_META_SIZE,
+    OK_STATUS,
     REPLY,
     V1_REPLY,
     Event,
@@ -59,8 +60,6 @@ LINGER_SECONDS = 5.0
 
 DISCARD_SIZE = 256 * 1024
 """Bytes that are discarded in one read."""
-
-OK = 200
 
 _KINDS = frozenset(Kind)
 
@@ -316,12 +315,12 @@ class Session(asyncio.BufferedProtocol):
         except RequestError as error:
             self._reply_error(request, error)
         else:
-            self._outbox.put(pack_message(request.kind | REPLY, request.id, meta, status=OK))
+            self._outbox.put(pack_message(request.kind | REPLY, request.id, meta, status=OK_STATUS))
 
     def _cancel_by_client(self, meta: dict[str, Any]) -> bool:
         request_id = meta.get("request_id")
         if type(request_id) is not int:
-            raise BadRequest(f"request_id: must be a whole number, not {request_id!r:.40}")
+            raise BadRequest("request_id: must be a whole number")
         request = self._in_flight.get(request_id)
         if request is None:
             return False
@@ -371,7 +370,7 @@ class Session(asyncio.BufferedProtocol):
             self._close()
             return
         meta, size = _report(request, outcome)
-        head = pack_message(request.kind | REPLY, request.id, meta, status=OK, body_size=size)
+        head = pack_message(request.kind | REPLY, request.id, meta, status=OK_STATUS, body_size=size)
         self._outbox.put(head, outcome.result)
 
     def _reply_error(self, request: Request, error: RequestError) -> None:

@@ -1,0 +1,1 @@
+"""The benchmarks: pictures made by code, suites, and what they are compared with."""
