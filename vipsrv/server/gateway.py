@@ -1,6 +1,7 @@
 """The server as a whole: listeners, start, drain, stop. It never decodes: nothing in an image can hurt it."""
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -233,3 +234,5 @@ def _remove_stale_socket(path: Path) -> None:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink()
+        else:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

@@ -13,6 +13,7 @@ Bodies are read straight into the spool. Nothing here decodes, blocks or sleeps.
 
 import asyncio
 import logging
+import select
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -177,6 +178,10 @@ class Session(asyncio.BufferedProtocol):
         if self._outbox.is_stuck(now, self._settings.receive_timeout):
             _log.info("a client did not take its reply in time")
             self._transport.abort()
+        elif not self._reading and self._reader.version != 1 and _has_hung_up(self._transport):
+            # While nothing is read, nobody tells us; and up to MAX_IN_FLIGHT jobs would be done for no one.
+            self._cancel_all()
+            self._close()
         elif now <= self._expires or self._outbox or not self._reading:
             return
         elif self._lingering:
@@ -477,6 +482,13 @@ class Session(asyncio.BufferedProtocol):
         self._expires = time.monotonic() + LINGER_SECONDS
         if self._transport.can_write_eof():
             self._transport.write_eof()
+
+
+def _has_hung_up(transport: asyncio.Transport) -> bool:
+    """Whether the client has closed its sending side, be there unread bytes before that or not."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _report(request: Request, outcome: Outcome) -> tuple[dict[str, Any], int]:

@@ -33,8 +33,9 @@ MAX_ANONYMOUS_MEMORY = 512 * 1024 * 1024
 """Bytes that an idle worker may hold before it is replaced."""
 
 _GROWTH_CHECK_SECONDS = 1.0
-_FIRST_PAUSE = 0.5
+_FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 30.0
+"""Seconds between attempts to start a worker: from the first, doubled each time, to the longest."""
 
 _log = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ class WorkerPool:
             self._started.set_exception(StartFailed(f"a worker cannot start: {worker.end_reason}"))
             return
         self._failures_in_a_row += 1
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures_in_a_row, 10))
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures_in_a_row, 16))
         _log.error("worker %d could not start: %s; next try in %g s", worker.pid, worker.end_reason, pause)
         asyncio.get_running_loop().call_later(pause, self._replace)
 

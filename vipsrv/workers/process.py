@@ -39,8 +39,8 @@ from vipsrv.workers.spool import Slot, Spool
 MAX_START_REASON = 4096
 """Bytes of standard error that are read from a worker that could not start."""
 
-LEAVE_SECONDS = 5.0
-"""How long a worker whose socket was closed may take to leave before it is killed."""
+LEAVE_SECONDS = 1.0
+"""How long a worker whose socket is closed, by whichever end, may take to leave before it is killed."""
 
 
 class State(Enum):
@@ -136,7 +136,7 @@ class WorkerProcess:
         try:
             sent = self._socket.sendmsg(to_send, ancillary)
         except OSError:
-            self._end_of_file()
+            self._end()
             return False
         self.job = job
         job.started = now
@@ -216,14 +216,14 @@ class WorkerProcess:
                 self.job.fail(error)
             self.kill("there was no room for its result")
         except OSError:
-            self._end_of_file()
+            self._end()
 
     def _read(self) -> bool:
         """Read what one call brings; ``False`` when this was the end of something."""
         if self.state is State.IDLE:
             if self._socket.recv(1):
                 raise ChannelError("it spoke without having been asked")
-            self._end_of_file()
+            self._end()
             return False
         if self._result is not None and self._result.stalled:
             self._loop.remove_reader(self._socket.fileno())
@@ -232,7 +232,7 @@ class WorkerProcess:
         room = memoryview(self._head)[self._head_filled :] if self._result is None else self._result.room()
         size = self._socket.recv_into(room)
         if not size:
-            self._end_of_file()
+            self._end()
             return False
         if self._result is not None:
             self._result.filled(size)
@@ -243,10 +243,6 @@ class WorkerProcess:
     def _resume(self) -> None:
         if self.state is not State.ENDED:
             self._loop.add_reader(self._socket.fileno(), self._readable)
-
-    def _end_of_file(self) -> None:
-        self._process.kill()  # it may have closed its socket and be alive
-        self._end()
 
     def _head_complete(self) -> bool:
         """Act on a handshake or a reply's head; whether more is to be read."""
@@ -312,7 +308,7 @@ class WorkerProcess:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            self._end_of_file()
+            self._end()
             return
         self._sent(sent)
         if self._to_send:

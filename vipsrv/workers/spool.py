@@ -148,8 +148,9 @@ class Slot:
     """Room for ``size`` bytes that arrive one after another.
 
     The owner asks for ``room``, reads into it and tells how much it ``filled``, unless the slot is
-    ``stalled`` because the disk is behind. ``on_ready`` is called once when it may have caught up, when a slot
-    that has received all may have become ``complete``, and when the disk has failed, which both then raise.
+    ``stalled`` because the disk is behind. ``on_ready`` is called once when it may have caught up, when
+    a slot that has received all may have become ``complete``, and when the disk has failed; ``room`` and
+    ``complete`` then raise that.
     """
 
     spool: Spool

@@ -1,0 +1,97 @@
+"""Many connections at once while workers are killed: is every reply right, and is none lost?
+
+    python -m bench.chaos [--connections 200] [--seconds 20] [--every 0.2]
+
+Sends a mix of pictures over version 1 and kills a random worker with SIGKILL again and again. Each reply
+must be a picture of the exact size, or the error 502 worker_died; at the end the server must serve as before.
+"""
+
+import io
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from typing import Annotated
+
+import typer
+from PIL import Image
+
+from bench.pictures import picture
+from bench.processes import Server
+from bench.version1 import Refused, ask
+
+PICTURES = (
+    "jpeg-0.3mp.jpg",
+    "jpeg-1mp.jpg",
+    "jpeg-1.9mp.jpg",
+    "png-3mp.png",
+    "webp-6mp.webp",
+    "jpeg-6mp.jpg",
+)
+
+
+def main(
+    connections: int = 200,
+    seconds: Annotated[float, typer.Option(help="How long to send.")] = 20.0,
+    every: Annotated[float, typer.Option(help="Seconds between kills; 0 kills none.")] = 0.2,
+    workers: Annotated[int, typer.Option(help="0 for the server's default.")] = 0,
+) -> None:
+    """Print how many replies of each kind came; exits with 1 if one was wrong or lost."""
+    images = [picture(name).read_bytes() for name in PICTURES]
+    tally: Counter[str] = Counter()
+    over = threading.Event()
+    arguments = ("--workers", str(workers)) if workers else ()
+    with Server("--log-level", "error", *arguments) as server:
+
+        def client(number: int) -> None:
+            chance = random.Random(number)
+            while not over.is_set():
+                tally[_one(server.port, chance.choice(images), chance.randrange(16, 400), 120)] += 1
+
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(connections)]
+        for thread in threads:
+            thread.start()
+        kills = _kill_workers(server, seconds, every)
+        over.set()
+        for thread in threads:
+            thread.join()
+        during = dict(tally)
+        tally.clear()
+        for image in images * 5:
+            tally[_one(server.port, image, 320, 240)] += 1
+    print(f"{connections} connections, {seconds:g} s, {kills} workers killed: {during}")
+    print(f"afterwards: {dict(tally)}")
+    died = during.pop("502 worker_died", 0)
+    if set(during) != {"right"} or died > kills or set(tally) != {"right"}:
+        raise typer.Exit(1)
+
+
+def _kill_workers(server: Server, seconds: float, every: float) -> int:
+    chance = random.Random(1)
+    kills = 0
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, every or left))
+        workers = server.pids[1:]
+        if every and workers:
+            os.kill(chance.choice(workers), signal.SIGKILL)
+            kills += 1
+    return kills
+
+
+def _one(port: int, image: bytes, width: int, height: int) -> str:
+    try:
+        result = ask(port, image, width, height)
+    except Refused as error:
+        return "502 worker_died" if '"worker_died"' in str(error) else f"refused: {error}"
+    except OSError as error:
+        return f"lost: {error!r}"
+    with Image.open(io.BytesIO(result)) as opened:
+        opened.load()
+        return "right" if opened.size == (width, height) else f"wrong size: {opened.size}"
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,87 @@
+"""What giants cost in memory: each is sent by the command-line client to a running server.
+
+    python -m bench.memory [strip-400mp.tif tiled-deflate-400mp.tif]
+
+Prints how far the server's processes together grew in anonymous memory while each was under way (sampled from
+/proc every few milliseconds), and how long the call took.
+"""
+
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Self
+
+import typer
+
+from bench.pictures import picture
+from bench.processes import Server, anonymous_bytes
+
+SAMPLE_SECONDS = 0.005
+
+
+class Peak:
+    """The most that the processes together held while the ``with`` lasted."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self._pids = pids
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self.bytes = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._over.wait(SAMPLE_SECONDS):
+            self.bytes = max(self.bytes, sum(map(anonymous_bytes, self._pids)))
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="Names of bench.pictures.")] = None,
+    workers: int = 2,
+) -> None:
+    """Print a line for each picture."""
+    with Server("--workers", str(workers), "--log-level", "warning") as server, _folder() as folder:
+        for name in names or ["strip-400mp.tif", "tiled-deflate-400mp.tif"]:
+            path = picture(name)
+            pids = server.pids
+            before = sum(map(anonymous_bytes, pids))
+            result = Path(folder) / "result.jpg"
+            command = [
+                sys.executable,
+                "-m",
+                "vipsrv.cli.client",
+                str(path),
+                "--width",
+                "800",
+                "--height",
+                "600",
+            ]
+            command += ["--port", str(server.port), "--quiet", "--output", str(result)]
+            start = time.monotonic()
+            with Peak(pids) as peak:
+                subprocess.run(command, check=True)
+            seconds = time.monotonic() - start
+            print(
+                f"{name}: {path.stat().st_size / 1e6:.0f} MB sent in {seconds:.1f} s; anonymous memory of "
+                f"{len(pids)} processes {before / 1e6:.0f} MB before, at most {peak.bytes / 1e6:.0f} MB, "
+                f"so {(peak.bytes - before) / 1e6:+.0f} MB; result {result.stat().st_size} bytes"
+            )
+            if server.pids != pids:
+                raise SystemExit("a worker was replaced meanwhile, so the figure is not its memory")
+
+
+def _folder() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="vipsrv-bench-")
+
+
+if __name__ == "__main__":
+    typer.run(main)

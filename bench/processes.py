@@ -1,0 +1,63 @@
+"""A server as a process of its own, and what the kernel says of it: CPU time and memory, from /proc."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_READY = re.compile(r"vipsrv listening on (.*):(\d+)\n")
+
+
+class Server:
+    """``vipsrv serve`` on a free loopback port with these further arguments, ended with the ``with``."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "vipsrv", "serve", "--port", "0", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        ready = _READY.fullmatch(self.process.stdout.readline())
+        if ready is None:
+            self.process.wait()
+            raise SystemExit("the server did not start; see above")
+        self.host, self.port = ready[1], int(ready[2])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.communicate()
+
+    @property
+    def pids(self) -> list[int]:
+        """The gateway's and then its workers'."""
+        gateway = self.process.pid
+        children = Path(f"/proc/{gateway}/task/{gateway}/children").read_text().split()
+        return [gateway, *map(int, children)]
+
+    def cpu_seconds(self) -> list[float]:
+        """User and system time of each of ``pids`` so far."""
+        return [cpu_seconds(pid) for pid in self.pids]
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process (/proc/PID/stat), in steps of a hundredth of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+
+
+def anonymous_bytes(pid: int) -> int:
+    """The anonymous memory of a process now (RssAnon and RssShmem of /proc/PID/status)."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return sum(int(status[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024

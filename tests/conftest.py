@@ -1,0 +1,38 @@
+"""Settings and fixtures of the whole suite."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Protocol
+
+import pytest
+from hypothesis import settings
+
+from tests.running_server import RunningServer
+
+# The same examples in every run, on a slow machine too, and nothing kept from one run to the next.
+settings.register_profile("vipsrv", max_examples=60, derandomize=True, deadline=None, database=None)
+settings.load_profile("vipsrv")
+
+
+class StartServer(Protocol):
+    """Starts a server with these arguments of ``vipsrv serve``; it is ended with the test."""
+
+    def __call__(self, *arguments: str) -> RunningServer: ...
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[RunningServer]:
+    """One server with default settings for all tests that do not disturb it."""
+    with RunningServer("--workers", "2") as running:
+        yield running
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """A factory of servers with settings of the test's own."""
+    with ExitStack() as stack:
+
+        def start(*arguments: str) -> RunningServer:
+            return stack.enter_context(RunningServer(*arguments))
+
+        yield start

@@ -1,0 +1,132 @@
+"""A real server for the tests: `vipsrv serve` as a process of its own on a free loopback port."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+START_SECONDS = 60
+STOP_SECONDS = 60
+
+_READY = "vipsrv listening on "
+
+
+class RunningServer:
+    """Started and ready once constructed; ``stop`` (or the end of the ``with``) always ends it.
+
+    ``arguments`` are those of ``vipsrv serve``. ``listeners`` are the addresses it printed, ``host`` and
+    ``port`` the first TCP one.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        self.arguments = arguments
+        self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed by stop
+        where = () if "--listen" in arguments or "--port" in arguments else ("--port", "0")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "vipsrv", "serve", *where, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            # The settings of whoever runs the tests are not the tests'.
+            env={name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")},
+        )
+        try:
+            self.listeners = self._wait_until_ready(max(1, arguments.count("--listen")))
+        except BaseException:
+            self.stop()
+            raise
+        tcp = [listener for listener in self.listeners if not listener.startswith("unix:")]
+        host, _, port = tcp[0].rpartition(":") if tcp else ("", "", "0")
+        self.host, self.port = host.strip("[]"), int(port)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """What it wrote to standard error so far."""
+        return Path(self._log.name).read_text(errors="replace")
+
+    def wait_for_log(self, text: str) -> None:
+        """Return when it has written ``text`` to standard error."""
+        wait_until(lambda: text in self.log, f"{text!r} in the log")
+
+    def wait_until_busy(self) -> None:
+        """Return when one of its workers has been at work for a moment."""
+        pids = worker_pids(self.pid)
+        before = {pid: _cpu_ticks(pid) for pid in pids}
+        wait_until(lambda: any(_cpu_ticks(pid) > before[pid] + 2 for pid in pids), "a busy worker")
+
+    def stop(self) -> int:
+        """End it as an operator would, by force if it does not go; gives its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        code = self.process.wait()
+        self._log.close()
+        return code
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _wait_until_ready(self, listeners: int) -> list[str]:
+        assert self.process.stdout is not None
+        # A pipe's readline has no timeout; the end of the process ends it.
+        killer = threading.Timer(START_SECONDS, self.process.kill)
+        killer.start()
+        try:
+            lines = [self.process.stdout.readline() for _ in range(listeners)]
+        finally:
+            killer.cancel()
+        for line in lines:
+            assert line.startswith(_READY), f"vipsrv serve did not start: {line!r}; it said:\n{self.log}"
+        return [line.removeprefix(_READY).strip() for line in lines]
+
+
+def worker_pids(server_pid: int) -> list[int]:
+    """The processes that run `vipsrv.workers.child` for this server."""
+    children = Path(f"/proc/{server_pid}/task/{server_pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"vipsrv.workers.child" in _command_line(pid)]
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Return as soon as something that nobody announces has become true, as a log line or a /proc entry."""
+    end = time.monotonic() + START_SECONDS
+    while not condition():
+        assert time.monotonic() < end, f"waited {START_SECONDS} s in vain for {what}"
+        time.sleep(0.01)
+
+
+def _command_line(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # gone meanwhile
+        return b""
+
+
+def _cpu_ticks(pid: int) -> int:
+    """User and system time, in clock ticks (/proc/PID/stat, fields 14 and 15)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])

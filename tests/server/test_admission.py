@@ -1,0 +1,134 @@
+import time
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from vipsrv.errors import Busy, Cancelled, DeadlineExceeded
+from vipsrv.server.admission import Admission
+from vipsrv.workers.channel import Operation
+from vipsrv.workers.job import Job, Outcome
+from vipsrv.workers.pool import WorkerPool
+from vipsrv.workers.spool import Slot, Spool
+
+
+class FakePool:
+    """A pool with as many free workers as it is told."""
+
+    size = 2
+
+    def __init__(self) -> None:
+        self.free = 0
+        self.running: list[Job] = []
+        self.cancelled: list[Job] = []
+
+    @property
+    def has_idle(self) -> bool:
+        return self.free > 0
+
+    def run(self, job: Job) -> bool:
+        if not self.free:
+            return False
+        self.free -= 1
+        self.running.append(job)
+        return True
+
+    def cancel(self, job: Job) -> None:
+        self.cancelled.append(job)
+
+
+@pytest.fixture
+def pool() -> FakePool:
+    return FakePool()
+
+
+@pytest.fixture
+def outcomes() -> list[Outcome]:
+    return []
+
+
+@pytest.fixture
+def make_job(outcomes: list[Outcome]) -> Callable[..., Job]:
+    def make(seconds: float = 60) -> Job:
+        return Job(
+            operation=Operation.INFO,
+            options=b"",
+            image=Slot(cast("Spool", None), 0),
+            deadline=time.monotonic() + seconds,
+            on_outcome=outcomes.append,
+        )
+
+    return make
+
+
+def admission_of(pool: FakePool, limit: int) -> Admission:
+    return Admission(cast("WorkerPool", pool), limit=limit)
+
+
+def test_a_free_worker_gets_the_job_at_once(pool: FakePool, make_job: Callable[..., Job]) -> None:
+    pool.free = 1
+    admission = admission_of(pool, 0)
+    job = make_job()
+    admission.submit(job)
+    assert pool.running == [job]
+    assert admission.waiting == 0
+
+
+def test_jobs_wait_in_the_order_of_their_arrival(pool: FakePool, make_job: Callable[..., Job]) -> None:
+    admission = admission_of(pool, 3)
+    jobs = [make_job() for _ in range(3)]
+    for job in jobs:
+        admission.submit(job)
+    for number in range(3):
+        pool.free = 1
+        admission.worker_idle()
+        assert pool.running == jobs[: number + 1]
+
+
+def test_beyond_the_limit_it_is_busy_for_as_long_as_the_queue_will_take(
+    pool: FakePool, make_job: Callable[..., Job]
+) -> None:
+    admission = admission_of(pool, 4)
+    for _ in range(400):
+        admission.job_took(3.0)
+    for _ in range(4):
+        admission.submit(make_job())
+    with pytest.raises(Busy) as refused:
+        admission.submit(make_job())
+    # Four jobs of three seconds on two workers.
+    assert refused.value.retry_after_ms == pytest.approx(6000, rel=0.01)
+    with pytest.raises(Busy):
+        admission.check()
+
+
+def test_a_waiting_job_is_cancelled_without_a_worker(
+    pool: FakePool, make_job: Callable[..., Job], outcomes: list[Outcome]
+) -> None:
+    admission = admission_of(pool, 4)
+    job = make_job()
+    admission.submit(job)
+    admission.cancel(job)
+    assert isinstance(outcomes[0].error, Cancelled)
+    assert (admission.waiting, pool.cancelled) == (0, [])
+
+
+def test_a_running_job_is_cancelled_by_the_pool(pool: FakePool, make_job: Callable[..., Job]) -> None:
+    pool.free = 1
+    admission = admission_of(pool, 4)
+    job = make_job()
+    admission.submit(job)
+    admission.cancel(job)
+    assert pool.cancelled == [job]
+
+
+def test_a_job_that_waits_too_long_is_given_up(
+    pool: FakePool, make_job: Callable[..., Job], outcomes: list[Outcome]
+) -> None:
+    admission = admission_of(pool, 4)
+    admission.submit(make_job(seconds=10))
+    admission.submit(make_job(seconds=1000))
+    admission.watch(time.monotonic())
+    assert admission.waiting == 2
+    admission.watch(time.monotonic() + 100)
+    assert admission.waiting == 1
+    assert [type(outcome.error) for outcome in outcomes] == [DeadlineExceeded]

@@ -1,0 +1,52 @@
+import json
+from typing import Any
+
+import pytest
+
+from vipsrv.errors import BadRequest
+from vipsrv.server.offer import parse_resize, refuse_hello_token
+
+
+def test_what_is_offered_becomes_options_for_a_worker() -> None:
+    options, deadline_ms = parse_resize(
+        {"width": 80, "height": 60, "quality": 70, "background": "#102030", "fit": "fill", "deadline_ms": 9}
+    )
+    assert json.loads(options) == {"width": 80, "height": 60, "quality": 70, "background": "#102030"}
+    assert deadline_ms == 9
+
+
+@pytest.mark.parametrize("width", [True, 1.0, "1", None, [], {}])
+def test_a_width_that_equals_one_but_is_none(width: Any) -> None:
+    parse_resize({"width": 1, "height": 1})  # so that a cache that compares values has an answer ready
+    with pytest.raises(BadRequest, match="width"):
+        parse_resize({"width": width, "height": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fit", "inside"),
+        ("format", "png"),
+        ("position", "top"),
+        ("lossless", True),
+        ("max_bytes", 1000),
+        ("keep", "icc"),
+        ("page", 1),
+        ("enlarge", False),
+        ("outputs", [{"width": 1, "height": 1}]),
+        ("upload", {"id": "0" * 32, "size": 1, "offset": 0}),
+    ],
+)
+def test_what_is_understood_but_not_offered_is_named(name: str, value: Any) -> None:
+    with pytest.raises(BadRequest, match=name if name != "outputs" else "width"):
+        parse_resize({"width": 1, "height": 1, name: value})
+
+
+def test_one_output_in_a_list_is_as_good_as_none() -> None:
+    assert parse_resize({"outputs": [{"width": 3, "height": 2}]}) == parse_resize({"width": 3, "height": 2})
+
+
+def test_tokens() -> None:
+    refuse_hello_token({"client": "x"})
+    with pytest.raises(BadRequest, match="token"):
+        refuse_hello_token({"token": "x"})

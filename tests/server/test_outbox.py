@@ -1,0 +1,146 @@
+"""Replies with a transport that takes what it is told to take."""
+
+import asyncio
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from vipsrv.server.outbox import PROGRESS_SIZE, Outbox
+from vipsrv.workers.spool import IN_MEMORY_SIZE, Slot, Spool
+
+
+class FakeTransport:
+    """Takes ``room`` bytes at once and holds the rest until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.room = 0
+        self.taken = bytearray()
+        self.held = bytearray()
+        self.outbox: Outbox
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high == 0, "then not being paused means that all has been taken"
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.held)
+
+    def writelines(self, data: list[bytes | memoryview]) -> None:
+        assert not self.held, "nothing is written while the transport is full"
+        self.held += b"".join(data)
+        self._take()
+        if self.held:
+            self.outbox.pause()
+
+    def take(self, size: int) -> None:
+        self.room += size
+        self._take()
+        if not self.held:
+            self.outbox.resume()
+
+    def _take(self) -> None:
+        size = min(self.room, len(self.held))
+        self.taken += self.held[:size]
+        del self.held[:size]
+        self.room -= size
+
+
+class Setting:
+    def __init__(self) -> None:
+        self.emptied = 0
+        self.transport = FakeTransport()
+        self.outbox = Outbox(cast("asyncio.WriteTransport", self.transport), self._empty)
+        self.transport.outbox = self.outbox
+
+    def _empty(self) -> None:
+        self.emptied += 1
+
+
+@pytest.fixture
+def setting() -> Setting:
+    return Setting()
+
+
+def slot(spool: Spool, data: bytes) -> Slot:
+    one = spool.open(len(data))
+    room = one.room()
+    room[: len(data)] = data
+    one.filled(len(data))
+    return one
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(directory=tmp_path, memory=1 << 20, disk=64 << 20)
+
+
+def test_replies_follow_one_another(setting: Setting, spool: Spool) -> None:
+    setting.transport.room = 1000
+    setting.outbox.put(b"one")
+    setting.outbox.put(b"two:", slot(spool, b"body"))
+    assert setting.transport.taken == b"onetwo:body"
+    assert len(setting.outbox) == 0
+    assert setting.emptied == 2
+
+
+def test_a_result_is_given_back_when_its_last_byte_is_taken(setting: Setting, spool: Spool) -> None:
+    body = slot(spool, b"body")
+    setting.outbox.put(b"head", body)
+    setting.outbox.put(b"next")
+    setting.transport.take(7)
+    assert not body._closed
+    assert len(setting.outbox) == 2
+    setting.transport.take(1)
+    assert body._closed
+    setting.transport.take(4)
+    assert setting.transport.taken == b"headbodynext"
+    assert setting.emptied == 1
+
+
+def test_a_result_in_a_file_goes_piece_by_piece(setting: Setting, spool: Spool) -> None:
+    async def test() -> None:
+        data = bytes(range(256)) * (IN_MEMORY_SIZE // 256 + 1)
+        body = spool.open(len(data))
+        rest = memoryview(data)
+        while rest:
+            room = body.room()
+            room[:] = rest[: len(room)]
+            body.filled(len(room))
+            rest = rest[len(room) :]
+        while not body.complete:
+            ready = asyncio.Event()
+            body.on_ready = ready.set
+            await ready.wait()
+        setting.outbox.put(b"head", body)
+        while setting.outbox:
+            assert len(setting.transport.held) <= 256 * 1024
+            setting.transport.take(100_000)
+        assert setting.transport.taken == b"head" + data
+        assert body._closed
+
+    asyncio.run(test())
+    spool.close()
+
+
+def test_closing_gives_everything_back(setting: Setting, spool: Spool) -> None:
+    bodies = [slot(spool, b"body") for _ in range(3)]
+    for body in bodies[:2]:
+        setting.outbox.put(b"head", body)
+    setting.outbox.close()
+    setting.outbox.put(b"late", bodies[2])
+    assert all(body._closed for body in bodies)
+
+
+def test_stuck_is_who_takes_too_little_for_too_long(setting: Setting) -> None:
+    outbox, transport = setting.outbox, setting.transport
+    assert not outbox.is_stuck(0, 10)
+    outbox.put(bytes(10 * PROGRESS_SIZE))
+    assert not outbox.is_stuck(100, 10)
+    transport.take(PROGRESS_SIZE - 1)
+    assert not outbox.is_stuck(110, 10)
+    assert outbox.is_stuck(110.1, 10)
+    transport.take(1)
+    assert not outbox.is_stuck(110.2, 10)
+    assert not outbox.is_stuck(120, 10)
+    transport.take(10 * PROGRESS_SIZE)
+    assert not outbox.is_stuck(1000, 10)

@@ -1,0 +1,170 @@
+"""Start, listeners, drain and stop of a real server process."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import bare_client
+from tests.conftest import StartServer
+from tests.looks import open_exact
+from tests.pictures import jpeg, large_strip_tiff
+from tests.running_server import RunningServer, worker_pids
+
+
+def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A server that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "vipsrv", "serve", *arguments],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=bare_client.SECONDS,
+        check=False,
+    )
+
+
+def test_several_listeners(start_server: StartServer, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    server = start_server("--workers", "1", "--listen", "127.0.0.1:0", "--listen", f"unix:{path}")
+    assert server.listeners[1] == f"unix:{path}"
+    image = jpeg()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(bare_client.SECONDS)
+        sock.connect(str(path))
+        sock.sendall(bare_client.header(len(image), 20, 10) + image)
+        assert open_exact(bare_client.read_answer(sock).picture).size == (20, 10)
+    assert bare_client.ask(server.port, image, 20, 10).size > 0
+    assert server.stop() == 0
+    assert not path.exists()
+
+
+def test_a_stale_socket_is_replaced_and_a_live_one_is_not(start_server: StartServer, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    start_server("--workers", "1", "--listen", f"unix:{path}")
+    second = serve("--workers", "1", "--listen", f"unix:{path}")
+    assert second.returncode == 1
+    assert "cannot listen" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_a_port_that_is_taken(server: RunningServer) -> None:
+    second = serve("--workers", "1", "--port", str(server.port))
+    assert second.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{server.port}" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_settings_come_from_the_environment_too() -> None:
+    ended = serve("--port", "0", VIPSRV_WORKERS="0")
+    assert ended.returncode == 2
+    assert "--workers" in ended.stderr
+
+
+def test_a_spool_folder_that_is_none() -> None:
+    ended = serve("--port", "0", "--spool-dir", "/nowhere")
+    assert ended.returncode == 1
+    assert "/nowhere" in ended.stderr
+
+
+def test_a_worker_that_cannot_start_fails_the_start_with_its_reason(tmp_path: Path) -> None:
+    # A pyvips that cannot be imported stands in front of the real one.
+    (tmp_path / "pyvips.py").write_text("raise ImportError('libvips is not to be found')")
+    ended = serve("--port", "0", "--workers", "2", PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 1
+    assert "libvips is not to be found" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_an_idle_server(start_server: StartServer, number: signal.Signals) -> None:
+    server = start_server("--workers", "2")
+    pids = worker_pids(server.pid)
+    server.process.send_signal(number)
+    assert server.process.wait(bare_client.SECONDS) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_drain_finishes_what_is_in_flight_and_accepts_nothing_new(start_server: StartServer) -> None:
+    server = start_server("--workers", "1")
+    image = jpeg()
+    with bare_client.connect(server.port) as sock:
+        sock.sendall(bare_client.header(len(image), 5000, 5000) + image)
+        server.wait_until_busy()
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for_log("stopping")
+        with pytest.raises(ConnectionRefusedError):
+            bare_client.connect(server.port)
+        assert open_exact(bare_client.read_answer(sock).picture).size == (5000, 5000)
+    assert server.process.wait(bare_client.SECONDS) == 0
+
+
+def test_a_drain_ends_when_its_time_is_up(start_server: StartServer) -> None:
+    server = start_server("--workers", "1", "--drain", "0.2", "--max-output-pixels", "1000000000")
+    image = jpeg()
+    with bare_client.connect(server.port) as sock:
+        sock.sendall(bare_client.header(len(image), 30_000, 30_000) + image)
+        server.wait_until_busy()
+        server.process.send_signal(signal.SIGTERM)
+        assert bare_client.read_answer(sock).error["status"] == 503
+    assert server.process.wait(bare_client.SECONDS) == 0
+
+
+def test_a_second_signal_stops_at_once(start_server: StartServer) -> None:
+    server = start_server("--workers", "1", "--max-output-pixels", "1000000000")
+    image = jpeg()
+    with bare_client.connect(server.port) as sock:
+        sock.sendall(bare_client.header(len(image), 30_000, 30_000) + image)
+        server.wait_until_busy()
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for_log("stopping")
+        server.process.send_signal(signal.SIGTERM)
+        assert bare_client.read_answer(sock).error["status"] == 503
+    assert server.process.wait(bare_client.SECONDS) == 0
+
+
+def test_a_server_goes_with_its_standard_input() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "vipsrv", "serve", "--port", "0", "--workers", "1", "--until-stdin-closes"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"vipsrv listening on 127.0.0.1:")
+        process.stdin.close()
+        assert process.wait(bare_client.SECONDS) == 0
+
+
+def test_a_large_picture_is_not_held_in_memory(start_server: StartServer, tmp_path: Path) -> None:
+    """A picture of 300 MB uncompressed grows the processes by a fraction of it."""
+    server = start_server("--workers", "1", "--spool-dir", str(tmp_path))
+    bare_client.ask(server.port, jpeg())
+    picture = tmp_path / "large.tif"
+    large_strip_tiff(picture, 10_000, 10_000)
+    pids = [server.pid, *worker_pids(server.pid)]
+    before = sum(peak_anonymous(pid) for pid in pids)
+    with bare_client.connect(server.port) as sock, picture.open("rb") as file:
+        sock.sendall(bare_client.header(picture.stat().st_size))
+        sock.sendfile(file)
+        assert open_exact(bare_client.read_answer(sock).picture).size == (800, 600)
+    grown = sum(peak_anonymous(pid) for pid in pids) - before
+    assert grown < 120_000_000
+    assert worker_pids(server.pid) == pids[1:]
+
+
+def peak_anonymous(pid: int) -> int:
+    """An upper bound of the anonymous memory a process ever held: its peak resident set less what is
+    mapped from files now (/proc/PID/status).
+    """
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    peak, file = (int(status[name].split()[0]) * 1024 for name in ("VmHWM", "RssFile"))
+    return peak - file

@@ -1,0 +1,264 @@
+"""Version 2 over bare sockets against a real server: what the clients rely on, and what they never do."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests import bare_client
+from tests.conftest import StartServer
+from tests.looks import open_exact
+from tests.pictures import jpeg
+from tests.running_server import RunningServer, worker_pids
+from vipsrv.protocol import (
+    REPLY,
+    BodyReceived,
+    Kind,
+    MessageEnded,
+    MessageStarted,
+    ReplyReader,
+    pack_message,
+)
+from vipsrv.version import __version__
+
+GIANT = {"width": 30_000, "height": 30_000}
+"""A result that takes a worker many seconds: for what happens meanwhile."""
+
+
+@dataclass
+class Reply:
+    kind: int
+    status: int
+    id: int
+    meta: dict[str, Any]
+    body: bytes = b""
+
+
+@dataclass
+class Connection:
+    """A connection that says what it is told and reads replies one by one."""
+
+    sock: socket.socket
+    reader: ReplyReader = field(default_factory=ReplyReader)
+
+    def send(self, kind: int, request_id: int, meta: dict[str, Any] | None = None, body: bytes = b"") -> None:
+        self.sock.sendall(pack_message(kind, request_id, meta, body_size=len(body)) + body)
+
+    def receive(self) -> Reply:
+        head: MessageStarted | None = None
+        body = bytearray()
+        while True:
+            data = self.sock.recv(self.reader.wanted)
+            assert data, "the server closed the connection"
+            for event in self.reader.receive_data(data):
+                if isinstance(event, MessageStarted):
+                    head = event
+                elif isinstance(event, BodyReceived):
+                    body += event.data
+                elif isinstance(event, MessageEnded):
+                    assert head is not None
+                    return Reply(head.kind, head.status, head.request_id, head.meta, bytes(body))
+
+    def call(self, kind: int, meta: dict[str, Any] | None = None, body: bytes = b"") -> Reply:
+        self.send(kind, 7, meta, body)
+        reply = self.receive()
+        assert (reply.kind, reply.id) == (kind | REPLY, 7)
+        return reply
+
+    def resize(self, request_id: int, width: int, height: int, **options: Any) -> None:
+        self.send(Kind.RESIZE, request_id, {"width": width, "height": height, **options}, jpeg())
+
+
+@pytest.fixture
+def connection(server: RunningServer) -> Iterator[Connection]:
+    with bare_client.connect(server.port) as sock:
+        yield Connection(sock)
+
+
+@pytest.fixture
+def patient(start_server: StartServer) -> Iterator[tuple[RunningServer, Connection]]:
+    """A server with one worker that may be kept busy for long, and a connection to it."""
+    server = start_server("--workers", "1", "--max-output-pixels", "1000000000")
+    with bare_client.connect(server.port) as sock:
+        yield server, Connection(sock)
+
+
+def test_ping(connection: Connection) -> None:
+    assert connection.call(Kind.PING) == Reply(Kind.PING | REPLY, 200, 7, {})
+
+
+def test_hello_tells_what_the_server_does(connection: Connection) -> None:
+    meta = connection.call(Kind.HELLO, {"client": "test"}).meta
+    assert meta["server"] == f"vipsrv/{__version__}"
+    assert {"jpeg", "png", "webp", "tiff", "gif", "avif"} <= set(meta["formats"]["in"])
+    assert meta["formats"]["out"] == ["jpeg"]
+    assert meta["fits"] == ["fill"]
+    assert meta["limits"]["max_upload"] == 2 * 1024**3
+
+
+def test_resize_reports_what_was_done(connection: Connection) -> None:
+    image = jpeg(400, 300)
+    reply = connection.call(Kind.RESIZE, {"width": 120, "height": 90, "quality": 70}, image)
+    assert open_exact(reply.body).size == (120, 90)
+    assert reply.meta["source"] == {
+        "format": "jpeg",
+        "width": 400,
+        "height": 300,
+        "pages": 1,
+        "has_alpha": False,
+        "orientation": 1,
+        "size": len(image),
+    }
+    assert reply.meta["outputs"] == [
+        {"width": 120, "height": 90, "format": "jpeg", "quality": 70, "size": len(reply.body)}
+    ]
+    assert reply.meta["ratio"] == pytest.approx(len(image) / len(reply.body), abs=0.001)
+    ms = reply.meta["ms"]
+    assert ms["process"] > 0
+    assert ms["total"] >= ms["receive"] + ms["queue"] + ms["process"]
+
+
+def test_info_reads_the_header(connection: Connection) -> None:
+    reply = connection.call(Kind.INFO, None, jpeg(400, 300))
+    assert (reply.meta["source"]["width"], reply.meta["source"]["height"]) == (400, 300)
+    assert reply.body == b""
+
+
+@pytest.mark.parametrize(
+    ("kind", "meta", "body", "said"),
+    [
+        (Kind.HELLO, {"token": "secret"}, b"", "token"),
+        (Kind.UPLOAD_STATUS, {"id": "0" * 32}, b"", "resumable uploads"),
+        (Kind.CANCEL, {}, b"", "request_id"),
+        (Kind.PING, {}, b"x", "no body"),
+        (Kind.INFO, {}, b"", "no image"),
+        (Kind.RESIZE, {"width": 9, "height": 9}, b"", "no image"),
+        (Kind.RESIZE, {"width": 9}, b"x", "height"),
+        (Kind.RESIZE, {"width": 9, "height": 9, "fit": "cover"}, b"x", "fit"),
+        (Kind.RESIZE, {"width": 9, "height": 9, "fit": "bent"}, b"x", "fit"),
+        (Kind.RESIZE, {"width": 9, "height": 9, "format": "webp"}, b"x", "format"),
+        (Kind.RESIZE, {"width": 9, "height": 9, "max_bytes": 9}, b"x", "max_bytes"),
+        (Kind.RESIZE, {"width": 9, "height": 9, "colour": 9}, b"x", "colour"),
+        (Kind.RESIZE, {"outputs": [{"width": 9, "height": 9}] * 2}, b"x", "outputs"),
+        (Kind.RESIZE, {"width": True, "height": 9}, b"x", "width"),
+        (
+            Kind.RESIZE,
+            {"width": 9, "height": 9, "upload": {"id": "0" * 32, "size": 1, "offset": 0}},
+            b"x",
+            "upload",
+        ),
+        (99, {}, b"x", "99"),
+    ],
+)
+def test_what_makes_no_sense_or_is_not_offered_is_refused_and_the_connection_goes_on(
+    connection: Connection, kind: int, meta: dict[str, Any], body: bytes, said: str
+) -> None:
+    reply = connection.call(kind, meta, body)
+    assert (reply.status, reply.meta["code"]) == (400, "bad_request")
+    assert said in reply.meta["message"]
+    assert connection.call(Kind.PING).status == 200
+
+
+def test_a_header_that_is_none_ends_the_connection_with_a_reason(connection: Connection) -> None:
+    connection.call(Kind.PING)
+    connection.sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert connection.receive().status == 400
+    assert connection.sock.recv(1) == b""
+
+
+def test_an_image_over_the_limit_ends_the_connection_after_what_is_in_flight(
+    connection: Connection,
+) -> None:
+    connection.resize(1, 50, 50)
+    connection.sock.sendall(pack_message(Kind.RESIZE, 2, {"width": 9, "height": 9}, body_size=2**40))
+    replies = {reply.id: reply for reply in (connection.receive(), connection.receive())}
+    assert open_exact(replies[1].body).size == (50, 50)
+    assert replies[2].status == 413
+    assert connection.sock.recv(1) == b""
+
+
+def test_requests_are_answered_in_the_order_of_completion(patient: tuple[RunningServer, Connection]) -> None:
+    _, connection = patient
+    connection.send(Kind.RESIZE, 1, {"width": 5000, "height": 5000}, jpeg())
+    connection.send(Kind.PING, 2)
+    assert [connection.receive().id, connection.receive().id] == [2, 1]
+
+
+def test_many_requests_in_one_write(connection: Connection) -> None:
+    image = jpeg(100, 80)
+    count = 100  # three times as many as may be in flight
+    messages = [
+        pack_message(Kind.RESIZE, number, {"width": 10 + number, "height": 20}, body_size=len(image)) + image
+        for number in range(count)
+    ]
+    connection.sock.sendall(b"".join(messages))
+    replies = [connection.receive() for _ in range(count)]
+    assert {reply.id for reply in replies} == set(range(count))
+    for reply in replies:
+        assert open_exact(reply.body).size == (10 + reply.id, 20)
+
+
+def test_beyond_32_in_flight_the_server_stops_reading(patient: tuple[RunningServer, Connection]) -> None:
+    _, connection = patient
+    connection.send(Kind.RESIZE, 1000, GIANT, jpeg())
+    for number in range(31):
+        connection.resize(number, 10, 10)
+    connection.send(Kind.PING, 5000)
+    connection.sock.settimeout(0.5)
+    with pytest.raises(TimeoutError):  # the giant is not done, so nothing else is, and the PING is not read
+        connection.receive()
+
+
+def test_an_id_that_is_in_flight_is_refused(patient: tuple[RunningServer, Connection]) -> None:
+    _, connection = patient
+    connection.send(Kind.RESIZE, 1, GIANT, jpeg())
+    connection.resize(1, 10, 10)
+    reply = connection.receive()
+    assert (reply.id, reply.status) == (1, 400)
+
+
+def test_cancel_stops_a_job_that_runs(patient: tuple[RunningServer, Connection]) -> None:
+    server, connection = patient
+    before = worker_pids(server.pid)
+    connection.send(Kind.RESIZE, 1, GIANT, jpeg())
+    server.wait_until_busy()
+    connection.send(Kind.CANCEL, 2, {"request_id": 1})
+    cancelled, cancel = connection.receive(), connection.receive()
+    assert (cancelled.id, cancelled.status, cancelled.meta["code"]) == (1, 499, "cancelled")
+    assert (cancel.id, cancel.meta) == (2, {"cancelled": True})
+    connection.resize(3, 10, 10)
+    assert connection.receive().status == 200
+    assert worker_pids(server.pid) == before, "the worker should have stopped without being killed"
+
+
+def test_cancel_removes_a_job_that_waits(patient: tuple[RunningServer, Connection]) -> None:
+    _, connection = patient
+    connection.send(Kind.RESIZE, 1, GIANT, jpeg())
+    connection.resize(2, 10, 10)
+    connection.send(Kind.CANCEL, 3, {"request_id": 2})
+    assert [(reply.id, reply.status) for reply in (connection.receive(), connection.receive())] == [
+        (2, 499),
+        (3, 200),
+    ]
+
+
+def test_cancel_of_what_is_not_in_flight(connection: Connection) -> None:
+    assert connection.call(Kind.CANCEL, {"request_id": 12345}).meta == {"cancelled": False}
+
+
+def test_a_deadline_of_the_client(patient: tuple[RunningServer, Connection]) -> None:
+    _, connection = patient
+    assert connection.call(Kind.RESIZE, {**GIANT, "deadline_ms": 200}, jpeg()).status == 504
+
+
+def test_a_client_that_ends_its_stream_has_its_work_cancelled(
+    patient: tuple[RunningServer, Connection],
+) -> None:
+    server, connection = patient
+    connection.send(Kind.RESIZE, 1, GIANT, jpeg())
+    server.wait_until_busy()
+    connection.sock.shutdown(socket.SHUT_WR)
+    assert connection.sock.recv(1) == b""
+    assert bare_client.ask(server.port, jpeg(), 10, 10).size > 0

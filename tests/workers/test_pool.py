@@ -1,0 +1,312 @@
+"""The pool with real worker processes, good ones and such as have turned against it."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.looks import open_exact
+from tests.pictures import jpeg
+from vipsrv.errors import Cancelled, DeadlineExceeded, StartFailed, WorkerDied
+from vipsrv.workers import pool as pool_module
+from vipsrv.workers import process
+from vipsrv.workers.channel import Operation
+from vipsrv.workers.job import Job, Outcome
+from vipsrv.workers.pool import WorkerConfig, WorkerPool
+from vipsrv.workers.spool import IN_MEMORY_SIZE, Slot, Spool
+
+CONFIG = WorkerConfig(max_pixels=10**9, max_output_pixels=10**9, quality=85)
+
+MISCHIEF = """
+import os, socket, sys, time
+from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.workers.channel import JOB_SIZE, JobHead, Ready, ReplyHead
+channel = socket.socket(fileno=int(sys.argv[1]))
+def ready():
+    channel.sendall(Ready(pid=1, libvips="8", formats=("jpeg",)).pack())
+def job():
+    return JobHead.unpack(channel.recv(JOB_SIZE, socket.MSG_WAITALL)).job_id
+def reply(job_id, size):
+    source = ImageInfo(format="jpeg", width=9, height=9, pages=1, has_alpha=False, orientation=1, size=9)
+    output = OutputInfo(width=9, height=9, format="jpeg", quality=85, size=size) if size else None
+    channel.sendall(ReplyHead(job_id=job_id, source=source, output=output).pack() + b"abc")
+def sleep():
+    time.sleep(600)
+"""
+"""Words for workers that have turned against the gateway."""
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+class Harness:
+    """A pool and what is needed to give it jobs."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.spool = Spool(directory=folder, memory=32 << 20, disk=64 << 20)
+        self.idle = asyncio.Event()
+        self.pool = WorkerPool(self.spool, CONFIG, size=size, on_idle=self.idle.set)
+
+    async def job(self, image: bytes, *, seconds: float = 60, **options: int) -> Outcome:
+        """The outcome of one job; waits for an idle worker first."""
+        return await self.start_job(image, seconds=seconds, **options)[1]
+
+    def start_job(
+        self, image: bytes, *, seconds: float = 60, **options: int
+    ) -> tuple[Job, "asyncio.Future[Outcome]"]:
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        job = Job(
+            operation=Operation.RESIZE,
+            options=json.dumps({"width": 32, "height": 24, **options}).encode(),
+            image=self._slot(image),
+            deadline=time.monotonic() + seconds,
+            on_outcome=outcome.set_result,
+        )
+        assert self.pool.run(job)
+        return job, outcome
+
+    def _slot(self, image: bytes) -> Slot:
+        slot = self.spool.open(len(image))
+        rest = memoryview(image)
+        while rest:
+            room = slot.room()
+            room[:] = rest[: len(room)]
+            slot.filled(len(room))
+            rest = rest[len(room) :]
+        return slot
+
+    async def next_idle(self) -> None:
+        self.idle.clear()
+        await self.idle.wait()
+
+    async def watch_until(self, outcome: "asyncio.Future[Outcome]") -> Outcome:
+        """As the gateway does: look at the clock again and again."""
+        while not outcome.done():
+            self.pool.watch(time.monotonic())
+            await asyncio.sleep(0.01)
+        return outcome.result()
+
+
+@asynccontextmanager
+async def harness(folder: Path, size: int = 1) -> AsyncIterator[Harness]:
+    one = Harness(folder, size)
+    await one.pool.start()
+    try:
+        yield one
+    finally:
+        await one.pool.stop()
+        one.spool.close()
+
+
+def picture(outcome: Outcome) -> bytes:
+    assert outcome.error is None, outcome.error
+    assert outcome.result is not None
+    data = b"".join(outcome.result.views)
+    outcome.result.close()
+    return data
+
+
+def mischief(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Every worker from now on runs this instead."""
+    code = MISCHIEF + script
+
+    def command(socket_fd: int, _config: dict[str, int]) -> list[str]:
+        return [sys.executable, "-c", code, str(socket_fd)]
+
+    monkeypatch.setattr(process, "_command", command)
+
+
+def test_small_and_large_images(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            small, large = jpeg(), jpeg() + bytes(IN_MEMORY_SIZE)
+            for image in (small, large, small):
+                outcome = await one.job(image)
+                assert open_exact(picture(outcome)).size == (32, 24)
+                assert outcome.source is not None
+                assert outcome.source.size == len(image)
+                assert 0 < outcome.started < outcome.ended
+
+    run(test)
+
+
+def test_a_job_that_kills_its_worker_fails_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with harness(tmp_path, size=2) as one:
+            victim, outcome = one.start_job(jpeg(), width=20_000, height=20_000)
+            (worker,) = (each for each in one.pool._workers if each.job is victim)
+            os.kill(worker.pid, signal.SIGKILL)
+            assert isinstance((await outcome).error, WorkerDied)
+            await one.job(jpeg())
+            while len(one.pool._idle) < 2:
+                await one.next_idle()
+            assert worker not in one.pool._workers
+
+    run(test)
+    assert "was killed by SIGKILL" in caplog.text
+
+
+def test_a_deadline_stops_the_job_and_spares_the_worker(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            _, outcome = one.start_job(jpeg(), seconds=0.1, width=20_000, height=20_000)
+            assert isinstance((await one.watch_until(outcome)).error, DeadlineExceeded)
+            while not one.pool.has_idle:
+                await one.next_idle()
+            assert one.pool._workers == {worker}
+
+    run(test)
+
+
+def test_a_worker_that_does_not_stop_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mischief(monkeypatch, "ready(); job(); sleep()")
+    monkeypatch.setattr(pool_module, "STOP_SECONDS", 0.05)
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            job, outcome = one.start_job(jpeg())
+            one.pool.cancel(job)
+            assert isinstance(outcome.result().error, Cancelled)
+            while worker in one.pool._workers:
+                one.pool.watch(time.monotonic())
+                await asyncio.sleep(0.01)
+            await one.next_idle()
+
+    run(test)
+    assert "did not stop its job" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("sys.exit('no libvips here')", "exited with code 1: no libvips here"),
+        ("channel.send(b'x' * 300); sleep()", "the handshake is none"),
+        ("channel.close(); sleep()", "SIGKILL"),
+        ("os.abort()", "SIGABRT"),
+    ],
+)
+def test_a_worker_that_cannot_start_fails_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
+) -> None:
+    mischief(monkeypatch, script)
+
+    async def test() -> None:
+        with pytest.raises(StartFailed, match=reason):
+            async with harness(tmp_path, size=2):
+                pass
+
+    run(test)
+
+
+def test_a_worker_of_another_version_fails_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mischief(monkeypatch, "import vipsrv.workers.channel as c; c.CHANNEL_VERSION += 1; ready(); sleep()")
+
+    async def test() -> None:
+        with pytest.raises(StartFailed, match="version"):
+            async with harness(tmp_path):
+                pass
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("ready(); job(); channel.send(b'x' * 600); sleep()", "the head of its reply is none"),
+        ("ready(); reply(job() + 1, 3); sleep()", "a job that it does not have"),
+        ("ready(); reply(job(), 0); sleep()", "not of the kind of its job"),
+        ("ready(); reply(job(), 9); channel.close(); sleep()", "SIGKILL"),
+        ("ready(); job(); os.kill(os.getpid(), 11)", "SIGSEGV"),
+        ("ready(); job(); sys.exit(3)", "exited with code 3"),
+    ],
+    ids=["garbage", "another job", "no result", "half a result", "crash", "leaves"],
+)
+def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    script: str,
+    reason: str,
+) -> None:
+    mischief(monkeypatch, script)
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            assert isinstance((await one.job(jpeg())).error, WorkerDied)
+            await one.next_idle()
+            assert worker not in one.pool._workers
+            await asyncio.gather(*one.pool._reaping)
+
+    run(test)
+    assert reason in caplog.text
+
+
+def test_a_worker_that_speaks_unasked_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mischief(monkeypatch, "ready(); channel.send(b'hello'); sleep()")
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            while "without having been asked" not in caplog.text:
+                await one.next_idle()
+
+    run(test)
+
+
+def test_a_worker_that_replies_before_it_was_given_all_is_not_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mischief(monkeypatch, "ready(); reply(job(), 3); sleep()")
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            outcome = await one.job(bytes(IN_MEMORY_SIZE))
+            assert picture(outcome) == b"abc"
+            assert worker not in one.pool._workers
+
+    run(test)
+
+
+def test_a_grown_worker_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "MAX_ANONYMOUS_MEMORY", 1)
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            one.pool.watch(time.monotonic())
+            assert worker not in one.pool._workers
+            await one.next_idle()
+
+    run(test)
+
+
+def test_a_worker_is_replaced_after_a_number_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "MAX_JOBS", 1)
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            await one.job(jpeg())
+            one.pool.watch(time.monotonic())
+            assert worker not in one.pool._workers
+            await one.next_idle()
+
+    run(test)

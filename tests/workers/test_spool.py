@@ -1,0 +1,183 @@
+"""Slots in memory and in files, budgets, and what happens when the disk fails."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vipsrv.errors import Busy
+from vipsrv.workers.spool import CHUNK_SIZE, IN_MEMORY_SIZE, Slot, Spool
+
+MIB = 1024 * 1024
+
+
+@asynccontextmanager
+async def spool_in(folder: Path, *, memory: int = 16 * MIB, disk: int = 64 * MIB) -> AsyncIterator[Spool]:
+    spool = Spool(directory=folder, memory=memory, disk=disk)
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+async def fill(slot: Slot, data: bytes) -> None:
+    """As a session does: read into the room there is, wait while there is none."""
+    rest = memoryview(data)
+    while rest:
+        if slot.stalled:
+            await readiness(slot)
+            continue
+        room = slot.room()
+        size = min(len(room), len(rest))
+        room[:size] = rest[:size]
+        slot.filled(size)
+        rest = rest[size:]
+    while not slot.complete:
+        await readiness(slot)
+
+
+async def readiness(slot: Slot) -> None:
+    ready = asyncio.Event()
+    slot.on_ready = ready.set
+    await ready.wait()
+
+
+def content(slot: Slot) -> bytes:
+    if slot.descriptor is None:
+        return b"".join(slot.views)
+    return os.pread(slot.descriptor, slot.size + 1, 0)
+
+
+@pytest.mark.parametrize(
+    "size", [1, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1, IN_MEMORY_SIZE, IN_MEMORY_SIZE + 1, 20 * MIB]
+)
+def test_what_goes_in_comes_out(tmp_path: Path, size: int) -> None:
+    async def test() -> None:
+        data = os.urandom(size)
+        async with spool_in(tmp_path) as spool:
+            slot = spool.open(size)
+            await fill(slot, data)
+            assert (slot.descriptor is None) == (size <= IN_MEMORY_SIZE)
+            assert content(slot) == data
+            slot.close()
+
+    run(test)
+
+
+def test_the_file_is_nowhere_to_be_found_and_cannot_be_written_by_whom_it_is_lent_to(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with spool_in(tmp_path) as spool:
+            slot = spool.open(IN_MEMORY_SIZE + 1)
+            assert list(tmp_path.iterdir()) == []
+            assert slot.descriptor is not None
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.write(slot.descriptor, b"x")
+            slot.close()
+
+    run(test)
+
+
+def test_memory_is_used_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with spool_in(tmp_path, memory=CHUNK_SIZE) as spool:
+            first = spool.open(10)
+            chunk = first.room().obj
+            first.close()
+            second = spool.open(10)
+            assert second.room().obj is chunk
+            second.close()
+
+    run(test)
+
+
+def test_what_memory_cannot_hold_moves_to_a_file(tmp_path: Path) -> None:
+    async def test() -> None:
+        data = os.urandom(5 * CHUNK_SIZE)
+        async with spool_in(tmp_path, memory=2 * CHUNK_SIZE) as spool:
+            slots = [spool.open(len(data)) for _ in range(3)]
+            await asyncio.gather(*(fill(slot, data) for slot in slots))
+            assert [content(slot) for slot in slots] == [data] * 3
+            assert all(slot.descriptor is not None for slot in slots)
+            for slot in slots:
+                slot.close()
+
+    run(test)
+
+
+def test_the_disk_has_a_budget_that_is_given_back(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with spool_in(tmp_path, disk=30 * MIB) as spool:
+            slot = spool.open(20 * MIB)
+            with pytest.raises(Busy) as refused:
+                spool.open(20 * MIB)
+            assert refused.value.retry_after_ms
+            slot.close()
+            spool.open(20 * MIB).close()
+            assert spool.disk_left == 30 * MIB
+
+    run(test)
+
+
+def test_a_slot_stalls_while_the_disk_is_behind(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with spool_in(tmp_path) as spool:
+            slot = spool.open(20 * MIB)
+            while not slot.stalled:  # nothing is awaited, so no write can be over
+                slot.filled(len(slot.room()))
+            assert slot.received < 20 * MIB
+            await readiness(slot)
+            assert not slot.stalled
+            slot.close()
+
+    run(test)
+
+
+def test_closing_while_a_write_is_under_way_frees_the_file_afterwards(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with spool_in(tmp_path, disk=30 * MIB) as spool:
+            slot = spool.open(20 * MIB)
+            slot.filled(len(slot.room()))
+            descriptor = slot.descriptor
+            assert descriptor is not None
+            slot.close()
+            slot.close()
+            while spool.disk_left != 30 * MIB:
+                await asyncio.sleep(0)
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(descriptor)
+
+    run(test)
+
+
+def test_a_folder_that_has_gone_is_busy(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with spool_in(tmp_path / "gone") as spool:
+            with pytest.raises(Busy):
+                spool.open(IN_MEMORY_SIZE + 1)
+
+    run(test)
+
+
+def test_a_disk_that_fails_is_told(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with spool_in(tmp_path) as spool:
+            slot = spool.open(20 * MIB)
+            assert slot._file is not None
+            os.dup2(os.open(os.devnull, os.O_RDONLY), slot._file.write_fd)  # as if it could not be written
+            slot.filled(len(slot.room()))
+            await readiness(slot)
+            with pytest.raises(Busy):
+                slot.room()
+            with pytest.raises(Busy):
+                _ = slot.complete
+            slot.close()
+
+    run(test)

@@ -1,0 +1,1 @@
+"""The two commands, ``vipsrv`` and ``vipsrv-client``."""

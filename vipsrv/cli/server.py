@@ -1,0 +1,157 @@
+"""``vipsrv``: serve pictures, ask whether a server answers, see the whole job at work.
+
+Exit codes: 0 done, 1 the server could not start or did not answer, 2 the command line makes no sense.
+"""
+
+import inspect
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ByteSize, ValidationError
+from pydantic.fields import FieldInfo
+
+from vipsrv.cli.demo import demo
+from vipsrv.errors import StartFailed, VipsrvError
+from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
+from vipsrv.server import ServerSettings, serve
+from vipsrv.server.gateway import Address
+from vipsrv.version import __version__
+
+app = typer.Typer(
+    name="vipsrv",
+    help="A high-throughput image backend on libvips.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo)
+
+_METAVARS = {int: "NUMBER", ByteSize: "SIZE", float: "SECONDS", Path: "FOLDER"}
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - the signature of a typer callback
+    if value:
+        typer.echo(f"vipsrv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _vipsrv(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _serve(
+    *,
+    log_level: Annotated[
+        str,
+        typer.Option(
+            metavar="LEVEL", help="Least level that is logged to standard error: debug, info, warning, error."
+        ),
+    ] = "info",
+    until_stdin_closes: Annotated[
+        bool,
+        typer.Option(
+            "--until-stdin-closes",
+            help="Stop when standard input ends: so a server goes with what started it.",
+        ),
+    ] = False,
+    **given: Any,
+) -> None:
+    """Serve pictures until SIGTERM or ctrl-C, which finish what is in flight; a second one stops at once.
+
+    When ready, prints "vipsrv listening on HOST:PORT" (or "unix:/path"), a line for each listener.
+    Sizes are bytes and may be written as 200MB or 2GiB. Every setting can also come from the environment,
+    as VIPSRV_PORT or VIPSRV_MAX_UPLOAD; a flag wins over it.
+    """
+    level = logging.getLevelNamesMapping().get(log_level.upper())
+    if level is None:
+        _fail(f"--log-level: {log_level!r} is none of debug, info, warning and error", code=2)
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        settings = ServerSettings(**{name: value for name, value in given.items() if value not in (None, [])})
+    except ValidationError as error:
+        for fault in error.errors():
+            _complain(f"{_flag(str(fault['loc'][0]))}: {fault['msg']}, not {fault['input']!r}")
+        raise typer.Exit(2) from None
+    try:
+        serve(settings, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
+    except StartFailed as error:
+        _fail(str(error), code=1)
+
+
+@app.command()
+def ping(
+    host: Annotated[str, typer.Option(help="The server's address.", envvar="VIPSRV_HOST")] = DEFAULT_HOST,
+    port: Annotated[int, typer.Option(help="The server's port.", envvar="VIPSRV_PORT")] = DEFAULT_PORT,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 3.0,
+) -> None:
+    """Ask a server whether it answers: prints the round trip in milliseconds, exits with 1 if it does not."""
+    from vipsrv.client import Client, Timeout  # noqa: PLC0415 - a server has no need of it
+
+    try:
+        with Client(host, port, timeout=Timeout(connect=timeout, send=timeout, reply=timeout)) as client:
+            seconds = client.ping()
+    except VipsrvError as error:
+        _fail(str(error), code=1)
+    typer.echo(f"{host}:{port} answered in {seconds * 1000:.1f} ms")
+
+
+def _print_addresses(addresses: list[Address]) -> None:
+    for address in addresses:
+        print(f"vipsrv listening on {address}", flush=True)  # noqa: T201 - the line that programs wait for
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"vipsrv: {message}", err=True)
+
+
+def _fail(message: str, *, code: int) -> NoReturn:
+    _complain(message)
+    raise typer.Exit(code)
+
+
+def _parameter(name: str, setting: FieldInfo) -> inspect.Parameter:
+    """A command-line option for a setting. Values stay texts: the settings model reads and checks them."""
+    several = setting.default == ()
+    default = setting.get_default(call_default_factory=True, validated_data={})
+    shown = default.human_readable() if isinstance(default, ByteSize) else str(default)
+    kind = setting.annotation if isinstance(setting.annotation, type) else str
+    option = typer.Option(
+        _flag(name),
+        help=setting.description if several else f"{setting.description} (default: {shown})",
+        metavar=_METAVARS.get(kind, "TEXT"),
+    )
+    annotation: Any = Annotated[list[str] | None if several else str | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _add_serve_command() -> None:
+    signature = inspect.signature(_serve)
+    own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    settings = [_parameter(name, setting) for name, setting in ServerSettings.model_fields.items()]
+    parameters = [*settings, *own]
+    _serve.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    _serve.__annotations__ = {one.name: one.annotation for one in parameters}
+    app.command("serve")(_serve)
+
+
+_add_serve_command()
