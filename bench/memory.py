@@ -20,6 +20,8 @@ from bench.pictures import picture
 from bench.processes import Server, anonymous_bytes
 
 SAMPLE_SECONDS = 0.005
+CLIENT = "from vipsrv.cli.client import main; main()"
+"""The console script ``vipsrv-client``, without having to find it."""
 
 
 class Peak:
@@ -57,8 +59,8 @@ def main(
             result = Path(folder) / "result.jpg"
             command = [
                 sys.executable,
-                "-m",
-                "vipsrv.cli.client",
+                "-c",
+                CLIENT,
                 str(path),
                 "--width",
                 "800",

@@ -2,9 +2,9 @@
 
     python -m bench.overhead [--picture jpeg-12mp.jpg] [--requests 40] [--rounds 5]
 
-The loop is ``thumbnail_buffer(…, size="force")`` and ``jpegsave_buffer(Q=85)`` with ``VIPS_CONCURRENCY=1`` and
-the operation cache off. Both take turns within one run, so that the ratio holds on a noisy machine; CPU time
-is that of all the server's processes, from /proc.
+The loop is ``thumbnail_buffer(…, size="force")`` and ``jpegsave_buffer(Q=85)`` with ``VIPS_CONCURRENCY=1``
+and the operation cache off. Both take turns within one run, so that the ratio holds on a noisy machine; CPU
+time is that of all the server's processes, from /proc.
 """
 
 import os

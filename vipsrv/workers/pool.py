@@ -33,9 +33,10 @@ MAX_ANONYMOUS_MEMORY = 512 * 1024 * 1024
 """Bytes that an idle worker may hold before it is replaced."""
 
 _GROWTH_CHECK_SECONDS = 1.0
-_FIRST_PAUSE = 0.05
+_FREE_STARTS = 4
+_FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
-"""Seconds between attempts to start a worker: from the first, doubled each time, to the longest."""
+"""After so many failed starts in a row, the next one waits: seconds, doubled each time up to the longest."""
 
 _log = logging.getLogger(__name__)
 
@@ -194,7 +195,9 @@ class WorkerPool:
             self._started.set_exception(StartFailed(f"a worker cannot start: {worker.end_reason}"))
             return
         self._failures_in_a_row += 1
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures_in_a_row, 16))
+        pause = 0.0
+        if self._failures_in_a_row > _FREE_STARTS:
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures_in_a_row - _FREE_STARTS, 16))
         _log.error("worker %d could not start: %s; next try in %g s", worker.pid, worker.end_reason, pause)
         asyncio.get_running_loop().call_later(pause, self._replace)
 
