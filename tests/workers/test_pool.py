@@ -211,9 +211,7 @@ def test_a_worker_that_cannot_start_fails_the_start(
     run(test)
 
 
-def test_a_worker_of_another_version_fails_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_of_another_version_fails_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mischief(monkeypatch, "import vipsrv.workers.channel as c; c.CHANNEL_VERSION += 1; ready(); sleep()")
 
     async def test() -> None:

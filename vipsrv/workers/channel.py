@@ -17,7 +17,16 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from vipsrv.errors import REQUEST_ERRORS, InternalError, RequestError
+from vipsrv.errors import (
+    BadRequest,
+    Cancelled,
+    CorruptImage,
+    DeadlineExceeded,
+    InternalError,
+    RequestError,
+    TooLarge,
+    UnsupportedFormat,
+)
 from vipsrv.options import Format, ImageInfo, OutputInfo
 
 CHANNEL_VERSION = 1
@@ -35,7 +44,23 @@ _READY_MAGIC = b"VRDY"
 _JOB_MAGIC = b"VJOB"
 _REPLY_MAGIC = b"VRPL"
 _NAME = re.compile(rb"[a-z][a-z0-9-]{0,15}")
-_MOST_ORIENTATION = 8
+_MOST_ORIENTATION = 8  # EXIF 2.3, tag 0x0112
+_MOST_QUALITY = 100
+_PRINTABLE = range(0x20, 0x7F)
+
+_WORKER_ERRORS: dict[int, type[RequestError]] = {
+    error.status: error
+    for error in (
+        BadRequest,
+        TooLarge,
+        UnsupportedFormat,
+        CorruptImage,
+        Cancelled,
+        InternalError,
+        DeadlineExceeded,
+    )
+}
+"""What a worker may say of a job. The rest of the tree is for the gateway to say, and so no worker's word."""
 
 
 class ChannelError(Exception):
@@ -59,6 +84,7 @@ class Carrier(IntEnum):
 
 _OPERATIONS = frozenset(Operation)
 _CARRIERS = frozenset(Carrier)
+_RESULTS = frozenset(Format) - {Format.AUTO}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,15 +194,17 @@ class ReplyHead:
 
     @classmethod
     def unpack(cls, data: bytes | bytearray, *, image_size: int) -> "ReplyHead":
-        """The head from ``REPLY_SIZE`` bytes, ``image_size`` being that of the job. Raises ``ChannelError``."""
+        """The head from ``REPLY_SIZE`` bytes, ``image_size`` being the job's. Raises ``ChannelError``."""
         magic, status, job_id, *rest, message = _REPLY.unpack(data)
         if magic != _REPLY_MAGIC:
             raise ChannelError("the head of its reply is none")
         if status:
-            kind = REQUEST_ERRORS.get(status, InternalError)
+            kind = _WORKER_ERRORS.get(status)
+            if kind is None:
+                raise ChannelError(f"its reply has the status {status}, which is not a worker's to give")
             return cls(job_id=job_id, error=kind(_text(message)))
         format_, width, height, pages, has_alpha, orientation, *output = rest
-        if not (width and height and pages) or orientation > _MOST_ORIENTATION:
+        if not (width and height and pages and 1 <= orientation <= _MOST_ORIENTATION):
             raise ChannelError("its reply tells of an image that cannot be")
         source = ImageInfo(
             format=_name(format_.rstrip(b"\0")),
@@ -194,7 +222,7 @@ def _output(width: int, height: int, quality: int, format_: bytes, size: int) ->
     if not size:
         return None
     name = _name(format_.rstrip(b"\0"))
-    if name not in set(Format) or not (width and height):
+    if name not in _RESULTS or not (width and height and quality <= _MOST_QUALITY):
         raise ChannelError("its reply tells of a result that cannot be")
     return OutputInfo(width=width, height=height, format=name, quality=quality, size=size)
 
@@ -207,4 +235,4 @@ def _name(data: bytes) -> str:
 
 def _text(data: bytes) -> str:
     """Printable ASCII and nothing else, so that it can stand in a log line and in a reply."""
-    return "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in data.rstrip(b"\0"))
+    return "".join(chr(byte) if byte in _PRINTABLE else "?" for byte in data.rstrip(b"\0"))

@@ -355,7 +355,8 @@ def _command(socket_fd: int, config: dict[str, int]) -> list[str]:
 def _environment() -> dict[str, str]:
     # One thread a job gives the best throughput when all workers are busy; two malloc arenas are enough
     # for that and keep what is freed from being spread over many.
-    return {**os.environ, "VIPS_CONCURRENCY": "1", "MALLOC_ARENA_MAX": "2"}
+    # The safe path keeps a file of the current folder from being imported in place of a module.
+    return {**os.environ, "VIPS_CONCURRENCY": "1", "MALLOC_ARENA_MAX": "2", "PYTHONSAFEPATH": "1"}
 
 
 def _exit_reason(status: int) -> str:

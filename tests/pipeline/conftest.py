@@ -1,0 +1,11 @@
+"""One libvips for the tests of the pipeline, set up as a worker does it."""
+
+import pytest
+
+from vipsrv import pipeline
+
+
+@pytest.fixture(scope="session", autouse=True)
+def formats() -> tuple[str, ...]:
+    """The formats that this libvips reads."""
+    return pipeline.start()

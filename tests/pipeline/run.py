@@ -1,0 +1,42 @@
+"""The pipeline called as briefly as its tests want it."""
+
+from functools import cache
+
+from PIL import Image
+
+from tests.looks import open_exact
+from tests.pictures import SAMPLES
+from vipsrv import pipeline
+from vipsrv.errors import RequestError
+from vipsrv.options import ImageInfo, ResizeOptions
+
+LIMITS = pipeline.Limits(max_pixels=100_000_000, max_output_pixels=50_000_000)
+
+
+@cache
+def sample(name: str) -> bytes:
+    """A picture of ``SAMPLES``, made once."""
+    return SAMPLES[name]()
+
+
+def resize(
+    picture: bytes, width: int, height: int, *, quality: int | None = None, background: str = "#ffffff"
+) -> Image.Image:
+    """The result for a picture in memory, decoded by Pillow."""
+    options = ResizeOptions(width=width, height=height, quality=quality, background=background)
+    upload = pipeline.Upload.from_memory(picture)
+    return open_exact(pipeline.resize(upload, options, limits=LIMITS, quality=90).data)
+
+
+def refusal(picture: bytes, width: int = 100, height: int = 80) -> RequestError | None:
+    """How a picture is refused; ``None`` where it gives a result of the exact size."""
+    try:
+        assert resize(picture, width, height).size == (width, height)
+    except RequestError as error:
+        return error
+    return None
+
+
+def info(picture: bytes) -> ImageInfo:
+    """What the header says."""
+    return pipeline.read_info(pipeline.Upload.from_memory(picture))

@@ -1,0 +1,219 @@
+"""What is refused, with which class and which words, and how early."""
+
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+
+from tests.pictures import SAMPLES, damaged, encode, garbage, jpeg, photo, truncated
+from tests.pipeline.run import info, refusal, resize, sample
+from vipsrv import pipeline
+from vipsrv.errors import BadRequest, Cancelled, CorruptImage, RequestError, TooLarge, UnsupportedFormat
+from vipsrv.options import Fit, Format, Keep, Position, ResizeOptions, ResizeRequest
+
+# Of several frames or pages the first is made, and these may have all of it in what is left.
+FIRST_OF_SEVERAL = {"gif-animated", "webp-animated", "tiff-pages"}
+
+
+@pytest.mark.parametrize("keep", [0.95, 0.5, 0.1])
+@pytest.mark.parametrize("name", sorted(SAMPLES.keys() - FIRST_OF_SEVERAL))
+def test_a_truncated_picture_is_corrupt(name: str, keep: float) -> None:
+    assert isinstance(refusal(truncated(sample(name), keep)), CorruptImage)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_a_damaged_picture_is_corrupt_or_has_the_exact_size(name: str, seed: int) -> None:
+    assert isinstance(refusal(damaged(sample(name), seed=seed)), CorruptImage | None)
+
+
+@pytest.mark.parametrize("picture", [b"", b"\0", b"\xff", garbage(), garbage(100_000), b"hello\n" * 100])
+def test_what_is_no_picture_is_not_supported(picture: bytes) -> None:
+    with pytest.raises(UnsupportedFormat, match=r"no image of a known format; send one of: jpeg, png, "):
+        info(picture)
+    assert isinstance(refusal(picture), UnsupportedFormat)
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (encode(photo(), "BMP"), "BMP"),
+        (encode(photo(), "PPM"), "PNM"),
+        (encode(photo(), "JPEG2000"), "JPEG 2000"),
+        (encode(photo(64, 64), "ICO"), "ICO"),
+        (b"\0\0\0\x18ftypheic" + bytes(100), "HEIC"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100), "JPEG XL"),
+        (b"\xff\x0a" + bytes(100), "JPEG XL"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "SVG"),
+        (b"<svg width='9' height='9' xmlns='http://www.w3.org/2000/svg'></svg>", "SVG"),
+        (b"%PDF-1.7\n" + bytes(100), "PDF"),
+        (b"<!DOCTYPE html><html>", "HTML"),
+        (b"8BPS" + bytes(100), "Photoshop"),
+        (b"PK\x03\x04" + bytes(100), "ZIP"),
+    ],
+)
+def test_a_format_that_is_not_read_is_named(head: bytes, name: str) -> None:
+    with pytest.raises(UnsupportedFormat) as refused:
+        info(head)
+    assert f"looks like {name}, which is not read" in refused.value.message
+    assert refused.value.message.endswith("send one of: jpeg, png, webp, tiff, gif, avif")
+
+
+@pytest.mark.parametrize(
+    "head", [b"\xff\xd8\xff\xe0" + bytes(40), b"\x89PNG\r\n\x1a\n" + bytes(40), b"GIF89a"]
+)
+def test_a_known_format_without_a_header_is_corrupt(head: bytes) -> None:
+    with pytest.raises(CorruptImage, match="cannot be read"):
+        info(head)
+
+
+def png_head(width: int, height: int) -> bytes:
+    """A PNG of this size whose pixels are missing: only its header can be read."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))]
+    chunks.append(
+        struct.pack(">I", 4) + b"IDAT" + bytes(4) + struct.pack(">I", zlib.crc32(b"IDAT" + bytes(4)))
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_more_pixels_than_allowed_are_refused_by_the_header_alone() -> None:
+    with pytest.raises(TooLarge) as refused:
+        resize(png_head(20_000, 5_001), 100, 80)
+    assert refused.value.message == (
+        "the image has 100020000 pixels (20000 x 5001); max-pixels allows 100000000"
+    )
+    # One pixel row less is within the limit, so that the missing pixels are found.
+    assert isinstance(refusal(png_head(20_000, 5_000)), CorruptImage)
+
+
+def test_a_result_of_more_pixels_than_allowed_is_refused() -> None:
+    with pytest.raises(TooLarge) as refused:
+        resize(jpeg(), 10_000, 5_001)
+    assert refused.value.message == (
+        "the result has 50010000 pixels (10000 x 5001); max-output-pixels allows 50000000"
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(65_501, 1), (1, 65_501)])
+def test_a_side_that_jpeg_cannot_have_is_refused(width: int, height: int) -> None:
+    with pytest.raises(TooLarge, match="a jpeg has at most 65500 pixels on a side"):
+        resize(jpeg(), width, height)
+
+
+@pytest.mark.parametrize(("width", "height"), [(65_500, 1), (1, 65_500), (1, 1)])
+def test_the_sizes_at_the_limit_are_made(width: int, height: int) -> None:
+    assert resize(jpeg(), width, height).size == (width, height)
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ({"fit": Fit.COVER}, "fit"),
+        ({"position": Position.TOP}, "position"),
+        ({"format": Format.PNG}, "format"),
+        ({"lossless": True}, "lossless"),
+        ({"max_bytes": 1000}, "max_bytes"),
+        ({"keep": Keep.ICC}, "keep"),
+        ({"page": 1}, "page"),
+        ({"enlarge": False}, "enlarge"),
+    ],
+)
+def test_an_option_that_is_not_offered_is_refused_by_name(option: dict[str, object], name: str) -> None:
+    request = ResizeRequest(outputs=(ResizeOptions(width=9, height=9, **option),))  # type: ignore[arg-type]
+    with pytest.raises(BadRequest, match=f"^{name}: .* is not offered"):
+        pipeline.only_output(request)
+
+
+def test_a_size_that_is_left_open_is_refused() -> None:
+    with pytest.raises(BadRequest, match=r"not offered|both are needed"):
+        pipeline.only_output(ResizeRequest(outputs=(ResizeOptions(width=9, fit=Fit.INSIDE),)))
+
+
+def test_several_outputs_are_refused() -> None:
+    one = ResizeOptions(width=9, height=9)
+    with pytest.raises(BadRequest, match=r"^outputs: "):
+        pipeline.only_output(ResizeRequest(outputs=(one, one)))
+
+
+def test_options_that_are_offered_pass() -> None:
+    options = ResizeOptions(width=9, height=9, quality=50, background="#000000")
+    assert pipeline.only_output(ResizeRequest(outputs=(options,))) == options
+
+
+@pytest.mark.parametrize("name", sorted(FIRST_OF_SEVERAL))
+def test_a_picture_without_its_first_frame_is_corrupt(name: str) -> None:
+    assert isinstance(refusal(truncated(sample(name), 0.1)), CorruptImage)
+
+
+def test_one_refusal_says_nothing_of_the_one_before() -> None:
+    first = refusal(truncated(sample("tiff-strip")))
+    second = refusal(truncated(sample("png")))
+    assert isinstance(first, CorruptImage)
+    assert isinstance(second, CorruptImage)
+    assert "tiff" in first.message
+    assert "tiff" not in second.message
+
+
+def test_what_libvips_said_of_one_picture_is_not_held_against_the_next() -> None:
+    # Damaged so that libvips complains and goes on.
+    assert refusal(damaged(jpeg(), seed=0)) is None
+    refused = refusal(truncated(sample("webp")))
+    assert refused is not None
+    assert "webp" in refused.message
+    assert "jpeg" not in refused.message.lower()
+
+
+def test_messages_are_short_and_printable() -> None:
+    for name in SAMPLES:
+        for keep in (0.02, 0.5):
+            refused = refusal(truncated(sample(name), keep))
+            if refused is not None:
+                assert refused.message.isascii()
+                assert refused.message.isprintable()
+                assert len(refused.message) < 200
+
+
+class Counter:
+    """A watch that gives its reason when it is asked for the n-th time."""
+
+    def __init__(self, stop_at: float) -> None:
+        self.asked = 0
+        self.stop_at = stop_at
+        self.reason = Cancelled("enough")
+
+    def __call__(self) -> RequestError | None:
+        self.asked += 1
+        return self.reason if self.asked >= self.stop_at else None
+
+
+def big_png() -> bytes:
+    return encode(Image.new("RGB", (2500, 2000), (9, 90, 200)), "PNG", compress_level=1)
+
+
+def run_watched(picture: bytes, watch: Counter) -> pipeline.Result:
+    limits = pipeline.Limits(max_pixels=10**8, max_output_pixels=10**8)
+    options = ResizeOptions(width=800, height=600)
+    return pipeline.resize(
+        pipeline.Upload.from_memory(picture), options, limits=limits, quality=85, watch=watch
+    )
+
+
+def test_a_long_job_is_given_up_when_the_watch_says_so() -> None:
+    watch = Counter(stop_at=2)
+    with pytest.raises(Cancelled) as stopped:
+        run_watched(big_png(), watch)
+    assert stopped.value is watch.reason
+
+
+def test_a_long_job_asks_its_watch_and_ends_well() -> None:
+    watch = Counter(stop_at=float("inf"))
+    assert run_watched(big_png(), watch).output.width == 800
+    assert watch.asked > 5
+
+
+def test_a_job_that_was_given_up_leaves_no_mark_on_the_next() -> None:
+    with pytest.raises(Cancelled):
+        run_watched(big_png(), Counter(stop_at=1))
+    assert run_watched(big_png(), Counter(stop_at=float("inf"))).output.size > 0

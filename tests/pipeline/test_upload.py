@@ -1,0 +1,86 @@
+"""A picture in memory and the same picture in a file are one to the pipeline."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.looks import mean_abs_difference, open_exact
+from tests.pictures import SAMPLES, garbage, large_strip_scene, large_strip_tiff, truncated
+from tests.pipeline.run import LIMITS, info, sample
+from vipsrv import pipeline
+from vipsrv.errors import CorruptImage, UnsupportedFormat
+from vipsrv.options import ResizeOptions
+
+OPTIONS = ResizeOptions(width=160, height=120)
+
+
+def from_memory(data: bytes | bytearray | memoryview) -> pipeline.Result:
+    return pipeline.resize(pipeline.Upload.from_memory(data), OPTIONS, limits=LIMITS, quality=85)
+
+
+def from_file(path: Path, *, offset: int = 0) -> pipeline.Result:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        upload = pipeline.Upload.from_descriptor(descriptor, path.stat().st_size)
+        result = pipeline.resize(upload, OPTIONS, limits=LIMITS, quality=85)
+        os.fstat(descriptor)  # it is still the caller's
+    finally:
+        os.close(descriptor)
+    return result
+
+
+@pytest.mark.parametrize("offset", [0, 5, 1 << 20])
+@pytest.mark.parametrize("name", sorted(SAMPLES))
+def test_a_file_gives_what_memory_gives_wherever_its_offset_stands(
+    name: str, offset: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(sample(name))
+    assert from_file(path, offset=offset) == from_memory(sample(name))
+
+
+@pytest.mark.parametrize(
+    "wrap", [bytes, bytearray, lambda data: memoryview(bytearray(data + b"more"))[: len(data)]]
+)
+def test_any_memory_will_do(wrap: type[bytes]) -> None:
+    picture = sample("webp-alpha")
+    assert from_memory(wrap(picture)) == from_memory(picture)
+
+
+def test_memory_can_be_used_again_for_the_next_picture() -> None:
+    memory = bytearray(1 << 20)
+    for name in ("jpeg", "png-interlaced", "tiff-tiled", "webp-animated", "jpeg-orientation-6"):
+        picture = sample(name)
+        memory[: len(picture)] = picture
+        assert from_memory(memoryview(memory)[: len(picture)]) == from_memory(picture)
+
+
+def test_a_bad_file_is_refused_like_bad_memory(tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(garbage())
+    with pytest.raises(UnsupportedFormat):
+        from_file(path)
+    path.write_bytes(b"BM" + bytes(100))
+    with pytest.raises(UnsupportedFormat, match="BMP"):
+        from_file(path, offset=50)
+    path.write_bytes(truncated(sample("jpeg")))
+    with pytest.raises(CorruptImage):
+        from_file(path)
+
+
+def test_a_large_file_looks_right(tmp_path: Path) -> None:
+    path = tmp_path / "large.tif"
+    large_strip_tiff(path, 6000, 5000)
+    result = from_file(path)
+    assert (result.source.width, result.source.height) == (6000, 5000)
+    assert mean_abs_difference(open_exact(result.data), large_strip_scene(160, 120)) < 6
+
+
+def test_the_header_of_a_file_is_that_of_memory(tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(sample("gif-animated"))
+    with path.open("rb") as file:
+        told = pipeline.read_info(pipeline.Upload.from_descriptor(file.fileno(), path.stat().st_size))
+    assert told == info(sample("gif-animated"))

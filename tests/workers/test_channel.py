@@ -1,0 +1,201 @@
+"""The layout of the channel: what is packed is unpacked, and anything else is a ``ChannelError``."""
+
+import struct
+from operator import attrgetter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vipsrv.errors import (
+    REQUEST_ERRORS,
+    BadRequest,
+    Cancelled,
+    CorruptImage,
+    DeadlineExceeded,
+    InternalError,
+    RequestError,
+    TooLarge,
+    UnsupportedFormat,
+)
+from vipsrv.options import Format, ImageInfo, OutputInfo
+from vipsrv.workers.channel import (
+    CHANNEL_VERSION,
+    JOB_SIZE,
+    READY_SIZE,
+    REPLY_SIZE,
+    Carrier,
+    ChannelError,
+    JobHead,
+    Operation,
+    Ready,
+    ReplyHead,
+)
+
+U32 = st.integers(0, 2**32 - 1)
+U64 = st.integers(0, 2**64 - 1)
+SIDE = st.integers(1, 2**32 - 1)
+
+SOURCES = st.builds(
+    ImageInfo,
+    format=st.from_regex(r"[a-z][a-z0-9-]{0,15}", fullmatch=True),
+    width=SIDE,
+    height=SIDE,
+    pages=SIDE,
+    has_alpha=st.booleans(),
+    orientation=st.integers(1, 8),
+    size=st.just(1234),
+)
+OUTPUTS = st.builds(
+    OutputInfo,
+    width=SIDE,
+    height=SIDE,
+    format=st.sampled_from([format_.value for format_ in Format if format_ is not Format.AUTO]),
+    quality=st.integers(0, 100),
+    size=st.integers(1, 2**64 - 1),
+)
+JOBS = st.builds(
+    JobHead,
+    operation=st.sampled_from(Operation),
+    job_id=U64,
+    carrier=st.sampled_from(Carrier),
+    options_size=U32,
+    image_size=U64,
+    deadline_ms=U32,
+)
+
+SOURCE = ImageInfo(format="png", width=3, height=2, pages=1, has_alpha=True, orientation=6, size=1234)
+OUTPUT = OutputInfo(width=30, height=20, format="jpeg", quality=85, size=700)
+A_WORKERS: set[type[RequestError]] = {
+    BadRequest,
+    TooLarge,
+    UnsupportedFormat,
+    CorruptImage,
+    Cancelled,
+    InternalError,
+    DeadlineExceeded,
+}
+
+
+def with_field(data: bytes, offset: int, layout: str, value: object) -> bytes:
+    changed = bytearray(data)
+    struct.pack_into(layout, changed, offset, value)
+    return bytes(changed)
+
+
+def test_the_handshake_survives() -> None:
+    ready = Ready(pid=4321, libvips="8.18.7", formats=("jpeg", "png"))
+    assert len(ready.pack()) == READY_SIZE
+    assert Ready.unpack(ready.pack()) == ready
+
+
+@given(JOBS)
+def test_a_job_survives(head: JobHead) -> None:
+    assert len(head.pack()) == JOB_SIZE
+    assert JobHead.unpack(head.pack()) == head
+
+
+@given(U64, SOURCES, st.none() | OUTPUTS)
+def test_a_reply_survives(job_id: int, source: ImageInfo, output: OutputInfo | None) -> None:
+    reply = ReplyHead(job_id=job_id, source=source, output=output)
+    assert len(reply.pack()) == REPLY_SIZE
+    assert ReplyHead.unpack(reply.pack(), image_size=1234) == reply
+
+
+@pytest.mark.parametrize("kind", sorted(A_WORKERS, key=attrgetter("status")))
+def test_a_failure_survives(kind: type[RequestError]) -> None:
+    reply = ReplyHead.unpack(ReplyHead(job_id=9, error=kind("so it is")).pack(), image_size=1)
+    assert (reply.job_id, reply.source, reply.output) == (9, None, None)
+    assert type(reply.error) is kind
+    assert reply.error.message == "so it is"
+
+
+@pytest.mark.parametrize("kind", sorted(set(REQUEST_ERRORS.values()) - A_WORKERS, key=attrgetter("status")))
+def test_a_worker_cannot_say_what_is_the_gateways_to_say(kind: type[RequestError]) -> None:
+    with pytest.raises(ChannelError, match=f"the status {kind.status}"):
+        ReplyHead.unpack(ReplyHead(job_id=9, error=kind("let me in")).pack(), image_size=1)
+
+
+def test_a_message_is_cut_and_made_printable() -> None:
+    hostile = "bad\x1b[2J\r\nfile \N{SNOWMAN}" + "x" * 500
+    error = ReplyHead.unpack(ReplyHead(job_id=1, error=CorruptImage(hostile)).pack(), image_size=1).error
+    assert error is not None
+    assert error.message.startswith("bad?[2J??file ?xxx")
+    assert len(error.message) == 400
+    assert error.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (with_field(Ready(pid=1, libvips="8", formats=("png",)).pack(), 0, "4s", b"HTTP"), "none"),
+        (
+            with_field(Ready(pid=1, libvips="8", formats=("png",)).pack(), 4, "!H", CHANNEL_VERSION + 1),
+            f"version {CHANNEL_VERSION + 1} of the channel, not {CHANNEL_VERSION}",
+        ),
+        (Ready(pid=1, libvips="8", formats=()).pack(), "name"),
+        (Ready(pid=1, libvips="8", formats=("PNG",)).pack(), "name"),
+        (Ready(pid=1, libvips="8", formats=("png", "a b")).pack(), "name"),
+    ],
+)
+def test_an_odd_handshake_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ChannelError, match=message):
+        Ready.unpack(data)
+
+
+@pytest.mark.parametrize(
+    ("offset", "layout", "value"), [(0, "4s", b"VRPL"), (4, "B", 0), (4, "B", 4), (5, "B", 2)]
+)
+def test_an_odd_job_is_refused(offset: int, layout: str, value: object) -> None:
+    good = JobHead(operation=Operation.RESIZE, job_id=1).pack()
+    with pytest.raises(ChannelError, match="head of a job"):
+        JobHead.unpack(with_field(good, offset, layout, value))
+
+
+@pytest.mark.parametrize(
+    ("offset", "layout", "value"),
+    [
+        (0, "4s", b"VJOB"),
+        (4, "!H", 200),
+        (4, "!H", 999),
+        (14, "16s", b"no name"),
+        (30, "!I", 0),  # width
+        (34, "!I", 0),  # height
+        (38, "!I", 0),  # pages
+        (43, "B", 0),  # orientation
+        (43, "B", 9),
+        (44, "!I", 0),  # the result's width
+        (48, "!I", 0),
+        (52, "B", 101),  # quality
+        (53, "16s", b"auto"),
+        (53, "16s", b"exe"),
+    ],
+)
+def test_an_odd_reply_is_refused(offset: int, layout: str, value: object) -> None:
+    good = ReplyHead(job_id=1, source=SOURCE, output=OUTPUT).pack()
+    with pytest.raises(ChannelError):
+        ReplyHead.unpack(with_field(good, offset, layout, value), image_size=1234)
+
+
+@given(st.binary(min_size=READY_SIZE, max_size=READY_SIZE))
+def test_any_bytes_are_a_handshake_or_a_channel_error(data: bytes) -> None:
+    with pytest.raises(ChannelError):
+        Ready.unpack(data)
+
+
+@given(st.binary(min_size=REPLY_SIZE - 4, max_size=REPLY_SIZE - 4))
+def test_any_bytes_are_a_reply_or_a_channel_error(data: bytes) -> None:
+    try:
+        reply = ReplyHead.unpack(b"VRPL" + data, image_size=7)
+    except ChannelError:
+        return
+    assert (reply.error is None) == (reply.source is not None)
+
+
+@given(st.binary(min_size=JOB_SIZE - 4, max_size=JOB_SIZE - 4))
+def test_any_bytes_are_a_job_or_a_channel_error(data: bytes) -> None:
+    try:
+        head = JobHead.unpack(b"VJOB" + data)
+    except ChannelError:
+        return
+    assert head.pack() == b"VJOB" + data

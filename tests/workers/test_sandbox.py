@@ -1,0 +1,89 @@
+"""What a process gives up, looked at in a process that has given it up."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="prctl and /proc are Linux'")
+
+
+def run(code: str, *, pass_fds: tuple[int, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a fresh process."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        pass_fds=pass_fds,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_the_stop_signals_do_not_reach_a_worker() -> None:
+    ended = run(
+        "import os, signal\n"
+        "from vipsrv.workers import sandbox\n"
+        "sandbox.ignore_stop_signals()\n"
+        "os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print('alive')"
+    )
+    assert (ended.stdout, ended.returncode) == ("alive\n", 0)
+
+
+@linux_only
+def test_no_privileges_can_be_gained() -> None:
+    ended = run(
+        "from vipsrv.workers import sandbox\n"
+        "def flag():\n"
+        "    lines = open('/proc/self/status').read().splitlines()\n"
+        "    return next(line.split()[1] for line in lines if line.startswith('NoNewPrivs'))\n"
+        "before = flag(); sandbox.gain_no_privileges(); print(before, flag())"
+    )
+    assert ended.stdout.split()[-1] == "1", ended.stderr
+
+
+@linux_only
+def test_only_the_channel_stays_open() -> None:
+    channel, other = os.pipe()
+    try:
+        ended = run(
+            "import os, sys\n"
+            "from vipsrv.workers import sandbox\n"
+            "out = os.dup(1)\n"
+            f"os.dup2({other}, {other} + 500)\n"
+            "sandbox.keep_only(out)\n"
+            "folder = '/proc/self/fd'\n"
+            "numbers = sorted(int(name) for name in os.listdir(folder))\n"
+            "links = []\n"
+            "for number in numbers:\n"
+            "    if os.path.lexists(f'{folder}/{number}'):\n"  # the listing's own is gone by now
+            "        links.append(f'{number} ' + os.readlink(f'{folder}/{number}'))\n"
+            "os.write(out, '\\n'.join(links).encode())",
+            pass_fds=(channel, other),
+        )
+    finally:
+        os.close(channel)
+        os.close(other)
+    lines = ended.stdout.splitlines()
+    assert lines[:3] == ["0 /dev/null", "1 /dev/null", "2 /dev/null"], ended.stderr
+    assert len(lines) == 4
+    assert "pipe:" in lines[3]
+
+
+def test_a_standard_stream_is_no_channel() -> None:
+    ended = run("from vipsrv.workers import sandbox; sandbox.keep_only(2)")
+    assert "ValueError: the channel is descriptor 2, one of the standard streams" in ended.stderr
+
+
+def test_a_parent_that_is_gone_is_noticed() -> None:
+    ended = run("from vipsrv.workers import sandbox; sandbox.die_with_parent(1 << 22)")
+    assert "ProcessLookupError: the parent process 4194304 is gone" in ended.stderr
+
+
+def test_a_parent_that_is_there_is_fine() -> None:
+    ended = run(
+        "import os; from vipsrv.workers import sandbox; sandbox.die_with_parent(os.getppid()); print('fine')"
+    )
+    assert ended.stdout == "fine\n"

@@ -1,0 +1,37 @@
+"""What is refused by its header alone, before a pixel is decoded."""
+
+from dataclasses import dataclass
+
+from vipsrv.errors import TooLarge
+from vipsrv.options import Format, ImageInfo
+
+_MOST_SIDE = {Format.JPEG: 65_500}
+"""Pixels on a side that a format's writer takes; for JPEG libjpeg's ``JPEG_MAX_DIMENSION``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Pixels: of the picture that is sent, and of the result that is asked for."""
+
+    max_pixels: int
+    max_output_pixels: int
+
+
+def check_limits(source: ImageInfo, width: int, height: int, format_: Format, limits: Limits) -> None:
+    """Raises ``TooLarge``, which says the limit, what is allowed and what it would have taken.
+
+    One page of the picture is counted, for one is decoded.
+    """
+    if source.width * source.height > limits.max_pixels:
+        raise TooLarge(_over("the image", source.width, source.height, "max-pixels", limits.max_pixels))
+    if width * height > limits.max_output_pixels:
+        raise TooLarge(_over("the result", width, height, "max-output-pixels", limits.max_output_pixels))
+    most = _MOST_SIDE.get(format_)
+    if most is not None and max(width, height) > most:
+        raise TooLarge(
+            f"the result would be {width} x {height}; a {format_} has at most {most} pixels on a side"
+        )
+
+
+def _over(what: str, width: int, height: int, limit: str, allowed: int) -> str:
+    return f"{what} has {width * height} pixels ({width} x {height}); {limit} allows {allowed}"

@@ -1,0 +1,42 @@
+"""The names of formats by their first bytes, so that a refusal can say what was sent."""
+
+import re
+
+HEAD = 512
+"""Bytes of a file that ``recognise`` wants to see at most."""
+
+
+_SIGNATURES = [
+    (name, re.compile(pattern, re.DOTALL))
+    for name, pattern in [
+        ("JPEG", rb"\xff\xd8\xff"),
+        ("PNG", rb"\x89PNG\r\n\x1a\n"),
+        ("GIF", rb"GIF8[79]a"),
+        ("WebP", rb"RIFF....WEBP"),
+        ("TIFF", rb"II[\x2a\x2b]\0|MM\0[\x2a\x2b]"),
+        # After the word ftyp, the file's own brand, its version and the brands that it is compatible with.
+        ("AVIF image sequence", rb"....ftypavis"),
+        ("AVIF", rb"....ftyp(.{4}){0,16}?avif"),
+        ("HEIC", rb"....ftyp(.{4}){0,16}?(hei[cxms]|hev[cxms]|mif1|msf1)"),
+        ("BMP", rb"BM"),
+        ("JPEG 2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
+        ("JPEG XL", rb"\0\0\0\x0cJXL |\xff\x0a"),
+        ("PNM", rb"P[1-7]\s"),
+        ("ICO", rb"\0\0[\x01\x02]\0"),
+        ("Photoshop", rb"8BPS"),
+        ("OpenEXR", rb"\x76\x2f\x31\x01"),
+        ("Radiance HDR", rb"#\?R"),
+        ("PDF", rb"%PDF-"),
+        ("PostScript", rb"%!PS"),
+        ("SVG", rb"(\xef\xbb\xbf)?\s*(<\?xml.*|<!--.*|<!DOCTYPE svg.*)?<svg[\s>]"),
+        ("HTML", rb"(?i:\s*<(!doctype html|html))"),
+        ("MP4 or QuickTime", rb"....ftyp"),
+        ("ZIP", rb"PK\x03\x04"),
+        ("gzip", rb"\x1f\x8b"),
+    ]
+]
+
+
+def recognise(head: bytes) -> str | None:
+    """The name of the format that a file begins like, ``None`` where it begins like none of them."""
+    return next((name for name, pattern in _SIGNATURES if pattern.match(head)), None)

@@ -1,0 +1,32 @@
+"""Steps: 8-bit sRGB, whatever the picture was, and no more than its three bands."""
+
+import pyvips
+
+from vipsrv.pipeline.job import Job
+
+PROFILE = "icc-profile-data"
+"""Under this name libvips keeps an embedded ICC profile."""
+
+_BANDS = 3
+
+
+def to_srgb(image: pyvips.Image, _job: Job) -> pyvips.Image:
+    """The picture as 8-bit sRGB, alpha included; no work where it is so already."""
+    if image.interpretation == "srgb" and image.format == "uchar":
+        return image
+    return image.colourspace("srgb")
+
+
+def transform_profile(image: pyvips.Image) -> pyvips.Image:
+    """The picture from its embedded profile to 8-bit sRGB; as it is where the profile is of no use."""
+    try:
+        image = image.icc_transform("srgb", embedded=True, depth=8)
+    except pyvips.Error:
+        image = image.copy()
+    image.remove(PROFILE)
+    return image
+
+
+def three_bands(image: pyvips.Image, _job: Job) -> pyvips.Image:
+    """The first three bands: a TIFF may hold more, which are neither colour nor alpha."""
+    return image.extract_band(0, n=_BANDS) if image.bands > _BANDS else image

@@ -1,0 +1,262 @@
+"""A worker process: ``python -m vipsrv.workers.child``, started by the gateway and by nobody else.
+
+::
+
+    start   signals, parent ─► imports ─► libvips set up and tried out ─► confined ─► READY
+    loop    head (and descriptor) ─► options ─► image ─► the pipeline ─► reply head, result
+    end     the gateway closes its end: exit 0; it sends what is no job: exit 3
+
+One thread, one socket, one job at a time. A job that fails is an error reply; only the channel ends the loop.
+A worker that cannot start says why in one line on standard error and exits with 1.
+"""
+
+import argparse
+import array
+import json
+import logging
+import mmap
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from vipsrv.errors import BadRequest, Cancelled, DeadlineExceeded, InternalError, RequestError
+from vipsrv.options import ResizeOptions, ResizeRequest
+from vipsrv.workers import sandbox
+from vipsrv.workers.channel import JOB_SIZE, Carrier, ChannelError, JobHead, Operation, Ready, ReplyHead
+
+START_FAILED = 1
+CHANNEL_BROKEN = 3
+
+_MOST_OPTIONS = 65_536  # bytes: the most meta that a request may have on the wire
+_MOST_INLINE = 1 << 30  # bytes: no gateway sends more than that through a socket
+_KEPT_BUFFER = 8 << 20  # bytes: an image up to this size goes where the one before it was
+_CHECK_EVERY = 0.02  # seconds between two looks at the socket while libvips computes
+_DESCRIPTOR_SIZE = array.array("i").itemsize
+
+# Not on macOS; a worker starts no program that could inherit a descriptor, so that it is a second bolt only.
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What the gateway decides for all its workers; ``parent`` is its process id."""
+
+    max_pixels: int
+    max_output_pixels: int
+    quality: int
+    parent: int
+
+
+class Watch:
+    """The reason to stop a running job, if there is one: its deadline, a CANCEL, or the gateway's end.
+
+    Called many times a second while libvips computes, it looks at the clock each time and at the socket
+    every 20 ms. What it sees there it leaves there, for the loop to read when the job is over.
+    """
+
+    def __init__(self, channel: socket.socket, head: JobHead) -> None:
+        self._channel = channel
+        self._job_id = head.job_id
+        now = time.monotonic()
+        self._ends_at = now + head.deadline_ms / 1000 if head.deadline_ms else float("inf")
+        self._next_look = now + _CHECK_EVERY
+        self._reason: RequestError | None = None
+
+    def __call__(self) -> RequestError | None:
+        """The reason, and the same one from then on."""
+        if self._reason is None:
+            now = time.monotonic()
+            if now >= self._ends_at:
+                self._reason = DeadlineExceeded("the image took longer than allowed")
+            elif now >= self._next_look:
+                self._next_look = now + _CHECK_EVERY
+                self._reason = self._look()
+        return self._reason
+
+    def _look(self) -> RequestError | None:
+        try:
+            data = self._channel.recv(JOB_SIZE, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            if not data:
+                return Cancelled("the gateway is gone")
+            if len(data) < JOB_SIZE:
+                return None
+            head = JobHead.unpack(data)
+        except BlockingIOError:
+            return None
+        except (ChannelError, OSError):
+            return Cancelled("the channel to the gateway is broken")  # the loop will find it so, too
+        cancelled = head.operation is Operation.CANCEL and head.job_id == self._job_id
+        return Cancelled("the request was cancelled") if cancelled else None
+
+
+Run = Callable[[JobHead, bytes, "memoryview | int", Watch], tuple[ReplyHead, bytes]]
+"""A job's head, its options, the image as memory or descriptor, the watch → the reply and the result."""
+
+
+class Worker:
+    """The loop over jobs: one end of the channel, and the memory that images are received into."""
+
+    def __init__(self, channel: socket.socket, run: Run) -> None:
+        self._channel = channel
+        self._run = run
+        self._buffer = _memory(_KEPT_BUFFER)
+
+    def serve(self) -> None:
+        """Answer jobs until the gateway closes its end. Raises ``ChannelError`` and ``OSError``."""
+        while (received := self._receive_head()) is not None:
+            head, descriptor = received
+            if head.operation is Operation.CANCEL:
+                continue  # its job is over; a running one sees it by its watch
+            try:
+                self._serve_one(head, descriptor)
+            finally:
+                if descriptor is not None:
+                    os.close(descriptor)
+
+    def _serve_one(self, head: JobHead, descriptor: int | None) -> None:
+        watch = Watch(self._channel, head)
+        options = bytes(self._receive(head.options_size)) if head.options_size else b""
+        image = self._receive_image(head.image_size) if descriptor is None else descriptor
+        data = b""
+        try:
+            reply, data = self._run(head, options, image, watch)
+        except Exception as error:  # noqa: BLE001 - one job's failure is not the next one's
+            reply = ReplyHead(job_id=head.job_id, error=_for_reply(error))
+        self._send(reply.pack(), data)
+
+    def _receive_head(self) -> tuple[JobHead, int | None] | None:
+        space = socket.CMSG_SPACE(_DESCRIPTOR_SIZE)
+        flags = socket.MSG_WAITALL | _CLOSE_ON_EXEC
+        data, ancillary, received_flags, _ = self._channel.recvmsg(JOB_SIZE, space, flags)
+        if not data:
+            return None
+        if len(data) < JOB_SIZE:  # the kernel ends a read behind a descriptor's bytes
+            data += self._receive(JOB_SIZE - len(data))
+        descriptors = array.array("i")
+        for level, kind, lent in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptors.frombytes(lent[: len(lent) - len(lent) % _DESCRIPTOR_SIZE])
+        head = JobHead.unpack(data)
+        awaited = 1 if head.carrier is Carrier.DESCRIPTOR else 0
+        if len(descriptors) != awaited or received_flags & socket.MSG_CTRUNC:
+            raise ChannelError("a job came with more or fewer descriptors than its head says")
+        if head.options_size > _MOST_OPTIONS or (not awaited and head.image_size > _MOST_INLINE):
+            raise ChannelError("a job's sizes cannot be")
+        return head, descriptors[0] if awaited else None
+
+    def _receive_image(self, size: int) -> memoryview:
+        image = self._buffer[:size] if size <= _KEPT_BUFFER else _memory(size)
+        self._receive_into(image)
+        return image
+
+    def _receive(self, size: int) -> bytearray:
+        data = bytearray(size)
+        self._receive_into(memoryview(data))
+        return data
+
+    def _receive_into(self, view: memoryview) -> None:
+        while view:
+            count = self._channel.recv_into(view, 0, socket.MSG_WAITALL)
+            if not count:
+                raise ChannelError("the gateway closed the channel within a job")
+            view = view[count:]
+
+    def _send(self, head: bytes, data: bytes) -> None:
+        sent = self._channel.sendmsg([head, data])
+        if sent < len(head):
+            self._channel.sendall(head[sent:])
+            sent = len(head)
+        if sent < len(head) + len(data):
+            self._channel.sendall(memoryview(data)[sent - len(head) :])
+
+
+def _for_reply(error: Exception) -> RequestError:
+    """The same error without its history: a traceback holds the frames of the job and these the error again,
+    so that libvips would keep the image, and what was lent, until Python's garbage collector comes by.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    if isinstance(error, RequestError):
+        return error
+    return InternalError(f"the worker failed on this image: {type(error).__name__}")
+
+
+def _memory(size: int) -> memoryview:
+    """Private zeroed memory that takes no room before it is written to, and none when it is let go."""
+    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+def main() -> int:
+    """Serve until the gateway ends it; the exit code."""
+    sandbox.ignore_stop_signals()
+    logging.disable()  # pyvips logs each operation and what libvips warns of, here for nobody
+    try:
+        channel, config = _arguments()
+        sandbox.die_with_parent(config.parent)
+        run, ready = _load_pipeline(config)
+        sandbox.confine(channel.fileno())
+        channel.sendall(ready.pack())
+    except Exception as error:  # noqa: BLE001 - whatever it is, the gateway is told in one line
+        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        return START_FAILED
+    try:
+        Worker(channel, run).serve()
+    except (BrokenPipeError, ConnectionResetError):
+        return 0  # the gateway closed its end while a reply was under way
+    except (ChannelError, OSError):
+        return CHANNEL_BROKEN
+    return 0
+
+
+def _arguments() -> tuple[socket.socket, Config]:
+    parser = argparse.ArgumentParser(
+        prog="vipsrv.workers.child", description="Started by `vipsrv serve` only."
+    )
+    parser.add_argument("--socket", type=int, required=True, help="descriptor of the channel to the gateway")
+    parser.add_argument(
+        "--config", required=True, help="a JSON object: max_pixels, max_output_pixels, quality, parent"
+    )
+    arguments = parser.parse_args()
+    channel = socket.socket(fileno=arguments.socket)
+    channel.setblocking(True)
+    return channel, Config(**json.loads(arguments.config))
+
+
+def _load_pipeline(config: Config) -> tuple[Run, Ready]:
+    # Not at the top: this is most of the start, and when it fails it is told like everything else.
+    from vipsrv import pipeline  # noqa: PLC0415
+
+    limits = pipeline.Limits(max_pixels=config.max_pixels, max_output_pixels=config.max_output_pixels)
+
+    @lru_cache(maxsize=256)
+    def options_from(data: bytes) -> ResizeOptions:
+        try:
+            return pipeline.only_output(ResizeRequest.from_meta(json.loads(data)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise BadRequest(f"{error}") from error
+
+    def run(head: JobHead, options: bytes, image: memoryview | int, watch: Watch) -> tuple[ReplyHead, bytes]:
+        if isinstance(image, int):
+            upload = pipeline.Upload.from_descriptor(image, head.image_size)
+        else:
+            upload = pipeline.Upload.from_memory(image)
+        if head.operation is Operation.INFO:
+            return ReplyHead(job_id=head.job_id, source=pipeline.read_info(upload)), b""
+        result = pipeline.resize(
+            upload, options_from(options), limits=limits, quality=config.quality, watch=watch
+        )
+        return ReplyHead(job_id=head.job_id, source=result.source, output=result.output), result.data
+
+    formats = pipeline.start()
+    return run, Ready(pid=os.getpid(), libvips=pipeline.version(), formats=formats)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    # Without Python's tidying up: there is nothing to save, and the gateway, which acts when the socket
+    # closes, shall find the exit code settled by then.
+    os._exit(code)
