@@ -1,0 +1,427 @@
+"""``vipsrv-client`` as a user meets it: a process, its files, what it prints and its exit code."""
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from tests.client.fake_server import SECONDS, FakeServer, Peer
+from tests.pictures import jpeg
+from tests.running_server import RunningServer
+from vipsrv.cli.client import LONG_UPLOAD, app
+from vipsrv.cli.exits import ExitCode
+from vipsrv.cli.striped_tiff import write_tiff
+from vipsrv.errors import REQUEST_ERRORS, RequestError
+from vipsrv.version import __version__
+
+COMMAND = Path(sys.executable).with_name("vipsrv-client")
+PICTURE = jpeg(400, 300)
+
+pytestmark = pytest.mark.skipif(
+    not COMMAND.exists(), reason=f"vipsrv is not installed: there is no {COMMAND.name}"
+)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "holiday.photo.png"  # the name says nothing of the format
+    path.write_bytes(PICTURE)
+    return path
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Ours without the settings of whoever runs the tests."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")} | settings
+
+
+def run(*arguments: object, **settings: str) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        [COMMAND, *map(str, arguments)],
+        capture_output=True,
+        timeout=2 * SECONDS,
+        check=False,
+        env=environment(**settings),
+    )
+
+
+def at(server: RunningServer | FakeServer) -> list[str]:
+    return ["--host", "127.0.0.1", "--port", str(server.port)]
+
+
+def dimensions(data: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == "JPEG"
+        return image.size
+
+
+def assert_one_line(done: "subprocess.CompletedProcess[bytes]", code: int, *words: str) -> None:
+    """The command failed with this code and one line that says these words, and printed nothing else."""
+    said = done.stderr.decode()
+    assert done.returncode == code, said
+    assert said.startswith("vipsrv-client: ")
+    assert said.count("\n") == 1
+    for word in words:
+        assert word in said
+    assert done.stdout == b""
+
+
+# What it does
+
+
+def test_it_saves_beside_the_picture_and_says_what_it_took(server: RunningServer, picture: Path) -> None:
+    done = run(picture, *at(server))
+    assert (done.returncode, done.stderr) == (0, b"")
+    saved = picture.with_name("processed_holiday.photo.jpg")
+    assert dimensions(saved.read_bytes()) == (800, 600)
+    assert picture.read_bytes() == PICTURE
+    assert sorted(path.name for path in picture.parent.iterdir()) == [picture.name, saved.name]
+    figures = dict(line.split("  ", 1) for line in done.stdout.decode().splitlines())
+    assert [name.strip() for name in figures] == [
+        "original size",
+        "sent",
+        "received",
+        "server processing",
+        "total time",
+        "compression ratio",
+        "saved",
+        "original dimensions",
+        "processed dimensions",
+    ]
+    text = done.stdout.decode()
+    assert f"({len(PICTURE):,} bytes)" in text
+    assert str(saved) in text
+    assert "original dimensions   400 x 300\n" in text
+    assert "processed dimensions  800 x 600\n" in text
+
+
+def test_json_has_all_figures(server: RunningServer, picture: Path) -> None:
+    done = run(picture, *at(server), "--width", 80, "--height", 60, "--quality", 50, "--json")
+    figures = json.loads(done.stdout)
+    saved = picture.with_name("processed_holiday.photo.jpg")
+    assert figures["image"] == str(picture)
+    assert figures["server"] == f"127.0.0.1:{server.port}"
+    assert figures["embedded"] is False
+    assert figures["original_bytes"] == len(PICTURE)
+    assert figures["sent_bytes"] > len(PICTURE)
+    assert figures["received_bytes"] > figures["result_bytes"] == saved.stat().st_size
+    assert figures["ratio"] == pytest.approx(len(PICTURE) / figures["result_bytes"], abs=1e-3)
+    assert set(figures["server_ms"]) == {"receive", "queue", "process", "total"}
+    assert figures["total_seconds"] * 1000 > figures["server_ms"]["total"]
+    assert (figures["format"], figures["quality"], figures["saved"]) == ("jpeg", 50, str(saved))
+    assert figures["original"] == {"width": 400, "height": 300, "by": "Pillow"}
+    assert figures["processed"] == {"width": 80, "height": 60, "by": "Pillow"}
+
+
+def test_version_1(server: RunningServer, picture: Path) -> None:
+    done = run(picture, *at(server), "--protocol", 1)
+    assert done.returncode == 0, done.stderr
+    assert "not told by version 1" in done.stdout.decode()
+    assert dimensions(picture.with_name("processed_holiday.photo.jpg").read_bytes()) == (800, 600)
+
+
+def test_quiet_prints_nothing(server: RunningServer, picture: Path) -> None:
+    done = run(picture, *at(server), "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert picture.with_name("processed_holiday.photo.jpg").exists()
+
+
+def test_standard_output_is_the_picture_alone(server: RunningServer, picture: Path) -> None:
+    done = run(picture, *at(server), "--output", "-")
+    assert done.returncode == 0
+    assert dimensions(done.stdout) == (800, 600)
+    assert "compression ratio" in done.stderr.decode()
+    assert list(picture.parent.iterdir()) == [picture]
+
+
+def test_the_server_may_be_set_by_the_environment(server: RunningServer, picture: Path) -> None:
+    done = run(picture, "--json", VIPSRV_HOST="127.0.0.1", VIPSRV_PORT=str(server.port))
+    assert json.loads(done.stdout)["server"] == f"127.0.0.1:{server.port}"
+
+
+def test_an_output_may_be_a_file_or_a_folder(server: RunningServer, picture: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert run(picture, *at(server), "-o", tmp_path / "other.jpg").returncode == 0
+    assert run(picture, *at(server), "-o", folder).returncode == 0
+    assert dimensions((tmp_path / "other.jpg").read_bytes()) == (800, 600)
+    assert dimensions((folder / "processed_holiday.photo.jpg").read_bytes()) == (800, 600)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_an_output_that_is_no_file_is_not_replaced_by_one(
+    server: RunningServer, picture: Path, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    done = run(picture, *at(server), "--output", pipe)
+    reader.join(SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert dimensions(read[0]) == (800, 600)
+    assert pipe.is_fifo()
+
+
+def test_help_and_version() -> None:
+    text = " ".join(run("--help").stdout.decode().split())
+    for code in ExitCode:
+        assert f"; {code.value} " in text[text.index("Exit codes: 0 done") :]
+    assert run("--version").stdout.decode() == f"vipsrv-client {__version__}\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no pseudo-terminals")
+def test_a_long_upload_shows_its_progress_on_a_terminal(server: RunningServer, tmp_path: Path) -> None:
+    large = tmp_path / "large.tif"
+    write_tiff(large, 2000, 1500)
+    assert large.stat().st_size > LONG_UPLOAD
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        done = subprocess.run(
+            [COMMAND, large, *at(server)],
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            check=True,
+            env=environment(),
+        )
+        os.close(theirs)
+        shown = terminal.read(100_000).decode()
+    assert "sending large.tif" in shown
+    assert "100%" in shown
+    assert b"compression ratio" in done.stdout
+    assert run(large, *at(server)).stderr == b""  # no terminal, no bar
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize("link", [None, os.symlink, os.link], ids=["itself", "symlink", "hard link"])
+def test_never_over_the_picture(server: RunningServer, picture: Path, tmp_path: Path, link: object) -> None:
+    output = picture
+    if callable(link):
+        output = tmp_path / "link"
+        link(picture, output)
+    assert_one_line(run(picture, *at(server), "--output", output), ExitCode.USAGE, "never overwritten")
+    assert picture.read_bytes() == PICTURE
+
+
+def test_nor_over_a_picture_that_the_default_name_stands_for(server: RunningServer, picture: Path) -> None:
+    link = picture.with_name("processed_holiday.photo.jpg")
+    link.symlink_to(picture)
+    assert_one_line(run(picture, *at(server)), ExitCode.USAGE, "never overwritten")
+    assert picture.read_bytes() == PICTURE
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    assert_one_line(run(tmp_path / "none.jpg"), ExitCode.FILE, f"{tmp_path / 'none.jpg'}: No such file")
+    assert_one_line(run(tmp_path), ExitCode.FILE, str(tmp_path))
+
+
+def test_no_such_folder(server: RunningServer, picture: Path, tmp_path: Path) -> None:
+    done = run(picture, *at(server), "--output", tmp_path / "none" / "x.jpg")
+    assert_one_line(done, ExitCode.FILE, f"{tmp_path / 'none'}: no such folder")
+
+
+def test_connection_refused(picture: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    done = run(picture, "--port", port)
+    assert_one_line(
+        done, ExitCode.NO_SERVER, f"127.0.0.1:{port}: connection refused", "vipsrv serve", "--port"
+    )
+
+
+def test_no_picture(server: RunningServer, tmp_path: Path) -> None:
+    text = tmp_path / "text.jpg"
+    text.write_text("This is no picture, whatever its name says.\n" * 10)
+    done = run(text, *at(server))
+    assert_one_line(done, ExitCode.REFUSED, "the server answered 415 unsupported_format: ", "convert it")
+    assert list(tmp_path.iterdir()) == [text]
+
+
+@pytest.mark.parametrize("error", REQUEST_ERRORS.values(), ids=lambda error: error.code)
+def test_every_refusal_is_one_line(picture: Path, error: type[RequestError]) -> None:
+    def script(peer: Peer) -> None:
+        head, _ = peer.read_request()
+        peer.refuse(head, error("for a\nreason"))
+
+    with FakeServer(script) as fake:
+        done = invoke(picture, *at(fake))
+    assert done.exit_code == ExitCode.REFUSED
+    assert f"vipsrv-client: the server answered {error.status} {error.code}: for a reason" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_server_that_is_none(picture: Path) -> None:
+    def script(peer: Peer) -> None:
+        peer.socket.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+        peer.read_to_end()
+
+    with FakeServer(script) as fake:
+        done = run(picture, *at(fake))
+    assert_one_line(
+        done, ExitCode.NO_SERVER, "what is no reply", "check that a vipsrv server is at that address"
+    )
+
+
+def test_a_connection_that_breaks(picture: Path) -> None:
+    def script(peer: Peer) -> None:
+        peer.read_request()
+
+    with FakeServer(script) as fake:
+        assert_one_line(run(picture, *at(fake)), ExitCode.NO_SERVER, "was lost", "try protocol 1")
+
+
+def test_a_timeout(picture: Path) -> None:
+    def script(peer: Peer) -> None:
+        peer.read_to_end()
+
+    with FakeServer(script) as fake:
+        done = run(picture, *at(fake), "--timeout", 0.1)
+    assert_one_line(done, ExitCode.TIMEOUT, "has not answered within 0.1 s", "--timeout")
+
+
+def test_what_version_1_cannot_say(picture: Path) -> None:
+    done = run(picture, "--port", 1, "--protocol", 1, "--quality", 50)
+    assert_one_line(done, ExitCode.USAGE, "quality: version 1 of the protocol has width and height only")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--width", "0"], ["--protocol", "3"], ["--port", "x"], ["--quality", "101"], ["--no-such"]]
+)
+def test_usage(picture: Path, arguments: list[str]) -> None:
+    done = run(picture, *arguments)
+    assert done.returncode == ExitCode.USAGE
+    assert arguments[0] in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+def test_quiet_and_json_exclude_each_other(picture: Path) -> None:
+    assert_one_line(run(picture, "--quiet", "--json"), ExitCode.USAGE, "choose one")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are different there")
+def test_ctrl_c_is_silent(picture: Path) -> None:
+    is_there = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        is_there.set()
+        peer.read_to_end()
+
+    with FakeServer(script) as fake:
+        process = subprocess.Popen(
+            [COMMAND, picture, *at(fake)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        )
+        with process:
+            assert is_there.wait(SECONDS)
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=SECONDS)
+    assert (process.returncode, said) == (ExitCode.INTERRUPTED, (b"", b""))
+    assert list(picture.parent.iterdir()) == [picture]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe shows otherwise there")
+def test_standard_output_that_is_closed(server: RunningServer, picture: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [COMMAND, picture, *at(server), "--output", "-"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+        env=environment(),
+    )
+    os.close(writing)
+    done.stdout = b""
+    assert_one_line(done, ExitCode.FILE, "standard output was closed")
+
+
+# The server of its own
+
+
+@pytest.fixture
+def nothing_listens(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The default port is one that nothing listens on."""
+    for name in list(os.environ):
+        if name.startswith("VIPSRV_"):
+            monkeypatch.delenv(name)
+    with socket.socket() as taken:  # bound, so that nobody else gets it, but not listening
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        monkeypatch.setattr("vipsrv.cli.client.DEFAULT_PORT", port)
+        yield port
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_where_nothing_listens_it_starts_a_server_for_the_call(picture: Path, nothing_listens: int) -> None:
+    done = invoke(picture, "--json")
+    assert done.exit_code == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["embedded"] is True
+    assert figures["server"] != f"127.0.0.1:{nothing_listens}"
+    assert figures["processed"] == {"width": 800, "height": 600, "by": "Pillow"}
+    assert done.stderr.count("\n") == 1
+    assert f"nothing listens on 127.0.0.1:{nothing_listens}, so a server of its own" in done.stderr
+    assert figures["server"] in done.stderr
+    host, _, port = figures["server"].rpartition(":")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)), SECONDS)
+
+
+def test_quiet_does_not_tell_of_it(picture: Path, nothing_listens: int) -> None:
+    del nothing_listens
+    done = invoke(picture, "--quiet")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_no_embedded_turns_it_off(picture: Path, nothing_listens: int) -> None:
+    done = invoke(picture, "--no-embedded")
+    assert done.exit_code == ExitCode.NO_SERVER
+    assert f"127.0.0.1:{nothing_listens}: connection refused" in done.stderr
+
+
+@pytest.mark.parametrize("setting", [{"VIPSRV_HOST": "127.0.0.1"}, {"VIPSRV_PORT": "{}"}])
+def test_a_configured_server_is_not_replaced(
+    picture: Path, nothing_listens: int, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]
+) -> None:
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value.format(nothing_listens))
+    done = invoke(picture)
+    assert done.exit_code == ExitCode.NO_SERVER
+    assert "connection refused" in done.stderr
+
+
+def test_a_server_of_its_own_that_does_not_start(
+    picture: Path, nothing_listens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del nothing_listens
+    monkeypatch.setenv("VIPSRV_WORKERS", "none")
+    done = invoke(picture)
+    assert done.exit_code == ExitCode.NO_SERVER
+    (line,) = done.stderr.splitlines()
+    assert "could not be started: " in line
+    assert "--workers" in line
+    assert "by hand" in line
+
+
+def test_an_error_of_its_own_server_is_one_line(tmp_path: Path, nothing_listens: int) -> None:
+    del nothing_listens
+    text = tmp_path / "text.jpg"
+    text.write_text("no picture\n" * 100)
+    done = invoke(text, "--quiet")
+    assert done.exit_code == ExitCode.REFUSED
+    assert done.stderr.count("\n") == 1

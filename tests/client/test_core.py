@@ -1,0 +1,181 @@
+"""The core of both clients without a socket: what it matches, ignores and refuses."""
+
+import json
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vipsrv.client.core import FINISH_IF_LEFT, MAX_REQUEST_ID, ClientCore, Exchange
+from vipsrv.client.requests import HELLO, INFO, PING, Protocol, ResizeArguments, resize_request
+from vipsrv.errors import Busy, ConnectionLost, ProtocolError
+from vipsrv.protocol import REPLY, Kind, RequestReader, pack_error, pack_message
+
+
+def new_core(protocol: Protocol = 2) -> ClientCore:
+    return ClientCore(protocol, "there")
+
+
+def start(core: ClientCore, request: Any = PING, size: int = 0) -> Exchange:
+    return core.start(request, size, lambda: None)
+
+
+def reply_to(exchange: Exchange, body: bytes = b"", meta: dict[str, Any] | None = None) -> bytes:
+    head = pack_message(exchange.kind | REPLY, exchange.request_id, meta, status=200, body_size=len(body))
+    return head + body
+
+
+def cancelled_id(message: bytes) -> int:
+    (started, _) = RequestReader().receive_data(message)
+    assert started.kind == Kind.CANCEL  # type: ignore[union-attr]
+    return int(started.meta["request_id"])  # type: ignore[union-attr]
+
+
+@given(
+    st.lists(st.binary(max_size=300), min_size=1, max_size=6),
+    st.randoms(use_true_random=False),
+    st.integers(1, 50),
+)
+def test_replies_in_any_order_and_split_go_to_their_requests(
+    bodies: list[bytes], random: Any, piece: int
+) -> None:
+    core = new_core()
+    done: list[None] = []
+    exchanges = [core.start(INFO, len(body), lambda: done.append(None)) for body in bodies]
+    replies = {
+        exchange: reply_to(exchange, body, {"n": len(body)})
+        for exchange, body in zip(exchanges, bodies, strict=True)
+    }
+    order = list(exchanges)
+    random.shuffle(order)
+    wire = b"".join(replies[exchange] for exchange in order)
+    for at in range(0, len(wire), piece):
+        core.receive_data(wire[at : at + piece])
+    assert len(done) == len(bodies)
+    for exchange, body in zip(exchanges, bodies, strict=True):
+        reply = exchange.result()
+        assert (reply.body, reply.meta, reply.received) == (body, {"n": len(body)}, len(replies[exchange]))
+    assert core.received == len(wire)
+    assert core.usable
+
+
+@given(st.binary(min_size=1, max_size=400), st.integers(1, 50), st.sampled_from([1, 2]))
+def test_any_garbage_ends_every_exchange_once(garbage: bytes, piece: int, protocol: Protocol) -> None:
+    core = new_core(protocol)
+    ended: list[int] = []
+    request = resize_request(ResizeArguments(width=1, height=1), protocol)
+    exchange = core.start(request, 1, lambda: ended.append(1))
+    for at in range(0, len(garbage), piece):
+        core.receive_data(garbage[at : at + piece])
+    core.receive_eof()
+    assert ended == [1]
+    assert core.closed
+    assert exchange.done
+    if exchange.error is not None:
+        assert isinstance(exchange.error, (ProtocolError, ConnectionLost))
+    else:  # version 1 has no mark: some garbage is a reply
+        assert protocol == 1
+        assert len(garbage) >= 4 + struct.unpack("!I", garbage[:4])[0]
+
+
+def test_request_ids_begin_anew_and_leave_out_those_in_use() -> None:
+    core = new_core()
+    first = start(core)
+    core._last_id = MAX_REQUEST_ID - 1
+    assert [start(core).request_id for _ in range(3)] == [MAX_REQUEST_ID, 2, 3]
+    assert first.request_id == 1
+
+
+def test_what_is_abandoned_is_cancelled_and_its_reply_ignored() -> None:
+    core = new_core()
+    first, second = start(core, INFO, 5), start(core, INFO, 5)
+    cancel = core.abandon(first)
+    assert cancel is not None
+    assert cancelled_id(cancel) == first.request_id
+    core.receive_data(reply_to(first, b"late"))
+    core.receive_data(
+        pack_message(Kind.CANCEL | REPLY, second.request_id + 1, {"cancelled": False}, status=200)
+    )
+    core.receive_data(reply_to(second, b"mine"))
+    assert not first.done
+    assert second.result().body == b"mine"
+    core.receive_data(reply_to(first, b"again"))
+    assert core.closed  # one reply was due, not two
+
+
+def test_there_is_nothing_to_cancel_twice_or_after_the_reply_or_in_version_1() -> None:
+    core = new_core()
+    answered, abandoned = start(core), start(core)
+    core.receive_data(reply_to(answered))
+    assert core.abandon(answered) is None
+    assert core.abandon(abandoned) is not None
+    assert core.abandon(abandoned) is None
+    old = new_core(1)
+    assert old.abandon(start(old)) is None
+
+
+def test_a_retired_connection_is_over_when_the_last_has_its_reply() -> None:
+    core = new_core()
+    first, large = start(core), start(core, INFO, 10 * FINISH_IF_LEFT)
+    core.receive_data(pack_error(Kind.INFO, large.request_id, Busy("later")))
+    assert core.stop_sending(large)
+    core.end_sending(complete=False)
+    assert not core.usable
+    assert not core.over
+    core.receive_data(reply_to(first))
+    assert core.over
+
+
+def test_a_refused_request_of_which_little_is_left_is_finished() -> None:
+    core = new_core()
+    exchange = start(core, INFO, FINISH_IF_LEFT + 1)
+    assert not core.stop_sending(exchange)
+    core.receive_data(pack_error(Kind.INFO, exchange.request_id, Busy("later")))
+    assert core.stop_sending(exchange)
+    assert core.over  # whoever sends it has to be woken
+    exchange.unsent -= 1
+    assert not core.stop_sending(exchange)
+    assert not core.over
+    core.end_sending(complete=True)
+    assert core.usable
+
+
+@pytest.mark.parametrize("answered_before", [False, True])
+@pytest.mark.parametrize("part", [0, 1])
+def test_only_what_met_the_close_of_an_idle_connection_may_go_again(
+    *, answered_before: bool, part: int
+) -> None:
+    core = new_core()
+    if answered_before:
+        core.receive_data(reply_to(start(core)))
+    exchanges = [start(core), start(core)]
+    if part:
+        core.receive_data(reply_to(exchanges[0])[:part])
+    core.lost("gone")
+    assert [one.may_resend for one in exchanges] == [answered_before and not part] * 2
+
+
+@pytest.mark.parametrize("answered_before", [False, True])
+def test_on_a_closed_connection_an_exchange_is_done_at_once(*, answered_before: bool) -> None:
+    core = new_core()
+    if answered_before:
+        core.receive_data(reply_to(start(core)))
+    core.receive_eof()
+    exchange = start(core)
+    with pytest.raises(ConnectionLost):
+        exchange.result()
+    assert exchange.may_resend is answered_before
+    assert core.over
+
+
+def test_a_hello_says_who_asks() -> None:
+    core = new_core()
+    head = start(core, HELLO).head
+    assert json.loads(head[28:])["client"].startswith("vipsrv/")
+
+
+def test_a_result_before_its_time_is_a_bug() -> None:
+    with pytest.raises(RuntimeError, match="not done"):
+        start(new_core()).result()

@@ -1,0 +1,97 @@
+"""How the client's commands end: one line on standard error, and a code that scripts can go by."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import NoReturn
+
+import typer
+
+from vipsrv.errors import (
+    Busy,
+    ClientTimeout,
+    ConnectFailed,
+    ConnectionLost,
+    CorruptImage,
+    Draining,
+    InternalError,
+    ProtocolError,
+    RequestError,
+    StartFailed,
+    TooLarge,
+    UnsupportedFormat,
+    VipsrvError,
+    WorkerDied,
+)
+
+
+class ExitCode(IntEnum):
+    """What the process ends with; 0 is success."""
+
+    REFUSED = 1
+    USAGE = 2
+    NO_SERVER = 3
+    FILE = 4
+    TIMEOUT = 5
+    INTERRUPTED = 130
+
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 the server refused the picture or failed on it; 2 the command line makes no "
+    "sense; 3 no server could be reached or started, or the connection broke; 4 a file could not be read or "
+    "written; 5 a timeout; 130 interrupted."
+)
+
+_WHAT_TO_DO: dict[type[VipsrvError], str] = {
+    TooLarge: "ask for less, or have the server's limits raised (vipsrv serve --help)",
+    UnsupportedFormat: "convert it to JPEG, PNG, WebP, TIFF, GIF or AVIF first",
+    CorruptImage: "check that the file is whole",
+    Busy: "try again a little later",
+    Draining: "try again a little later",
+    WorkerDied: "it may be worth one more try; the server's log says why",
+    InternalError: "the server's log says more",
+    ConnectFailed: "start a server with 'vipsrv serve', or name another one with --host and --port",
+    ConnectionLost: "try again; if it stays so, the server's log says more",
+    ProtocolError: "check that a vipsrv server is at that address",
+    ClientTimeout: "try again, or give it more time with --timeout",
+    StartFailed: "start one by hand with 'vipsrv serve' to see more",
+}
+
+
+@contextmanager
+def one_line_errors(program: str) -> Iterator[None]:
+    """Turn every error that a user can meet into one line, after the program's name, and its exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except RequestError as error:
+        _fail(program, f"the server answered {error.status} {error.code}: {error}", error, ExitCode.REFUSED)
+    except ClientTimeout as error:
+        _fail(program, str(error), error, ExitCode.TIMEOUT)
+    except VipsrvError as error:
+        _fail(program, str(error), error, ExitCode.NO_SERVER)
+    except BrokenPipeError as error:
+        _discard_standard_output()
+        _fail(program, "standard output was closed before all was written", error, ExitCode.FILE)
+    except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        _fail(program, f"{where}{error.strerror or error}", error, ExitCode.FILE)
+    except ValueError as error:
+        _fail(program, str(error), error, ExitCode.USAGE)
+
+
+def _fail(program: str, message: str, error: Exception, code: ExitCode) -> NoReturn:
+    hint = _WHAT_TO_DO.get(type(error)) if isinstance(error, VipsrvError) else None
+    line = f"{program}: {message}" + (f"; {hint}" if hint else "")
+    typer.echo(line.replace("\n", " "), err=True)
+    raise typer.Exit(code)
+
+
+def _discard_standard_output() -> None:
+    """Otherwise the interpreter complains when it flushes the rest at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
