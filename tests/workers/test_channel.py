@@ -144,7 +144,7 @@ def test_an_odd_handshake_is_refused(data: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offset", "layout", "value"), [(0, "4s", b"VRPL"), (4, "B", 0), (4, "B", 4), (5, "B", 2)]
+    ("offset", "layout", "value"), [(0, "4s", b"VRPL"), (4, "B", 0), (4, "B", 4), (5, "B", 3)]
 )
 def test_an_odd_job_is_refused(offset: int, layout: str, value: object) -> None:
     good = JobHead(operation=Operation.RESIZE, job_id=1).pack()

@@ -119,8 +119,8 @@ def mischief(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Every worker from now on runs this instead."""
     code = MISCHIEF + script
 
-    def command(socket_fd: int, _config: dict[str, int]) -> list[str]:
-        return [sys.executable, "-c", code, str(socket_fd)]
+    def command(inherited: list[int], _config: dict[str, int]) -> list[str]:
+        return [sys.executable, "-c", code, str(inherited[0])]
 
     monkeypatch.setattr(process, "_command", command)
 

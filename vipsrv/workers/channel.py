@@ -3,7 +3,7 @@
 ::
 
     worker ── READY ──────────────────────────────────────────────► gateway   once, after all is imported
-    worker ◄─ JOB, options (JSON), image bytes or a descriptor ──── gateway   one job at a time
+    worker ◄─ JOB, options (JSON); the image by its carrier ─────── gateway   one job at a time
     worker ◄─ JOB with CANCEL ───────────────────────────────────── gateway   any time, for the job it has
     worker ── REPLY, result bytes ────────────────────────────────► gateway   exactly one for a job
 
@@ -78,8 +78,9 @@ class Operation(IntEnum):
 class Carrier(IntEnum):
     """How the image reaches the worker."""
 
-    INLINE = 0  # as bytes behind the options
+    INLINE = 0  # as bytes behind the options, where there is no shared memory
     DESCRIPTOR = 1  # as a file's descriptor, sent along with the job's first byte (SCM_RIGHTS)
+    SHARED = 2  # in the memory that the gateway shares with this worker alone
 
 
 _OPERATIONS = frozenset(Operation)

@@ -27,6 +27,7 @@ from vipsrv.errors import BadRequest, Cancelled, DeadlineExceeded, InternalError
 from vipsrv.options import ResizeOptions, ResizeRequest
 from vipsrv.workers import sandbox
 from vipsrv.workers.channel import JOB_SIZE, Carrier, ChannelError, JobHead, Operation, Ready, ReplyHead
+from vipsrv.workers.shared import attach
 
 START_FAILED = 1
 CHANNEL_BROKEN = 3
@@ -100,8 +101,9 @@ Run = Callable[[JobHead, bytes, "memoryview | int", Watch], tuple[ReplyHead, byt
 class Worker:
     """The loop over jobs: one end of the channel, and the memory that images are received into."""
 
-    def __init__(self, channel: socket.socket, run: Run) -> None:
+    def __init__(self, channel: socket.socket, shared: memoryview, run: Run) -> None:
         self._channel = channel
+        self._shared = shared
         self._run = run
         self._buffer = _memory(_KEPT_BUFFER)
 
@@ -120,7 +122,7 @@ class Worker:
     def _serve_one(self, head: JobHead, descriptor: int | None) -> None:
         watch = Watch(self._channel, head)
         options = bytes(self._receive(head.options_size)) if head.options_size else b""
-        image = self._receive_image(head.image_size) if descriptor is None else descriptor
+        image = self._image(head) if descriptor is None else descriptor
         data = b""
         try:
             reply, data = self._run(head, options, image, watch)
@@ -144,11 +146,15 @@ class Worker:
         awaited = 1 if head.carrier is Carrier.DESCRIPTOR else 0
         if len(descriptors) != awaited or received_flags & socket.MSG_CTRUNC:
             raise ChannelError("a job came with more or fewer descriptors than its head says")
-        if head.options_size > _MOST_OPTIONS or (not awaited and head.image_size > _MOST_INLINE):
+        most = {Carrier.INLINE: _MOST_INLINE, Carrier.SHARED: len(self._shared)}
+        if head.options_size > _MOST_OPTIONS or head.image_size > most.get(head.carrier, head.image_size):
             raise ChannelError("a job's sizes cannot be")
         return head, descriptors[0] if awaited else None
 
-    def _receive_image(self, size: int) -> memoryview:
+    def _image(self, head: JobHead) -> memoryview:
+        size = head.image_size
+        if head.carrier is Carrier.SHARED:
+            return self._shared[:size]
         image = self._buffer[:size] if size <= _KEPT_BUFFER else _memory(size)
         self._receive_into(image)
         return image
@@ -194,7 +200,7 @@ def main() -> int:
     sandbox.ignore_stop_signals()
     logging.disable()  # pyvips logs each operation and what libvips warns of, here for nobody
     try:
-        channel, config = _arguments()
+        channel, shared, config = _arguments()
         sandbox.die_with_parent(config.parent)
         run, ready = _load_pipeline(config)
         sandbox.confine(channel.fileno())
@@ -203,7 +209,7 @@ def main() -> int:
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         return START_FAILED
     try:
-        Worker(channel, run).serve()
+        Worker(channel, shared, run).serve()
     except (BrokenPipeError, ConnectionResetError):
         return 0  # the gateway closed its end while a reply was under way
     except (ChannelError, OSError):
@@ -211,7 +217,7 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> tuple[socket.socket, Config]:
+def _arguments() -> tuple[socket.socket, memoryview, Config]:
     parser = argparse.ArgumentParser(
         prog="vipsrv.workers.child", description="Started by `vipsrv serve` only."
     )
@@ -219,10 +225,12 @@ def _arguments() -> tuple[socket.socket, Config]:
     parser.add_argument(
         "--config", required=True, help="a JSON object: max_pixels, max_output_pixels, quality, parent"
     )
+    parser.add_argument("--shared", type=int, help="descriptor of the memory that the gateway puts images in")
     arguments = parser.parse_args()
     channel = socket.socket(fileno=arguments.socket)
     channel.setblocking(True)
-    return channel, Config(**json.loads(arguments.config))
+    shared = memoryview(b"") if arguments.shared is None else attach(arguments.shared)
+    return channel, shared, Config(**json.loads(arguments.config))
 
 
 def _load_pipeline(config: Config) -> tuple[Run, Ready]:

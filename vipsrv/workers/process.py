@@ -34,6 +34,7 @@ from vipsrv.workers.channel import (
     ReplyHead,
 )
 from vipsrv.workers.job import Job, Outcome
+from vipsrv.workers.shared import SharedMemory
 from vipsrv.workers.spool import Slot, Spool
 
 MAX_START_REASON = 4096
@@ -87,15 +88,19 @@ class WorkerProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         self._socket = ours
+        self._shared = SharedMemory.create()
+        inherited = [theirs.fileno()] + ([self._shared.descriptor] if self._shared is not None else [])
         with theirs:
             self._process = subprocess.Popen(
-                _command(theirs.fileno(), config),
+                _command(inherited, config),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=inherited,
                 env=_environment(),
             )
+        if self._shared is not None:
+            self._shared.close_descriptor()
         loop.add_reader(ours.fileno(), self._readable)
 
     @property
@@ -118,21 +123,25 @@ class WorkerProcess:
         """Give it a job; ``False`` if it turns out to be gone, and the job untouched."""
         now = time.monotonic()
         image = job.image
-        descriptor = image.descriptor
+        views, ancillary = [], []
+        if image.descriptor is not None:
+            carrier = Carrier.DESCRIPTOR
+            ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [image.descriptor])))
+        elif self._shared is not None:
+            carrier = Carrier.SHARED
+            self._shared.put(image.views)
+        else:
+            carrier = Carrier.INLINE
+            views = image.views
         head = JobHead(
             operation=job.operation,
             job_id=job.id,
-            carrier=Carrier.INLINE if descriptor is None else Carrier.DESCRIPTOR,
+            carrier=carrier,
             options_size=len(job.options),
             image_size=image.size,
             deadline_ms=max(1, int((job.deadline - now) * 1000)),
         )
-        to_send = [memoryview(head.pack() + job.options)]
-        ancillary = []
-        if descriptor is None:
-            to_send += image.views
-        else:
-            ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor])))
+        to_send = [memoryview(head.pack() + job.options), *views]
         try:
             sent = self._socket.sendmsg(to_send, ancillary)
         except OSError:
@@ -189,6 +198,8 @@ class WorkerProcess:
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
+        if self._shared is not None:
+            self._shared.close()
         if self._result is not None:
             self._result.close()
             self._result = None
@@ -340,15 +351,18 @@ def _answer_when_complete(job: Job, outcome: Outcome, result: Slot) -> None:
         job.fail(error)
 
 
-def _command(socket_fd: int, config: dict[str, int]) -> list[str]:
+def _command(inherited: list[int], config: dict[str, int]) -> list[str]:
+    """``inherited`` are the descriptors of the socket and, where there is any, of the shared memory."""
+    socket_fd, *shared_fd = map(str, inherited)
     return [
         sys.executable,
         "-m",
         "vipsrv.workers.child",
         "--socket",
-        str(socket_fd),
+        socket_fd,
         "--config",
         json.dumps({**config, "parent": os.getpid()}),
+        *(["--shared", *shared_fd] if shared_fd else []),
     ]
 
 

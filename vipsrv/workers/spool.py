@@ -4,7 +4,7 @@
 
                       small, and memory left              else
     bytes arrive ──► chunks of 128 KiB              ──► chunks, a thread writes them to a file
-    worker gets  ◄── the chunks, over its socket        the file's descriptor, read-only
+    worker gets  ◄── a copy, in memory of its own        the file's descriptor, read-only
 
 A chunk never leaves the gateway process, and a file is fresh for each slot: what one worker was lent is
 never used for another request. Both kinds count against a budget of their own, so nothing grows without
