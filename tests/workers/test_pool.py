@@ -21,6 +21,7 @@ from vipsrv.workers import process
 from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.pool import WorkerConfig, WorkerPool
+from vipsrv.workers.shared import SharedMemory
 from vipsrv.workers.spool import IN_MEMORY_SIZE, Slot, Spool
 
 CONFIG = WorkerConfig(max_pixels=10**9, max_output_pixels=10**9, quality=85)
@@ -125,7 +126,16 @@ def mischief(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     monkeypatch.setattr(process, "_command", command)
 
 
-def test_small_and_large_images(tmp_path: Path) -> None:
+def without_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on systems that have none: small images go through the socket."""
+    monkeypatch.setattr(SharedMemory, "create", lambda: None)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_small_and_large_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, shared: bool) -> None:
+    if not shared:
+        without_shared_memory(monkeypatch)
+
     async def test() -> None:
         async with harness(tmp_path) as one:
             small, large = jpeg(), jpeg() + bytes(IN_MEMORY_SIZE)
@@ -272,6 +282,7 @@ def test_a_worker_that_replies_before_it_was_given_all_is_not_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mischief(monkeypatch, "ready(); reply(job(), 3); sleep()")
+    without_shared_memory(monkeypatch)
 
     async def test() -> None:
         async with harness(tmp_path) as one:
