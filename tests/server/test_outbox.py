@@ -7,7 +7,8 @@ from typing import cast
 import pytest
 
 from vipsrv.server.outbox import PROGRESS_SIZE, Outbox
-from vipsrv.workers.spool import IN_MEMORY_SIZE, Slot, Spool
+from vipsrv.workers.channel import IN_MEMORY_SIZE
+from vipsrv.workers.spool import Slot, Spool
 
 
 class FakeTransport:

@@ -18,11 +18,11 @@ from tests.pictures import jpeg
 from vipsrv.errors import Cancelled, DeadlineExceeded, StartFailed, WorkerDied
 from vipsrv.workers import pool as pool_module
 from vipsrv.workers import process
-from vipsrv.workers.channel import Operation
+from vipsrv.workers.channel import IN_MEMORY_SIZE, Operation
 from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.pool import WorkerConfig, WorkerPool
 from vipsrv.workers.shared import SharedMemory
-from vipsrv.workers.spool import IN_MEMORY_SIZE, Slot, Spool
+from vipsrv.workers.spool import Slot, Spool
 
 CONFIG = WorkerConfig(max_pixels=10**9, max_output_pixels=10**9, quality=85)
 

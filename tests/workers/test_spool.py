@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from vipsrv.errors import Busy
-from vipsrv.workers.spool import CHUNK_SIZE, IN_MEMORY_SIZE, Slot, Spool
+from vipsrv.workers.channel import IN_MEMORY_SIZE
+from vipsrv.workers.spool import CHUNK_SIZE, Slot, Spool
 
 MIB = 1024 * 1024
 

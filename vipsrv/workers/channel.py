@@ -32,6 +32,9 @@ from vipsrv.options import Format, ImageInfo, OutputInfo
 CHANNEL_VERSION = 1
 """Changes with any layout below: a worker of another installation is told apart at the handshake."""
 
+IN_MEMORY_SIZE = 8 * 1024 * 1024
+"""Bytes: what is larger is in a file on its way. A phone's photo is not; over it, decoding costs far more."""
+
 _READY = struct.Struct("!4sHI32s256s")
 _JOB = struct.Struct("!4sBBIIQQ")
 _REPLY = struct.Struct("!4sHQ 16sIIIBB IIB16sQ 400s")

@@ -21,12 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vipsrv.errors import Busy, RequestError
+from vipsrv.workers.channel import IN_MEMORY_SIZE
 
 CHUNK_SIZE = 128 * 1024
 """Bytes: what one read of a socket may bring, and what an upload in progress holds at the least."""
-
-IN_MEMORY_SIZE = 8 * 1024 * 1024
-"""Bytes: what is larger goes to a file. A phone's photo stays in memory; over it, decoding costs far more."""
 
 _WRITE_BEHIND = 16
 """Chunks that a slot in a file may hold before it asks its owner to wait for the disk."""
