@@ -238,11 +238,12 @@ def test_a_worker_of_another_version_fails_the_start(tmp_path: Path, monkeypatch
         ("ready(); job(); channel.send(b'x' * 600); sleep()", "the head of its reply is none"),
         ("ready(); reply(job() + 1, 3); sleep()", "a job that it does not have"),
         ("ready(); reply(job(), 0); sleep()", "not of the kind of its job"),
+        ("ready(); reply(job(), 1 << 40); sleep()", "larger than any can be"),
         ("ready(); reply(job(), 9); channel.close(); sleep()", "SIGKILL"),
         ("ready(); job(); os.kill(os.getpid(), 11)", "SIGSEGV"),
         ("ready(); job(); sys.exit(3)", "exited with code 3"),
     ],
-    ids=["garbage", "another job", "no result", "half a result", "crash", "leaves"],
+    ids=["garbage", "another job", "no result", "a huge result", "half a result", "crash", "leaves"],
 )
 def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
     tmp_path: Path,
@@ -255,6 +256,7 @@ def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
 
     async def test() -> None:
         async with harness(tmp_path) as one:
+            one.spool._disk_left = 1 << 50  # more than any worker may ask for
             (worker,) = one.pool._workers
             assert isinstance((await one.job(jpeg())).error, WorkerDied)
             await one.next_idle()
@@ -318,4 +320,70 @@ def test_a_worker_is_replaced_after_a_number_of_jobs(tmp_path: Path, monkeypatch
             assert worker not in one.pool._workers
             await one.next_idle()
 
+    run(test)
+
+
+def test_a_worker_is_replaced_after_a_number_of_jobs_though_it_is_never_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "MAX_JOBS", 1)
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            _, outcome = one.start_job(jpeg())
+            one.pool.watch(time.monotonic())
+            picture(await outcome)
+            assert worker not in one.pool._workers
+            assert not one.pool.has_idle
+            await one.next_idle()
+
+    run(test)
+
+
+def test_a_job_may_be_cancelled_as_its_worker_dies(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            job, outcome = one.start_job(jpeg(), width=20_000, height=20_000)
+            os.kill(worker.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - nobody shall know
+            one.pool.cancel(job)
+            assert isinstance(outcome.result().error, Cancelled)
+            await one.next_idle()
+            assert worker not in one.pool._workers
+
+    run(test)
+
+
+def test_workers_that_end_as_soon_as_they_are_ready_are_not_started_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pool_module, "_FIRST_PAUSE", 600.0)
+    mischief(monkeypatch, "ready(); sys.exit(3)")
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            while "next try in 30 s" not in caplog.text:
+                await asyncio.sleep(0.01)
+            assert not one.pool._workers
+
+    run(test)
+    assert caplog.text.count("exited with code 3") == pool_module._FREE_STARTS + 1
+
+
+def test_a_worker_that_the_system_has_no_room_for_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise BlockingIOError("no more processes")
+
+    async def test() -> None:
+        before = sorted(Path("/proc/self/fd").iterdir())
+        with pytest.raises(StartFailed, match="no more processes"):
+            async with harness(tmp_path):
+                pass
+        assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+    monkeypatch.setattr("subprocess.Popen", fail)
     run(test)

@@ -201,19 +201,27 @@ class Gateway:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             now = time.monotonic()
-            self._pool.watch(now)
-            self.admission.watch(now)
-            for session in list(self._sessions):
-                session.watch(now)
+            watched: list[WorkerPool | Admission | Session] = [self._pool, self.admission, *self._sessions]
+            for one in watched:
+                try:
+                    one.watch(now)
+                except Exception:  # noqa: BLE001 - a bug must not be the end of every deadline and timeout
+                    _log.exception("the clock of %r was not looked at", one)
 
 
 @contextmanager
 def _listening_on(address: Address) -> Iterator[None]:
     try:
         yield
+    except socket.gaierror as error:  # its numbers are not those of `os.strerror`
+        reason = str(error.strerror)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise StartFailed(f"cannot listen on {address}: {reason}; choose another address") from None
+        reason = os.strerror(error.errno) if error.errno else str(error)
+    except UnicodeError:
+        reason = "no host can have this name"
+    else:
+        return
+    raise StartFailed(f"cannot listen on {address}: {reason}; choose another address") from None
 
 
 def _real_addresses(address: Address, server: asyncio.Server) -> list[Address]:

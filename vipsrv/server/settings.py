@@ -30,7 +30,7 @@ class ServerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VIPSRV_", extra="ignore", frozen=True)
 
-    host: str = Field(DEFAULT_HOST, description="Address to listen on.")
+    host: str = Field(DEFAULT_HOST, min_length=1, description="Address to listen on.")
     port: int = Field(
         DEFAULT_PORT, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one and prints it."
     )
@@ -57,7 +57,10 @@ class ServerSettings(BaseSettings):
         1024, ge=0, description="Requests that may wait for a worker; more are refused with 'busy'."
     )
     deadline: float = Field(
-        60.0, gt=0, description="Seconds from the end of an upload to its answer; later it is given up."
+        60.0,
+        gt=0,
+        le=86_400,
+        description="Seconds from the end of an upload to its answer; later it is given up.",
     )
     idle_timeout: float = Field(
         60.0, gt=0, description="Seconds after which a connection with nothing to do is closed."

@@ -10,6 +10,7 @@
 
 import array
 import json
+import math
 import os
 import signal
 import socket
@@ -40,6 +41,12 @@ from vipsrv.workers.spool import Slot, Spool
 MAX_START_REASON = 4096
 """Bytes of standard error that are read from a worker that could not start."""
 
+MOST_BYTES_A_PIXEL = 16
+"""Bytes of a result for each pixel of the largest one, beyond which a worker is taken to lie. The worst JPEG
+has 10: for each pixel in three colours a code of at most 16 bits and 10 more (ITU-T T.81, F.1.2.2)."""
+
+_LEAST_LIMIT = 1 << 20  # bytes: headers and padding of small results
+
 LEAVE_SECONDS = 1.0
 """How long a worker whose socket is closed, by whichever end, may take to leave before it is killed."""
 
@@ -56,8 +63,8 @@ class State(Enum):
 class WorkerProcess:
     """A spawned ``python -m vipsrv.workers.child`` and the gateway's end of its socket.
 
-    ``on_idle`` is called when it is ready for a job (after the handshake and after each job), ``on_end`` once
-    when it is gone.
+    Raises ``OSError`` where the system has no room for one. ``on_idle`` is called when it is ready for a job
+    (after the handshake and after each job), ``on_end`` once when it is gone.
     """
 
     def __init__(
@@ -76,6 +83,8 @@ class WorkerProcess:
         self.state = State.STARTING
         self.ready: Ready | None = None
         self.jobs_done = 0
+        self.had_job = False
+        self.ready_at = math.inf  # of time.monotonic
         self.job: Job | None = None
         self.end_reason = ""
         self._kill_reason: str | None = None
@@ -85,12 +94,13 @@ class WorkerProcess:
         self._result: Slot | None = None
         self._ended = 0.0
         self._to_send: list[memoryview] = []
+        self._most_result = MOST_BYTES_A_PIXEL * config["max_output_pixels"] + _LEAST_LIMIT
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         self._socket = ours
         self._shared = SharedMemory.create()
         inherited = [theirs.fileno()] + ([self._shared.descriptor] if self._shared is not None else [])
-        with theirs:
+        try:
             self._process = subprocess.Popen(
                 _command(inherited, config),
                 stdin=subprocess.DEVNULL,
@@ -99,8 +109,13 @@ class WorkerProcess:
                 pass_fds=inherited,
                 env=_environment(),
             )
-        if self._shared is not None:
-            self._shared.close_descriptor()
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            if self._shared is not None:
+                self._shared.close_descriptor()
         loop.add_reader(ours.fileno(), self._readable)
 
     @property
@@ -148,6 +163,7 @@ class WorkerProcess:
             self._end()
             return False
         self.job = job
+        self.had_job = True
         job.started = now
         self.state = State.BUSY
         self._expect_head(REPLY_SIZE)
@@ -259,6 +275,7 @@ class WorkerProcess:
         """Act on a handshake or a reply's head; whether more is to be read."""
         if self.state is State.STARTING:
             self.ready = Ready.unpack(self._head)
+            self.ready_at = time.monotonic()
             if self._process.stderr is not None:
                 self._process.stderr.close()
             self._become_idle()
@@ -270,6 +287,8 @@ class WorkerProcess:
             raise ChannelError("it replied to a job that it does not have")
         if reply.error is None and (reply.output is None) == (job.operation is Operation.RESIZE):
             raise ChannelError("its reply is not of the kind of its job")
+        if reply.output is not None and reply.output.size > self._most_result:
+            raise ChannelError("its result is larger than any can be")
         self._reply = reply
         self._ended = time.monotonic()
         if reply.output is not None:
