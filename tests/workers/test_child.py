@@ -116,7 +116,7 @@ class Child:
 
     def reply(self, *, image_size: int = 1) -> tuple[ReplyHead, bytes]:
         head = ReplyHead.unpack(self.receive(REPLY_SIZE), image_size=image_size)
-        return head, self.receive(head.output.size) if head.output else b""
+        return head, self.receive(sum(output.size for output in head.outputs))
 
     def refusal(self) -> RequestError:
         head, _ = self.reply()
@@ -228,8 +228,8 @@ def test_an_image_inline(child: Child) -> None:
     assert head.source is not None
     assert (head.source.format, head.source.width, head.source.height) == ("jpeg", WIDTH, HEIGHT)
     assert head.source.size == len(picture)
-    assert head.output is not None
-    assert (head.output.width, head.output.height, head.output.quality) == (80, 60, 85)
+    (output,) = head.outputs
+    assert (output.width, output.height, output.quality) == (80, 60, 85)
     assert mean_abs_difference(open_exact(data), reference(picture, 80, 60)) < 6
 
 
@@ -276,7 +276,7 @@ def test_info(child: Child, tmp_path: Path) -> None:
         child.lend(file.fileno(), len(picture), operation=Operation.INFO, job_id=5)
         lent, _ = child.reply(image_size=len(picture))
     assert inline == lent
-    assert inline.output is None
+    assert inline.outputs == ()
     assert inline.source is not None
     assert (inline.source.width, inline.source.height, inline.source.orientation) == (WIDTH, HEIGHT, 1)
 
@@ -317,8 +317,7 @@ def test_the_limits_are_those_of_its_configuration() -> None:
         assert child.refusal().message.endswith(f"max-pixels allows {WIDTH * HEIGHT - 1}")
         child.send_resize(jpeg(WIDTH, HEIGHT - 1))
         head, _ = child.reply()
-        assert head.output is not None
-        assert head.output.quality == 12
+        assert [output.quality for output in head.outputs] == [12]
     finally:
         child.close()
 

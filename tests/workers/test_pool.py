@@ -34,11 +34,15 @@ channel = socket.socket(fileno=int(sys.argv[1]))
 def ready():
     channel.sendall(Ready(pid=1, libvips="8", formats=("jpeg",)).pack())
 def job():
-    return JobHead.unpack(channel.recv(JOB_SIZE, socket.MSG_WAITALL)).job_id
+    head = JobHead.unpack(channel.recv(JOB_SIZE, socket.MSG_WAITALL))
+    channel.recv(head.options_size, socket.MSG_WAITALL)
+    return head.job_id
 def reply(job_id, size):
     source = ImageInfo(format="jpeg", width=9, height=9, pages=1, has_alpha=False, orientation=1, size=9)
-    output = OutputInfo(width=9, height=9, format="jpeg", quality=85, size=size) if size else None
-    channel.sendall(ReplyHead(job_id=job_id, source=source, output=output).pack() + b"abc")
+    output = OutputInfo(width=9, height=9, format="jpeg", quality=85, size=size)
+    channel.sendall(ReplyHead(job_id=job_id, source=source, outputs=(output,) * bool(size)).pack() + b"abc")
+def heavy(job_id):
+    channel.sendall(ReplyHead(job_id=job_id, needs=1 << 30).pack())
 def sleep():
     time.sleep(600)
 """
@@ -55,7 +59,10 @@ class Harness:
     def __init__(self, folder: Path, size: int) -> None:
         self.spool = Spool(directory=folder, memory=32 << 20, disk=64 << 20)
         self.idle = asyncio.Event()
-        self.pool = WorkerPool(self.spool, CONFIG, size=size, on_idle=self.idle.set)
+        self.heavy: list[Job] = []
+        self.pool = WorkerPool(
+            self.spool, CONFIG, size=size, on_idle=self.idle.set, on_heavy=self.heavy.append
+        )
 
     async def job(self, image: bytes, *, seconds: float = 60, **options: int) -> Outcome:
         """The outcome of one job; waits for an idle worker first."""
@@ -235,15 +242,25 @@ def test_a_worker_of_another_version_fails_the_start(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        ("ready(); job(); channel.send(b'x' * 600); sleep()", "the head of its reply is none"),
+        ("ready(); job(); channel.send(b'x' * 6000); sleep()", "the head of its reply is none"),
         ("ready(); reply(job() + 1, 3); sleep()", "a job that it does not have"),
         ("ready(); reply(job(), 0); sleep()", "not of the kind of its job"),
         ("ready(); reply(job(), 1 << 40); sleep()", "larger than any can be"),
+        ("ready(); heavy(job()); heavy(job()); sleep()", "heavy that was admitted"),
         ("ready(); reply(job(), 9); channel.close(); sleep()", "SIGKILL"),
         ("ready(); job(); os.kill(os.getpid(), 11)", "SIGSEGV"),
         ("ready(); job(); sys.exit(3)", "exited with code 3"),
     ],
-    ids=["garbage", "another job", "no result", "a huge result", "half a result", "crash", "leaves"],
+    ids=[
+        "garbage",
+        "another job",
+        "no result",
+        "a huge result",
+        "heavy twice",
+        "half a result",
+        "crash",
+        "leaves",
+    ],
 )
 def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
     tmp_path: Path,
@@ -258,7 +275,12 @@ def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
         async with harness(tmp_path) as one:
             one.spool._disk_left = 1 << 50  # more than any worker may ask for
             (worker,) = one.pool._workers
-            assert isinstance((await one.job(jpeg())).error, WorkerDied)
+            _, outcome = one.start_job(jpeg())
+            while not outcome.done():
+                if one.heavy and one.pool.has_idle:
+                    one.pool.run(one.heavy.pop())
+                await asyncio.sleep(0.01)
+            assert isinstance(outcome.result().error, WorkerDied)
             await one.next_idle()
             assert worker not in one.pool._workers
             await asyncio.gather(*one.pool._reaping)
@@ -292,6 +314,40 @@ def test_a_worker_that_replies_before_it_was_given_all_is_not_used_again(
             outcome = await one.job(bytes(IN_MEMORY_SIZE))
             assert picture(outcome) == b"abc"
             assert worker not in one.pool._workers
+
+    run(test)
+
+
+def test_a_heavy_job_comes_back_and_is_run_when_admitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mischief(monkeypatch, "ready(); heavy(job()); reply(job(), 3); sleep()")
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            job, outcome = one.start_job(jpeg())
+            await one.next_idle()
+            assert one.heavy == [job]
+            assert job.memory == 1 << 30
+            assert not outcome.done()
+            one.pool.run(job)
+            assert picture(await outcome) == b"abc"
+
+    run(test)
+
+
+def test_a_heavy_job_that_nobody_waits_for_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mischief(monkeypatch, "ready(); n = job(); job(); heavy(n); sleep()")
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            job, _ = one.start_job(jpeg())
+            one.pool.cancel(job)
+            await one.next_idle()
+            assert one.heavy == []
+            assert job.image._closed
 
     run(test)
 

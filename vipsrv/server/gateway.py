@@ -19,6 +19,7 @@ from vipsrv.server.offer import FITS, OUTPUT_FORMATS
 from vipsrv.server.session import Session
 from vipsrv.server.settings import ServerSettings
 from vipsrv.version import __version__
+from vipsrv.workers.job import Job
 from vipsrv.workers.pool import WorkerConfig, WorkerPool
 from vipsrv.workers.spool import Spool
 
@@ -80,8 +81,14 @@ class Gateway:
             max_output_pixels=settings.max_output_pixels,
             quality=settings.quality,
         )
-        self._pool = WorkerPool(self.spool, config, size=settings.workers, on_idle=self._worker_idle)
-        self.admission = Admission(self._pool, limit=settings.queue)
+        self._pool = WorkerPool(
+            self.spool,
+            config,
+            size=settings.workers,
+            on_idle=self._worker_idle,
+            on_heavy=self._job_is_heavy,
+        )
+        self.admission = Admission(self._pool, limit=settings.queue, memory=settings.decode_memory)
         self._servers: list[asyncio.Server] = []
         self._unix_paths: list[Path] = []
         self._watching: asyncio.Task[None] | None = None
@@ -171,6 +178,9 @@ class Gateway:
 
     def _worker_idle(self) -> None:
         self.admission.worker_idle()
+
+    def _job_is_heavy(self, job: Job) -> None:
+        self.admission.heavy(job)
 
     async def _bind(self, address: Address) -> asyncio.Server:
         loop = asyncio.get_running_loop()

@@ -521,23 +521,24 @@ def _has_hung_up(transport: asyncio.Transport) -> bool:
 
 def _report(request: Request, outcome: Outcome) -> tuple[dict[str, Any], int]:
     """The meta of a successful reply and the size of its body in bytes."""
-    source, output = outcome.source, outcome.output
+    source = outcome.source
     if source is None:
         raise InternalError("a worker replied without an error and without an image")
-    if output is None:
+    if not outcome.outputs:
         return {"source": asdict(source)}, 0
+    size = sum(output.size for output in outcome.outputs)
     report = ResizeReport(
         source=source,
-        outputs=(output,),
+        outputs=outcome.outputs,
         ms=Timings(
             receive=_ms(request.arrived, request.received),
             queue=_ms(request.received, outcome.started),
             process=_ms(outcome.started, outcome.ended),
             total=_ms(request.arrived, time.monotonic()),
         ),
-        ratio=round(source.size / output.size, 3),
+        ratio=round(source.size / size, 3),
     )
-    return report.to_meta(), output.size
+    return report.to_meta(), size
 
 
 def _ms(start: float, end: float) -> float:

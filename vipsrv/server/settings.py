@@ -53,6 +53,9 @@ class ServerSettings(BaseSettings):
         500_000_000, ge=1, description="Largest image that is decoded, in pixels (width x height x pages)."
     )
     max_output_pixels: int = Field(100_000_000, ge=1, description="Largest result, in pixels.")
+    decode_memory: ByteSize = Field(
+        ByteSize(2 * _GIB), ge=1, description="Bytes that all heavy jobs together may take while they run."
+    )
     queue: int = Field(
         1024, ge=0, description="Requests that may wait for a worker; more are refused with 'busy'."
     )

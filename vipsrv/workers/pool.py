@@ -60,13 +60,24 @@ class WorkerConfig:
 
 
 class WorkerPool:
-    """``size`` workers. ``on_idle`` is called whenever one has become free for a job."""
+    """``size`` workers. ``on_idle`` is called whenever one has become free for a job, ``on_heavy`` with a job
+    that a worker has found to be a heavy one, and given back.
+    """
 
-    def __init__(self, spool: Spool, config: WorkerConfig, *, size: int, on_idle: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        config: WorkerConfig,
+        *,
+        size: int,
+        on_idle: Callable[[], None],
+        on_heavy: Callable[[Job], None],
+    ) -> None:
         self._spool = spool
         self._config = config.to_json()
         self._size = size
         self._on_idle = on_idle
+        self._on_heavy = on_heavy
         self._workers: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
         self._kill_at: dict[WorkerProcess, float] = {}
@@ -163,6 +174,7 @@ class WorkerPool:
             self._spool,
             self._config,
             on_idle=self._worker_idle,
+            on_heavy=self._on_heavy,
             on_end=self._worker_ended,
         )
         self._workers.add(worker)

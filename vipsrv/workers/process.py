@@ -74,11 +74,13 @@ class WorkerProcess:
         config: dict[str, int],
         *,
         on_idle: Callable[["WorkerProcess"], None],
+        on_heavy: Callable[[Job], None],
         on_end: Callable[["WorkerProcess"], None],
     ) -> None:
         self._loop = loop
         self._spool = spool
         self._on_idle = on_idle
+        self._on_heavy = on_heavy
         self._on_end = on_end
         self.state = State.STARTING
         self.ready: Ready | None = None
@@ -155,6 +157,7 @@ class WorkerProcess:
             options_size=len(job.options),
             image_size=image.size,
             deadline_ms=max(1, int((job.deadline - now) * 1000)),
+            admitted=bool(job.memory),
         )
         to_send = [memoryview(head.pack() + job.options), *views]
         try:
@@ -285,14 +288,16 @@ class WorkerProcess:
         reply = ReplyHead.unpack(self._head, image_size=job.image.size)
         if reply.job_id != job.id:
             raise ChannelError("it replied to a job that it does not have")
-        if reply.error is None and (reply.output is None) == (job.operation is Operation.RESIZE):
+        if reply.needs:
+            return self._give_back(job, reply.needs)
+        if reply.error is None and bool(reply.outputs) != (job.operation is Operation.RESIZE):
             raise ChannelError("its reply is not of the kind of its job")
-        if reply.output is not None and reply.output.size > self._most_result:
+        if any(output.size > self._most_result for output in reply.outputs):
             raise ChannelError("its result is larger than any can be")
         self._reply = reply
         self._ended = time.monotonic()
-        if reply.output is not None:
-            self._result = self._spool.open(reply.output.size)
+        if reply.outputs:
+            self._result = self._spool.open(sum(output.size for output in reply.outputs))
             return True
         self._finish()
         return False
@@ -313,7 +318,7 @@ class WorkerProcess:
             self.kill("it replied before it had been given its job")
         outcome = Outcome(
             source=reply.source,
-            output=reply.output,
+            outputs=reply.outputs,
             result=result,
             error=reply.error,
             started=job.started,
@@ -327,6 +332,22 @@ class WorkerProcess:
             _answer_when_complete(job, outcome, result)
         if self.state is State.BUSY:
             self._become_idle()
+
+    def _give_back(self, job: Job, memory: int) -> bool:
+        """The job is a heavy one: it goes back to wait for its turn. There is nothing more to be read."""
+        if job.memory:
+            raise ChannelError("it finds a job heavy that was admitted as such")
+        self.job = None
+        if self._to_send:
+            self.kill("it replied before it had been given its job")
+        if job.answered:
+            job.close()
+        else:
+            job.memory = memory
+            self._on_heavy(job)
+        if self.state is State.BUSY:
+            self._become_idle()
+        return False
 
     def _become_idle(self) -> None:
         self.state = State.IDLE
