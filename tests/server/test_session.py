@@ -92,7 +92,7 @@ class Server:
         )
         output = OutputInfo(width=9, height=9, format="jpeg", quality=85, size=size)
         job.close()
-        job.answer(Outcome(source=source, output=output, result=filled(self.spool.open(size))))
+        job.answer(Outcome(source=source, outputs=(output,), result=filled(self.spool.open(size))))
 
     async def jobs_given(self, count: int = 1) -> list[Job]:
         await until(lambda: len(self.jobs) >= count)
