@@ -9,6 +9,7 @@ work.
 import pyvips
 
 from vipsrv.pipeline.job import Job
+from vipsrv.pipeline.scale import shrink_with_alpha
 from vipsrv.pipeline.srgb import PROFILE
 
 FAIL_ON = "fail-on=error"
@@ -18,7 +19,9 @@ all loaders take it: ``thumbnail`` of libvips 8.18 and older ignores ``fail_on``
 
 def shrink(image: pyvips.Image, job: Job) -> pyvips.Image:
     """Exactly the job's width × height. Raises ``pyvips.Error``."""
-    if not image.get_typeof(PROFILE):
+    if job.keeps_alpha:
+        return shrink_with_alpha(image, job)
+    if job.keep_profile or not image.get_typeof(PROFILE):
         return _thumbnail(image, job)
     try:
         return _thumbnail(image, job, output_profile="srgb")
@@ -29,7 +32,8 @@ def shrink(image: pyvips.Image, job: Job) -> pyvips.Image:
 
 def _thumbnail(image: pyvips.Image, job: Job, **profile: str) -> pyvips.Image:
     size = {"height": job.height, "size": "force"}
-    if image is not job.header.image:
+    if image is not job.header.image or job.page:
+        # What was opened already; by itself thumbnail would take the pages of a file for a pyramid.
         return image.thumbnail_image(job.width, **size, **profile)
     how = {"option_string": FAIL_ON, **size, **profile}
     if job.upload.memory is not None:

@@ -239,9 +239,9 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
     limits = pipeline.Limits(max_pixels=config.max_pixels, max_output_pixels=config.max_output_pixels)
 
     @lru_cache(maxsize=256)
-    def options_from(data: bytes) -> ResizeOptions:
+    def outputs_from(data: bytes) -> tuple[ResizeOptions, ...]:
         try:
-            return pipeline.only_output(ResizeRequest.from_meta(json.loads(data)))
+            return ResizeRequest.from_meta(json.loads(data)).outputs
         except (ValueError, TypeError, RecursionError) as error:
             raise BadRequest(f"{error}") from error
 
@@ -255,9 +255,11 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
         if head.operation is Operation.INFO:
             return ReplyHead(job_id=head.job_id, source=pipeline.read_info(upload)), ()
         result = pipeline.resize(
-            upload, options_from(options), limits=limits, quality=config.quality, watch=watch
+            upload, outputs_from(options), limits=limits, quality=config.quality, watch=watch
         )
-        return ReplyHead(job_id=head.job_id, source=result.source, outputs=(result.output,)), (result.data,)
+        outputs = tuple(output.info for output in result.outputs)
+        data = tuple(output.data for output in result.outputs)
+        return ReplyHead(job_id=head.job_id, source=result.source, outputs=outputs), data
 
     formats = pipeline.start()
     return run, Ready(pid=os.getpid(), libvips=pipeline.version(), formats=formats)
