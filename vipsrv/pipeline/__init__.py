@@ -22,7 +22,7 @@ Read ``resize.py`` first: it holds the list of steps. Each step is a small file 
 ``shrink``            decode and resize in one, upright, to what the largest result needs
 ``scale``             an exact size, transparency respected
 ``srgb``              8-bit sRGB in three bands (and alpha), whatever it was
-``profile``           or the RGB of its own profile, where a result keeps that
+``kept_profile``      or the RGB of its own profile, where a result keeps that
 ``place``             each result's own colours, background, part or frame
 ``encode``            each result's bytes; ``max_bytes``
 ``stopping``          gives up in the middle of a decode

@@ -8,7 +8,7 @@ takes longer, and does not do so where only one of the two sides changes.)
 import pyvips
 
 from vipsrv.pipeline.job import Job
-from vipsrv.pipeline.profile import colour_in
+from vipsrv.pipeline.kept_profile import colour_in
 from vipsrv.pipeline.scale import webp_at_size
 from vipsrv.pipeline.srgb import PROFILE, three_bands, to_srgb, transform_profile
 

@@ -4,9 +4,9 @@ import pyvips
 
 from vipsrv.options import Fit, Keep, Position
 from vipsrv.pipeline.job import Job
+from vipsrv.pipeline.kept_profile import colour_in
 from vipsrv.pipeline.mixes import by_content
 from vipsrv.pipeline.plan import Plan
-from vipsrv.pipeline.profile import colour_in
 from vipsrv.pipeline.srgb import PROFILE, transform_profile
 
 _THUMBNAIL = "jpeg-thumbnail-data"
