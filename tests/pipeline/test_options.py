@@ -1,6 +1,7 @@
 """What each option does to the picture that a viewer sees, and which of them exclude each other."""
 
 import io
+import struct
 from typing import Any
 
 import pytest
@@ -327,6 +328,34 @@ def test_what_is_kept(file_format: str, keep: str, *, has_exif: bool, has_icc: b
     assert ("icc_profile" in result.info) is has_icc
     if has_icc:
         assert result.info["icc_profile"] == swapped_profile()
+
+
+def exif_with_thumbnail(thumbnail: bytes) -> bytes:
+    """EXIF (TIFF 6.0, EXIF 2.3 section 4.5) of the maker's name in IFD 0 and a JPEG thumbnail in IFD 1."""
+    maker, first, second = b"a camera", 8, 8 + 2 + 12 + 4 + 8
+    thumbnail_at = second + 2 + 3 * 12 + 4
+    return (
+        struct.pack("<6s2sHI", b"Exif", b"II", 42, first)
+        + struct.pack("<HHHIII", 1, 0x010F, 2, len(maker), second - 8, second)
+        + maker
+        + struct.pack("<H", 3)
+        + struct.pack("<HHIHH", 0x0103, 3, 1, 6, 0)
+        + struct.pack("<HHII", 0x0201, 4, 1, thumbnail_at)
+        + struct.pack("<HHII", 0x0202, 4, 1, len(thumbnail))
+        + struct.pack("<I", 0)
+        + thumbnail
+    )
+
+
+@pytest.mark.parametrize("keep", ["exif", "all"])
+def test_the_small_picture_in_exif_is_not_kept(keep: str) -> None:
+    # It shows what may have been cut off.
+    small = jpeg(40, 30, seed=9, quality=50)
+    picture = jpeg(exif=exif_with_thumbnail(small))
+    assert small[20:200] in picture
+    (output,) = run(picture, ResizeOptions(width=90, height=60, keep=Keep(keep))).outputs
+    assert b"a camera" in output.data
+    assert small[20:200] not in output.data
 
 
 @pytest.mark.parametrize("keep", ["none", "icc", "exif", "all"])

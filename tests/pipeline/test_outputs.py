@@ -131,8 +131,15 @@ def test_the_limits_count_all_results_together() -> None:
     with pytest.raises(TooLarge) as refused:
         run(jpeg(), half, more)
     assert refused.value.message == (
-        "the 2 results have 50005000 pixels together; max-output-pixels allows 50000000"
+        "the 2 results take 50005000 pixels together; max-output-pixels allows 50000000"
     )
+
+
+def test_the_limits_count_what_is_cut_off() -> None:
+    strip = asked(8000, 100, fit=Fit.COVER)  # of 8000 x 6061 pixels
+    assert run(jpeg(), strip).outputs[0].info.width == 8000
+    with pytest.raises(TooLarge, match="the 2 results take 96976000 pixels together"):
+        run(jpeg(), strip, strip)
 
 
 def test_the_picture_between_them_is_limited() -> None:
@@ -155,3 +162,18 @@ def test_several_are_given_up_when_the_watch_says_so() -> None:
             watch=lambda: reason,
         )
     assert stopped.value is reason
+
+
+def test_small_ones_are_given_up_between_two_of_them() -> None:
+    # None of them is long enough for libvips to be asked within it.
+    asked_for = 0
+
+    def watch() -> Cancelled | None:
+        nonlocal asked_for
+        asked_for += 1
+        return Cancelled("enough") if asked_for == 3 else None
+
+    upload = pipeline.Upload.from_memory(jpeg())
+    with pytest.raises(Cancelled):
+        pipeline.resize(upload, [asked(40)] * 5, limits=LIMITS, quality=85, watch=watch)
+    assert asked_for == 3

@@ -4,7 +4,7 @@ import pyvips
 
 from vipsrv.errors import TooLarge
 from vipsrv.pipeline.plan import Plan
-from vipsrv.pipeline.stopping import Watch
+from vipsrv.pipeline.stopping import Watch, stop_now_if
 
 LOSSLESS_QUALITY = 100
 """What is told as the quality of a result that has none."""
@@ -31,9 +31,7 @@ def _write_within(image: pyvips.Image, plan: Plan, most: int, watch: Watch | Non
         return data, best
     found, fits, fails = b"", 0, best
     while fails - fits > 1:
-        stop = watch() if watch else None
-        if stop is not None:
-            raise stop
+        stop_now_if(watch)
         # Often there is little to lose, or nothing to gain; so the lowest is asked last.
         quality = (fits + fails) // 2
         data = _write(image, plan, quality)

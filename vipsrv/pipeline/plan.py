@@ -30,6 +30,12 @@ class Plan:
     keep_profile: bool
 
     @property
+    def pixels(self) -> int:
+        """How many are computed, those that ``cover`` cuts off among them."""
+        across, down = self.placement.scaled
+        return max(across * down, self.placement.width * self.placement.height)
+
+    @property
     def lossless(self) -> bool:
         """Whether no quality is involved."""
         return self.options.lossless or not self.writer.lossy
@@ -55,19 +61,21 @@ def make_plan(options: ResizeOptions, header: Header, limits: Limits, quality: i
 
 
 def check_together(plans: Sequence[Plan], limits: Limits) -> None:
-    """What ``make_plan`` cannot see in one result. Raises ``TooLarge``."""
+    """What ``make_plan`` does not see: pixels that are computed and cut off, and the sum of all, for those of
+    several results are in memory at a time. Raises ``TooLarge``.
+    """
     allowed = limits.max_output_pixels
     for plan in plans:
         width, height = plan.placement.scaled
-        if width * height > allowed:  # only where it is cut afterwards, or make_plan had refused it
+        if width * height > allowed:
             raise TooLarge(
                 f"the result is cut from {width * height} pixels ({width} x {height}); "
                 f"max-output-pixels allows {allowed}"
             )
-    together = sum(plan.placement.width * plan.placement.height for plan in plans)
+    together = sum(plan.pixels for plan in plans)
     if together > allowed:
         raise TooLarge(
-            f"the {len(plans)} results have {together} pixels together; max-output-pixels allows {allowed}"
+            f"the {len(plans)} results take {together} pixels together; max-output-pixels allows {allowed}"
         )
 
 

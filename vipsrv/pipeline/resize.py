@@ -20,7 +20,7 @@ from vipsrv.pipeline.plan import Plan, check_together, make_job, make_plan
 from vipsrv.pipeline.scale import scale_to
 from vipsrv.pipeline.shrink import shrink
 from vipsrv.pipeline.srgb import drop_extra_bands, to_srgb
-from vipsrv.pipeline.stopping import Watch, stop_when
+from vipsrv.pipeline.stopping import Watch, stop_now_if, stop_when
 from vipsrv.pipeline.upload import Upload
 
 STEPS = (lay_on_background, shrink, to_srgb, drop_extra_bands)
@@ -117,7 +117,11 @@ def _run(job: Job, plans: Sequence[Plan], watch: Watch | None) -> list[Output]:
     # Read more than once from here on.
     image = image.copy_memory()
     scaled = dict(_scaled(image, plans))
-    return [_finish(scaled[number], plan, job, watch) for number, plan in enumerate(plans)]
+    outputs = []
+    for number, plan in enumerate(plans):
+        stop_now_if(watch)
+        outputs.append(_finish(scaled[number], plan, job, watch))
+    return outputs
 
 
 def _scaled(image: pyvips.Image, plans: Sequence[Plan]) -> Iterator[tuple[int, pyvips.Image]]:
@@ -157,7 +161,7 @@ def _corrupt(job: Job, reason: str) -> CorruptImage:
 
 def _is_long(job: Job, plans: Sequence[Plan]) -> bool:
     source = job.header.info
-    results = sum(plan.placement.width * plan.placement.height for plan in plans)
+    results = sum(plan.pixels for plan in plans)
     return max(source.width * source.height, job.width * job.height, results) >= _WORTH_WATCHING
 
 
