@@ -281,6 +281,26 @@ def test_info(child: Child, tmp_path: Path) -> None:
     assert (inline.source.width, inline.source.height, inline.source.orientation) == (WIDTH, HEIGHT, 1)
 
 
+def test_several_results_of_one_image(child: Child) -> None:
+    asked = [
+        {"width": 80, "height": 60},
+        {"width": 40, "fit": "inside", "format": "png"},
+        *[{"width": 9, "height": 9}] * 14,
+    ]
+    child.send_resize(jpeg(), options=json.dumps({"outputs": asked}).encode())
+    head, data = child.reply()
+    assert [(one.width, one.height, one.format) for one in head.outputs[:2]] == [
+        (80, 60, "jpeg"),
+        (40, 30, "png"),
+    ]
+    start = 0
+    for output in head.outputs:
+        image = open_exact(data[start : start + output.size])
+        assert (image.width, image.height) == (output.width, output.height)
+        start += output.size
+    assert (len(head.outputs), start) == (16, len(data))
+
+
 @pytest.mark.parametrize(
     ("image", "options", "error"),
     [
@@ -292,7 +312,7 @@ def test_info(child: Child, tmp_path: Path) -> None:
         (jpeg(), b'{"width": 9, "height": 9, "lossless": true}', BadRequest),
         (jpeg(), b'{"width": 9}', BadRequest),
         (jpeg(), b'{"width": 0, "height": 9}', BadRequest),
-        (jpeg(), b'{"outputs": [{"width": 9, "height": 9}, {"width": 8, "height": 8}]}', BadRequest),
+        (jpeg(), json.dumps({"outputs": [{"width": 9, "height": 9}] * 17}).encode(), BadRequest),
         (jpeg(), b"not JSON", BadRequest),
         (jpeg(), b"\xff\xfe", BadRequest),
         (jpeg(), b"[]", BadRequest),

@@ -26,7 +26,16 @@ from functools import lru_cache
 from vipsrv.errors import BadRequest, Cancelled, DeadlineExceeded, InternalError, RequestError
 from vipsrv.options import ResizeOptions, ResizeRequest
 from vipsrv.workers import sandbox
-from vipsrv.workers.channel import JOB_SIZE, Carrier, ChannelError, JobHead, Operation, Ready, ReplyHead
+from vipsrv.workers.channel import (
+    JOB_SIZE,
+    MAX_OUTPUTS,
+    Carrier,
+    ChannelError,
+    JobHead,
+    Operation,
+    Ready,
+    ReplyHead,
+)
 from vipsrv.workers.shared import attach
 
 START_FAILED = 1
@@ -241,9 +250,12 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
     @lru_cache(maxsize=256)
     def outputs_from(data: bytes) -> tuple[ResizeOptions, ...]:
         try:
-            return ResizeRequest.from_meta(json.loads(data)).outputs
+            outputs = ResizeRequest.from_meta(json.loads(data)).outputs
         except (ValueError, TypeError, RecursionError) as error:
             raise BadRequest(f"{error}") from error
+        if len(outputs) > MAX_OUTPUTS:
+            raise BadRequest(f"outputs: {len(outputs)} are asked for; {MAX_OUTPUTS} are allowed")
+        return outputs
 
     def run(
         head: JobHead, options: bytes, image: memoryview | int, watch: Watch
