@@ -2,10 +2,13 @@
 
 import pyvips
 
+from vipsrv.pipeline.calls import Call
 from vipsrv.pipeline.job import Job
+
+_save_jpeg = Call("jpegsave_buffer", "in", "Q", output="buffer", keep="none")
 
 
 def encode(image: pyvips.Image, job: Job) -> bytes:
     """A baseline JPEG without metadata. Raises ``pyvips.Error``."""
-    data: bytes = image.jpegsave_buffer(Q=job.quality, keep="none")
+    data: bytes = _save_jpeg(image, job.quality)
     return data
