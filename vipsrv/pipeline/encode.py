@@ -3,11 +3,16 @@
 import pyvips
 
 from vipsrv.errors import TooLarge
+from vipsrv.options import Format, Keep
+from vipsrv.pipeline.calls import Call
 from vipsrv.pipeline.plan import Plan
 from vipsrv.pipeline.stopping import Watch, stop_now_if
 
 LOSSLESS_QUALITY = 100
 """What is told as the quality of a result that has none."""
+
+_save_jpeg = Call("jpegsave_buffer", "in", "Q", output="buffer", keep="none")
+"""What most requests ask for."""
 
 
 def encode(image: pyvips.Image, plan: Plan, watch: Watch | None) -> tuple[bytes, int]:
@@ -48,10 +53,14 @@ def _write_within(image: pyvips.Image, plan: Plan, most: int, watch: Watch | Non
 
 
 def _write(image: pyvips.Image, plan: Plan, quality: int | None) -> bytes:
+    data: bytes
+    if plan.writer.format is Format.JPEG and plan.options.keep is Keep.NONE:
+        data = _save_jpeg(image, quality)
+        return data
     how = dict(plan.writer.options)
     if quality is not None:
         how["Q"] = quality
     elif plan.options.lossless and plan.writer.lossy:
         how["lossless"] = True
-    data: bytes = pyvips.Operation.call(plan.writer.saver, image, keep=plan.options.keep.value, **how)
+    data = pyvips.Operation.call(plan.writer.saver, image, keep=plan.options.keep.value, **how)
     return data

@@ -1,6 +1,7 @@
 """The first look at a picture: its format and what its header says. Nothing is decoded."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pyvips
@@ -8,6 +9,7 @@ import pyvips
 from vipsrv.errors import CorruptImage, RequestError, UnsupportedFormat
 from vipsrv.options import ImageInfo
 from vipsrv.pipeline import libvips
+from vipsrv.pipeline.calls import Call
 from vipsrv.pipeline.signatures import HEAD, recognise
 from vipsrv.pipeline.upload import Upload
 
@@ -30,12 +32,13 @@ def read_info(upload: Upload) -> ImageInfo:
 
 def read_header(upload: Upload) -> Header:
     """Recognise the format and open the header. Raises ``UnsupportedFormat`` and ``CorruptImage``."""
-    reader = libvips.find_reader(upload.source)
-    if reader is None or (reader.format == "avif" and recognise(upload.head(HEAD)) != "AVIF"):
+    head = upload.head(HEAD)
+    reader = libvips.find_reader(upload.source, head)
+    if reader is None or (reader.format == "avif" and recognise(head) != "AVIF"):
         # The second: one loader reads AVIF and HEIC, but this libvips may have no decoder for the latter.
-        raise _refusal(upload)
+        raise _refusal(head)
     try:
-        image = pyvips.Operation.call(reader.loader, upload.source, access="sequential", fail_on="error")
+        image = _opener(reader.loader)(upload.source)
     except pyvips.Error as error:
         raise CorruptImage(
             f"the header of this {reader.format} cannot be read: {libvips.reason(error)}"
@@ -52,8 +55,13 @@ def read_header(upload: Upload) -> Header:
     return Header(info=info, image=image)
 
 
-def _refusal(upload: Upload) -> RequestError:
-    name = recognise(upload.head(HEAD))
+@cache
+def _opener(loader: str) -> Call:
+    return Call(loader, "source", access="sequential", fail_on="error")
+
+
+def _refusal(head: bytes) -> RequestError:
+    name = recognise(head)
     formats = libvips.formats()
     if name is not None and name.lower() in formats:
         return CorruptImage(f"this begins like {name}, but its header cannot be read")

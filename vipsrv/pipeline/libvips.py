@@ -66,6 +66,8 @@ _READERS = (
     ),
 )
 
+_JPEG = b"\xff\xd8\xff"
+
 _by_loader_class: dict[str, Reader] = {}
 
 
@@ -101,8 +103,11 @@ def version() -> str:
     return ".".join(str(pyvips.version(part)) for part in range(3))
 
 
-def find_reader(source: pyvips.Source) -> Reader | None:
-    """The reader for what a source begins like."""
+def find_reader(source: pyvips.Source, head: bytes) -> Reader | None:
+    """The reader for what a source begins like; ``head`` are its first bytes."""
+    if head.startswith(_JPEG):
+        # What most pictures are; asking every reader in turn takes 0.1 ms, as long as opening it.
+        return _by_loader_class.get("VipsForeignLoadJpegSource")
     name = vips_lib.vips_foreign_find_load_source(source.pointer)
     if name == pyvips.ffi.NULL:
         forget_errors()

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import ImageInfo, Keep, ResizeOptions
+from vipsrv.pipeline.direct import FIRST_TURNED
 from vipsrv.pipeline.fit import Placement, fit
 from vipsrv.pipeline.header import Header
 from vipsrv.pipeline.job import Job
 from vipsrv.pipeline.kept_profile import has_rgb_profile
 from vipsrv.pipeline.limits import Limits, check_limits
 from vipsrv.pipeline.mixes import check_mix
-from vipsrv.pipeline.scale import FIRST_TURNED
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.writers import Writer, find_writer
 

@@ -2,11 +2,10 @@
 
 import pyvips
 
+from vipsrv.pipeline.direct import FIRST_TURNED, reduce_to
+from vipsrv.pipeline.enlarge import enlarge
 from vipsrv.pipeline.job import Job
 from vipsrv.pipeline.srgb import PROFILE, transform_profile
-
-FIRST_TURNED = 5
-"""The EXIF orientations from this one on swap width and height."""
 
 
 def scale_to(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
@@ -17,12 +16,15 @@ def scale_to(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
     """
     if (image.width, image.height) == (width, height):
         return image
-    across, down = width / image.width, height / image.height
     if not image.hasalpha():
-        return image.resize(across, vscale=down)
+        return _resized(image, width, height)
     # Back to whole numbers at once: a resize of floats takes three times as long.
     weighted = image.premultiply().cast(image.format)
-    return weighted.resize(across, vscale=down).unpremultiply().cast(image.format)
+    return _resized(weighted, width, height).unpremultiply().cast(image.format)
+
+
+def _resized(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    return enlarge(reduce_to(image, width, height), width, height)
 
 
 def shrink_with_alpha(image: pyvips.Image, job: Job) -> pyvips.Image:
