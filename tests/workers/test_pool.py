@@ -24,7 +24,15 @@ from vipsrv.workers.pool import WorkerConfig, WorkerPool
 from vipsrv.workers.shared import SharedMemory
 from vipsrv.workers.spool import Slot, Spool
 
-CONFIG = WorkerConfig(max_pixels=10**9, max_output_pixels=10**9, quality=85)
+CONFIG = WorkerConfig(
+    max_pixels=10**9,
+    max_output_pixels=10**9,
+    job_memory=1 << 40,
+    max_expansion=10**9,
+    quality=85,
+    formats=None,
+    tolerant=False,
+)
 
 MISCHIEF = """
 import os, socket, sys, time
@@ -32,7 +40,7 @@ from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.workers.channel import JOB_SIZE, JobHead, Ready, ReplyHead
 channel = socket.socket(fileno=int(sys.argv[1]))
 def ready():
-    channel.sendall(Ready(pid=1, libvips="8", formats=("jpeg",)).pack())
+    channel.sendall(Ready(pid=1, readers={"jpeg": "libvips"}, writers=("jpeg",)).pack())
 def job():
     head = JobHead.unpack(channel.recv(JOB_SIZE, socket.MSG_WAITALL))
     channel.recv(head.options_size, socket.MSG_WAITALL)
@@ -127,7 +135,7 @@ def mischief(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Every worker from now on runs this instead."""
     code = MISCHIEF + script
 
-    def command(inherited: list[int], _config: dict[str, int]) -> list[str]:
+    def command(inherited: list[int], _config: dict[str, Any]) -> list[str]:
         return [sys.executable, "-c", code, str(inherited[0])]
 
     monkeypatch.setattr(process, "_command", command)
@@ -210,7 +218,7 @@ def test_a_worker_that_does_not_stop_is_killed(
     ("script", "reason"),
     [
         ("sys.exit('no libvips here')", "exited with code 1: no libvips here"),
-        ("channel.send(b'x' * 300); sleep()", "the handshake is none"),
+        ("channel.send(b'x' * 6000); sleep()", "the handshake is none"),
         ("channel.close(); sleep()", "SIGKILL"),
         ("os.abort()", "SIGABRT"),
     ],
@@ -314,6 +322,25 @@ def test_a_worker_that_replies_before_it_was_given_all_is_not_used_again(
             outcome = await one.job(bytes(IN_MEMORY_SIZE))
             assert picture(outcome) == b"abc"
             assert worker not in one.pool._workers
+
+    run(test)
+
+
+def test_a_worker_gets_no_more_of_the_environment_than_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIPSRV_TOKEN", "secret")
+    monkeypatch.setenv("VIPS_WARNING", "0")
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            names = {
+                entry.split(b"=")[0]
+                for entry in Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0")
+            }
+            assert {b"VIPS_WARNING", b"VIPS_CONCURRENCY", b"PATH"} <= names
+            assert b"VIPSRV_TOKEN" not in names
 
     run(test)
 

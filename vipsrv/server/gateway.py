@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from vipsrv.errors import StartFailed
+from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
-from vipsrv.server.offer import FITS, OUTPUT_FORMATS
+from vipsrv.server.formats import worker_config
 from vipsrv.server.session import Session
 from vipsrv.server.settings import ServerSettings
 from vipsrv.version import __version__
 from vipsrv.workers.job import Job
-from vipsrv.workers.pool import WorkerConfig, WorkerPool
+from vipsrv.workers.pool import WorkerPool
 from vipsrv.workers.spool import Spool
 
 WATCH_SECONDS = 0.1
@@ -76,14 +77,9 @@ class Gateway:
         self.spool = Spool(
             directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
         )
-        config = WorkerConfig(
-            max_pixels=settings.max_pixels,
-            max_output_pixels=settings.max_output_pixels,
-            quality=settings.quality,
-        )
         self._pool = WorkerPool(
             self.spool,
-            config,
+            worker_config(settings),
             size=settings.workers,
             on_idle=self._worker_idle,
             on_heavy=self._job_is_heavy,
@@ -143,7 +139,7 @@ class Gateway:
 
     def hello(self) -> dict[str, Any]:
         """The meta of the reply to a HELLO."""
-        ready = self._pool.ready
+        formats = self._pool.formats
         return {
             "server": f"vipsrv/{__version__}",
             "limits": {
@@ -152,8 +148,9 @@ class Gateway:
                 "max_output_pixels": self.settings.max_output_pixels,
                 "deadline_ms": int(self.settings.deadline * 1000),
             },
-            "formats": {"in": list(ready.formats) if ready is not None else [], "out": list(OUTPUT_FORMATS)},
-            "fits": list(FITS),
+            "formats": {"in": list(formats.readers), "out": list(formats.writers)},
+            "libraries": formats.readers,
+            "fits": list(Fit),
         }
 
     @property

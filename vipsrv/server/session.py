@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vipsrv.errors import (
     BadRequest,
+    Busy,
     Cancelled,
     Draining,
     InternalError,
@@ -59,6 +60,8 @@ MAX_IN_FLIGHT = 32
 
 LINGER_SECONDS = 5.0
 """How long a refused client's bytes are read and discarded."""
+
+FULL_RETRY_MS = 1000
 
 DISCARD_SIZE = 256 * 1024
 """Bytes that are discarded in one read."""
@@ -114,6 +117,13 @@ class Session(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         self._outbox = Outbox(self._transport, self._all_sent)
         self._gateway.session_opened(self)
+        limit = self._settings.connections
+        if self._gateway.connections > limit:
+            busy = Busy(
+                f"{limit} clients are connected already; try again later", retry_after_ms=FULL_RETRY_MS
+            )
+            self._reply_to_broken(busy)
+            self._linger()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the reader knows better
         """Where the next bytes go: never more than up to the end of the head or the body they belong to."""

@@ -29,7 +29,7 @@ from vipsrv.errors import (
 )
 from vipsrv.options import Format, ImageInfo, OutputInfo
 
-CHANNEL_VERSION = 2
+CHANNEL_VERSION = 3
 """Changes with any layout below: a worker of another installation is told apart at the handshake."""
 
 IN_MEMORY_SIZE = 8 * 1024 * 1024
@@ -38,7 +38,8 @@ IN_MEMORY_SIZE = 8 * 1024 * 1024
 MAX_OUTPUTS = 16
 """Results that one job may have."""
 
-_READY = struct.Struct("!4sHI32s256s")
+_READERS_SIZE = 4096
+_READY = struct.Struct(f"!4sHI{_READERS_SIZE}s256s")
 _JOB = struct.Struct("!4sBBBIIQQ")
 _REPLY = struct.Struct("!4sHQ 16sIIIBB 400s QB")
 _OUTPUT = struct.Struct("!IIBBQ")
@@ -98,27 +99,35 @@ _RESULTS = tuple(format_ for format_ in Format if format_ is not Format.AUTO)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """The handshake: the libvips version, and the formats this worker reads."""
+    """The handshake: ``readers``, each format that this worker reads with the library that does it and its
+    version, and ``writers``, the formats that it can make.
+    """
 
     pid: int
-    libvips: str
-    formats: tuple[str, ...]
+    readers: dict[str, str]
+    writers: tuple[str, ...]
 
     def pack(self) -> bytes:
-        """The handshake as ``READY_SIZE`` bytes."""
-        formats = ",".join(self.formats).encode()
-        return _READY.pack(_READY_MAGIC, CHANNEL_VERSION, self.pid, self.libvips.encode(), formats)
+        """The handshake as ``READY_SIZE`` bytes. Raises ``ValueError`` where they are too few."""
+        readers = "\n".join(f"{name}={library}" for name, library in self.readers.items()).encode()
+        if len(readers) > _READERS_SIZE:
+            raise ValueError("there are more readers than the handshake has room for")
+        return _READY.pack(_READY_MAGIC, CHANNEL_VERSION, self.pid, readers, ",".join(self.writers).encode())
 
     @classmethod
     def unpack(cls, data: bytes | bytearray) -> "Ready":
         """The handshake from ``READY_SIZE`` bytes. Raises ``ChannelError``."""
-        magic, version, pid, libvips, formats = _READY.unpack(data)
+        magic, version, pid, readers, writers = _READY.unpack(data)
         if magic != _READY_MAGIC:
             raise ChannelError("the handshake is none")
         if version != CHANNEL_VERSION:
             raise ChannelError(f"it speaks version {version} of the channel, not {CHANNEL_VERSION}")
-        names = formats.rstrip(b"\0").split(b",")
-        return cls(pid=pid, libvips=_text(libvips), formats=tuple(_name(name) for name in names))
+        parts = (line.partition(b"=") for line in readers.rstrip(b"\0").split(b"\n"))
+        return cls(
+            pid=pid,
+            readers={_name(name): _text(library) for name, _, library in parts},
+            writers=tuple(_name(name) for name in writers.rstrip(b"\0").split(b",")),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

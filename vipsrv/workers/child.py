@@ -59,6 +59,10 @@ class Config:
     max_output_pixels: int
     quality: int
     parent: int
+    job_memory: int = 1 << 30
+    max_expansion: int = 250
+    formats: list[str] | None = None
+    tolerant: bool = False
 
 
 class Watch:
@@ -273,8 +277,8 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
         data = tuple(output.data for output in result.outputs)
         return ReplyHead(job_id=head.job_id, source=result.source, outputs=outputs), data
 
-    formats = pipeline.start()
-    return run, Ready(pid=os.getpid(), libvips=pipeline.version(), formats=formats)
+    readers = {name: f"libvips {pipeline.version()}" for name in pipeline.start()}
+    return run, Ready(pid=os.getpid(), readers=readers, writers=("jpeg",))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from vipsrv.errors import Cancelled, DeadlineExceeded, RequestError, StartFailed
 from vipsrv.workers.channel import Ready
@@ -44,19 +44,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """What every worker is told at its start: limits in pixels, and the quality (1–100) by default."""
+    """What every worker is told at its start: limits in pixels and, ``job_memory``, in bytes,
+    ``max_expansion`` as the ratio of decoded to sent bytes, the ``quality`` (1–100) by default, the
+    ``formats`` to read (``None`` for the default) and whether it is ``tolerant`` of broken images.
+    """
 
     max_pixels: int
     max_output_pixels: int
+    job_memory: int
+    max_expansion: int
     quality: int
-
-    def to_json(self) -> dict[str, int]:
-        """For the worker's command line."""
-        return {
-            "max_pixels": self.max_pixels,
-            "max_output_pixels": self.max_output_pixels,
-            "quality": self.quality,
-        }
+    formats: tuple[str, ...] | None
+    tolerant: bool
 
 
 class WorkerPool:
@@ -74,7 +73,7 @@ class WorkerPool:
         on_heavy: Callable[[Job], None],
     ) -> None:
         self._spool = spool
-        self._config = config.to_json()
+        self._config = asdict(config)
         self._size = size
         self._on_idle = on_idle
         self._on_heavy = on_heavy
@@ -88,12 +87,19 @@ class WorkerPool:
         self._next_growth_check = 0.0
         self._check_when_done: set[WorkerProcess] = set()
         self._stopping = False
-        self.ready: Ready | None = None
+        self._ready: Ready | None = None
 
     @property
     def size(self) -> int:
         """How many workers there should be."""
         return self._size
+
+    @property
+    def formats(self) -> Ready:
+        """What the workers read and write, once they have started."""
+        if self._ready is None:
+            raise RuntimeError("no worker has started yet")
+        return self._ready
 
     @property
     def has_idle(self) -> bool:
@@ -184,7 +190,7 @@ class WorkerPool:
         if worker.jobs_done:
             self._failures_in_a_row = 0
         if self._start_deadlines.pop(worker, None) is not None:
-            self.ready = worker.ready
+            self._ready = worker.ready
             if self._started is not None and not self._start_deadlines and not self._started.done():
                 self._started.set_result(None)
         self._kill_at.pop(worker, None)

@@ -12,6 +12,7 @@ import array
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
+from typing import Any
 
 from vipsrv.errors import RequestError, WorkerDied
 from vipsrv.workers.channel import (
@@ -51,6 +53,12 @@ LEAVE_SECONDS = 1.0
 """How long a worker whose socket is closed, by whichever end, may take to leave before it is killed."""
 
 
+_NEEDED = re.compile(
+    r"(PATH|HOME|LANG|LC_.*|TZ|TMPDIR|LD_LIBRARY_PATH|DYLD_.*|PYTHON.*|VIRTUAL_ENV|VIPS_.*)$"
+)
+"""The variables that a worker gets."""
+
+
 class State(Enum):
     """See the picture above."""
 
@@ -71,7 +79,7 @@ class WorkerProcess:
         self,
         loop: AbstractEventLoop,
         spool: Spool,
-        config: dict[str, int],
+        config: dict[str, Any],
         *,
         on_idle: Callable[["WorkerProcess"], None],
         on_heavy: Callable[[Job], None],
@@ -391,7 +399,7 @@ def _answer_when_complete(job: Job, outcome: Outcome, result: Slot) -> None:
         job.fail(error)
 
 
-def _command(inherited: list[int], config: dict[str, int]) -> list[str]:
+def _command(inherited: list[int], config: dict[str, Any]) -> list[str]:
     """``inherited`` are the descriptors of the socket and, where there is any, of the shared memory."""
     socket_fd, *shared_fd = map(str, inherited)
     return [
@@ -407,10 +415,12 @@ def _command(inherited: list[int], config: dict[str, int]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
+    """What a worker needs of the environment and no more: it may hold secrets, and a decoder turn hostile."""
+    needed = {name: value for name, value in os.environ.items() if _NEEDED.match(name)}
     # One thread a job gives the best throughput when all workers are busy; two malloc arenas are enough
     # for that and keep what is freed from being spread over many.
     # The safe path keeps a file of the current folder from being imported in place of a module.
-    return {**os.environ, "VIPS_CONCURRENCY": "1", "MALLOC_ARENA_MAX": "2", "PYTHONSAFEPATH": "1"}
+    return {**needed, "VIPS_CONCURRENCY": "1", "MALLOC_ARENA_MAX": "2", "PYTHONSAFEPATH": "1"}
 
 
 def _exit_reason(status: int) -> str:
