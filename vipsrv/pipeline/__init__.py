@@ -50,5 +50,16 @@ from vipsrv.pipeline.limits import Limits
 from vipsrv.pipeline.resize import Output, Result, resize
 from vipsrv.pipeline.start import start
 from vipsrv.pipeline.upload import Upload
+from vipsrv.pipeline.writers import written_formats
 
-__all__ = ["Limits", "Output", "Result", "Upload", "read_info", "resize", "start", "version"]
+__all__ = [
+    "Limits",
+    "Output",
+    "Result",
+    "Upload",
+    "read_info",
+    "resize",
+    "start",
+    "version",
+    "written_formats",
+]

@@ -67,8 +67,8 @@ _WRITERS = (
 _writers: dict[Format, Writer] = {}
 
 
-def try_out() -> tuple[str, ...]:
-    """Write a tiny picture in every format, once for a process; the names of those that can be written.
+def try_out() -> None:
+    """Write a tiny picture in every format, once for a process, to find out which can be written.
 
     Raises ``pyvips.Error`` where JPEG fails.
     """
@@ -81,6 +81,10 @@ def try_out() -> tuple[str, ...]:
                 raise
         else:
             _writers[writer.format] = writer
+
+
+def written_formats() -> tuple[str, ...]:
+    """The names of the formats that can be written, once they have been tried out."""
     return tuple(format_.value for format_ in _writers)
 
 

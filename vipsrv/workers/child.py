@@ -278,7 +278,7 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
         return ReplyHead(job_id=head.job_id, source=result.source, outputs=outputs), data
 
     readers = {name: f"libvips {pipeline.version()}" for name in pipeline.start()}
-    return run, Ready(pid=os.getpid(), readers=readers, writers=("jpeg",))
+    return run, Ready(pid=os.getpid(), readers=readers, writers=pipeline.written_formats())
 
 
 if __name__ == "__main__":
