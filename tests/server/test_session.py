@@ -58,6 +58,7 @@ class Server:
         self.spool = Spool(directory=folder, memory=16 << 20, disk=8 << 30)
         self.admission = self
         self.draining = False
+        self.connections = 1
         self.jobs: list[Job] = []
         self.session: Session
         self.closed = asyncio.Event()
