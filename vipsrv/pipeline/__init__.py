@@ -14,8 +14,12 @@ Read ``resize.py`` first: it holds the list of steps. Each step is a small file 
 ``job``               what the steps may know of the job
 ``background``        transparency is laid on a colour
 ``shrink``            decode and resize in one, upright
+``direct``            how most pictures are: two operations, a JPEG decoded no larger than needed
+``enlarge``           more pixels than the picture has
 ``srgb``              8-bit sRGB in three bands, whatever it was
+``profiles``          whether an ICC profile is sRGB itself
 ``encode``            the result's bytes
+``calls``             libvips operations prepared once, for those that every request needs
 ``stopping``          gives up in the middle of a decode
 ====================  ==================================================================
 """
