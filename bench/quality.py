@@ -73,7 +73,7 @@ def own(data: bytes, width: int, height: int) -> bytes:
     """The server's."""
     options = ResizeOptions(width=width, height=height)
     upload = pipeline.Upload.from_memory(data)
-    return pipeline.resize(upload, options, limits=_LIMITS, quality=QUALITY).data
+    return pipeline.resize(upload, [options], limits=_LIMITS, quality=QUALITY).outputs[0].data
 
 
 WAYS: dict[str, Way] = {"whole": whole, "thumbnail": thumbnail, "pipeline": own}

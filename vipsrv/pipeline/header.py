@@ -50,7 +50,7 @@ def read_header(upload: Upload) -> Header:
         height=height,
         pages=_field(image, "n-pages", 1),
         has_alpha=bool(image.hasalpha()),
-        orientation=_orientation(image),
+        orientation=orientation_of(image),
         size=upload.size,
     )
     return Header(info=info, image=image)
@@ -70,7 +70,8 @@ def _refusal(head: bytes) -> RequestError:
     return UnsupportedFormat(f"{what}; send one of: {', '.join(formats)}")
 
 
-def _orientation(image: pyvips.Image) -> int:
+def orientation_of(image: pyvips.Image) -> int:
+    """The EXIF orientation, 1 where it is missing or none."""
     orientation: int = _field(image, "orientation", 1)
     return orientation if 1 <= orientation <= _MOST_ORIENTATION else 1
 

@@ -11,6 +11,7 @@ import pyvips
 from vipsrv.pipeline.direct import FIRST_TURNED, reduce_directly
 from vipsrv.pipeline.enlarge import enlarge
 from vipsrv.pipeline.job import Job
+from vipsrv.pipeline.scale import shrink_with_alpha
 from vipsrv.pipeline.srgb import PROFILE, transform_profile
 
 FAIL_ON = "fail-on=error"
@@ -20,10 +21,12 @@ all loaders take it: ``thumbnail`` of libvips 8.18 and older ignores ``fail_on``
 
 def shrink(image: pyvips.Image, job: Job) -> pyvips.Image:
     """Exactly the job's width × height. Raises ``pyvips.Error``."""
+    if job.keeps_alpha:
+        return shrink_with_alpha(image, job)
     info = job.header.info
     seen = (info.width, info.height) if info.orientation < FIRST_TURNED else (info.height, info.width)
     width, height = min(job.width, seen[0]), min(job.height, seen[1])
-    has_profile = bool(image.get_typeof(PROFILE))
+    has_profile = not job.keep_profile and bool(image.get_typeof(PROFILE))
     reduced = reduce_directly(image, job, width, height)
     if reduced is None:
         reduced = _by_thumbnail(image, job, width, height, has_profile=has_profile)
@@ -46,7 +49,8 @@ def _by_thumbnail(
 
 def _thumbnail(image: pyvips.Image, job: Job, width: int, height: int, **profile: str) -> pyvips.Image:
     size = {"height": height, "size": "force"}
-    if image is not job.header.image:
+    if image is not job.header.image or job.page:
+        # What was opened already; by itself thumbnail would take the pages of a file for a pyramid.
         return image.thumbnail_image(width, **size, **profile)
     how = {"option_string": FAIL_ON, **size, **profile}
     if job.upload.memory is not None:

@@ -1,4 +1,4 @@
-"""Steps: 8-bit sRGB, whatever the picture was, and no more than its three bands."""
+"""Steps: 8-bit sRGB, whatever the picture was, and no more than its three bands and alpha."""
 
 import pyvips
 
@@ -35,6 +35,13 @@ def transform_profile(image: pyvips.Image) -> pyvips.Image:
 def three_bands(image: pyvips.Image, _job: Job) -> pyvips.Image:
     """The first three bands: a TIFF may hold more, which are neither colour nor alpha."""
     return image.extract_band(0, n=_BANDS) if shape(image).bands > _BANDS else image
+
+
+def drop_extra_bands(image: pyvips.Image, job: Job) -> pyvips.Image:
+    """Three bands, and alpha where it is kept."""
+    if not job.keeps_alpha:
+        return three_bands(image, job)
+    return image.extract_band(0, n=_BANDS + 1) if image.bands > _BANDS + 1 else image
 
 
 def _is_srgb(image: pyvips.Image) -> bool:
