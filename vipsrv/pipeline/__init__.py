@@ -20,11 +20,15 @@ Read ``resize.py`` first: it holds the list of steps. Each step is a small file 
 --------------------  ------------------------------------------------------------------
 ``background``        transparency is laid on a colour, where no result keeps it
 ``shrink``            decode and resize in one, upright, to what the largest result needs
+``direct``            how most are: two operations, a JPEG decoded no larger than needed
+``enlarge``           more pixels than the picture has
 ``scale``             an exact size, transparency respected
 ``srgb``              8-bit sRGB in three bands (and alpha), whatever it was
+``profiles``          whether an ICC profile is sRGB itself
 ``kept_profile``      or the RGB of its own profile, where a result keeps that
 ``place``             each result's own colours, background, part or frame
 ``encode``            each result's bytes; ``max_bytes``
+``calls``             libvips operations prepared once, for those that every request needs
 ``stopping``          gives up in the middle of a decode
 ====================  ==================================================================
 

@@ -1,15 +1,16 @@
-"""libvips operations prepared once and called often.
+"""libvips operations prepared once and called often, and an image's own facts read as quickly.
 
-``pyvips.Operation.call`` looks the arguments of an operation up by name, searches them for images and makes a
-``GValue`` for each, at every call: about half of what building a small operation takes. A ``Call`` does so once.
-It is for the few operations that almost every request needs; everything else is called the plain way.
+``pyvips.Operation.call`` looks the arguments of an operation up by name, searches them for images and makes
+a ``GValue`` for each, at every call, and that is 0.1 to 0.15 ms of 0.2 to 0.5. A ``Call`` does so once. It is
+for the few operations that almost every request needs; everything else is called the plain way.
 
 Only functions of libvips that pyvips itself uses are called, through pyvips' own binding. Not thread-safe:
 the values of the arguments are kept between calls, and a worker has one thread.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import pyvips
 from pyvips import GValue, ffi, gobject_lib, vips_lib
@@ -69,8 +70,8 @@ class _Argument:
 class Call:
     """The operation ``name``: its arguments ``inputs`` come with each call, its ``settings`` stay.
 
-    An input is an image, a source, a float or an int. A call returns the argument ``output``: an image, or the
-    bytes of a blob. Everything is looked up at the first call, when libvips has been set up.
+    An input is an image, a source, a float or an int. A call returns the argument ``output``: an image, or
+    the bytes of a blob. Everything is looked up at the first call, when libvips has been set up.
     """
 
     def __init__(self, name: str, *inputs: str, output: str = "out", **settings: Any) -> None:
@@ -119,3 +120,43 @@ class Call:
             # As pyvips does: libvips does not own the memory that a picture is read from.
             result._references.extend(getattr(values[0], "_references", ()))  # noqa: SLF001
         return result
+
+
+class Shape(NamedTuple):
+    """What every image has: pixels across and down, bands, and the names of band format and colour space."""
+
+    width: int
+    height: int
+    bands: int
+    format: str
+    interpretation: str
+
+
+def shape(image: pyvips.Image) -> Shape:
+    """The image's facts, all five in the time that pyvips takes for one."""
+    # A VipsImage begins with its GObject.
+    pointer = ffi.cast("GObject *", image.pointer)
+    values = []
+    for name, value, _ in _shape_values():
+        gobject_lib.g_object_get_property(pointer, name, value)
+        if value.g_type == GValue.gint_type:
+            values.append(gobject_lib.g_value_get_int(value))
+        else:
+            values.append(_nick(value.g_type, gobject_lib.g_value_get_enum(value)))
+    return Shape(*values)
+
+
+@cache
+def _shape_values() -> list[tuple[Any, Any, GValue]]:
+    pixel = pyvips.Image.black(1, 1)
+    values = []
+    for name in Shape._fields:
+        value = GValue()
+        value.set_type(pixel.get_typeof(name))
+        values.append((ffi.new("char[]", name.encode()), value.pointer, value))
+    return values
+
+
+@cache
+def _nick(kind: int, number: int) -> Any:
+    return GValue.from_enum(kind, number)

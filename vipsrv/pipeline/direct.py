@@ -10,7 +10,7 @@ Lanczos has only the rest to do.
 import pyvips
 
 from vipsrv.options import ImageInfo
-from vipsrv.pipeline.calls import Call
+from vipsrv.pipeline.calls import Call, shape
 from vipsrv.pipeline.job import Job
 
 _SCALES = (8, 4, 2)
@@ -18,8 +18,8 @@ _SCALES = (8, 4, 2)
 
 _CUT_OFF = 0.25
 """Pixels of the result. libvips drops the last rows and columns of a JPEG that fill no whole pixel of the
-smaller decode: 7 of 1,607 columns at 1/8. What is left is stretched over the result, whose edge is then off by
-as much; half a pixel already costs 0.02 of SSIM."""
+smaller decode: 7 of 1,607 columns at 1/8. What is left is stretched over the result, whose edge is then off
+by as much; half a pixel already costs 0.02 of SSIM."""
 
 _WHOLE = {"png", "gif"}
 """Formats besides JPEG of which ``thumbnail`` decodes no less than the whole, either."""
@@ -27,7 +27,7 @@ _WHOLE = {"png", "gif"}
 FIRST_TURNED = 5
 """The EXIF orientations from this one on swap width and height."""
 
-_GREY_OR_RGB = {("b-w", 1), ("srgb", 3)}
+_GREY_OR_RGB = {(1, "uchar", "b-w"), (3, "uchar", "srgb")}
 
 # The gap makes a reduction by more than four an average first, as ``thumbnail`` has it.
 _open_jpeg = Call("jpegload_source", "source", "shrink", access="sequential", fail_on="error")
@@ -37,7 +37,8 @@ _turn = Call("autorot", "in")
 
 
 def reduce_directly(image: pyvips.Image, job: Job, width: int, height: int) -> pyvips.Image | None:
-    """The picture in ``width`` × ``height`` pixels, upright, colours as they are; ``None`` where it takes more.
+    """The picture in ``width`` × ``height`` pixels, upright, its colours as they are; ``None`` for a kind of
+    picture that needs ``thumbnail``.
 
     The size is that of the viewer and not above the picture's own. Raises ``pyvips.Error``.
     """
@@ -68,7 +69,7 @@ def reduce_to(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
 
     Raises ``pyvips.Error``.
     """
-    own_width, own_height = image.width, image.height
+    own_width, own_height, *_ = shape(image)
     if own_height > height:
         image = _reduce_rows(image, own_height / height)
     if own_width > width:
@@ -85,8 +86,4 @@ def upright(image: pyvips.Image, info: ImageInfo) -> pyvips.Image:
 
 
 def _is_simple(image: pyvips.Image) -> bool:
-    return (
-        (image.interpretation, image.bands) in _GREY_OR_RGB
-        and image.format == "uchar"
-        and not image.get_typeof("cicp-transfer-characteristics")
-    )
+    return shape(image)[2:] in _GREY_OR_RGB and not image.get_typeof("cicp-transfer-characteristics")

@@ -9,7 +9,7 @@ import pyvips
 from vipsrv.errors import CorruptImage, RequestError, UnsupportedFormat
 from vipsrv.options import ImageInfo
 from vipsrv.pipeline import libvips
-from vipsrv.pipeline.calls import Call
+from vipsrv.pipeline.calls import Call, shape
 from vipsrv.pipeline.signatures import HEAD, recognise
 from vipsrv.pipeline.upload import Upload
 
@@ -43,10 +43,11 @@ def read_header(upload: Upload) -> Header:
         raise CorruptImage(
             f"the header of this {reader.format} cannot be read: {libvips.reason(error)}"
         ) from error
+    width, height, *_ = shape(image)
     info = ImageInfo(
         format=reader.format,
-        width=image.width,
-        height=image.height,
+        width=width,
+        height=height,
         pages=_field(image, "n-pages", 1),
         has_alpha=bool(image.hasalpha()),
         orientation=orientation_of(image),

@@ -73,6 +73,9 @@ _by_loader_class: dict[str, Reader] = {}
 
 def configure() -> None:
     """Cache off, all readers off, those of the list on as far as this libvips has them."""
+    # pyvips hands each of libvips' notes on what it does to Python's logging, heard or not: 0.1 ms a request.
+    # Without it GLib itself prints the warnings, on standard error, which a worker has closed.
+    pyvips._remove_log_handler()  # noqa: SLF001
     pyvips.cache_set_max(0)  # the same operation never comes twice, and the cache would hold on to pictures
     pyvips.operation_block_set("VipsForeignLoad", True)
     for reader in _READERS:

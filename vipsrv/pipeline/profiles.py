@@ -28,6 +28,7 @@ _TABLE_TAGS = {b"A2B0", b"A2B1", b"A2B2", b"D2B0", b"D2B1", b"D2B2", b"D2B3"}
 
 _PRIMARY_TOLERANCE = 0.002  # of a luminance of 1; below half a grey level
 _CURVE_TOLERANCE = 1 / 255  # one grey level at most
+_LINEAR_BELOW = 0.0031308  # of a luminance of 1, IEC 61966-2-1
 _PARAMETERS = {0: 1, 1: 3, 2: 4, 3: 5, 4: 7}  # of a parametric curve, by its kind: section 10.18
 
 
@@ -113,4 +114,4 @@ def _parametric(data: bytes, code: float) -> float:
 
 def _to_code(light: float) -> float:
     light = min(max(light, 0.0), 1.0)
-    return 12.92 * light if light <= 0.0031308 else float(1.055 * light ** (1 / 2.4) - 0.055)
+    return 12.92 * light if light <= _LINEAR_BELOW else float(1.055 * light ** (1 / 2.4) - 0.055)

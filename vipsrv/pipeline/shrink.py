@@ -1,9 +1,9 @@
 """Step: decode and resize, upright.
 
-What is 8-bit grey or RGB goes the direct way. For all else there is ``thumbnail``: it decodes no more than the
-target needs (a WebP at any size, a TIFF from a level of its pyramid), reads row after row, turns the picture
-by its EXIF orientation, so that width and height are what the viewer sees, and converts from the ICC profile
-after the resize, where it is least work. Neither makes a picture larger: that comes last.
+What is 8-bit grey or RGB goes the direct way. For all else there is ``thumbnail``: it decodes no more than
+the target needs (a WebP at any size, a TIFF from a level of its pyramid), reads row after row, turns the
+picture by its EXIF orientation, so that width and height are what the viewer sees, and converts from the ICC
+profile after the resize, where it is least work. Neither makes a picture larger: that comes last.
 """
 
 import pyvips

@@ -2,6 +2,7 @@
 
 import pyvips
 
+from vipsrv.pipeline.calls import shape
 from vipsrv.pipeline.job import Job
 from vipsrv.pipeline.profiles import is_srgb
 
@@ -33,7 +34,7 @@ def transform_profile(image: pyvips.Image) -> pyvips.Image:
 
 def three_bands(image: pyvips.Image, _job: Job) -> pyvips.Image:
     """The first three bands: a TIFF may hold more, which are neither colour nor alpha."""
-    return image.extract_band(0, n=_BANDS) if image.bands > _BANDS else image
+    return image.extract_band(0, n=_BANDS) if shape(image).bands > _BANDS else image
 
 
 def drop_extra_bands(image: pyvips.Image, job: Job) -> pyvips.Image:
@@ -44,4 +45,4 @@ def drop_extra_bands(image: pyvips.Image, job: Job) -> pyvips.Image:
 
 
 def _is_srgb(image: pyvips.Image) -> bool:
-    return bool(image.interpretation == "srgb" and image.format == "uchar")
+    return shape(image)[3:] == ("uchar", "srgb")

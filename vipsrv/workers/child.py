@@ -135,7 +135,7 @@ class Worker:
     def _serve_one(self, head: JobHead, descriptor: int | None) -> None:
         watch = Watch(self._channel, head)
         options = bytes(self._receive(head.options_size)) if head.options_size else b""
-        image = self._image(head) if descriptor is None else descriptor
+        image = self._image(head) if descriptor is None else self._from_file(descriptor, head.image_size)
         results: tuple[bytes, ...] = ()
         try:
             reply, results = self._run(head, options, image, watch)
@@ -170,6 +170,19 @@ class Worker:
             return self._shared[:size]
         image = self._buffer[:size] if size <= _KEPT_BUFFER else _memory(size)
         self._receive_into(image)
+        return image
+
+    def _from_file(self, descriptor: int, size: int) -> memoryview | int:
+        if size > _KEPT_BUFFER:
+            return descriptor
+        # libvips would read it 4 KB at a time: 2.5 ms of the 50 that a PNG of 7 MB takes.
+        image = self._buffer[:size]
+        filled = 0
+        while filled < size:
+            count = os.preadv(descriptor, [image[filled:]], filled)
+            if not count:
+                raise ChannelError("a lent file is shorter than its job says")
+            filled += count
         return image
 
     def _receive(self, size: int) -> bytearray:
