@@ -8,6 +8,7 @@ import pyvips
 from vipsrv.errors import CorruptImage, RequestError, UnsupportedFormat
 from vipsrv.options import ImageInfo
 from vipsrv.pipeline import libvips
+from vipsrv.pipeline.opening import check_opening
 from vipsrv.pipeline.signatures import HEAD, recognise
 from vipsrv.pipeline.upload import Upload
 
@@ -29,7 +30,11 @@ def read_info(upload: Upload) -> ImageInfo:
 
 
 def read_header(upload: Upload) -> Header:
-    """Recognise the format and open the header. Raises ``UnsupportedFormat`` and ``CorruptImage``."""
+    """Recognise the format and open the header.
+
+    Raises ``UnsupportedFormat``, ``CorruptImage``, and ``TooLarge`` where opening it would take too long.
+    """
+    check_opening(upload)
     reader = libvips.find_reader(upload.source)
     if reader is None or (reader.format == "avif" and recognise(upload.head(HEAD)) != "AVIF"):
         # The second: one loader reads AVIF and HEIC, but this libvips may have no decoder for the latter.

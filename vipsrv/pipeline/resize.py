@@ -8,6 +8,7 @@ from vipsrv.errors import CorruptImage
 from vipsrv.options import ImageInfo, OutputInfo, ResizeOptions
 from vipsrv.pipeline import libvips
 from vipsrv.pipeline.background import lay_on_background
+from vipsrv.pipeline.cost import admit
 from vipsrv.pipeline.encode import encode
 from vipsrv.pipeline.header import read_header
 from vipsrv.pipeline.job import Job
@@ -40,9 +41,17 @@ class Result:
 
 
 def resize(
-    upload: Upload, options: ResizeOptions, *, limits: Limits, quality: int, watch: Watch | None = None
+    upload: Upload,
+    options: ResizeOptions,
+    *,
+    limits: Limits,
+    quality: int,
+    watch: Watch | None = None,
+    seconds: float | None = None,
+    heavy_ok: bool = True,
 ) -> Result:
-    """Run one job; ``quality`` (1–100) is used where the options name none.
+    """Run one job; ``quality`` (1–100) is used where the options name none. ``seconds`` is the time it has,
+    ``heavy_ok`` whether it may take more memory than ``cost.LIGHT``; else such a job raises ``NeedsHeavyLane``.
 
     Raises ``BadRequest``, ``UnsupportedFormat``, ``TooLarge``, ``CorruptImage``, or the reason to stop that
     ``watch`` gave.
@@ -51,6 +60,7 @@ def resize(
     width, height = exact_size(options)
     header = read_header(upload)
     check_limits(header.info, width, height, options.format, limits)
+    admit(upload, header, (options,), limits=limits, seconds=seconds, heavy_ok=heavy_ok)
     job = Job(
         upload=upload,
         header=header,

@@ -50,6 +50,8 @@ class Config:
     max_output_pixels: int
     quality: int
     parent: int
+    job_memory: int = 1 << 30
+    max_expansion: int = 250
 
 
 class Watch:
@@ -237,7 +239,12 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
     # Not at the top: this is most of the start, and when it fails it is told like everything else.
     from vipsrv import pipeline  # noqa: PLC0415
 
-    limits = pipeline.Limits(max_pixels=config.max_pixels, max_output_pixels=config.max_output_pixels)
+    limits = pipeline.Limits(
+        max_pixels=config.max_pixels,
+        max_output_pixels=config.max_output_pixels,
+        job_memory=config.job_memory,
+        max_expansion=config.max_expansion,
+    )
 
     @lru_cache(maxsize=256)
     def options_from(data: bytes) -> ResizeOptions:
@@ -254,7 +261,12 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
         if head.operation is Operation.INFO:
             return ReplyHead(job_id=head.job_id, source=pipeline.read_info(upload)), b""
         result = pipeline.resize(
-            upload, options_from(options), limits=limits, quality=config.quality, watch=watch
+            upload,
+            options_from(options),
+            limits=limits,
+            quality=config.quality,
+            watch=watch,
+            seconds=head.deadline_ms / 1000 or None,
         )
         return ReplyHead(job_id=head.job_id, source=result.source, output=result.output), result.data
 
