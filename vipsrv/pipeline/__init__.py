@@ -32,4 +32,15 @@ from vipsrv.pipeline.resize import Result, resize
 from vipsrv.pipeline.start import start
 from vipsrv.pipeline.upload import Upload
 
-__all__ = ["LIGHT", "Limits", "NeedsHeavyLane", "Result", "Upload", "only_output", "read_info", "resize", "start", "version"]
+__all__ = [
+    "LIGHT",
+    "Limits",
+    "NeedsHeavyLane",
+    "Result",
+    "Upload",
+    "only_output",
+    "read_info",
+    "resize",
+    "start",
+    "version",
+]

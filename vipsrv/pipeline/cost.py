@@ -96,8 +96,10 @@ def predict(upload: Upload, header: Header, outputs: Sequence[ResizeOptions]) ->
     held = _held_between(info, outputs, areas, decode) + max(width for width, _ in sizes) * bands * _OUT_ROWS
     made = [_result_area(options, area) for options, area in zip(outputs, areas, strict=True)]
     encoders = [_encoder(options, info) for options in outputs]
-    encode = max(encoder.base + encoder.memory * area for encoder, area in zip(encoders, made, strict=True))
-    results = sum(_RESULT * area for area in made) - _RESULT * made[-1]
+    encode = max(
+        encoder.memory(area, alpha=info.has_alpha) for encoder, area in zip(encoders, made, strict=True)
+    )
+    results = _RESULT * sum(made[:-1])
     copied = upload.size if upload.memory is not None else 0
     seconds = decode.seconds + sum(
         encoder.seconds * area / _MEGA for encoder, area in zip(encoders, made, strict=True)
@@ -298,31 +300,44 @@ def _held_between(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Encoder:
-    """Bytes at the peak: ``base`` and ``memory`` a pixel; ``seconds`` a million pixels, about a third of what
-    was measured, for flat pictures take less.
+    """Bytes at the peak: ``pixel`` bytes a pixel, ``alpha`` more with an alpha channel, and ``base`` for large
+    results, less for small ones. ``seconds`` a million pixels, about a third of what was measured, for flat
+    pictures take less.
     """
 
-    base: int = 0
-    memory: float
+    pixel: float
     seconds: float
+    alpha: float = 0
+    base: int = 0
 
+    def memory(self, area: int, *, alpha: bool) -> float:
+        """Bytes for a result of ``area`` pixels."""
+        pixel = self.pixel + (self.alpha if alpha else 0)
+        return pixel * area + min(self.base, _BASE_PIXEL * area)
+
+
+_BASE_PIXEL = 40
+"""Bytes a pixel that come to an encoder's base at most."""
 
 _RESULT = 1.5
 """Bytes a pixel of a result that waits for the others."""
 
 _ENCODERS = {
-    Format.JPEG: _Encoder(memory=1, seconds=0.006),
-    Format.PNG: _Encoder(memory=4, seconds=0.008),
-    Format.WEBP: _Encoder(memory=7, seconds=0.04),
-    Format.AVIF: _Encoder(memory=30, seconds=0.1, base=40 << 20),
-    Format.TIFF: _Encoder(memory=6, seconds=0.005),
-    Format.GIF: _Encoder(memory=12, seconds=0.1, base=24 << 20),
+    Format.JPEG: _Encoder(pixel=1, seconds=0.006),
+    Format.PNG: _Encoder(pixel=4, alpha=1, seconds=0.008),
+    Format.WEBP: _Encoder(pixel=7, alpha=15, seconds=0.04),
+    Format.AVIF: _Encoder(pixel=24, alpha=14, base=8 << 20, seconds=0.1),
+    Format.TIFF: _Encoder(pixel=4, alpha=2, seconds=0.005),
+    Format.GIF: _Encoder(pixel=10, base=24 << 20, seconds=0.1),
 }
-_LOSSLESS_WEBP = _Encoder(memory=36, seconds=0.1)
+_LOSSLESS = {
+    Format.WEBP: _Encoder(pixel=38, alpha=4, base=20 << 20, seconds=0.1),
+    Format.AVIF: _Encoder(pixel=38, alpha=14, base=8 << 20, seconds=0.1),
+}
 
 
 def _encoder(options: ResizeOptions, info: ImageInfo) -> _Encoder:
     written = options.format
     if written is Format.AUTO:  # the source's own, or one that takes no more than PNG
-        written = Format(info.format) if info.format in _ENCODERS else Format.PNG
-    return _LOSSLESS_WEBP if written is Format.WEBP and options.lossless else _ENCODERS[written]
+        written = Format(info.format) if info.format in list(Format) else Format.PNG
+    return (options.lossless and _LOSSLESS.get(written)) or _ENCODERS[written]
