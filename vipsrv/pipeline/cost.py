@@ -1,8 +1,8 @@
 """What a job will take, told by the header alone, and whether it may: nothing is decoded before that.
 
 Memory is an upper bound, at most about twice what is used where that is much; time is a lower one, for it
-only decides what is hopeless. All figures are measured by ``bench/cost.py`` with libvips 8.18.7 and one thread
-a worker. A picture takes one of two ways through libvips:
+only decides what is hopeless. All figures are measured by ``bench/cost.py`` with libvips 8.18.7 and one
+thread a worker. A picture takes one of two ways through libvips:
 
 * rows that stream: some 2,000 of them, whatever the height of the picture;
 * and on top what its decoder or encoder holds: coefficients of a progressive JPEG, the whole of an interlaced
@@ -27,6 +27,10 @@ LIGHT = 64 << 20
 _EXPANSION_FROM = 100_000_000
 """Bytes: what decodes to no more may be as small a file as it likes."""
 
+_HOPELESS_FROM = 1.0
+"""Seconds: what takes less is tried, however soon its deadline, for the end of a wait in the queue is no
+property of the picture."""
+
 _MEGA = 1_000_000
 _FIRST_TURNED = 5
 _SIZES = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8}
@@ -43,7 +47,7 @@ class Cost:
     seconds: float
 
 
-class NeedsHeavyLane(Exception):  # noqa: N818 - no error: it may run, but elsewhere
+class NeedsHeavyLane(Exception):
     """The job would take ``memory`` bytes, more than ``LIGHT``, and was not started."""
 
     def __init__(self, memory: int) -> None:
@@ -76,9 +80,10 @@ def admit(
         raise TooLarge(
             f"the job would take {cost.memory} bytes of memory; job-memory allows {limits.job_memory}"
         )
-    if seconds is not None and cost.seconds > seconds:
+    if seconds is not None and cost.seconds > max(seconds, _HOPELESS_FROM):
         raise TooLarge(
-            f"the job would take at least {cost.seconds:.1f} s of computing; its deadline allows {seconds:.1f} s"
+            f"the job would take at least {cost.seconds:.2f} s of computing; "
+            f"its deadline allows {seconds:.2f} s"
         )
     if cost.memory > LIGHT and not heavy_ok:
         raise NeedsHeavyLane(cost.memory)
@@ -146,7 +151,7 @@ def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
     width, pixels = info.width, info.width * info.height
     kind = info.format
     pixel = _pixel_bytes(header)
-    streamed, height = width, info.height
+    streamed, height = float(width), float(info.height)
     held = 0.0
     if kind == "jpeg":
         # libjpeg reduces by 2, 4 or 8; what is left to libvips is less than two or four times the target.
@@ -300,9 +305,9 @@ def _held_between(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Encoder:
-    """Bytes at the peak: ``pixel`` bytes a pixel, ``alpha`` more with an alpha channel, and ``base`` for large
-    results, less for small ones. ``seconds`` a million pixels, about a third of what was measured, for flat
-    pictures take less.
+    """Bytes at the peak: ``pixel`` bytes a pixel, ``alpha`` more with an alpha channel, and ``base`` for
+    large results, less for small ones. ``seconds`` a million pixels, about a third of what was measured, for
+    flat pictures take less.
     """
 
     pixel: float

@@ -47,7 +47,8 @@ def jpeg_coefficient_bytes(upload: Upload) -> int:
 def _coefficient_bytes(frame: bytes) -> int:
     if len(frame) < 6:  # noqa: PLR2004 - precision, height, width, number of components
         return 0
-    height, width, count = struct.unpack_from(">HHB", frame, 1)
+    height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
+    count = frame[5]
     factors = [(one >> 4, one & 15) for one in frame[7 : 6 + 3 * count : 3]]
     if not factors:
         return 0
@@ -154,7 +155,7 @@ class _Tiff:
 
 
 def _directories(upload: Upload) -> Iterator[tuple[int, _Tiff]]:
-    """Where each directory is. A chain that bites its own tail never ends."""
+    """Where each directory is; the chain ends where it would begin again."""
     head = upload.read(0, 4)
     order = "<" if head.startswith(b"II") else ">"
     if len(head) < 4:  # noqa: PLR2004 - byte order and version
@@ -164,7 +165,9 @@ def _directories(upload: Upload) -> Iterator[tuple[int, _Tiff]]:
     else:
         tiff, first = _Tiff(order, "I", "H"), 4
     position = tiff.number(upload, first, tiff.offset)
-    while position:
+    seen = set()
+    while position and position not in seen:
+        seen.add(position)
         count = tiff.number(upload, position, tiff.count)
         if count is None:
             return

@@ -50,8 +50,8 @@ def resize(
     seconds: float | None = None,
     heavy_ok: bool = True,
 ) -> Result:
-    """Run one job; ``quality`` (1–100) is used where the options name none. ``seconds`` is the time it has,
-    ``heavy_ok`` whether it may take more memory than ``cost.LIGHT``; else such a job raises ``NeedsHeavyLane``.
+    """Run one job; ``quality`` (1–100) is used where the options name none. ``seconds`` is the time it has;
+    a job that takes more memory than ``cost.LIGHT`` raises ``NeedsHeavyLane`` where it is not ``heavy_ok``.
 
     Raises ``BadRequest``, ``UnsupportedFormat``, ``TooLarge``, ``CorruptImage``, or the reason to stop that
     ``watch`` gave.
