@@ -169,7 +169,7 @@ def test_a_deadline_stops_the_job_and_spares_the_worker(tmp_path: Path) -> None:
     async def test() -> None:
         async with harness(tmp_path) as one:
             (worker,) = one.pool._workers
-            _, outcome = one.start_job(jpeg(), seconds=0.1, width=20_000, height=20_000)
+            _, outcome = one.start_job(jpeg(), seconds=0.1, width=12_000, height=12_000)
             assert isinstance((await one.watch_until(outcome)).error, DeadlineExceeded)
             while not one.pool.has_idle:
                 await one.next_idle()
