@@ -225,7 +225,9 @@ def _arguments() -> tuple[socket.socket, memoryview, Config]:
     )
     parser.add_argument("--socket", type=int, required=True, help="descriptor of the channel to the gateway")
     parser.add_argument(
-        "--config", required=True, help="a JSON object: max_pixels, max_output_pixels, quality, parent"
+        "--config",
+        required=True,
+        help="a JSON object: max_pixels, max_output_pixels, quality, parent; job_memory, max_expansion",
     )
     parser.add_argument("--shared", type=int, help="descriptor of the memory that the gateway puts images in")
     arguments = parser.parse_args()
