@@ -31,6 +31,7 @@ REASONS = {
     "hopper_lzma.tif": "TIFF compressed with LZMA",
     "separate_planar_extra_samples.tiff": "planar TIFF with a plane that is missing",
     "65536-uint32-limit.png": "more pixels than allowed",
+    **dict.fromkeys(("10K-rgb.jpeg", "10K-rgb.png", "10K-rgb.tiff"), "300 MB out of a few hundred KB"),
     "tiff.tif": "TIFF without its photometric interpretation",
 }
 

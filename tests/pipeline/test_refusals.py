@@ -69,8 +69,8 @@ def test_a_known_format_without_a_header_is_corrupt(head: bytes) -> None:
 
 
 def png_head(width: int, height: int) -> bytes:
-    """A PNG of this size whose pixels are missing: only its header can be read."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    """A grey PNG of this size whose pixels are missing: only its header can be read."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = [struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))]
     chunks.append(
         struct.pack(">I", 4) + b"IDAT" + bytes(4) + struct.pack(">I", zlib.crc32(b"IDAT" + bytes(4)))

@@ -88,7 +88,13 @@ class Child:
             self.channel.sendall(data)
 
     def send_resize(
-        self, image: bytes, *, job_id: int = 1, options: bytes | None = None, deadline_ms: int = 0
+        self,
+        image: bytes,
+        *,
+        job_id: int = 1,
+        options: bytes | None = None,
+        deadline_ms: int = 0,
+        admitted: bool = True,
     ) -> None:
         if options is None:
             options = json.dumps({"width": 80, "height": 60}).encode()
@@ -98,6 +104,7 @@ class Child:
             options_size=len(options),
             image_size=len(image),
             deadline_ms=deadline_ms,
+            admitted=admitted,
         )
         self.send_job(head, options, image)
 
@@ -111,6 +118,7 @@ class Child:
             carrier=Carrier.DESCRIPTOR,
             options_size=len(options),
             image_size=size,
+            admitted=True,
         )
         self.send_job(head, options, descriptors=(descriptor,))
 
@@ -531,5 +539,21 @@ def test_a_missing_libvips_is_told_in_one_line(tmp_path: Path) -> None:
         assert child.receive(1) == b""
         assert child.exit_code() == 1
         assert child.said() == "OSError: cannot load library libvips.so.42\n"
+    finally:
+        child.close()
+
+
+def test_a_heavy_job_that_was_not_admitted_says_what_it_needs() -> None:
+    child = Child()
+    try:
+        child.start()
+        options = json.dumps({"width": 3000, "height": 3000, "format": "avif"}).encode()
+        child.send_resize(jpeg(), options=options, admitted=False)
+        head, data = child.reply()
+        assert head.needs > 64 << 20
+        assert (head.outputs, data) == ((), b"")
+        child.send_resize(jpeg(), admitted=False)
+        head, _ = child.reply()
+        assert head.outputs
     finally:
         child.close()

@@ -77,7 +77,7 @@ class Harness:
         return await self.start_job(image, seconds=seconds, **options)[1]
 
     def start_job(
-        self, image: bytes, *, seconds: float = 60, **options: int
+        self, image: bytes, *, seconds: float = 60, admitted: bool = True, **options: int
     ) -> tuple[Job, "asyncio.Future[Outcome]"]:
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         job = Job(
@@ -86,6 +86,7 @@ class Harness:
             image=self._slot(image),
             deadline=time.monotonic() + seconds,
             on_outcome=outcome.set_result,
+            memory=int(admitted),
         )
         assert self.pool.run(job)
         return job, outcome
@@ -184,7 +185,7 @@ def test_a_deadline_stops_the_job_and_spares_the_worker(tmp_path: Path) -> None:
     async def test() -> None:
         async with harness(tmp_path) as one:
             (worker,) = one.pool._workers
-            _, outcome = one.start_job(jpeg(), seconds=0.1, width=20_000, height=20_000)
+            _, outcome = one.start_job(jpeg(), seconds=0.1, width=12_000, height=12_000)
             assert isinstance((await one.watch_until(outcome)).error, DeadlineExceeded)
             while not one.pool.has_idle:
                 await one.next_idle()
@@ -283,7 +284,7 @@ def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
         async with harness(tmp_path) as one:
             one.spool._disk_left = 1 << 50  # more than any worker may ask for
             (worker,) = one.pool._workers
-            _, outcome = one.start_job(jpeg())
+            _, outcome = one.start_job(jpeg(), admitted=False)
             while not outcome.done():
                 if one.heavy and one.pool.has_idle:
                     one.pool.run(one.heavy.pop())
@@ -352,7 +353,7 @@ def test_a_heavy_job_comes_back_and_is_run_when_admitted(
 
     async def test() -> None:
         async with harness(tmp_path) as one:
-            job, outcome = one.start_job(jpeg())
+            job, outcome = one.start_job(jpeg(), admitted=False)
             await one.next_idle()
             assert one.heavy == [job]
             assert job.memory == 1 << 30
@@ -370,7 +371,7 @@ def test_a_heavy_job_that_nobody_waits_for_is_dropped(
 
     async def test() -> None:
         async with harness(tmp_path) as one:
-            job, _ = one.start_job(jpeg())
+            job, _ = one.start_job(jpeg(), admitted=False)
             one.pool.cancel(job)
             await one.next_idle()
             assert one.heavy == []

@@ -10,12 +10,15 @@ Read ``resize.py`` first: it holds the list of steps. Each step is a small file 
 ``header``            which format it is and what its header says, nothing decoded
 ``page``              which picture of a file that holds several
 ``signatures``        the names of formats that are not read, for a helpful refusal
+``opening``           headers that would take too long to read
 ``resize``            the lists of steps, and one job through them
 --------------------  ------------------------------------------------------------------
 ``plan``              what each result will be, settled before anything is decoded
 ``mixes``             options that exclude each other are refused
 ``fit``               geometry: the size of the whole picture, and of the result
 ``limits``            what is refused by its header alone
+``cost``              the memory and time that a job will take, and whether it may
+``layout``            what the file's bytes tell of that
 ``job``               the one decode for all results, as the steps know it
 --------------------  ------------------------------------------------------------------
 ``background``        transparency is laid on a colour, where no result keeps it
@@ -48,6 +51,7 @@ What the options mean where their names leave it open:
 - ``enlarge`` false: see ``fit``.
 """
 
+from vipsrv.pipeline.cost import LIGHT, NeedsHeavyLane
 from vipsrv.pipeline.header import read_info
 from vipsrv.pipeline.libvips import version
 from vipsrv.pipeline.limits import Limits
@@ -57,7 +61,9 @@ from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.writers import written_formats
 
 __all__ = [
+    "LIGHT",
     "Limits",
+    "NeedsHeavyLane",
     "Output",
     "Result",
     "Upload",

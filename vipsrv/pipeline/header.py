@@ -10,6 +10,7 @@ from vipsrv.errors import CorruptImage, RequestError, UnsupportedFormat
 from vipsrv.options import ImageInfo
 from vipsrv.pipeline import libvips
 from vipsrv.pipeline.calls import Call, shape
+from vipsrv.pipeline.opening import check_opening
 from vipsrv.pipeline.signatures import HEAD, recognise
 from vipsrv.pipeline.upload import Upload
 
@@ -31,7 +32,11 @@ def read_info(upload: Upload) -> ImageInfo:
 
 
 def read_header(upload: Upload) -> Header:
-    """Recognise the format and open the header. Raises ``UnsupportedFormat`` and ``CorruptImage``."""
+    """Recognise the format and open the header.
+
+    Raises ``UnsupportedFormat``, ``CorruptImage``, and ``TooLarge`` where opening it would take too long.
+    """
+    check_opening(upload)
     head = upload.head(HEAD)
     reader = libvips.find_reader(upload.source, head)
     if reader is None or (reader.format == "avif" and recognise(head) != "AVIF"):

@@ -9,6 +9,7 @@ from vipsrv.errors import CorruptImage
 from vipsrv.options import ImageInfo, OutputInfo, ResizeOptions
 from vipsrv.pipeline import libvips
 from vipsrv.pipeline.background import lay_on_background
+from vipsrv.pipeline.cost import admit
 from vipsrv.pipeline.encode import encode
 from vipsrv.pipeline.header import read_header
 from vipsrv.pipeline.job import Job
@@ -68,8 +69,12 @@ def resize(
     limits: Limits,
     quality: int,
     watch: Watch | None = None,
+    seconds: float | None = None,
+    heavy_ok: bool = True,
 ) -> Result:
     """Run one job of one or more results; ``quality`` (1–100) is used where the options name none.
+    ``seconds`` is the time it has; a job that is not light (see ``cost``) raises ``NeedsHeavyLane`` where it
+    is not ``heavy_ok``.
 
     The picture is decoded once, and again only for each other ``page`` that is asked for.
 
@@ -81,6 +86,7 @@ def resize(
     pages = {page: open_page(upload, header, page) for page in {options.page for options in outputs}}
     plans = [make_plan(options, pages[options.page], limits, quality) for options in outputs]
     check_together(plans, limits)
+    admit(upload, header, outputs, limits=limits, seconds=seconds, heavy_ok=heavy_ok)
     made: dict[int, Output] = {}
     for page, page_header in pages.items():
         numbers = [number for number, plan in enumerate(plans) if plan.options.page == page]

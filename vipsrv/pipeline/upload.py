@@ -24,9 +24,15 @@ class Upload:
 
     def head(self, count: int) -> bytes:
         """Up to the first ``count`` bytes."""
+        return self.read(0, count)
+
+    def read(self, start: int, count: int) -> bytes:
+        """Up to ``count`` bytes from ``start`` on, none behind the end."""
         if self.memory is not None:
-            return bytes(self.memory[:count])
-        return os.pread(self._descriptor, count, 0)
+            return bytes(self.memory[start : start + count])
+        if start >= self.size:
+            return b""
+        return os.pread(self._descriptor, count, start)
 
     @classmethod
     def from_memory(cls, data: Memory) -> Self:

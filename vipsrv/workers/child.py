@@ -248,7 +248,9 @@ def _arguments() -> tuple[socket.socket, memoryview, Config]:
     )
     parser.add_argument("--socket", type=int, required=True, help="descriptor of the channel to the gateway")
     parser.add_argument(
-        "--config", required=True, help="a JSON object: max_pixels, max_output_pixels, quality, parent"
+        "--config",
+        required=True,
+        help="a JSON object: max_pixels, max_output_pixels, quality, parent; job_memory, max_expansion",
     )
     parser.add_argument("--shared", type=int, help="descriptor of the memory that the gateway puts images in")
     arguments = parser.parse_args()
@@ -262,7 +264,12 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
     # Not at the top: this is most of the start, and when it fails it is told like everything else.
     from vipsrv import pipeline  # noqa: PLC0415
 
-    limits = pipeline.Limits(max_pixels=config.max_pixels, max_output_pixels=config.max_output_pixels)
+    limits = pipeline.Limits(
+        max_pixels=config.max_pixels,
+        max_output_pixels=config.max_output_pixels,
+        job_memory=config.job_memory,
+        max_expansion=config.max_expansion,
+    )
 
     @lru_cache(maxsize=256)
     def outputs_from(data: bytes) -> tuple[ResizeOptions, ...]:
@@ -283,9 +290,18 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
             upload = pipeline.Upload.from_memory(image)
         if head.operation is Operation.INFO:
             return ReplyHead(job_id=head.job_id, source=pipeline.read_info(upload)), ()
-        result = pipeline.resize(
-            upload, outputs_from(options), limits=limits, quality=config.quality, watch=watch
-        )
+        try:
+            result = pipeline.resize(
+                upload,
+                outputs_from(options),
+                limits=limits,
+                quality=config.quality,
+                watch=watch,
+                seconds=head.deadline_ms / 1000 or None,
+                heavy_ok=head.admitted,
+            )
+        except pipeline.NeedsHeavyLane as heavy:
+            return ReplyHead(job_id=head.job_id, needs=heavy.memory), ()
         outputs = tuple(output.info for output in result.outputs)
         data = tuple(output.data for output in result.outputs)
         return ReplyHead(job_id=head.job_id, source=result.source, outputs=outputs), data

@@ -1,0 +1,202 @@
+"""What a job is told to take, and what is refused for it. Whether the figures are true, bench.cost shows."""
+
+import dataclasses
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.bombs import BOMBS, gif_frames, png, png_chunk, text_png
+from tests.pictures import encode, interlaced_png, jpeg, oriented_jpeg, tiled_tiff
+from tests.pipeline.run import sample
+from vipsrv import pipeline
+from vipsrv.errors import TooLarge
+from vipsrv.options import Fit, Format, Position, ResizeOptions
+from vipsrv.pipeline import layout
+from vipsrv.pipeline.cost import LIGHT, Cost, NeedsHeavyLane, predict
+from vipsrv.pipeline.header import read_header
+
+LIMITS = pipeline.Limits(max_pixels=10**10, max_output_pixels=10**9)
+SMALL = ResizeOptions(width=80, height=60)
+
+
+def cost(picture: bytes, *outputs: ResizeOptions) -> Cost:
+    upload = pipeline.Upload.from_memory(picture)
+    return predict(upload, read_header(upload), outputs or (SMALL,))
+
+
+def resize(picture: bytes, *, seconds: float | None = None, heavy_ok: bool = True, **limits: int) -> object:
+    return pipeline.resize(
+        pipeline.Upload.from_memory(picture),
+        (SMALL,),
+        limits=dataclasses.replace(LIMITS, **limits),
+        quality=85,
+        seconds=seconds,
+        heavy_ok=heavy_ok,
+    )
+
+
+def grown(make: Callable[[int, int], bytes], output: ResizeOptions = SMALL) -> float:
+    """Bytes of memory for each pixel that a picture has more than one of a quarter of them, the copy of the
+    file left out.
+    """
+    large, small = make(1200, 1200), make(600, 600)
+    more = cost(large, output).memory - len(large) - cost(small, output).memory + len(small)
+    return more / (1200 * 1200 - 600 * 600)
+
+
+def streamed(bands: int) -> float:
+    """The part of ``grown`` that rows take: 2,000 of 1,200 pixels less 1,400 of 600."""
+    return bands * (2000 * 1200 - 1400 * 600) / (1200 * 1200 - 600 * 600)
+
+
+def flat(mode: str, kind: str, **options: object) -> Callable[[int, int], bytes]:
+    return lambda width, height: encode(Image.new(mode, (width, height)), kind, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "least", "most"),
+    [
+        (flat("RGB", "JPEG", progressive=True, subsampling="4:2:0"), 3, 4),
+        (flat("RGB", "JPEG", progressive=True, subsampling="4:4:4"), 6, 7),
+        (flat("L", "JPEG", progressive=True), 2, 3),
+        (flat("RGB", "JPEG"), 0, 1),
+        (flat("RGB", "PNG"), 0, streamed(3) + 0.5),
+        (interlaced_png, 3, 3 + streamed(3) + 0.5),
+        (flat("P", "GIF"), 4, 4 + streamed(3) + 0.5),
+        (flat("RGB", "WEBP"), 0, 0.5),
+        (flat("RGB", "WEBP", lossless=True), 4, 5),
+        (flat("RGB", "AVIF", speed=10), 15, 21 + streamed(3) + 0.5),
+        (flat("RGB", "TIFF"), 0, streamed(3) + 0.5),
+        (lambda width, height: tiled_tiff(width, height, tile=1200), 0, 2 * 3 * 2 + streamed(3) + 0.5),
+    ],
+)
+def test_memory_grows_with_what_the_format_holds(
+    make: Callable[[int, int], bytes], least: float, most: float
+) -> None:
+    assert least <= grown(make) <= most
+
+
+def test_coefficients_are_counted_in_whole_units() -> None:
+    # 17 x 9 pixels of 4:2:0 are 2 x 1 units of 16 x 16 pixels, 6 blocks of 128 bytes each.
+    picture = encode(Image.new("RGB", (17, 9)), "JPEG", progressive=True, subsampling="4:2:0")
+    assert layout.jpeg_coefficient_bytes(pipeline.Upload.from_memory(picture)) == 2 * 6 * 128
+    assert layout.jpeg_coefficient_bytes(pipeline.Upload.from_memory(picture[:40])) == 0
+
+
+def test_blocks_of_a_tiff() -> None:
+    tiled = pipeline.Upload.from_memory(tiled_tiff(300, 200, tile=64))
+    strips = pipeline.Upload.from_memory(encode(Image.new("L", (300, 200)), "TIFF", compression="tiff_lzw"))
+    block, strip = layout.tiff_block(tiled, 0), layout.tiff_block(strips, 0)
+    assert block is not None
+    assert strip is not None
+    assert (block.width, block.height, block.is_tile, block.compression) == (64, 64, True, 1)
+    assert (strip.width, strip.is_tile, strip.compression, strip.planar) == (300, False, 5, False)
+    assert layout.tiff_block(tiled, 1) is None
+
+
+def test_a_tiff_whose_directories_go_in_a_circle_ends() -> None:
+    data = bytearray(encode(Image.new("L", (8, 8)), "TIFF"))
+    start = struct.unpack_from("<I", data, 4)[0]
+    count = struct.unpack_from("<H", data, start)[0]
+    struct.pack_into("<I", data, start + 2 + 12 * count, start)
+    assert not layout.tiff_has_more_pages(pipeline.Upload.from_memory(bytes(data)), 10)
+
+
+def test_webp_without_loss_is_told() -> None:
+    assert layout.webp_is_lossless(pipeline.Upload.from_memory(sample("webp-lossless")))
+    assert not layout.webp_is_lossless(pipeline.Upload.from_memory(sample("webp-alpha")))
+
+
+def test_a_descriptor_is_read_like_memory(tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(sample("tiff-tiled"))
+    with path.open("rb") as file:
+        upload = pipeline.Upload.from_descriptor(file.fileno(), path.stat().st_size)
+        of_file = predict(upload, read_header(upload), (SMALL,))
+        assert os.lseek(file.fileno(), 0, os.SEEK_CUR) >= 0
+    # pyvips copies what is in memory.
+    assert cost(sample("tiff-tiled")).memory - of_file.memory == len(sample("tiff-tiled"))
+
+
+def test_results_take_what_their_encoder_holds() -> None:
+    picture = jpeg(64, 48)
+
+    def memory(**options: object) -> int:
+        return cost(picture, ResizeOptions(width=2000, height=2000, **options)).memory  # type: ignore[arg-type]
+
+    plain = memory()
+    assert memory(format=Format.AVIF) - plain > 20 * 4_000_000
+    assert memory(format=Format.WEBP, lossless=True) > memory(format=Format.WEBP) > plain
+    assert memory(max_bytes=1000) - plain == 4 * 4_000_000
+    assert memory(fit=Fit.COVER, position=Position.ENTROPY) > memory(fit=Fit.COVER)
+    assert cost(picture, *[ResizeOptions(width=2000, height=2000)] * 3).memory - plain > 3 * 4 * 4_000_000
+
+
+def test_a_turned_picture_is_held() -> None:
+    large = ResizeOptions(width=2000, height=1000)
+    turned, upright = cost(oriented_jpeg(6, 1000, 500), large), cost(oriented_jpeg(1, 1000, 500), large)
+    assert turned.memory - upright.memory > 2 * 2_000_000
+
+
+def test_what_needs_the_heavy_lane_says_so_before_it_is_decoded() -> None:
+    # Its pixels are missing, so that decoding would fail.
+    picture = png(9_000, 9_000, interlaced=True)[:40_000]
+    with pytest.raises(NeedsHeavyLane) as needed:
+        resize(picture, heavy_ok=False, max_expansion=10**6)
+    assert needed.value.memory == cost(picture).memory > LIGHT
+    resize(jpeg(64, 48), heavy_ok=False)
+
+
+def test_more_memory_than_a_job_may_have_is_refused() -> None:
+    picture = sample("gif")
+    needs = cost(picture).memory
+    resize(picture, job_memory=needs)
+    with pytest.raises(TooLarge) as refused:
+        resize(picture, job_memory=needs - 1)
+    assert refused.value.message == (
+        f"the job would take {needs} bytes of memory; job-memory allows {needs - 1}"
+    )
+
+
+def test_what_cannot_be_done_by_the_deadline_is_refused() -> None:
+    picture = png(60_000, 60_000, bits=1)
+    with pytest.raises(TooLarge, match=r"^the job would take at least 1\.8\d s of computing; its deadline"):
+        resize(picture, seconds=1.5, max_expansion=10**6)
+    # A small one is tried: what is left of a deadline is no property of the picture.
+    resize(jpeg(64, 48), seconds=0.000001)
+
+
+def test_a_small_file_that_decodes_to_much_is_refused() -> None:
+    picture = png(30_000, 30_000, bits=1)
+    with pytest.raises(TooLarge, match=r"decodes to 112500000 bytes, \d+ times its size .* allows 250 times"):
+        resize(picture)
+    # 100 MB are let through at any expansion; one of 1 bit a pixel is counted by its bits.
+    small = png(28_000, 28_000, bits=1)
+    assert cost(small).memory < 2 * LIGHT
+    with pytest.raises(TooLarge, match="max-expansion"):
+        resize(png(28_000, 28_000, bits=8))
+
+
+@pytest.mark.parametrize("name", sorted(BOMBS))
+def test_bombs_are_refused(name: str) -> None:
+    with pytest.raises(TooLarge):
+        resize(BOMBS[name](), job_memory=400 << 20)
+
+
+def test_texts_and_frames_that_are_not_too_many_pass() -> None:
+    resize(text_png(2, 3_000_000))
+    resize(gif_frames(10_000))
+    xmp = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"<x/>" * 250_000)
+    packed = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<x/>" * 250_000))
+    resize(png(16, 16, before=xmp + packed))
+
+
+def test_compressed_international_text_is_counted_inflated() -> None:
+    packed = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0en\0x\0" + zlib.compress(bytes(20_000_000), 9))
+    with pytest.raises(TooLarge, match="text in this png's header"):
+        resize(png(16, 16, before=packed))

@@ -1,0 +1,351 @@
+"""What a job will take, told by the header alone, and whether it may: nothing is decoded before that.
+
+Memory is an upper bound, at most about twice what is used where that is much; time is a lower one, for it
+only decides what is hopeless. All figures are measured by ``bench/cost.py`` with libvips 8.18.7 and one
+thread a worker. A picture takes one of two ways through libvips:
+
+* rows that stream: some 2,000 of them, whatever the height of the picture;
+* and on top what its decoder or encoder holds: coefficients of a progressive JPEG, the whole of an interlaced
+  PNG, the canvas of a GIF, planes of an AVIF, two rows of a TIFF's tiles, …
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vipsrv.errors import TooLarge
+from vipsrv.options import Fit, Format, ImageInfo, Position, ResizeOptions
+from vipsrv.pipeline import layout
+from vipsrv.pipeline.header import Header
+from vipsrv.pipeline.limits import Limits
+from vipsrv.pipeline.opening import MOST_PAGES, too_many_pages
+from vipsrv.pipeline.upload import Upload
+
+LIGHT = 64 << 20
+"""Bytes of memory up to which a job may run on any worker beside others; more needs the heavy lane."""
+
+LIGHT_SECONDS = 0.5
+"""Seconds of computing, likewise: ten phone photos."""
+
+_EXPANSION_FROM = 100_000_000
+"""Bytes: what decodes to no more may be as small a file as it likes."""
+
+_HOPELESS_FROM = 1.0
+"""Seconds: what takes less is tried, however soon its deadline, for the end of a wait in the queue is no
+property of the picture."""
+
+_MEGA = 1_000_000
+_FIRST_TURNED = 5
+_SIZES = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8}
+_OWN = {"bmp", "pnm", "ico"}
+"""Formats that vipsrv reads itself, where it does. Their image is not to be touched here: for some of them
+that decodes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """``memory``: bytes of anonymous memory at the peak, beyond an idle worker's. ``seconds``: of CPU."""
+
+    memory: int
+    seconds: float
+
+
+class NeedsHeavyLane(Exception):
+    """The job would take ``memory`` bytes; that, or its time, is more than light, and it was not started."""
+
+    def __init__(self, memory: int) -> None:
+        super().__init__(f"the job would take {memory} bytes of memory")
+        self.memory = memory
+
+
+def admit(
+    upload: Upload,
+    header: Header,
+    outputs: Sequence[ResizeOptions],
+    *,
+    limits: Limits,
+    seconds: float | None,
+    heavy_ok: bool,
+) -> None:
+    """Raises ``TooLarge`` for what would take more than the limits allow or could not be done in ``seconds``,
+    and ``NeedsHeavyLane`` for what is not light, unless that is ``heavy_ok``.
+    """
+    if header.info.pages > MOST_PAGES:
+        raise too_many_pages(header.info.pages)
+    decoded = _decoded_bytes(header)
+    if decoded > _EXPANSION_FROM and decoded > limits.max_expansion * upload.size:
+        raise TooLarge(
+            f"the image decodes to {decoded} bytes, {decoded // max(1, upload.size)} times its size of "
+            f"{upload.size}; max-expansion allows {limits.max_expansion} times"
+        )
+    cost = predict(upload, header, outputs)
+    if cost.memory > limits.job_memory:
+        raise TooLarge(
+            f"the job would take {cost.memory} bytes of memory; job-memory allows {limits.job_memory}"
+        )
+    if seconds is not None and cost.seconds > max(seconds, _HOPELESS_FROM):
+        raise TooLarge(
+            f"the job would take at least {cost.seconds:.2f} s of computing; "
+            f"its deadline allows {seconds:.2f} s"
+        )
+    if not heavy_ok and (cost.memory > LIGHT or cost.seconds > LIGHT_SECONDS):
+        raise NeedsHeavyLane(cost.memory)
+
+
+def predict(upload: Upload, header: Header, outputs: Sequence[ResizeOptions]) -> Cost:
+    """What it takes to decode the picture and make all ``outputs`` of it, which are of the same page."""
+    info = header.info
+    seen = (info.height, info.width) if info.orientation >= _FIRST_TURNED else (info.width, info.height)
+    sizes = [_scaled_size(options, *seen) for options in outputs]
+    needed = max(max(width / seen[0], height / seen[1]) for width, height in sizes)
+    decode = _decode(upload, header, min(1.0, needed), outputs[0].page)
+    bands = 4 if info.has_alpha else 3
+    areas = [width * height for width, height in sizes]
+    held = _held_between(info, outputs, areas, decode) + max(width for width, _ in sizes) * bands * _OUT_ROWS
+    made = [_result_area(options, area) for options, area in zip(outputs, areas, strict=True)]
+    encoders = [_encoder(options, info) for options in outputs]
+    encode = max(
+        encoder.memory(area, alpha=info.has_alpha) for encoder, area in zip(encoders, made, strict=True)
+    )
+    results = _RESULT * sum(made[:-1])
+    copied = upload.size if upload.memory is not None else 0
+    seconds = decode.seconds + sum(
+        encoder.seconds * area / _MEGA for encoder, area in zip(encoders, made, strict=True)
+    )
+    memory = _BASE + copied + decode.memory + held + encode + results
+    return Cost(memory=int(memory), seconds=seconds)
+
+
+# Decoding
+
+_BASE = 6 << 20
+"""Bytes: what any job takes."""
+
+_OUT_ROWS = 700
+"""Rows of the result that are in memory between the resize and the encoder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decode:
+    """Bytes at the peak, of a pixel that comes out, and seconds."""
+
+    memory: float
+    pixel: int
+    seconds: float
+
+
+# Seconds for a million bytes of pixels, about half of what was measured: it is for others' machines, too.
+_SECONDS = {
+    "jpeg": 0.0004,
+    "jpeg-multiscan": 0.0013,
+    "png": 0.0005,
+    "png-interlaced": 0.0017,
+    "webp": 0.0013,
+    "tiff": 0.0005,
+    "gif": 0.0013,
+    "avif": 0.006,
+}
+_SECONDS_OTHERS = 0.0002
+
+
+def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
+    """``scale`` (0 to 1): the least that the decoder's own reduction, if it has one, has to leave."""
+    info = header.info
+    width, pixels = info.width, info.width * info.height
+    kind = info.format
+    pixel = _pixel_bytes(header)
+    streamed, height = float(width), float(info.height)
+    held = 0.0
+    if kind == "jpeg":
+        # libjpeg reduces by 2, 4 or 8; what is left to libvips is less than two or four times the target.
+        reduced = next((by for by in (8, 4, 2) if scale * by <= 1), 1)
+        streamed = width / max(1, reduced // 2)
+        if _field(header, "jpeg-multiscan") or _field(header, "interlaced"):
+            kind = "jpeg-multiscan"
+            held = layout.jpeg_coefficient_bytes(upload) or pixels * 2 * pixel
+    elif kind == "png":
+        if _field(header, "interlaced"):
+            kind = "png-interlaced"
+            held = pixels * pixel
+    elif kind == "webp":
+        held = _webp_memory(upload, info, pixels, scale)
+        streamed, height = width * scale, info.height * scale
+    elif kind == "gif":
+        # The canvas; for a later frame also the one before it.
+        held = pixels * (8 if page else 4)
+    elif kind == "tiff":
+        held = _tiff_memory(upload, info, pixel, page)
+    elif kind not in _OWN:
+        held = pixels * _whole_picture_pixel(header)
+    elif _own_is_whole(upload, kind):
+        held = pixels * 4
+    sample = _sample_bytes(header)
+    rows = min(_STREAMED_ROWS, _ROWS_BESIDES + height) / _STREAMED_ROWS
+    # Of wider samples fewer rows are held: 2,200 of 8 bits, 1,450 of 16, 1,075 of 32.
+    stream = rows * streamed * (pixel / sample) * (1500 + 700 * sample)
+    frames = page + 1 if info.format in {"gif", "webp"} else 1
+    seconds = pixels * pixel * frames / _MEGA * _SECONDS.get(kind, _SECONDS_OTHERS)
+    return _Decode(memory=held + stream, pixel=pixel, seconds=seconds)
+
+
+_STREAMED_ROWS = 2200
+_ROWS_BESIDES = 800
+"""Of a picture lower than that; the rest is for the copies on its way."""
+
+
+def _webp_memory(upload: Upload, info: ImageInfo, pixels: int, scale: float) -> float:
+    """The decoder holds the reduced picture; without loss, and for an alpha channel, all of it before."""
+    reduced = pixels * scale**2
+    if layout.webp_is_lossless(upload):
+        return 4 * pixels + 4.5 * reduced
+    return 5 * pixels + 4.5 * reduced if info.has_alpha else 7.5 * reduced
+
+
+_NO_COMPRESSION, _OLD_JPEG, _JPEG = 1, 6, 7
+# CCITT, LZW, deflate (two numbers), PackBits: libtiff decodes row after row, whatever the strip's height.
+_BY_ROW = {2, 3, 4, 5, 8, 32_946, 32_773}
+_MOST_RAW = 64 << 20
+"""Bytes of a compressed strip: libvips gives libtiff 50 MB and refuses what needs more."""
+
+
+def _tiff_memory(upload: Upload, info: ImageInfo, pixel: int, page: int) -> float:
+    block = layout.tiff_block(upload, page)
+    if block is None:
+        return info.width * info.height * pixel * 2
+    # Two rows of tiles; or a strip, and the same again while it is copied.
+    across = -(-info.width // max(1, block.width)) * block.width if block.is_tile else info.width
+    whole = 2.0 * across * block.height * pixel
+    if block.is_tile or block.planar:
+        return whole
+    if block.compression == _NO_COMPRESSION:
+        return 0
+    return min(whole, upload.size, _MOST_RAW) if block.compression in _BY_ROW else whole
+
+
+def _whole_picture_pixel(header: Header) -> int:
+    """Bytes a pixel of decoders that hold all of it several times over, as measured with AVIF: 15 for 8-bit
+    4:2:0, 20 for 4:4:4, 24 for 12 bits; alpha 3 more.
+    """
+    deep = _sample_bytes(header) > 1
+    return (24 if deep else 21) + (4 if header.info.has_alpha else 0)
+
+
+def _own_is_whole(upload: Upload, kind: str) -> bool:
+    """Whether it is no plain rows: a BMP that is run-length encoded, a PNM in text, any icon."""
+    head = upload.head(34)
+    if kind == "bmp":
+        compression = int.from_bytes(head[30:34], "little")
+        return head[14] > 12 and compression in {1, 2} if len(head) == 34 else True  # noqa: PLR2004
+    return kind != "pnm" or head[1:2] in b"123"
+
+
+def _pixel_bytes(header: Header) -> int:
+    """A decoded pixel's bytes."""
+    if header.info.format in _OWN:
+        return 4
+    return int(header.image.bands) * _sample_bytes(header)
+
+
+def _sample_bytes(header: Header) -> int:
+    if header.info.format in _OWN:
+        return 1
+    return _SIZES.get(header.image.format, 8)
+
+
+def _decoded_bytes(header: Header) -> int:
+    """Bytes of all pixels as deep as they are stored: a palette's index, a bit."""
+    info = header.info
+    pixels = info.width * info.height
+    if info.format in _OWN:
+        return pixels
+    bits = _field(header, "bits-per-sample") or 8 * _sample_bytes(header)
+    bands = 1 if _field(header, "palette") else header.image.bands
+    return int(pixels * bits * bands) // 8
+
+
+def _field(header: Header, name: str) -> Any:
+    image = header.image
+    return image.get(name) if image.get_typeof(name) else None
+
+
+# Results
+
+
+def _scaled_size(options: ResizeOptions, width: int, height: int) -> tuple[int, int]:
+    """To what size the picture of ``width`` × ``height``, as it is seen, is brought before it is cut."""
+    if options.fit is Fit.FILL:
+        return options.width or width, options.height or height
+    scales = [side / own for side, own in ((options.width, width), (options.height, height)) if side]
+    scale = max(scales) if options.fit in {Fit.COVER, Fit.OUTSIDE} else min(scales)
+    if not options.enlarge:
+        scale = min(1.0, scale)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _result_area(options: ResizeOptions, scaled: int) -> int:
+    """Pixels of the result."""
+    if options.width and options.height and options.fit in {Fit.FILL, Fit.CONTAIN, Fit.COVER}:
+        return options.width * options.height
+    return scaled
+
+
+def _held_between(
+    info: ImageInfo, outputs: Sequence[ResizeOptions], areas: Sequence[int], decode: _Decode
+) -> float:
+    """What is kept of the resized picture: a turned one, one that is looked at before it is cut, one that is
+    encoded more than once, and of several results all.
+    """
+    if len(outputs) > 1:
+        return (max(areas) + sum(areas)) * 4
+    (options,) = outputs
+    kept = 0.0
+    if info.orientation > 1:
+        kept += areas[0] * decode.pixel
+    if options.position in {Position.ENTROPY, Position.ATTENTION} or options.max_bytes is not None:
+        kept += areas[0] * 4
+    return kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Encoder:
+    """Bytes at the peak: ``pixel`` bytes a pixel, ``alpha`` more with an alpha channel, and ``base`` for
+    large results, less for small ones. ``seconds`` a million pixels, about a third of what was measured, for
+    flat pictures take less.
+    """
+
+    pixel: float
+    seconds: float
+    alpha: float = 0
+    base: int = 0
+
+    def memory(self, area: int, *, alpha: bool) -> float:
+        """Bytes for a result of ``area`` pixels."""
+        pixel = self.pixel + (self.alpha if alpha else 0)
+        return pixel * area + min(self.base, _BASE_PIXEL * area)
+
+
+_BASE_PIXEL = 40
+"""Bytes a pixel that come to an encoder's base at most."""
+
+_RESULT = 1.5
+"""Bytes a pixel of a result that waits for the others."""
+
+_ENCODERS = {
+    Format.JPEG: _Encoder(pixel=1, seconds=0.006),
+    Format.PNG: _Encoder(pixel=4, alpha=1, seconds=0.008),
+    Format.WEBP: _Encoder(pixel=7, alpha=15, seconds=0.04),
+    Format.AVIF: _Encoder(pixel=24, alpha=14, base=8 << 20, seconds=0.1),
+    Format.TIFF: _Encoder(pixel=4, alpha=2, seconds=0.005),
+    Format.GIF: _Encoder(pixel=10, base=24 << 20, seconds=0.1),
+}
+_LOSSLESS = {
+    Format.WEBP: _Encoder(pixel=38, alpha=4, base=20 << 20, seconds=0.1),
+    Format.AVIF: _Encoder(pixel=38, alpha=14, base=8 << 20, seconds=0.1),
+}
+
+
+def _encoder(options: ResizeOptions, info: ImageInfo) -> _Encoder:
+    written = options.format
+    if written is Format.AUTO:  # the source's own, or one that takes no more than PNG
+        written = Format(info.format) if info.format in list(Format) else Format.PNG
+    return (options.lossless and _LOSSLESS.get(written)) or _ENCODERS[written]

@@ -1,0 +1,176 @@
+"""How a file is laid out, as far as it decides what decoding it takes: read from its bytes, for libvips does
+not tell. What cannot be read counts as nothing here; libvips will say so.
+
+Sources: JPEG, ITU-T T.81 (1992), annex B; TIFF revision 6.0 (1992) and libtiff's description of BigTIFF;
+WebP, RFC 9649, section 2.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vipsrv.pipeline.upload import Upload
+
+# JPEG: a marker's second byte. SOF0 to SOF15 hold the dimensions, but for DHT, JPG and DAC among them.
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_SCAN = 0xDA
+_MOST_MARKERS = 10_000
+_BLOCK_SIDE = 8
+_BLOCK_BYTES = 128
+"""An 8 × 8 block of coefficients of 16 bits."""
+
+
+def jpeg_coefficient_bytes(upload: Upload) -> int:
+    """What libjpeg holds of a JPEG of several scans: the coefficients of all its components, padded to whole
+    minimum coded units.
+    """
+    position = 2
+    for _ in range(_MOST_MARKERS):
+        head = upload.read(position, 4)
+        if len(head) < 4 or head[0] != 0xFF:  # noqa: PLR2004 - marker and length
+            return 0
+        marker, length = head[1], int.from_bytes(head[2:4])
+        if marker == 0xFF:  # noqa: PLR2004 - fill bytes in front of a marker
+            position += 1
+        elif marker in _WITHOUT_LENGTH:
+            position += 2
+        elif marker in _FRAMES:
+            return _coefficient_bytes(upload.read(position + 4, length - 2))
+        elif marker == _SCAN:
+            return 0
+        else:
+            position += 2 + length
+    return 0
+
+
+def _coefficient_bytes(frame: bytes) -> int:
+    if len(frame) < 6:  # noqa: PLR2004 - precision, height, width, number of components
+        return 0
+    height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
+    count = frame[5]
+    factors = [(one >> 4, one & 15) for one in frame[7 : 6 + 3 * count : 3]]
+    if not factors:
+        return 0
+    across = -(-width // (_BLOCK_SIDE * max(1, *(one for one, _ in factors))))
+    down = -(-height // (_BLOCK_SIDE * max(1, *(one for _, one in factors))))
+    return across * down * _BLOCK_BYTES * sum(one * other for one, other in factors)
+
+
+_VP8X, _LOSSLESS, _FRAME = b"VP8X", b"VP8L", b"ANMF"
+_FRAME_HEAD = 16
+"""Bytes in front of the chunks that a WebP's frame holds."""
+_FEW_CHUNKS = 32
+
+
+def webp_is_lossless(upload: Upload) -> bool:
+    """Whether the (first) picture of a WebP is lossless."""
+    position = 12
+    for _ in range(_FEW_CHUNKS):
+        head = upload.read(position, 8)
+        if len(head) < 8 or head[:4] == b"VP8 ":  # noqa: PLR2004 - name and length
+            return False
+        if head[:4] == _LOSSLESS:
+            return True
+        length = int.from_bytes(head[4:], "little")
+        position += 8 + (_FRAME_HEAD if head[:4] == _FRAME else length + length % 2)
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """What is decoded of a TIFF at once: a strip or tile of ``width`` × ``height`` pixels. ``compression``
+    is that field's number, and ``planar`` says that each band has blocks of its own.
+    """
+
+    width: int
+    height: int
+    is_tile: bool
+    compression: int
+    planar: bool
+
+
+_COMPRESSION, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_LENGTH = 259, 278, 284, 322, 323
+_WIDTH, _LENGTH = 256, 257
+_SEPARATE = 2
+_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_BIG = 43
+_MOST_ENTRIES = 4096
+
+
+def tiff_block(upload: Upload, page: int) -> Block | None:
+    """The blocks of a page, counted from 0; ``None`` where its directory cannot be read."""
+    for number, (position, tiff) in enumerate(_directories(upload)):
+        if number == page:
+            fields = tiff.fields(upload, position)
+            width, height = fields.get(_WIDTH, 0), fields.get(_LENGTH, 0)
+            is_tile = _TILE_WIDTH in fields and _TILE_LENGTH in fields
+            return Block(
+                width=fields[_TILE_WIDTH] if is_tile else width,
+                height=fields[_TILE_LENGTH]
+                if is_tile
+                else min(height, fields.get(_ROWS_PER_STRIP, height) or height),
+                is_tile=is_tile,
+                compression=fields.get(_COMPRESSION, 1),
+                planar=fields.get(_PLANAR) == _SEPARATE,
+            )
+    return None
+
+
+def tiff_has_more_pages(upload: Upload, most: int) -> bool:
+    """Whether a TIFF has more directories than that: a chain through the file, which is followed so far."""
+    return any(number >= most for number, _ in enumerate(_directories(upload)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiff:
+    """Byte order, and the letters of ``struct`` for an offset and for a number of entries."""
+
+    order: str
+    offset: str
+    count: str
+
+    def number(self, upload: Upload, position: int, kind: str) -> int | None:
+        size = struct.calcsize(f"={kind}")
+        data = upload.read(position, size)
+        return struct.unpack(f"{self.order}{kind}", data)[0] if len(data) == size else None
+
+    @property
+    def entry_size(self) -> int:
+        """Tag, type, number of values, and the value or where it is."""
+        return 4 + 2 * struct.calcsize(f"={self.offset}")
+
+    def fields(self, upload: Upload, position: int) -> dict[int, int]:
+        """The fields of one integer, by their tags."""
+        count = self.number(upload, position, self.count) or 0
+        size = min(count, _MOST_ENTRIES) * self.entry_size
+        data = upload.read(position + struct.calcsize(f"={self.count}"), size)
+        found = {}
+        for start in range(0, len(data) - self.entry_size + 1, self.entry_size):
+            tag, kind, amount = struct.unpack_from(f"{self.order}HH{self.offset}", data, start)
+            if kind in _TYPES and amount == 1:
+                at = start + 4 + struct.calcsize(f"={self.offset}")
+                found[tag] = struct.unpack_from(f"{self.order}{_TYPES[kind]}", data, at)[0]
+        return found
+
+
+def _directories(upload: Upload) -> Iterator[tuple[int, _Tiff]]:
+    """Where each directory is; the chain ends where it would begin again."""
+    head = upload.read(0, 4)
+    order = "<" if head.startswith(b"II") else ">"
+    if len(head) < 4:  # noqa: PLR2004 - byte order and version
+        return
+    if struct.unpack_from(f"{order}H", head, 2)[0] == _BIG:
+        tiff, first = _Tiff(order, "Q", "Q"), 8
+    else:
+        tiff, first = _Tiff(order, "I", "H"), 4
+    position = tiff.number(upload, first, tiff.offset)
+    seen = set()
+    while position and position not in seen:
+        seen.add(position)
+        count = tiff.number(upload, position, tiff.count)
+        if count is None:
+            return
+        yield position, tiff
+        behind = position + struct.calcsize(f"={tiff.count}") + count * tiff.entry_size
+        position = tiff.number(upload, behind, tiff.offset)
