@@ -12,10 +12,13 @@ _MOST_SIDE = {Format.JPEG: 65_500, Format.WEBP: 16_383, Format.AVIF: 16_384, For
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Pixels: of the picture that is sent, and of the result that is asked for."""
+    """Pixels: of the picture that is sent, and of the result that is asked for; and whether a picture that is
+    truncated or corrupt is refused or gives what can be saved of it.
+    """
 
     max_pixels: int
     max_output_pixels: int
+    tolerant: bool = False
 
 
 def check_limits(source: ImageInfo, width: int, height: int, format_: Format, limits: Limits) -> None:

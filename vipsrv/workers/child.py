@@ -53,7 +53,9 @@ _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the gateway decides for all its workers; ``parent`` is its process id."""
+    """What the gateway decides for all its workers; ``parent`` is its process id, ``formats`` those to read
+    (``None`` for the default), ``tolerant`` whether truncated and corrupt pictures give what can be saved.
+    """
 
     max_pixels: int
     max_output_pixels: int
@@ -235,7 +237,9 @@ def _arguments() -> tuple[socket.socket, memoryview, Config]:
     )
     parser.add_argument("--socket", type=int, required=True, help="descriptor of the channel to the gateway")
     parser.add_argument(
-        "--config", required=True, help="a JSON object: max_pixels, max_output_pixels, quality, parent"
+        "--config",
+        required=True,
+        help="a JSON object: max_pixels, max_output_pixels, quality, parent, formats, tolerant",
     )
     parser.add_argument("--shared", type=int, help="descriptor of the memory that the gateway puts images in")
     arguments = parser.parse_args()
@@ -249,7 +253,11 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
     # Not at the top: this is most of the start, and when it fails it is told like everything else.
     from vipsrv import pipeline  # noqa: PLC0415
 
-    limits = pipeline.Limits(max_pixels=config.max_pixels, max_output_pixels=config.max_output_pixels)
+    limits = pipeline.Limits(
+        max_pixels=config.max_pixels,
+        max_output_pixels=config.max_output_pixels,
+        tolerant=config.tolerant,
+    )
 
     @lru_cache(maxsize=256)
     def outputs_from(data: bytes) -> tuple[ResizeOptions, ...]:
@@ -277,7 +285,7 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
         data = tuple(output.data for output in result.outputs)
         return ReplyHead(job_id=head.job_id, source=result.source, outputs=outputs), data
 
-    readers = {name: f"libvips {pipeline.version()}" for name in pipeline.start()}
+    readers = {one.name: f"{one.library} {one.version}" for one in pipeline.start(config.formats)}
     return run, Ready(pid=os.getpid(), readers=readers, writers=pipeline.written_formats())
 
 
