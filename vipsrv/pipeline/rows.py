@@ -38,8 +38,7 @@ def read_rows(view: memoryview, layout: Layout, name: str, *, tolerant: bool) ->
     needed = layout.stride * (layout.height - 1) + layout.used
     if there < (layout.used if tolerant else needed):
         raise CorruptImage(
-            f"this {name} is truncated: its rows take {needed} bytes from byte {layout.offset} on, and "
-            f"{there} are there"
+            f"this {name} is truncated: its rows take {needed} bytes, of which {there} are there"
         )
     whole = min(layout.height, there // layout.stride)
     parts = []
