@@ -65,7 +65,7 @@ _PIECE = 1 << 20
 
 
 def jpeg_has_more_scans(upload: Upload, most: int) -> bool:
-    """Whether a JPEG has more scans than that; each goes over all coefficients, and may be 100 bytes short."""
+    """Whether a JPEG has more scans than that: each goes over all coefficients, and may be 100 bytes long."""
     # Two bytes that are no marker may look like one in metadata or behind the end, so that this is the most.
     likely = sum(
         upload.read(start, _PIECE + 1).count(_SCAN_MARKER) for start in range(0, upload.size, _PIECE)
