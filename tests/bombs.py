@@ -44,6 +44,27 @@ def progressive_jpeg(side: int = SIDE, padding: int = 300_000) -> bytes:
     return small[:frame] + struct.pack(">HH", side, side) + small[frame + 4 :] + bytes(padding)
 
 
+def jpeg_scans(count: int, side: int = 8000) -> bytes:
+    """A progressive grey JPEG of `count` scans that say nothing, each for every pixel."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes([0xFF, marker]) + struct.pack(">H", 2 + len(body)) + body
+
+    def packed(bits: str) -> bytes:
+        bits += "1" * (-len(bits) % 8)
+        return int(bits, 2).to_bytes(len(bits) // 8).replace(b"\xff", b"\xff\0")
+
+    blocks = (-(-side // 8)) ** 2
+    one_code = bytes([1] + [0] * 15)  # a Huffman table whose only code is a zero
+    # DC differences of no bits, and for AC the symbol that ends 2**14 blocks and as many as 14 bits say.
+    tables = segment(0xC4, b"\0" + one_code + b"\0") + segment(0xC4, b"\x10" + one_code + b"\xe0")
+    tables += segment(0xDB, b"\0" + bytes([1] * 64))
+    frame = segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\x01\x11\0")
+    first = segment(0xDA, b"\x01\x01\0\0\0\0") + bytes(-(-blocks // 8))
+    scan = segment(0xDA, b"\x01\x01\0\x01\x3f\0") + packed(("0" + "1" * 14) * -(-blocks // 32_767))
+    return b"\xff\xd8" + tables + frame + first + scan * (count - 1) + b"\xff\xd9"
+
+
 def gif_frames(count: int, width: int = 1, height: int = 1) -> bytes:
     """A GIF of `count` frames of one pixel each on this canvas."""
     head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes([0, 0, 0, 255, 255, 255])
@@ -149,6 +170,7 @@ BOMBS: Final[Mapping[str, Callable[[], bytes]]] = MappingProxyType(
         "png-text": text_png,
         "png-chunks": lambda: png(16, 16, before=png_chunk(b"tEXt", b"a\0b") * 20_000),
         "jpeg-65500-progressive": progressive_jpeg,
+        "jpeg-2000-scans": lambda: jpeg_scans(2000),
         "gif-100000-frames": lambda: gif_frames(100_000),
         "gif-30000": large_gif,
         "tiff-lies": lambda: _grey_tiff(200_000, 200_000),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.bombs import BOMBS, gif_frames, png, png_chunk, text_png
+from tests.bombs import BOMBS, gif_frames, jpeg_scans, png, png_chunk, text_png
 from tests.pictures import encode, interlaced_png, jpeg, oriented_jpeg, tiled_tiff
 from tests.pipeline.run import sample
 from vipsrv import pipeline
@@ -87,6 +87,19 @@ def test_coefficients_are_counted_in_whole_units() -> None:
     picture = encode(Image.new("RGB", (17, 9)), "JPEG", progressive=True, subsampling="4:2:0")
     assert layout.jpeg_coefficient_bytes(pipeline.Upload.from_memory(picture)) == 2 * 6 * 128
     assert layout.jpeg_coefficient_bytes(pipeline.Upload.from_memory(picture[:40])) == 0
+
+
+def test_scans_of_a_jpeg_are_counted_where_there_are_many() -> None:
+    def more(picture: bytes, most: int) -> bool:
+        return layout.jpeg_has_more_scans(pipeline.Upload.from_memory(picture), most)
+
+    many = jpeg_scans(30, side=64)
+    assert more(many, 29)
+    assert not more(many, 30)
+    # What looks like a scan in metadata or behind the end is none.
+    comment = b"\xff\xfe\x00\xca" + b"\xff\xda" * 100
+    assert not more(many[:2] + comment + many[2:] + b"\xff\xda" * 100, 30)
+    resize(many)
 
 
 def test_blocks_of_a_tiff() -> None:

@@ -30,6 +30,9 @@ LIGHT_SECONDS = 0.5
 _EXPANSION_FROM = 100_000_000
 """Bytes: what decodes to no more may be as small a file as it likes."""
 
+_MOST_SCANS = 100
+"""Of a JPEG. Encoders make a dozen; 2,000 in 0.3 MB take 14 s of CPU for 64 million pixels."""
+
 _HOPELESS_FROM = 1.0
 """Seconds: what takes less is tried, however soon its deadline, for the end of a wait in the queue is no
 property of the picture."""
@@ -78,6 +81,8 @@ def admit(
             f"the image decodes to {decoded} bytes, {decoded // max(1, upload.size)} times its size of "
             f"{upload.size}; max-expansion allows {limits.max_expansion} times"
         )
+    if _is_multiscan(header) and layout.jpeg_has_more_scans(upload, _MOST_SCANS):
+        raise TooLarge(f"the image has more than {_MOST_SCANS} scans, which are allowed")
     cost = predict(upload, header, outputs)
     if cost.memory > limits.job_memory:
         raise TooLarge(
@@ -160,7 +165,7 @@ def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
         # libjpeg reduces by 2, 4 or 8; what is left to libvips is less than two or four times the target.
         reduced = next((by for by in (8, 4, 2) if scale * by <= 1), 1)
         streamed = width / max(1, reduced // 2)
-        if _field(header, "jpeg-multiscan") or _field(header, "interlaced"):
+        if _is_multiscan(header):
             kind = "jpeg-multiscan"
             held = layout.jpeg_coefficient_bytes(upload) or pixels * 2 * pixel
     elif kind == "png":
@@ -244,6 +249,13 @@ def _pixel_bytes(header: Header) -> int:
     if header.info.format in _OWN:
         return 4
     return int(header.image.bands) * _sample_bytes(header)
+
+
+def _is_multiscan(header: Header) -> bool:
+    """Whether a JPEG's coefficients are held: it is progressive, or its components come one after another."""
+    if header.info.format != "jpeg":
+        return False
+    return bool(_field(header, "jpeg-multiscan") or _field(header, "interlaced"))
 
 
 def _sample_bytes(header: Header) -> int:

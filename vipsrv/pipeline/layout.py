@@ -5,6 +5,7 @@ Sources: JPEG, ITU-T T.81 (1992), annex B; TIFF revision 6.0 (1992) and libtiff'
 WebP, RFC 9649, section 2.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from vipsrv.pipeline.upload import Upload
 
 # JPEG: a marker's second byte. SOF0 to SOF15 hold the dimensions, but for DHT, JPG and DAC among them.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
-_SCAN = 0xDA
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
+_SCAN, _END = 0xDA, 0xD9
 _MOST_MARKERS = 10_000
 _BLOCK_SIDE = 8
 _BLOCK_BYTES = 128
@@ -57,7 +58,42 @@ def _coefficient_bytes(frame: bytes) -> int:
     return across * down * _BLOCK_BYTES * sum(one * other for one, other in factors)
 
 
-_VP8X, _LOSSLESS, _FRAME = b"VP8X", b"VP8L", b"ANMF"
+_SCAN_MARKER = b"\xff\xda"
+_MARKER = re.compile(rb"\xff([^\0\xff\xd0-\xd7])")
+"""What may not stand among coefficients: there 0 follows 255, or a restart marker begins."""
+_PIECE = 1 << 20
+
+
+def jpeg_has_more_scans(upload: Upload, most: int) -> bool:
+    """Whether a JPEG has more scans than that: each goes over all coefficients, and may be 100 bytes long."""
+    # Two bytes that are no marker may look like one in metadata or behind the end, so that this is the most.
+    likely = sum(
+        upload.read(start, _PIECE + 1).count(_SCAN_MARKER) for start in range(0, upload.size, _PIECE)
+    )
+    return likely > most and _count_scans(upload, most + 1) > most
+
+
+def _count_scans(upload: Upload, enough: int) -> int:
+    position, scans = 2, 0
+    while scans < enough:
+        piece = upload.read(position, _PIECE)
+        found = _MARKER.search(piece)
+        if found is None:
+            if len(piece) < _PIECE:
+                break
+            position += _PIECE - 1
+            continue
+        marker = found[1][0]
+        position += found.start() + 2
+        if marker == _END:
+            break
+        scans += marker == _SCAN
+        if marker not in _WITHOUT_LENGTH:
+            position += max(2, int.from_bytes(upload.read(position, 2)))
+    return scans
+
+
+_LOSSLESS, _FRAME = b"VP8L", b"ANMF"
 _FRAME_HEAD = 16
 """Bytes in front of the chunks that a WebP's frame holds."""
 _FEW_CHUNKS = 32
