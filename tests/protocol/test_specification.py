@@ -212,7 +212,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         "image over version 1": V1_MAX_SIZE,
         "image (`--max-upload`)": _default("max_upload"),
         "pixels of an image (`--max-pixels`)": _default("max_pixels"),
-        "pixels of a result (`--max-output-pixels`)": _default("max_output_pixels"),
+        "pixels of all results of a request (`--max-output-pixels`)": _default("max_output_pixels"),
         "side of a JPEG result": 65_500,
         "requests in flight on a connection": MAX_IN_FLIGHT,
     }
