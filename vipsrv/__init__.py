@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 from vipsrv.version import __version__
 
 if TYPE_CHECKING:
-    from vipsrv.client import AsyncClient, Client, ResizeResult, Timeout
-    from vipsrv.options import Fit, Format, ImageInfo, Keep, Position
+    from vipsrv.client import (
+        AsyncClient,
+        Client,
+        ResizedImage,
+        ResizeResult,
+        ResizeResults,
+        ServerInfo,
+        Timeout,
+    )
+    from vipsrv.options import Fit, Format, ImageInfo, Keep, Position, ResizeOptions, Timings
 
 __all__ = [
     "AsyncClient",
@@ -21,8 +29,13 @@ __all__ = [
     "ImageInfo",
     "Keep",
     "Position",
+    "ResizeOptions",
     "ResizeResult",
+    "ResizeResults",
+    "ResizedImage",
+    "ServerInfo",
     "Timeout",
+    "Timings",
     "__version__",
 ]
 
@@ -30,12 +43,17 @@ _HOME = {
     "AsyncClient": "vipsrv.client",
     "Client": "vipsrv.client",
     "ResizeResult": "vipsrv.client",
+    "ResizeResults": "vipsrv.client",
+    "ResizedImage": "vipsrv.client",
+    "ServerInfo": "vipsrv.client",
     "Timeout": "vipsrv.client",
     "Fit": "vipsrv.options",
     "Format": "vipsrv.options",
     "ImageInfo": "vipsrv.options",
     "Keep": "vipsrv.options",
     "Position": "vipsrv.options",
+    "ResizeOptions": "vipsrv.options",
+    "Timings": "vipsrv.options",
 }
 
 

@@ -18,8 +18,9 @@ from typer.testing import CliRunner, Result
 from tests.client.fake_server import SECONDS, FakeServer, Peer
 from tests.pictures import jpeg
 from tests.running_server import RunningServer
-from vipsrv.cli.client import LONG_UPLOAD, app
+from vipsrv.cli.client import app
 from vipsrv.cli.exits import ExitCode
+from vipsrv.cli.sending import LONG_UPLOAD
 from vipsrv.cli.striped_tiff import write_tiff
 from vipsrv.errors import REQUEST_ERRORS, RequestError
 from vipsrv.version import __version__

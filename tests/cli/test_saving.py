@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vipsrv.cli.saving import save, target
+from vipsrv.cli.saving import save, target, targets
+from vipsrv.client import ResizedImage
 
 
 def test_a_result_replaces_what_was_there(tmp_path: Path) -> None:
@@ -58,3 +59,39 @@ def test_the_default_name_has_the_format_s_own_ending(
 ) -> None:
     assert target(tmp_path / source, None, kind) == tmp_path / name
     assert target(Path(source), tmp_path, kind) == tmp_path / name
+
+
+def result(width: int, height: int, kind: str) -> ResizedImage:
+    return ResizedImage(data=b"data", width=width, height=height, format=kind, quality=85, ratio=1.0)
+
+
+def test_several_results_have_their_size_in_the_name(tmp_path: Path) -> None:
+    results = [
+        result(*size)
+        for size in (
+            (320, 240, "webp"),
+            (8, 6, "jpeg"),
+            (320, 240, "webp"),
+            (320, 240, "jpeg"),
+            (320, 240, "webp"),
+        )
+    ]
+    names = [
+        "processed_a.b_320x240.webp",
+        "processed_a.b_8x6.jpg",
+        "processed_a.b_320x240_2.webp",
+        "processed_a.b_320x240.jpg",
+        "processed_a.b_320x240_3.webp",
+    ]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert targets(tmp_path / "a.b.png", None, results) == [tmp_path / name for name in names]
+    assert targets(tmp_path / "a.b.png", folder, results) == [folder / name for name in names]
+
+
+def test_no_result_of_several_goes_over_the_source(tmp_path: Path) -> None:
+    source = tmp_path / "a.jpg"
+    source.write_bytes(b"source")
+    (tmp_path / "processed_a_8x6.jpg").symlink_to(source)
+    with pytest.raises(ValueError, match="never overwritten"):
+        targets(source, None, [result(4, 3, "jpeg"), result(8, 6, "jpeg")])

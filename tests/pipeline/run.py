@@ -24,8 +24,13 @@ def resize(
 ) -> Image.Image:
     """The result for a picture in memory, decoded by Pillow."""
     options = ResizeOptions(width=width, height=height, quality=quality, background=background)
-    upload = pipeline.Upload.from_memory(picture)
-    return open_exact(pipeline.resize(upload, options, limits=LIMITS, quality=90).data)
+    (output,) = run(picture, options).outputs
+    return open_exact(output.data)
+
+
+def run(picture: bytes, *outputs: ResizeOptions) -> pipeline.Result:
+    """The whole result for a picture in memory."""
+    return pipeline.resize(pipeline.Upload.from_memory(picture), outputs, limits=LIMITS, quality=90)
 
 
 def refusal(picture: bytes, width: int = 100, height: int = 80) -> RequestError | None:

@@ -29,7 +29,7 @@ SIZES = [(160, 120), (WIDTH, 125), (WIDTH // 2, HEIGHT), (400, 300)]
 # CMYK without a profile is converted by a press's profile, where Pillow takes 255 minus ink.
 OTHER_COLOURS = {"jpeg-cmyk"}
 
-# libvips enlarges with a shift of half a pixel of the result, which a pattern of single pixels does not bear.
+# A pattern of single pixels: bicubic and the reference's Lanczos enlarge it differently.
 NOT_ENLARGED = {"png-1bit"}
 
 

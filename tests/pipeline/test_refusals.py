@@ -9,8 +9,8 @@ from PIL import Image
 from tests.pictures import SAMPLES, damaged, encode, garbage, jpeg, photo, truncated
 from tests.pipeline.run import info, refusal, resize, sample
 from vipsrv import pipeline
-from vipsrv.errors import BadRequest, Cancelled, CorruptImage, RequestError, TooLarge, UnsupportedFormat
-from vipsrv.options import Fit, Format, Keep, Position, ResizeOptions, ResizeRequest
+from vipsrv.errors import Cancelled, CorruptImage, RequestError, TooLarge, UnsupportedFormat
+from vipsrv.options import ResizeOptions
 
 # Of several frames or pages the first is made, and these may have all of it in what is left.
 FIRST_OF_SEVERAL = {"gif-animated", "webp-animated", "tiff-pages"}
@@ -107,41 +107,6 @@ def test_the_sizes_at_the_limit_are_made(width: int, height: int) -> None:
     assert resize(jpeg(), width, height).size == (width, height)
 
 
-@pytest.mark.parametrize(
-    ("option", "name"),
-    [
-        ({"fit": Fit.COVER}, "fit"),
-        ({"position": Position.TOP}, "position"),
-        ({"format": Format.PNG}, "format"),
-        ({"lossless": True}, "lossless"),
-        ({"max_bytes": 1000}, "max_bytes"),
-        ({"keep": Keep.ICC}, "keep"),
-        ({"page": 1}, "page"),
-        ({"enlarge": False}, "enlarge"),
-    ],
-)
-def test_an_option_that_is_not_offered_is_refused_by_name(option: dict[str, object], name: str) -> None:
-    request = ResizeRequest(outputs=(ResizeOptions(width=9, height=9, **option),))  # type: ignore[arg-type]
-    with pytest.raises(BadRequest, match=f"^{name}: .* is not offered"):
-        pipeline.only_output(request)
-
-
-def test_a_size_that_is_left_open_is_refused() -> None:
-    with pytest.raises(BadRequest, match=r"not offered|both are needed"):
-        pipeline.only_output(ResizeRequest(outputs=(ResizeOptions(width=9, fit=Fit.INSIDE),)))
-
-
-def test_several_outputs_are_refused() -> None:
-    one = ResizeOptions(width=9, height=9)
-    with pytest.raises(BadRequest, match=r"^outputs: "):
-        pipeline.only_output(ResizeRequest(outputs=(one, one)))
-
-
-def test_options_that_are_offered_pass() -> None:
-    options = ResizeOptions(width=9, height=9, quality=50, background="#000000")
-    assert pipeline.only_output(ResizeRequest(outputs=(options,))) == options
-
-
 @pytest.mark.parametrize("name", sorted(FIRST_OF_SEVERAL))
 def test_a_picture_without_its_first_frame_is_corrupt(name: str) -> None:
     assert isinstance(refusal(truncated(sample(name), 0.1)), CorruptImage)
@@ -196,7 +161,7 @@ def run_watched(picture: bytes, watch: Counter) -> pipeline.Result:
     limits = pipeline.Limits(max_pixels=10**8, max_output_pixels=10**8)
     options = ResizeOptions(width=800, height=600)
     return pipeline.resize(
-        pipeline.Upload.from_memory(picture), options, limits=limits, quality=85, watch=watch
+        pipeline.Upload.from_memory(picture), (options,), limits=limits, quality=85, watch=watch
     )
 
 
@@ -209,11 +174,11 @@ def test_a_long_job_is_given_up_when_the_watch_says_so() -> None:
 
 def test_a_long_job_asks_its_watch_and_ends_well() -> None:
     watch = Counter(stop_at=float("inf"))
-    assert run_watched(big_png(), watch).output.width == 800
+    assert run_watched(big_png(), watch).outputs[0].info.width == 800
     assert watch.asked > 5
 
 
 def test_a_job_that_was_given_up_leaves_no_mark_on_the_next() -> None:
     with pytest.raises(Cancelled):
         run_watched(big_png(), Counter(stop_at=1))
-    assert run_watched(big_png(), Counter(stop_at=float("inf"))).output.size > 0
+    assert run_watched(big_png(), Counter(stop_at=float("inf"))).outputs[0].info.size > 0

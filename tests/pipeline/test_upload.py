@@ -12,7 +12,7 @@ from vipsrv import pipeline
 from vipsrv.errors import CorruptImage, UnsupportedFormat
 from vipsrv.options import ResizeOptions
 
-OPTIONS = ResizeOptions(width=160, height=120)
+OPTIONS = (ResizeOptions(width=160, height=120),)
 
 
 def from_memory(data: bytes | bytearray | memoryview) -> pipeline.Result:
@@ -75,7 +75,7 @@ def test_a_large_file_looks_right(tmp_path: Path) -> None:
     large_strip_tiff(path, 6000, 5000)
     result = from_file(path)
     assert (result.source.width, result.source.height) == (6000, 5000)
-    assert mean_abs_difference(open_exact(result.data), large_strip_scene(160, 120)) < 6
+    assert mean_abs_difference(open_exact(result.outputs[0].data), large_strip_scene(160, 120)) < 6
 
 
 def test_the_header_of_a_file_is_that_of_memory(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def make_job(outcomes: list[Outcome]) -> Callable[..., Job]:
 
 
 def admission_of(pool: FakePool, limit: int) -> Admission:
-    return Admission(cast("WorkerPool", pool), limit=limit)
+    return Admission(cast("WorkerPool", pool), limit=limit, memory=1000)
 
 
 def test_a_free_worker_gets_the_job_at_once(pool: FakePool, make_job: Callable[..., Job]) -> None:
@@ -132,3 +132,84 @@ def test_a_job_that_waits_too_long_is_given_up(
     admission.watch(time.monotonic() + 100)
     assert admission.waiting == 1
     assert [type(outcome.error) for outcome in outcomes] == [DeadlineExceeded]
+
+
+def heavy(make_job: Callable[..., Job], memory: int) -> Job:
+    job = make_job()
+    job.memory = memory
+    return job
+
+
+def start_all(pool: FakePool, admission: Admission, free: int) -> list[Job]:
+    """What is started when so many workers become free."""
+    before = len(pool.running)
+    pool.free = free
+    admission.worker_idle()
+    return pool.running[before:]
+
+
+def test_heavy_jobs_have_half_of_the_workers(pool: FakePool, make_job: Callable[..., Job]) -> None:
+    pool.size = 4
+    admission = admission_of(pool, 10)
+    giants = [heavy(make_job, 1) for _ in range(4)]
+    small = make_job()
+    for giant in giants:
+        admission.heavy(giant)
+    admission.submit(small)
+    assert start_all(pool, admission, 4) == [giants[0], giants[1], small]
+    giants[0].close()
+    assert start_all(pool, admission, 1) == [giants[2]]
+
+
+def test_heavy_jobs_share_a_budget_of_memory(pool: FakePool, make_job: Callable[..., Job]) -> None:
+    pool.size = 8
+    admission = admission_of(pool, 10)
+    giants = [heavy(make_job, 400) for _ in range(3)]
+    for giant in giants:
+        admission.heavy(giant)
+    assert start_all(pool, admission, 8) == giants[:2]
+    giants[1].close()
+    assert start_all(pool, admission, 8) == giants[2:]
+
+
+def test_one_that_needs_more_than_the_budget_runs_alone(pool: FakePool, make_job: Callable[..., Job]) -> None:
+    pool.size = 8
+    admission = admission_of(pool, 10)
+    giants = [heavy(make_job, memory) for memory in (1, 5000, 1)]
+    for giant in giants:
+        admission.heavy(giant)
+    assert start_all(pool, admission, 8) == giants[:1]
+    giants[0].close()
+    assert start_all(pool, admission, 8) == giants[1:2]
+    giants[1].close()
+    assert start_all(pool, admission, 8) == giants[2:]
+
+
+def test_a_single_worker_takes_turns(pool: FakePool, make_job: Callable[..., Job]) -> None:
+    pool.size = 1
+    admission = admission_of(pool, 10)
+    giants = [heavy(make_job, 1) for _ in range(2)]
+    small = [make_job() for _ in range(2)]
+    for giant in giants:
+        admission.heavy(giant)
+    for job in small:
+        admission.submit(job)
+    order = []
+    for _ in range(4):
+        (job,) = start_all(pool, admission, 1)
+        job.close()
+        order.append(job)
+    assert order == [giants[0], small[0], giants[1], small[1]]
+
+
+def test_a_heavy_job_that_waits_is_cancelled_and_given_up_like_any_other(
+    pool: FakePool, make_job: Callable[..., Job], outcomes: list[Outcome]
+) -> None:
+    admission = admission_of(pool, 10)
+    giants = [heavy(make_job, 1) for _ in range(2)]
+    for giant in giants:
+        admission.heavy(giant)
+    admission.cancel(giants[0])
+    admission.watch(time.monotonic() + 100)
+    assert [type(outcome.error) for outcome in outcomes] == [Cancelled, DeadlineExceeded]
+    assert admission.waiting == 0

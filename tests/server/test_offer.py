@@ -5,6 +5,7 @@ import pytest
 
 from vipsrv.errors import BadRequest
 from vipsrv.server.offer import parse_resize, refuse_hello_token
+from vipsrv.workers.channel import MAX_OUTPUTS
 
 
 def test_what_is_offered_becomes_options_for_a_worker() -> None:
@@ -23,23 +24,22 @@ def test_a_width_that_equals_one_but_is_none(width: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("meta", "name"),
     [
-        ("fit", "inside"),
-        ("format", "png"),
-        ("position", "top"),
-        ("lossless", True),
-        ("max_bytes", 1000),
-        ("keep", "icc"),
-        ("page", 1),
-        ("enlarge", False),
-        ("outputs", [{"width": 1, "height": 1}]),
-        ("upload", {"id": "0" * 32, "size": 1, "offset": 0}),
+        ({"width": 1, "height": 1, "upload": {"id": "0" * 32, "size": 1, "offset": 0}}, "upload"),
+        ({"outputs": [{"width": 1, "height": 1}] * (MAX_OUTPUTS + 1)}, "outputs"),
     ],
 )
-def test_what_is_understood_but_not_offered_is_named(name: str, value: Any) -> None:
-    with pytest.raises(BadRequest, match=name if name != "outputs" else "width"):
-        parse_resize({"width": 1, "height": 1, name: value})
+def test_what_is_not_offered_is_named(meta: dict[str, Any], name: str) -> None:
+    with pytest.raises(BadRequest, match=name):
+        parse_resize(meta)
+
+
+def test_several_outputs() -> None:
+    outputs = [{"width": 3, "fit": "inside"}, {"height": 2, "fit": "outside", "format": "webp"}]
+    options, deadline_ms = parse_resize({"outputs": outputs, "deadline_ms": 5})
+    assert json.loads(options) == {"outputs": outputs}
+    assert deadline_ms == 5
 
 
 def test_one_output_in_a_list_is_as_good_as_none() -> None:

@@ -145,3 +145,26 @@ def test_stuck_is_who_takes_too_little_for_too_long(setting: Setting) -> None:
     assert not outbox.is_stuck(120, 10)
     transport.take(10 * PROGRESS_SIZE)
     assert not outbox.is_stuck(1000, 10)
+
+
+class ForgetfulTransport(FakeTransport):
+    """Does not say that it is full unless it is asked to look, as asyncio's of some releases."""
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        super().set_write_buffer_limits(high)
+        if self.held:
+            self.outbox.pause()
+
+    def writelines(self, data: list[bytes | memoryview]) -> None:
+        self.held += b"".join(data)
+
+
+def test_what_is_still_being_sent_is_kept_though_the_transport_forgets_to_say_so(spool: Spool) -> None:
+    transport = ForgetfulTransport()
+    outbox = Outbox(cast("asyncio.WriteTransport", transport), lambda: None)
+    transport.outbox = outbox
+    body = slot(spool, b"body")
+    outbox.put(b"head", body)
+    assert not body._closed
+    transport.take(8)
+    assert body._closed

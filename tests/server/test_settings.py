@@ -38,7 +38,16 @@ def test_several_addresses_in_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "65536"), ("QUALITY", "0"), ("WORKERS", "0"), ("DEADLINE", "0"), ("MAX_UPLOAD", "much")],
+    [
+        ("HOST", ""),  # which would be every address there is
+        ("PORT", "65536"),
+        ("QUALITY", "0"),
+        ("WORKERS", "0"),
+        ("DEADLINE", "0"),
+        ("DEADLINE", "inf"),
+        ("DEADLINE", "5000000"),  # more milliseconds than a worker can be told
+        ("MAX_UPLOAD", "much"),
+    ],
 )
 def test_values_that_cannot_be(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"VIPSRV_{name}", value)

@@ -132,6 +132,18 @@ def test_a_full_queue_says_busy_and_when_to_come_back(start_server: StartServer)
     assert error["retry_after_ms"] > 0
 
 
+def test_a_connection_too_many_is_told_so(start_server: StartServer) -> None:
+    server = start_server("--workers", "1", "--connections", "2")
+    held = [bare_client.connect(server.port) for _ in range(2)]
+    with bare_client.connect(server.port) as sock:
+        assert bare_client.read_answer(sock).error["status"] == 429
+    for sock in held:
+        sock.sendall(bare_client.header(3) + b"xyz")
+        assert bare_client.read_answer(sock).error["status"] == 415
+        sock.close()
+    assert_serves(server)
+
+
 def test_a_full_spool_says_busy(start_server: StartServer) -> None:
     server = start_server("--workers", "1", "--spool-disk", "1MB")
     assert bare_client.ask(server.port, bytes(10_000_000)).error["status"] == 429

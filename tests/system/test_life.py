@@ -62,6 +62,15 @@ def test_a_port_that_is_taken(server: RunningServer) -> None:
     assert "Traceback" not in second.stderr
 
 
+@pytest.mark.parametrize("name", ["a..b", "none.invalid"])
+def test_a_name_that_is_no_host(name: str) -> None:
+    ended = serve("--workers", "1", "--host", name, "--port", "0")
+    assert ended.returncode == 1
+    assert f"cannot listen on {name}:0" in ended.stderr
+    assert "Unknown error" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_settings_come_from_the_environment_too() -> None:
     ended = serve("--port", "0", VIPSRV_WORKERS="0")
     assert ended.returncode == 2

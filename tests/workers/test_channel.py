@@ -1,6 +1,7 @@
 """The layout of the channel: what is packed is unpacked, and anything else is a ``ChannelError``."""
 
 import struct
+from dataclasses import replace
 from operator import attrgetter
 
 import pytest
@@ -22,6 +23,7 @@ from vipsrv.options import Format, ImageInfo, OutputInfo
 from vipsrv.workers.channel import (
     CHANNEL_VERSION,
     JOB_SIZE,
+    MAX_OUTPUTS,
     READY_SIZE,
     REPLY_SIZE,
     Carrier,
@@ -62,8 +64,10 @@ JOBS = st.builds(
     options_size=U32,
     image_size=U64,
     deadline_ms=U32,
+    admitted=st.booleans(),
 )
 
+READY = Ready(pid=1, readers={"png": "libvips"}, writers=("jpeg",))
 SOURCE = ImageInfo(format="png", width=3, height=2, pages=1, has_alpha=True, orientation=6, size=1234)
 OUTPUT = OutputInfo(width=30, height=20, format="jpeg", quality=85, size=700)
 A_WORKERS: set[type[RequestError]] = {
@@ -84,7 +88,8 @@ def with_field(data: bytes, offset: int, layout: str, value: object) -> bytes:
 
 
 def test_the_handshake_survives() -> None:
-    ready = Ready(pid=4321, libvips="8.18.7", formats=("jpeg", "png"))
+    readers = {"jpeg": "libvips jpegload 8.18.7", "png": "libvips pngload 8.18.7"}
+    ready = Ready(pid=4321, readers=readers, writers=("jpeg", "webp"))
     assert len(ready.pack()) == READY_SIZE
     assert Ready.unpack(ready.pack()) == ready
 
@@ -95,17 +100,22 @@ def test_a_job_survives(head: JobHead) -> None:
     assert JobHead.unpack(head.pack()) == head
 
 
-@given(U64, SOURCES, st.none() | OUTPUTS)
-def test_a_reply_survives(job_id: int, source: ImageInfo, output: OutputInfo | None) -> None:
-    reply = ReplyHead(job_id=job_id, source=source, output=output)
+@given(U64, SOURCES, st.lists(OUTPUTS, max_size=MAX_OUTPUTS).map(tuple))
+def test_a_reply_survives(job_id: int, source: ImageInfo, outputs: tuple[OutputInfo, ...]) -> None:
+    reply = ReplyHead(job_id=job_id, source=source, outputs=outputs)
     assert len(reply.pack()) == REPLY_SIZE
     assert ReplyHead.unpack(reply.pack(), image_size=1234) == reply
+
+
+def test_what_a_heavy_job_needs_survives() -> None:
+    reply = ReplyHead(job_id=9, needs=3 << 30)
+    assert ReplyHead.unpack(reply.pack(), image_size=1) == reply
 
 
 @pytest.mark.parametrize("kind", sorted(A_WORKERS, key=attrgetter("status")))
 def test_a_failure_survives(kind: type[RequestError]) -> None:
     reply = ReplyHead.unpack(ReplyHead(job_id=9, error=kind("so it is")).pack(), image_size=1)
-    assert (reply.job_id, reply.source, reply.output) == (9, None, None)
+    assert (reply.job_id, reply.source, reply.outputs) == (9, None, ())
     assert type(reply.error) is kind
     assert reply.error.message == "so it is"
 
@@ -128,14 +138,14 @@ def test_a_message_is_cut_and_made_printable() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (with_field(Ready(pid=1, libvips="8", formats=("png",)).pack(), 0, "4s", b"HTTP"), "none"),
+        (with_field(READY.pack(), 0, "4s", b"HTTP"), "none"),
         (
-            with_field(Ready(pid=1, libvips="8", formats=("png",)).pack(), 4, "!H", CHANNEL_VERSION + 1),
+            with_field(READY.pack(), 4, "!H", CHANNEL_VERSION + 1),
             f"version {CHANNEL_VERSION + 1} of the channel, not {CHANNEL_VERSION}",
         ),
-        (Ready(pid=1, libvips="8", formats=()).pack(), "name"),
-        (Ready(pid=1, libvips="8", formats=("PNG",)).pack(), "name"),
-        (Ready(pid=1, libvips="8", formats=("png", "a b")).pack(), "name"),
+        (replace(READY, readers={}).pack(), "name"),
+        (replace(READY, readers={"PNG": "libvips"}).pack(), "name"),
+        (replace(READY, writers=("png", "a b")).pack(), "name"),
     ],
 )
 def test_an_odd_handshake_is_refused(data: bytes, message: str) -> None:
@@ -164,23 +174,24 @@ def test_an_odd_job_is_refused(offset: int, layout: str, value: object) -> None:
         (38, "!I", 0),  # pages
         (43, "B", 0),  # orientation
         (43, "B", 9),
-        (44, "!I", 0),  # the result's width
-        (48, "!I", 0),
-        (52, "B", 101),  # quality
-        (53, "16s", b"auto"),
-        (53, "16s", b"exe"),
+        (452, "B", MAX_OUTPUTS + 1),
+        (453, "!I", 0),  # the result's width
+        (457, "!I", 0),
+        (461, "B", 101),  # quality
+        (462, "B", 6),  # no format has this number
+        (463, "!Q", 0),  # size
     ],
 )
 def test_an_odd_reply_is_refused(offset: int, layout: str, value: object) -> None:
-    good = ReplyHead(job_id=1, source=SOURCE, output=OUTPUT).pack()
+    good = ReplyHead(job_id=1, source=SOURCE, outputs=(OUTPUT,)).pack()
     with pytest.raises(ChannelError):
         ReplyHead.unpack(with_field(good, offset, layout, value), image_size=1234)
 
 
-@given(st.binary(min_size=READY_SIZE, max_size=READY_SIZE))
+@given(st.binary(max_size=500))
 def test_any_bytes_are_a_handshake_or_a_channel_error(data: bytes) -> None:
     with pytest.raises(ChannelError):
-        Ready.unpack(data)
+        Ready.unpack(data.ljust(READY_SIZE, b"\0"))
 
 
 @given(st.binary(min_size=REPLY_SIZE - 4, max_size=REPLY_SIZE - 4))
@@ -189,7 +200,7 @@ def test_any_bytes_are_a_reply_or_a_channel_error(data: bytes) -> None:
         reply = ReplyHead.unpack(b"VRPL" + data, image_size=7)
     except ChannelError:
         return
-    assert (reply.error is None) == (reply.source is not None)
+    assert [reply.error is not None, reply.source is not None, reply.needs > 0].count(True) == 1
 
 
 @given(st.binary(min_size=JOB_SIZE - 4, max_size=JOB_SIZE - 4))

@@ -24,7 +24,15 @@ from vipsrv.workers.pool import WorkerConfig, WorkerPool
 from vipsrv.workers.shared import SharedMemory
 from vipsrv.workers.spool import Slot, Spool
 
-CONFIG = WorkerConfig(max_pixels=10**9, max_output_pixels=10**9, quality=85)
+CONFIG = WorkerConfig(
+    max_pixels=10**9,
+    max_output_pixels=10**9,
+    job_memory=1 << 40,
+    max_expansion=10**9,
+    quality=85,
+    formats=None,
+    tolerant=False,
+)
 
 MISCHIEF = """
 import os, socket, sys, time
@@ -32,13 +40,17 @@ from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.workers.channel import JOB_SIZE, JobHead, Ready, ReplyHead
 channel = socket.socket(fileno=int(sys.argv[1]))
 def ready():
-    channel.sendall(Ready(pid=1, libvips="8", formats=("jpeg",)).pack())
+    channel.sendall(Ready(pid=1, readers={"jpeg": "libvips"}, writers=("jpeg",)).pack())
 def job():
-    return JobHead.unpack(channel.recv(JOB_SIZE, socket.MSG_WAITALL)).job_id
+    head = JobHead.unpack(channel.recv(JOB_SIZE, socket.MSG_WAITALL))
+    channel.recv(head.options_size, socket.MSG_WAITALL)
+    return head.job_id
 def reply(job_id, size):
     source = ImageInfo(format="jpeg", width=9, height=9, pages=1, has_alpha=False, orientation=1, size=9)
-    output = OutputInfo(width=9, height=9, format="jpeg", quality=85, size=size) if size else None
-    channel.sendall(ReplyHead(job_id=job_id, source=source, output=output).pack() + b"abc")
+    output = OutputInfo(width=9, height=9, format="jpeg", quality=85, size=size)
+    channel.sendall(ReplyHead(job_id=job_id, source=source, outputs=(output,) * bool(size)).pack() + b"abc")
+def heavy(job_id):
+    channel.sendall(ReplyHead(job_id=job_id, needs=1 << 30).pack())
 def sleep():
     time.sleep(600)
 """
@@ -55,14 +67,17 @@ class Harness:
     def __init__(self, folder: Path, size: int) -> None:
         self.spool = Spool(directory=folder, memory=32 << 20, disk=64 << 20)
         self.idle = asyncio.Event()
-        self.pool = WorkerPool(self.spool, CONFIG, size=size, on_idle=self.idle.set)
+        self.heavy: list[Job] = []
+        self.pool = WorkerPool(
+            self.spool, CONFIG, size=size, on_idle=self.idle.set, on_heavy=self.heavy.append
+        )
 
     async def job(self, image: bytes, *, seconds: float = 60, **options: int) -> Outcome:
         """The outcome of one job; waits for an idle worker first."""
         return await self.start_job(image, seconds=seconds, **options)[1]
 
     def start_job(
-        self, image: bytes, *, seconds: float = 60, **options: int
+        self, image: bytes, *, seconds: float = 60, admitted: bool = True, **options: int
     ) -> tuple[Job, "asyncio.Future[Outcome]"]:
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         job = Job(
@@ -71,6 +86,7 @@ class Harness:
             image=self._slot(image),
             deadline=time.monotonic() + seconds,
             on_outcome=outcome.set_result,
+            memory=int(admitted),
         )
         assert self.pool.run(job)
         return job, outcome
@@ -120,7 +136,7 @@ def mischief(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """Every worker from now on runs this instead."""
     code = MISCHIEF + script
 
-    def command(inherited: list[int], _config: dict[str, int]) -> list[str]:
+    def command(inherited: list[int], _config: dict[str, Any]) -> list[str]:
         return [sys.executable, "-c", code, str(inherited[0])]
 
     monkeypatch.setattr(process, "_command", command)
@@ -203,7 +219,7 @@ def test_a_worker_that_does_not_stop_is_killed(
     ("script", "reason"),
     [
         ("sys.exit('no libvips here')", "exited with code 1: no libvips here"),
-        ("channel.send(b'x' * 300); sleep()", "the handshake is none"),
+        ("channel.send(b'x' * 6000); sleep()", "the handshake is none"),
         ("channel.close(); sleep()", "SIGKILL"),
         ("os.abort()", "SIGABRT"),
     ],
@@ -235,14 +251,25 @@ def test_a_worker_of_another_version_fails_the_start(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        ("ready(); job(); channel.send(b'x' * 600); sleep()", "the head of its reply is none"),
+        ("ready(); job(); channel.send(b'x' * 6000); sleep()", "the head of its reply is none"),
         ("ready(); reply(job() + 1, 3); sleep()", "a job that it does not have"),
         ("ready(); reply(job(), 0); sleep()", "not of the kind of its job"),
+        ("ready(); reply(job(), 1 << 40); sleep()", "larger than any can be"),
+        ("ready(); heavy(job()); heavy(job()); sleep()", "heavy that was admitted"),
         ("ready(); reply(job(), 9); channel.close(); sleep()", "SIGKILL"),
         ("ready(); job(); os.kill(os.getpid(), 11)", "SIGSEGV"),
         ("ready(); job(); sys.exit(3)", "exited with code 3"),
     ],
-    ids=["garbage", "another job", "no result", "half a result", "crash", "leaves"],
+    ids=[
+        "garbage",
+        "another job",
+        "no result",
+        "a huge result",
+        "heavy twice",
+        "half a result",
+        "crash",
+        "leaves",
+    ],
 )
 def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
     tmp_path: Path,
@@ -255,8 +282,14 @@ def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
 
     async def test() -> None:
         async with harness(tmp_path) as one:
+            one.spool._disk_left = 1 << 50  # more than any worker may ask for
             (worker,) = one.pool._workers
-            assert isinstance((await one.job(jpeg())).error, WorkerDied)
+            _, outcome = one.start_job(jpeg(), admitted=False)
+            while not outcome.done():
+                if one.heavy and one.pool.has_idle:
+                    one.pool.run(one.heavy.pop())
+                await asyncio.sleep(0.01)
+            assert isinstance(outcome.result().error, WorkerDied)
             await one.next_idle()
             assert worker not in one.pool._workers
             await asyncio.gather(*one.pool._reaping)
@@ -294,6 +327,59 @@ def test_a_worker_that_replies_before_it_was_given_all_is_not_used_again(
     run(test)
 
 
+def test_a_worker_gets_no_more_of_the_environment_than_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIPSRV_TOKEN", "secret")
+    monkeypatch.setenv("VIPS_WARNING", "0")
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            names = {
+                entry.split(b"=")[0]
+                for entry in Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0")
+            }
+            assert {b"VIPS_WARNING", b"VIPS_CONCURRENCY", b"PATH"} <= names
+            assert b"VIPSRV_TOKEN" not in names
+
+    run(test)
+
+
+def test_a_heavy_job_comes_back_and_is_run_when_admitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mischief(monkeypatch, "ready(); heavy(job()); reply(job(), 3); sleep()")
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            job, outcome = one.start_job(jpeg(), admitted=False)
+            await one.next_idle()
+            assert one.heavy == [job]
+            assert job.memory == 1 << 30
+            assert not outcome.done()
+            one.pool.run(job)
+            assert picture(await outcome) == b"abc"
+
+    run(test)
+
+
+def test_a_heavy_job_that_nobody_waits_for_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mischief(monkeypatch, "ready(); n = job(); job(); heavy(n); sleep()")
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            job, _ = one.start_job(jpeg(), admitted=False)
+            one.pool.cancel(job)
+            await one.next_idle()
+            assert one.heavy == []
+            assert job.image._closed
+
+    run(test)
+
+
 def test_a_grown_worker_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "MAX_ANONYMOUS_MEMORY", 1)
 
@@ -318,4 +404,70 @@ def test_a_worker_is_replaced_after_a_number_of_jobs(tmp_path: Path, monkeypatch
             assert worker not in one.pool._workers
             await one.next_idle()
 
+    run(test)
+
+
+def test_a_worker_is_replaced_after_a_number_of_jobs_though_it_is_never_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "MAX_JOBS", 1)
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            _, outcome = one.start_job(jpeg())
+            one.pool.watch(time.monotonic())
+            picture(await outcome)
+            assert worker not in one.pool._workers
+            assert not one.pool.has_idle
+            await one.next_idle()
+
+    run(test)
+
+
+def test_a_job_may_be_cancelled_as_its_worker_dies(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            job, outcome = one.start_job(jpeg(), width=20_000, height=20_000)
+            os.kill(worker.pid, signal.SIGKILL)
+            os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - nobody shall know
+            one.pool.cancel(job)
+            assert isinstance(outcome.result().error, Cancelled)
+            await one.next_idle()
+            assert worker not in one.pool._workers
+
+    run(test)
+
+
+def test_workers_that_end_as_soon_as_they_are_ready_are_not_started_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pool_module, "_FIRST_PAUSE", 600.0)
+    mischief(monkeypatch, "ready(); sys.exit(3)")
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            while "next try in 30 s" not in caplog.text:
+                await asyncio.sleep(0.01)
+            assert not one.pool._workers
+
+    run(test)
+    assert caplog.text.count("exited with code 3") == pool_module._FREE_STARTS + 1
+
+
+def test_a_worker_that_the_system_has_no_room_for_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise BlockingIOError("no more processes")
+
+    async def test() -> None:
+        before = sorted(Path("/proc/self/fd").iterdir())
+        with pytest.raises(StartFailed, match="no more processes"):
+            async with harness(tmp_path):
+                pass
+        assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+    monkeypatch.setattr("subprocess.Popen", fail)
     run(test)

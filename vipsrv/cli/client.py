@@ -5,32 +5,28 @@ Exit codes: see ``ExitCode`` in ``vipsrv.cli.exits``; ``--help`` lists them, too
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
+from vipsrv.cli.asking import outputs_for, parse_bytes, parse_sizes
 from vipsrv.cli.exits import EXIT_CODES, ExitCode, one_line_errors
 from vipsrv.cli.figures import Figures
-from vipsrv.cli.saving import check_target, save, target
-from vipsrv.client import Client, ResizeArguments, ResizeResult, Timeout
-from vipsrv.client.address import UNIX
-from vipsrv.client.embedded import EmbeddedServer
-from vipsrv.client.sources import OnSent
-from vipsrv.errors import ConnectFailed
-from vipsrv.options import MAX_DIMENSION
+from vipsrv.cli.saving import check_folder, check_target, save, target, targets
+from vipsrv.cli.sending import Server, upload_progress
+from vipsrv.cli.telling import image_rows, refuse_other_options, server_rows
+from vipsrv.client import Client, ResizeResults, Timeout
+from vipsrv.options import MAX_DIMENSION, Fit, Format, Keep, Position, ResizeOptions
 from vipsrv.protocol import DEFAULT_HEIGHT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WIDTH
 from vipsrv.version import __version__
 
 PROGRAM = "vipsrv-client"
 
-LONG_UPLOAD = 8_000_000
-"""Bytes from which a progress bar is shown."""
-
 STANDARD_OUTPUT = Path("-")
+
+MAX_SECONDS = (2**31 - 1) // 1000
+"""Of a deadline: what the protocol can say."""
 
 app = typer.Typer(
     add_completion=False,
@@ -60,12 +56,72 @@ def _print_version(value: bool) -> None:  # noqa: FBT001 - the signature of a ty
 
 @app.command(epilog=EXIT_CODES)
 def resize(
-    image: Annotated[Path, typer.Argument(help="The picture to resize.", show_default=False)],
+    context: typer.Context,
+    image: Annotated[Path | None, typer.Argument(help="The picture to resize.", show_default=False)] = None,
     *,
-    width: Annotated[int, typer.Option(min=1, max=MAX_DIMENSION, help="Pixels.")] = DEFAULT_WIDTH,
-    height: Annotated[int, typer.Option(min=1, max=MAX_DIMENSION, help="Pixels.")] = DEFAULT_HEIGHT,
+    width: Annotated[
+        int | None, typer.Option(min=1, max=MAX_DIMENSION, help=f"Pixels.  [default: {DEFAULT_WIDTH}]")
+    ] = None,
+    height: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_DIMENSION,
+            help=f"Pixels.  [default: {DEFAULT_HEIGHT}]  With only one of both, the picture's proportions "
+            "give the other.",
+        ),
+    ] = None,
+    output_sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZES",
+            help="Several results from one upload, as 320x,x480,800x600; "
+            "each is saved as processed_<name>_<width>x<height>.",
+        ),
+    ] = None,
+    fit: Annotated[
+        Fit | None,
+        typer.Option(
+            help="How a picture of other proportions is fitted: stretched (fill), with borders (contain), "
+            "cut (cover), no larger (inside) or no smaller (outside) than the size.  "
+            "[default: fill; inside where one side is left out]"
+        ),
+    ] = None,
+    position: Annotated[
+        Position,
+        typer.Option(
+            metavar="PLACE", help=f"What cover keeps and where contain places: {', '.join(Position)}."
+        ),
+    ] = Position.CENTRE,
+    format_: Annotated[
+        Format, typer.Option("--format", help="Of the result; auto keeps the picture's where it can.")
+    ] = Format.JPEG,
     quality: Annotated[
-        int | None, typer.Option(min=1, max=100, help="JPEG quality; without it the server's own.")
+        int | None, typer.Option(min=1, max=100, help="Quality; without it the server's own.")
+    ] = None,
+    lossless: Annotated[bool, typer.Option("--lossless", help="Lose nothing in the encoding.")] = False,
+    max_bytes: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Lower the quality until a result fits, as 100KB or 1.5MiB."),
+    ] = None,
+    background: Annotated[
+        str, typer.Option(metavar="COLOUR", help="Behind transparency and in borders.")
+    ] = "#ffffff",
+    keep: Annotated[Keep, typer.Option(help="Metadata of the picture that a result carries.")] = Keep.NONE,
+    page: Annotated[
+        int, typer.Option(min=0, help="Page of a document or frame of an animation, from 0.")
+    ] = 0,
+    enlarge: Annotated[
+        bool, typer.Option("--enlarge/--no-enlarge", help="Whether a small picture is made larger.")
+    ] = True,
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=MAX_SECONDS,
+            metavar="SECONDS",
+            help="The server gives up when the answer takes longer; without it the server's own holds.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -73,9 +129,17 @@ def resize(
             "--output",
             "-o",
             help="File or folder to save in, or - for standard output; "
-            "without it processed_<name>.jpg beside the picture.",
+            "without it processed_<name> beside the picture.",
         ),
     ] = None,
+    info: Annotated[
+        bool,
+        typer.Option("--info", help="Resize nothing: print what the server reads in the picture's header."),
+    ] = False,
+    formats: Annotated[
+        bool,
+        typer.Option("--formats", help="Resize nothing: print what the server reads, writes and allows."),
+    ] = False,
     host: Annotated[
         str | None,
         typer.Option(envvar="VIPSRV_HOST", help=f"The server's name, or unix:/path. [{DEFAULT_HOST}]"),
@@ -111,84 +175,97 @@ def resize(
     with one_line_errors(PROGRAM):
         if quiet and as_json:
             raise ValueError("--quiet and --json: choose one")
-        if output is not None and output != STANDARD_OUTPUT:
-            check_target(image, output)
-        options: ResizeArguments = {"width": width, "height": height}
-        if quality is not None:
-            options["quality"] = quality
-        configured = host is not None or port is not None
-        upload = Upload(image, options, 1 if protocol == 1 else 2, Timeout(reply=timeout), quiet=quiet)
-        result, server, own = _send(
-            upload, host or DEFAULT_HOST, port or DEFAULT_PORT, may_start_one=embedded and not configured
+        server = Server(
+            program=PROGRAM,
+            host=host or DEFAULT_HOST,
+            port=port or DEFAULT_PORT,
+            protocol=1 if protocol == 1 else 2,
+            timeout=Timeout(reply=timeout),
+            may_start_one=embedded and host is None and port is None,
+            quiet=quiet,
         )
-        saved = _deliver(image, output, result)
+        if formats:
+            refuse_other_options(context, "--formats", image)
+            _print(server_rows(server.ask(Client.hello).answer), as_json=as_json)
+            return
+        if image is None:
+            raise ValueError("the picture is missing; see --help")
+        picture = image
+        if info:
+            refuse_other_options(context, "--info")
+            _print(image_rows(server.ask(lambda client: client.info(picture)).answer), as_json=as_json)
+            return
+        outputs = outputs_for(
+            (width, height),
+            [] if output_sizes is None else parse_sizes(output_sizes),
+            fit=fit,
+            position=position,
+            format=format_,
+            quality=quality,
+            lossless=lossless,
+            max_bytes=None if max_bytes is None else parse_bytes("--max-bytes", max_bytes),
+            background=background,
+            keep=keep,
+            page=page,
+            enlarge=enlarge,
+        )
+        several = output_sizes is not None
+        _check_output(picture, output, several=several)
+        deadline_ms = None if deadline is None else max(1, round(deadline * 1000))
+        answered = server.ask(lambda client: _resize(client, picture, outputs, deadline_ms, quiet=quiet))
+        saved = _deliver(picture, output, answered.answer, several=several)
         if not quiet:
-            figures = Figures.of(image, result, saved=saved, server=server, embedded=own)
+            figures = Figures.of(
+                picture,
+                answered.answer,
+                saved=saved,
+                server=answered.server,
+                embedded=answered.embedded,
+                listed=several,
+            )
             text = json.dumps(figures.to_json()) if as_json else "\n".join(figures.lines())
-            typer.echo(text, err=saved is None)
+            typer.echo(text, err=output == STANDARD_OUTPUT)
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """What is to be sent, wherever the server turns out to be."""
-
-    image: Path
-    options: ResizeArguments
-    protocol: Literal[1, 2]
-    timeout: Timeout
-    quiet: bool
-
-    def to(self, host: str, port: int) -> ResizeResult:
-        """Send it, with a progress bar where one is of use."""
-        address = host if host.startswith(UNIX) else None
-        with (
-            Client(host, port, address=address, protocol=self.protocol, timeout=self.timeout) as client,
-            upload_progress(self.image, quiet=self.quiet) as on_sent,
-        ):
-            return client.resize(self.image, on_sent=on_sent, **self.options)
-
-
-@contextmanager
-def upload_progress(image: Path, *, quiet: bool) -> Iterator[OnSent | None]:
-    """A progress bar for a long upload on a terminal; otherwise nothing."""
-    size = image.stat().st_size
-    if quiet or size < LONG_UPLOAD or not sys.stderr.isatty():
-        yield None
+def _print(rows: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows))
         return
-    with typer.progressbar(length=size, label=f"sending {image.name}", file=sys.stderr) as bar:
-        shown = 0
-
-        def on_sent(sent: int) -> None:
-            nonlocal shown
-            bar.update(sent - shown)
-            shown = sent
-
-        yield on_sent
+    for name, value in rows.items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        typer.echo(f"{name.replace('_', ' '):<21} {'not told' if text is None else text}")
 
 
-def _send(upload: Upload, host: str, port: int, *, may_start_one: bool) -> tuple[ResizeResult, str, bool]:
-    """The result, the address of the server it came from, and whether that was one of its own."""
-    there = host if host.startswith(UNIX) else f"{host}:{port}"
-    try:
-        return upload.to(host, port), there, False
-    except ConnectFailed:
-        if not may_start_one:
-            raise
-    with EmbeddedServer() as server:
-        here = f"{server.host}:{server.port}"
-        if not upload.quiet:
-            note = f"{PROGRAM}: nothing listens on {there}, so a server of its own serves this call on {here}"
-            typer.echo(note, err=True)
-        return upload.to(server.host, server.port), here, True
+def _check_output(image: Path, output: Path | None, *, several: bool) -> None:
+    """Refuse before anything is sent what could not be delivered afterwards."""
+    if output is None:
+        return
+    if several:
+        if output == STANDARD_OUTPUT:
+            raise ValueError("--output -: standard output takes one result, and --output-sizes makes several")
+        check_folder(output)
+    elif output != STANDARD_OUTPUT:
+        check_target(image, output)
 
 
-def _deliver(image: Path, output: Path | None, result: ResizeResult) -> Path | None:
-    """Save the result; the path, or ``None`` for standard output."""
+def _resize(
+    client: Client, image: Path, outputs: tuple[ResizeOptions, ...], deadline_ms: int | None, *, quiet: bool
+) -> ResizeResults:
+    with upload_progress(image, quiet=quiet) as on_sent:
+        return client.resize_all(image, outputs, deadline_ms=deadline_ms, on_sent=on_sent)
+
+
+def _deliver(image: Path, output: Path | None, results: ResizeResults, *, several: bool) -> list[Path | None]:
+    """Save the results; the path of each, or ``None`` for standard output."""
     if output == STANDARD_OUTPUT:
-        sys.stdout.buffer.write(result.data)
+        sys.stdout.buffer.write(results.outputs[0].data)
         sys.stdout.buffer.flush()
-        return None
-    path = target(image, output, result.format)
-    check_target(image, path)
-    save(result.data, path)
-    return path
+        return [None]
+    if several:
+        paths = targets(image, output, results.outputs)
+    else:
+        paths = [target(image, output, results.outputs[0].format)]
+        check_target(image, paths[0])
+    for result, path in zip(results.outputs, paths, strict=True):
+        save(result.data, path)
+    return list(paths)

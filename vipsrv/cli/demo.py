@@ -12,13 +12,14 @@ from typing import Annotated
 
 import typer
 
-from vipsrv.cli.client import upload_progress
 from vipsrv.cli.exits import one_line_errors
 from vipsrv.cli.figures import Figures
 from vipsrv.cli.saving import save, target
+from vipsrv.cli.sending import upload_progress
 from vipsrv.cli.striped_tiff import tiff_size, write_tiff
 from vipsrv.client import Client
 from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.options import ResizeOptions
 from vipsrv.protocol import DEFAULT_HEIGHT, DEFAULT_WIDTH
 
 PROGRAM = "vipsrv demo"
@@ -58,10 +59,12 @@ def _resize(picture: Path) -> Path:
         typer.echo(f"serving    on {where}, ready after {time.monotonic() - started:.1f} s")
         typer.echo(f"sending    the picture, to be {DEFAULT_WIDTH} x {DEFAULT_HEIGHT}\n")
         with Client(server.host, server.port) as client, upload_progress(picture, quiet=False) as on_sent:
-            result = client.resize(picture, width=DEFAULT_WIDTH, height=DEFAULT_HEIGHT, on_sent=on_sent)
-    saved = target(picture, None, result.format)
-    save(result.data, saved)
-    figures = Figures.of(picture, result, saved=saved, server=where, embedded=True)
+            asked = ResizeOptions(width=DEFAULT_WIDTH, height=DEFAULT_HEIGHT)
+            results = client.resize_all(picture, [asked], on_sent=on_sent)
+    (output,) = results.outputs
+    saved = target(picture, None, output.format)
+    save(output.data, saved)
+    figures = Figures.of(picture, results, saved=[saved], server=where, embedded=True)
     typer.echo("\n".join(figures.lines()))
     return saved
 

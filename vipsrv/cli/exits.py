@@ -46,7 +46,7 @@ EXIT_CODES = (
 
 _WHAT_TO_DO: dict[type[VipsrvError], str] = {
     TooLarge: "ask for less, or have the server's limits raised (vipsrv serve --help)",
-    UnsupportedFormat: "convert it to JPEG, PNG, WebP, TIFF, GIF or AVIF first",
+    UnsupportedFormat: "convert it first; vipsrv-client --formats lists what the server reads",
     CorruptImage: "check that the file is whole",
     Busy: "try again a little later",
     Draining: "try again a little later",

@@ -2,11 +2,12 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vipsrv.client import ResizeResult
+from vipsrv.client import ResizedImage, ResizeResults
 
 PILLOW = "Pillow"
 SERVER = "server"
@@ -26,10 +27,37 @@ class Dimensions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFigures:
+    """Of one result; ``saved`` is its path, ``None`` if it went to standard output. Sizes are bytes."""
+
+    result_bytes: int
+    ratio: float
+    format: str
+    quality: int
+    saved: str | None
+    processed: Dimensions
+
+    @classmethod
+    def of(cls, result: ResizedImage, saved: Path | None) -> "OutputFigures":
+        """With the dimensions verified from the file. Raises ``OSError``."""
+        # From the file where it is one: a pipe that was written to cannot be read back.
+        verified = saved if saved is not None and saved.is_file() else result.data
+        return cls(
+            result_bytes=len(result.data),
+            ratio=round(result.ratio, 3),
+            format=result.format,
+            quality=result.quality,
+            saved=None if saved is None else str(saved),
+            processed=measure(verified) or Dimensions(result.width, result.height, SERVER),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """Sizes in bytes, times in milliseconds unless named otherwise; ``None`` where it is not known.
 
-    ``saved`` is the path of the result, ``None`` if that went to standard output.
+    ``ratio`` and ``result_bytes`` are those of all ``outputs`` together. ``listed`` tells that several may
+    have been asked for, so that they are shown as a list also where there is one.
     """
 
     image: str
@@ -42,57 +70,77 @@ class Figures:
     total_seconds: float
     result_bytes: int
     ratio: float
-    format: str
-    quality: int
-    saved: str | None
     original: Dimensions | None
-    processed: Dimensions
+    outputs: tuple[OutputFigures, ...]
+    listed: bool
 
     @classmethod
     def of(
-        cls, image: Path, result: ResizeResult, *, saved: Path | None, server: str, embedded: bool
+        cls,
+        image: Path,
+        results: ResizeResults,
+        *,
+        saved: Sequence[Path | None],
+        server: str,
+        embedded: bool,
+        listed: bool = False,
     ) -> "Figures":
-        """Of a result, with the dimensions verified from the files. Raises ``OSError``."""
-        # From the file where it is one: a pipe that was written to cannot be read back.
-        verified = saved if saved is not None and saved.is_file() else result.data
-        told = result.source
+        """Of results and where each was saved, with the dimensions verified from the files.
+
+        Raises ``OSError``.
+        """
+        told = results.source
         of_server = Dimensions(told.width, told.height, SERVER) if told else None
         return cls(
             image=str(image),
             server=server,
             embedded=embedded,
             original_bytes=image.stat().st_size,
-            sent_bytes=result.sent,
-            received_bytes=result.received,
-            server_ms=asdict(result.timings) if result.timings else None,
-            total_seconds=round(result.elapsed, 6),
-            result_bytes=len(result.data),
-            ratio=round(result.ratio, 3),
-            format=result.format,
-            quality=result.quality,
-            saved=None if saved is None else str(saved),
+            sent_bytes=results.sent,
+            received_bytes=results.received,
+            server_ms=asdict(results.timings) if results.timings else None,
+            total_seconds=round(results.elapsed, 6),
+            result_bytes=sum(len(output.data) for output in results.outputs),
+            ratio=round(results.ratio, 3),
             original=measure(image) or of_server,
-            processed=measure(verified) or Dimensions(result.width, result.height, SERVER),
+            outputs=tuple(
+                OutputFigures.of(output, path) for output, path in zip(results.outputs, saved, strict=True)
+            ),
+            listed=listed,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The same names as the fields."""
-        return asdict(self)
+        """The same names as the fields, and where no list was asked for those of the one output, too."""
+        figures = asdict(self)
+        if not figures.pop("listed"):
+            (output,) = figures.pop("outputs")
+            figures = output | figures
+        return figures
 
     def lines(self) -> list[str]:
         """For a person: a name and its figure in each."""
-        rows = {
-            "original size": _size(self.original_bytes),
-            "sent": _size(self.sent_bytes),
-            "received": _size(self.received_bytes),
-            "server processing": self._server_time(),
-            "total time": f"{self.total_seconds * 1000:.1f} ms",
-            "compression ratio": f"{self.ratio:.2f} : 1",
-            "saved": self.saved or "standard output",
-            "original dimensions": str(self.original or "not known: Pillow cannot open it"),
-            "processed dimensions": str(self.processed),
-        }
-        return [f"{name:<21} {figure}" for name, figure in rows.items()]
+        together = f"  (all {len(self.outputs)} results together)" if len(self.outputs) > 1 else ""
+        rows = [
+            ("original size", _size(self.original_bytes)),
+            ("sent", _size(self.sent_bytes)),
+            ("received", _size(self.received_bytes)),
+            ("server processing", self._server_time()),
+            ("total time", f"{self.total_seconds * 1000:.1f} ms"),
+            ("compression ratio", f"{self.ratio:.2f} : 1{together}"),
+        ]
+        original = ("original dimensions", str(self.original or "not known: Pillow cannot open it"))
+        if self.listed:
+            rows.append(original)
+            for output in self.outputs:
+                rows.append(("saved", output.saved or "standard output"))
+                rows.append(("  dimensions", str(output.processed)))
+                rows.append(("  size", f"{_size(output.result_bytes)}, {output.ratio:.2f} : 1"))
+        else:
+            (output,) = self.outputs
+            rows.append(("saved", output.saved or "standard output"))
+            rows.append(original)
+            rows.append(("processed dimensions", str(output.processed)))
+        return [f"{name:<21} {figure}" for name, figure in rows]
 
     def _server_time(self) -> str:
         if self.server_ms is None:

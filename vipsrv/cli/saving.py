@@ -2,7 +2,10 @@
 
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
+
+from vipsrv.client import ResizedImage
 
 ENDINGS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "avif": ".avif", "tiff": ".tif", "gif": ".gif"}
 
@@ -16,19 +19,42 @@ def check_target(source: Path, output: Path) -> None:
         raise ValueError(
             f"{output} is the source itself, which is never overwritten; name another with --output"
         )
-    folder = output if output.is_dir() else output.parent
-    if not folder.is_dir():
-        raise NotADirectoryError(20, "no such folder to save in", str(folder))
+    check_folder(output if output.is_dir() else output.parent)
 
 
-def target(source: Path, output: Path | None, kind: str) -> Path:
+def check_folder(output: Path) -> None:
+    """Raises ``OSError`` if it is no folder, where several results need one."""
+    if not output.is_dir():
+        raise NotADirectoryError(20, "no such folder to save in", str(output))
+
+
+def target(source: Path, output: Path | None, kind: str, size: str = "") -> Path:
     """The file for a result of a format: ``output``, or ``processed_<stem>`` with the format's own ending in
-    the folder ``output`` or beside the source.
+    the folder ``output`` or beside the source. ``size`` tells apart the results of one source.
     """
-    name = f"processed_{source.stem}{ENDINGS.get(kind, '.' + kind)}"
+    name = f"processed_{source.stem}{size and '_' + size}{ENDINGS.get(kind, '.' + kind)}"
     if output is None:
         return source.with_name(name)
     return output / name if output.is_dir() else output
+
+
+def targets(source: Path, output: Path | None, results: Sequence[ResizedImage]) -> list[Path]:
+    """A file for each of several results, with its width and height in the name.
+
+    A picture's proportions can give two results the same size; the later one is numbered. Raises
+    ``ValueError`` if one is the source itself.
+    """
+    paths: list[Path] = []
+    for result in results:
+        size = f"{result.width}x{result.height}"
+        path = target(source, output, result.format, size)
+        number = 2
+        while path in paths:
+            path = target(source, output, result.format, f"{size}_{number}")
+            number += 1
+        check_target(source, path)
+        paths.append(path)
+    return paths
 
 
 def save(data: bytes, path: Path) -> None:

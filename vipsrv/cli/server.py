@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from vipsrv.cli.demo import demo
 from vipsrv.errors import StartFailed, VipsrvError
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
-from vipsrv.server import ServerSettings, serve
+from vipsrv.server import ServerSettings, formats_of, serve
 from vipsrv.server.gateway import Address
 from vipsrv.version import __version__
 
@@ -83,15 +83,28 @@ def _serve(
         level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     try:
-        settings = ServerSettings(**{name: value for name, value in given.items() if value not in (None, [])})
-    except ValidationError as error:
-        for fault in error.errors():
-            _complain(f"{_flag(str(fault['loc'][0]))}: {fault['msg']}, not {fault['input']!r}")
-        raise typer.Exit(2) from None
-    try:
-        serve(settings, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
+        serve(_settings(given), on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
     except StartFailed as error:
         _fail(str(error), code=1)
+
+
+@app.command()
+def formats(
+    formats: Annotated[
+        str | None, typer.Option(help="As for 'vipsrv serve': the formats to read, with commas between them.")
+    ] = None,
+) -> None:
+    """List what a server reads, by which library and version, and what it writes."""
+    try:
+        known = formats_of(_settings({"formats": formats}))
+    except StartFailed as error:
+        _fail(str(error), code=1)
+    typer.echo("read")
+    for name, library in known.readers.items():
+        typer.echo(f"  {name:8} {library}")
+    typer.echo("written")
+    for name in known.writers:
+        typer.echo(f"  {name}")
 
 
 @app.command()
@@ -109,6 +122,18 @@ def ping(
     except VipsrvError as error:
         _fail(str(error), code=1)
     typer.echo(f"{host}:{port} answered in {seconds * 1000:.1f} ms")
+
+
+def _settings(given: dict[str, Any]) -> ServerSettings:
+    """The settings from what was given on the command line, and for the rest from the environment."""
+    try:
+        return ServerSettings(
+            **{name: value for name, value in given.items() if value not in (None, [], False)}
+        )
+    except ValidationError as error:
+        for fault in error.errors():
+            _complain(f"{_flag(str(fault['loc'][0]))}: {fault['msg']}, not {fault['input']!r}")
+        raise typer.Exit(2) from None
 
 
 def _print_addresses(addresses: list[Address]) -> None:
@@ -131,17 +156,21 @@ def _fail(message: str, *, code: int) -> NoReturn:
 
 def _parameter(name: str, setting: FieldInfo) -> inspect.Parameter:
     """A command-line option for a setting. Values stay texts: the settings model reads and checks them."""
-    several = setting.default == ()
     default = setting.get_default(call_default_factory=True, validated_data={})
     shown = default.human_readable() if isinstance(default, ByteSize) else str(default)
     kind = setting.annotation if isinstance(setting.annotation, type) else str
+    flag = kind is bool
     option = typer.Option(
         _flag(name),
-        help=setting.description if several else f"{setting.description} (default: {shown})",
-        metavar=_METAVARS.get(kind, "TEXT"),
+        help=f"{setting.description}"
+        if default in ((), None, False)
+        else f"{setting.description} (default: {shown})",
+        metavar=None if flag else _METAVARS.get(kind, "TEXT"),
     )
-    annotation: Any = Annotated[list[str] | None if several else str | None, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    annotation: Any = Annotated[bool if flag else list[str] | None if default == () else str | None, option]
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=False if flag else None, annotation=annotation
+    )
 
 
 def _add_serve_command() -> None:

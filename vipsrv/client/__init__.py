@@ -11,7 +11,7 @@
 from vipsrv.client.aio import AsyncClient
 from vipsrv.client.blocking import Client
 from vipsrv.client.requests import ResizeArguments
-from vipsrv.client.results import Limits, ResizeResult, ServerInfo
+from vipsrv.client.results import Limits, ResizedImage, ResizeResult, ResizeResults, ServerInfo
 from vipsrv.client.sources import ImageSource
 from vipsrv.client.timeouts import Timeout
 
@@ -22,6 +22,8 @@ __all__ = [
     "Limits",
     "ResizeArguments",
     "ResizeResult",
+    "ResizeResults",
+    "ResizedImage",
     "ServerInfo",
     "Timeout",
 ]

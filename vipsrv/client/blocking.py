@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -17,12 +18,20 @@ from vipsrv.client.requests import (
     ResizeArguments,
     check_size,
     needs_version_2,
+    resize_all_request,
     resize_request,
 )
-from vipsrv.client.results import ResizeResult, ServerInfo, image_info, resize_result, server_info
+from vipsrv.client.results import (
+    ResizeResult,
+    ResizeResults,
+    ServerInfo,
+    image_info,
+    resize_results,
+    server_info,
+)
 from vipsrv.client.sources import ImageSource, OnSent, Source, open_source
 from vipsrv.client.timeouts import Timeout
-from vipsrv.options import ImageInfo
+from vipsrv.options import ImageInfo, ResizeOptions
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 
 
@@ -66,18 +75,23 @@ class Client:
         cannot be read.
         """
         request = resize_request(options, self._protocol)
-        started = time.monotonic()
-        with open_source(image) as source:
-            check_size(source.size, self._protocol)
-            exchange = self._exchange(request, source, on_sent)
-            reply = exchange.result()
-        return resize_result(
-            request,
-            reply,
-            size=source.size,
-            sent=len(exchange.head) + source.size,
-            elapsed=time.monotonic() - started,
-        )
+        return self._resize(request, image, on_sent).only()
+
+    def resize_all(
+        self,
+        image: ImageSource,
+        outputs: Sequence[ResizeOptions],
+        *,
+        deadline_ms: int | None = None,
+        on_sent: OnSent | None = None,
+    ) -> ResizeResults:
+        """Make several pictures of an image that is sent and decoded once.
+
+        ``deadline_ms`` holds for all of them together; they come together or not at all. Raises as ``resize``
+        does.
+        """
+        request = resize_all_request(outputs, deadline_ms, self._protocol)
+        return self._resize(request, image, on_sent)
 
     def info(self, image: ImageSource) -> ImageInfo:
         """What the header of an image says, without decoding it. Raises as ``resize`` does."""
@@ -116,6 +130,20 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _resize(self, request: Request, image: ImageSource, on_sent: OnSent | None) -> ResizeResults:
+        started = time.monotonic()
+        with open_source(image) as source:
+            check_size(source.size, self._protocol)
+            exchange = self._exchange(request, source, on_sent)
+            reply = exchange.result()
+        return resize_results(
+            request,
+            reply,
+            size=source.size,
+            sent=len(exchange.head) + source.size,
+            elapsed=time.monotonic() - started,
+        )
 
     def _exchange(
         self, request: Request, source: Source | None = None, on_sent: OnSent | None = None

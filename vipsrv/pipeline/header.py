@@ -1,6 +1,7 @@
 """The first look at a picture: its format and what its header says. Nothing is decoded."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pyvips
@@ -8,6 +9,7 @@ import pyvips
 from vipsrv.errors import CorruptImage, RequestError, UnsupportedFormat
 from vipsrv.options import ImageInfo
 from vipsrv.pipeline import libvips
+from vipsrv.pipeline.calls import Call, shape
 from vipsrv.pipeline.opening import check_opening
 from vipsrv.pipeline.signatures import HEAD, recognise
 from vipsrv.pipeline.upload import Upload
@@ -35,30 +37,37 @@ def read_header(upload: Upload) -> Header:
     Raises ``UnsupportedFormat``, ``CorruptImage``, and ``TooLarge`` where opening it would take too long.
     """
     check_opening(upload)
-    reader = libvips.find_reader(upload.source)
-    if reader is None or (reader.format == "avif" and recognise(upload.head(HEAD)) != "AVIF"):
+    head = upload.head(HEAD)
+    reader = libvips.find_reader(upload.source, head)
+    if reader is None or (reader.format == "avif" and recognise(head) != "AVIF"):
         # The second: one loader reads AVIF and HEIC, but this libvips may have no decoder for the latter.
-        raise _refusal(upload)
+        raise _refusal(head)
     try:
-        image = pyvips.Operation.call(reader.loader, upload.source, access="sequential", fail_on="error")
+        image = _opener(reader.loader)(upload.source)
     except pyvips.Error as error:
         raise CorruptImage(
             f"the header of this {reader.format} cannot be read: {libvips.reason(error)}"
         ) from error
+    width, height, *_ = shape(image)
     info = ImageInfo(
         format=reader.format,
-        width=image.width,
-        height=image.height,
+        width=width,
+        height=height,
         pages=_field(image, "n-pages", 1),
         has_alpha=bool(image.hasalpha()),
-        orientation=_orientation(image),
+        orientation=orientation_of(image),
         size=upload.size,
     )
     return Header(info=info, image=image)
 
 
-def _refusal(upload: Upload) -> RequestError:
-    name = recognise(upload.head(HEAD))
+@cache
+def _opener(loader: str) -> Call:
+    return Call(loader, "source", access="sequential", fail_on="error")
+
+
+def _refusal(head: bytes) -> RequestError:
+    name = recognise(head)
     formats = libvips.formats()
     if name is not None and name.lower() in formats:
         return CorruptImage(f"this begins like {name}, but its header cannot be read")
@@ -66,7 +75,8 @@ def _refusal(upload: Upload) -> RequestError:
     return UnsupportedFormat(f"{what}; send one of: {', '.join(formats)}")
 
 
-def _orientation(image: pyvips.Image) -> int:
+def orientation_of(image: pyvips.Image) -> int:
+    """The EXIF orientation, 1 where it is missing or none."""
     orientation: int = _field(image, "orientation", 1)
     return orientation if 1 <= orientation <= _MOST_ORIENTATION else 1
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from vipsrv.errors import TooLarge
 from vipsrv.options import Format, ImageInfo
 
-_MOST_SIDE = {Format.JPEG: 65_500}
-"""Pixels on a side that a format's writer takes; for JPEG libjpeg's ``JPEG_MAX_DIMENSION``."""
+_MOST_SIDE = {Format.JPEG: 65_500, Format.WEBP: 16_383, Format.AVIF: 16_384, Format.GIF: 65_535}
+"""Pixels on a side that a format's writer takes: libjpeg's ``JPEG_MAX_DIMENSION``, the 14 bits of WebP, the
+16 bits of GIF, and what libvips 8.18 allows for AVIF. PNG and TIFF take more than ``max_output_pixels``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

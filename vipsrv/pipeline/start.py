@@ -4,7 +4,7 @@ import pyvips
 
 from vipsrv.errors import RequestError
 from vipsrv.options import ResizeOptions
-from vipsrv.pipeline import libvips
+from vipsrv.pipeline import libvips, writers
 from vipsrv.pipeline.limits import Limits
 from vipsrv.pipeline.resize import resize
 from vipsrv.pipeline.upload import Upload
@@ -21,6 +21,7 @@ def start() -> tuple[str, ...]:
     ``pyvips.Error`` where JPEG fails.
     """
     libvips.configure()
+    writers.try_out()
     picture = pyvips.Image.black(_SIDE, _SIDE, bands=3).copy(interpretation="srgb")
     for reader in libvips.readers():
         if not pyvips.type_find("VipsForeignSave", reader.saver):
@@ -37,4 +38,4 @@ def start() -> tuple[str, ...]:
 def _try(data: bytes) -> None:
     options = ResizeOptions(width=_SIDE // 2, height=_SIDE // 2)
     limits = Limits(max_pixels=_SIDE**2, max_output_pixels=_SIDE**2)
-    resize(Upload.from_memory(data), options, limits=limits, quality=85)
+    resize(Upload.from_memory(data), (options,), limits=limits, quality=85)

@@ -11,6 +11,13 @@ Watch = Callable[[], RequestError | None]
 """Asked many times a second while libvips computes: the reason to stop, if there is one. Must be cheap."""
 
 
+def stop_now_if(watch: Watch | None) -> None:
+    """Raise the reason to stop, if there is one: between two pieces of work that libvips does not ask in."""
+    reason = watch() if watch else None
+    if reason is not None:
+        raise reason
+
+
 def stop_when(image: pyvips.Image, watch: Watch) -> None:
     """Let libvips ask ``watch`` as it computes ``image``, and stop when told so.
 

@@ -1,6 +1,7 @@
 """The gateway process: everything between the sockets of the clients and those of the workers."""
 
+from vipsrv.server.formats import formats_of
 from vipsrv.server.serve import serve
 from vipsrv.server.settings import ServerSettings
 
-__all__ = ["ServerSettings", "serve"]
+__all__ = ["ServerSettings", "formats_of", "serve"]

@@ -1,10 +1,19 @@
 """Who may wait for a worker, and who comes next.
 
-One bounded queue in the order of arrival. Beyond the bound a request is refused with a time to come back,
-estimated from how long the waiting ones will take.
+::
+
+    submit ──► queue ──────────────► worker ──► outcome
+                                       │ "it is heavy: this much memory"
+               heavy queue ◄───────────┘
+                    └── when the heavy lane and the memory have room ──► worker ──► outcome
+
+Both queues together are bounded: beyond it a request is refused with a time to come back, estimated from how
+long the waiting ones will take. The heavy lane is half of the workers, so that giants never keep all of them
+from the small ones, and its jobs share a budget of memory.
 """
 
 from collections import deque
+from functools import partial
 
 from vipsrv.errors import Busy, Cancelled, DeadlineExceeded
 from vipsrv.workers.job import Job
@@ -18,25 +27,30 @@ _LEAST_RETRY_MS = 100
 
 
 class Admission:
-    """A queue of at most ``limit`` jobs in front of a pool."""
+    """Queues of at most ``limit`` jobs in front of a pool; ``memory`` bytes for the heavy ones together."""
 
-    def __init__(self, pool: WorkerPool, *, limit: int) -> None:
+    def __init__(self, pool: WorkerPool, *, limit: int, memory: int) -> None:
         self._pool = pool
         self._limit = limit
         self._queue: deque[Job] = deque()
+        self._heavy: deque[Job] = deque()
+        self._heavy_running: set[Job] = set()
+        self._heavy_lane = max(1, pool.size // 2)
+        self._memory_left = memory
+        self._heavy_was_last = False
         self._mean_seconds = _FIRST_GUESS_SECONDS
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue."""
-        return len(self._queue)
+        """Jobs in the queues."""
+        return len(self._queue) + len(self._heavy)
 
     def check(self) -> None:
         """Raise ``Busy`` if a job that came now would find the queue full."""
-        if len(self._queue) >= self._limit and not self._pool.has_idle:
-            seconds = self._mean_seconds * len(self._queue) / self._pool.size
+        if self.waiting >= self._limit and not self._pool.has_idle:
+            seconds = self._mean_seconds * self.waiting / self._pool.size
             raise Busy(
-                f"{len(self._queue)} requests are waiting already; try again later",
+                f"{self.waiting} requests are waiting already; try again later",
                 retry_after_ms=max(_LEAST_RETRY_MS, int(seconds * 1000)),
             )
 
@@ -47,12 +61,23 @@ class Admission:
         self.check()
         self._queue.append(job)
 
+    def heavy(self, job: Job) -> None:
+        """A worker has found a job to be heavy and given it back; it has been admitted and stays so."""
+        self._heavy.append(job)
+
     def worker_idle(self) -> None:
         """A worker is free: the next job is its."""
-        while self._queue and self._pool.has_idle:
-            if not self._pool.run(self._queue[0]):
+        while self._pool.has_idle:
+            heavy = self._next_is_heavy()
+            queue = self._heavy if heavy else self._queue
+            if not queue or not self._pool.run(queue[0]):
                 return
-            self._queue.popleft()
+            job = queue.popleft()
+            self._heavy_was_last = heavy
+            if heavy:
+                self._heavy_running.add(job)
+                self._memory_left -= job.memory
+                job.on_close = partial(self._heavy_ended, job)
 
     def job_took(self, seconds: float) -> None:
         """Learn from a job how long they take."""
@@ -60,18 +85,30 @@ class Admission:
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for this job any more."""
-        try:
-            self._queue.remove(job)
-        except ValueError:
-            self._pool.cancel(job)
-            return
-        job.fail(Cancelled("the client cancelled the request or went away"))
-        job.close()
+        for queue in (self._queue, self._heavy):
+            if job in queue:
+                queue.remove(job)
+                job.fail(Cancelled("the client cancelled the request or went away"))
+                job.close()
+                return
+        self._pool.cancel(job)
 
     def watch(self, now: float) -> None:
         """To be called several times a second with ``time.monotonic()``."""
-        late = [job for job in self._queue if now > job.deadline]
-        for job in late:
-            self._queue.remove(job)
-            job.fail(DeadlineExceeded("no worker was free before the deadline"))
-            job.close()
+        for queue in (self._queue, self._heavy):
+            for job in [job for job in queue if now > job.deadline]:
+                queue.remove(job)
+                job.fail(DeadlineExceeded("no worker was free before the deadline"))
+                job.close()
+
+    def _heavy_ended(self, job: Job) -> None:
+        self._heavy_running.discard(job)
+        self._memory_left += job.memory
+
+    def _next_is_heavy(self) -> bool:
+        if not self._heavy or len(self._heavy_running) >= self._heavy_lane:
+            return False
+        if self._heavy[0].memory > self._memory_left and self._heavy_running:
+            return False
+        # With a single worker the two queues take turns.
+        return not (self._heavy_was_last and self._queue and self._pool.size == 1)

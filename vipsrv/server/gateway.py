@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from vipsrv.errors import StartFailed
+from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
-from vipsrv.server.offer import FITS, OUTPUT_FORMATS
+from vipsrv.server.formats import worker_config
 from vipsrv.server.session import Session
 from vipsrv.server.settings import ServerSettings
 from vipsrv.version import __version__
-from vipsrv.workers.pool import WorkerConfig, WorkerPool
+from vipsrv.workers.job import Job
+from vipsrv.workers.pool import WorkerPool
 from vipsrv.workers.spool import Spool
 
 WATCH_SECONDS = 0.1
@@ -75,13 +77,14 @@ class Gateway:
         self.spool = Spool(
             directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
         )
-        config = WorkerConfig(
-            max_pixels=settings.max_pixels,
-            max_output_pixels=settings.max_output_pixels,
-            quality=settings.quality,
+        self._pool = WorkerPool(
+            self.spool,
+            worker_config(settings),
+            size=settings.workers,
+            on_idle=self._worker_idle,
+            on_heavy=self._job_is_heavy,
         )
-        self._pool = WorkerPool(self.spool, config, size=settings.workers, on_idle=self._worker_idle)
-        self.admission = Admission(self._pool, limit=settings.queue)
+        self.admission = Admission(self._pool, limit=settings.queue, memory=settings.decode_memory)
         self._servers: list[asyncio.Server] = []
         self._unix_paths: list[Path] = []
         self._watching: asyncio.Task[None] | None = None
@@ -136,7 +139,7 @@ class Gateway:
 
     def hello(self) -> dict[str, Any]:
         """The meta of the reply to a HELLO."""
-        ready = self._pool.ready
+        formats = self._pool.formats
         return {
             "server": f"vipsrv/{__version__}",
             "limits": {
@@ -145,8 +148,9 @@ class Gateway:
                 "max_output_pixels": self.settings.max_output_pixels,
                 "deadline_ms": int(self.settings.deadline * 1000),
             },
-            "formats": {"in": list(ready.formats) if ready is not None else [], "out": list(OUTPUT_FORMATS)},
-            "fits": list(FITS),
+            "formats": {"in": list(formats.readers), "out": list(formats.writers)},
+            "libraries": formats.readers,
+            "fits": list(Fit),
         }
 
     @property
@@ -171,6 +175,9 @@ class Gateway:
 
     def _worker_idle(self) -> None:
         self.admission.worker_idle()
+
+    def _job_is_heavy(self, job: Job) -> None:
+        self.admission.heavy(job)
 
     async def _bind(self, address: Address) -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -201,19 +208,27 @@ class Gateway:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             now = time.monotonic()
-            self._pool.watch(now)
-            self.admission.watch(now)
-            for session in list(self._sessions):
-                session.watch(now)
+            watched: list[WorkerPool | Admission | Session] = [self._pool, self.admission, *self._sessions]
+            for one in watched:
+                try:
+                    one.watch(now)
+                except Exception:  # noqa: BLE001 - a bug must not be the end of every deadline and timeout
+                    _log.exception("the clock of %r was not looked at", one)
 
 
 @contextmanager
 def _listening_on(address: Address) -> Iterator[None]:
     try:
         yield
+    except socket.gaierror as error:  # its numbers are not those of `os.strerror`
+        reason = str(error.strerror)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise StartFailed(f"cannot listen on {address}: {reason}; choose another address") from None
+        reason = os.strerror(error.errno) if error.errno else str(error)
+    except UnicodeError:
+        reason = "no host can have this name"
+    else:
+        return
+    raise StartFailed(f"cannot listen on {address}: {reason}; choose another address") from None
 
 
 def _real_addresses(address: Address, server: asyncio.Server) -> list[Address]:

@@ -1,26 +1,12 @@
-"""What of the protocol this server offers; the rest is understood and refused in so many words."""
+"""The meta of requests, read and checked; what this server does not offer is refused in so many words."""
 
 import json
 from functools import lru_cache
 from typing import Any
 
 from vipsrv.errors import BadRequest
-from vipsrv.options import Fit, Format, Keep, Position, ResizeOptions, ResizeRequest
-
-FITS = (Fit.FILL,)
-OUTPUT_FORMATS = (Format.JPEG,)
-
-_OFFERED: dict[str, tuple[Any, ...]] = {
-    "fit": FITS,
-    "position": (Position.CENTRE,),
-    "format": OUTPUT_FORMATS,
-    "lossless": (False,),
-    "max_bytes": (None,),
-    "keep": (Keep.NONE,),
-    "page": (0,),
-    "enlarge": (True,),
-}
-"""Option → the values that are built; an option that is not named here may have any value."""
+from vipsrv.options import ResizeRequest
+from vipsrv.workers.channel import MAX_OUTPUTS
 
 _CACHED_REQUESTS = 1024
 
@@ -55,17 +41,7 @@ def _parse(meta: dict[str, Any]) -> tuple[bytes, int | None]:
         raise BadRequest(str(error)) from None
     if request.upload is not None:
         raise BadRequest("upload: resumable uploads are not offered by this server")
-    if len(request.outputs) > 1:
-        raise BadRequest("outputs: several outputs of one upload are not offered by this server")
-    (options,) = request.outputs
-    _check_offered(options)
-    return json.dumps(options.to_meta(), separators=(",", ":")).encode(), request.deadline_ms
-
-
-def _check_offered(options: ResizeOptions) -> None:
-    for name, offered in _OFFERED.items():
-        value = getattr(options, name)
-        if value not in offered:
-            known = ", ".join(json.dumps(one) for one in offered if one is not None)
-            instead = f"only {known}" if known else "leave it out"
-            raise BadRequest(f"{name}: {json.dumps(value)} is not offered by this server; {instead}")
+    if len(request.outputs) > MAX_OUTPUTS:
+        raise BadRequest(f"outputs: {len(request.outputs)} are more than the {MAX_OUTPUTS} of one request")
+    options = ResizeRequest(outputs=request.outputs).to_meta()
+    return json.dumps(options, separators=(",", ":")).encode(), request.deadline_ms

@@ -102,3 +102,6 @@ class Outbox:
     def _write(self, data: list[bytes | memoryview]) -> None:
         self._written += sum(map(len, data))
         self._transport.writelines(data)
+        # So that it looks at its limits: asyncio's `writelines` does not in Python 3.12.0 to 3.12.8, 3.13.0
+        # and 3.13.1 (CVE-2024-12254), and chunks would be used again while they are still to be sent.
+        self._transport.set_write_buffer_limits(high=0)

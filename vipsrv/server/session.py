@@ -2,11 +2,11 @@
 
 ::
 
-                     header refused, body too large
-    READING ─────────────────────────────────────────────► LINGERING ──► closed
+             header refused, body too large, last reply of a drain
+    READING ───────────────────────────────────────────────────────► LINGERING ──► closed
        │  ▲   │                                            reads and discards for a bounded time,
-       │  └───┘ request after request (version 2)          so that the refusal is not lost to a reset
-       └──────► reply to version 1, drain, idle, end of file ──────────► closed
+       │  └───┘ request after request (version 2)          so that the reply is not lost to a reset
+       └──────► reply to version 1, idle, end of file ─────────────────────────► closed
 
 Bodies are read straight into the spool. Nothing here decodes, blocks or sleeps.
 """
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vipsrv.errors import (
     BadRequest,
+    Busy,
     Cancelled,
     Draining,
     InternalError,
@@ -35,6 +36,7 @@ from vipsrv.protocol import (
     MAX_META_SIZE,
     OK_STATUS,
     REPLY,
+    V1_MAX_SIZE,
     V1_REPLY,
     Event,
     Kind,
@@ -58,6 +60,8 @@ MAX_IN_FLIGHT = 32
 
 LINGER_SECONDS = 5.0
 """How long a refused client's bytes are read and discarded."""
+
+FULL_RETRY_MS = 1000
 
 DISCARD_SIZE = 256 * 1024
 """Bytes that are discarded in one read."""
@@ -102,6 +106,7 @@ class Session(asyncio.BufferedProtocol):
         self._reading = True
         self._lingering = False
         self._closing = False
+        self._ended = False
         self._progress = 0
         self._expires = time.monotonic() + self._settings.idle_timeout
 
@@ -112,6 +117,13 @@ class Session(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         self._outbox = Outbox(self._transport, self._all_sent)
         self._gateway.session_opened(self)
+        limit = self._settings.connections
+        if self._gateway.connections > limit:
+            busy = Busy(
+                f"{limit} clients are connected already; try again later", retry_after_ms=FULL_RETRY_MS
+            )
+            self._reply_to_broken(busy)
+            self._linger()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the reader knows better
         """Where the next bytes go: never more than up to the end of the head or the body they belong to."""
@@ -121,6 +133,7 @@ class Session(asyncio.BufferedProtocol):
         request = self._incoming
         if request is None or request.slot is None:
             return _scratch[:wanted]
+        self._no_room = None  # there may be some by now, if this was asked before and nothing was read
         try:
             return request.slot.room()
         except RequestError as error:
@@ -146,6 +159,7 @@ class Session(asyncio.BufferedProtocol):
         """The client has shut down its sending side. The connection is closed by us, after what is due."""
         if self._lingering:
             return False
+        self._ended = True
         try:
             self._reader.receive_eof()
         except ProtocolError as error:
@@ -162,7 +176,8 @@ class Session(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        self._outbox.resume()
+        # Later: asyncio's transport is in the middle of a write here, and ends twice if it is closed now.
+        asyncio.get_running_loop().call_soon(self._outbox.resume)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why makes no difference
         """The connection is gone, and with it the sense of what is in flight."""
@@ -197,16 +212,21 @@ class Session(asyncio.BufferedProtocol):
             self._close()
 
     def drain(self) -> None:
-        """The server is about to stop: finish what is in flight, then close."""
-        if not self._in_flight and self._incoming is None:
+        """The server is about to stop: finish what is in flight and what has begun to arrive, then close."""
+        if not self._in_flight and self._reader.between_messages and not self._lingering:
             self._close()
 
     def stop(self) -> None:
         """The server stops now: say so to whoever still waits, and close."""
         for request in list(self._in_flight.values()):
             self._reply_error(request, Draining("the server has stopped"))
+        lingering = self._lingering or self._incoming is not None
         self._cancel_all()
-        self._close()
+        if lingering:
+            self._lingering = True
+            self._shut_down_when_sent()
+        else:
+            self._close()
 
     def abort(self) -> None:
         """Close without another word."""
@@ -363,23 +383,31 @@ class Session(asyncio.BufferedProtocol):
             self._reply(request, outcome)
         if self._lingering:
             self._shut_down_when_sent()
+        self._update_reading()
         self._idle_from_now()
         self._close_if_draining()
-        self._update_reading()
 
     # Replies
 
     def _reply(self, request: Request, outcome: Outcome) -> None:
         if request.version == 1 and outcome.result is not None:
-            self._outbox.put(V1_REPLY.pack(outcome.result.size), outcome.result)
-            self._close()
+            self._reply_v1(request, outcome.result)
             return
         meta, size = _report(request, outcome)
         head = pack_message(request.kind | REPLY, request.id, meta, status=OK_STATUS, body_size=size)
         self._outbox.put(head, outcome.result)
 
+    def _reply_v1(self, request: Request, result: Slot) -> None:
+        if result.size > V1_MAX_SIZE:
+            result.close()
+            self._refuse(request, TooLarge(f"the result is {result.size} bytes, too many for version 1"))
+            return
+        self._outbox.put(V1_REPLY.pack(result.size), result)
+        self._close()
+
     def _reply_error(self, request: Request, error: RequestError) -> None:
-        _log.info("request %d: %d %s: %s", request.id, error.status, error.code, error)
+        level = logging.ERROR if isinstance(error, InternalError) else logging.INFO
+        _log.log(level, "request %d: %d %s: %s", request.id, error.status, error.code, error)
         self._outbox.put(pack_error(request.kind, request.id, error))
 
     def _refuse(self, request: Request, error: RequestError) -> None:
@@ -447,17 +475,17 @@ class Session(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _all_sent(self) -> None:
-        if self._closing:
-            self._transport.close()
-        elif self._lingering:
+        if self._lingering:
             self._shut_down_when_sent()
+        elif self._closing:
+            self._transport.close()
         else:
-            self._idle_from_now()
             self._update_reading()
+            self._idle_from_now()
 
     def _close_if_draining(self) -> None:
-        if self._gateway.draining:
-            self.drain()
+        if self._gateway.draining and not self._in_flight and self._incoming is None:
+            self._linger()  # for more requests may be on their way
 
     def _close(self) -> None:
         """Close when all replies have been taken."""
@@ -469,47 +497,58 @@ class Session(asyncio.BufferedProtocol):
         """Read no more requests: send what is due, then discard what comes for a while, then close."""
         if self._lingering or self._closing:
             return
+        if self._ended:
+            self._close()
+            return
         if self._incoming is not None:
             self._forget(self._incoming)
             self._incoming = None
         self._lingering = True
-        self._shut_down_when_sent()
         self._update_reading()
+        self._shut_down_when_sent()
 
     def _shut_down_when_sent(self) -> None:
         if self._in_flight or self._outbox or self._transport.is_closing():
             return
         self._expires = time.monotonic() + LINGER_SECONDS
-        if self._transport.can_write_eof():
+        if not self._transport.can_write_eof():
+            return
+        try:
             self._transport.write_eof()
+        except OSError:  # the client has gone: asyncio's transport lets that through
+            self._transport.abort()
 
 
 def _has_hung_up(transport: asyncio.Transport) -> bool:
-    """Whether the client has closed its sending side, be there unread bytes before that or not."""
+    """Whether the client has closed its sending side, be there unread bytes before that or not.
+
+    Where the system cannot tell (it is not Linux), whether it has closed altogether.
+    """
     poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    poll.register(transport.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", select.POLLHUP))
     return bool(poll.poll(0))
 
 
 def _report(request: Request, outcome: Outcome) -> tuple[dict[str, Any], int]:
     """The meta of a successful reply and the size of its body in bytes."""
-    source, output = outcome.source, outcome.output
+    source = outcome.source
     if source is None:
         raise InternalError("a worker replied without an error and without an image")
-    if output is None:
+    if not outcome.outputs:
         return {"source": asdict(source)}, 0
+    size = sum(output.size for output in outcome.outputs)
     report = ResizeReport(
         source=source,
-        outputs=(output,),
+        outputs=outcome.outputs,
         ms=Timings(
             receive=_ms(request.arrived, request.received),
             queue=_ms(request.received, outcome.started),
             process=_ms(outcome.started, outcome.ended),
             total=_ms(request.arrived, time.monotonic()),
         ),
-        ratio=round(source.size / output.size, 3),
+        ratio=round(source.size / size, 3),
     )
-    return report.to_meta(), output.size
+    return report.to_meta(), size
 
 
 def _ms(start: float, end: float) -> float:

@@ -30,7 +30,7 @@ class ServerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VIPSRV_", extra="ignore", frozen=True)
 
-    host: str = Field(DEFAULT_HOST, description="Address to listen on.")
+    host: str = Field(DEFAULT_HOST, min_length=1, description="Address to listen on.")
     port: int = Field(
         DEFAULT_PORT, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one and prints it."
     )
@@ -49,15 +49,42 @@ class ServerSettings(BaseSettings):
     max_upload: ByteSize = Field(
         ByteSize(2 * _GIB), ge=1, description="Largest image that is accepted, in bytes."
     )
-    max_pixels: int = Field(
-        500_000_000, ge=1, description="Largest image that is decoded, in pixels (width x height x pages)."
+    formats: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        description="Formats to read, with commas between them, as 'vipsrv formats' names them; "
+        "by default all that libvips does not mark as untrusted.",
     )
-    max_output_pixels: int = Field(100_000_000, ge=1, description="Largest result, in pixels.")
+    tolerate_truncated: bool = Field(
+        default=False, description="Answer truncated and corrupt images with what can be saved of them."
+    )
+    max_pixels: int = Field(2**30, ge=1, description="Largest image that is decoded, in pixels.")
+    max_output_pixels: int = Field(
+        100_000_000, ge=1, description="Most pixels of all results of a request together."
+    )
+    max_expansion: int = Field(
+        250,
+        ge=1,
+        description="How many times its size an image may decode to, where that is over 100 MB.",
+    )
+    job_memory: ByteSize = Field(
+        ByteSize(_GIB), ge=_MIB, description="Bytes of memory that the work on one image may take."
+    )
+    decode_memory: ByteSize = Field(
+        ByteSize(2 * _GIB),
+        ge=_MIB,
+        description="Bytes of memory that all heavy jobs together may take while they run.",
+    )
+    connections: int = Field(
+        4096, ge=1, description="Connections at a time; a further one is told that the server is busy."
+    )
     queue: int = Field(
         1024, ge=0, description="Requests that may wait for a worker; more are refused with 'busy'."
     )
     deadline: float = Field(
-        60.0, gt=0, description="Seconds from the end of an upload to its answer; later it is given up."
+        60.0,
+        gt=0,
+        le=86_400,
+        description="Seconds from the end of an upload to its answer; later it is given up.",
     )
     idle_timeout: float = Field(
         60.0, gt=0, description="Seconds after which a connection with nothing to do is closed."
@@ -80,8 +107,8 @@ class ServerSettings(BaseSettings):
         30.0, ge=0, description="Seconds that requests in flight get when the server is told to stop."
     )
 
-    @field_validator("listen", mode="before")
+    @field_validator("listen", "formats", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        """The environment gives several addresses with commas between them."""
+        """Several words in one text have commas between them."""
         return value.split(",") if isinstance(value, str) else value

@@ -5,7 +5,7 @@
     worker ── READY ──────────────────────────────────────────────► gateway   once, after all is imported
     worker ◄─ JOB, options (JSON); the image by its carrier ─────── gateway   one job at a time
     worker ◄─ JOB with CANCEL ───────────────────────────────────── gateway   any time, for the job it has
-    worker ── REPLY, result bytes ────────────────────────────────► gateway   exactly one for a job
+    worker ── REPLY, the results' bytes ──────────────────────────► gateway   exactly one for a job
 
 A worker decodes hostile pictures and may itself have turned hostile. So all that the gateway reads from it
 is of fixed size and checked field by field, and the result is a stated number of opaque bytes. What is not
@@ -29,19 +29,24 @@ from vipsrv.errors import (
 )
 from vipsrv.options import Format, ImageInfo, OutputInfo
 
-CHANNEL_VERSION = 1
+CHANNEL_VERSION = 3
 """Changes with any layout below: a worker of another installation is told apart at the handshake."""
 
 IN_MEMORY_SIZE = 8 * 1024 * 1024
 """Bytes: what is larger is in a file on its way. A phone's photo is not; over it, decoding costs far more."""
 
-_READY = struct.Struct("!4sHI32s256s")
-_JOB = struct.Struct("!4sBBIIQQ")
-_REPLY = struct.Struct("!4sHQ 16sIIIBB IIB16sQ 400s")
+MAX_OUTPUTS = 16
+"""Results that one job may have."""
+
+_READERS_SIZE = 4096
+_READY = struct.Struct(f"!4sHI{_READERS_SIZE}s256s")
+_JOB = struct.Struct("!4sBBBIIQQ")
+_REPLY = struct.Struct("!4sHQ 16sIIIBB 400s QB")
+_OUTPUT = struct.Struct("!IIBBQ")
 
 READY_SIZE = _READY.size
 JOB_SIZE = _JOB.size
-REPLY_SIZE = _REPLY.size
+REPLY_SIZE = _REPLY.size + MAX_OUTPUTS * _OUTPUT.size
 
 _READY_MAGIC = b"VRDY"
 _JOB_MAGIC = b"VJOB"
@@ -88,37 +93,49 @@ class Carrier(IntEnum):
 
 _OPERATIONS = frozenset(Operation)
 _CARRIERS = frozenset(Carrier)
-_RESULTS = frozenset(Format) - {Format.AUTO}
+_RESULTS = tuple(format_ for format_ in Format if format_ is not Format.AUTO)
+"""The formats of a result, by their number in a reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """The handshake: the libvips version, and the formats this worker reads."""
+    """The handshake: ``readers``, each format that this worker reads with the library that does it and its
+    version, and ``writers``, the formats that it can make.
+    """
 
     pid: int
-    libvips: str
-    formats: tuple[str, ...]
+    readers: dict[str, str]
+    writers: tuple[str, ...]
 
     def pack(self) -> bytes:
-        """The handshake as ``READY_SIZE`` bytes."""
-        formats = ",".join(self.formats).encode()
-        return _READY.pack(_READY_MAGIC, CHANNEL_VERSION, self.pid, self.libvips.encode(), formats)
+        """The handshake as ``READY_SIZE`` bytes. Raises ``ValueError`` where they are too few."""
+        readers = "\n".join(f"{name}={library}" for name, library in self.readers.items()).encode()
+        if len(readers) > _READERS_SIZE:
+            raise ValueError("there are more readers than the handshake has room for")
+        return _READY.pack(_READY_MAGIC, CHANNEL_VERSION, self.pid, readers, ",".join(self.writers).encode())
 
     @classmethod
     def unpack(cls, data: bytes | bytearray) -> "Ready":
         """The handshake from ``READY_SIZE`` bytes. Raises ``ChannelError``."""
-        magic, version, pid, libvips, formats = _READY.unpack(data)
+        magic, version, pid, readers, writers = _READY.unpack(data)
         if magic != _READY_MAGIC:
             raise ChannelError("the handshake is none")
         if version != CHANNEL_VERSION:
             raise ChannelError(f"it speaks version {version} of the channel, not {CHANNEL_VERSION}")
-        names = formats.rstrip(b"\0").split(b",")
-        return cls(pid=pid, libvips=_text(libvips), formats=tuple(_name(name) for name in names))
+        parts = (line.partition(b"=") for line in readers.rstrip(b"\0").split(b"\n"))
+        return cls(
+            pid=pid,
+            readers={_name(name): _text(library) for name, _, library in parts},
+            writers=tuple(_name(name) for name in writers.rstrip(b"\0").split(b",")),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobHead:
-    """The head of a job; sizes are bytes, ``deadline_ms`` is the time it may take, 0 for any."""
+    """The head of a job; sizes are bytes, ``deadline_ms`` is the time it may take, 0 for any.
+
+    ``admitted`` says that the job may be heavy: otherwise one that is answers with what it needs.
+    """
 
     operation: Operation
     job_id: int
@@ -126,6 +143,7 @@ class JobHead:
     options_size: int = 0
     image_size: int = 0
     deadline_ms: int = 0
+    admitted: bool = False
 
     def pack(self) -> bytes:
         """The head as ``JOB_SIZE`` bytes."""
@@ -133,6 +151,7 @@ class JobHead:
             _JOB_MAGIC,
             self.operation,
             self.carrier,
+            self.admitted,
             self.options_size,
             self.deadline_ms,
             self.job_id,
@@ -142,11 +161,11 @@ class JobHead:
     @classmethod
     def unpack(cls, data: bytes | bytearray | memoryview) -> "JobHead":
         """The head from ``JOB_SIZE`` bytes. Raises ``ChannelError``."""
-        magic, operation, carrier, options_size, deadline_ms, job_id, image_size = _JOB.unpack(data)
+        magic, operation, carrier, admitted, options_size, deadline_ms, job_id, image_size = _JOB.unpack(data)
         if magic != _JOB_MAGIC:
             raise ChannelError("the head of a job is none")
-        if operation not in _OPERATIONS or carrier not in _CARRIERS:
-            raise ChannelError("the head of a job tells of no known operation or carrier")
+        if operation not in _OPERATIONS or carrier not in _CARRIERS or admitted > 1:
+            raise ChannelError("the head of a job tells of no known operation, carrier or lane")
         return cls(
             operation=Operation(operation),
             job_id=job_id,
@@ -154,25 +173,28 @@ class JobHead:
             options_size=options_size,
             image_size=image_size,
             deadline_ms=deadline_ms,
+            admitted=bool(admitted),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyHead:
-    """The head of a reply: a RESIZE has ``source`` and ``output``, an INFO ``source``, a failure ``error``.
+    """The head of a reply: a RESIZE has ``source`` and ``outputs``, an INFO ``source``, a failure ``error``.
 
-    ``output.size`` bytes follow it.
+    A job that was not admitted and is heavy has ``needs`` instead: the bytes of memory it would take. The
+    results follow, one after another, of ``outputs[…].size`` bytes each.
     """
 
     job_id: int
     source: ImageInfo | None = None
-    output: OutputInfo | None = None
+    outputs: tuple[OutputInfo, ...] = ()
     error: RequestError | None = None
+    needs: int = 0
 
     def pack(self) -> bytes:
         """The head as ``REPLY_SIZE`` bytes."""
-        source, output, error = self.source, self.output, self.error
-        return _REPLY.pack(
+        source, error = self.source, self.error
+        head = _REPLY.pack(
             _REPLY_MAGIC,
             0 if error is None else error.status,
             self.job_id,
@@ -188,18 +210,16 @@ class ReplyHead:
                     source.orientation,
                 )
             ),
-            *(
-                (0, 0, 0, b"", 0)
-                if output is None
-                else (output.width, output.height, output.quality, output.format.encode(), output.size)
-            ),
             b"" if error is None else error.message.encode("ascii", "replace"),
+            self.needs,
+            len(self.outputs),
         )
+        return (head + b"".join(map(_pack_output, self.outputs))).ljust(REPLY_SIZE, b"\0")
 
     @classmethod
     def unpack(cls, data: bytes | bytearray, *, image_size: int) -> "ReplyHead":
         """The head from ``REPLY_SIZE`` bytes, ``image_size`` being the job's. Raises ``ChannelError``."""
-        magic, status, job_id, *rest, message = _REPLY.unpack(data)
+        magic, status, job_id, *rest, message, needs, count = _REPLY.unpack_from(data)
         if magic != _REPLY_MAGIC:
             raise ChannelError("the head of its reply is none")
         if status:
@@ -207,9 +227,13 @@ class ReplyHead:
             if kind is None:
                 raise ChannelError(f"its reply has the status {status}, which is not a worker's to give")
             return cls(job_id=job_id, error=kind(_text(message)))
-        format_, width, height, pages, has_alpha, orientation, *output = rest
+        if needs:
+            return cls(job_id=job_id, needs=needs)
+        format_, width, height, pages, has_alpha, orientation = rest
         if not (width and height and pages and 1 <= orientation <= _MOST_ORIENTATION):
             raise ChannelError("its reply tells of an image that cannot be")
+        if count > MAX_OUTPUTS:
+            raise ChannelError("its reply tells of more results than there can be")
         source = ImageInfo(
             format=_name(format_.rstrip(b"\0")),
             width=width,
@@ -219,16 +243,20 @@ class ReplyHead:
             orientation=orientation,
             size=image_size,
         )
-        return cls(job_id=job_id, source=source, output=_output(*output))
+        outputs = tuple(_unpack_output(data, number) for number in range(count))
+        return cls(job_id=job_id, source=source, outputs=outputs)
 
 
-def _output(width: int, height: int, quality: int, format_: bytes, size: int) -> OutputInfo | None:
-    if not size:
-        return None
-    name = _name(format_.rstrip(b"\0"))
-    if name not in _RESULTS or not (width and height and quality <= _MOST_QUALITY):
+def _pack_output(output: OutputInfo) -> bytes:
+    number = _RESULTS.index(Format(output.format))
+    return _OUTPUT.pack(output.width, output.height, output.quality, number, output.size)
+
+
+def _unpack_output(data: bytes | bytearray, number: int) -> OutputInfo:
+    width, height, quality, format_, size = _OUTPUT.unpack_from(data, _REPLY.size + number * _OUTPUT.size)
+    if format_ >= len(_RESULTS) or not (width and height and size and quality <= _MOST_QUALITY):
         raise ChannelError("its reply tells of a result that cannot be")
-    return OutputInfo(width=width, height=height, format=name, quality=quality, size=size)
+    return OutputInfo(width=width, height=height, format=_RESULTS[format_].value, quality=quality, size=size)
 
 
 def _name(data: bytes) -> str:

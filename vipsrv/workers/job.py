@@ -14,13 +14,14 @@ _job_ids = count(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a job: an ``error``, or the ``source`` and, for a RESIZE, ``output`` and ``result``.
+    """What came of a job: an ``error``, or the ``source`` and, for a RESIZE, ``outputs`` and ``result``, the
+    bytes of all outputs one after another.
 
     ``started`` and ``ended`` are seconds of the clock ``time.monotonic``, 0 if no worker ever had it.
     """
 
     source: ImageInfo | None = None
-    output: OutputInfo | None = None
+    outputs: tuple[OutputInfo, ...] = ()
     result: Slot | None = None
     error: RequestError | None = None
     started: float = 0.0
@@ -31,7 +32,8 @@ class Outcome:
 class Job:
     """An image, what is to be done with it, and who waits for the outcome.
 
-    ``options`` is JSON; ``deadline`` is a second of ``time.monotonic``. The job owns ``image`` and closes it
+    ``options`` is JSON; ``deadline`` is a second of ``time.monotonic``; ``memory`` is 0, or the bytes that a
+    worker has found the job to need, which makes it a heavy one. The job owns ``image`` and closes it
     when nobody needs it any more. ``on_outcome`` is called exactly once, and then owns the outcome's result.
     """
 
@@ -41,6 +43,8 @@ class Job:
     deadline: float
     on_outcome: Callable[[Outcome], None]
     id: int = field(default_factory=lambda: next(_job_ids))
+    memory: int = 0
+    on_close: Callable[[], None] | None = None
     started: float = 0.0
     _answered: bool = False
 
@@ -64,3 +68,5 @@ class Job:
     def close(self) -> None:
         """No worker has the job any more, and none will."""
         self.image.close()
+        if self.on_close is not None:
+            self.on_close()

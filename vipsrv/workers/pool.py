@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from vipsrv.errors import Cancelled, DeadlineExceeded, RequestError, StartFailed
 from vipsrv.workers.channel import Ready
@@ -33,6 +33,7 @@ MAX_ANONYMOUS_MEMORY = 512 * 1024 * 1024
 """Bytes that an idle worker may hold before it is replaced."""
 
 _GROWTH_CHECK_SECONDS = 1.0
+_TRIAL_SECONDS = 1.0  # after it was ready: a worker that ends within them, without a job, failed to start
 _FREE_STARTS = 4
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 30.0
@@ -43,29 +44,39 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """What every worker is told at its start: limits in pixels, and the quality (1–100) by default."""
+    """What every worker is told at its start: limits in pixels and, ``job_memory``, in bytes,
+    ``max_expansion`` as the ratio of decoded to sent bytes, the ``quality`` (1–100) by default, the
+    ``formats`` to read (``None`` for the default) and whether it is ``tolerant`` of broken images.
+    """
 
     max_pixels: int
     max_output_pixels: int
+    job_memory: int
+    max_expansion: int
     quality: int
-
-    def to_json(self) -> dict[str, int]:
-        """For the worker's command line."""
-        return {
-            "max_pixels": self.max_pixels,
-            "max_output_pixels": self.max_output_pixels,
-            "quality": self.quality,
-        }
+    formats: tuple[str, ...] | None
+    tolerant: bool
 
 
 class WorkerPool:
-    """``size`` workers. ``on_idle`` is called whenever one has become free for a job."""
+    """``size`` workers. ``on_idle`` is called whenever one has become free for a job, ``on_heavy`` with a job
+    that a worker has found to be a heavy one, and given back.
+    """
 
-    def __init__(self, spool: Spool, config: WorkerConfig, *, size: int, on_idle: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        config: WorkerConfig,
+        *,
+        size: int,
+        on_idle: Callable[[], None],
+        on_heavy: Callable[[Job], None],
+    ) -> None:
         self._spool = spool
-        self._config = config.to_json()
+        self._config = asdict(config)
         self._size = size
         self._on_idle = on_idle
+        self._on_heavy = on_heavy
         self._workers: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
         self._kill_at: dict[WorkerProcess, float] = {}
@@ -74,13 +85,21 @@ class WorkerPool:
         self._failures_in_a_row = 0
         self._reaping: set[asyncio.Task[None]] = set()
         self._next_growth_check = 0.0
+        self._check_when_done: set[WorkerProcess] = set()
         self._stopping = False
-        self.ready: Ready | None = None
+        self._ready: Ready | None = None
 
     @property
     def size(self) -> int:
         """How many workers there should be."""
         return self._size
+
+    @property
+    def formats(self) -> Ready:
+        """What the workers read and write, once they have started."""
+        if self._ready is None:
+            raise RuntimeError("no worker has started yet")
+        return self._ready
 
     @property
     def has_idle(self) -> bool:
@@ -120,10 +139,10 @@ class WorkerPool:
     def stop_job(self, job: Job, error: RequestError) -> None:
         """Answer a running job with ``error`` and have its worker stop it."""
         job.fail(error)
-        for worker in self._workers:
-            if worker.job is job and worker not in self._kill_at:
-                self._kill_at[worker] = time.monotonic() + STOP_SECONDS
-                worker.cancel()
+        worker = next((one for one in self._workers if one.job is job), None)
+        if worker is not None and worker not in self._kill_at:
+            self._kill_at[worker] = time.monotonic() + STOP_SECONDS
+            worker.cancel()  # which may find that it is gone
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for a running job any more."""
@@ -142,14 +161,18 @@ class WorkerPool:
                 worker.kill(f"it did not start within {START_SECONDS:g} s")
         if now > self._next_growth_check:
             self._next_growth_check = now + _GROWTH_CHECK_SECONDS
-            self._retire_grown()
+            # On a server with a queue, none is idle for long enough to be met here.
+            self._check_when_done = {worker for worker in self._workers if worker.job is not None}
+            for worker in list(self._idle):
+                self._retire_if_grown(worker)
 
-    def _retire_grown(self) -> None:
-        for worker in list(self._idle):
-            memory = worker.anonymous_memory()
-            if memory > MAX_ANONYMOUS_MEMORY or worker.jobs_done >= MAX_JOBS:
-                _log.info("worker %d is replaced: %d jobs, %d MB", worker.pid, worker.jobs_done, memory >> 20)
-                worker.retire()
+    def _retire_if_grown(self, worker: WorkerProcess) -> bool:
+        memory = worker.anonymous_memory()
+        if memory <= MAX_ANONYMOUS_MEMORY and worker.jobs_done < MAX_JOBS:
+            return False
+        _log.info("worker %d is replaced: %d jobs, %d MB", worker.pid, worker.jobs_done, memory >> 20)
+        worker.retire()
+        return True
 
     def _spawn(self) -> None:
         worker = WorkerProcess(
@@ -157,27 +180,35 @@ class WorkerPool:
             self._spool,
             self._config,
             on_idle=self._worker_idle,
+            on_heavy=self._on_heavy,
             on_end=self._worker_ended,
         )
         self._workers.add(worker)
         self._start_deadlines[worker] = time.monotonic() + START_SECONDS
 
     def _worker_idle(self, worker: WorkerProcess) -> None:
-        if self._start_deadlines.pop(worker, None) is not None:
+        if worker.jobs_done:
             self._failures_in_a_row = 0
-            self.ready = worker.ready
+        if self._start_deadlines.pop(worker, None) is not None:
+            self._ready = worker.ready
             if self._started is not None and not self._start_deadlines and not self._started.done():
                 self._started.set_result(None)
         self._kill_at.pop(worker, None)
+        if worker in self._check_when_done:
+            self._check_when_done.discard(worker)
+            if self._retire_if_grown(worker):
+                return
         self._idle.append(worker)
         self._on_idle()
 
     def _worker_ended(self, worker: WorkerProcess) -> None:
         self._workers.discard(worker)
+        self._check_when_done.discard(worker)
         self._kill_at.pop(worker, None)
         if worker in self._idle:
             self._idle.remove(worker)
-        failed_to_start = self._start_deadlines.pop(worker, None) is not None
+        self._start_deadlines.pop(worker, None)
+        failed_to_start = not worker.had_job and time.monotonic() < worker.ready_at + _TRIAL_SECONDS
         task = asyncio.get_running_loop().create_task(self._reap(worker, failed_to_start=failed_to_start))
         self._reaping.add(task)
         task.add_done_callback(self._reaping.discard)
@@ -188,8 +219,9 @@ class WorkerPool:
         await asyncio.to_thread(worker.reap)
         if self._stopping:
             return
+        told = (worker.pid, worker.end_reason)
         if not failed_to_start:
-            _log.warning("worker %d ended: %s", worker.pid, worker.end_reason)
+            _log.warning("worker %d ended: %s", *told)
             return
         if self._started is not None and not self._started.done():
             self._started.set_exception(StartFailed(f"a worker cannot start: {worker.end_reason}"))
@@ -198,7 +230,7 @@ class WorkerPool:
         pause = 0.0
         if self._failures_in_a_row > _FREE_STARTS:
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures_in_a_row - _FREE_STARTS, 16))
-        _log.error("worker %d could not start: %s; next try in %g s", worker.pid, worker.end_reason, pause)
+        _log.error("worker %d ended: %s; it did nothing; next try in %g s", *told, pause)
         asyncio.get_running_loop().call_later(pause, self._replace)
 
     def _replace(self) -> None:

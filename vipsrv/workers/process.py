@@ -10,7 +10,9 @@
 
 import array
 import json
+import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,6 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
+from typing import Any
 
 from vipsrv.errors import RequestError, WorkerDied
 from vipsrv.workers.channel import (
@@ -40,8 +43,23 @@ from vipsrv.workers.spool import Slot, Spool
 MAX_START_REASON = 4096
 """Bytes of standard error that are read from a worker that could not start."""
 
+MOST_BYTES_A_PIXEL = 16
+"""Bytes of a result for each pixel of the largest one, beyond which a worker is taken to lie. The worst JPEG
+has 10: for each pixel in three colours a code of at most 16 bits and 10 more (ITU-T T.81, F.1.2.2)."""
+
+_LEAST_LIMIT = 1 << 20  # bytes: headers and padding of small results
+
 LEAVE_SECONDS = 1.0
 """How long a worker whose socket is closed, by whichever end, may take to leave before it is killed."""
+
+_KEPT_MEMORY = 32 << 20
+"""Bytes that a worker's malloc keeps at most when a picture is done, instead of giving them back."""
+
+
+_NEEDED = re.compile(
+    r"(PATH|HOME|LANG|LC_.*|TZ|TMPDIR|LD_LIBRARY_PATH|DYLD_.*|PYTHON.*|VIRTUAL_ENV|VIPS_.*)$"
+)
+"""The variables that a worker gets."""
 
 
 class State(Enum):
@@ -56,26 +74,30 @@ class State(Enum):
 class WorkerProcess:
     """A spawned ``python -m vipsrv.workers.child`` and the gateway's end of its socket.
 
-    ``on_idle`` is called when it is ready for a job (after the handshake and after each job), ``on_end`` once
-    when it is gone.
+    Raises ``OSError`` where the system has no room for one. ``on_idle`` is called when it is ready for a job
+    (after the handshake and after each job), ``on_end`` once when it is gone.
     """
 
     def __init__(
         self,
         loop: AbstractEventLoop,
         spool: Spool,
-        config: dict[str, int],
+        config: dict[str, Any],
         *,
         on_idle: Callable[["WorkerProcess"], None],
+        on_heavy: Callable[[Job], None],
         on_end: Callable[["WorkerProcess"], None],
     ) -> None:
         self._loop = loop
         self._spool = spool
         self._on_idle = on_idle
+        self._on_heavy = on_heavy
         self._on_end = on_end
         self.state = State.STARTING
         self.ready: Ready | None = None
         self.jobs_done = 0
+        self.had_job = False
+        self.ready_at = math.inf  # of time.monotonic
         self.job: Job | None = None
         self.end_reason = ""
         self._kill_reason: str | None = None
@@ -85,12 +107,13 @@ class WorkerProcess:
         self._result: Slot | None = None
         self._ended = 0.0
         self._to_send: list[memoryview] = []
+        self._most_result = MOST_BYTES_A_PIXEL * config["max_output_pixels"] + _LEAST_LIMIT
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         self._socket = ours
         self._shared = SharedMemory.create()
         inherited = [theirs.fileno()] + ([self._shared.descriptor] if self._shared is not None else [])
-        with theirs:
+        try:
             self._process = subprocess.Popen(
                 _command(inherited, config),
                 stdin=subprocess.DEVNULL,
@@ -99,8 +122,13 @@ class WorkerProcess:
                 pass_fds=inherited,
                 env=_environment(),
             )
-        if self._shared is not None:
-            self._shared.close_descriptor()
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            if self._shared is not None:
+                self._shared.close_descriptor()
         loop.add_reader(ours.fileno(), self._readable)
 
     @property
@@ -140,6 +168,7 @@ class WorkerProcess:
             options_size=len(job.options),
             image_size=image.size,
             deadline_ms=max(1, int((job.deadline - now) * 1000)),
+            admitted=bool(job.memory),
         )
         to_send = [memoryview(head.pack() + job.options), *views]
         try:
@@ -148,6 +177,7 @@ class WorkerProcess:
             self._end()
             return False
         self.job = job
+        self.had_job = True
         job.started = now
         self.state = State.BUSY
         self._expect_head(REPLY_SIZE)
@@ -259,6 +289,7 @@ class WorkerProcess:
         """Act on a handshake or a reply's head; whether more is to be read."""
         if self.state is State.STARTING:
             self.ready = Ready.unpack(self._head)
+            self.ready_at = time.monotonic()
             if self._process.stderr is not None:
                 self._process.stderr.close()
             self._become_idle()
@@ -268,12 +299,16 @@ class WorkerProcess:
         reply = ReplyHead.unpack(self._head, image_size=job.image.size)
         if reply.job_id != job.id:
             raise ChannelError("it replied to a job that it does not have")
-        if reply.error is None and (reply.output is None) == (job.operation is Operation.RESIZE):
+        if reply.needs:
+            return self._give_back(job, reply.needs)
+        if reply.error is None and bool(reply.outputs) != (job.operation is Operation.RESIZE):
             raise ChannelError("its reply is not of the kind of its job")
+        if any(output.size > self._most_result for output in reply.outputs):
+            raise ChannelError("its result is larger than any can be")
         self._reply = reply
         self._ended = time.monotonic()
-        if reply.output is not None:
-            self._result = self._spool.open(reply.output.size)
+        if reply.outputs:
+            self._result = self._spool.open(sum(output.size for output in reply.outputs))
             return True
         self._finish()
         return False
@@ -294,7 +329,7 @@ class WorkerProcess:
             self.kill("it replied before it had been given its job")
         outcome = Outcome(
             source=reply.source,
-            output=reply.output,
+            outputs=reply.outputs,
             result=result,
             error=reply.error,
             started=job.started,
@@ -308,6 +343,22 @@ class WorkerProcess:
             _answer_when_complete(job, outcome, result)
         if self.state is State.BUSY:
             self._become_idle()
+
+    def _give_back(self, job: Job, memory: int) -> bool:
+        """The job is a heavy one: it goes back to wait for its turn. There is nothing more to be read."""
+        if job.memory:
+            raise ChannelError("it finds a job heavy that was admitted as such")
+        self.job = None
+        if self._to_send:
+            self.kill("it replied before it had been given its job")
+        if job.answered:
+            job.close()
+        else:
+            job.memory = memory
+            self._on_heavy(job)
+        if self.state is State.BUSY:
+            self._become_idle()
+        return False
 
     def _become_idle(self) -> None:
         self.state = State.IDLE
@@ -351,7 +402,7 @@ def _answer_when_complete(job: Job, outcome: Outcome, result: Slot) -> None:
         job.fail(error)
 
 
-def _command(inherited: list[int], config: dict[str, int]) -> list[str]:
+def _command(inherited: list[int], config: dict[str, Any]) -> list[str]:
     """``inherited`` are the descriptors of the socket and, where there is any, of the shared memory."""
     socket_fd, *shared_fd = map(str, inherited)
     return [
@@ -367,10 +418,20 @@ def _command(inherited: list[int], config: dict[str, int]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
+    """What a worker needs of the environment and no more: it may hold secrets, and a decoder turn hostile."""
+    needed = {name: value for name, value in os.environ.items() if _NEEDED.match(name)}
     # One thread a job gives the best throughput when all workers are busy; two malloc arenas are enough
     # for that and keep what is freed from being spread over many.
+    # glibc would give the strips of one picture back to the kernel and fault them in, zeroed, for the next.
     # The safe path keeps a file of the current folder from being imported in place of a module.
-    return {**os.environ, "VIPS_CONCURRENCY": "1", "MALLOC_ARENA_MAX": "2", "PYTHONSAFEPATH": "1"}
+    return {
+        **needed,
+        "VIPS_CONCURRENCY": "1",
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TRIM_THRESHOLD_": str(_KEPT_MEMORY),
+        "MALLOC_MMAP_THRESHOLD_": str(_KEPT_MEMORY // 4),
+        "PYTHONSAFEPATH": "1",
+    }
 
 
 def _exit_reason(status: int) -> str:

@@ -1,0 +1,386 @@
+"""``vipsrv-client`` with the options of version 2, and with several results: what it asks for, what it saves
+and what it says.
+
+The server is a fake that answers with pictures of the sizes and formats asked for. What the real server makes
+of the options is not the subject here.
+"""
+
+import io
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from tests.client.fake_server import FakeServer, Peer, Script, every
+from tests.pictures import jpeg
+from tests.running_server import RunningServer
+from vipsrv.cli.client import app
+from vipsrv.cli.exits import ExitCode
+from vipsrv.errors import BadRequest, TooLarge
+from vipsrv.version import __version__
+
+PICTURE = jpeg(400, 300)
+
+
+@pytest.fixture
+def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith("VIPSRV_"):
+            monkeypatch.delenv(name)
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(PICTURE)
+    return path
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port that nothing listens on: what is refused before anything is sent does not need one."""
+    with socket.socket() as taken:  # bound, so that nobody else gets it, but not listening
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def invoke(port: int, *arguments: object) -> Result:
+    return CliRunner().invoke(app, ["--host", "127.0.0.1", "--port", str(port), *map(str, arguments)])
+
+
+def painted(options: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """A picture as the options ask for, of a 4:3 original that is a PNG, and what is told of it."""
+    width = options.get("width") or round(options["height"] * 4 / 3)
+    height = options.get("height") or round(options["width"] * 3 / 4)
+    kind = options.get("format", "jpeg").replace("auto", "png")
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "#345678").save(file, kind)
+    data = file.getvalue()
+    quality = options.get("quality", 85)
+    return data, {"width": width, "height": height, "format": kind, "quality": quality, "size": len(data)}
+
+
+def painting(seen: list[dict[str, Any]]) -> Script:
+    """Keeps the meta of its request and answers with what it asks for."""
+
+    def script(peer: Peer) -> None:
+        head, _ = peer.read_request()
+        seen.append(head.meta)
+        results = [painted(options) for options in head.meta.get("outputs", [head.meta])]
+        peer.reply(head, body=b"".join(data for data, _ in results), outputs=[told for _, told in results])
+
+    return script
+
+
+def asked(picture: Path, *arguments: object) -> dict[str, Any]:
+    """The meta of the request that these arguments come to."""
+    seen: list[dict[str, Any]] = []
+    with FakeServer(painting(seen)) as fake:
+        done = invoke(fake.port, picture, "--quiet", *arguments)
+    assert (done.exit_code, done.output) == (0, "")
+    return seen[0]
+
+
+def assert_refused(done: Result, code: ExitCode, *words: str) -> None:
+    """It ended with this code and one line that says these words."""
+    assert done.exit_code == code, done.output
+    assert done.stdout == ""
+    assert done.stderr.startswith("vipsrv-client: ")
+    assert done.stderr.count("\n") == 1
+    for word in words:
+        assert word in done.stderr
+
+
+# What it asks for
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meta"),
+    [
+        ([], {"width": 800, "height": 600}),
+        (["--width", 80, "--height", 60], {"width": 80, "height": 60}),
+        (["--width", 80], {"width": 80, "fit": "inside"}),
+        (["--height", 60], {"height": 60, "fit": "inside"}),
+        (["--height", 60, "--fit", "cover"], {"height": 60, "fit": "cover"}),
+        (["--fit", "contain"], {"width": 800, "height": 600, "fit": "contain"}),
+        (
+            ["--fit", "cover", "--position", "right top"],
+            {"width": 800, "height": 600, "fit": "cover", "position": "right top"},
+        ),
+        (
+            ["--format", "webp", "--quality", 80],
+            {"width": 800, "height": 600, "format": "webp", "quality": 80},
+        ),
+        (["--format", "auto"], {"width": 800, "height": 600, "format": "auto"}),
+        (
+            ["--format", "webp", "--lossless"],
+            {"width": 800, "height": 600, "format": "webp", "lossless": True},
+        ),
+        (["--max-bytes", "100KB"], {"width": 800, "height": 600, "max_bytes": 100_000}),
+        (["--background", "#102030"], {"width": 800, "height": 600, "background": "#102030"}),
+        (["--keep", "icc"], {"width": 800, "height": 600, "keep": "icc"}),
+        (["--page", 2], {"width": 800, "height": 600, "page": 2}),
+        (["--no-enlarge"], {"width": 800, "height": 600, "enlarge": False}),
+        (["--enlarge"], {"width": 800, "height": 600}),
+        (["--deadline", 2.5], {"width": 800, "height": 600, "deadline_ms": 2500}),
+        (["--output-sizes", "320x"], {"width": 320, "fit": "inside"}),
+        (
+            ["--output-sizes", "320x,x48,80x60", "--format", "png", "--deadline", 1],
+            {
+                "outputs": [
+                    {"width": 320, "fit": "inside", "format": "png"},
+                    {"height": 48, "fit": "inside", "format": "png"},
+                    {"width": 80, "height": 60, "format": "png"},
+                ],
+                "deadline_ms": 1000,
+            },
+        ),
+        (
+            ["--output-sizes", "320x240,80x60", "--fit", "cover", "--position", "attention", "--keep", "all"],
+            {
+                "outputs": [
+                    {"width": width, "height": height, "fit": "cover", "position": "attention", "keep": "all"}
+                    for width, height in ((320, 240), (80, 60))
+                ]
+            },
+        ),
+    ],
+    ids=str,
+)
+def test_what_the_options_come_to(picture: Path, arguments: list[object], meta: dict[str, Any]) -> None:
+    assert asked(picture, *arguments) == meta
+
+
+# What it saves and says
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending"),
+    [("jpeg", "jpg"), ("png", "png"), ("webp", "webp"), ("tiff", "tif"), ("gif", "gif"), ("auto", "png")],
+)
+def test_the_ending_is_that_of_the_format_that_came_back(picture: Path, kind: str, ending: str) -> None:
+    asked(picture, "--width", 80, "--height", 60, "--format", kind)
+    saved = picture.with_name(f"processed_photo.{ending}")
+    with Image.open(saved) as image:
+        assert image.size == (80, 60)
+    assert sorted(picture.parent.iterdir()) == sorted([picture, saved])
+
+
+def test_several_results_are_saved_and_listed(picture: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    with FakeServer(painting(seen)) as fake:
+        done = invoke(fake.port, picture, "--output-sizes", "320x,x60,50x50", "--format", "png")
+    assert done.exit_code == 0, done.output
+    sizes = [(320, 240), (80, 60), (50, 50)]
+    paths = [picture.with_name(f"processed_photo_{width}x{height}.png") for width, height in sizes]
+    for path, size in zip(paths, sizes, strict=True):
+        with Image.open(path) as image:
+            assert (image.format, image.size) == ("PNG", size)
+        assert f"saved                 {path}\n  dimensions          {size[0]} x {size[1]}\n" in done.stdout
+    assert sorted(picture.parent.iterdir()) == sorted([picture, *paths])
+    assert "(all 3 results together)" in done.stdout
+    assert "original dimensions   400 x 300\n" in done.stdout
+
+
+def test_json_of_several_results(picture: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with FakeServer(painting([])) as fake:
+        done = invoke(
+            fake.port, picture, "--output-sizes", "320x,x60", "--quality", 70, "--json", "--output", folder
+        )
+    figures = json.loads(done.stdout)
+    first, second = figures.pop("outputs")
+    path = folder / "processed_photo_320x240.jpg"
+    assert first == {
+        "result_bytes": path.stat().st_size,
+        "ratio": pytest.approx(len(PICTURE) / path.stat().st_size, abs=1e-3),
+        "format": "jpeg",
+        "quality": 70,
+        "saved": str(path),
+        "processed": {"width": 320, "height": 240, "by": "Pillow"},
+    }
+    assert second["saved"] == str(folder / "processed_photo_80x60.jpg")
+    assert figures["result_bytes"] == first["result_bytes"] + second["result_bytes"]
+    assert set(figures) == {
+        "image",
+        "server",
+        "embedded",
+        "original_bytes",
+        "sent_bytes",
+        "received_bytes",
+        "server_ms",
+        "total_seconds",
+        "result_bytes",
+        "ratio",
+        "original",
+    }
+
+
+def test_two_sizes_that_come_to_the_same_are_both_saved(picture: Path) -> None:
+    asked(picture, "--output-sizes", "80x,80x60")
+    names = [path.name for path in sorted(picture.parent.iterdir())]
+    assert names == ["photo.jpg", "processed_photo_80x60.jpg", "processed_photo_80x60_2.jpg"]
+
+
+def test_another_format_to_standard_output(picture: Path) -> None:
+    with FakeServer(painting([])) as fake:
+        done = invoke(fake.port, picture, "--format", "png", "--output", "-")
+    with Image.open(io.BytesIO(done.stdout_bytes)) as image:
+        assert (image.format, image.size) == ("PNG", (800, 600))
+    assert "compression ratio" in done.stderr
+    assert list(picture.parent.iterdir()) == [picture]
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--output-sizes", "320"], ["--output-sizes: '320' is no size"]),
+        (["--output-sizes", ""], ["--output-sizes: '' is no size"]),
+        (["--output-sizes", "8x6,8x6"], ["--output-sizes: 8x6 is there twice"]),
+        (["--output-sizes", "0x6"], ["width: must be from 1"]),
+        (["--output-sizes", "8x", "--width", 8], ["--output-sizes takes the place of --width"]),
+        (["--output-sizes", "8x,6x", "--output", "-"], ["standard output takes one result"]),
+        (["--output-sizes", "8x", "--fit", "fill"], ["height: is missing; the fit 'fill' needs both"]),
+        (["--width", 8, "--fit", "fill"], ["height: is missing; the fit 'fill' needs both"]),
+        (["--max-bytes", "much"], ["--max-bytes: 'much' is no size"]),
+        (["--max-bytes", "0"], ["max_bytes: must be from 1"]),
+        (["--background", "red"], ["background: must look like #ffffff"]),
+        (
+            ["--protocol", 1, "--output-sizes", "8x6,4x3"],
+            ["outputs: version 1 of the protocol has one result"],
+        ),
+        (["--protocol", 1, "--format", "png"], ["format: version 1 of the protocol has width and height"]),
+        (["--protocol", 1, "--width", 8], ["version 1 of the protocol needs both width and height"]),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_sent(
+    picture: Path, unused_port: int, arguments: list[object], words: list[str]
+) -> None:
+    assert_refused(invoke(unused_port, picture, *arguments), ExitCode.USAGE, *words)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--fit", "bent"],
+        ["--format", "bmp"],
+        ["--keep", "some"],
+        ["--position", "left-top"],
+        ["--page", "-1"],
+        ["--deadline", "0"],
+    ],
+    ids=str,
+)
+def test_usage(picture: Path, unused_port: int, arguments: list[str]) -> None:
+    done = invoke(unused_port, picture, *arguments)
+    assert done.exit_code == ExitCode.USAGE
+    assert arguments[0] in done.stderr
+
+
+def test_several_results_need_a_folder(picture: Path, unused_port: int, tmp_path: Path) -> None:
+    for output in (tmp_path / "none", picture):
+        done = invoke(unused_port, picture, "--output-sizes", "8x,6x", "--output", output)
+        assert_refused(done, ExitCode.FILE, f"{output}: no such folder to save in")
+
+
+def test_no_result_of_several_goes_over_the_picture(picture: Path) -> None:
+    picture.with_name("processed_photo_80x60.jpg").symlink_to(picture)
+    with FakeServer(painting([])) as fake:
+        done = invoke(fake.port, picture, "--output-sizes", "40x,80x")
+    assert_refused(done, ExitCode.USAGE, "never overwritten")
+    assert picture.read_bytes() == PICTURE
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            BadRequest("lossless: a JPEG cannot be lossless"),
+            ["the server answered 400 bad_request: lossless: a JPEG cannot be lossless"],
+        ),
+        (TooLarge("outputs: 40 of them; at most 16"), ["413 too_large: outputs: 40 of them", "ask for less"]),
+    ],
+    ids=["a mix", "too many"],
+)
+def test_what_the_server_refuses_is_one_line(
+    picture: Path, error: BadRequest | TooLarge, words: list[str]
+) -> None:
+    def script(peer: Peer) -> None:
+        head, _ = peer.read_request()
+        peer.refuse(head, error)
+
+    with FakeServer(script) as fake:
+        done = invoke(fake.port, picture, "--lossless", "--output-sizes", "8x,6x")
+    assert_refused(done, ExitCode.REFUSED, *words)
+    assert list(picture.parent.iterdir()) == [picture]
+
+
+def test_results_that_do_not_add_up_are_not_saved(picture: Path) -> None:
+    with FakeServer(every) as fake:
+        done = invoke(fake.port, picture, "--output-sizes", "8x,6x")
+    assert_refused(done, ExitCode.NO_SERVER, "was asked for 2 results and announced 1")
+    assert list(picture.parent.iterdir()) == [picture]
+
+
+# Questions
+
+
+def test_info(server: RunningServer, picture: Path) -> None:
+    done = invoke(server.port, picture, "--info")
+    assert done.stdout.splitlines() == [
+        "format                jpeg",
+        "width                 400",
+        "height                300",
+        "pages                 1",
+        "has alpha             False",
+        "orientation           1",
+        f"size                  {len(PICTURE)}",
+    ]
+    assert json.loads(invoke(server.port, picture, "--info", "--json").stdout)["width"] == 400
+    assert list(picture.parent.iterdir()) == [picture]
+
+
+def test_formats(server: RunningServer, picture: Path) -> None:
+    del picture  # asked for only because it clears the environment
+    told = json.loads(invoke(server.port, "--formats", "--json").stdout)
+    assert set(told) == {
+        "server",
+        "reads",
+        "writes",
+        "fits",
+        "max_upload",
+        "max_pixels",
+        "max_output_pixels",
+        "deadline_ms",
+    }
+    assert told["server"] == f"vipsrv/{__version__}"
+    done = invoke(server.port, "--formats")
+    assert f"reads                 {', '.join(told['reads'])}\n" in done.stdout
+    assert "png" in told["reads"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["the picture is missing"]),
+        (["--info"], ["the picture is missing"]),
+        (["PICTURE", "--formats"], ["--formats asks about the server and takes no picture"]),
+        (["PICTURE", "--info", "--width", 8], ["--info resizes nothing, so --width has no meaning"]),
+        (["PICTURE", "--info", "--output", "x"], ["--info resizes nothing, so --output has no meaning"]),
+        (["--formats", "--info"], ["--formats resizes nothing, so --info has no meaning"]),
+        (["--formats", "--protocol", 1], ["version 1 of the protocol has no hello"]),
+    ],
+    ids=str,
+)
+def test_questions_that_make_no_sense(
+    picture: Path, unused_port: int, arguments: list[object], words: list[str]
+) -> None:
+    given = [picture if argument == "PICTURE" else argument for argument in arguments]
+    assert_refused(invoke(unused_port, *given), ExitCode.USAGE, *words)

@@ -1,0 +1,179 @@
+"""Several results of one upload: each as if it had been asked for alone, in the order of the asking."""
+
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.looks import mean_abs_difference, open_exact, ssim
+from tests.pictures import (
+    HEIGHT,
+    WIDTH,
+    alpha_photo,
+    animated,
+    encode,
+    jpeg,
+    photo,
+    swapped_profile,
+    truncated,
+)
+from tests.pipeline.run import LIMITS, run, sample
+from vipsrv import pipeline
+from vipsrv.errors import BadRequest, Cancelled, CorruptImage, TooLarge
+from vipsrv.options import Fit, Format, Keep, Position, ResizeOptions
+
+
+def asked(width: int, height: int | None = None, **more: Any) -> ResizeOptions:
+    return ResizeOptions(width=width, height=height, **{"fit": Fit.INSIDE, "quality": 95, **more})
+
+
+WIDTHS = [asked(width) for width in (40, 320, 80, 160, 240)]
+SHAPES = [
+    asked(200, 50, fit=Fit.FILL),
+    asked(50, 200, fit=Fit.FILL),
+    asked(100, 100, fit=Fit.COVER, position=Position.LEFT),
+    asked(100, 100, fit=Fit.COVER, position=Position.ATTENTION),
+    asked(100, 100, fit=Fit.CONTAIN, background="#204080"),
+    asked(64, 64, fit=Fit.OUTSIDE),
+]
+NEARLY_EQUAL = [asked(300 - number) for number in range(16)]
+ENLARGED = [asked(600), asked(100), asked(500, 90, fit=Fit.FILL), asked(600, enlarge=False)]
+FORMATS = [asked(120, format=kind) for kind in Format]
+BACKGROUNDS = [asked(120, background=colour) for colour in ("#ff0000", "#ffffff")]
+BOTH = [asked(120, background="#ff0000"), asked(90, format=Format.PNG), asked(60, format=Format.WEBP)]
+KEPT = [asked(120, keep=keep, format=Format.PNG, background="#4060a0") for keep in Keep]
+
+
+@pytest.mark.parametrize(
+    ("picture", "outputs"),
+    [
+        (jpeg(1000, 750), WIDTHS),
+        (jpeg(1000, 750), SHAPES),
+        (jpeg(1000, 750), NEARLY_EQUAL),
+        (jpeg(), ENLARGED),
+        (sample("jpeg-orientation-6"), WIDTHS),
+        (encode(alpha_photo(), "PNG"), FORMATS),
+        (encode(alpha_photo(), "WEBP"), BACKGROUNDS),
+        (encode(alpha_photo(), "TIFF"), BOTH),
+        (jpeg(icc_profile=swapped_profile()), KEPT),
+        (jpeg(icc_profile=swapped_profile()), [asked(120), asked(90), asked(30, keep="icc")]),
+        (encode(alpha_photo(), "PNG", icc_profile=swapped_profile()), [*KEPT, *BACKGROUNDS, *BOTH]),
+    ],
+    ids=[
+        "widths",
+        "shapes",
+        "nearly-equal",
+        "enlarged",
+        "turned",
+        "formats",
+        "backgrounds",
+        "both",
+        "kept",
+        "one-kept",
+        "all",
+    ],
+)
+def test_each_is_like_the_one_of_a_single_request(picture: bytes, outputs: list[ResizeOptions]) -> None:
+    together = run(picture, *outputs)
+    assert len(together.outputs) == len(outputs)
+    for options, output in zip(outputs, together.outputs, strict=True):
+        (alone,) = run(picture, options).outputs
+        assert (output.info.width, output.info.height) == (alone.info.width, alone.info.height)
+        assert (output.info.format, output.info.quality) == (alone.info.format, alone.info.quality)
+        assert output.info.size == len(output.data)
+        one, other = open_exact(output.data), open_exact(alone.data)
+        assert one.mode == other.mode
+        assert one.info.get("icc_profile") == other.info.get("icc_profile")
+        grey = (128, 128, 128, 255)
+        shown, should = (
+            Image.alpha_composite(Image.new("RGBA", image.size, grey), image.convert("RGBA"))
+            for image in (one, other)
+        )
+        # Loose, for the noise of two lossy files of a picture this small is in it.
+        assert ssim(shown, should) > 0.96, options
+        assert mean_abs_difference(shown, should) < 5, options
+
+
+def test_likeness_to_a_full_decode_is_that_of_single_requests() -> None:
+    scene = photo(1600, 1200)
+    picture = encode(scene, "JPEG", quality=92)
+    outputs = [asked(width, format=Format.PNG) for width in (640, 639, 600, 512, 400, 320, 160, 80)]
+    for output in run(picture, *outputs).outputs:
+        made = open_exact(output.data)
+        wanted = scene.resize(made.size, Image.Resampling.LANCZOS)
+        (alone,) = run(picture, asked(made.width, format=Format.PNG)).outputs
+        assert ssim(made, wanted) > ssim(open_exact(alone.data), wanted) - 0.01
+
+
+def test_the_source_is_told_once() -> None:
+    result = run(animated("TIFF"), asked(40, page=2), asked(50))
+    assert (result.source.width, result.source.height, result.source.pages) == (WIDTH, HEIGHT, 3)
+
+
+def test_pages_beside_each_other() -> None:
+    outputs = [asked(165, page=page) for page in (2, 0, 1, 2)]
+    result = run(animated("GIF"), *outputs)
+    for options, output in zip(outputs, result.outputs, strict=True):
+        wanted = photo(seed=options.page + 1).resize((165, 125), Image.Resampling.LANCZOS)
+        assert mean_abs_difference(open_exact(output.data), wanted) < 6
+
+
+def test_one_that_is_refused_refuses_all() -> None:
+    with pytest.raises(BadRequest, match=r"^lossless: "):
+        run(jpeg(), asked(40), asked(50, lossless=True))
+    with pytest.raises(CorruptImage):
+        run(truncated(jpeg()), asked(40), asked(50))
+
+
+def test_the_limits_count_all_results_together() -> None:
+    half = asked(5000, 5000, fit=Fit.FILL)
+    more = asked(5001, 5000, fit=Fit.FILL)
+    with pytest.raises(TooLarge) as refused:
+        run(jpeg(), half, more)
+    assert refused.value.message == (
+        "the 2 results take 50005000 pixels together; max-output-pixels allows 50000000"
+    )
+
+
+def test_the_limits_count_what_is_cut_off() -> None:
+    strip = asked(8000, 100, fit=Fit.COVER)  # of 8000 x 6061 pixels
+    assert run(jpeg(), strip).outputs[0].info.width == 8000
+    with pytest.raises(TooLarge, match="the 2 results take 96976000 pixels together"):
+        run(jpeg(), strip, strip)
+
+
+def test_the_picture_between_them_is_limited() -> None:
+    wide, tall = asked(2000, 10, fit=Fit.FILL), asked(10, 2000, fit=Fit.FILL)
+    picture = encode(Image.new("RGB", (2000, 2000)), "PNG")
+    limits = pipeline.Limits(max_pixels=LIMITS.max_pixels, max_output_pixels=3_000_000)
+    with pytest.raises(TooLarge, match=r"^the results need the image in 2000 x 2000 pixels between them; "):
+        pipeline.resize(pipeline.Upload.from_memory(picture), (wide, tall), limits=limits, quality=85)
+
+
+def test_several_are_given_up_when_the_watch_says_so() -> None:
+    picture = encode(Image.new("RGB", (2500, 2000), (9, 90, 200)), "PNG", compress_level=1)
+    reason = Cancelled("enough")
+    with pytest.raises(Cancelled) as stopped:
+        pipeline.resize(
+            pipeline.Upload.from_memory(picture),
+            [asked(800), asked(400)],
+            limits=LIMITS,
+            quality=85,
+            watch=lambda: reason,
+        )
+    assert stopped.value is reason
+
+
+def test_small_ones_are_given_up_between_two_of_them() -> None:
+    # None of them is long enough for libvips to be asked within it.
+    asked_for = 0
+
+    def watch() -> Cancelled | None:
+        nonlocal asked_for
+        asked_for += 1
+        return Cancelled("enough") if asked_for == 3 else None
+
+    upload = pipeline.Upload.from_memory(jpeg())
+    with pytest.raises(Cancelled):
+        pipeline.resize(upload, [asked(40)] * 5, limits=LIMITS, quality=85, watch=watch)
+    assert asked_for == 3

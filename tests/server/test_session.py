@@ -1,0 +1,361 @@
+"""Sessions on real sockets and both event loops, with a pool that the test plays."""
+
+import asyncio
+import logging
+import select
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from tests import bare_client
+from vipsrv.errors import Busy, Cancelled, CorruptImage, InternalError
+from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.protocol import HEADER, Kind, pack_message
+from vipsrv.server.session import MAX_IN_FLIGHT, Session
+from vipsrv.server.settings import ServerSettings
+from vipsrv.workers.job import Job, Outcome
+from vipsrv.workers.spool import Slot, Spool
+
+if TYPE_CHECKING:
+    from vipsrv.server.gateway import Gateway
+
+SECONDS = 20
+IDLE_TIMEOUT = 1000.0
+PING = pack_message(Kind.PING, 99)
+
+Test = Callable[[], Coroutine[Any, Any, None]]
+RunInLoop = Callable[[Test], None]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> RunInLoop:
+    """Runs a test in an event loop; fails it for what only the loop would have heard of."""
+
+    def run_in_loop(test: Test) -> None:
+        unheard: list[dict[str, Any]] = []
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+            await asyncio.wait_for(test(), SECONDS)
+
+        pytest.importorskip(request.param).run(main())
+        assert unheard == []
+
+    return run_in_loop
+
+
+class Server:
+    """What a session knows of its server: the jobs it is given wait for the test to answer them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = ServerSettings(idle_timeout=IDLE_TIMEOUT, receive_timeout=30.0, max_upload=1 << 30)
+        self.spool = Spool(directory=folder, memory=16 << 20, disk=8 << 30)
+        self.admission = self
+        self.draining = False
+        self.connections = 1
+        self.jobs: list[Job] = []
+        self.session: Session
+        self.closed = asyncio.Event()
+
+    def session_opened(self, session: Session) -> None:
+        self.session = session
+
+    def session_closed(self, _session: Session) -> None:
+        self.closed.set()
+
+    def check(self) -> None:
+        pass
+
+    def submit(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    def cancel(self, job: Job) -> None:
+        job.fail(Cancelled("cancelled"))
+        job.close()
+
+    def job_took(self, seconds: float) -> None:
+        pass
+
+    def drain(self) -> None:
+        self.draining = True
+        self.session.drain()
+
+    def answer(self, job: Job, size: int) -> None:
+        """Answer with a result of so many bytes."""
+        source = ImageInfo(
+            format="jpeg", width=9, height=9, pages=1, has_alpha=False, orientation=1, size=job.image.size
+        )
+        output = OutputInfo(width=9, height=9, format="jpeg", quality=85, size=size)
+        job.close()
+        job.answer(Outcome(source=source, outputs=(output,), result=filled(self.spool.open(size))))
+
+    async def jobs_given(self, count: int = 1) -> list[Job]:
+        await until(lambda: len(self.jobs) >= count)
+        return self.jobs
+
+
+def filled(slot: Slot) -> Slot:
+    while slot.received < slot.size:
+        room = slot.room()
+        room[:] = bytes(len(room))
+        slot.filled(len(room))
+    return slot
+
+
+@asynccontextmanager
+async def connected(folder: Path, *, receive_buffer: int = 0) -> AsyncIterator[tuple[Server, socket.socket]]:
+    """A server, and a connection to it that never blocks."""
+    loop = asyncio.get_running_loop()
+    server = Server(folder)
+    listener = await loop.create_server(lambda: Session(cast("Gateway", server)), "127.0.0.1", 0)
+    with socket.socket() as sock:
+        if receive_buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.setblocking(False)
+        await loop.sock_connect(sock, listener.sockets[0].getsockname())
+        await until(lambda: hasattr(server, "session"))
+        try:
+            yield server, sock
+        except BaseException:
+            server.session.abort()
+            raise
+        finally:
+            sock.close()
+            await server.closed.wait()
+            listener.close()
+            server.spool.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something has become true; the test's own timeout bounds it."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+async def read_to_end(sock: socket.socket) -> bytes:
+    data = bytearray()
+    while part := await asyncio.get_running_loop().sock_recv(sock, 1 << 16):
+        data += part
+    return bytes(data)
+
+
+async def read_status(sock: socket.socket) -> int:
+    """The status of the one version 2 message that is on its way, or of a version 1 failure."""
+    data = await asyncio.get_running_loop().sock_recv(sock, 1 << 16)
+    return status_of(data)
+
+
+def status_of(data: bytes) -> int:
+    _, magic, _, _, status, *_ = HEADER.unpack(data[: HEADER.size])
+    assert magic == b"VIPS"
+    return int(status)
+
+
+def resize(request_id: int, body: bytes = b"image", *, announced: int | None = None) -> bytes:
+    size = len(body) if announced is None else announced
+    return pack_message(Kind.RESIZE, request_id, {"width": 9, "height": 9}, body_size=size) + body
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def test_a_drain_does_not_lose_a_reply_to_the_requests_that_follow(run: RunInLoop, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            sock.sendall(resize(1))
+            (job,) = await server.jobs_given()
+            server.drain()
+            sock.sendall(PING)  # unread when the connection ends: a plain close would be a reset
+            server.answer(job, 1000)
+            data = await read_to_end(sock)
+            assert status_of(data) == 200
+            assert data.endswith(bytes(1000))
+
+    run(test)
+
+
+def test_a_drain_does_not_cut_a_lingering_close_short(run: RunInLoop, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            sock.sendall(bare_client.header(2**31))
+            await until(lambda: server.session._lingering)
+            server.drain()
+            assert not server.session._transport.is_closing()
+            assert status_of(await read_to_end(sock)) == 413
+
+    run(test)
+
+
+def test_a_request_that_has_begun_when_a_drain_begins_is_told_so(run: RunInLoop, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            head = bare_client.header(5)
+            sock.sendall(head[:7])
+            await until(lambda: not server.session._reader.between_messages)
+            server.drain()
+            sock.sendall(head[7:] + b"image")
+            assert status_of(await read_to_end(sock)) == 503
+
+    run(test)
+
+
+def test_an_idle_connection_is_closed_by_a_drain(run: RunInLoop, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            server.drain()
+            await server.closed.wait()
+            assert await read_to_end(sock) == b""
+
+    run(test)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_stop_is_told_to_a_client_that_is_still_sending(
+    run: RunInLoop, tmp_path: Path, *, refused: bool
+) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            server.draining = refused
+            sock.sendall(resize(1, b"half of it", announced=1000))
+            await until(lambda: server.session._reader.in_body)
+            sock.sendall(b"more of it")
+            server.session.stop()
+            assert status_of(await read_to_end(sock)) == 503
+
+    run(test)
+
+
+def test_a_failure_for_a_client_that_has_ended_its_stream_closes_at_once(
+    run: RunInLoop, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            sock.sendall(bare_client.header(5) + b"image")
+            (job,) = await server.jobs_given()
+            sock.shutdown(socket.SHUT_WR)
+            await until(lambda: server.session._ended)
+            server.cancel(job)
+            await server.closed.wait()
+            assert status_of(await read_to_end(sock)) == 499
+
+    run(test)
+
+
+def test_a_client_that_goes_as_it_is_answered_harms_nobody(run: RunInLoop, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            sock.sendall(bare_client.header(5) + b"image")
+            (job,) = await server.jobs_given()
+            sock.close()
+            job.fail(CorruptImage("no"))  # what this raised would fall on the worker that answers
+            job.close()
+
+    run(test)
+
+
+def test_a_slow_reader_ends_in_peace(run: RunInLoop, tmp_path: Path) -> None:
+    async def test() -> None:
+        size = 8_000_000  # more than the kernel holds
+        async with connected(tmp_path, receive_buffer=1 << 16) as (server, sock):
+            sock.sendall(bare_client.header(5) + b"image")
+            (job,) = await server.jobs_given()
+            server.answer(job, size)
+            assert len(server.session._outbox)
+            assert len(await read_to_end(sock)) == 4 + size
+
+    run(test)
+
+
+def test_a_connection_is_idle_from_its_last_reply_on(run: RunInLoop, tmp_path: Path) -> None:
+    """That reading had stopped, as replies were not taken, makes no difference."""
+
+    async def test() -> None:
+        async with connected(tmp_path, receive_buffer=1 << 16) as (server, sock):
+            sock.sendall(b"".join(resize(number) for number in range(MAX_IN_FLIGHT)))
+            first, *others = await server.jobs_given(MAX_IN_FLIGHT)
+            server.answer(first, 8_000_000)
+            for job in others:
+                server.cancel(job)
+            session = server.session
+            assert not session._reading
+            while session._outbox:
+                await asyncio.get_running_loop().sock_recv(sock, 1 << 20)
+            assert session._reading
+            assert session._expires > time.monotonic() + IDLE_TIMEOUT / 2
+
+    run(test)
+
+
+def test_a_client_that_hangs_up_while_nothing_is_read_is_noticed(
+    run: RunInLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            sock.sendall(b"".join(resize(number) for number in range(MAX_IN_FLIGHT)))
+            jobs = await server.jobs_given(MAX_IN_FLIGHT)
+            reset(sock)
+            server.session.watch(time.monotonic())
+            assert all(job.answered for job in jobs)
+
+    run(test)
+    monkeypatch.delattr(select, "POLLRDHUP")  # only Linux has it
+    run(test)
+
+
+def test_room_that_was_missing_when_nothing_was_read_is_forgotten(run: RunInLoop, tmp_path: Path) -> None:
+    """An event loop asks for a buffer before it knows whether there is anything to read."""
+
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            sock.sendall(resize(1, b"half", announced=8))
+            session = server.session
+            await until(lambda: session._reader.in_body and session._reader.wanted == 4)
+            assert session._incoming is not None
+            slot = session._incoming.slot
+            assert slot is not None
+            slot._error = Busy("no room")
+            session.get_buffer(-1)
+            slot._error = None
+            sock.sendall(b"rest")
+            (job,) = await server.jobs_given()
+            server.answer(job, 10)
+            assert await read_status(sock) == 200
+
+    run(test)
+
+
+def test_a_result_that_version_1_cannot_tell_of_is_refused(run: RunInLoop, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            sock.sendall(bare_client.header(5) + b"image")
+            (job,) = await server.jobs_given()
+            before = server.spool.disk_left
+            job.close()
+            job.answer(Outcome(result=server.spool.open(2**32)))
+            assert status_of(await read_to_end(sock)) == 413
+            assert server.spool.disk_left == before
+
+    run(test)
+
+
+def test_a_bug_is_logged_as_an_error(
+    run: RunInLoop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            sock.sendall(resize(7))
+            (job,) = await server.jobs_given()
+            job.fail(InternalError("a bug"))
+            job.close()
+            assert await read_status(sock) == 500
+
+    run(test)
+    assert [record.levelno for record in caplog.records if "request 7" in record.message] == [logging.ERROR]

@@ -1,0 +1,81 @@
+"""Asking a server, wherever it turns out to be: the one that listens, or one started for the call."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+import typer
+
+from vipsrv.client import Client, Timeout
+from vipsrv.client.address import UNIX
+from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.sources import OnSent
+from vipsrv.errors import ConnectFailed
+
+LONG_UPLOAD = 8_000_000
+"""Bytes from which a progress bar is shown."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Generic[T]):
+    """What a server said, the address of it, and whether it was one of our own."""
+
+    answer: T
+    server: str
+    embedded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """The server to ask; ``may_start_one`` lets one of our own stand in where nothing listens."""
+
+    program: str
+    host: str
+    port: int
+    protocol: Literal[1, 2]
+    timeout: Timeout
+    may_start_one: bool
+    quiet: bool
+
+    def ask(self, question: Callable[[Client], T]) -> Answered[T]:
+        """Put a question to it. Raises what the client does."""
+        there = self.host if self.host.startswith(UNIX) else f"{self.host}:{self.port}"
+        try:
+            return Answered(self._ask_at(self.host, self.port, question), there, embedded=False)
+        except ConnectFailed:
+            if not self.may_start_one:
+                raise
+        with EmbeddedServer() as server:
+            here = f"{server.host}:{server.port}"
+            if not self.quiet:
+                note = f"nothing listens on {there}, so a server of its own serves this call on {here}"
+                typer.echo(f"{self.program}: {note}", err=True)
+            return Answered(self._ask_at(server.host, server.port, question), here, embedded=True)
+
+    def _ask_at(self, host: str, port: int, question: Callable[[Client], T]) -> T:
+        address = host if host.startswith(UNIX) else None
+        with Client(host, port, address=address, protocol=self.protocol, timeout=self.timeout) as client:
+            return question(client)
+
+
+@contextmanager
+def upload_progress(image: Path, *, quiet: bool) -> Iterator[OnSent | None]:
+    """A progress bar for a long upload on a terminal; otherwise nothing."""
+    size = image.stat().st_size
+    if quiet or size < LONG_UPLOAD or not sys.stderr.isatty():
+        yield None
+        return
+    with typer.progressbar(length=size, label=f"sending {image.name}", file=sys.stderr) as bar:
+        shown = 0
+
+        def on_sent(sent: int) -> None:
+            nonlocal shown
+            bar.update(sent - shown)
+            shown = sent
+
+        yield on_sent
