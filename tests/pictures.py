@@ -406,6 +406,12 @@ SAMPLES: Final[Mapping[str, Callable[[], bytes]]] = MappingProxyType(
         "tiff-tiled": tiled_tiff,
         "tiff-tiled-deflate": partial(tiled_tiff, deflate=True),
         "tiff-alpha": partial(_see_through, "TIFF"),
+        "bmp": partial(_scene, "BMP"),
+        "bmp-palette": lambda: encode(photo().quantize(256), "BMP"),
+        "bmp-1bit": partial(_scene, "BMP", "1"),
+        "pnm": partial(_scene, "PPM"),
+        "pnm-grey": partial(_scene, "PPM", "L"),
+        "pnm-1bit": partial(_scene, "PPM", "1"),
     }
 )
 

@@ -6,6 +6,6 @@ from vipsrv import pipeline
 
 
 @pytest.fixture(scope="session", autouse=True)
-def formats() -> tuple[str, ...]:
+def formats() -> tuple[pipeline.FormatInfo, ...]:
     """The formats that this libvips reads."""
     return pipeline.start()

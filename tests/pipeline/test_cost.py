@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -29,7 +30,7 @@ def cost(picture: bytes, *outputs: ResizeOptions) -> Cost:
     return predict(upload, read_header(upload), outputs or (SMALL,))
 
 
-def resize(picture: bytes, *, seconds: float | None = None, heavy_ok: bool = True, **limits: int) -> object:
+def resize(picture: bytes, *, seconds: float | None = None, heavy_ok: bool = True, **limits: Any) -> object:
     return pipeline.resize(
         pipeline.Upload.from_memory(picture),
         (SMALL,),

@@ -38,10 +38,9 @@ def test_what_is_no_picture_is_not_supported(picture: bytes) -> None:
 @pytest.mark.parametrize(
     ("head", "name"),
     [
-        (encode(photo(), "BMP"), "BMP"),
-        (encode(photo(), "PPM"), "PNM"),
         (encode(photo(), "JPEG2000"), "JPEG 2000"),
-        (encode(photo(64, 64), "ICO"), "ICO"),
+        (encode(photo(64, 64), "PCX"), "PCX"),
+        (b"P7 332\n" + bytes(100), "XV thumbnail"),
         (b"\0\0\0\x18ftypheic" + bytes(100), "HEIC"),
         (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100), "JPEG XL"),
         (b"\xff\x0a" + bytes(100), "JPEG XL"),
@@ -53,11 +52,16 @@ def test_what_is_no_picture_is_not_supported(picture: bytes) -> None:
         (b"PK\x03\x04" + bytes(100), "ZIP"),
     ],
 )
-def test_a_format_that_is_not_read_is_named(head: bytes, name: str) -> None:
+def test_a_format_that_is_not_read_is_named(
+    head: bytes, name: str, formats: tuple[pipeline.FormatInfo, ...]
+) -> None:
+    names = [one.name for one in formats]
+    if name.lower() in names:
+        pytest.skip(f"this libvips reads {name}")
     with pytest.raises(UnsupportedFormat) as refused:
         info(head)
     assert f"looks like {name}, which is not read" in refused.value.message
-    assert refused.value.message.endswith("send one of: jpeg, png, webp, tiff, gif, avif")
+    assert refused.value.message.endswith(f"send one of: {', '.join(names)}")
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,8 @@ def test_a_bad_file_is_refused_like_bad_memory(tmp_path: Path) -> None:
     path.write_bytes(garbage())
     with pytest.raises(UnsupportedFormat):
         from_file(path)
-    path.write_bytes(b"BM" + bytes(100))
-    with pytest.raises(UnsupportedFormat, match="BMP"):
+    path.write_bytes(b"8BPS" + bytes(100))
+    with pytest.raises(UnsupportedFormat, match="Photoshop"):
         from_file(path, offset=50)
     path.write_bytes(truncated(sample("jpeg")))
     with pytest.raises(CorruptImage):

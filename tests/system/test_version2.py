@@ -267,7 +267,15 @@ def test_cancel_of_what_is_not_in_flight(connection: Connection) -> None:
 
 def test_a_deadline_of_the_client(patient: tuple[RunningServer, Connection]) -> None:
     _, connection = patient
-    assert connection.call(Kind.RESIZE, {**GIANT, "deadline_ms": 200}, jpeg()).status == 504
+    large = {"width": 9000, "height": 9000, "deadline_ms": 100}  # not hopeless, and not done by then
+    assert connection.call(Kind.RESIZE, large, jpeg()).status == 504
+
+
+def test_a_deadline_that_cannot_be_met_is_told_at_once(patient: tuple[RunningServer, Connection]) -> None:
+    _, connection = patient
+    reply = connection.call(Kind.RESIZE, {**GIANT, "deadline_ms": 200}, jpeg())
+    assert reply.status == 413
+    assert "deadline" in reply.meta["message"]
 
 
 def test_a_client_that_ends_its_stream_has_its_work_cancelled(

@@ -375,6 +375,7 @@ def long_job(large: Path, **head: int) -> tuple[JobHead, bytes]:
         options_size=len(options),
         image_size=large.stat().st_size,
         deadline_ms=head.get("deadline_ms", 0),
+        admitted=True,
     )
     return lent, options
 

@@ -72,12 +72,12 @@ class Harness:
             self.spool, CONFIG, size=size, on_idle=self.idle.set, on_heavy=self.heavy.append
         )
 
-    async def job(self, image: bytes, *, seconds: float = 60, **options: int) -> Outcome:
+    async def job(self, image: bytes, *, seconds: float = 60, **options: Any) -> Outcome:
         """The outcome of one job; waits for an idle worker first."""
         return await self.start_job(image, seconds=seconds, **options)[1]
 
     def start_job(
-        self, image: bytes, *, seconds: float = 60, admitted: bool = True, **options: int
+        self, image: bytes, *, seconds: float = 60, admitted: bool = True, **options: Any
     ) -> tuple[Job, "asyncio.Future[Outcome]"]:
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         job = Job(

@@ -8,6 +8,9 @@ Read ``resize.py`` first: it holds the list of steps. Each step is a small file 
 ``writers``           the formats of results, and what each can hold
 ``upload``            a picture as it came: bytes in memory, or a file's descriptor
 ``header``            which format it is and what its header says, nothing decoded
+``own``               the formats that vipsrv reads itself: ``bmp``, ``pnm``, ``ico``
+``opened``, ``rows``  what these give, and how the rows of a file become a picture without a copy
+``tiff``              refuses what libvips would decode wrongly
 ``page``              which picture of a file that holds several
 ``signatures``        the names of formats that are not read, for a helpful refusal
 ``opening``           headers that would take too long to read
@@ -26,6 +29,7 @@ Read ``resize.py`` first: it holds the list of steps. Each step is a small file 
 ``direct``            how most are: two operations, a JPEG decoded no larger than needed
 ``enlarge``           more pixels than the picture has
 ``scale``             an exact size, transparency respected
+``order``             red, green and blue, where a bitmap has them the other way round
 ``srgb``              8-bit sRGB in three bands (and alpha), whatever it was
 ``profiles``          whether an ICC profile is sRGB itself
 ``kept_profile``      or the RGB of its own profile, where a result keeps that
@@ -56,12 +60,13 @@ from vipsrv.pipeline.header import read_info
 from vipsrv.pipeline.libvips import version
 from vipsrv.pipeline.limits import Limits
 from vipsrv.pipeline.resize import Output, Result, resize
-from vipsrv.pipeline.start import start
+from vipsrv.pipeline.start import FormatInfo, start
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.writers import written_formats
 
 __all__ = [
     "LIGHT",
+    "FormatInfo",
     "Limits",
     "NeedsHeavyLane",
     "Output",

@@ -30,7 +30,10 @@ FIRST_TURNED = 5
 _GREY_OR_RGB = {(1, "uchar", "b-w"), (3, "uchar", "srgb")}
 
 # The gap makes a reduction by more than four an average first, as ``thumbnail`` has it.
-_open_jpeg = Call("jpegload_source", "source", "shrink", access="sequential", fail_on="error")
+_open_jpeg = {
+    fail_on: Call("jpegload_source", "source", "shrink", access="sequential", fail_on=fail_on)
+    for fail_on in ("error", "none")
+}
 _reduce_rows = Call("reducev", "in", "vshrink", gap=2.0)
 _reduce_columns = Call("reduceh", "in", "hshrink", gap=2.0)
 _turn = Call("autorot", "in")
@@ -43,13 +46,16 @@ def reduce_directly(image: pyvips.Image, job: Job, width: int, height: int) -> p
     The size is that of the viewer and not above the picture's own. Raises ``pyvips.Error``.
     """
     info = job.header.info
-    if not _is_simple(image) or (image is job.header.image and info.format not in {"jpeg", *_WHOLE}):
+    by_thumbnail = (
+        image is job.header.image and not job.header.is_own and info.format not in {"jpeg", *_WHOLE}
+    )
+    if by_thumbnail or not _is_simple(image):
         return None
     if info.orientation >= FIRST_TURNED:
         width, height = height, width
     scale = jpeg_scale(info, width, height) if info.format == "jpeg" else 1
     if scale > 1:
-        image = _open_jpeg(job.upload.source, scale)
+        image = _open_jpeg[job.header.fail_on](job.upload.source, scale)
     return upright(reduce_to(image, width, height), info)
 
 

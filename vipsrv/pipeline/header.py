@@ -1,6 +1,6 @@
 """The first look at a picture: its format and what its header says. Nothing is decoded."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -8,42 +8,83 @@ import pyvips
 
 from vipsrv.errors import CorruptImage, RequestError, UnsupportedFormat
 from vipsrv.options import ImageInfo
-from vipsrv.pipeline import libvips
+from vipsrv.pipeline import libvips, own, tiff
 from vipsrv.pipeline.calls import Call, shape
 from vipsrv.pipeline.opening import check_opening
-from vipsrv.pipeline.signatures import HEAD, recognise
+from vipsrv.pipeline.signatures import FORMAT_NAMES, HEAD, recognise
 from vipsrv.pipeline.upload import Upload
 
 _MOST_ORIENTATION = 8  # EXIF 2.3, tag 0x0112
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What was read, and ``image``: the picture that is decoded when it is read."""
+    """What was read, and ``image``: the picture that is decoded when it is read.
 
-    info: ImageInfo
-    image: pyvips.Image
+    ``is_own`` says that vipsrv makes the picture itself, so that libvips' operations that open a file
+    (``thumbnail_source`` and the like) would fail or give another: the image is all there is. ``fail_on``
+    is for libvips' loaders; ``is_bgr`` says that the image's bands wait for the step ``put_in_order``.
+    """
+
+    def __init__(
+        self,
+        info: ImageInfo,
+        picture: Callable[[], pyvips.Image],
+        *,
+        is_own: bool,
+        fail_on: str,
+        is_bgr: bool = False,
+    ) -> None:
+        self.info = info
+        self.is_own = is_own
+        self.fail_on = fail_on
+        self.is_bgr = is_bgr
+        self._picture = picture
+        self._image: pyvips.Image | None = None
+
+    @property
+    def image(self) -> pyvips.Image:
+        """The same each time; built by the first, which comes after the limits were checked, for a few kinds
+        of picture are decoded then. Raises ``CorruptImage`` and ``TooLarge``.
+        """
+        if self._image is None:
+            self._image = self._picture()
+        return self._image
 
 
 def read_info(upload: Upload) -> ImageInfo:
-    """What the header says. Raises ``UnsupportedFormat`` and ``CorruptImage``."""
+    """What the header says. Raises ``UnsupportedFormat``, ``CorruptImage`` and ``TooLarge``."""
     libvips.forget_errors()
     return read_header(upload).info
 
 
-def read_header(upload: Upload) -> Header:
-    """Recognise the format and open the header.
+def read_header(upload: Upload, *, tolerant: bool = False) -> Header:
+    """Recognise the format and open the header; ``tolerant`` of pictures that are truncated or corrupt.
 
-    Raises ``UnsupportedFormat``, ``CorruptImage``, and ``TooLarge`` where opening it would take too long.
+    Raises ``UnsupportedFormat``, ``CorruptImage`` and ``TooLarge``.
     """
     check_opening(upload)
     head = upload.head(HEAD)
+    fail_on = "none" if tolerant else "error"
+    own_reader = own.find_reader(head)
+    if own_reader is not None:
+        opened = own_reader.open(upload, tolerant=tolerant)
+        info = ImageInfo(
+            format=own_reader.format,
+            width=opened.width,
+            height=opened.height,
+            pages=1,
+            has_alpha=opened.has_alpha,
+            orientation=1,
+            size=upload.size,
+        )
+        return Header(info, opened.picture, is_own=True, fail_on=fail_on, is_bgr=opened.is_bgr)
     reader = libvips.find_reader(upload.source, head)
-    if reader is None or (reader.format == "avif" and recognise(head) != "AVIF"):
-        # The second: one loader reads AVIF and HEIC, but this libvips may have no decoder for the latter.
+    if reader is None:
         raise _refusal(head)
+    if reader.format == "tiff":
+        tiff.check(upload)
     try:
-        image = _opener(reader.loader)(upload.source)
+        image = _opener(reader.loader, fail_on)(upload.source)
     except pyvips.Error as error:
         raise CorruptImage(
             f"the header of this {reader.format} cannot be read: {libvips.reason(error)}"
@@ -58,18 +99,25 @@ def read_header(upload: Upload) -> Header:
         orientation=orientation_of(image),
         size=upload.size,
     )
-    return Header(info=info, image=image)
+    return header_of(info, image, fail_on)
+
+
+def header_of(info: ImageInfo, image: pyvips.Image, fail_on: str) -> Header:
+    """The header of what one of libvips' loaders opened."""
+    if info.format == "tiff" and image.format == "char":
+        return Header(info, lambda: tiff.unsigned(image), is_own=True, fail_on=fail_on)
+    return Header(info, lambda: image, is_own=False, fail_on=fail_on)
 
 
 @cache
-def _opener(loader: str) -> Call:
-    return Call(loader, "source", access="sequential", fail_on="error")
+def _opener(loader: str, fail_on: str) -> Call:
+    return Call(loader, "source", access="sequential", fail_on=fail_on)
 
 
 def _refusal(head: bytes) -> RequestError:
     name = recognise(head)
-    formats = libvips.formats()
-    if name is not None and name.lower() in formats:
+    formats = [*(one.format for one in libvips.readers()), *(one.format for one in own.readers())]
+    if name is not None and FORMAT_NAMES.get(name, name.lower()) in formats:
         return CorruptImage(f"this begins like {name}, but its header cannot be read")
     what = f"this looks like {name}, which is not read here" if name else "this is no image of a known format"
     return UnsupportedFormat(f"{what}; send one of: {', '.join(formats)}")

@@ -14,12 +14,14 @@ _MOST_SIDE = {Format.JPEG: 65_500, Format.WEBP: 16_383, Format.AVIF: 16_384, For
 class Limits:
     """Pixels: of the picture that is sent, and of the result that is asked for. ``job_memory``: the bytes
     that a job may take. ``max_expansion``: how many times its own size a file may decode to (see ``cost``).
+    ``tolerant``: whether a picture that is truncated or corrupt gives what can be saved of it, or is refused.
     """
 
     max_pixels: int
     max_output_pixels: int
     job_memory: int = 1 << 30
     max_expansion: int = 250
+    tolerant: bool = False
 
 
 def check_limits(source: ImageInfo, width: int, height: int, format_: Format, limits: Limits) -> None:

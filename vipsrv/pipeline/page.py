@@ -5,8 +5,8 @@ from dataclasses import replace
 import pyvips
 
 from vipsrv.errors import BadRequest, CorruptImage
-from vipsrv.pipeline import libvips
-from vipsrv.pipeline.header import Header, orientation_of
+from vipsrv.pipeline import libvips, tiff
+from vipsrv.pipeline.header import Header, header_of, orientation_of
 from vipsrv.pipeline.upload import Upload
 
 
@@ -21,10 +21,12 @@ def open_page(upload: Upload, header: Header, page: int) -> Header:
     if page >= info.pages:
         count = f"{info.pages} page{'s' if info.pages > 1 else ''}"
         raise BadRequest(f"page: {page} is beyond the last; this {info.format} has {count}, counted from 0")
+    if info.format == "tiff":
+        tiff.check(upload, page)
     reader = next(reader for reader in libvips.readers() if reader.format == info.format)
     try:
         image = pyvips.Operation.call(
-            reader.loader, upload.source, access="sequential", fail_on="error", page=page
+            reader.loader, upload.source, access="sequential", fail_on=header.fail_on, page=page
         )
     except pyvips.Error as error:
         raise CorruptImage(
@@ -37,4 +39,4 @@ def open_page(upload: Upload, header: Header, page: int) -> Header:
         has_alpha=bool(image.hasalpha()),
         orientation=orientation_of(image),
     )
-    return Header(info=own, image=image)
+    return header_of(own, image, header.fail_on)

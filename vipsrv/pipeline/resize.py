@@ -15,6 +15,7 @@ from vipsrv.pipeline.header import read_header
 from vipsrv.pipeline.job import Job
 from vipsrv.pipeline.limits import Limits
 from vipsrv.pipeline.mixes import by_content
+from vipsrv.pipeline.order import put_in_order
 from vipsrv.pipeline.page import open_page
 from vipsrv.pipeline.place import own_background, own_colours, own_metadata, place
 from vipsrv.pipeline.plan import Plan, check_together, make_job, make_plan
@@ -24,7 +25,7 @@ from vipsrv.pipeline.srgb import drop_extra_bands, to_srgb
 from vipsrv.pipeline.stopping import Watch, stop_now_if, stop_when
 from vipsrv.pipeline.upload import Upload
 
-STEPS = (lay_on_background, shrink, to_srgb, drop_extra_bands)
+STEPS = (lay_on_background, shrink, put_in_order, to_srgb, drop_extra_bands)
 """What is done to a picture after its header was read, once for all results, in this order. Behind it the
 picture is as large as the largest result needs."""
 
@@ -82,7 +83,7 @@ def resize(
     ``watch`` gave.
     """
     libvips.forget_errors()
-    header = read_header(upload)
+    header = read_header(upload, tolerant=limits.tolerant)
     pages = {page: open_page(upload, header, page) for page in {options.page for options in outputs}}
     plans = [make_plan(options, pages[options.page], limits, quality) for options in outputs]
     check_together(plans, limits)
@@ -109,7 +110,7 @@ def _run_checked(job: Job, plans: Sequence[Plan], watch: Watch | None) -> list[O
             raise stop from error
         raise _corrupt(job, libvips.reason(error)) from error
     complaint = libvips.complaint() if info.format in _GOES_ON_AFTER_ERRORS else None
-    if complaint:
+    if complaint and job.header.fail_on != "none":
         raise _corrupt(job, complaint)
     return outputs
 

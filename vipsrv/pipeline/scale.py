@@ -57,5 +57,5 @@ def webp_at_size(job: Job) -> pyvips.Image:
         scale=scale,
         page=job.page,
         access="sequential",
-        fail_on="error",
+        fail_on=job.header.fail_on,
     )

@@ -14,10 +14,6 @@ from vipsrv.pipeline.job import Job
 from vipsrv.pipeline.scale import shrink_with_alpha
 from vipsrv.pipeline.srgb import PROFILE, transform_profile
 
-FAIL_ON = "fail-on=error"
-"""A truncated or corrupt picture is an error and not half a result. It goes in as the ``option_string``, as
-all loaders take it: ``thumbnail`` of libvips 8.18 and older ignores ``fail_on`` itself (libvips #5195)."""
-
 
 def shrink(image: pyvips.Image, job: Job) -> pyvips.Image:
     """Exactly the job's width × height. Raises ``pyvips.Error``."""
@@ -41,7 +37,7 @@ def _by_thumbnail(
     if not has_profile:
         return _thumbnail(image, job, width, height)
     try:
-        return _thumbnail(image, job, width, height, output_profile="srgb")
+        return _thumbnail(image, job, width, height, export_profile="srgb")
     except pyvips.Error:
         # A profile that is broken, or made for another kind of picture, is as good as none.
         return _thumbnail(image, job, width, height)
@@ -49,10 +45,12 @@ def _by_thumbnail(
 
 def _thumbnail(image: pyvips.Image, job: Job, width: int, height: int, **profile: str) -> pyvips.Image:
     size = {"height": height, "size": "force"}
-    if image is not job.header.image or job.page:
+    if image is not job.header.image or job.page or job.header.is_own:
         # What was opened already; by itself thumbnail would take the pages of a file for a pyramid.
         return image.thumbnail_image(width, **size, **profile)
-    how = {"option_string": FAIL_ON, **size, **profile}
+    # A truncated or corrupt picture is an error and not half a result. That goes in as the ``option_string``,
+    # as all loaders take it: ``thumbnail`` of libvips 8.18 and older ignores ``fail_on`` (libvips #5195).
+    how = {"option_string": f"fail-on={job.header.fail_on}", **size, **profile}
     if job.upload.memory is not None:
         # pyvips copies the buffer, which costs next to nothing for what is small enough to be in memory.
         return pyvips.Image.thumbnail_buffer(job.upload.memory, width, **how)

@@ -21,7 +21,10 @@ _SIGNATURES = [
         ("BMP", rb"BM"),
         ("JPEG 2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
         ("JPEG XL", rb"\0\0\0\x0cJXL |\xff\x0a"),
-        ("PNM", rb"P[1-7]\s"),
+        ("OS/2 bitmap array", rb"BA....\0\0\0\0.{4}(BM|IC|PT|CI|CP)"),
+        ("XV thumbnail", rb"P7 332"),
+        ("PNM", rb"P[1-7][\s#]"),
+        ("PFM", rb"P[fF]\s"),
         ("ICO", rb"\0\0[\x01\x02]\0"),
         ("Photoshop", rb"8BPS"),
         ("OpenEXR", rb"\x76\x2f\x31\x01"),
@@ -33,8 +36,15 @@ _SIGNATURES = [
         ("MP4 or QuickTime", rb"....ftyp"),
         ("ZIP", rb"PK\x03\x04"),
         ("gzip", rb"\x1f\x8b"),
+        ("QOI", rb"qoif"),
+        ("DDS", rb"DDS "),
+        ("PCX", rb"\x0a[\0\x02-\x05]\x01[\x01\x02\x04\x08]"),
     ]
 ]
+
+
+FORMAT_NAMES = {"JPEG 2000": "jp2", "JPEG XL": "jxl", "Radiance HDR": "hdr"}
+"""What those are called among our formats whose name there is not simply this one in small letters."""
 
 
 def recognise(head: bytes) -> str | None:

@@ -2,11 +2,12 @@
 
 import pyvips
 
+from vipsrv.pipeline import libvips
 from vipsrv.pipeline.calls import shape
 from vipsrv.pipeline.job import Job
 from vipsrv.pipeline.profiles import is_srgb
 
-PROFILE = "icc-profile-data"
+PROFILE = libvips.PROFILE
 """Under this name libvips keeps an embedded ICC profile."""
 
 _BANDS = 3

@@ -1,9 +1,12 @@
 """A picture as it came: bytes in memory, or the descriptor of a file."""
 
+import mmap
 import os
 from typing import Self
 
 import pyvips
+
+from vipsrv.errors import CorruptImage
 
 Memory = bytes | bytearray | memoryview
 
@@ -33,6 +36,18 @@ class Upload:
         if start >= self.size:
             return b""
         return os.pread(self._descriptor, count, start)
+
+    def view(self) -> memoryview:
+        """All of its bytes, not copied: a file is mapped. Raises ``CorruptImage`` for an empty one.
+
+        The mapping ends with the last that uses the view. The file must not become shorter until then, for
+        whoever reads on would be killed (SIGBUS); mapping what is too short already raises ``ValueError``.
+        """
+        if self.memory is not None:
+            return memoryview(self.memory)
+        if self.size == 0:
+            raise CorruptImage("the file is empty")
+        return memoryview(mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ))
 
     @classmethod
     def from_memory(cls, data: Memory) -> Self:

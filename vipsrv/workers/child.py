@@ -53,7 +53,9 @@ _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What the gateway decides for all its workers; ``parent`` is its process id."""
+    """What the gateway decides for all its workers; ``parent`` is its process id, ``formats`` those to read
+    (``None`` for the default), ``tolerant`` whether truncated and corrupt pictures give what can be saved.
+    """
 
     max_pixels: int
     max_output_pixels: int
@@ -250,7 +252,7 @@ def _arguments() -> tuple[socket.socket, memoryview, Config]:
     parser.add_argument(
         "--config",
         required=True,
-        help="a JSON object: max_pixels, max_output_pixels, quality, parent; job_memory, max_expansion",
+        help="a JSON object of the fields of Config",
     )
     parser.add_argument("--shared", type=int, help="descriptor of the memory that the gateway puts images in")
     arguments = parser.parse_args()
@@ -269,6 +271,7 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
         max_output_pixels=config.max_output_pixels,
         job_memory=config.job_memory,
         max_expansion=config.max_expansion,
+        tolerant=config.tolerant,
     )
 
     @lru_cache(maxsize=256)
@@ -306,7 +309,7 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
         data = tuple(output.data for output in result.outputs)
         return ReplyHead(job_id=head.job_id, source=result.source, outputs=outputs), data
 
-    readers = {name: f"libvips {pipeline.version()}" for name in pipeline.start()}
+    readers = {one.name: f"{one.library} {one.version}" for one in pipeline.start(config.formats)}
     return run, Ready(pid=os.getpid(), readers=readers, writers=pipeline.written_formats())
 
 

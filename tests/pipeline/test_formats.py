@@ -1,0 +1,171 @@
+"""Which formats are read, by which library, and what is done with broken ones when that is allowed."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import pyvips
+from PIL import Image
+
+from tests.bitmaps import bitmap
+from tests.looks import mean_abs_difference, open_exact, reference
+from tests.pictures import encode, jpeg, photo, truncated
+from tests.pipeline.run import LIMITS, info, refusal, resize, run, sample
+from vipsrv import pipeline
+from vipsrv.errors import CorruptImage, UnsupportedFormat
+from vipsrv.options import ResizeOptions
+from vipsrv.version import __version__
+
+WHEEL = ["jpeg", "png", "webp", "tiff", "gif", "avif"]
+OWN = ["bmp", "pnm", "ico"]
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><rect width="40" height="40"/></svg>'
+TOLERANT = pipeline.Limits(
+    max_pixels=LIMITS.max_pixels, max_output_pixels=LIMITS.max_output_pixels, tolerant=True
+)
+
+
+@pytest.fixture
+def narrowed() -> Iterator[None]:
+    """After the test all is on again."""
+    yield
+    pipeline.start()
+
+
+def has(loader: str) -> bool:
+    return bool(pyvips.type_find("VipsForeignLoad", loader))
+
+
+def test_each_format_is_told_with_its_library(formats: tuple[pipeline.FormatInfo, ...]) -> None:
+    names = [one.name for one in formats]
+    assert set(WHEEL + OWN) <= set(names)
+    assert len(set(names)) == len(names)
+    for one in formats:
+        if one.name in OWN:
+            assert (one.library, one.version) == ("vipsrv", __version__)
+        else:
+            assert one.library.startswith("libvips ")
+            assert one.version == pipeline.version()
+    assert "libvips jpegload" in {one.library for one in formats}
+
+
+@pytest.mark.usefixtures("narrowed")
+def test_formats_can_be_narrowed() -> None:
+    assert [one.name for one in pipeline.start(["png", "bmp"])] == ["png", "bmp"]
+    assert info(sample("png")).format == "png"
+    assert info(sample("bmp")).format == "bmp"
+    with pytest.raises(
+        UnsupportedFormat, match="looks like JPEG, which is not read here; send one of: png, bmp"
+    ):
+        info(jpeg())
+    with pytest.raises(UnsupportedFormat, match="looks like PNM"):
+        info(sample("pnm"))
+
+
+@pytest.mark.skipif(not has("svgload_source"), reason="this libvips has no reader for SVG")
+@pytest.mark.usefixtures("narrowed")
+def test_formats_can_be_widened_to_what_libvips_marks_as_untrusted() -> None:
+    with pytest.raises(UnsupportedFormat, match="SVG"):
+        info(SVG)
+    assert "svg" in [one.name for one in pipeline.start(["jpeg", "svg"])]
+    assert info(SVG).format == "svg"
+    assert max(high for _, high in resize(SVG, 30, 30).getextrema()) < 5  # type: ignore[misc]
+
+
+@pytest.mark.usefixtures("narrowed")
+def test_a_format_that_cannot_be_read_is_refused_at_the_start() -> None:
+    with pytest.raises(ValueError, match=r"^formats: xyz is unknown; known are jpeg, "):
+        pipeline.start(["jpeg", "xyz"])
+    missing = [
+        name for name, loader in [("pdf", "pdfload_source"), ("jp2", "jp2kload_source")] if not has(loader)
+    ]
+    if missing:
+        with pytest.raises(ValueError, match=f"does not read {missing[0]}"):
+            pipeline.start(["jpeg", missing[0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "loader", "saver", "options"),
+    [
+        ("heic", "heifload_source", "heifsave_buffer", {"compression": "hevc"}),
+        ("jxl", "jxlload_source", "jxlsave_buffer", {}),
+        ("jp2", "jp2kload_source", "jp2ksave_buffer", {}),
+    ],
+)
+@pytest.mark.usefixtures("narrowed")
+def test_a_format_of_a_fuller_libvips(name: str, loader: str, saver: str, options: dict[str, object]) -> None:
+    if not has(loader) or not pyvips.type_find("VipsForeignSave", saver):
+        pytest.skip(f"this libvips has no reader or no writer for {name}")
+    scene = photo(200, 150)
+    image = pyvips.Image.new_from_memory(scene.tobytes(), 200, 150, 3, "uchar").copy(interpretation="srgb")
+    try:
+        picture = pyvips.Operation.call(saver, image, **options)
+    except pyvips.Error:
+        pytest.skip(f"this libvips has no encoder for {name}")
+    assert name in [one.name for one in pipeline.start(["jpeg", name])]
+    assert info(picture).format == name
+    wanted = scene.resize((100, 75), Image.Resampling.LANCZOS)
+    assert mean_abs_difference(resize(picture, 100, 75), wanted) < 6
+
+
+@pytest.mark.parametrize(
+    "name", ["jpeg", "png", "webp", "tiff-strip", "gif", "bmp", "pnm", "jpeg-progressive", "tiff-tiled"]
+)
+def test_what_can_be_saved_of_a_truncated_picture_is_given_where_that_is_allowed(name: str) -> None:
+    picture = truncated(sample(name), 0.9)
+    assert isinstance(refusal(picture), CorruptImage)
+    options = ResizeOptions(width=160, height=120)
+    try:
+        result = pipeline.resize(pipeline.Upload.from_memory(picture), [options], limits=TOLERANT, quality=90)
+    except CorruptImage:
+        # libwebp gives nothing of a lossy picture whose end is missing, and of a TIFF libvips before 8.17.
+        assert name == "webp" or (name.startswith("tiff") and pyvips.version(1) < 17)
+        return
+    seen, wanted = open_exact(result.outputs[0].data), reference(sample(name), 160, 120)
+    # A bitmap begins at the bottom.
+    there = (0, 80, 160, 120) if name == "bmp" else (0, 0, 160, 40)
+    assert mean_abs_difference(seen.crop(there), wanted.crop(there)) < 16
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_ycbcr_without_jpeg_is_refused_for_libvips_would_take_it_for_rgb(compression: str | None) -> None:
+    options = {"compression": compression} if compression else {}
+    refused = refusal(encode(photo().convert("YCbCr"), "TIFF", **options))
+    assert isinstance(refused, CorruptImage)
+    assert "YCbCr" in refused.message
+
+
+def test_ycbcr_without_jpeg_is_refused_on_any_page() -> None:
+    pages = [photo(), photo(seed=2).convert("YCbCr"), photo(seed=3)]
+    picture = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    for page in (0, 2):
+        result = open_exact(run(picture, ResizeOptions(width=160, height=120, page=page)).outputs[0].data)
+        wanted = pages[page].resize((160, 120), Image.Resampling.LANCZOS)
+        assert mean_abs_difference(result, wanted) < 3
+    with pytest.raises(CorruptImage, match="YCbCr"):
+        run(picture, ResizeOptions(width=160, height=120, page=1))
+
+
+def test_ycbcr_with_jpeg_is_right() -> None:
+    picture = encode(photo().convert("YCbCr"), "TIFF", compression="jpeg")
+    assert mean_abs_difference(resize(picture, 160, 120), reference(picture, 160, 120)) < 3
+
+
+def test_a_bitmap_in_a_file_is_read_by_a_mapping_that_ends_with_the_job(tmp_path: Path) -> None:
+    path = tmp_path / "large.bmp"
+    path.write_bytes(bitmap(photo(1200, 900), 24))
+
+    def mapped() -> bool:
+        maps = Path("/proc/self/maps")
+        return maps.exists() and str(path) in maps.read_text()
+
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        upload = pipeline.Upload.from_descriptor(descriptor, path.stat().st_size)
+        options = ResizeOptions(width=160, height=120)
+        result = pipeline.resize(upload, [options], limits=LIMITS, quality=90)
+    finally:
+        os.close(descriptor)
+    wanted = photo(1200, 900).resize((160, 120), Image.Resampling.LANCZOS)
+    assert mean_abs_difference(open_exact(result.outputs[0].data), wanted) < 3
+    assert not mapped()

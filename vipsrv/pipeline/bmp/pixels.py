@@ -1,0 +1,104 @@
+"""The picture of a bitmap: rows in the file, or decoded runs, made upright RGB by operations that stream."""
+
+import pyvips
+
+from vipsrv.errors import CorruptImage
+from vipsrv.pipeline.bmp import rle
+from vipsrv.pipeline.bmp.header import FILE_HEADER, MOST_HEADER, BmpHeader, Compression, parse_header
+from vipsrv.pipeline.libvips import PROFILE
+from vipsrv.pipeline.opened import Opened
+from vipsrv.pipeline.rows import Layout, read_rows, to_bands, to_numbers, to_pixels
+from vipsrv.pipeline.upload import Upload
+
+_RUNS = {Compression.RLE4, Compression.RLE8}
+_SHORT = 16
+_TRUE_COLOUR = 24
+_BYTE_MASKS = (0xFF0000, 0xFF00, 0xFF)
+_ALPHA_BYTE = 0xFF000000
+
+
+def open_bmp(upload: Upload, *, tolerant: bool) -> Opened:
+    """A file's header. Raises ``CorruptImage``, ``UnsupportedFormat`` and ``TooLarge``."""
+    head = upload.head(FILE_HEADER + MOST_HEADER)
+    offset = int.from_bytes(head[10:FILE_HEADER], "little")
+    header = parse_header(head[FILE_HEADER:], offset - FILE_HEADER if offset else None)
+    return Opened(
+        width=header.width,
+        height=header.height,
+        has_alpha=header.masks[3] != 0,
+        picture=lambda: open_dib(upload.view()[FILE_HEADER:], header, tolerant=tolerant),
+        is_bgr=header.is_bgr,
+    )
+
+
+def open_dib(view: memoryview, header: BmpHeader, *, tolerant: bool) -> pyvips.Image:
+    """The picture whose header proper ``view`` begins with: 8 bits a band, RGBA, RGB or, where ``is_bgr`` of
+    the header says so, BGR. Raises ``CorruptImage`` and ``TooLarge``.
+    """
+    if header.offset >= len(view):
+        raise CorruptImage(
+            f"this bmp says that its pixels begin {header.offset - len(view)} bytes behind its end"
+        )
+    if header.compression in _RUNS:
+        image = _from_runs(view, header, tolerant=tolerant)
+    else:
+        image = _from_rows(view, header, tolerant=tolerant)
+    if not header.top_down:
+        image = image.flip("vertical")
+    image = image.copy(interpretation="srgb")
+    if header.profile is not None:
+        start, size = header.profile
+        profile = bytes(view[start : start + size])
+        if len(profile) == size:
+            image.set_type(pyvips.GValue.blob_type, PROFILE, profile)
+    return image
+
+
+def _from_runs(view: memoryview, header: BmpHeader, *, tolerant: bool) -> pyvips.Image:
+    numbers = rle.decode(
+        view[header.offset :],
+        header.width,
+        header.height,
+        half=header.compression is Compression.RLE4,
+        tolerant=tolerant,
+    )
+    rows = pyvips.Image.new_from_memory(numbers, header.width, header.height, 1, "uchar")
+    return to_pixels(rows, 8, header.width, header.palette)
+
+
+def _from_rows(view: memoryview, header: BmpHeader, *, tolerant: bool) -> pyvips.Image:
+    layout = Layout(
+        offset=header.offset,
+        stride=header.stride,
+        used=(header.width * header.bits + 7) // 8,
+        height=header.height,
+    )
+    rows = read_rows(view, layout, "bmp", tolerant=tolerant)
+    if header.is_indexed:
+        return to_pixels(rows, header.bits, header.width, header.palette)
+    if header.bits == _TRUE_COLOUR:
+        image = to_bands(rows, 3)
+        return image if header.is_bgr else _in_order(image, 3)
+    if header.bits == _SHORT:
+        return to_numbers(rows, 2, 1, "little").maplut(_by_masks(pyvips.Image.identity(ushort=True), header))
+    if header.masks[:3] == _BYTE_MASKS and header.masks[3] in (0, _ALPHA_BYTE):
+        image = to_bands(rows, 4)
+        return image.extract_band(0, n=3) if header.is_bgr else _in_order(image, 4 if header.masks[3] else 3)
+    return _by_masks(to_numbers(rows, 4, 1, "little"), header)
+
+
+def _in_order(image: pyvips.Image, bands: int) -> pyvips.Image:
+    """Red, green, blue and, of four bands, alpha."""
+    first, *others = (image[band] for band in (2, 1, 0, 3)[:bands])
+    return first.bandjoin(others)
+
+
+def _by_masks(numbers: pyvips.Image, header: BmpHeader) -> pyvips.Image:
+    """Each mask's bits scaled to 8: the highest number that they can be becomes 255."""
+    masks = header.masks if header.masks[3] else header.masks[:3]
+    bands = [
+        # libvips takes the mask as a signed integer of 32 bits.
+        (numbers & (mask if mask < 1 << 31 else mask - (1 << 32))).linear(255 / (mask or 1), 0.5, uchar=True)
+        for mask in masks
+    ]
+    return bands[0].bandjoin(bands[1:])

@@ -1,0 +1,214 @@
+"""Netpbm pictures: PBM, PGM and PPM, plain and raw, PAM, of 1 to 16 bits.
+
+Sources: the formats' descriptions by the Netpbm project (pbm(5), pgm(5), ppm(5), pam(5)). Of several pictures
+in a file the first is read.
+"""
+
+import re
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyvips
+
+from vipsrv.errors import CorruptImage, TooLarge
+from vipsrv.pipeline.opened import Opened, check_sides
+from vipsrv.pipeline.rows import Layout, read_rows, to_bands, to_numbers, to_pixels
+from vipsrv.pipeline.upload import Upload
+
+MOST_PLAIN = 1 << 24
+"""Numbers of the largest plain (text) picture that is decoded: they are read one by one, some 0.1 µs each."""
+
+_MOST_HEADER = 65_536  # bytes, for comments may be long
+_TEXT_AT_ONCE = 1 << 20  # bytes: as lists of numbers they take some 30 times as much
+_PAM_FIELDS = {b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"}
+_BYTE = 255
+_SHORT = 65_535
+_WIDE = 16  # bits
+_COLOURS = 3
+_MOST_BANDS = 4
+_WITH_ALPHA = (2, 4)
+_MOST_DIGITS = 10
+_NUMBER_CHARACTERS = b"0123456789 \t\r\n\v\f"
+_DIGIT_VALUES = bytes.maketrans(b"01", b"\0\1")
+_COMMENT = re.compile(rb"#[^\r\n]*[\r\n]")
+_TOKEN = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*+([0-9]{1,10})(?=[\s#])")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    """``maximum`` is the number that is white; ``offset`` (bytes) is where the pixels begin."""
+
+    width: int
+    height: int
+    bands: int
+    maximum: int
+    bits: int
+    plain: bool
+    offset: int
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.bands in _WITH_ALPHA
+
+
+def open_pnm(upload: Upload, *, tolerant: bool) -> Opened:
+    """A file's header. Raises ``CorruptImage`` and ``TooLarge``."""
+    head = upload.head(_MOST_HEADER)
+    header = _parse_pam(head) if head.startswith(b"P7") else _parse(head)
+    if header.width <= 0 or header.height <= 0 or not 1 <= header.maximum <= _SHORT:
+        raise CorruptImage(
+            f"this pnm says that it is {header.width} x {header.height} and that white is {header.maximum}"
+        )
+    check_sides("pnm", header.width, header.height)
+    picture = _plain_picture if header.plain else _raw_picture
+    return Opened(
+        width=header.width,
+        height=header.height,
+        has_alpha=header.has_alpha,
+        picture=lambda: picture(upload.view(), header, tolerant=tolerant),
+    )
+
+
+def _parse(head: bytes) -> _Header:
+    kind = int(head[1:2])
+    bitmap = kind in (1, 4)
+    numbers, at = [], 2
+    for _ in range(2 if bitmap else 3):
+        token = _TOKEN.match(head, at)
+        if token is None:
+            raise CorruptImage("the header of this pnm cannot be read: a number is missing")
+        numbers.append(int(token[1]))
+        at = token.end()
+    # One white space ends the header, or a comment with its line's end.
+    comment = _COMMENT.match(head, at)
+    at = comment.end() if comment else at + 1
+    maximum = 1 if bitmap else numbers[2]
+    return _Header(
+        width=numbers[0],
+        height=numbers[1],
+        bands=_COLOURS if kind in (3, 6) else 1,
+        maximum=maximum,
+        bits=1 if bitmap else 8 if maximum <= _BYTE else _WIDE,
+        plain=kind <= 3,  # noqa: PLR2004 - P1, P2 and P3 are text
+        offset=at,
+    )
+
+
+def _parse_pam(head: bytes) -> _Header:
+    fields = {}
+    text, end, _ = head.partition(b"\nENDHDR\n")
+    for line in text.split(b"\n")[1:]:
+        name, _, value = line.strip().partition(b" ")
+        if name in _PAM_FIELDS and value.strip().isdigit() and len(value) <= _MOST_DIGITS:
+            fields[name] = int(value)
+    if not end or fields.keys() != _PAM_FIELDS or not 1 <= fields[b"DEPTH"] <= _MOST_BANDS:
+        raise CorruptImage("the header of this pam cannot be read, or it has more than 4 bands")
+    return _Header(
+        width=fields[b"WIDTH"],
+        height=fields[b"HEIGHT"],
+        bands=fields[b"DEPTH"],
+        maximum=fields[b"MAXVAL"],
+        bits=8 if fields[b"MAXVAL"] <= _BYTE else _WIDE,
+        plain=False,
+        offset=len(text) + len(end),
+    )
+
+
+def _raw_picture(view: memoryview, header: _Header, *, tolerant: bool) -> pyvips.Image:
+    stride = (header.width * header.bands * header.bits + 7) // 8
+    layout = Layout(offset=header.offset, stride=stride, used=stride, height=header.height)
+    rows = read_rows(view, layout, "pnm", tolerant=tolerant)
+    if header.bits == 1:
+        return to_pixels(rows, 1, header.width, (b"\xff", b"\0")).copy(interpretation="b-w")
+    if header.bits == _WIDE:
+        return _scaled(to_numbers(rows, 2, header.bands, "big"), header)
+    return _scaled(to_bands(rows, header.bands), header)
+
+
+def _plain_picture(view: memoryview, header: _Header, *, tolerant: bool) -> pyvips.Image:
+    count = header.width * header.height * header.bands
+    if count > MOST_PLAIN:
+        raise TooLarge(
+            f"this plain pnm has {count} numbers; {MOST_PLAIN} are allowed (raw ones are not limited)"
+        )
+    read = _read_bits if header.bits == 1 else _read_numbers
+    try:
+        numbers = read(view[header.offset :], count)
+    except (ValueError, OverflowError):
+        raise CorruptImage("this plain pnm holds what is no number, or too high a number") from None
+    if len(numbers) < count:
+        if not tolerant:
+            raise CorruptImage(f"this plain pnm is truncated: it has {len(numbers)} of {count} numbers")
+        numbers.extend([0] * (count - len(numbers)))
+    image = pyvips.Image.new_from_memory(
+        memoryview(numbers).cast("B"), header.width, header.height, header.bands, "ushort"
+    )
+    if header.bits == 1:
+        # 1 is black.
+        return image.linear(-_BYTE, _BYTE, uchar=True).copy(interpretation="b-w")
+    if max(numbers) > header.maximum:
+        raise CorruptImage(f"this plain pnm has a number above {header.maximum}, which is its white")
+    return _scaled(image if header.bits == _WIDE else image.cast("uchar"), header)
+
+
+def _read_numbers(text: memoryview, count: int) -> "array[int]":
+    """Up to ``count`` numbers. Raises ``ValueError`` and ``OverflowError``."""
+    numbers = array("H")
+    for block in _blocks(text, b" \n\t\r"):
+        numbers.extend(map(int, block.split()))
+        if len(numbers) >= count:
+            break
+    return numbers[:count]
+
+
+def _read_bits(text: memoryview, count: int) -> "array[int]":
+    """Up to ``count`` bits, which need no space between them. Raises ``ValueError``."""
+    numbers = array("H")
+    for block in _blocks(text, b""):
+        digits = block.translate(_DIGIT_VALUES, b" \t\r\n\v\f")
+        if digits.translate(None, b"\0\1"):
+            raise ValueError
+        numbers.extend(digits)
+        if len(numbers) >= count:
+            break
+    return numbers[:count]
+
+
+def _blocks(text: memoryview, separators: bytes) -> Iterator[bytes]:
+    """The text in pieces without comments, each ending at one of ``separators`` if there are any.
+
+    Raises ``ValueError`` for what is neither number nor white space.
+    """
+    begun = b""  # a number that goes on in the next piece
+    in_comment = False
+    for start in range(0, len(text), _TEXT_AT_ONCE):
+        piece = bytes(text[start : start + _TEXT_AT_ONCE])
+        if in_comment:
+            _, ended, piece = piece.partition(b"\n")
+            in_comment = not ended
+        piece = _COMMENT.sub(b" ", piece)
+        before, hash_, _ = piece.partition(b"#")
+        if hash_:
+            in_comment, piece = True, before + b" "
+        piece = begun + piece
+        if piece.translate(None, _NUMBER_CHARACTERS):
+            raise ValueError
+        cut = 1 + max((piece.rfind(one) for one in separators), default=len(piece))
+        piece, begun = piece[:cut], piece[cut:]
+        if len(begun) > _MOST_DIGITS:
+            raise ValueError
+        yield piece
+    yield begun
+
+
+def _scaled(image: pyvips.Image, header: _Header) -> pyvips.Image:
+    """The highest number becomes white."""
+    colour = header.bands >= _COLOURS
+    if header.bits == _WIDE:
+        if header.maximum != _SHORT:
+            image = image.linear(_SHORT / header.maximum, 0.5).cast("ushort")
+        return image.copy(interpretation="rgb16" if colour else "grey16")
+    if header.maximum != _BYTE:
+        image = image.linear(_BYTE / header.maximum, 0.5, uchar=True)
+    return image.copy(interpretation="srgb" if colour else "b-w")
