@@ -4,8 +4,13 @@
 
 For each kind of picture in each size: the memory predicted and measured (the peak of anonymous memory,
 sampled from /proc every half millisecond, less that of the idle worker), their ratio, and CPU seconds
+<<<<<<< HEAD
 predicted and measured. Ends with 1 where a prediction of memory was too low. Pictures are kept beside those
 of ``bench.pictures``.
+=======
+predicted and measured. Ends with 1 where a prediction of memory was too low. Pictures are kept beside
+those of ``bench.pictures``.
+>>>>>>> cost
 """
 
 import array
@@ -191,6 +196,7 @@ class Worker:
             operation=Operation.RESIZE,
             job_id=1,
             carrier=Carrier.DESCRIPTOR,
+            admitted=True,
             options_size=len(data),
             image_size=size,
         )

@@ -24,8 +24,8 @@ from vipsrv.pipeline.upload import Upload
 LIGHT = 64 << 20
 """Bytes of memory up to which a job may run on any worker beside others; more needs the heavy lane."""
 
-LIGHT_SECONDS = 0.5
-"""Seconds of computing, likewise: ten phone photos."""
+LIGHT_SECONDS = 0.15
+"""Seconds of computing, likewise. Predicted ones, and so at least: it takes three to ten times as long."""
 
 _EXPANSION_FROM = 100_000_000
 """Bytes: what decodes to no more may be as small a file as it likes."""
@@ -162,9 +162,11 @@ def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
     streamed, height = float(width), float(info.height)
     held = 0.0
     if kind == "jpeg":
-        # libjpeg reduces by 2, 4 or 8; what is left to libvips is less than two or four times the target.
+        # libjpeg reduces by 2, 4 or 8; ``thumbnail``, which CMYK goes through, by half as much, and so does
+        # ``direct`` where the edge would suffer.
         reduced = next((by for by in (8, 4, 2) if scale * by <= 1), 1)
-        streamed = width / max(1, reduced // 2)
+        exact = width % reduced == 0 == info.height % reduced and pixel != _CMYK_PIXEL
+        streamed = width / (reduced if exact else max(1, reduced // 2))
         if _is_multiscan(header):
             kind = "jpeg-multiscan"
             held = layout.jpeg_coefficient_bytes(upload) or pixels * 2 * pixel
@@ -173,7 +175,8 @@ def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
             kind = "png-interlaced"
             held = pixels * pixel
     elif kind == "webp":
-        held = _webp_memory(upload, info, pixels, scale)
+        # A later frame is laid on the canvas of those before it, neither of them reduced.
+        held = pixels * 8.5 if page else _webp_memory(upload, info, pixels, scale)
         streamed, height = width * scale, info.height * scale
     elif kind == "gif":
         # The canvas; for a later frame also the one before it.
@@ -193,6 +196,7 @@ def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
     return _Decode(memory=held + stream, pixel=pixel, seconds=seconds)
 
 
+_CMYK_PIXEL = 4
 _STREAMED_ROWS = 2200
 _ROWS_BESIDES = 800
 """Of a picture lower than that; the rest is for the copies on its way."""
@@ -202,7 +206,7 @@ def _webp_memory(upload: Upload, info: ImageInfo, pixels: int, scale: float) -> 
     """The decoder holds the reduced picture; without loss, and for an alpha channel, all of it before."""
     reduced = pixels * scale**2
     if layout.webp_is_lossless(upload):
-        return 4 * pixels + 4.5 * reduced
+        return 4.3 * pixels + 4.5 * reduced
     return 5 * pixels + 4.5 * reduced if info.has_alpha else 7.5 * reduced
 
 
@@ -307,14 +311,19 @@ def _held_between(
     """What is kept of the resized picture: a turned one, one that is looked at before it is cut, one that is
     encoded more than once, and of several results all.
     """
+    bands = 4 if info.has_alpha else 3
     if len(outputs) > 1:
-        return (max(areas) + sum(areas)) * 4
+        # Once as decoded, which the largest result is, too, unless it is enlarged; and each of the others.
+        decoded = min(max(areas), info.width * info.height)
+        return (decoded + sum(areas) - (max(areas) if max(areas) == decoded else 0)) * bands
     (options,) = outputs
     kept = 0.0
     if info.orientation > 1:
         kept += areas[0] * decode.pixel
-    if options.position in {Position.ENTROPY, Position.ATTENTION} or options.max_bytes is not None:
-        kept += areas[0] * 4
+    if options.position in {Position.ENTROPY, Position.ATTENTION}:
+        kept += areas[0] * (2 * bands if info.has_alpha else bands)
+    if options.max_bytes is not None:
+        kept += areas[0] * bands
     return kept
 
 

@@ -87,7 +87,9 @@ def resize(
     pages = {page: open_page(upload, header, page) for page in {options.page for options in outputs}}
     plans = [make_plan(options, pages[options.page], limits, quality) for options in outputs]
     check_together(plans, limits)
-    admit(upload, header, outputs, limits=limits, seconds=seconds, heavy_ok=heavy_ok)
+    for page, page_header in pages.items():
+        of_page = [options for options in outputs if options.page == page]
+        admit(upload, page_header, of_page, limits=limits, seconds=seconds, heavy_ok=heavy_ok)
     made: dict[int, Output] = {}
     for page, page_header in pages.items():
         numbers = [number for number, plan in enumerate(plans) if plan.options.page == page]
