@@ -4,13 +4,8 @@
 
 For each kind of picture in each size: the memory predicted and measured (the peak of anonymous memory,
 sampled from /proc every half millisecond, less that of the idle worker), their ratio, and CPU seconds
-<<<<<<< HEAD
-predicted and measured. Ends with 1 where a prediction of memory was too low. Pictures are kept beside those
-of ``bench.pictures``.
-=======
 predicted and measured. Ends with 1 where a prediction of memory was too low. Pictures are kept beside
 those of ``bench.pictures``.
->>>>>>> cost
 """
 
 import array
