@@ -311,6 +311,11 @@ def test_quiet_and_json_exclude_each_other(picture: Path) -> None:
     assert_one_line(run(picture, "--quiet", "--json"), ExitCode.USAGE, "choose one")
 
 
+def _as_in_a_terminal() -> None:
+    # What a shell starts in the background, as it may have the tests, ignores the signal.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are different there")
 def test_ctrl_c_is_silent(picture: Path) -> None:
     is_there = threading.Event()
@@ -322,7 +327,11 @@ def test_ctrl_c_is_silent(picture: Path) -> None:
 
     with FakeServer(script) as fake:
         process = subprocess.Popen(
-            [COMMAND, picture, *at(fake)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+            [COMMAND, picture, *at(fake)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            preexec_fn=_as_in_a_terminal,  # noqa: PLW1509 - nothing but a signal's disposition
         )
         with process:
             assert is_there.wait(SECONDS)
