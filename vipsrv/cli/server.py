@@ -33,7 +33,7 @@ _METAVARS = {int: "NUMBER", ByteSize: "SIZE", float: "SECONDS", Path: "FOLDER"}
 
 
 def main() -> None:
-    """The console script."""
+    """The command, once it is known that it can run here."""
     app()
 
 
