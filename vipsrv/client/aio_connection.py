@@ -168,6 +168,8 @@ class AsyncConnection(asyncio.Protocol):
             raise
 
     async def _until_writable(self) -> None:
+        # A turn of the loop in any case: a refusal is to be seen even while the socket takes all it is given.
+        await asyncio.sleep(0)
         while not self._writable.is_set():
             unsent, received = self._transport.get_write_buffer_size(), self._core.received
             try:
