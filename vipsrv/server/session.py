@@ -16,7 +16,6 @@ import logging
 import select
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,7 +30,6 @@ from vipsrv.errors import (
     RequestError,
     TooLarge,
 )
-from vipsrv.options import ResizeReport, Timings
 from vipsrv.protocol import (
     MAX_META_SIZE,
     OK_STATUS,
@@ -48,6 +46,7 @@ from vipsrv.protocol import (
 )
 from vipsrv.server.offer import parse_resize, refuse_hello_token
 from vipsrv.server.outbox import PROGRESS_SIZE, Outbox
+from vipsrv.server.request import Request, success_meta
 from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.spool import Slot
@@ -72,23 +71,6 @@ _scratch = memoryview(bytearray(max(DISCARD_SIZE, MAX_META_SIZE)))
 """For heads and for what is discarded: read and used up within one callback, so one serves all sessions."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """A request whose header has arrived; times are seconds of ``time.monotonic``."""
-
-    version: int
-    kind: int
-    id: int
-    meta: dict[str, Any]
-    arrived: float
-    received: float = 0.0
-    deadline_ms: int | None = None
-    options: bytes = b""
-    slot: Slot | None = None
-    job: Job | None = None
-    refused: bool = False
 
 
 class Session(asyncio.BufferedProtocol):
@@ -393,7 +375,7 @@ class Session(asyncio.BufferedProtocol):
         if request.version == 1 and outcome.result is not None:
             self._reply_v1(request, outcome.result)
             return
-        meta, size = _report(request, outcome)
+        meta, size = success_meta(request, outcome)
         head = pack_message(request.kind | REPLY, request.id, meta, status=OK_STATUS, body_size=size)
         self._outbox.put(head, outcome.result)
 
@@ -527,29 +509,3 @@ def _has_hung_up(transport: asyncio.Transport) -> bool:
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", select.POLLHUP))
     return bool(poll.poll(0))
-
-
-def _report(request: Request, outcome: Outcome) -> tuple[dict[str, Any], int]:
-    """The meta of a successful reply and the size of its body in bytes."""
-    source = outcome.source
-    if source is None:
-        raise InternalError("a worker replied without an error and without an image")
-    if not outcome.outputs:
-        return {"source": asdict(source)}, 0
-    size = sum(output.size for output in outcome.outputs)
-    report = ResizeReport(
-        source=source,
-        outputs=outcome.outputs,
-        ms=Timings(
-            receive=_ms(request.arrived, request.received),
-            queue=_ms(request.received, outcome.started),
-            process=_ms(outcome.started, outcome.ended),
-            total=_ms(request.arrived, time.monotonic()),
-        ),
-        ratio=round(source.size / size, 3),
-    )
-    return report.to_meta(), size
-
-
-def _ms(start: float, end: float) -> float:
-    return round((end - start) * 1000, 3)
