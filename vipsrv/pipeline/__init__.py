@@ -55,7 +55,7 @@ What the options mean where their names leave it open:
 - ``enlarge`` false: see ``fit``.
 """
 
-from vipsrv.pipeline.cost import LIGHT, NeedsHeavyLane
+from vipsrv.pipeline.cost import NeedsHeavyLane
 from vipsrv.pipeline.header import read_info
 from vipsrv.pipeline.libvips import version
 from vipsrv.pipeline.limits import Limits
@@ -65,7 +65,6 @@ from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.writers import written_formats
 
 __all__ = [
-    "LIGHT",
     "FormatInfo",
     "Limits",
     "NeedsHeavyLane",
