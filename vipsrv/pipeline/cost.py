@@ -15,7 +15,7 @@ from typing import Any
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import Fit, Format, ImageInfo, Position, ResizeOptions
-from vipsrv.pipeline import layout
+from vipsrv.pipeline import layout, own
 from vipsrv.pipeline.header import Header
 from vipsrv.pipeline.limits import Limits
 from vipsrv.pipeline.opening import MOST_PAGES, too_many_pages
@@ -40,9 +40,6 @@ property of the picture."""
 _MEGA = 1_000_000
 _FIRST_TURNED = 5
 _SIZES = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8}
-_OWN = {"bmp", "pnm", "ico"}
-"""Formats that vipsrv reads itself, where it does. Their image is not to be touched here: for some of them
-that decodes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +180,7 @@ def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
         held = pixels * (8 if page else 4)
     elif kind == "tiff":
         held = _tiff_memory(upload, info, pixel, page)
-    elif kind not in _OWN:
+    elif kind not in own.FORMATS:
         held = pixels * _whole_picture_pixel(header)
     elif _own_is_whole(upload, kind):
         held = pixels * 4
@@ -250,7 +247,7 @@ def _own_is_whole(upload: Upload, kind: str) -> bool:
 
 def _pixel_bytes(header: Header) -> int:
     """A decoded pixel's bytes."""
-    if header.info.format in _OWN:
+    if header.info.format in own.FORMATS:  # its image is not to be touched: that may decode it
         return 4
     return int(header.image.bands) * _sample_bytes(header)
 
@@ -263,7 +260,7 @@ def _is_multiscan(header: Header) -> bool:
 
 
 def _sample_bytes(header: Header) -> int:
-    if header.info.format in _OWN:
+    if header.info.format in own.FORMATS:
         return 1
     return _SIZES.get(header.image.format, 8)
 
@@ -272,7 +269,7 @@ def _decoded_bytes(header: Header) -> int:
     """Bytes of all pixels as deep as they are stored: a palette's index, a bit."""
     info = header.info
     pixels = info.width * info.height
-    if info.format in _OWN:
+    if info.format in own.FORMATS:
         return pixels
     bits = _field(header, "bits-per-sample") or 8 * _sample_bytes(header)
     bands = 1 if _field(header, "palette") else header.image.bands
