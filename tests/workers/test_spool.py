@@ -11,7 +11,7 @@ import pytest
 
 from vipsrv.errors import Busy
 from vipsrv.workers.channel import IN_MEMORY_SIZE
-from vipsrv.workers.spool import CHUNK_SIZE, Slot, Spool
+from vipsrv.workers.spool import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, Slot, Spool
 
 MIB = 1024 * 1024
 
@@ -58,7 +58,19 @@ def content(slot: Slot) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "size", [1, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1, IN_MEMORY_SIZE, IN_MEMORY_SIZE + 1, 20 * MIB]
+    "size",
+    [
+        1,
+        SMALL_CHUNK_SIZE - 1,
+        SMALL_CHUNK_SIZE,
+        SMALL_CHUNK_SIZE + 1,
+        LARGE_CHUNK_SIZE - 1,
+        LARGE_CHUNK_SIZE,
+        LARGE_CHUNK_SIZE + 1,
+        IN_MEMORY_SIZE,
+        IN_MEMORY_SIZE + 1,
+        20 * MIB,
+    ],
 )
 def test_what_goes_in_comes_out(tmp_path: Path, size: int) -> None:
     async def test() -> None:
@@ -88,7 +100,7 @@ def test_the_file_is_nowhere_to_be_found_and_cannot_be_written_by_whom_it_is_len
 
 def test_memory_is_used_again(tmp_path: Path) -> None:
     async def test() -> None:
-        async with spool_in(tmp_path, memory=CHUNK_SIZE) as spool:
+        async with spool_in(tmp_path, memory=SMALL_CHUNK_SIZE) as spool:
             first = spool.open(10)
             chunk = first.room().obj
             first.close()
@@ -101,8 +113,8 @@ def test_memory_is_used_again(tmp_path: Path) -> None:
 
 def test_what_memory_cannot_hold_moves_to_a_file(tmp_path: Path) -> None:
     async def test() -> None:
-        data = os.urandom(5 * CHUNK_SIZE)
-        async with spool_in(tmp_path, memory=2 * CHUNK_SIZE) as spool:
+        data = os.urandom(5 * LARGE_CHUNK_SIZE)
+        async with spool_in(tmp_path, memory=2 * LARGE_CHUNK_SIZE) as spool:
             slots = [spool.open(len(data)) for _ in range(3)]
             await asyncio.gather(*(fill(slot, data) for slot in slots))
             assert [content(slot) for slot in slots] == [data] * 3

@@ -53,7 +53,7 @@ class Kind(IntEnum):
     PING = 6
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Header:
     """The 28 bytes in front of every version 2 message; sizes are bytes."""
 
@@ -86,13 +86,18 @@ class Header:
 
 
 def pack_message(
-    kind: int, request_id: int, meta: dict[str, Any] | None = None, *, status: int = 0, body_size: int = 0
+    kind: int,
+    request_id: int,
+    meta: dict[str, Any] | bytes | None = None,
+    *,
+    status: int = 0,
+    body_size: int = 0,
 ) -> bytes:
-    """Header and meta of a version 2 message, to be followed by ``body_size`` bytes.
+    """Header and meta (an object, or its JSON) of a version 2 message, to be followed by ``body_size`` bytes.
 
     Raises ``ProtocolError`` if the meta comes to more than 65,536 bytes.
     """
-    encoded = b"" if meta is None else json.dumps(meta, separators=(",", ":"), allow_nan=False).encode()
+    encoded = (meta or b"") if meta is None or isinstance(meta, bytes) else _encode_json(meta).encode()
     header = Header(kind, status, request_id, len(encoded), body_size)
     header.check_meta_size()
     return header.pack() + encoded
@@ -103,8 +108,8 @@ def unpack_meta(data: bytes | bytearray) -> dict[str, Any]:
     if not data:
         return {}
     try:
-        # Decoded here, as json.loads would guess at UTF-16 and UTF-32, too.
-        meta = json.loads(data.decode(), parse_constant=_refuse_constant)
+        # From text, as json.loads would guess at UTF-16 and UTF-32, too.
+        meta = _decode_json(data.decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the meta is not JSON: {error}") from None
     if not isinstance(meta, dict):
@@ -115,3 +120,8 @@ def unpack_meta(data: bytes | bytearray) -> dict[str, Any]:
 def _refuse_constant(name: str) -> None:
     # Python reads and writes NaN and Infinity; JSON has neither.
     raise ValueError(f"{name} is no JSON value")
+
+
+# Made once: json.dumps and json.loads would make them anew for every message.
+_encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_decode_json = json.JSONDecoder(parse_constant=_refuse_constant).decode

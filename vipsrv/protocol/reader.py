@@ -39,7 +39,7 @@ from vipsrv.protocol.frames import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class MessageStarted:
     """A header and its meta are complete; ``body_size`` bytes follow.
 

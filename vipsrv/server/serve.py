@@ -1,6 +1,7 @@
 """The life of a server process: signals, the event loop, standard output."""
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -49,6 +50,8 @@ async def _serve(
     await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
         on_listening(await starting)
+        # What there is now stays: the collector need not go through it again and again.
+        gc.freeze()
         await asked
         _log.info("stopping: %d connections", gateway.connections)
         draining = loop.create_task(gateway.drain())

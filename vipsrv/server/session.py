@@ -8,7 +8,8 @@
        │  └───┘ request after request (version 2)          so that the reply is not lost to a reset
        └──────► reply to version 1, idle, end of file ─────────────────────────► closed
 
-Bodies are read straight into the spool. Nothing here decodes, blocks or sleeps.
+A read brings a head and what follows it, as much as fits; the rest of a body is read straight into the
+spool. Nothing here decodes, blocks or sleeps.
 """
 
 import asyncio
@@ -31,7 +32,6 @@ from vipsrv.errors import (
     TooLarge,
 )
 from vipsrv.protocol import (
-    MAX_META_SIZE,
     OK_STATUS,
     REPLY,
     V1_MAX_SIZE,
@@ -62,13 +62,13 @@ LINGER_SECONDS = 5.0
 
 FULL_RETRY_MS = 1000
 
-DISCARD_SIZE = 256 * 1024
-"""Bytes that are discarded in one read."""
+READ_AHEAD_SIZE = 64 * 1024
+"""Bytes that one read may bring where a head is expected: of small images, all."""
 
 _KINDS = frozenset(Kind)
 
-_scratch = memoryview(bytearray(max(DISCARD_SIZE, MAX_META_SIZE)))
-"""For heads and for what is discarded: read and used up within one callback, so one serves all sessions."""
+_scratch = memoryview(bytearray(READ_AHEAD_SIZE))
+"""For what is not read into the spool: used up or copied within one callback, so one serves all sessions."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +83,8 @@ class Session(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # until the connection is made
         self._outbox: Outbox = cast("Outbox", None)  # likewise
         self._incoming: Request | None = None
+        self._unread = memoryview(b"")
+        self._into_slot = False
         self._no_room: RequestError | None = None
         self._in_flight: dict[int, Request] = {}
         self._reading = True
@@ -108,34 +110,27 @@ class Session(asyncio.BufferedProtocol):
             self._linger()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the reader knows better
-        """Where the next bytes go: never more than up to the end of the head or the body they belong to."""
-        wanted = self._reader.wanted
-        if self._lingering or self._closing or not wanted:
-            return _scratch
+        """Where the next bytes go: within a body to the spool, never beyond its end."""
         request = self._incoming
-        if request is None or request.slot is None:
-            return _scratch[:wanted]
-        self._no_room = None  # there may be some by now, if this was asked before and nothing was read
-        try:
-            return request.slot.room()
-        except RequestError as error:
-            self._no_room = error
-            return _scratch[:wanted]
+        self._into_slot = (
+            self._reader.in_body
+            and not self._lingering
+            and not self._closing
+            and request is not None
+            and request.slot is not None
+        )
+        return self._room() if self._into_slot else _scratch
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have been put there."""
         if self._lingering or self._closing:
             return
-        if not self._reader.wanted:
-            # More than the one request of version 1: not read any further, so that it costs nothing.
-            self._set_reading(on=False)
-            return
         self._note_progress(nbytes)
-        if self._reader.in_body:
+        if self._into_slot:
             self._body_received(nbytes)
+            self._update_reading()
         else:
-            self._handle(self._reader.receive_data(_scratch[:nbytes]))
-        self._update_reading()
+            self._take(_scratch[:nbytes])
 
     def eof_received(self) -> bool:
         """The client has shut down its sending side. The connection is closed by us, after what is due."""
@@ -261,6 +256,44 @@ class Session(asyncio.BufferedProtocol):
         self._gateway.admission.check()
         request.slot = self._gateway.spool.open(body_size)
         self._in_flight[request.id] = request
+
+    def _take(self, data: memoryview) -> None:
+        """Handle what was read ahead, message by message, as far as there is a place for what it holds."""
+        while data and self._reading and not self._lingering and not self._closing:
+            wanted = self._reader.wanted
+            if not wanted:
+                # More than the one request of version 1: not read any further, so that it costs nothing.
+                self._set_reading(on=False)
+                return
+            part = data[:wanted]
+            if not self._reader.in_body:
+                self._handle(self._reader.receive_data(part))
+            else:
+                if self._incoming is not None and self._incoming.slot is not None:
+                    room = self._room()
+                    part = part[: len(room)]
+                    room[: len(part)] = part
+                self._body_received(len(part))
+            data = data[len(part) :]
+            self._update_reading()
+        self._unread = data if data.readonly else memoryview(bytes(data))
+
+    def _take_unread(self) -> None:
+        data, self._unread = self._unread, memoryview(b"")
+        self._take(data)
+        if self._reading and not self._unread and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _room(self) -> memoryview:
+        """Where the next bytes of the body go; if there is no room, to nowhere, and ``_no_room`` says why."""
+        assert self._incoming is not None  # noqa: S101 - the callers have looked
+        assert self._incoming.slot is not None  # noqa: S101 - likewise
+        self._no_room = None  # there may be some by now, if this was asked before and nothing was read
+        try:
+            return self._incoming.slot.room()
+        except RequestError as error:
+            self._no_room = error
+            return _scratch[: self._reader.wanted]
 
     def _body_received(self, size: int) -> None:
         request, error = self._incoming, self._no_room
@@ -452,7 +485,8 @@ class Session(asyncio.BufferedProtocol):
         self._reading = on
         if on:
             self._expires = time.monotonic() + self._settings.receive_timeout
-            self._transport.resume_reading()
+            # Later, as this may be in the middle of a reply.
+            asyncio.get_running_loop().call_soon(self._take_unread)
         else:
             self._transport.pause_reading()
 

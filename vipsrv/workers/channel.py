@@ -16,6 +16,7 @@ import re
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from vipsrv.errors import (
     BadRequest,
@@ -93,7 +94,7 @@ class Carrier(IntEnum):
 
 _OPERATIONS = frozenset(Operation)
 _CARRIERS = frozenset(Carrier)
-_RESULTS = tuple(format_ for format_ in Format if format_ is not Format.AUTO)
+_RESULTS = tuple(format_.value for format_ in Format if format_ is not Format.AUTO)
 """The formats of a result, by their number in a reply."""
 
 
@@ -130,7 +131,7 @@ class Ready:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class JobHead:
     """The head of a job; sizes are bytes, ``deadline_ms`` is the time it may take, 0 for any.
 
@@ -177,7 +178,7 @@ class JobHead:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ReplyHead:
     """The head of a reply: a RESIZE has ``source`` and ``outputs``, an INFO ``source``, a failure ``error``.
 
@@ -248,7 +249,7 @@ class ReplyHead:
 
 
 def _pack_output(output: OutputInfo) -> bytes:
-    number = _RESULTS.index(Format(output.format))
+    number = _RESULTS.index(output.format)
     return _OUTPUT.pack(output.width, output.height, output.quality, number, output.size)
 
 
@@ -256,9 +257,10 @@ def _unpack_output(data: bytes | bytearray, number: int) -> OutputInfo:
     width, height, quality, format_, size = _OUTPUT.unpack_from(data, _REPLY.size + number * _OUTPUT.size)
     if format_ >= len(_RESULTS) or not (width and height and size and quality <= _MOST_QUALITY):
         raise ChannelError("its reply tells of a result that cannot be")
-    return OutputInfo(width=width, height=height, format=_RESULTS[format_].value, quality=quality, size=size)
+    return OutputInfo(width=width, height=height, format=_RESULTS[format_], quality=quality, size=size)
 
 
+@lru_cache(64)
 def _name(data: bytes) -> str:
     if not _NAME.fullmatch(data):
         raise ChannelError("a name in its message is none")

@@ -12,7 +12,7 @@ from vipsrv.workers.spool import Slot
 _job_ids = count(1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Outcome:
     """What came of a job: an ``error``, or the ``source`` and, for a RESIZE, ``outputs`` and ``result``, the
     bytes of all outputs one after another.

@@ -49,6 +49,9 @@ has 10: for each pixel in three colours a code of at most 16 bits and 10 more (I
 
 _LEAST_LIMIT = 1 << 20  # bytes: headers and padding of small results
 
+_scratch = memoryview(bytearray(64 * 1024))
+"""For heads and what is read along with them, small results wholly: copied within one callback."""
+
 LEAVE_SECONDS = 1.0
 """How long a worker whose socket is closed, by whichever end, may take to leave before it is killed."""
 
@@ -270,23 +273,34 @@ class WorkerProcess:
             self._loop.remove_reader(self._socket.fileno())
             self._result.on_ready = self._resume
             return False
-        room = memoryview(self._head)[self._head_filled :] if self._result is None else self._result.room()
+        result = self._result
+        if result is not None:
+            room = result.room()
+        elif self.state is State.BUSY:
+            room = _scratch
+        else:
+            room = _scratch[: len(self._head) - self._head_filled]
         size = self._socket.recv_into(room)
         if not size:
             self._end()
             return False
-        if self._result is not None:
-            self._result.filled(size)
-            return not self._finish_if_received()
-        self._head_filled += size
-        return self._head_filled < len(self._head) or self._head_complete()
+        if result is not None:
+            result.filled(size)
+            return not self._finish_if_received(result)
+        part = _scratch[: min(size, len(self._head) - self._head_filled)]
+        self._head[self._head_filled : self._head_filled + len(part)] = part
+        self._head_filled += len(part)
+        return self._head_filled < len(self._head) or self._head_complete(_scratch[len(part) : size])
 
     def _resume(self) -> None:
         if self.state is not State.ENDED:
             self._loop.add_reader(self._socket.fileno(), self._readable)
 
-    def _head_complete(self) -> bool:
-        """Act on a handshake or a reply's head; whether more is to be read."""
+    def _head_complete(self, beginning: memoryview) -> bool:
+        """Act on a handshake, or on a reply's head and the ``beginning`` of its result that came with it.
+
+        Gives whether more is to be read.
+        """
         if self.state is State.STARTING:
             self.ready = Ready.unpack(self._head)
             self.ready_at = time.monotonic()
@@ -297,24 +311,41 @@ class WorkerProcess:
         job = self.job
         assert job is not None  # noqa: S101 - the state is BUSY
         reply = ReplyHead.unpack(self._head, image_size=job.image.size)
-        if reply.job_id != job.id:
-            raise ChannelError("it replied to a job that it does not have")
+        result_size = self._check(reply, job)
+        if len(beginning) > result_size:
+            raise ChannelError("it said more than its reply")
         if reply.needs:
             return self._give_back(job, reply.needs)
-        if reply.error is None and bool(reply.outputs) != (job.operation is Operation.RESIZE):
-            raise ChannelError("its reply is not of the kind of its job")
-        if any(output.size > self._most_result for output in reply.outputs):
-            raise ChannelError("its result is larger than any can be")
         self._reply = reply
         self._ended = time.monotonic()
-        if reply.outputs:
-            self._result = self._spool.open(sum(output.size for output in reply.outputs))
-            return True
-        self._finish()
-        return False
+        if not reply.outputs:
+            self._finish()
+            return False
+        result = self._result = self._spool.open(result_size)
+        while beginning:
+            room = result.room()
+            part = beginning[: len(room)]
+            room[: len(part)] = part
+            result.filled(len(part))
+            beginning = beginning[len(part) :]
+        return not self._finish_if_received(result)
 
-    def _finish_if_received(self) -> bool:
-        if self._result is None or self._result.received < self._result.size:
+    def _check(self, reply: ReplyHead, job: Job) -> int:
+        """The size in bytes of a reply's results. Raises ``ChannelError`` if it is no reply to this job."""
+        if reply.job_id != job.id:
+            raise ChannelError("it replied to a job that it does not have")
+        is_success = reply.error is None and not reply.needs
+        if is_success and bool(reply.outputs) != (job.operation is Operation.RESIZE):
+            raise ChannelError("its reply is not of the kind of its job")
+        size = 0
+        for output in reply.outputs:
+            size += output.size
+            if output.size > self._most_result:
+                raise ChannelError("its result is larger than any can be")
+        return size
+
+    def _finish_if_received(self, result: Slot) -> bool:
+        if result.received < result.size:
             return False
         self._finish()
         return True
