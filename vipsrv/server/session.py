@@ -303,7 +303,9 @@ class Session(asyncio.BufferedProtocol):
             self._refuse(request, error)
         elif request is not None and request.slot is not None:
             request.slot.filled(size)
-        self._handle(self._reader.body_received(size))
+        events = self._reader.body_received(size)
+        if events:
+            self._handle(events)
 
     def _end(self) -> None:
         """A request has arrived whole."""
