@@ -38,6 +38,33 @@ def test_a_wrong_value_is_one_line_that_names_the_flag() -> None:
     assert [line.split()[1] for line in ended.stderr.splitlines()] == ["--port:", "--quality:"]
 
 
+def test_formats_lists_what_is_read_by_which_library_and_what_is_written() -> None:
+    ended = vipsrv("formats", "--formats", "png,bmp")
+    assert ended.returncode == 0
+    lines = [line.split() for line in ended.stdout.splitlines()]
+    written = lines.index(["written"])
+    assert lines[0] == ["read"]
+    assert [words[:3] for words in lines[1:written]] == [
+        ["png", "libvips", "pngload"],
+        ["bmp", "vipsrv", __version__],
+    ]
+    # What is written has nothing to do with what is read.
+    assert ["jpeg"] in lines[written + 1 :]
+
+
+def test_formats_lists_more_where_nothing_is_said() -> None:
+    ended = vipsrv("formats")
+    assert {"jpeg", "png", "webp", "tiff", "gif", "bmp", "pnm", "ico"} <= set(ended.stdout.split())
+
+
+@pytest.mark.parametrize("command", [("formats",), ("serve", "--port", "0")])
+def test_formats_of_an_unknown_name(command: tuple[str, ...]) -> None:
+    ended = vipsrv(*command, "--formats", "jpeg,xyz")
+    assert ended.returncode == 1
+    assert "xyz is unknown; known are jpeg" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_ping(server: RunningServer) -> None:
     ended = vipsrv("ping", "--port", str(server.port))
     assert ended.returncode == 0

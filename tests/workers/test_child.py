@@ -16,6 +16,7 @@ import pytest
 
 from tests.looks import mean_abs_difference, open_exact, reference
 from tests.pictures import HEIGHT, WIDTH, garbage, jpeg, large_strip_tiff, truncated
+from tests.pipeline.run import sample
 from vipsrv.errors import (
     BadRequest,
     Cancelled,
@@ -350,6 +351,32 @@ def test_the_limits_are_those_of_its_configuration() -> None:
         child.close()
 
 
+def test_the_formats_are_those_of_its_configuration() -> None:
+    child = Child({"formats": ["png"]})
+    try:
+        assert set(child.start().readers) == {"png"}
+        child.send_resize(jpeg())
+        assert child.refusal().message.endswith("send one of: png")
+        child.send_resize(sample("png"))
+        head, data = child.reply()
+        assert head.error is None
+        assert open_exact(data).size == (80, 60)
+    finally:
+        child.close()
+
+
+def test_it_is_as_tolerant_as_its_configuration_says() -> None:
+    child = Child({"tolerant": True})
+    try:
+        child.start()
+        child.send_resize(truncated(jpeg()))
+        head, data = child.reply()
+        assert head.error is None
+        assert open_exact(data).size == (80, 60)
+    finally:
+        child.close()
+
+
 @linux_only
 def test_a_large_picture_streams_in_little_memory(fresh: Child, large: Path) -> None:
     fresh.works()
@@ -519,6 +546,7 @@ def test_it_dies_with_its_parent() -> None:
     [
         ({"parent": 4194304}, "the parent process 4194304 is gone"),
         ({"colour": 3}, "colour"),
+        ({"formats": ["png", "xyz"]}, "xyz is unknown"),
     ],
 )
 def test_a_start_that_fails_is_told_in_one_line(config: dict[str, Any], reason: str) -> None:
