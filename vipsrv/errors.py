@@ -116,10 +116,14 @@ class Cancelled(RequestError):
 
 
 class InternalError(RequestError):
-    """A bug of the server; its log has more under the request's id."""
+    """A bug of the server; its log has more under the request's id: ``where``, which no client is sent."""
 
     status = 500
     code = "internal"
+
+    def __init__(self, message: str, *, retry_after_ms: int | None = None, where: str = "") -> None:
+        super().__init__(message, retry_after_ms=retry_after_ms)
+        self.where = where
 
 
 class WorkerDied(RequestError):

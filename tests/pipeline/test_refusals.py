@@ -7,10 +7,18 @@ import pytest
 from PIL import Image
 
 from tests.pictures import SAMPLES, damaged, encode, garbage, jpeg, photo, truncated
-from tests.pipeline.run import info, refusal, resize, sample
+from tests.pipeline.run import LIMITS, info, refusal, resize, run, sample
 from vipsrv import pipeline
-from vipsrv.errors import Cancelled, CorruptImage, RequestError, TooLarge, UnsupportedFormat
-from vipsrv.options import ResizeOptions
+from vipsrv.errors import (
+    Cancelled,
+    CorruptImage,
+    InternalError,
+    RequestError,
+    TooLarge,
+    UnsupportedFormat,
+)
+from vipsrv.options import Format, ResizeOptions
+from vipsrv.pipeline import limits
 
 # Of several frames or pages the first is made, and these may have all of it in what is left.
 FIRST_OF_SEVERAL = {"gif-animated", "webp-animated", "tiff-pages"}
@@ -116,6 +124,38 @@ def test_a_picture_without_its_first_frame_is_corrupt(name: str) -> None:
     assert isinstance(refusal(truncated(sample(name), 0.1)), CorruptImage)
 
 
+@pytest.mark.parametrize("file_format", ["jpeg", "webp"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_result_that_cannot_be_written_is_no_fault_of_a_sound_picture(
+    monkeypatch: pytest.MonkeyPatch, file_format: str, count: int
+) -> None:
+    monkeypatch.setattr(limits, "_MOST_SIDE", {})  # so that the encoder itself has to refuse
+    options = [ResizeOptions(width=66_000, height=2, format=Format(file_format))] * count
+    with pytest.raises(InternalError, match=r"^the result could not be written: .*\S"):
+        run(jpeg(), *options)
+    with pytest.raises(CorruptImage, match=r"^this jpeg cannot be decoded: "):
+        run(truncated(jpeg()), *options)
+    assert refusal(jpeg()) is None
+
+
+def test_a_job_that_is_given_up_is_not_decoded_again() -> None:
+    opened = []
+
+    class Counting(pipeline.Upload):
+        def head(self, count: int) -> bytes:
+            opened.append(count)
+            return super().head(count)
+
+    watch = Counter(stop_at=2)
+    asked, picture = ResizeOptions(width=800, height=600), big_png()
+    with pytest.raises(Cancelled):
+        pipeline.resize(Counting.from_memory(picture), [asked], limits=LIMITS, quality=85, watch=watch)
+    given_up = len(opened)
+    with pytest.raises(CorruptImage):
+        pipeline.resize(Counting.from_memory(truncated(picture)), [asked], limits=LIMITS, quality=85)
+    assert len(opened) - given_up > given_up
+
+
 def test_one_refusal_says_nothing_of_the_one_before() -> None:
     first = refusal(truncated(sample("tiff-strip")))
     second = refusal(truncated(sample("png")))
@@ -162,10 +202,10 @@ def big_png() -> bytes:
 
 
 def run_watched(picture: bytes, watch: Counter) -> pipeline.Result:
-    limits = pipeline.Limits(max_pixels=10**8, max_output_pixels=10**8)
+    most = pipeline.Limits(max_pixels=10**8, max_output_pixels=10**8)
     options = ResizeOptions(width=800, height=600)
     return pipeline.resize(
-        pipeline.Upload.from_memory(picture), (options,), limits=limits, quality=85, watch=watch
+        pipeline.Upload.from_memory(picture), (options,), limits=most, quality=85, watch=watch
     )
 
 

@@ -24,6 +24,10 @@ def test_the_bytes_of_an_error_reply() -> None:
     assert pack_error(Kind.RESIZE, 7, Busy("the queue is full", retry_after_ms=250)) == header + meta
 
 
+def test_where_a_bug_is_stays_with_the_server() -> None:
+    assert b"secret" not in pack_error(Kind.RESIZE, 7, InternalError("a bug", where="secret.py:1 run"))
+
+
 def test_a_version_1_client_sees_a_result_of_no_bytes() -> None:
     assert pack_error(Kind.RESIZE, 0, BadRequest("no"))[:4] == bytes(4)
 

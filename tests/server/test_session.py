@@ -353,9 +353,11 @@ def test_a_bug_is_logged_as_an_error(
         async with connected(tmp_path) as (server, sock):
             sock.sendall(resize(7))
             (job,) = await server.jobs_given()
-            job.fail(InternalError("a bug"))
+            job.fail(InternalError("a bug", where="encode.py:60 _write"))
             job.close()
             assert await read_status(sock) == 500
 
     run(test)
-    assert [record.levelno for record in caplog.records if "request 7" in record.message] == [logging.ERROR]
+    (record,) = (record for record in caplog.records if "request 7" in record.message)
+    assert record.levelno == logging.ERROR
+    assert "a bug (encode.py:60 _write)" in record.message

@@ -120,6 +120,18 @@ def test_a_failure_survives(kind: type[RequestError]) -> None:
     assert reply.error.message == "so it is"
 
 
+def test_where_a_bug_is_survives_as_far_as_it_fits_and_is_made_printable() -> None:
+    where = "ValueError: \x1b[2J\n; encode.py:60 _write < resize.py:88 resize" + " < child.py:9 run" * 100
+    data = ReplyHead(job_id=9, error=InternalError("a bug", where=where)).pack()
+    assert len(data) == REPLY_SIZE
+    error = ReplyHead.unpack(data, image_size=1).error
+    assert isinstance(error, InternalError)
+    assert error.message == "a bug"
+    assert error.where.startswith("ValueError: ?[2J?; encode.py:60 _write < resize.py:88 resize < child.py:9")
+    assert 200 < len(error.where) <= REPLY_SIZE
+    assert error.where.isprintable()
+
+
 @pytest.mark.parametrize("kind", sorted(set(REQUEST_ERRORS.values()) - A_WORKERS, key=attrgetter("status")))
 def test_a_worker_cannot_say_what_is_the_gateways_to_say(kind: type[RequestError]) -> None:
     with pytest.raises(ChannelError, match=f"the status {kind.status}"):

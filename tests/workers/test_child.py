@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -22,6 +23,7 @@ from vipsrv.errors import (
     Cancelled,
     CorruptImage,
     DeadlineExceeded,
+    InternalError,
     RequestError,
     TooLarge,
     UnsupportedFormat,
@@ -336,6 +338,24 @@ def test_a_job_that_fails_is_an_error_and_no_end(
     head, _ = child.reply()
     assert head.job_id == 12
     assert type(head.error) is error
+
+
+def test_a_bug_is_told_with_its_place() -> None:
+    child = Child({"quality": "high"})  # which the gateway's settings would not let through
+    try:
+        child.start()
+        child.send_resize(jpeg())
+        error = child.refusal()
+        assert isinstance(error, InternalError)
+        assert error.message == "the worker failed on this image: TypeError"
+        assert error.where.startswith("TypeError: ")
+        assert re.search(
+            r"calls\.py:\d+ .* < encode\.py:\d+ _write < .* < resize\.py:\d+ _finish", error.where
+        )
+        child.send_resize(truncated(jpeg()), options=b'{"width": 80, "height": 60, "quality": 85}')
+        assert type(child.refusal()) is CorruptImage
+    finally:
+        child.close()
 
 
 def test_the_limits_are_those_of_its_configuration() -> None:

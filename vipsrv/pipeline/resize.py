@@ -1,11 +1,11 @@
 """One picture in, one or several out: the list of steps, and one job through it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyvips
 
-from vipsrv.errors import CorruptImage
+from vipsrv.errors import CorruptImage, InternalError, RequestError
 from vipsrv.options import ImageInfo, OutputInfo, ResizeOptions
 from vipsrv.pipeline import libvips
 from vipsrv.pipeline.background import lay_on_background
@@ -79,8 +79,8 @@ def resize(
 
     The picture is decoded once, and again only for each other ``page`` that is asked for.
 
-    Raises ``BadRequest``, ``UnsupportedFormat``, ``TooLarge``, ``CorruptImage``, or the reason to stop that
-    ``watch`` gave.
+    Raises ``BadRequest``, ``UnsupportedFormat``, ``TooLarge``, ``CorruptImage``, ``InternalError`` where a
+    sound picture's result cannot be written, or the reason to stop that ``watch`` gave.
     """
     libvips.forget_errors()
     header = read_header(upload, tolerant=limits.tolerant)
@@ -100,14 +100,20 @@ def resize(
 
 
 def _run_checked(job: Job, plans: Sequence[Plan], watch: Watch | None) -> list[Output]:
-    """Run the job; what libvips says of a picture becomes a refusal of it."""
+    """Run the job; what libvips says of a picture becomes a refusal of it.
+
+    Decoder and encoder work hand in hand, and either's failure is an error of the encoder's call. So whose
+    it was is found out by decoding once more, with nothing behind it.
+    """
     info = job.header.info
     try:
         outputs = _run(job, plans, watch)
     except pyvips.Error as error:
-        stop = watch() if watch else None
-        if stop is not None:
-            raise stop from error
+        stop_now_if(watch)
+        is_sound = _decodes(job, plans, watch)
+        stop_now_if(watch)
+        if is_sound:
+            raise InternalError(f"the result could not be written: {libvips.reason(error)}") from error
         raise _corrupt(job, libvips.reason(error)) from error
     complaint = libvips.complaint() if info.format in _GOES_ON_AFTER_ERRORS else None
     if complaint and job.header.fail_on != "none":
@@ -115,12 +121,28 @@ def _run_checked(job: Job, plans: Sequence[Plan], watch: Watch | None) -> list[O
     return outputs
 
 
-def _run(job: Job, plans: Sequence[Plan], watch: Watch | None) -> list[Output]:
+def _decodes(job: Job, plans: Sequence[Plan], watch: Watch | None) -> bool:
+    """Whether the picture can be decoded to what the job needs; opened anew, for it is read only once."""
+    try:
+        header = read_header(job.upload, tolerant=job.header.fail_on == "none")
+        job = replace(job, header=open_page(job.upload, header, job.page))
+        _decoded(job, plans, watch).avg()  # reads every pixel and keeps none
+    except (pyvips.Error, RequestError):
+        return False
+    return True
+
+
+def _decoded(job: Job, plans: Sequence[Plan], watch: Watch | None) -> pyvips.Image:
     image = job.header.image
     for step in STEPS:
         image = step(image, job)
     if watch is not None and _is_long(job, plans):
         stop_when(image, watch)
+    return image
+
+
+def _run(job: Job, plans: Sequence[Plan], watch: Watch | None) -> list[Output]:
+    image = _decoded(job, plans, watch)
     if len(plans) == 1 and not by_content(plans[0].options):
         return [_finish(image, plans[0], job, watch)]
     # Read more than once from here on.

@@ -424,7 +424,8 @@ class Session(asyncio.BufferedProtocol):
 
     def _reply_error(self, request: Request, error: RequestError) -> None:
         level = logging.ERROR if isinstance(error, InternalError) else logging.INFO
-        _log.log(level, "request %d: %d %s: %s", request.id, error.status, error.code, error)
+        where = f" ({error.where})" if isinstance(error, InternalError) else ""
+        _log.log(level, "request %d: %d %s: %s%s", request.id, error.status, error.code, error, where)
         self._outbox.put(pack_error(request.kind, request.id, error))
 
     def _refuse(self, request: Request, error: RequestError) -> None:

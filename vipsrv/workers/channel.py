@@ -30,7 +30,7 @@ from vipsrv.errors import (
 )
 from vipsrv.options import Format, ImageInfo, OutputInfo
 
-CHANNEL_VERSION = 3
+CHANNEL_VERSION = 4
 """Changes with any layout below: a worker of another installation is told apart at the handshake."""
 
 IN_MEMORY_SIZE = 8 * 1024 * 1024
@@ -183,7 +183,8 @@ class ReplyHead:
     """The head of a reply: a RESIZE has ``source`` and ``outputs``, an INFO ``source``, a failure ``error``.
 
     A job that was not admitted and is heavy has ``needs`` instead: the bytes of memory it would take. The
-    results follow, one after another, of ``outputs[…].size`` bytes each.
+    results follow, one after another, of ``outputs[…].size`` bytes each. An ``InternalError`` has its
+    ``where``, cut to as much as fits, in the place of the outputs.
     """
 
     job_id: int
@@ -215,7 +216,11 @@ class ReplyHead:
             self.needs,
             len(self.outputs),
         )
-        return (head + b"".join(map(_pack_output, self.outputs))).ljust(REPLY_SIZE, b"\0")
+        if isinstance(error, InternalError):
+            rest = error.where.encode("ascii", "replace")[: REPLY_SIZE - _REPLY.size]
+        else:
+            rest = b"".join(map(_pack_output, self.outputs))
+        return (head + rest).ljust(REPLY_SIZE, b"\0")
 
     @classmethod
     def unpack(cls, data: bytes | bytearray, *, image_size: int) -> "ReplyHead":
@@ -227,6 +232,9 @@ class ReplyHead:
             kind = _WORKER_ERRORS.get(status)
             if kind is None:
                 raise ChannelError(f"its reply has the status {status}, which is not a worker's to give")
+            if kind is InternalError:
+                where = _text(data[_REPLY.size : REPLY_SIZE])
+                return cls(job_id=job_id, error=InternalError(_text(message), where=where))
             return cls(job_id=job_id, error=kind(_text(message)))
         if needs:
             return cls(job_id=job_id, needs=needs)
@@ -267,6 +275,6 @@ def _name(data: bytes) -> str:
     return data.decode("ascii")
 
 
-def _text(data: bytes) -> str:
+def _text(data: bytes | bytearray) -> str:
     """Printable ASCII and nothing else, so that it can stand in a log line and in a reply."""
     return "".join(chr(byte) if byte in _PRINTABLE else "?" for byte in data.rstrip(b"\0"))

@@ -19,9 +19,11 @@ import os
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import PurePath
 
 from vipsrv.errors import BadRequest, Cancelled, DeadlineExceeded, InternalError, RequestError
 from vipsrv.options import ResizeOptions, ResizeRequest
@@ -45,6 +47,7 @@ _MOST_OPTIONS = 65_536  # bytes: the most meta that a request may have on the wi
 _MOST_INLINE = 1 << 30  # bytes: no gateway sends more than that through a socket
 _KEPT_BUFFER = 8 << 20  # bytes: an image up to this size goes where the one before it was
 _CHECK_EVERY = 0.02  # seconds between two looks at the socket while libvips computes
+_MOST_SAID = 120  # characters of an exception's text in a log line that has to tell its place, too
 _DESCRIPTOR_SIZE = array.array("i").itemsize
 
 # Not on macOS; a worker starts no program that could inherit a descriptor, so that it is a second bolt only.
@@ -211,10 +214,24 @@ def _for_reply(error: Exception) -> RequestError:
     """The same error without its history: a traceback holds the frames of the job and these the error again,
     so that libvips would keep the image, and what was lent, until Python's garbage collector comes by.
     """
-    error.__traceback__ = error.__cause__ = error.__context__ = None
     if isinstance(error, RequestError):
-        return error
-    return InternalError(f"the worker failed on this image: {type(error).__name__}")
+        told = error
+    else:
+        told = InternalError(f"the worker failed on this image: {type(error).__name__}")
+    if isinstance(told, InternalError):
+        told.where = _where(error.__cause__ or error)
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return told
+
+
+def _where(error: BaseException) -> str:
+    """What a traceback says, in one short line: the innermost call first, for the end may be cut off."""
+    calls = [
+        f"{PurePath(frame.f_code.co_filename).name}:{line} {frame.f_code.co_qualname}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    said = " ".join(str(error).split())[:_MOST_SAID]
+    return f"{type(error).__name__}: {said}; {' < '.join(reversed(calls))}"
 
 
 def _memory(size: int) -> memoryview:
