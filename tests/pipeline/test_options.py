@@ -30,6 +30,7 @@ from vipsrv import pipeline
 from vipsrv.errors import BadRequest, Cancelled, RequestError, TooLarge
 from vipsrv.options import Fit, Format, ImageInfo, Keep, Position, ResizeOptions
 from vipsrv.pipeline import writers
+from vipsrv.pipeline import xmp as xmp_step
 
 WRITTEN = ("jpeg", "png", "webp", "avif", "tiff", "gif")
 WITH_ALPHA = ("png", "webp", "avif", "tiff", "gif")
@@ -328,6 +329,53 @@ def test_what_is_kept(file_format: str, keep: str, *, has_exif: bool, has_icc: b
     assert ("icc_profile" in result.info) is has_icc
     if has_icc:
         assert result.info["icc_profile"] == swapped_profile()
+
+
+def xmp(orientation: str) -> bytes:
+    """A packet in whose one description, or behind that, the orientation stands."""
+    return (
+        '<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+        f'xmlns:dc="http://purl.org/dc/elements/1.1/" dc:format="a camera" {orientation}'
+        "</rdf:RDF></x:xmpmeta><?xpacket end='w'?>"
+    ).encode()
+
+
+TIFF_PROPERTIES = "http://ns.adobe.com/tiff/1.0/"
+XMP_FORMS = {
+    "an attribute": f'xmlns:tiff="{TIFF_PROPERTIES}" tiff:Orientation="%d"/>',
+    "single quotes": f"xmlns:tiff = '{TIFF_PROPERTIES}' tiff:Orientation = '%d' />",
+    "an element": f'xmlns:tiff="{TIFF_PROPERTIES}"><tiff:Orientation>%d</tiff:Orientation></rdf:Description>',
+    "spaces": f'xmlns:tiff="{TIFF_PROPERTIES}"><tiff:Orientation >\n%d</tiff:Orientation ></rdf:Description>',
+    "another prefix": f'xmlns:t-1="{TIFF_PROPERTIES}" t-1:Orientation="%d"/>',
+}
+
+
+@pytest.mark.parametrize("form", XMP_FORMS.values(), ids=XMP_FORMS)
+@pytest.mark.parametrize("file_format", ["jpeg", "png", "webp", "avif", "tiff"])
+def test_the_orientation_that_was_applied_is_gone_from_xmp(file_format: str, form: str) -> None:
+    picture = tagged("JPEG", xmp=xmp(form % 6))
+    asked = ResizeOptions(width=60, height=90, format=Format(file_format), keep=Keep.ALL)
+    result = pyvips.Image.new_from_buffer(run(picture, asked).outputs[0].data, "")
+    assert (result.width, result.height) == (60, 90)
+    assert result.get("xmp-data") == xmp(form % 1)
+
+
+def test_what_is_no_orientation_in_xmp_stays() -> None:
+    # Of another namespace, of another name, without a number.
+    others = 'xmlns:a="urn:a" a:Orientation="6" tiff:Orientations="6" tiff:Orientation="six"/>'
+    for packet in (xmp(others), xmp(f'xmlns:tiff="{TIFF_PROPERTIES}" {others}'), b"", b"no XML", bytes(99)):
+        assert xmp_step.upright(packet) == packet
+
+
+def test_a_packet_too_large_to_look_through_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    packet = xmp(XMP_FORMS["an attribute"] % 6)
+    asked = ResizeOptions(width=60, height=90, keep=Keep.ALL)
+    for most, kept in ((len(packet), True), (len(packet) - 1, False)):
+        monkeypatch.setattr(xmp_step, "MOST_XMP", most)
+        data = run(tagged("JPEG", xmp=packet), asked).outputs[0].data
+        assert (b"xmpmeta" in data) is kept
+        assert b"a camera" in data
 
 
 def exif_with_thumbnail(thumbnail: bytes) -> bytes:

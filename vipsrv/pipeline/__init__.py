@@ -33,7 +33,8 @@ Read ``resize.py`` first: it holds the list of steps. Each step is a small file 
 ``srgb``              8-bit sRGB in three bands (and alpha), whatever it was
 ``profiles``          whether an ICC profile is sRGB itself
 ``kept_profile``      or the RGB of its own profile, where a result keeps that
-``place``             each result's own colours, background, part or frame
+``place``             each result's own colours, background, part or frame, metadata
+``xmp``               no orientation in it once it has been applied
 ``encode``            each result's bytes; ``max_bytes``
 ``calls``             libvips operations prepared once, for those that every request needs
 ``stopping``          gives up in the middle of a decode
@@ -50,7 +51,8 @@ What the options mean where their names leave it open:
   fit at quality 1 with 413.
 - ``keep`` ``icc``: an RGB picture stays in its own profile (Display P3, Adobe RGB) and carries it, as with
   sharp's ``keepIccProfile``; all others become sRGB without one. ``exif``: EXIF with an orientation of 1 and
-  no embedded thumbnail, colours in sRGB. ``all``: both and whatever else the format holds (XMP, IPTC).
+  no embedded thumbnail, colours in sRGB. ``all``: both and whatever else the format holds (IPTC; XMP of
+  up to 1 MiB, likewise with an orientation of 1).
 - ``page`` counts from 0; of an animation it is a frame as it is seen.
 - ``enlarge`` false: see ``fit``.
 """

@@ -3,6 +3,7 @@
 import pyvips
 
 from vipsrv.options import Fit, Keep, Position
+from vipsrv.pipeline import xmp
 from vipsrv.pipeline.job import Job
 from vipsrv.pipeline.kept_profile import colour_in
 from vipsrv.pipeline.mixes import by_content
@@ -11,6 +12,9 @@ from vipsrv.pipeline.srgb import PROFILE, transform_profile
 
 _THUMBNAIL = "jpeg-thumbnail-data"
 """Under this name libvips keeps the small picture that a camera puts into EXIF."""
+
+_XMP = "xmp-data"
+"""And under this one a packet of XMP."""
 
 _HALVES = {
     Position.CENTRE: (1, 1),
@@ -61,6 +65,7 @@ def own_metadata(image: pyvips.Image, plan: Plan, _job: Job) -> pyvips.Image:
     """No profile but the one that the pixels are in, and no picture of how it was before.
 
     The orientation has been applied: libvips took its tag away then, and writes 1 into what is kept of EXIF.
+    XMP may say it once more.
     """
     if plan.options.keep is Keep.NONE:
         return image
@@ -68,4 +73,10 @@ def own_metadata(image: pyvips.Image, plan: Plan, _job: Job) -> pyvips.Image:
     for name in (_THUMBNAIL,) if plan.keep_profile else (_THUMBNAIL, PROFILE):
         if image.get_typeof(name):
             image.remove(name)
+    if plan.options.keep is Keep.ALL and image.get_typeof(_XMP):
+        packet = xmp.upright(image.get(_XMP))
+        if packet is None:
+            image.remove(_XMP)
+        else:
+            image.set_type(pyvips.GValue.blob_type, _XMP, packet)
     return image
