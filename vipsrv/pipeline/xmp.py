@@ -1,9 +1,9 @@
 """The orientation in an XMP packet: a viewer that reads it there would turn an upright result again.
 
 In RDF a property is an attribute or an element, and its prefix whatever the packet binds to the namespace:
-``tiff:Orientation="6"`` or ``<tiff:Orientation>6</tiff:Orientation>``. Sources: Adobe, "XMP Specification"
-(2012), part 1 section 7 for the forms and part 2 section 3 for the property; in all formats that are written
-here a packet is UTF-8 (part 3).
+``tiff:Orientation="6"`` or ``<tiff:Orientation>6</tiff:Orientation>``. A packet is taken to be UTF-8, as it
+nearly always is; one of UTF-16 stays as it is. Sources: Adobe, "XMP Specification", part 1 (ISO 16684-1:2012)
+section 7 for the forms; CIPA DC-010 (2012), "Exif metadata for XMP", for the property.
 """
 
 import re
