@@ -19,6 +19,8 @@ from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.session import MAX_IN_FLIGHT, Session
 from vipsrv.server.settings import ServerSettings
+from vipsrv.workers import spool as spool_module
+from vipsrv.workers.channel import IN_MEMORY_SIZE
 from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.spool import Slot, Spool
 
@@ -328,6 +330,72 @@ def test_room_that_was_missing_when_nothing_was_read_is_forgotten(run: RunInLoop
             (job,) = await server.jobs_given()
             server.answer(job, 10)
             assert await read_status(sock) == 200
+
+    run(test)
+
+
+def stop_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No write ever ends."""
+    monkeypatch.setattr(Spool, "write", lambda *_: asyncio.get_running_loop().create_future())
+
+
+def test_an_upload_that_waits_for_the_disk_is_given_up_at_its_deadline(
+    run: RunInLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_disk(monkeypatch)
+
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            head = pack_message(
+                Kind.RESIZE, 7, {"width": 9, "height": 9, "deadline_ms": 1000}, body_size=IN_MEMORY_SIZE + 1
+            )
+            image = bytes(IN_MEMORY_SIZE + 1)
+            # So much may be held in memory that all of it has arrived.
+            monkeypatch.setattr(spool_module, "_WRITE_BEHIND", 1000)
+            await asyncio.get_running_loop().sock_sendall(sock, head + image)
+            await until(lambda: any(one.received for one in server.session._in_flight.values()))
+            server.session.watch(time.monotonic())
+            assert server.session._in_flight
+            server.session.watch(time.monotonic() + 1.1)
+            assert await read_status(sock) == 504
+            assert not server.session._in_flight
+            assert server.jobs == []
+
+    run(test)
+
+
+def test_an_upload_that_is_not_read_on_for_the_disk_is_refused_in_the_end(
+    run: RunInLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_disk(monkeypatch)
+
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            sending = asyncio.create_task(
+                asyncio.get_running_loop().sock_sendall(sock, bare_client.header(20 << 20) + bytes(20 << 20))
+            )
+            await until(lambda: not server.session._reading)
+            server.session.watch(time.monotonic() + 29)
+            assert not server.session._lingering
+            server.session.watch(time.monotonic() + 31)
+            assert status_of(await read_to_end(sock)) == 429
+            await sending
+
+    run(test)
+
+
+def test_a_result_that_waits_for_the_disk_is_given_up_at_the_deadline(run: RunInLoop, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            sock.sendall(resize(7))
+            (job,) = await server.jobs_given()
+            server.session.watch(job.deadline)
+            assert not job.answered
+            server.session.watch(job.deadline + 0.001)
+            assert await read_status(sock) == 504
+            before = server.spool.disk_left
+            server.answer(job, IN_MEMORY_SIZE + 1)  # too late
+            await until(lambda: server.spool.disk_left == before)
 
     run(test)
 

@@ -55,6 +55,18 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(start_server: StartSer
     assert "Traceback" not in second.stderr
 
 
+def test_a_socket_whose_listener_is_busy_is_a_live_one(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
+        listener.bind(str(path))
+        listener.listen(0)
+        waiting.connect(str(path))  # nobody accepts it, so that the next one would have to wait
+        ended = serve("--workers", "1", "--listen", f"unix:{path}")
+    assert ended.returncode == 1
+    assert f"cannot listen on unix:{path}: Address already in use" in ended.stderr
+    assert path.exists()
+
+
 def test_a_port_that_is_taken(server: RunningServer) -> None:
     second = serve("--workers", "1", "--port", str(server.port))
     assert second.returncode == 1

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import logging
 import os
+import random
 import signal
 import sys
 import time
@@ -12,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.looks import open_exact
-from tests.pictures import jpeg
-from vipsrv.errors import Cancelled, DeadlineExceeded, StartFailed, WorkerDied
+from tests.pictures import encode, jpeg
+from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, StartFailed, WorkerDied
 from vipsrv.workers import pool as pool_module
 from vipsrv.workers import process
 from vipsrv.workers.channel import IN_MEMORY_SIZE, Operation
@@ -300,6 +303,49 @@ def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
     assert reason in caplog.text
 
 
+@pytest.mark.parametrize(("side", "chunks"), [(1000, 0), (1000, 4), (2000, 1000)])
+def test_a_result_without_room_costs_its_request_and_not_the_worker(
+    tmp_path: Path, side: int, chunks: int
+) -> None:
+    """Of a smaller one that is found out when memory is used up, of one for a file at once."""
+    noise = Image.frombytes("RGB", (side, side), random.Random(1).randbytes(3 * side * side))
+    image = encode(noise, "JPEG")
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            free, disk = one.spool._chunks_left, one.spool.disk_left
+            _, outcome = one.start_job(image, width=side, height=side, format="tiff")
+            taken = free - one.spool._chunks_left
+            one.spool._chunks_left, one.spool._disk_left = chunks, 0
+            assert isinstance((await outcome).error, Busy)
+            while not one.pool.has_idle:
+                await one.next_idle()
+            assert one.spool._chunks_left == chunks + taken  # all is given back
+            one.spool._chunks_left, one.spool._disk_left = free, disk
+            assert open_exact(picture(await one.job(jpeg()))).size == (32, 24)
+            assert one.pool._workers == {worker}
+
+    run(test)
+
+
+def test_a_worker_that_leaves_within_a_result_without_room_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mischief(monkeypatch, "ready(); reply(job(), 9 << 20); channel.close(); sleep()")
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            one.spool._disk_left = 0
+            _, outcome = one.start_job(jpeg())
+            assert isinstance((await outcome).error, Busy)
+            await one.next_idle()
+            assert worker not in one.pool._workers
+
+    run(test)
+
+
 def test_a_worker_that_speaks_unasked_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -395,18 +441,29 @@ def test_a_grown_worker_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run(test)
 
 
-def test_a_worker_is_replaced_after_a_number_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_is_replaced_after_a_number_of_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(pool_module, "MAX_JOBS", 1)
+    caplog.set_level(logging.INFO)
+    pids = []
 
     async def test() -> None:
         async with harness(tmp_path) as one:
             (worker,) = one.pool._workers
+            pids.append(worker.pid)
             await one.job(jpeg())
             one.pool.watch(time.monotonic())
             assert worker not in one.pool._workers
             await one.next_idle()
+            await asyncio.gather(*one.pool._reaping)
 
     run(test)
+    # As planned, and nothing to be warned of.
+    told = [
+        record for record in caplog.records if f"worker {pids[0]} ended: it was retired" in record.message
+    ]
+    assert [record.levelno for record in told] == [logging.INFO]
 
 
 def test_a_worker_is_replaced_after_a_number_of_jobs_though_it_is_never_idle(

@@ -24,6 +24,7 @@ from vipsrv.errors import (
     BadRequest,
     Busy,
     Cancelled,
+    DeadlineExceeded,
     Draining,
     InternalError,
     ProtocolError,
@@ -167,6 +168,7 @@ class Session(asyncio.BufferedProtocol):
 
     def watch(self, now: float) -> None:
         """Close the connection if one of its timeouts is over."""
+        self._give_up_late(now)
         if self._outbox.is_stuck(now, self._settings.receive_timeout):
             _log.info("a client did not take its reply in time")
             self._transport.abort()
@@ -174,6 +176,11 @@ class Session(asyncio.BufferedProtocol):
             # While nothing is read, nobody tells us; and up to MAX_IN_FLIGHT jobs would be done for no one.
             self._cancel_all()
             self._close()
+        elif now > self._expires and self._waits_for_disk():
+            self._reply_to_broken(
+                Busy("the spool's disk is too slow: try again later", retry_after_ms=FULL_RETRY_MS)
+            )
+            self._linger()
         elif now <= self._expires or self._outbox or not self._reading:
             return
         elif self._lingering:
@@ -314,6 +321,7 @@ class Session(asyncio.BufferedProtocol):
         if request is None or request.refused:
             self._close_if_draining()
         elif request.slot is not None:
+            request.received = time.monotonic()
             self._submit_when_complete(request)
         else:
             self._answer_at_once(request)
@@ -326,7 +334,6 @@ class Session(asyncio.BufferedProtocol):
             if not slot.complete:
                 slot.on_ready = partial(self._submit_when_complete, request)
                 return
-            request.received = time.monotonic()
             request.job = Job(
                 operation=Operation.RESIZE if request.kind == Kind.RESIZE else Operation.INFO,
                 options=request.options,
@@ -338,6 +345,19 @@ class Session(asyncio.BufferedProtocol):
         except RequestError as error:
             slot.close()
             self._finish(request, Outcome(error=error))
+
+    def _give_up_late(self, now: float) -> None:
+        """Answer those whose upload or result waits for the disk at their deadline. Queue and workers have
+        been looked at before: what is late there is answered.
+        """
+        for request in list(self._in_flight.values()):
+            if not request.received or now <= request.received + self._seconds_for(request):
+                continue
+            error = DeadlineExceeded("the spool's disk was too slow for the deadline")
+            if request.job is not None:
+                request.job.fail(error)
+            else:
+                self._give_up(request, error)
 
     def _seconds_for(self, request: Request) -> float:
         if request.deadline_ms is None:
@@ -374,9 +394,13 @@ class Session(asyncio.BufferedProtocol):
         if request.job is not None:
             self._gateway.admission.cancel(request.job)
         else:
-            if request.slot is not None:
-                request.slot.close()
-            self._finish(request, Outcome(error=Cancelled("the client cancelled the request")))
+            self._give_up(request, Cancelled("the client cancelled the request"))
+
+    def _give_up(self, request: Request, error: RequestError) -> None:
+        """Answer what is no job yet."""
+        if request.slot is not None:
+            request.slot.close()
+        self._finish(request, Outcome(error=error))
 
     def _cancel_all(self) -> None:
         if self._incoming is not None:
@@ -481,6 +505,10 @@ class Session(asyncio.BufferedProtocol):
             self._set_reading(on=False)
         else:
             self._set_reading(on=True)
+
+    def _waits_for_disk(self) -> bool:
+        slot = None if self._incoming is None else self._incoming.slot
+        return slot is not None and slot.stalled
 
     def _set_reading(self, *, on: bool) -> None:
         if on == self._reading or self._transport.is_closing():

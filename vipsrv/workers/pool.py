@@ -221,7 +221,8 @@ class WorkerPool:
             return
         told = (worker.pid, worker.end_reason)
         if not failed_to_start:
-            _log.warning("worker %d ended: %s", *told)
+            level = logging.INFO if worker.retired else logging.WARNING
+            _log.log(level, "worker %d ended: %s", *told)
             return
         if self._started is not None and not self._started.done():
             self._started.set_exception(StartFailed(f"a worker cannot start: {worker.end_reason}"))

@@ -55,6 +55,9 @@ _scratch = memoryview(bytearray(64 * 1024))
 LEAVE_SECONDS = 1.0
 """How long a worker whose socket is closed, by whichever end, may take to leave before it is killed."""
 
+_discarded = bytearray(256 * 1024)
+"""Read and not looked at, so one serves all workers."""
+
 _KEPT_MEMORY = 32 << 20
 """Bytes that a worker's malloc keeps at most when a picture is done, instead of giving them back."""
 
@@ -100,6 +103,7 @@ class WorkerProcess:
         self.ready: Ready | None = None
         self.jobs_done = 0
         self.had_job = False
+        self.retired = False
         self.ready_at = math.inf  # of time.monotonic
         self.job: Job | None = None
         self.end_reason = ""
@@ -108,6 +112,7 @@ class WorkerProcess:
         self._head_filled = 0
         self._reply: ReplyHead | None = None
         self._result: Slot | None = None
+        self._to_discard = 0
         self._ended = 0.0
         self._to_send: list[memoryview] = []
         self._most_result = MOST_BYTES_A_PIXEL * config["max_output_pixels"] + _LEAST_LIMIT
@@ -201,6 +206,7 @@ class WorkerProcess:
 
     def retire(self) -> None:
         """End an idle worker in peace: it leaves when its socket is closed."""
+        self.retired = True
         self._kill_reason = "it was retired"
         self._end()
 
@@ -256,9 +262,7 @@ class WorkerProcess:
         except ChannelError as error:
             self.kill(str(error))
         except RequestError as error:
-            if self.job is not None:
-                self.job.fail(error)
-            self.kill("there was no room for its result")
+            self._no_room_for_result(error)
         except OSError:
             self._end()
 
@@ -269,6 +273,8 @@ class WorkerProcess:
                 raise ChannelError("it spoke without having been asked")
             self._end()
             return False
+        if self._to_discard:
+            return self._discard()
         if self._result is not None and self._result.stalled:
             self._loop.remove_reader(self._socket.fileno())
             self._result.on_ready = self._resume
@@ -291,6 +297,27 @@ class WorkerProcess:
         self._head[self._head_filled : self._head_filled + len(part)] = part
         self._head_filled += len(part)
         return self._head_filled < len(self._head) or self._head_complete(_scratch[len(part) : size])
+
+    def _no_room_for_result(self, error: RequestError) -> None:
+        """That is no fault of the worker: what it sends is read to its end, and it goes on."""
+        assert self.job is not None  # noqa: S101 - the state is BUSY
+        assert self._reply is not None  # noqa: S101 - its head is complete
+        self._to_discard = sum(output.size for output in self._reply.outputs)
+        if self._result is not None:
+            self._to_discard -= self._result.received
+            self._result.close()
+            self._result = None
+        self.job.fail(error)
+
+    def _discard(self) -> bool:
+        size = self._socket.recv_into(_discarded, min(self._to_discard, len(_discarded)))
+        if not size:
+            self._end()
+            return False
+        self._to_discard -= size
+        if not self._to_discard:
+            self._finish()
+        return self._to_discard > 0
 
     def _resume(self) -> None:
         if self.state is not State.ENDED:
