@@ -1,0 +1,46 @@
+"""What vipsrv is compared with: one idea a file, all behind the interface of ``interface``.
+
+==================== ======================================================================
+``bare_loop``        (a) ``thumbnail_buffer`` and ``jpegsave_buffer`` in one process a core
+``pipeline_loop``    the same with ``vipsrv.pipeline``
+``original``         (b) the server that vipsrv replaces, and (c) with Pillow's draft mode
+``codec_floor``      (d) libvips' decode and encode alone
+``turbojpeg_floor``  libjpeg-turbo's
+``own_server``       vipsrv itself
+==================== ======================================================================
+
+``loop`` and ``served`` are the two kinds: processes that work by themselves, and servers that are asked.
+"""
+
+from bench.baselines.bare_loop import BareLoop
+from bench.baselines.codec_floor import CodecFloor
+from bench.baselines.interface import Baseline, Request, Run
+from bench.baselines.original import Original, OriginalDraft
+from bench.baselines.own_server import OwnServer
+from bench.baselines.pipeline_loop import PipelineLoop
+from bench.baselines.turbojpeg_floor import TurboJpegFloor
+
+ALL: tuple[type[Baseline], ...] = (
+    BareLoop,
+    OwnServer,
+    PipelineLoop,
+    CodecFloor,
+    TurboJpegFloor,
+    Original,
+    OriginalDraft,
+)
+"""Every one, in the order of the table."""
+
+__all__ = [
+    "ALL",
+    "BareLoop",
+    "Baseline",
+    "CodecFloor",
+    "Original",
+    "OriginalDraft",
+    "OwnServer",
+    "PipelineLoop",
+    "Request",
+    "Run",
+    "TurboJpegFloor",
+]

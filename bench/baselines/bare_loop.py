@@ -1,0 +1,33 @@
+"""What libvips recommends and nothing else: ``thumbnail_buffer`` and ``jpegsave_buffer`` in a bare loop.
+
+The operation cache is off, for no two requests of a server are alike.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyvips
+
+from bench.baselines.loop import Loop
+from vipsrv.options import DEFAULT_QUALITY
+
+
+class BareLoop(Loop):
+    """Baseline (a)."""
+
+    name = "bare-loop"
+    what = "thumbnail_buffer and jpegsave_buffer, one process a core, no server"
+    work = __name__
+
+
+def prepare(picture: str, width: int, height: int) -> Callable[[], bytes]:
+    """What makes one result of the picture of this path."""
+    data = Path(picture).read_bytes()
+    pyvips.cache_set_max(0)
+
+    def make() -> bytes:
+        image = pyvips.Image.thumbnail_buffer(data, width, height=height, size="force")
+        result: bytes = image.jpegsave_buffer(Q=DEFAULT_QUALITY, keep="none")
+        return result
+
+    return make

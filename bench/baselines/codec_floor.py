@@ -1,0 +1,49 @@
+"""What libvips' codecs alone take: the decode that the target needs, and the encode of a picture of its size.
+
+There is nothing between the two, no resize, so the result is a picture of the right size that was made once,
+before the loop. No server on this libvips can be below it. A JPEG is decoded at the smallest of 1/1, 1/2, 1/4
+and 1/8 that is no smaller than the target, all others whole; the pixels go to memory.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyvips
+
+from bench.baselines import bare_loop
+from bench.baselines.loop import Loop
+from vipsrv.options import DEFAULT_QUALITY
+
+
+class CodecFloor(Loop):
+    """Baseline (d) by a decode-only and an encode-only pipeline."""
+
+    name = "codec-floor"
+    what = "libvips' decode at the scale that is needed, and its encode, nothing between"
+    work = __name__
+
+
+def decode_scale(width: int, height: int, target_width: int, target_height: int) -> int:
+    """At one over how much a JPEG can be decoded and is no smaller than the target; all in pixels."""
+    fitting = (
+        scale for scale in (8, 4, 2) if scale * target_width <= width and scale * target_height <= height
+    )
+    return next(fitting, 1)
+
+
+def prepare(picture: str, width: int, height: int) -> Callable[[], bytes]:
+    """What decodes the picture of this path once and encodes one of the target's size once."""
+    data = Path(picture).read_bytes()
+    header = pyvips.Image.new_from_buffer(data, "")
+    options: dict[str, Any] = {"access": "sequential"}
+    if header.get("vips-loader").startswith("jpegload"):
+        options["shrink"] = decode_scale(header.width, header.height, width, height)
+    result = pyvips.Image.new_from_buffer(bare_loop.prepare(picture, width, height)(), "").copy_memory()
+
+    def make() -> bytes:
+        pyvips.Image.new_from_buffer(data, "", **options).copy_memory()
+        encoded: bytes = result.jpegsave_buffer(Q=DEFAULT_QUALITY, keep="none")
+        return encoded
+
+    return make

@@ -1,0 +1,69 @@
+"""A baseline without a server: processes that do the work over and over, one a core unless told otherwise."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+from bench.baselines.interface import Request, Run, all_cores
+from bench.crew import Crew
+from bench.processes import cpu_seconds
+
+
+class Loop:
+    """A ``Baseline``. ``work`` names the module whose ``prepare(picture, width, height)`` gives the function
+    that makes one result. libvips has one thread in each process.
+    """
+
+    name: str
+    what: str
+    work: ClassVar[str]
+    port = 0
+
+    def __init__(self, cores: Sequence[int] | None = None, processes: int | None = None) -> None:
+        self.cores: Sequence[int] = cores or all_cores()
+        self._crew = Crew(processes or len(self.cores), self.cores, VIPS_CONCURRENCY="1")
+        self._prepared: Request | None = None
+
+    def missing(self) -> str | None:
+        """Nothing is needed that vipsrv does not need, too."""
+        return None
+
+    def reads(self, picture: Path) -> bool:  # noqa: ARG002 - that of libvips that vipsrv has
+        """See ``Baseline``."""
+        return True
+
+    def ask(self, request: Request) -> bytes:
+        """See ``Baseline``."""
+        self._prepared = request
+        return self._crew.prepare(
+            self.work, picture=str(request.picture), width=request.width, height=request.height
+        )
+
+    def load(
+        self,
+        request: Request,
+        clients: Crew | None = None,  # noqa: ARG002 - nobody has to ask a loop
+        *,
+        seconds: float | None = None,
+        count: int | None = None,
+    ) -> Run:
+        """See ``Baseline``."""
+        if request != self._prepared:
+            self.ask(request)
+        shift = self._crew.work(seconds=seconds, count=count)
+        return Run(shift.done, shift.rate, shift.wall_seconds, shift.cpu_seconds, 0.0)
+
+    def cpu_seconds(self) -> float:
+        """See ``Baseline``."""
+        return sum(cpu_seconds(pid) for pid in self._crew.pids)
+
+    def __enter__(self) -> Self:
+        self._crew.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._crew.__exit__(kind, error, traceback)
+        self._prepared = None

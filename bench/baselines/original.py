@@ -1,0 +1,27 @@
+"""The server that vipsrv replaces, as a baseline; with Pillow's draft mode, too."""
+
+import sys
+
+from bench.baselines.served import Served
+
+
+class Original(Served):
+    """Baseline (b)."""
+
+    name = "original"
+    what = "Pillow: full decode, Lanczos, quality 85, one thread, version 1"
+
+    def command(self) -> list[str]:
+        """See ``Served``."""
+        return [sys.executable, "-m", "bench.baselines.original_server"]
+
+
+class OriginalDraft(Original):
+    """Baseline (c)."""
+
+    name = "original-draft"
+    what = "the same with Pillow's draft mode: a JPEG is decoded no larger than needed"
+
+    def command(self) -> list[str]:
+        """See ``Served``."""
+        return [*super().command(), "--draft"]

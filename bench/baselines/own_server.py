@@ -1,0 +1,27 @@
+"""vipsrv itself, as compare sees it beside the others."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from bench.baselines.served import Served
+
+
+class OwnServer(Served):
+    """``vipsrv serve`` with a worker a core, unless told otherwise, and its defaults."""
+
+    name = "vipsrv"
+    what = "vipsrv serve, a worker a core, version 1"
+
+    def __init__(self, cores: Sequence[int] | None = None, workers: int | None = None) -> None:
+        super().__init__(cores)
+        self._workers = workers or len(self.cores)
+
+    def command(self) -> list[str]:
+        """See ``Served``."""
+        workers = ("--workers", str(self._workers))
+        return [sys.executable, "-m", "vipsrv", "serve", "--port", "0", "--log-level", "warning", *workers]
+
+    def environment(self) -> Mapping[str, str]:
+        """See ``Served``: the settings of whoever measures are not the benchmark's."""
+        return {name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")}

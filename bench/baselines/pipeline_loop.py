@@ -1,0 +1,31 @@
+"""The server's own pipeline in a bare loop: what a request costs without the server."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.baselines.loop import Loop
+from vipsrv import pipeline
+from vipsrv.options import DEFAULT_QUALITY, ResizeOptions
+
+_LIMITS = pipeline.Limits(max_pixels=2**30, max_output_pixels=10**8)
+
+
+class PipelineLoop(Loop):
+    """Baseline (a) with the same pipeline as the server."""
+
+    name = "pipeline-loop"
+    what = "vipsrv.pipeline, one process a core, no server"
+    work = __name__
+
+
+def prepare(picture: str, width: int, height: int) -> Callable[[], bytes]:
+    """What makes one result of the picture of this path."""
+    data = Path(picture).read_bytes()
+    options = ResizeOptions(width=width, height=height)
+    pipeline.start()
+
+    def make() -> bytes:
+        upload = pipeline.Upload.from_memory(data)
+        return pipeline.resize(upload, [options], limits=_LIMITS, quality=DEFAULT_QUALITY).outputs[0].data
+
+    return make
