@@ -16,6 +16,8 @@ from typing import Any, Self
 ROOT = Path(__file__).parents[1]
 """Where ``bench`` is found."""
 
+_MEMBER = "VIPSRV_BENCH_CREW_MEMBER"
+
 LEAST = 3
 """How often each does it at least, however little time there is: a rate is taken between completions."""
 
@@ -46,13 +48,13 @@ class Crew:
 
     def __enter__(self) -> Self:
         with confined_to(self._cores):
-            for _ in range(self._size):
+            for number in range(self._size):
                 member = subprocess.Popen(
                     [sys.executable, "-m", "bench.crew_member"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
-                    env=self._environment,
+                    env=self._environment | {_MEMBER: str(number)},
                     cwd=ROOT,
                 )
                 self._members.append(member)
@@ -115,6 +117,11 @@ class Crew:
                 raise RuntimeError(f"process {member.pid} of a crew has ended; see above")
             replies.append(json.loads(reply))
         return replies
+
+
+def member_number() -> int:
+    """In a process of a crew: which one it is, from 0 on."""
+    return int(os.environ[_MEMBER])
 
 
 @contextlib.contextmanager

@@ -90,6 +90,9 @@ PICTURES: Mapping[str, Recipe] = MappingProxyType(
         "avif-6mp.avif": Recipe(
             "3000 x 2000 AVIF", 3000, 2000, 6.0, "heifsave", {"Q": 60, "compression": "av1", "effort": 3}, 9
         ),
+        "strip-24mp.tif": Recipe(
+            "6000 x 4000 uncompressed strip TIFF, 72 MB", 6000, 4000, 6.0, "tiffsave", seed=12
+        ),
         "strip-400mp.tif": _tiff("20000 x 20000 uncompressed strip TIFF, 1.2 GB", 8.0, 1.5, 10),
         "tiled-deflate-400mp.tif": _tiff(
             "20000 x 20000 TIFF of about 0.5 GB in 256 x 256 deflate tiles",

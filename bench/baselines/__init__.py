@@ -7,6 +7,7 @@
 ``codec_floor``      (d) libvips' decode and encode alone
 ``turbojpeg_floor``  libjpeg-turbo's
 ``own_server``       vipsrv itself
+``peers``            (e) the servers of others
 ==================== ======================================================================
 
 ``loop`` and ``served`` are the two kinds: processes that work by themselves, and servers that are asked.
@@ -17,8 +18,14 @@ from bench.baselines.codec_floor import CodecFloor
 from bench.baselines.interface import Baseline, Request, Run
 from bench.baselines.original import Original, OriginalDraft
 from bench.baselines.own_server import OwnServer
+from bench.baselines.peers.imgproxy import Imgproxy
+from bench.baselines.peers.sharp import Sharp
+from bench.baselines.peers.thumbor import Thumbor
 from bench.baselines.pipeline_loop import PipelineLoop
 from bench.baselines.turbojpeg_floor import TurboJpegFloor
+
+PEERS: tuple[type[Baseline], ...] = (Sharp, Thumbor, Imgproxy)
+"""The servers of others."""
 
 ALL: tuple[type[Baseline], ...] = (
     BareLoop,
@@ -28,11 +35,13 @@ ALL: tuple[type[Baseline], ...] = (
     TurboJpegFloor,
     Original,
     OriginalDraft,
+    *PEERS,
 )
 """Every one, in the order of the table."""
 
 __all__ = [
     "ALL",
+    "PEERS",
     "BareLoop",
     "Baseline",
     "CodecFloor",

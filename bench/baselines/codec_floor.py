@@ -22,6 +22,7 @@ class CodecFloor(Loop):
     name = "codec-floor"
     what = "libvips' decode at the scale that is needed, and its encode, nothing between"
     work = __name__
+    makes_result = False
 
 
 def decode_scale(width: int, height: int, target_width: int, target_height: int) -> int:

@@ -55,12 +55,21 @@ class Baseline(Protocol):
     """One word, as in the tables."""
     what: str
     """What it is, in a line."""
+    makes_result: bool
+    """Whether what it gives is the picture resized, and not just as much work."""
     cores: Sequence[int]
-    port: int
-    """Of 127.0.0.1 while the ``with`` lasts; 0 where there is none, as with a loop."""
+
+    @property
+    def port(self) -> int:
+        """Of 127.0.0.1 while the ``with`` lasts; 0 where there is none, as with a loop."""
+
+    def __init__(self, cores: Sequence[int] | None = None) -> None: ...
 
     def missing(self) -> str | None:
         """Why it cannot be started here and how to change that; ``None`` where it can."""
+
+    def version(self) -> str:
+        """The software that it consists of, with versions. Only where it is not missing."""
 
     def reads(self, picture: Path) -> bool:
         """Whether it reads pictures of that kind, by the file's name."""

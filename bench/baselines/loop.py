@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 from bench.baselines.interface import Request, Run, all_cores
 from bench.crew import Crew
 from bench.processes import cpu_seconds
+from vipsrv import pipeline
 
 
 class Loop:
@@ -18,6 +19,7 @@ class Loop:
     name: str
     what: str
     work: ClassVar[str]
+    makes_result = True
     port = 0
 
     def __init__(self, cores: Sequence[int] | None = None, processes: int | None = None) -> None:
@@ -28,6 +30,10 @@ class Loop:
     def missing(self) -> str | None:
         """Nothing is needed that vipsrv does not need, too."""
         return None
+
+    def version(self) -> str:
+        """See ``Baseline``."""
+        return f"libvips {pipeline.version()}"
 
     def reads(self, picture: Path) -> bool:  # noqa: ARG002 - that of libvips that vipsrv has
         """See ``Baseline``."""

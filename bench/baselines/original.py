@@ -2,6 +2,9 @@
 
 import sys
 
+import PIL
+from PIL import features
+
 from bench.baselines.served import Served
 
 
@@ -10,6 +13,10 @@ class Original(Served):
 
     name = "original"
     what = "Pillow: full decode, Lanczos, quality 85, one thread, version 1"
+
+    def version(self) -> str:
+        """See ``Baseline``."""
+        return f"Pillow {PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo')}"
 
     def command(self) -> list[str]:
         """See ``Served``."""

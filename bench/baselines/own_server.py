@@ -5,6 +5,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from bench.baselines.served import Served
+from vipsrv import pipeline
+from vipsrv.version import __version__
 
 
 class OwnServer(Served):
@@ -16,6 +18,10 @@ class OwnServer(Served):
     def __init__(self, cores: Sequence[int] | None = None, workers: int | None = None) -> None:
         super().__init__(cores)
         self._workers = workers or len(self.cores)
+
+    def version(self) -> str:
+        """See ``Baseline``."""
+        return f"vipsrv {__version__}, libvips {pipeline.version()}"
 
     def command(self) -> list[str]:
         """See ``Served``."""

@@ -20,16 +20,24 @@ class Served(ABC):
     """A ``Baseline``. A subclass gives the command of a server that prints ``listening on PORT``.
 
     ``client`` names the module whose ``prepare`` gives the function that asks it once; see ``question``.
+    ``instances`` are as many servers alike, over which the clients are spread evenly.
     """
 
     name: str
     what: str
+    makes_result = True
     client: ClassVar[str] = "bench.baselines.version1_client"
 
     def __init__(self, cores: Sequence[int] | None = None) -> None:
         self.cores: Sequence[int] = cores or all_cores()
-        self.port = 0
-        self._process: subprocess.Popen[str] | None = None
+        self.instances = 1
+        self.ports: list[int] = []
+        self._processes: list[subprocess.Popen[str]] = []
+
+    @property
+    def port(self) -> int:
+        """See ``Baseline``: of the first."""
+        return self.ports[0] if self.ports else 0
 
     @abstractmethod
     def command(self) -> list[str]:
@@ -39,33 +47,40 @@ class Served(ABC):
         """All of its environment; ``None`` for that of this process."""
         return None
 
+    def wait_until_ready(self, process: subprocess.Popen[str]) -> int:
+        """The port that what was started listens on. Raises ``RuntimeError`` where it has ended instead."""
+        assert process.stdout is not None
+        ready = _READY.fullmatch(process.stdout.readline())
+        if ready is None:
+            raise RuntimeError(f"{self.name} did not start; see above")
+        return int(ready[1])
+
     def missing(self) -> str | None:
         """Nothing is needed that vipsrv does not need, too."""
         return None
+
+    @abstractmethod
+    def version(self) -> str:
+        """See ``Baseline``."""
 
     def reads(self, picture: Path) -> bool:  # noqa: ARG002 - most read all that is measured
         """See ``Baseline``."""
         return True
 
     def question(self, request: Request) -> dict[str, Any]:
-        """The arguments of the client's ``prepare``."""
-        return {
-            "port": self.port,
-            "picture": str(request.picture),
-            "width": request.width,
-            "height": request.height,
-        }
+        """The arguments of the client's ``prepare`` beside ``ports``."""
+        return {"picture": str(request.picture), "width": request.width, "height": request.height}
 
     def ask(self, request: Request) -> bytes:
         """See ``Baseline``."""
         with Crew(1, all_cores()) as client:
-            return client.prepare(self.client, **self.question(request))
+            return self._prepare(client, request)
 
     def load(
         self, request: Request, clients: Crew, *, seconds: float | None = None, count: int | None = None
     ) -> Run:
         """See ``Baseline``."""
-        clients.prepare(self.client, **self.question(request))
+        self._prepare(clients, request)
         before = self.cpu_seconds()
         shift = clients.work(seconds=seconds, count=count)
         # All of its requests are answered by now, so that no CPU time of others is in it.
@@ -74,54 +89,48 @@ class Served(ABC):
 
     def cpu_seconds(self) -> float:
         """See ``Baseline``."""
-        return tree_cpu_seconds(self.pid)
-
-    @property
-    def pid(self) -> int:
-        """The process that was started; others are its children."""
-        assert self._process is not None, "not started"
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start it and wait until it listens: sets ``port``. Raises ``RuntimeError`` where it ends."""
-        with confined_to(self.cores):
-            self._process = subprocess.Popen(
-                self.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=self.environment(),
-                cwd=ROOT,
-            )
-        assert self._process.stdout is not None
-        ready = _READY.fullmatch(self._process.stdout.readline())
-        if ready is None:
-            raise RuntimeError(f"{self.name} did not start; see above")
-        self.port = int(ready[1])
-
-    def stop(self) -> None:
-        """End it, by force if it does not go."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._process, self.port = None, 0
+        return sum(tree_cpu_seconds(process.pid) for process in self._processes)
 
     def __enter__(self) -> Self:
         try:
-            self.start()
+            with confined_to(self.cores):
+                for _ in range(self.instances):
+                    self._start()
+            for process in self._processes:
+                self.ports.append(self.wait_until_ready(process))
         except BaseException:
-            self.stop()
+            self._stop()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        self._stop()
+
+    def _prepare(self, clients: Crew, request: Request) -> bytes:
+        return clients.prepare(self.client, ports=self.ports, **self.question(request))
+
+    def _start(self) -> None:
+        process = subprocess.Popen(
+            self.command(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self.environment(),
+            cwd=ROOT,
+        )
+        self._processes.append(process)
+
+    def _stop(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+        self._processes, self.ports = [], []

@@ -18,6 +18,8 @@ from bench.baselines.codec_floor import decode_scale
 from bench.baselines.loop import Loop
 from vipsrv.options import DEFAULT_QUALITY
 
+_LIBRARY = "libturbojpeg.so.0"
+
 # Of turbojpeg.h.
 _TJPF_RGB = 0
 _TJSAMP_420 = 2
@@ -31,6 +33,7 @@ class TurboJpegFloor(Loop):
     name = "turbojpeg-floor"
     what = "libjpeg-turbo's decode at the scale that is needed, and its encode, without libvips"
     work = __name__
+    makes_result = False
 
     def missing(self) -> str | None:
         """See ``Baseline``."""
@@ -39,6 +42,10 @@ class TurboJpegFloor(Loop):
         except OSError as error:
             return f"libjpeg-turbo's library cannot be loaded ({error}); Debian has it as libturbojpeg0"
         return None
+
+    def version(self) -> str:
+        """See ``Baseline``; this interface tells no number."""
+        return f"the system's {_LIBRARY}"
 
     def reads(self, picture: Path) -> bool:
         """See ``Baseline``."""
@@ -90,7 +97,7 @@ def _check(code: int) -> None:
 
 @cache
 def _library() -> Any:
-    library = ctypes.CDLL("libturbojpeg.so.0")
+    library = ctypes.CDLL(_LIBRARY)
     pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_ulong
     library.tjInitDecompress.restype = library.tjInitCompress.restype = pointer
     library.tjInitDecompress.argtypes = library.tjInitCompress.argtypes = []

@@ -1,0 +1,13 @@
+"""Servers of others, where they are installed: each in its own processes at its fair settings.
+
+The settings are those that its own documentation gives for the most throughput, and what makes the task the
+same: the cores, a stretch to the target, a JPEG of quality 85 that is not progressive, no metadata, no cache.
+
+============ =================================================================================
+``sharp``    sharp in a small Node HTTP server (``sharp_server``), the picture in a POST
+``thumbor``  thumbor, the picture in a file
+``imgproxy`` imgproxy, the picture in a file
+============ =================================================================================
+
+A picture that comes in a file spares the server its upload, which is in its favour.
+"""

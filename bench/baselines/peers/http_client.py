@@ -1,0 +1,23 @@
+"""A client of HTTP in a closed loop over one connection that is kept open."""
+
+import http.client
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench.crew import member_number
+
+
+def prepare(ports: Sequence[int], path: str, picture: str | None) -> Callable[[], bytes]:
+    """What gets this path once, or posts the picture to it. Raises ``RuntimeError`` for what is not a 200."""
+    body = Path(picture).read_bytes() if picture else None
+    connection = http.client.HTTPConnection("127.0.0.1", ports[member_number() % len(ports)], timeout=120)
+
+    def ask() -> bytes:
+        connection.request("POST" if body else "GET", path, body)
+        response = connection.getresponse()
+        result = response.read()
+        if response.status != http.client.OK:
+            raise RuntimeError(f"{response.status} {response.reason}: {result[:500]!r}")
+        return result
+
+    return ask

@@ -1,0 +1,66 @@
+"""sharp, the library most used for this in Node, which is libvips as well."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.baselines.interface import Request
+from bench.baselines.peers.folder import peers_folder
+from bench.baselines.served import Served
+
+FOLDER = Path(__file__).with_name("sharp_server")
+"""The server, and the exact version of sharp that it needs."""
+
+
+class Sharp(Served):
+    """sharp in a Node HTTP server: a thread a picture, as many pictures at a time as there are cores."""
+
+    name = "sharp"
+    what = "sharp in a Node HTTP server, a thread a core, the picture in a POST"
+    client = "bench.baselines.peers.http_client"
+
+    def missing(self) -> str | None:
+        """See ``Baseline``."""
+        if not shutil.which("node"):
+            return "no node on the path; install Node 20.9 or later, then python -m bench.baselines.install"
+        if not (installed_at() / "node_modules" / "sharp").is_dir():
+            return "sharp is not installed; python -m bench.baselines.install does"
+        return None
+
+    def version(self) -> str:
+        """See ``Baseline``."""
+        command = [*self.command(), "--version"]
+        told = subprocess.run(command, env=self.environment(), check=True, capture_output=True, text=True)
+        return told.stdout.strip()
+
+    def command(self) -> list[str]:
+        """See ``Served``."""
+        return ["node", str(FOLDER / "server.cjs")]
+
+    def environment(self) -> Mapping[str, str]:
+        """See ``Served``."""
+        modules = str(installed_at() / "node_modules")
+        return os.environ | {"NODE_PATH": modules, "UV_THREADPOOL_SIZE": str(len(self.cores))}
+
+    def question(self, request: Request) -> dict[str, Any]:
+        """See ``Served``."""
+        return {"path": f"/{request.width}/{request.height}", "picture": str(request.picture)}
+
+
+def installed_at() -> Path:
+    """Where ``install`` puts it."""
+    return peers_folder() / "sharp"
+
+
+def install() -> None:
+    """Install what the lock file names. Raises ``subprocess.CalledProcessError``, ``OSError`` without npm."""
+    installed_at().mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copyfile(FOLDER / name, installed_at() / name)
+    npm = shutil.which("npm")
+    if npm is None:
+        raise FileNotFoundError("no npm on the path; it comes with Node 20.9 or later")
+    subprocess.run([npm, "ci", "--no-audit", "--no-fund"], cwd=installed_at(), check=True)

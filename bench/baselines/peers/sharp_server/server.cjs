@@ -1,0 +1,36 @@
+// sharp behind HTTP: POST a picture to /WIDTH/HEIGHT, a JPEG of quality 85 comes back.
+"use strict";
+
+const http = require("node:http");
+const sharp = require("sharp");
+
+if (process.argv[2] === "--version") {
+  console.log(`sharp ${sharp.versions.sharp}, libvips ${sharp.versions.vips}, Node ${process.versions.node}`);
+  process.exit(0);
+}
+
+// A thread a picture and as many pictures at a time as there are cores (UV_THREADPOOL_SIZE): sharp's own
+// advice for throughput. No request repeats another one, so nothing is kept.
+sharp.concurrency(1);
+sharp.cache(false);
+
+const server = http.createServer((request, response) => {
+  const [, width, height] = request.url.split("/").map(Number);
+  const parts = [];
+  request.on("data", (part) => parts.push(part));
+  request.on("end", async () => {
+    try {
+      const result = await sharp(Buffer.concat(parts))
+        .resize(width, height, { fit: "fill" })
+        .jpeg({ quality: 85 })
+        .toBuffer();
+      response.writeHead(200, { "Content-Type": "image/jpeg", "Content-Length": result.length });
+      response.end(result);
+    } catch (error) {
+      response.writeHead(422);
+      response.end(String(error));
+    }
+  });
+});
+
+server.listen(0, "127.0.0.1", () => console.log(`listening on ${server.address().port}`));

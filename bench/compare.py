@@ -1,0 +1,191 @@
+"""vipsrv beside everything that it can be compared with, in one run, and what of that it is to reach.
+
+    python -m bench.compare [--picture jpeg-12mp.jpg …] [--server vipsrv …] [--cores N] [--json FILE]
+
+Every server is started on the same cores and asked in a closed loop, by turns: a round is one turn of each,
+and a figure is the median of the rounds. A ratio is taken within a round, so that it holds on a noisy
+machine. The servers get the first ``--cores`` of the cores at hand and the clients the others; where none is
+left they share, and what the clients took is accounted for (``requests_per_second_net``).
+
+The JSON is an object: ``machine``, ``commit``, ``time`` (UTC), ``settings``, ``versions`` and ``missing``
+(server → words), and ``rows``, one for each picture and server:
+
+============================ ======================================================================
+``picture``, ``server``      names; ``width``, ``height`` of the result
+``requests_per_second``      as counted
+``requests_per_second_net``  if the clients had taken nothing of the servers' cores
+``cpu_ms_per_request``       user and system time of all of the server's processes
+``client_cpu_ms_per_request`` of the load generator, ``null`` for a loop
+``ratio_to_bare_loop``       of ``requests_per_second_net``; more is better
+``cpu_ratio_to_bare_loop``   of ``cpu_ms_per_request``; less is better
+``input_bytes``, ``output_bytes``  of the picture and of the result
+``compression_ratio``        the one over the other
+``ssim``                     to Pillow's full decode and Lanczos, ``null`` where no result is made
+``rounds``                   ``requests_per_second_net`` and ``cpu_ms_per_request`` of each
+============================ ======================================================================
+"""
+
+import contextlib
+import datetime as dt
+import json
+import statistics
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.baselines import ALL, BareLoop, Baseline, Request, Run
+from bench.baselines.interface import all_cores
+from bench.comparison import print_table, print_verdicts
+from bench.crew import Crew
+from bench.machine import commit, this_machine
+from bench.pictures import picture
+from tests.looks import open_exact, reference, ssim
+
+CASES = {
+    "jpeg-12mp.jpg": (800, 600),
+    "jpeg-1.9mp.jpg": (800, 600),
+    "jpeg-0.3mp.jpg": (200, 150),
+    "png-3mp.png": (800, 600),
+    "webp-6mp.webp": (800, 600),
+    "strip-24mp.tif": (800, 600),
+}
+"""Pictures of ``bench.pictures`` and what they are resized to."""
+
+Round = dict[str, float]
+
+
+def net_rate(run: Run, cores: int, *, shared: bool) -> float:
+    """Requests a second if the clients had taken nothing of the ``cores`` of the server.
+
+    Where they share them, what they took and was not idle anyway would have been the server's.
+    """
+    if not shared:
+        return run.requests_per_second
+    whole = cores * run.wall_seconds
+    idle = max(0.0, whole - run.cpu_seconds - run.client_cpu_seconds)
+    lost = max(0.0, run.client_cpu_seconds - idle)
+    return run.requests_per_second * whole / (whole - lost)
+
+
+def row(
+    request: Request, server: Baseline, result: bytes, rounds: Sequence[Round], bare: Sequence[Round]
+) -> dict[str, Any]:
+    """One row of the JSON; ``bare`` are the same rounds of the bare loop."""
+    name, size = request.picture.name, request.picture.stat().st_size
+
+    def median(key: str) -> float:
+        return statistics.median(one[key] for one in rounds)
+
+    def ratio(key: str) -> float:
+        return statistics.median(one[key] / other[key] for one, other in zip(rounds, bare, strict=True))
+
+    likeness = None
+    if server.makes_result:
+        wanted = reference(request.picture.read_bytes(), request.width, request.height)
+        likeness = ssim(open_exact(result), wanted)
+    return {
+        "picture": name,
+        "server": server.name,
+        "width": request.width,
+        "height": request.height,
+        "requests_per_second": median("requests_per_second"),
+        "requests_per_second_net": median("requests_per_second_net"),
+        "cpu_ms_per_request": median("cpu_ms"),
+        "client_cpu_ms_per_request": median("client_cpu_ms") if server.port else None,
+        "ratio_to_bare_loop": ratio("requests_per_second_net"),
+        "cpu_ratio_to_bare_loop": ratio("cpu_ms"),
+        "input_bytes": size,
+        "output_bytes": len(result),
+        "compression_ratio": size / len(result),
+        "ssim": likeness,
+        "rounds": rounds,
+    }
+
+
+def measure(
+    request: Request, servers: Sequence[Baseline], clients: Crew, *, seconds: float, rounds: int, shared: bool
+) -> list[dict[str, Any]]:
+    """The rows of one picture, in the order of the servers; the bare loop must be one of them."""
+    able = [server for server in servers if server.reads(request.picture)]
+    results = {server.name: server.ask(request) for server in able}
+    figures: dict[str, list[Round]] = {server.name: [] for server in able}
+    for number in range(rounds + 1):
+        for server in able:
+            # The first round warms up.
+            run = server.load(request, clients, seconds=seconds if number else min(seconds, 0.5))
+            one = {
+                "requests_per_second": run.requests_per_second,
+                "requests_per_second_net": net_rate(run, len(server.cores), shared=shared),
+                "cpu_ms": run.cpu_ms,
+                "client_cpu_ms": run.client_cpu_ms,
+            }
+            if number:
+                figures[server.name].append(one)
+        print(f"{request.picture.name}: round {number} of {rounds}", file=sys.stderr)
+    bare = figures[BareLoop.name]
+    return [row(request, server, results[server.name], figures[server.name], bare) for server in able]
+
+
+def main(
+    pictures: Annotated[
+        list[str] | None, typer.Option("--picture", help="One of the cases; without any, all.")
+    ] = None,
+    servers: Annotated[
+        list[str] | None, typer.Option("--server", help="By name; the bare loop always runs.")
+    ] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="Cores of the servers; all.")] = None,
+    connections: Annotated[int, typer.Option(min=1, help="Clients, each a process.")] = 8,
+    seconds: Annotated[float, typer.Option(help="Of each turn.")] = 2.0,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures there, too.")] = None,
+) -> None:
+    """Print one table, what is missing, and what it ran on."""
+    _check("--picture", pictures, CASES)
+    _check("--server", servers, [one.name for one in ALL])
+    at_hand = all_cores()
+    own = at_hand[: cores or len(at_hand)]
+    others = at_hand[len(own) :]
+    wanted = [one(own) for one in ALL if not servers or one.name in {*servers, BareLoop.name}]
+    missing = {server.name: reason for server in wanted if (reason := server.missing())}
+    present = [server for server in wanted if server.name not in missing]
+    figures: dict[str, Any] = {
+        "machine": this_machine().as_dict(),
+        "commit": commit(),
+        "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "settings": {
+            "server_cores": own,
+            "client_cores": others or own,
+            "connections": connections,
+            "seconds": seconds,
+            "rounds": rounds,
+        },
+        "versions": {server.name: server.version() for server in present},
+        "missing": missing,
+        "rows": [],
+    }
+    with contextlib.ExitStack() as running:
+        clients = running.enter_context(Crew(connections, others or own))
+        for server in present:
+            running.enter_context(server)
+        for name in pictures or CASES:
+            request = Request(picture(name), *CASES[name])
+            figures["rows"] += measure(
+                request, present, clients, seconds=seconds, rounds=rounds, shared=not others
+            )
+            if json_file:  # as far as it got, for a long run may be interrupted
+                json_file.write_text(json.dumps(figures, indent=1) + "\n")
+    print_table(figures)
+    print_verdicts(figures)
+
+
+def _check(option: str, given: Sequence[str] | None, known: Collection[str]) -> None:
+    unknown = [name for name in given or () if name not in known]
+    if unknown:
+        raise typer.BadParameter(f"{option}: {', '.join(unknown)} is unknown; known are {', '.join(known)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
