@@ -98,7 +98,7 @@ class Crew:
         wall = time.monotonic() - started
         return Shift(
             done=sum(len(reply["completed"]) for reply in replies),
-            rate=sum(_rate(reply["completed"], until) for reply in replies),
+            rate=sum(rate(reply["completed"], until) for reply in replies),
             wall_seconds=wall,
             cpu_seconds=sum(reply["cpu_seconds"] for reply in replies),
         )
@@ -135,7 +135,7 @@ def confined_to(cores: Sequence[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _rate(completed: Sequence[float], until: float | None) -> float:
+def rate(completed: Sequence[float], until: float | None) -> float:
     """One member's completions a second.
 
     From the first to the last, for the first waits behind those of all others; and none after the end, when

@@ -19,12 +19,12 @@ from bench.baselines.interface import Baseline, Request, Run
 from bench.baselines.original import Original, OriginalDraft
 from bench.baselines.own_server import OwnServer
 from bench.baselines.peers.imgproxy import Imgproxy
-from bench.baselines.peers.sharp import Sharp
+from bench.baselines.peers.sharp import Sharp, SharpPlain
 from bench.baselines.peers.thumbor import Thumbor
 from bench.baselines.pipeline_loop import PipelineLoop
 from bench.baselines.turbojpeg_floor import TurboJpegFloor
 
-PEERS: tuple[type[Baseline], ...] = (Sharp, Thumbor, Imgproxy)
+PEERS: tuple[type[Baseline], ...] = (Sharp, SharpPlain, Thumbor, Imgproxy)
 """The servers of others."""
 
 ALL: tuple[type[Baseline], ...] = (

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from bench.baselines.interface import Request
 from bench.baselines.peers.folder import peers_folder
@@ -21,6 +21,7 @@ class Sharp(Served):
     name = "sharp"
     what = "sharp in a Node HTTP server, a thread a core, the picture in a POST"
     client = "bench.baselines.peers.http_client"
+    arguments: ClassVar[list[str]] = []
 
     def missing(self) -> str | None:
         """See ``Baseline``."""
@@ -32,13 +33,13 @@ class Sharp(Served):
 
     def version(self) -> str:
         """See ``Baseline``."""
-        command = [*self.command(), "--version"]
+        command = ["node", str(FOLDER / "server.cjs"), "--version"]
         told = subprocess.run(command, env=self.environment(), check=True, capture_output=True, text=True)
         return told.stdout.strip()
 
     def command(self) -> list[str]:
         """See ``Served``."""
-        return ["node", str(FOLDER / "server.cjs")]
+        return ["node", str(FOLDER / "server.cjs"), *self.arguments]
 
     def environment(self) -> Mapping[str, str]:
         """See ``Served``."""
@@ -48,6 +49,14 @@ class Sharp(Served):
     def question(self, request: Request) -> dict[str, Any]:
         """See ``Served``."""
         return {"path": f"/{request.width}/{request.height}", "picture": str(request.picture)}
+
+
+class SharpPlain(Sharp):
+    """With the same tables as vipsrv: by default sharp optimises them, which takes time for fewer bytes."""
+
+    name = "sharp-plain"
+    what = "the same without optimised Huffman tables"
+    arguments: ClassVar[list[str]] = ["--plain"]
 
 
 def installed_at() -> Path:
