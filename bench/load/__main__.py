@@ -1,0 +1,241 @@
+"""A load on a server, and what it gives for it.
+
+    python -m bench.load --picture jpeg-1.9mp.jpg --connections 8 --duration 10
+    python -m bench.load --picture jpeg-1.9mp.jpg --protocol 2 --rate 50 --rate 100 --rate 200 --json load.json
+    python -m bench.load --corpus FOLDER --count 20000 --host 192.0.2.1 --port 65432
+
+Without --rate the loop is closed: each connection sends its next request when it has its reply, so that a slow
+server is asked less. With it the loop is open: requests are due by the clock whether or not earlier ones were
+answered, and latency counts from when they were due (no coordinated omission).
+
+Prints throughput, latency percentiles, errors by code, and CPU per reply of the server it started and of itself;
+--json writes them as described in bench/load/record.py.
+"""
+
+import datetime
+import resource
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.load.machine import this_machine
+from bench.load.plan import Plan, Source
+from bench.load.record import NOT_CORRECTED, Document, Percentiles, Run, to_json
+from bench.load.run import LoadFailed, Own, run
+from bench.pictures import PICTURES, picture
+from bench.processes import Server
+from vipsrv.protocol import V1_MAX_SIZE
+
+_DEFAULT_PICTURE = "jpeg-1.9mp.jpg"
+_SPARE_FILES = 512
+_DAY = "86400"
+
+
+def main(
+    server_arguments: Annotated[
+        list[str] | None, typer.Argument(help="Behind --: further arguments for its own 'vipsrv serve'.")
+    ] = None,
+    *,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--picture",
+            metavar="NAME[:WEIGHT]",
+            help="A name of bench.pictures or a file; several make a mix.",
+        ),
+    ] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Send every file of this folder.")
+    ] = None,
+    connections: Annotated[int, typer.Option(min=1, help="At a time, of all processes together.")] = 8,
+    rate: Annotated[
+        list[float] | None, typer.Option(help="Requests a second: an open loop. Several make several runs.")
+    ] = None,
+    duration: Annotated[float | None, typer.Option(min=0.1, help="Seconds to measure. [default: 10]")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Measure this many requests instead.")] = None,
+    warmup: Annotated[float, typer.Option(min=0, help="Seconds of the same load before.")] = 1.0,
+    width: Annotated[int, typer.Option(min=1)] = 800,
+    height: Annotated[int, typer.Option(min=1)] = 600,
+    protocol: Annotated[int, typer.Option(min=1, max=2)] = 1,
+    pipeline: Annotated[
+        int, typer.Option(min=1, help="Requests in flight on a connection; above 1 in version 2 only.")
+    ] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Of the load generator.")] = 2,
+    idle: Annotated[int, typer.Option(min=0, help="Further connections that send nothing meanwhile.")] = 0,
+    expected_interval: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Milliseconds at which a connection of a closed loop would send: corrects latencies.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds of silence after which it gives up.")
+    ] = 60.0,
+    seed: Annotated[int, typer.Option(help="Of the order in which the mix is sent.")] = 1,
+    host: Annotated[str | None, typer.Option(help="A server that runs already; else it starts one.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535)] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Of its own server; 0 for the server's default.")] = 0,
+    json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write all figures to this file.")] = None,
+) -> None:
+    """Put a load on a server and print what came back."""
+    if duration is not None and count is not None:
+        raise typer.BadParameter("--duration and --count exclude each other")
+    if pipeline > 1 and protocol == 1:
+        raise typer.BadParameter("version 1 has one request a connection; --pipeline takes --protocol 2")
+    if rate and expected_interval is not None:
+        raise typer.BadParameter("--expected-interval is for a closed loop; with --rate nothing is omitted")
+    if any(one <= 0 for one in rate or []):
+        raise typer.BadParameter("--rate must be above 0")
+    if (host or port) and (workers or server_arguments):
+        raise typer.BadParameter(
+            "--workers and server arguments are for a server of its own, --host and --port not"
+        )
+    sources = tuple(_sources(pictures or [], corpus))
+    _allow_open_files(connections + idle + _SPARE_FILES)
+    arguments = _server_arguments(workers, connections + idle, server_arguments or [])
+    own = None if host or port else Own(Server(*arguments), arguments)
+    started = datetime.datetime.now(datetime.UTC)
+    runs = []
+    try:
+        for one in rate or [None]:
+            plan = Plan(
+                host=own.server.host if own else host or "127.0.0.1",
+                port=own.server.port if own else port or 65432,
+                sources=sources,
+                protocol=protocol,
+                connections=connections,
+                pipeline=pipeline,
+                width=width,
+                height=height,
+                rate=one,
+                warmup=warmup,
+                duration=10.0 if duration is None and count is None else duration,
+                count=count,
+                timeout=timeout,
+                expected_interval=None if expected_interval is None else expected_interval / 1e3,
+                seed=seed,
+            )
+            runs.append(run(plan, processes=min(processes, connections), idle=idle, own=own))
+            _print(runs[-1])
+    except LoadFailed as error:
+        typer.echo(f"no result: {error}", err=True)
+        raise typer.Exit(1) from None
+    finally:
+        if own is not None:
+            own.server.__exit__(None, None, None)
+    if json is not None:
+        document = Document(
+            started=started.isoformat(timespec="seconds"),
+            command=["python", "-m", "bench.load", *sys.argv[1:]],
+            machine=this_machine(),
+            runs=runs,
+        )
+        json.write_bytes(to_json(document))
+
+
+def _sources(names: list[str], corpus: Path | None) -> Iterator[Source]:
+    for text in names or ([] if corpus else [_DEFAULT_PICTURE]):
+        name, _, weight = text.rpartition(":")
+        try:
+            share = float(weight)
+        except ValueError:
+            name, share = text, 1.0
+        if not name:  # a file whose name is a number
+            name, share = text, 1.0
+        if not 0 < share < float("inf"):
+            raise typer.BadParameter(f"--picture {text}: the weight must be above 0")
+        path = picture(name) if name in PICTURES else Path(name)
+        if not path.is_file():
+            raise typer.BadParameter(f"--picture {name}: neither a file nor one of {', '.join(PICTURES)}")
+        yield Source(path.name, path, path.stat().st_size, share)
+    if corpus is None:
+        return
+    found = [path for path in sorted(corpus.rglob("*")) if path.is_file()]
+    fit = [path for path in found if 0 < path.stat().st_size <= V1_MAX_SIZE]
+    if len(fit) < len(found):
+        typer.echo(
+            f"{len(found) - len(fit)} files of {corpus} are empty or above 4 GiB and not sent", err=True
+        )
+    if not fit:
+        raise typer.BadParameter(f"--corpus {corpus}: no file in it can be sent")
+    for path in fit:
+        yield Source(str(path.relative_to(corpus)), path, path.stat().st_size)
+
+
+def _server_arguments(workers: int, connections: int, further: list[str]) -> list[str]:
+    arguments = ["--log-level", "error", "--connections", str(max(4096, connections + 16))]
+    # Idle connections stay idle for as long as the runs take.
+    arguments += ["--idle-timeout", _DAY]
+    if workers:
+        arguments += ["--workers", str(workers)]
+    return [*arguments, *further]
+
+
+def _allow_open_files(wanted: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if wanted > hard != resource.RLIM_INFINITY:
+        raise typer.BadParameter(f"{wanted} open files are needed, and 'ulimit -Hn' allows {hard}")
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _print(done: Run) -> None:
+    loop = f"open loop, {done.rate:g}/s" if done.rate else "closed loop"
+    pipeline = f" × {done.pipeline} in flight" if done.pipeline > 1 else ""
+    names = ", ".join(one.name for one in done.pictures[:3]) + (", …" if len(done.pictures) > 3 else "")
+    print(
+        f"{names} to {done.width} × {done.height}: {loop}, version {done.protocol}, "
+        f"{done.connections} connections{pipeline}, {done.seconds:.1f} s"
+    )
+    print(
+        f"  {done.replies_per_second:.1f} pictures/s, {done.sent_mb_per_second:.1f} MB/s sent, "
+        f"{done.received_mb_per_second:.1f} MB/s received; {done.answered} answered"
+    )
+    _print_latency("latency", done.latency, note=f" ({done.coordinated_omission})")
+    if done.coordinated_omission != NOT_CORRECTED:
+        _print_latency("service", done.service, note=" (from when it was sent)")
+    if done.errors:
+        print("  errors: " + ", ".join(f"{count} {code}" for code, count in done.errors.items()))
+    if done.server is not None:
+        workers = " + ".join(f"{one:.2f}" for one in done.server.worker_cpu_ms)
+        print(
+            f"  server CPU {done.server.cpu_ms:.2f} ms a reply: gateway {done.server.gateway_cpu_ms:.2f}, "
+            f"workers {workers}"
+        )
+        first, last = done.server.memory[0], done.server.memory[-1]
+        most = max(sample.total_bytes for sample in done.server.memory)
+        print(
+            f"  server memory {first.total_bytes / 1e6:.0f} MB at first, {last.total_bytes / 1e6:.0f} MB after "
+            f"{last.requests} replies, {most / 1e6:.0f} MB at most"
+        )
+    generator = done.generator
+    late = "" if generator.late_p99_ms is None else f", p99 late by {generator.late_p99_ms:.2f} ms"
+    print(
+        f"  load generator: {generator.cpu_ms:.2f} ms of CPU a reply, busiest of {generator.processes} processes "
+        f"{generator.busiest:.0%} of a core{late}"
+    )
+    if generator.saturated:
+        typer.echo(
+            "  WARNING: the load generator was the bottleneck; take more --processes or cores", err=True
+        )
+    if done.idle is not None:
+        print(f"  {done.idle.open_at_end} of {done.idle.asked} idle connections still open at the end")
+
+
+def _print_latency(name: str, latency: Percentiles | None, *, note: str) -> None:
+    if latency is None:
+        print(f"  no {name}: nothing was answered")
+        return
+    print(
+        f"  {name} in ms: p50 {latency.p50_ms:.1f}, p90 {latency.p90_ms:.1f}, p99 {latency.p99_ms:.1f}, "
+        f"p99.9 {latency.p999_ms:.1f}, max {latency.max_ms:.1f}{note}"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

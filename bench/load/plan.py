@@ -1,0 +1,80 @@
+"""What a load is made of: the pictures with their weights, and everything a generator process has to know."""
+
+import mmap
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+from vipsrv.protocol import V1_REQUEST, Kind, pack_message
+
+_SEQUENCE = 4096
+"""How many choices of a mix are drawn before they repeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A picture to send; among several each is sent in proportion to its weight."""
+
+    name: str
+    path: Path
+    size: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One run, as all processes know it. Times in seconds; ``rate`` a second, ``None`` for a closed loop."""
+
+    host: str
+    port: int
+    sources: tuple[Source, ...]
+    protocol: int = 1
+    connections: int = 8
+    pipeline: int = 1
+    width: int = 800
+    height: int = 600
+    rate: float | None = None
+    warmup: float = 0.0
+    duration: float | None = None
+    count: int | None = None
+    timeout: float = 60.0
+    """How long nothing at all may come back before what is in flight is given up."""
+    expected_interval: float | None = None
+    seed: int = 1
+
+
+def choices(sources: tuple[Source, ...], seed: int) -> Iterator[int]:
+    """Indices of ``sources`` without end, drawn by weight; the same for the same seed."""
+    weights = [source.weight for source in sources]
+    drawn = random.Random(seed).choices(range(len(sources)), weights, k=_SEQUENCE)
+    return cycle([0] if len(sources) == 1 else drawn)
+
+
+class Requests:
+    """The bytes of every request, made once: what is in front of the picture, and the picture itself.
+
+    A picture is mapped, not read: the processes share its pages, and one of a gigabyte costs none.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._version_1 = plan.protocol == 1
+        self._bodies = [_mapped(source.path) for source in plan.sources]
+        options = {"width": plan.width, "height": plan.height}
+        lanes = range(plan.pipeline)
+        self._heads = [
+            [V1_REQUEST.pack(source.size, plan.width, plan.height)]
+            if self._version_1
+            else [pack_message(Kind.RESIZE, lane + 1, options, body_size=source.size) for lane in lanes]
+            for source in plan.sources
+        ]
+
+    def parts(self, source: int, lane: int) -> tuple[bytes, memoryview]:
+        """Head and body of a request for this picture, as the ``lane``-th of those in flight."""
+        return self._heads[source][0 if self._version_1 else lane], self._bodies[source]
+
+
+def _mapped(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -1,0 +1,281 @@
+"""One run: the generator processes are started, watched and added up."""
+
+import contextlib
+import ctypes
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+
+from bench.load.generator import Counters, Pipe, Start, Tally, work
+from bench.load.histogram import Latencies
+from bench.load.idle import IdleConnections
+from bench.load.plan import Plan
+from bench.load.progress import Progress
+from bench.load.record import (
+    CORRECTED,
+    FROM_INTENDED_START,
+    NOT_CORRECTED,
+    GeneratorFigures,
+    IdleFigures,
+    MemorySample,
+    PictureFigures,
+    Run,
+    ServerFigures,
+)
+from bench.load.schedule import shares
+from bench.load.watch import Watch, used
+from bench.processes import Server
+
+SATURATED = 0.8
+"""Share of a core from which on a generator process counts as the bottleneck: it answers late by then."""
+
+_LEAD_SECONDS = 0.1
+_TICK_SECONDS = 0.02
+_SAMPLE_SECONDS = 0.5
+_START_SECONDS = 60.0
+_COUNT_MARKS = 20
+
+
+class LoadFailed(Exception):
+    """A run that has no result, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The server that was started for the runs, and its arguments."""
+
+    server: Server
+    arguments: list[str]
+
+
+def run(plan: Plan, *, processes: int, idle: int = 0, own: Own | None = None) -> Run:
+    """The figures of one run. Raises ``LoadFailed``."""
+    with contextlib.ExitStack() as stack:
+        held = None
+        if idle:
+            try:
+                held = stack.enter_context(IdleConnections(plan.host, plan.port, idle))
+            except OSError as error:
+                raise LoadFailed(f"the {idle} idle connections could not be made: {error}") from None
+        workers = stack.enter_context(_Processes(plan, processes))
+        workers.wait_until_ready()
+        watch = Watch(own.server) if own else None
+        watched = _watch_over(plan, workers, watch)
+        return _figures(plan, workers.tallies, watched, held.figures() if held else None, own)
+
+
+class _Processes:
+    """The generator processes, ended with the ``with``."""
+
+    def __init__(self, plan: Plan, processes: int) -> None:
+        # Fresh ones, so that no thread or socket of the parent is in them.
+        context = multiprocessing.get_context("spawn")
+        self.counters: Counters = context.RawArray(ctypes.c_ulonglong, 2 * processes)
+        self.tallies: list[Tally] = []
+        self._processes: list[SpawnProcess] = []
+        self._pipes: list[Pipe] = []
+        counts = [None] * processes if plan.count is None else shares(plan.count, processes)
+        for index, (connections, count) in enumerate(
+            zip(shares(plan.connections, processes), counts, strict=True)
+        ):
+            pipe, far_end = context.Pipe()
+            process = context.Process(
+                target=work,
+                args=(plan, index, processes, connections, count, far_end, self.counters),
+                daemon=True,
+            )
+            process.start()
+            far_end.close()
+            self._processes.append(process)
+            self._pipes.append(pipe)
+
+    def __enter__(self) -> "_Processes":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
+
+    @property
+    def pictures(self) -> int:
+        """Replies with a picture so far."""
+        return sum(self.counters[::2])
+
+    @property
+    def errors(self) -> int:
+        """Other replies so far."""
+        return sum(self.counters[1::2])
+
+    def wait_until_ready(self) -> None:
+        """All have their requests made and, in version 2, their connections."""
+        for pipe in self._pipes:
+            if not pipe.poll(_START_SECONDS):
+                raise LoadFailed(f"a process of the load generator was not ready after {_START_SECONDS:g} s")
+            _receive(pipe)
+
+    def begin(self, start: Start) -> None:
+        """Tell all when to start."""
+        for pipe in self._pipes:
+            pipe.send(start)
+
+    def ended(self, seconds: float) -> bool:
+        """Wait at most so long for the end of all; gives whether it has come."""
+        running = self._pipes[:]
+        for ready in wait(running, seconds):
+            pipe = next(pipe for pipe in running if pipe is ready)
+            tally = _receive(pipe)
+            assert isinstance(tally, Tally)
+            self.tallies.append(tally)
+            self._pipes.remove(pipe)
+        return not self._pipes
+
+
+def _receive(pipe: Pipe) -> object:
+    try:
+        message: object = pipe.recv()
+    except EOFError:
+        raise LoadFailed("a process of the load generator died") from None
+    if isinstance(message, str) and message != "ready":
+        raise LoadFailed(message)
+    return message
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """What was seen of the server; ``seconds`` is the measured time."""
+
+    seconds: float
+    cpu: tuple[float, list[float]] | None
+    memory: list[MemorySample]
+
+
+def _watch_over(plan: Plan, workers: _Processes, watch: Watch | None) -> _Watched:
+    start = time.monotonic() + _LEAD_SECONDS
+    measure_from = start + plan.warmup
+    end = None if plan.duration is None else measure_from + plan.duration
+    workers.begin(Start(start=start, measure_from=measure_from, end=end))
+    loop = f"{plan.rate:g}/s" if plan.rate else f"{plan.connections} connections"
+    progress = Progress(loop, duration=plan.duration, count=plan.count)
+    memory: list[MemorySample] = []
+    marks = _marks(plan.count)
+    mark = next(marks)
+    next_sample = start
+    before: dict[int, float] | None = None
+    after: dict[int, float] | None = None
+    over = False
+    try:
+        while not over:
+            now = time.monotonic()
+            over = workers.ended(min(_TICK_SECONDS, max(0.0, (end or now + 1) - now) or _TICK_SECONDS))
+            now = time.monotonic()
+            pictures, errors = workers.pictures, workers.errors
+            progress.show(now - measure_from, pictures, errors)
+            if watch is None:
+                continue
+            if before is None and (now >= measure_from or over):
+                before = watch.cpu()
+            if after is None and (over or (end is not None and now >= end)):
+                after = watch.cpu()
+            replies = pictures + errors
+            if now >= next_sample or replies >= mark or over:
+                memory.append(watch.memory(max(0.0, now - start), replies))
+                next_sample = now + _SAMPLE_SECONDS
+                while replies >= mark:
+                    mark = next(marks)
+    finally:
+        progress.end()
+    seconds = plan.duration
+    if seconds is None:
+        seconds = max(tally.last_reply for tally in workers.tallies) - measure_from
+    cpu = used(before, after) if before is not None and after is not None else None
+    return _Watched(seconds, cpu, memory)
+
+
+def _marks(count: int | None) -> Iterator[float]:
+    """Numbers of replies at which memory is sampled, whatever the time: 100, 1,000, and then evenly."""
+    yield 100
+    yield 1000
+    if count is not None:
+        yield from (mark for n in range(1, _COUNT_MARKS + 1) if (mark := count * n / _COUNT_MARKS) > 1000)
+    while True:
+        yield float("inf")
+
+
+def _figures(
+    plan: Plan, tallies: list[Tally], watched: _Watched, idle: IdleFigures | None, own: Own | None
+) -> Run:
+    latency, service, late = Latencies(), Latencies(), Latencies()
+    errors: Counter[str] = Counter()
+    for tally in tallies:
+        latency.add(tally.latency)
+        service.add(tally.service)
+        late.add(tally.late)
+        errors += tally.errors
+    pictures = [_picture(plan, index, tallies) for index in range(len(plan.sources))]
+    replies = max(1, sum(tally.replies_in_time for tally in tallies))
+    busiest = max((t.cpu_seconds / t.cpu_interval for t in tallies if t.cpu_interval > 0), default=0.0)
+    server = None
+    if own is not None and watched.cpu is not None:
+        gateway, workers = watched.cpu
+        server = ServerFigures(
+            arguments=own.arguments,
+            gateway_cpu_ms=gateway / replies * 1e3,
+            worker_cpu_ms=[seconds / replies * 1e3 for seconds in workers],
+            memory=watched.memory,
+        )
+    if plan.rate is not None:
+        omission = FROM_INTENDED_START
+    else:
+        omission = CORRECTED if plan.expected_interval else NOT_CORRECTED
+    late_summary = late.summary()
+    return Run(
+        loop="closed" if plan.rate is None else "open",
+        rate=plan.rate,
+        protocol=1 if plan.protocol == 1 else 2,
+        connections=plan.connections,
+        pipeline=plan.pipeline,
+        width=plan.width,
+        height=plan.height,
+        idle=idle,
+        warmup_seconds=plan.warmup,
+        seconds=watched.seconds,
+        replies_per_second=sum(tally.pictures_in_time for tally in tallies) / watched.seconds,
+        sent_mb_per_second=sum(tally.sent_bytes_in_time for tally in tallies) / watched.seconds / 1e6,
+        received_mb_per_second=sum(tally.received_bytes_in_time for tally in tallies) / watched.seconds / 1e6,
+        answered=sum(picture.answered for picture in pictures),
+        errors=dict(sorted(errors.items())),
+        coordinated_omission=omission,
+        expected_interval_ms=None if plan.expected_interval is None else plan.expected_interval * 1e3,
+        latency=latency.summary(),
+        service=service.summary(),
+        pictures=pictures,
+        server=server,
+        generator=GeneratorFigures(
+            processes=len(tallies),
+            cpu_ms=sum(tally.cpu_seconds for tally in tallies) / replies * 1e3,
+            busiest=busiest,
+            saturated=busiest >= SATURATED,
+            late_p99_ms=None if late_summary is None else late_summary.p99_ms,
+        ),
+    )
+
+
+def _picture(plan: Plan, index: int, tallies: list[Tally]) -> PictureFigures:
+    source = plan.sources[index]
+    shares_of_it = [tally.pictures[index] for tally in tallies]
+    answered = sum(share.answered for share in shares_of_it)
+    return PictureFigures(
+        name=source.name,
+        bytes=source.size,
+        weight=source.weight,
+        answered=answered,
+        failed=sum(share.failed for share in shares_of_it),
+        mean_ms=sum(share.seconds for share in shares_of_it) / answered * 1e3 if answered else None,
+        mean_result_bytes=sum(share.result_bytes for share in shares_of_it) / answered if answered else None,
+    )
