@@ -1,20 +1,20 @@
 """A load on a server, and what it gives for it.
 
     python -m bench.load --picture jpeg-1.9mp.jpg --connections 8 --duration 10
-    python -m bench.load --picture jpeg-1.9mp.jpg --protocol 2 --rate 50 --rate 100 --rate 200 --json load.json
+    python -m bench.load --picture jpeg-1.9mp.jpg --protocol 2 --rate 50 --rate 100 --json load.json
     python -m bench.load --corpus FOLDER --count 20000 --host 192.0.2.1 --port 65432
 
-Without --rate the loop is closed: each connection sends its next request when it has its reply, so that a slow
-server is asked less. With it the loop is open: requests are due by the clock whether or not earlier ones were
-answered, and latency counts from when they were due (no coordinated omission).
+Without --rate the loop is closed: each connection sends its next request when it has its reply, so that a
+slow server is asked less. With it the loop is open: requests are due by the clock whether or not earlier ones
+were answered, and latency counts from when they were due (no coordinated omission).
 
-Prints throughput, latency percentiles, errors by code, and CPU per reply of the server it started and of itself;
---json writes them as described in bench/load/record.py.
+Prints throughput, latency percentiles, errors by code, and CPU per reply of the server it started and of
+itself; --json writes them as described in bench/load/record.py.
 """
 
-import datetime
+import contextlib
+import datetime as dt
 import resource
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ from bench.load.record import NOT_CORRECTED, Document, Percentiles, Run, to_json
 from bench.load.run import LoadFailed, Own, run
 from bench.pictures import PICTURES, picture
 from bench.processes import Server
-from vipsrv.protocol import V1_MAX_SIZE
+from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT, V1_MAX_SIZE
 
 _DEFAULT_PICTURE = "jpeg-1.9mp.jpg"
 _SPARE_FILES = 512
@@ -92,20 +92,21 @@ def main(
     if any(one <= 0 for one in rate or []):
         raise typer.BadParameter("--rate must be above 0")
     if (host or port) and (workers or server_arguments):
-        raise typer.BadParameter(
-            "--workers and server arguments are for a server of its own, --host and --port not"
-        )
+        raise typer.BadParameter("--workers and what stands behind -- are for a server of its own")
     sources = tuple(_sources(pictures or [], corpus))
     _allow_open_files(connections + idle + _SPARE_FILES)
     arguments = _server_arguments(workers, connections + idle, server_arguments or [])
-    own = None if host or port else Own(Server(*arguments), arguments)
-    started = datetime.datetime.now(datetime.UTC)
+    started = dt.datetime.now(dt.UTC)
     runs = []
-    try:
-        for one in rate or [None]:
+    rates: list[float | None] = [*rate] if rate else [None]
+    with contextlib.ExitStack() as stack:
+        own = None
+        if not (host or port):
+            own = Own(stack.enter_context(Server(*arguments)), arguments)
+        for one in rates:
             plan = Plan(
-                host=own.server.host if own else host or "127.0.0.1",
-                port=own.server.port if own else port or 65432,
+                host=own.server.host if own else host or DEFAULT_HOST,
+                port=own.server.port if own else port or DEFAULT_PORT,
                 sources=sources,
                 protocol=protocol,
                 connections=connections,
@@ -120,14 +121,12 @@ def main(
                 expected_interval=None if expected_interval is None else expected_interval / 1e3,
                 seed=seed,
             )
-            runs.append(run(plan, processes=min(processes, connections), idle=idle, own=own))
+            try:
+                runs.append(run(plan, processes=min(processes, connections), idle=idle, own=own))
+            except LoadFailed as error:
+                typer.echo(f"no result: {error}", err=True)
+                raise typer.Exit(1) from None
             _print(runs[-1])
-    except LoadFailed as error:
-        typer.echo(f"no result: {error}", err=True)
-        raise typer.Exit(1) from None
-    finally:
-        if own is not None:
-            own.server.__exit__(None, None, None)
     if json is not None:
         document = Document(
             started=started.isoformat(timespec="seconds"),
@@ -210,18 +209,20 @@ def _print(done: Run) -> None:
         first, last = done.server.memory[0], done.server.memory[-1]
         most = max(sample.total_bytes for sample in done.server.memory)
         print(
-            f"  server memory {first.total_bytes / 1e6:.0f} MB at first, {last.total_bytes / 1e6:.0f} MB after "
-            f"{last.requests} replies, {most / 1e6:.0f} MB at most"
+            f"  server memory {first.total_bytes / 1e6:.0f} MB at first, "
+            f"{last.total_bytes / 1e6:.0f} MB after {last.requests} replies, {most / 1e6:.0f} MB at most"
         )
     generator = done.generator
     late = "" if generator.late_p99_ms is None else f", p99 late by {generator.late_p99_ms:.2f} ms"
     print(
-        f"  load generator: {generator.cpu_ms:.2f} ms of CPU a reply, busiest of {generator.processes} processes "
-        f"{generator.busiest:.0%} of a core{late}"
+        f"  load generator: {generator.cpu_ms:.2f} ms of CPU a reply, "
+        f"busiest of {generator.processes} processes {generator.busiest:.0%} of a core{late}"
     )
     if generator.saturated:
         typer.echo(
-            "  WARNING: the load generator was the bottleneck; take more --processes or cores", err=True
+            "  WARNING: the load generator was saturated or late, so these figures may be its own and not "
+            "the server's; take more --processes or leave it more cores",
+            err=True,
         )
     if done.idle is not None:
         print(f"  {done.idle.open_at_end} of {done.idle.asked} idle connections still open at the end")

@@ -1,4 +1,4 @@
-"""One connection of the load: requests written as the socket takes them, replies read into a shared buffer."""
+"""One connection of the load: requests written as the socket takes them, replies read into one buffer."""
 
 import errno
 import select

@@ -1,4 +1,4 @@
-"""One process of the load: an event loop of its own over bare sockets, as little work per request as possible."""
+"""One process of the load: an event loop of its own over bare sockets, with little work per request."""
 
 import contextlib
 import ctypes
@@ -56,6 +56,9 @@ class Tally:
     """What that was measured over."""
 
 
+_NEVER = Due(0.0, measured=False)
+
+
 @dataclass(slots=True, eq=False)
 class _Lane:
     """A place for one request at a time: a number on one of the connections."""
@@ -64,7 +67,7 @@ class _Lane:
     connection: Connection | None
     free_since: float
     source: int = 0
-    due: Due = Due(0.0, measured=False)
+    due: Due = _NEVER
     sent_at: float = 0.0
 
 
@@ -161,7 +164,7 @@ class Generator:
         if until is None:
             events = self._epoll.poll(_TURN_SECONDS)
         else:
-            # epoll waits in whole milliseconds, which is too coarse for a schedule; select waits in microseconds.
+            # epoll waits in whole milliseconds, too coarse for a schedule; select waits in microseconds.
             left = min(max(until - time.monotonic(), 0.0), _TURN_SECONDS)
             if left:
                 select.select([self._epoll], [], [], left)

@@ -32,10 +32,10 @@ class Latencies:
     def record_corrected(self, seconds: float, interval: float) -> None:
         """Count one latency, and those of the requests that its wait kept from being sent.
 
-        A closed loop that would have sent every ``interval`` seconds sends nothing while it waits. Each missed
-        request is counted with the time it would have had to wait: ``seconds - interval``, ``seconds - 2 *
-        interval`` and so on while positive. That is HdrHistogram's correction for coordinated omission (G. Tene,
-        "How NOT to Measure Latency").
+        A closed loop that would have sent every ``interval`` seconds sends nothing while it waits. Each
+        missed request is counted with the time it would have had to wait: ``seconds - interval``,
+        ``seconds - 2 * interval`` and so on while positive. That is HdrHistogram's correction for
+        coordinated omission (G. Tene, "How NOT to Measure Latency").
         """
         self._histogram.record_corrected_value(_microseconds(seconds), round(interval * _MICROSECONDS))
 

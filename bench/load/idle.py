@@ -47,15 +47,13 @@ def _introduced(host: str, port: int) -> socket.socket:
     connected = socket.create_connection((host, port), timeout=_SECONDS)
     try:
         connected.sendall(pack_message(Kind.PING, 1))
-        answer = b""
-        while len(answer) < HEADER.size:
-            part = connected.recv(HEADER.size - len(answer))
-            if not part:
-                raise ConnectionResetError("the server closed an idle connection in front of its first reply")
-            answer += part
+        answer = connected.recv(HEADER.size, socket.MSG_WAITALL)
     except BaseException:
         connected.close()
         raise
+    if len(answer) < HEADER.size:
+        connected.close()
+        raise ConnectionResetError("the server closed it in front of its first reply")
     return connected
 
 

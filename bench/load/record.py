@@ -1,4 +1,4 @@
-"""What ``python -m bench.load --json FILE`` writes: one ``Document``, its fields in the order of these classes.
+"""What ``python -m bench.load --json FILE`` writes: one ``Document``, with the fields of these classes.
 
 ``Document.version`` goes up when a field changes its meaning or goes away; a reader may meet further fields.
 Times are seconds or, where the name says so, milliseconds; sizes are bytes; a MB is 1,000,000 bytes.
@@ -91,7 +91,7 @@ class GeneratorFigures:
     busiest: float
     """CPU time of its busiest process over the measured time, 0 to 1."""
     saturated: bool
-    """Whether that is so much that the figures may be the generator's and not the server's."""
+    """Whether that, or the next, is so much that the figures may be the generator's and not the server's."""
     late_p99_ms: float | None
     """How late it sent what it could have sent, in 99 of 100 cases at most."""
 
@@ -130,9 +130,9 @@ class Run:
     answered: int
     """Requests due in the measured time that were answered with a picture."""
     errors: dict[str, int]
-    """Those that were not: by the code of the protocol's error reply, or ``connection_lost`` (closed before the
-    reply was complete), ``no_reply`` (nothing came any more), ``not_a_jpeg`` and ``protocol`` (what came was not
-    what was to come)."""
+    """Those that were not: by the code of the protocol's error reply, or ``connection_lost`` (closed before
+    the reply was complete), ``no_reply`` (nothing came any more), ``not_a_jpeg`` and ``protocol`` (what came
+    was not what was to come)."""
     coordinated_omission: str
     """``from intended start``: open loop, latency counts from when the request was due.
     ``corrected by the expected interval``: closed loop, missed requests are counted, too.
@@ -158,7 +158,7 @@ class Machine:
     python: str
     vipsrv: str
     commit: str | None
-    """Of the repository that the code came from, with ``+`` where files were changed; ``None`` outside of one."""
+    """Of the repository of this code, with ``+`` where files were changed; ``None`` outside of one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
+from typing import Self
 
 from bench.load.generator import Counters, Pipe, Start, Tally, work
 from bench.load.histogram import Latencies
@@ -32,6 +33,10 @@ from bench.processes import Server
 
 SATURATED = 0.8
 """Share of a core from which on a generator process counts as the bottleneck: it answers late by then."""
+
+LATE = 0.1
+LATE_MS = 1.0
+"""How late a generator may send: this share of the median latency, or this where that is less."""
 
 _LEAD_SECONDS = 0.1
 _TICK_SECONDS = 0.02
@@ -93,7 +98,7 @@ class _Processes:
             self._processes.append(process)
             self._pipes.append(pipe)
 
-    def __enter__(self) -> "_Processes":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -233,7 +238,8 @@ def _figures(
         omission = FROM_INTENDED_START
     else:
         omission = CORRECTED if plan.expected_interval else NOT_CORRECTED
-    late_summary = late.summary()
+    late_p99_ms = late.percentile(99) if len(late) else None
+    p50_ms = latency.percentile(50) if len(latency) else 0.0
     return Run(
         loop="closed" if plan.rate is None else "open",
         rate=plan.rate,
@@ -260,8 +266,8 @@ def _figures(
             processes=len(tallies),
             cpu_ms=sum(tally.cpu_seconds for tally in tallies) / replies * 1e3,
             busiest=busiest,
-            saturated=busiest >= SATURATED,
-            late_p99_ms=None if late_summary is None else late_summary.p99_ms,
+            saturated=busiest >= SATURATED or (late_p99_ms or 0.0) > max(LATE_MS, LATE * p50_ms),
+            late_p99_ms=late_p99_ms,
         ),
     )
 

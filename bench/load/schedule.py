@@ -14,10 +14,11 @@ class Due:
 class Schedule:
     """The requests of one of ``of`` processes, the ``index``-th.
 
-    All send from ``start`` on and measure from ``measure_from``; until ``end``, or until this process has sent
-    ``count`` measured requests. With a ``rate`` (of all processes together, a second) request number ``n`` of
-    this process is due at ``start + (index + n * of) / rate``, so that those of all processes are evenly
-    spaced, whether or not earlier ones were answered. Without one, a request is due whenever it can be sent.
+    All send from ``start`` on and measure from ``measure_from``; until ``end``, or until this process has
+    sent ``count`` measured requests. With a ``rate`` (of all processes together, a second) request number
+    ``n`` of this process is due at ``start + (index + n * of) / rate``, so that those of all processes are
+    evenly spaced, whether or not earlier ones were answered. Without one, a request is due whenever it can be
+    sent.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Schedule:
         self._measured = 0
 
     def next_due(self, now: float) -> float | None:
-        """When the next request is due, not before ``now`` in a closed loop; ``None`` when no more will come."""
+        """When the next request is due, not before ``now`` in a closed loop; ``None`` for no more."""
         due = max(self._start, now) if self._rate is None else self._intended()
         if self._end is not None and due >= self._end:
             return None
