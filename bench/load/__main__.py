@@ -24,7 +24,7 @@ import typer
 
 from bench.load.machine import this_machine
 from bench.load.plan import Plan, Source
-from bench.load.record import NOT_CORRECTED, Document, Percentiles, Run, to_json
+from bench.load.record import NOT_CORRECTED, CoresFigures, Document, Percentiles, Run, to_json
 from bench.load.run import LoadFailed, Own, run
 from bench.pictures import PICTURES, picture
 from bench.processes import Server
@@ -32,6 +32,7 @@ from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT, V1_MAX_SIZE
 
 _DEFAULT_PICTURE = "jpeg-1.9mp.jpg"
 _SPARE_FILES = 512
+_DISTURBED = 0.05
 _DAY = "86400"
 
 
@@ -224,8 +225,18 @@ def _print(done: Run) -> None:
             "the server's; take more --processes or leave it more cores",
             err=True,
         )
+    _print_cores(done.cores)
     if done.idle is not None:
         print(f"  {done.idle.open_at_end} of {done.idle.asked} idle connections still open at the end")
+
+
+def _print_cores(cores: CoresFigures) -> None:
+    others = "" if cores.others is None else f"other processes had {cores.others:.0%} of them, "
+    print(f"  {cores.cores} cores: {others}other machines {cores.stolen:.0%}")
+    if (cores.others or 0.0) + cores.stolen > _DISTURBED:
+        typer.echo(
+            "  WARNING: the machine was not idle, so these figures are worse than they could be", err=True
+        )
 
 
 def _print_latency(name: str, latency: Percentiles | None, *, note: str) -> None:

@@ -97,6 +97,21 @@ class GeneratorFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CoresFigures:
+    """What else the cores did in the measured time: shares of all their time, 0 to 1.
+
+    The cores are those that the generator might use, which its own server shares.
+    """
+
+    cores: int
+    others: float | None
+    """Taken by processes that are neither the server's nor the generator's; ``None`` for a server that was
+    already running, whose share is not known."""
+    stolen: float
+    """Given to other machines by the hypervisor."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class IdleFigures:
     """The connections that were held beside the load and sent nothing."""
 
@@ -145,6 +160,7 @@ class Run:
     server: ServerFigures | None
     """``None`` for a server that was already running."""
     generator: GeneratorFigures
+    cores: CoresFigures
 
 
 @dataclass(frozen=True, kw_only=True)

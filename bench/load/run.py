@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import multiprocessing
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from typing import Self
 
+from bench.load.cores import Cores
 from bench.load.generator import Counters, Pipe, Start, Tally, work
 from bench.load.histogram import Latencies
 from bench.load.idle import IdleConnections
@@ -20,6 +22,7 @@ from bench.load.record import (
     CORRECTED,
     FROM_INTENDED_START,
     NOT_CORRECTED,
+    CoresFigures,
     GeneratorFigures,
     IdleFigures,
     MemorySample,
@@ -153,10 +156,11 @@ def _receive(pipe: Pipe) -> object:
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """What was seen of the server; ``seconds`` is the measured time."""
+    """What was seen of the server and the cores; ``seconds`` is the measured time."""
 
     seconds: float
     cpu: tuple[float, list[float]] | None
+    cores: Cores
     memory: list[MemorySample]
 
 
@@ -171,8 +175,8 @@ def _watch_over(plan: Plan, workers: _Processes, watch: Watch | None) -> _Watche
     marks = _marks(plan.count)
     mark = next(marks)
     next_sample = start
-    before: dict[int, float] | None = None
-    after: dict[int, float] | None = None
+    before: tuple[Cores, dict[int, float]] | None = None
+    after: tuple[Cores, dict[int, float]] | None = None
     over = False
     try:
         while not over:
@@ -181,13 +185,13 @@ def _watch_over(plan: Plan, workers: _Processes, watch: Watch | None) -> _Watche
             now = time.monotonic()
             pictures, errors = workers.pictures, workers.errors
             progress.show(now - measure_from, pictures, errors)
+            if before is None and (now >= measure_from or over):
+                before = Cores.now(), watch.cpu() if watch else {}
+            if after is None and (over or (end is not None and now >= end)):
+                after = Cores.now(), watch.cpu() if watch else {}
+            replies = pictures + errors
             if watch is None:
                 continue
-            if before is None and (now >= measure_from or over):
-                before = watch.cpu()
-            if after is None and (over or (end is not None and now >= end)):
-                after = watch.cpu()
-            replies = pictures + errors
             if now >= next_sample or replies >= mark or over:
                 memory.append(watch.memory(max(0.0, now - start), replies))
                 next_sample = now + _SAMPLE_SECONDS
@@ -198,8 +202,10 @@ def _watch_over(plan: Plan, workers: _Processes, watch: Watch | None) -> _Watche
     seconds = plan.duration
     if seconds is None:
         seconds = max(tally.last_reply for tally in workers.tallies) - measure_from
-    cpu = used(before, after) if before is not None and after is not None else None
-    return _Watched(seconds, cpu, memory)
+    assert before is not None
+    assert after is not None
+    cpu = used(before[1], after[1]) if watch is not None else None
+    return _Watched(seconds, cpu, after[0] - before[0], memory)
 
 
 def _marks(count: int | None) -> Iterator[float]:
@@ -238,6 +244,10 @@ def _figures(
         omission = FROM_INTENDED_START
     else:
         omission = CORRECTED if plan.expected_interval else NOT_CORRECTED
+    of_generator = sum(tally.cpu_seconds for tally in tallies)
+    others = None
+    if watched.cpu is not None:
+        others = watched.cores.busy - watched.cpu[0] - sum(watched.cpu[1]) - of_generator
     late_p99_ms = late.percentile(99) if len(late) else None
     p50_ms = latency.percentile(50) if len(latency) else 0.0
     return Run(
@@ -264,10 +274,16 @@ def _figures(
         server=server,
         generator=GeneratorFigures(
             processes=len(tallies),
-            cpu_ms=sum(tally.cpu_seconds for tally in tallies) / replies * 1e3,
+            cpu_ms=of_generator / replies * 1e3,
             busiest=busiest,
             saturated=busiest >= SATURATED or (late_p99_ms or 0.0) > max(LATE_MS, LATE * p50_ms),
             late_p99_ms=late_p99_ms,
+        ),
+        cores=CoresFigures(
+            cores=len(os.sched_getaffinity(0)),
+            # The clocks of cores and processes are not read at the very same moment.
+            others=None if others is None else max(0.0, others / watched.cores.total),
+            stolen=watched.cores.stolen / watched.cores.total,
         ),
     )
 

@@ -69,6 +69,8 @@ def test_the_json_has_a_run_for_each_rate(written: Document) -> None:
         assert run.replies_per_second > 0
         assert run.generator.processes == 2
         assert run.generator.cpu_ms > 0
+        assert run.cores.others is not None
+        assert 0 <= run.cores.others <= 1
 
 
 def test_the_json_has_the_cpu_and_the_memory_of_its_own_server(written: Document) -> None:

@@ -1,0 +1,169 @@
+"""The JSON files that a report is made from, read and told apart.
+
+``bench.load --json``, ``bench.compare --json`` and pytest-benchmark's ``--benchmark-json``. Of each only the
+fields that are shown have to be there.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from bench.load.record import KIND, Document, from_json
+
+
+class NotABenchmark(Exception):
+    """A file that is none of the three kinds, or one of them without what is shown of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedRow:
+    """One server with one picture, as ``bench.compare`` describes it."""
+
+    picture: str
+    server: str
+    requests_per_second: float
+    cpu_ms_per_request: float
+    ratio_to_bare_loop: float
+    output_bytes: int
+    ssim: float | None
+    input_bytes: int | None = None
+    requests_per_second_net: float | None = None
+    client_cpu_ms_per_request: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+    @property
+    def throughput(self) -> float:
+        """Requests a second, without what the clients took of the server's cores where that is known."""
+        net = self.requests_per_second_net
+        return self.requests_per_second if net is None else net
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether nobody asked it over a socket: a limit, not a server."""
+        return self.client_cpu_ms_per_request is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A file of ``bench.compare``."""
+
+    rows: list[ComparedRow]
+    commit: str | None = None
+    time: str | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitInfo:
+    """Where pytest-benchmark ran."""
+
+    id: str
+    time: str
+    dirty: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """Seconds of a round."""
+
+    median: float
+    rounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One row of a suite; ``extra_info`` as in ``bench.rows``."""
+
+    name: str
+    fullname: str
+    stats: Stats
+    extra_info: dict[str, Any] = field(default_factory=dict)
+
+    def figure(self, name: str) -> float | None:
+        """A number of its ``extra_info``, ``None`` where it has none of that name."""
+        found = self.extra_info.get(name)
+        return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A file of pytest-benchmark."""
+
+    benchmarks: list[Benchmark]
+    commit_info: CommitInfo
+    datetime: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All that was read, each with its file."""
+
+    loads: list[tuple[Path, Document]] = field(default_factory=list)
+    comparisons: list[tuple[Path, Comparison]] = field(default_factory=list)
+    suites: list[tuple[Path, Suite]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    """Files of folders that are none of these: a sentence each."""
+
+    def __bool__(self) -> bool:
+        return bool(self.loads or self.comparisons or self.suites)
+
+
+_COMPARISON = TypeAdapter(Comparison)
+_SUITE = TypeAdapter(Suite)
+
+
+def read(paths: Iterable[Path]) -> Inputs:
+    """All files, and all ``.json`` of all folders. Raises ``NotABenchmark`` for a file, ``OSError``."""
+    inputs = Inputs()
+    for path, named in _files(paths):
+        try:
+            found = parse(path.read_bytes())
+        except NotABenchmark as error:
+            if named:
+                raise NotABenchmark(f"{path}: {error}") from None
+            inputs.skipped.append(f"{path} is left out: {error}")
+            continue
+        if isinstance(found, Document):
+            inputs.loads.append((path, found))
+        elif isinstance(found, Comparison):
+            inputs.comparisons.append((path, found))
+        else:
+            inputs.suites.append((path, found))
+    return inputs
+
+
+def parse(data: bytes) -> Document | Comparison | Suite:
+    """What one file holds. Raises ``NotABenchmark``."""
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise NotABenchmark(f"not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise NotABenchmark("JSON, but no object")
+    try:
+        if content.get("kind") == KIND:
+            return from_json(data)
+        if "benchmarks" in content:
+            return _SUITE.validate_python(content)
+        if "rows" in content:
+            return _COMPARISON.validate_python(content)
+    except ValidationError as error:
+        raise NotABenchmark(str(error)) from None
+    raise NotABenchmark("none of bench.load, bench.compare and pytest-benchmark wrote this")
+
+
+def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
+    """Each file, and whether it was named itself."""
+    for path in paths:
+        if path.is_dir():
+            yield from ((found, False) for found in sorted(path.rglob("*.json")))
+        else:
+            yield path, True

@@ -1,0 +1,102 @@
+"""Latency percentiles against load: the rate of an open loop, or the requests in flight of a closed one."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from bench.load.record import Document, Percentiles, Run
+from bench.report import style
+from bench.report.throughput import three_figures
+
+_PERCENTILES = (
+    ("p50_ms", "p50", style.BLUE, "o"),
+    ("p90_ms", "p90", style.GREEN, "s"),
+    ("p99_ms", "p99", style.ORANGE, "D"),
+    ("p999_ms", "p99.9", style.VERMILION, "^"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Runs that differ in nothing but their load, the least load first."""
+
+    name: str
+    loop: str
+    runs: tuple[Run, ...]
+
+
+def sweeps(documents: Iterable[Document]) -> list[Sweep]:
+    """Those of at least two loads, of all files together; of several runs alike the last counts."""
+    groups: dict[tuple[str, str], dict[float, Run]] = {}
+    for document in documents:
+        for run in document.runs:
+            if run.latency is not None:
+                groups.setdefault((describe(run), run.loop), {})[load_of(run)] = run
+    return [
+        Sweep(name, loop, tuple(run for _, run in sorted(runs.items())))
+        for (name, loop), runs in groups.items()
+        if len(runs) > 1
+    ]
+
+
+def describe(run: Run) -> str:
+    """A run without its load."""
+    names = [picture.name for picture in run.pictures]
+    mix = ", ".join(names) if len(names) <= 3 else f"a mix of {len(names)} pictures"
+    words = f"{mix} to {run.width} × {run.height}, version {run.protocol}"
+    if run.loop == "open":
+        words += f", {run.connections} connections"
+        if run.pipeline > 1:
+            words += f" × {run.pipeline} in flight"
+    return words + (f", {run.idle.asked} idle ones beside" if run.idle else "")
+
+
+def load_of(run: Run) -> float:
+    """Requests due a second in an open loop, requests in flight in a closed one."""
+    return float(run.connections * run.pipeline) if run.rate is None else run.rate
+
+
+def chart(sweep: Sweep) -> Figure:
+    """A line for each percentile."""
+    figure = Figure(figsize=(8.0, 5.0))
+    axes = figure.subplots()
+    figure.subplots_adjust(left=0.1, right=0.88, top=0.8, bottom=0.13)
+    loads = [load_of(run) for run in sweep.runs]
+    for field, label, colour, marker in _PERCENTILES:
+        values = [getattr(run.latency, field) for run in sweep.runs]
+        axes.plot(loads, values, color=colour, marker=marker, markersize=5, linewidth=1.8, label=label)
+    _label_ends(axes, [run.latency for run in sweep.runs if run.latency], max(loads))
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(LogLocator(base=10, subs=()))
+    axes.set_ylabel("latency in ms, logarithmic")
+    axes.set_xlim(0, max(loads) * 1.03)
+    axes.set_xlabel("requests due per second" if sweep.loop == "open" else "requests in flight")
+    style.grid(axes, "y")
+    counted = sweep.runs[0].coordinated_omission
+    style.headline(figure, "Latency against load", f"{sweep.name}. Less is better; {counted}.")
+    return figure
+
+
+def _label_ends(axes: Axes, latencies: Sequence[Percentiles], end: float) -> None:
+    """Name and value of each line behind its last point, moved apart where they would overlap."""
+    figures = [(getattr(latencies[-1], field), label, colour) for field, label, colour, _ in _PERCENTILES]
+    most = max(latency.p999_ms for latency in latencies)
+    apart = (most / min(latency.p50_ms for latency in latencies)) ** 0.055
+    place = 0.0
+    for value, label, colour in figures:
+        place = max(value, place * apart)
+        axes.annotate(
+            f"{label}  {three_figures(value)}",
+            (end, place),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            weight="bold",
+            annotation_clip=False,
+        )

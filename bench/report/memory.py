@@ -1,0 +1,76 @@
+"""The memory of a server's processes over the time of a run."""
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from bench.load.record import MemorySample, Run
+from bench.report import style
+from bench.report.latency import describe
+
+FIRST_MARK = 1000
+_MEGA = 1e6
+
+
+def at(samples: list[MemorySample], replies: int) -> MemorySample | None:
+    """The first sample after so many replies."""
+    return next((sample for sample in samples if sample.requests >= replies), None)
+
+
+def growth(samples: list[MemorySample]) -> float | None:
+    """The memory at the end over that after 1,000 replies; ``None`` where there were no more than these."""
+    first = at(samples, FIRST_MARK)
+    if first is None or first is samples[-1]:
+        return None
+    return samples[-1].total_bytes / first.total_bytes
+
+
+def chart(run: Run) -> Figure:
+    """All processes together, and the gateway and each worker by itself."""
+    assert run.server is not None
+    samples = run.server.memory
+    seconds = [sample.seconds for sample in samples]
+    figure = Figure(figsize=(8.0, 4.6))
+    axes = figure.subplots()
+    figure.subplots_adjust(left=0.09, right=0.8, top=0.79, bottom=0.13)
+    total = [sample.total_bytes / _MEGA for sample in samples]
+    workers = [sum(sample.worker_bytes) / _MEGA for sample in samples]
+    gateway = [sample.gateway_bytes / _MEGA for sample in samples]
+    number = max(len(sample.worker_bytes) for sample in samples)
+    lines = ((total, "together", style.BLUE), (workers, f"{number} workers", style.ORANGE))
+    for values, label, colour in (*lines, (gateway, "gateway", style.GREEN)):
+        axes.plot(seconds, values, color=colour, linewidth=2.0)
+        axes.annotate(
+            f"{label} {values[-1]:.0f} MB",
+            (seconds[-1], values[-1]),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            weight="bold",
+            annotation_clip=False,
+        )
+    for mark in (FIRST_MARK, samples[-1].requests):
+        sample = at(samples, mark)
+        if sample is None:
+            continue
+        axes.plot(sample.seconds, sample.total_bytes / _MEGA, "o", color=style.BLUE, markersize=6)
+        axes.annotate(
+            f"{sample.total_bytes / _MEGA:.0f} MB after\n{sample.requests:,} replies",
+            (sample.seconds, sample.total_bytes / _MEGA),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="left" if sample.seconds < seconds[-1] / 2 else "right",
+            fontsize=9,
+        )
+    axes.set_ylim(0, max(total) * 1.3)
+    axes.set_xlim(0, seconds[-1] * 1.01)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("anonymous memory in MB")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    style.grid(axes, "y")
+    grown = growth(samples)
+    words = f"{describe(run)}."
+    if grown is not None:
+        words += f" At the end {grown:.2f} × what it was after {FIRST_MARK:,} replies."
+    style.headline(figure, "Memory over time", words)
+    return figure

@@ -1,0 +1,125 @@
+"""What came back: how much smaller than what was sent, and how alike, by format."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.report import style
+from bench.report.inputs import Comparison, Suite
+from bench.report.throughput import NAMES, OWN, three_figures
+
+_ROW_INCHES = 0.3
+_SERVER_INCHES = 0.07
+_LEGEND_COLUMNS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One picture's result: ``ratio`` is the picture's bytes over the result's."""
+
+    picture: str
+    server: str
+    ratio: float
+    ssim: float
+
+    @property
+    def format(self) -> str:
+        """By the file's ending, as pictures are grouped."""
+        ending = self.picture.rpartition(".")[2].lower()
+        return {"jpg": "jpeg", "tif": "tiff"}.get(ending, ending)
+
+
+def of_comparison(comparison: Comparison) -> list[Result]:
+    """Of every server that made a result."""
+    return [
+        Result(row.picture, row.server, row.input_bytes / row.output_bytes, row.ssim)
+        for row in comparison.rows
+        if row.ssim is not None and row.input_bytes
+    ]
+
+
+def of_suite(suite: Suite) -> list[Result]:
+    """Of each row that says both, its parameters being the picture."""
+    results: dict[str, Result] = {}
+    for row in suite.benchmarks:
+        ratio, ssim = row.figure("compression_ratio"), row.figure("ssim")
+        _, bracket, case = row.name.partition("[")
+        if ratio is not None and ssim is not None and bracket:
+            picture = case.rstrip("]")
+            results.setdefault(picture, Result(_picture(picture), OWN, ratio, ssim))
+    return list({result.picture: result for result in results.values()}.values())
+
+
+def _picture(case: str) -> str:
+    """The file's name in ``jpeg-12mp.jpg-800x600``."""
+    name, _, size = case.rpartition("-")
+    return name if name and "x" in size else case
+
+
+def chart(results: Sequence[Result]) -> Figure:
+    """A row for each picture, a mark for each server; pictures of a format lie together."""
+    pictures = sorted({(result.format, result.picture) for result in results})
+    servers = _servers(results)
+    legend = -(-len(servers) // _LEGEND_COLUMNS) * 0.22 if len(servers) > 1 else 0.0
+    height = len(pictures) * (_ROW_INCHES + len(servers) * _SERVER_INCHES) + 1.75 + legend
+    figure = Figure(figsize=(10.0, height))
+    ratio, ssim = figure.subplots(1, 2, sharey=True)
+    figure.subplots_adjust(
+        left=0.17, right=0.97, top=1 - 1.05 / height, bottom=(0.7 + legend) / height, wspace=0.09
+    )
+    looks = {
+        server: (style.LINES[number % len(style.LINES)], style.MARKERS[number % len(style.MARKERS)])
+        for number, server in enumerate(servers)
+    }
+    for place, (_, picture) in enumerate(reversed(pictures)):
+        of_picture = [result for result in results if result.picture == picture]
+        for result in sorted(of_picture, key=lambda result: result.server == OWN):
+            colour, marker = looks[result.server]
+            spread = (servers.index(result.server) - (len(servers) - 1) / 2) * 0.75 / len(servers)
+            size = 7 if result.server == OWN else 5
+            for axes, value in ((ratio, result.ratio), (ssim, result.ssim)):
+                axes.plot(value, place - spread, marker, color=colour, markersize=size)
+            if result.server == OWN:
+                for axes, text in ((ratio, three_figures(result.ratio)), (ssim, f"{result.ssim:.3f}")):
+                    axes.annotate(
+                        text,
+                        (result.ratio if axes is ratio else result.ssim, place - spread),
+                        xytext=(7, 0),
+                        textcoords="offset points",
+                        va="center",
+                        color=style.BLUE,
+                        weight="bold",
+                        fontsize=9,
+                    )
+    ratio.set_yticks(range(len(pictures)), [picture for _, picture in reversed(pictures)])
+    ratio.set_ylim(-0.6, len(pictures) - 0.4)
+    ratio.set_xscale("log")
+    ratio.set_xlim(min(one.ratio for one in results) / 1.2, max(one.ratio for one in results) * 1.6)
+    ratio.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ratio.set_xlabel("bytes sent over bytes returned, logarithmic")
+    ratio.set_title("Compression ratio")
+    least, most = min(one.ssim for one in results), max(one.ssim for one in results)
+    ssim.set_xlim(least - (most - least) * 0.1 - 1e-3, most + (most - least) * 0.2 + 2e-3)
+    ssim.set_xlabel("SSIM")
+    ssim.set_title("Likeness to a full decode and Lanczos")
+    for axes in (ratio, ssim):
+        axes.spines.left.set_visible(False)
+        style.grid(axes, "x")
+        for place in range(1, len(pictures)):
+            if pictures[-place][0] != pictures[-place - 1][0]:  # another format
+                axes.axhline(place - 0.5, color=style.GREY, linewidth=0.8)
+    handles = [
+        Line2D([], [], linestyle="", color=looks[one][0], marker=looks[one][1], label=NAMES.get(one, one))
+        for one in servers
+    ]
+    if len(servers) > 1:
+        figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=_LEGEND_COLUMNS)
+    style.headline(figure, "Compression and likeness by format", "More is better in both.")
+    return figure
+
+
+def _servers(results: Iterable[Result]) -> list[str]:
+    names = list(dict.fromkeys(result.server for result in results))
+    return sorted(names, key=lambda name: name != OWN)
