@@ -53,8 +53,8 @@ def page(title: str, sections: Iterable[Section]) -> str:
     """The whole page."""
     body = "\n".join(map(_section, sections))
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8" />\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1" />\n'
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<h1>{html.escape(title)}</h1>\n{body}\n</body>\n</html>\n"
     )
@@ -65,7 +65,7 @@ def _section(section: Section) -> str:
     for chart in section.charts:
         data = base64.b64encode(chart.svg).decode("ascii")
         source = f"data:image/svg+xml;base64,{data}"
-        parts.append(f'<p><img src="{source}" alt="{html.escape(chart.title)}" /></p>')
+        parts.append(f'<p><img src="{source}" alt="{html.escape(chart.title)}"></p>')
     parts += map(_table, section.tables)
     parts += [f'<p class="note">{html.escape(note)}</p>' for note in section.notes]
     return "\n".join(parts)
