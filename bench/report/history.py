@@ -1,22 +1,24 @@
 """The figures of the suites over the commits that they were taken at."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report import style
+from bench.report import quality, style
 from bench.report.inputs import Suite
 from bench.report.throughput import three_figures
 
-METRICS = (
-    ("cpu_over_bare", "CPU over a bare loop's", "less is better"),
-    ("compression_ratio", "Compression ratio", "more is better"),
-    ("ssim", "SSIM", "more is better"),
-)
-"""Of ``extra_info``, what it is called, and which way is better."""
+CPU = "cpu_over_bare"
+"""Of ``extra_info``: the server's or pipeline's CPU time over that of a bare loop in the same run."""
 
 _COMMIT_LETTERS = 9
+_COLUMNS = 2
+_LABEL_INCHES = 0.17
+_LEAST_INCHES = 1.3
+_TOLD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,15 @@ class Line:
     points: tuple[tuple[int, float], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Lines that can be held against one another."""
+
+    title: str
+    lines: tuple[Line, ...]
+    logarithmic: bool = False
+
+
 def commits(suites: Iterable[Suite]) -> list[Suite]:
     """One file a commit, in the commits' order; of several of one commit the one that ran last."""
     found: dict[tuple[str, bool], Suite] = {}
@@ -35,15 +46,26 @@ def commits(suites: Iterable[Suite]) -> list[Suite]:
     return sorted(found.values(), key=lambda suite: (suite.commit_info.time, suite.commit_info.dirty))
 
 
-def lines(ordered: list[Suite], metric: str) -> list[Line]:
-    """A line for each row that has this figure at any of the commits."""
-    points: dict[str, list[tuple[int, float]]] = {}
+def panels(ordered: Sequence[Suite]) -> list[Panel]:
+    """CPU by claim, a line for each case of it; compression ratio and SSIM by picture."""
+    claims: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for place, suite in enumerate(ordered):
         for row in suite.benchmarks:
-            value = row.figure(metric)
+            value = row.figure(CPU)
             if value is not None:
-                points.setdefault(row.name.removeprefix("test_"), []).append((place, value))
-    return [Line(name, tuple(found)) for name, found in sorted(points.items())]
+                claim, _, case = row.name.removeprefix("test_").partition("[")
+                points = claims.setdefault(claim, {}).setdefault(case.rstrip("]"), [])
+                points.append((place, value))
+    found = [
+        Panel(f"CPU over a bare loop's: {claim.replace('_', ' ')}", _lines(cases))
+        for claim, cases in sorted(claims.items())
+    ]
+    ratio = _by_picture(ordered, lambda result: result.ratio)
+    likeness = _by_picture(ordered, lambda result: result.ssim)
+    if ratio:
+        found.append(Panel("Compression ratio", ratio, logarithmic=True))
+        found.append(Panel("SSIM", likeness))
+    return found
 
 
 def label(suite: Suite) -> str:
@@ -52,52 +74,60 @@ def label(suite: Suite) -> str:
     return info.id[:_COMMIT_LETTERS] + ("+" if info.dirty else "") + "\n" + info.time[:10]
 
 
-def chart(ordered: list[Suite]) -> Figure:
-    """A panel for each figure that any row has."""
-    shown = [(metric, found) for metric in METRICS if (found := lines(ordered, metric[0]))]
-    rows = max((len(found) for _, found in shown), default=0)
-    legend = rows * 0.19 + 0.2
-    height = 2.6 * len(shown) + 1.2 + legend
-    figure = Figure(figsize=(9.0, height))
-    panels = figure.subplots(len(shown), 1, squeeze=False, sharex=True)[:, 0]
+def chart(ordered: Sequence[Suite]) -> Figure:
+    """All panels, two beside each other."""
+    shown = panels(ordered)
+    rows = [shown[start : start + _COLUMNS] for start in range(0, len(shown), _COLUMNS)]
+    heights = [max(_LEAST_INCHES, *(len(one.lines) * _LABEL_INCHES for one in row)) + 0.85 for row in rows]
+    height = sum(heights) + 1.0
+    figure = Figure(figsize=(13.0, height))
+    cells = figure.subplots(len(rows), _COLUMNS, squeeze=False, gridspec_kw={"height_ratios": heights})
+    between = 0.85 / (sum(heights) / len(heights) - 0.85)
     figure.subplots_adjust(
-        left=0.09, right=0.9, top=1 - 1.1 / height, bottom=(legend + 0.6) / height, hspace=0.3
+        left=0.05, right=0.815, top=1 - 1.05 / height, bottom=0.6 / height, hspace=between, wspace=1.05
     )
-    names = sorted({line.name for _, found in shown for line in found})
-    for axes, ((_, title, better), found) in zip(panels, shown, strict=True):
-        for line in found:
-            number = names.index(line.name)
-            axes.plot(
-                [place for place, _ in line.points],
-                [value for _, value in line.points],
-                color=style.LINES[number % len(style.LINES)],
-                marker=style.MARKERS[number // len(style.LINES) % len(style.MARKERS)],
-                markersize=5,
-                linewidth=1.5,
-                label=line.name,
-            )
-            place, value = line.points[-1]
-            axes.annotate(
-                three_figures(value) if value >= 10 else f"{value:.3f}",
-                (place, value),
-                xytext=(7, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-                color=style.LINES[number % len(style.LINES)],
-                annotation_clip=False,
-            )
-        axes.set_title(f"{title}, {better}")
-        style.grid(axes, "y")
-    panels[-1].set_xticks(range(len(ordered)), [label(suite) for suite in ordered], fontsize=8)
-    panels[-1].set_xlim(-0.3, len(ordered) - 0.7)
-    handles = {
-        text: handle
-        for axes in panels
-        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(
-        handles.values(), handles.keys(), loc="lower left", bbox_to_anchor=(0.01, 0.0), fontsize=8, ncols=1
-    )
-    style.headline(figure, "History over commits", "Rows of the suites, oldest commit first.")
+    for row, axes_of_row in zip(rows, cells, strict=True):
+        for number, axes in enumerate(axes_of_row):
+            if number < len(row):
+                _draw(axes, row[number], [label(suite) for suite in ordered])
+            else:
+                axes.set_axis_off()
+    below = "Rows of the suites, oldest commit first. Less CPU is better; more compression and SSIM are."
+    style.headline(figure, "History over commits", below)
     return figure
+
+
+def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
+    ends = []
+    for number, line in enumerate(panel.lines):
+        colour = style.LINES[number % len(style.LINES)]
+        marker = style.MARKERS[number % len(style.MARKERS)]
+        places, values = zip(*line.points, strict=True)
+        axes.plot(places, values, color=colour, marker=marker, markersize=5, linewidth=1.5)
+        value = line.points[-1][1]
+        text = three_figures(value) if value >= 10 else f"{value:.3f}"
+        ends.append((value, f"{text}  {line.name}", colour))
+    if panel.logarithmic:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda *_: "")
+    axes.margins(y=0.12)
+    # The last commit has a label, and before it as many as there is space for.
+    told = range(len(names) - 1, -1, -math.ceil(len(names) / _TOLD))
+    axes.set_xticks(list(told), [names[place] for place in told], fontsize=8)
+    axes.set_xlim(-0.3, len(names) - 0.9)
+    axes.set_title(panel.title, fontsize=10)
+    style.grid(axes, "y")
+    style.label_ends(axes, ends)
+
+
+def _lines(points: dict[str, list[tuple[int, float]]]) -> tuple[Line, ...]:
+    return tuple(Line(name, tuple(found)) for name, found in sorted(points.items()))
+
+
+def _by_picture(ordered: Sequence[Suite], value: Callable[[quality.Result], float]) -> tuple[Line, ...]:
+    points: dict[str, list[tuple[int, float]]] = {}
+    for place, suite in enumerate(ordered):
+        for result in quality.of_suite(suite):
+            points.setdefault(result.picture, []).append((place, value(result)))
+    return _lines(points)

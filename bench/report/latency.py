@@ -1,13 +1,12 @@
 """Latency percentiles against load: the rate of an open loop, or the requests in flight of a closed one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from bench.load.record import Document, Percentiles, Run
+from bench.load.record import CORRECTED, FROM_INTENDED_START, NOT_CORRECTED, Document, Run
 from bench.report import style
 from bench.report.throughput import three_figures
 
@@ -17,6 +16,12 @@ _PERCENTILES = (
     ("p99_ms", "p99", style.ORANGE, "D"),
     ("p999_ms", "p99.9", style.VERMILION, "^"),
 )
+
+_COUNTED = {
+    FROM_INTENDED_START: " Counted from when a request was due.",
+    CORRECTED: " Requests that a wait kept from being sent are counted.",
+    NOT_CORRECTED: " Counted from when a request was sent.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,40 +68,22 @@ def chart(sweep: Sweep) -> Figure:
     """A line for each percentile."""
     figure = Figure(figsize=(8.0, 5.0))
     axes = figure.subplots()
-    figure.subplots_adjust(left=0.1, right=0.88, top=0.8, bottom=0.13)
+    figure.subplots_adjust(left=0.1, right=0.86, top=0.8, bottom=0.13)
     loads = [load_of(run) for run in sweep.runs]
+    ends = []
     for field, label, colour, marker in _PERCENTILES:
         values = [getattr(run.latency, field) for run in sweep.runs]
-        axes.plot(loads, values, color=colour, marker=marker, markersize=5, linewidth=1.8, label=label)
-    _label_ends(axes, [run.latency for run in sweep.runs if run.latency], max(loads))
+        axes.plot(loads, values, color=colour, marker=marker, markersize=5, linewidth=1.8)
+        ends.append((values[-1], f"{label}  {three_figures(values[-1])}", colour))
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 1.5, 2, 3, 5, 7)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(LogLocator(base=10, subs=()))
     axes.set_ylabel("latency in ms, logarithmic")
     axes.set_xlim(0, max(loads) * 1.03)
     axes.set_xlabel("requests due per second" if sweep.loop == "open" else "requests in flight")
     style.grid(axes, "y")
-    counted = sweep.runs[0].coordinated_omission
-    style.headline(figure, "Latency against load", f"{sweep.name}. Less is better; {counted}.")
+    style.label_ends(axes, ends)
+    counted = _COUNTED.get(sweep.runs[0].coordinated_omission, "")
+    style.headline(figure, "Latency against load", f"{sweep.name}. Less is better.{counted}")
     return figure
-
-
-def _label_ends(axes: Axes, latencies: Sequence[Percentiles], end: float) -> None:
-    """Name and value of each line behind its last point, moved apart where they would overlap."""
-    figures = [(getattr(latencies[-1], field), label, colour) for field, label, colour, _ in _PERCENTILES]
-    most = max(latency.p999_ms for latency in latencies)
-    apart = (most / min(latency.p50_ms for latency in latencies)) ** 0.055
-    place = 0.0
-    for value, label, colour in figures:
-        place = max(value, place * apart)
-        axes.annotate(
-            f"{label}  {three_figures(value)}",
-            (end, place),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            weight="bold",
-            annotation_clip=False,
-        )

@@ -37,18 +37,10 @@ def chart(run: Run) -> Figure:
     gateway = [sample.gateway_bytes / _MEGA for sample in samples]
     number = max(len(sample.worker_bytes) for sample in samples)
     lines = ((total, "together", style.BLUE), (workers, f"{number} workers", style.ORANGE))
+    ends = []
     for values, label, colour in (*lines, (gateway, "gateway", style.GREEN)):
         axes.plot(seconds, values, color=colour, linewidth=2.0)
-        axes.annotate(
-            f"{label} {values[-1]:.0f} MB",
-            (seconds[-1], values[-1]),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            weight="bold",
-            annotation_clip=False,
-        )
+        ends.append((values[-1], f"{label}  {values[-1]:.0f} MB", colour))
     for mark in (FIRST_MARK, samples[-1].requests):
         sample = at(samples, mark)
         if sample is None:
@@ -68,6 +60,7 @@ def chart(run: Run) -> Figure:
     axes.set_ylabel("anonymous memory in MB")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     style.grid(axes, "y")
+    style.label_ends(axes, ends)
     grown = growth(samples)
     words = f"{describe(run)}."
     if grown is not None:

@@ -1,5 +1,6 @@
 """What came back: how much smaller than what was sent, and how alike, by format."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from bench.report.throughput import NAMES, OWN, three_figures
 _ROW_INCHES = 0.3
 _SERVER_INCHES = 0.07
 _LEGEND_COLUMNS = 4
+
+_CASE = re.compile(r"\[(?P<picture>.+)-\d+x\d+\]$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +44,14 @@ def of_comparison(comparison: Comparison) -> list[Result]:
 
 
 def of_suite(suite: Suite) -> list[Result]:
-    """Of each row that says both, its parameters being the picture."""
+    """Of each row that says both and whose case is a picture with its target, ``NAME-WIDTHxHEIGHT``."""
     results: dict[str, Result] = {}
     for row in suite.benchmarks:
         ratio, ssim = row.figure("compression_ratio"), row.figure("ssim")
-        _, bracket, case = row.name.partition("[")
-        if ratio is not None and ssim is not None and bracket:
-            picture = case.rstrip("]")
-            results.setdefault(picture, Result(_picture(picture), OWN, ratio, ssim))
-    return list({result.picture: result for result in results.values()}.values())
-
-
-def _picture(case: str) -> str:
-    """The file's name in ``jpeg-12mp.jpg-800x600``."""
-    name, _, size = case.rpartition("-")
-    return name if name and "x" in size else case
+        case = _CASE.search(row.name)
+        if ratio is not None and ssim is not None and case:
+            results.setdefault(case["picture"], Result(case["picture"], OWN, ratio, ssim))
+    return list(results.values())
 
 
 def chart(results: Sequence[Result]) -> Figure:

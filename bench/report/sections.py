@@ -11,6 +11,12 @@ from bench.report.page import Cell, Chart, Section, Table
 
 _LEAST_SAMPLES = 3
 
+_METRICS = {
+    history.CPU: "CPU over a bare loop's",
+    "compression_ratio": "compression ratio",
+    "ssim": "SSIM",
+}
+
 
 def sections(inputs: Inputs) -> list[Section]:
     """All that there are figures for."""
@@ -146,17 +152,17 @@ def _quality(inputs: Inputs) -> Section | None:
 def _suites(suites: list[Suite]) -> list[Section]:
     ordered = history.commits(suites)
     found = []
-    if len(ordered) > 1 and any(history.lines(ordered, metric) for metric, _, _ in history.METRICS):
+    if len(ordered) > 1 and history.panels(ordered):
         title = "History over commits"
         found.append(Section(title, [_drawn("history", title, history.chart(ordered))]))
     last = ordered[-1]
-    head = ["row", "median ms", "rounds", *(title for _, title, _ in history.METRICS)]
+    head = ["row", "median ms", "rounds", *_METRICS.values()]
     rows: list[list[Cell]] = [
         [
             row.fullname,
             row.stats.median * 1e3,
             row.stats.rounds,
-            *(row.figure(metric) for metric, _, _ in history.METRICS),
+            *map(row.figure, _METRICS),
         ]
         for row in last.benchmarks
     ]

@@ -5,7 +5,7 @@ itself, so that a chart reads the same on a light and on a dark page.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import matplotlib as mpl
@@ -25,6 +25,8 @@ MUTED = "#5F6B7A"
 
 LINES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, INK)
 MARKERS = "osD^vPX"
+
+_LABEL_POINTS = 12.0
 
 _SETTINGS = {
     "svg.hashsalt": "vipsrv",  # the same figures give the same bytes
@@ -70,6 +72,38 @@ def grid(axes: Axes, axis: str) -> None:
     """Faint lines across one axis."""
     axes.grid(axis="x" if axis == "x" else "y")
     axes.tick_params(length=0)
+
+
+def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
+    """Words right of the panel at the height of their value, moved apart where they would overlap.
+
+    ``ends`` are value, words and colour. The panel must have its place and its axis its scale before.
+    """
+    apart = _LABEL_POINTS / (axes.bbox.height * 72 / axes.figure.dpi)
+    bottom, top = axes.get_ylim()  # which also makes the axis fit its lines
+    axes.set_ylim(bottom, top)
+    to_share = axes.transData + axes.transAxes.inverted()
+    ordered = sorted(ends)
+    heights = [float(to_share.transform((0.0, value))[1]) for value, _, _ in ordered]
+    for place in range(1, len(heights)):
+        heights[place] = max(heights[place], heights[place - 1] + apart)
+    limit = 1.0 - apart / 2
+    for place in reversed(range(len(heights))):
+        heights[place] = min(heights[place], limit)
+        limit = heights[place] - apart
+    for (_, words, colour), height in zip(ordered, heights, strict=True):
+        axes.annotate(
+            words,
+            (1.0, height),
+            xytext=(8, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=colour,
+            weight="bold",
+            annotation_clip=False,
+        )
 
 
 def svg(figure: Figure, title: str) -> bytes:

@@ -4,11 +4,14 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 import typer
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from bench.load.record import to_json
 from bench.report import history, latency, memory, quality, style, throughput
@@ -200,9 +203,24 @@ def test_commits_are_in_the_order_of_their_time_and_the_last_run_of_each_counts(
     again = suite("b" * 40, 1, ratio=0.7) | {"datetime": "2026-01-03T00:00:00+00:00"}
     ordered = history.commits(suites(late, again, early))
     assert [one.commit_info.id[0] for one in ordered] == ["b", "a"]
-    lines = history.lines(ordered, "cpu_over_bare")
-    assert len(lines) == 2
-    assert {line.points for line in lines} == {((0, 0.7), (1, 0.8))}
+    cpu, ratio, likeness = history.panels(ordered)
+    assert cpu.title.endswith("one client")
+    assert [line.name for line in cpu.lines] == ["jpeg-1mp.jpg-400x300", "webp-6mp.webp-800x533"]
+    assert {line.points for line in cpu.lines} == {((0, 0.7), (1, 0.8))}
+    assert {line.points for line in ratio.lines} == {((0, 10.0), (1, 10.0))}
+    assert [line.name for line in likeness.lines] == ["jpeg-1mp.jpg", "webp-6mp.webp"]
+
+
+def test_labels_at_the_ends_of_lines_do_not_overlap() -> None:
+    axes = Figure(figsize=(4, 2)).subplots()
+    axes.set_ylim(0, 100)
+    style.label_ends(axes, [(value, f"{value}", "black") for value in (99.0, 50.0, 99.5, 51.0, 100.0, 10.0)])
+    heights = {one.get_text(): one.xy[1] for one in axes.texts if isinstance(one, Annotation)}
+    assert heights["10.0"] == pytest.approx(0.1)
+    assert 0.9 < heights["100.0"] < 1.0
+    order = sorted(heights, key=float)
+    assert sorted(heights.values()) == [heights[one] for one in order]
+    assert all(heights[after] - heights[before] > 0.1 for before, after in pairwise(order))
 
 
 def test_changes_that_are_not_committed_are_a_point_of_their_own() -> None:
