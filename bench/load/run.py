@@ -202,6 +202,8 @@ def _watch_over(plan: Plan, workers: _Processes, watch: Watch | None) -> _Watche
     seconds = plan.duration
     if seconds is None:
         seconds = max(tally.last_reply for tally in workers.tallies) - measure_from
+        if seconds <= 0:
+            raise LoadFailed("nothing was answered in the measured time")
     assert before is not None
     assert after is not None
     cpu = used(before[1], after[1]) if watch is not None else None

@@ -14,6 +14,7 @@ import typer
 from bench.load.__main__ import main
 from bench.load.progress import Progress
 from bench.load.record import Document, from_json, to_json
+from tests.client.fake_server import FakeServer, silent
 from tests.pictures import garbage, jpeg
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +133,15 @@ def test_a_server_that_is_not_there_is_no_result(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no result" in done.stderr
     assert "refused" in done.stderr.lower()
+
+
+def test_a_server_that_answers_nothing_is_no_result(tmp_path: Path) -> None:
+    (tmp_path / "picture.jpg").write_bytes(jpeg(40, 30))
+    with FakeServer(silent) as fake:
+        arguments = ["--port", str(fake.port), "--connections", "1", "--count", "1", "--warmup", "0"]
+        done = bench_load(*arguments, "--picture", tmp_path / "picture.jpg", "--timeout", "0.2")
+    assert done.returncode == 1
+    assert "no result: nothing was answered" in done.stderr
 
 
 class _Terminal(io.StringIO):
