@@ -25,7 +25,7 @@ from vipsrv.workers.channel import IN_MEMORY_SIZE, Operation
 from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.pool import WorkerConfig, WorkerPool
 from vipsrv.workers.shared import SharedMemory
-from vipsrv.workers.spool import Slot, Spool
+from vipsrv.workers.spool import LARGE_CHUNK_SIZE, Slot, Spool
 
 CONFIG = WorkerConfig(
     max_pixels=10**9,
@@ -303,9 +303,11 @@ def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
     assert reason in caplog.text
 
 
-@pytest.mark.parametrize(("side", "chunks"), [(1000, 0), (1000, 4), (2000, 1000)])
+@pytest.mark.parametrize(
+    ("side", "memory"), [(100, 0), (1000, 0), (1000, 4 * LARGE_CHUNK_SIZE), (2000, 1 << 30)]
+)
 def test_a_result_without_room_costs_its_request_and_not_the_worker(
-    tmp_path: Path, side: int, chunks: int
+    tmp_path: Path, side: int, memory: int
 ) -> None:
     """Of a smaller one that is found out when memory is used up, of one for a file at once."""
     noise = Image.frombytes("RGB", (side, side), random.Random(1).randbytes(3 * side * side))
@@ -314,15 +316,15 @@ def test_a_result_without_room_costs_its_request_and_not_the_worker(
     async def test() -> None:
         async with harness(tmp_path) as one:
             (worker,) = one.pool._workers
-            free, disk = one.spool._chunks_left, one.spool.disk_left
+            free, disk = one.spool._memory_left, one.spool.disk_left
             _, outcome = one.start_job(image, width=side, height=side, format="tiff")
-            taken = free - one.spool._chunks_left
-            one.spool._chunks_left, one.spool._disk_left = chunks, 0
+            taken = free - one.spool._memory_left
+            one.spool._memory_left, one.spool._disk_left = memory, 0
             assert isinstance((await outcome).error, Busy)
             while not one.pool.has_idle:
                 await one.next_idle()
-            assert one.spool._chunks_left == chunks + taken  # all is given back
-            one.spool._chunks_left, one.spool._disk_left = free, disk
+            assert one.spool._memory_left == memory + taken  # all is given back
+            one.spool._memory_left, one.spool._disk_left = free, disk
             assert open_exact(picture(await one.job(jpeg()))).size == (32, 24)
             assert one.pool._workers == {worker}
 

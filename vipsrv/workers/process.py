@@ -50,13 +50,10 @@ has 10: for each pixel in three colours a code of at most 16 bits and 10 more (I
 _LEAST_LIMIT = 1 << 20  # bytes: headers and padding of small results
 
 _scratch = memoryview(bytearray(64 * 1024))
-"""For heads and what is read along with them, small results wholly: copied within one callback."""
+"""For heads and what is read along with them, small results wholly; used up within one callback."""
 
 LEAVE_SECONDS = 1.0
 """How long a worker whose socket is closed, by whichever end, may take to leave before it is killed."""
-
-_discarded = bytearray(256 * 1024)
-"""Read and not looked at, so one serves all workers."""
 
 _KEPT_MEMORY = 32 << 20
 """Bytes that a worker's malloc keeps at most when a picture is done, instead of giving them back."""
@@ -112,7 +109,8 @@ class WorkerProcess:
         self._head_filled = 0
         self._reply: ReplyHead | None = None
         self._result: Slot | None = None
-        self._to_discard = 0
+        self._result_left = 0  # bytes of it that are still to be read
+        self._discarding = False
         self._ended = 0.0
         self._to_send: list[memoryview] = []
         self._most_result = MOST_BYTES_A_PIXEL * config["max_output_pixels"] + _LEAST_LIMIT
@@ -273,8 +271,6 @@ class WorkerProcess:
                 raise ChannelError("it spoke without having been asked")
             self._end()
             return False
-        if self._to_discard:
-            return self._discard()
         if self._result is not None and self._result.stalled:
             self._loop.remove_reader(self._socket.fileno())
             self._result.on_ready = self._resume
@@ -282,6 +278,8 @@ class WorkerProcess:
         result = self._result
         if result is not None:
             room = result.room()
+        elif self._discarding:
+            room = _scratch[: self._result_left]
         elif self.state is State.BUSY:
             room = _scratch
         else:
@@ -290,9 +288,10 @@ class WorkerProcess:
         if not size:
             self._end()
             return False
-        if result is not None:
-            result.filled(size)
-            return not self._finish_if_received(result)
+        if result is not None or self._discarding:
+            if result is not None:
+                result.filled(size)
+            return self._received_of_result(size)
         part = _scratch[: min(size, len(self._head) - self._head_filled)]
         self._head[self._head_filled : self._head_filled + len(part)] = part
         self._head_filled += len(part)
@@ -301,23 +300,12 @@ class WorkerProcess:
     def _no_room_for_result(self, error: RequestError) -> None:
         """That is no fault of the worker: what it sends is read to its end, and it goes on."""
         assert self.job is not None  # noqa: S101 - the state is BUSY
-        assert self._reply is not None  # noqa: S101 - its head is complete
-        self._to_discard = sum(output.size for output in self._reply.outputs)
         if self._result is not None:
-            self._to_discard -= self._result.received
             self._result.close()
             self._result = None
         self.job.fail(error)
-
-    def _discard(self) -> bool:
-        size = self._socket.recv_into(_discarded, min(self._to_discard, len(_discarded)))
-        if not size:
-            self._end()
-            return False
-        self._to_discard -= size
-        if not self._to_discard:
-            self._finish()
-        return self._to_discard > 0
+        self._discarding = True
+        self._received_of_result(0)
 
     def _resume(self) -> None:
         if self.state is not State.ENDED:
@@ -348,6 +336,7 @@ class WorkerProcess:
         if not reply.outputs:
             self._finish()
             return False
+        self._result_left = result_size - len(beginning)
         result = self._result = self._spool.open(result_size)
         while beginning:
             room = result.room()
@@ -355,7 +344,7 @@ class WorkerProcess:
             room[: len(part)] = part
             result.filled(len(part))
             beginning = beginning[len(part) :]
-        return not self._finish_if_received(result)
+        return self._received_of_result(0)
 
     def _check(self, reply: ReplyHead, job: Job) -> int:
         """The size in bytes of a reply's results. Raises ``ChannelError`` if it is no reply to this job."""
@@ -371,17 +360,19 @@ class WorkerProcess:
                 raise ChannelError("its result is larger than any can be")
         return size
 
-    def _finish_if_received(self, result: Slot) -> bool:
-        if result.received < result.size:
-            return False
-        self._finish()
-        return True
+    def _received_of_result(self, size: int) -> bool:
+        """Finish the job with the last byte of its result; whether more is to be read."""
+        self._result_left -= size
+        if not self._result_left:
+            self._finish()
+        return self._result_left > 0
 
     def _finish(self) -> None:
         job, reply, result = self.job, self._reply, self._result
         assert job is not None  # noqa: S101 - the state is BUSY
         assert reply is not None  # noqa: S101 - its head is complete
         self.job = self._reply = self._result = None
+        self._discarding = False
         if self._to_send:
             # It answered before it had the whole image: what is left would be taken for the next job.
             self.kill("it replied before it had been given its job")
