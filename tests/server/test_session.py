@@ -351,7 +351,7 @@ def test_an_upload_that_waits_for_the_disk_is_given_up_at_its_deadline(
             )
             image = bytes(IN_MEMORY_SIZE + 1)
             # So much may be held in memory that all of it has arrived.
-            monkeypatch.setattr(spool_module, "_WRITE_BEHIND", 1000)
+            monkeypatch.setattr(spool_module, "_WRITE_BEHIND", 1 << 30)
             await asyncio.get_running_loop().sock_sendall(sock, head + image)
             await until(lambda: any(one.received for one in server.session._in_flight.values()))
             server.session.watch(time.monotonic())
