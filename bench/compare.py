@@ -28,6 +28,7 @@ The JSON is an object: ``machine``, ``commit``, ``time`` (UTC), ``settings``, ``
 import contextlib
 import datetime as dt
 import json
+import signal
 import statistics
 import sys
 from collections.abc import Collection, Sequence
@@ -143,6 +144,8 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures there, too.")] = None,
 ) -> None:
     """Print one table, what is missing, and what it ran on."""
+    # As with ctrl-C, the servers are ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     _check("--picture", pictures, CASES)
     _check("--server", servers, [one.name for one in ALL])
     at_hand = all_cores()
