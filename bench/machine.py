@@ -39,7 +39,7 @@ class Machine:
 def this_machine() -> Machine:
     """The one that this runs on."""
     return Machine(
-        cpu=_cpu(),
+        cpu=processor(),
         cores=len(os.sched_getaffinity(0)),
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         kernel=f"{platform.system()} {platform.release()}",
@@ -51,23 +51,25 @@ def this_machine() -> Machine:
     )
 
 
-def commit() -> str:
-    """The repository's commit, with a ``+`` behind it where files differ from it; empty outside of one."""
-    if not (ROOT / ".git").exists():
-        return ""
-    revision = _git("rev-parse", "--short=12", "HEAD")
-    return revision + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def _cpu() -> str:
+def processor() -> str:
     """The model's name where the kernel tells one (/proc/cpuinfo), else the architecture."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def commit() -> str | None:
+    """The repository's commit, with a ``+`` behind it where files differ from it; ``None`` outside of one."""
+    try:
+        described = subprocess.run(
+            ["git", "-C", ROOT, "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository
+        return None
+    return described.stdout.strip()

@@ -103,7 +103,7 @@ def test_the_table_names_what_is_missing_and_why(capsys: pytest.CaptureFixture[s
             "versions": {"bare-loop": "libvips 8"},
             "missing": {"imgproxy": "no imgproxy on the path"},
             "machine": machine,
-            "commit": "",
+            "commit": None,
         }
     )
     told = capsys.readouterr().out
