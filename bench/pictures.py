@@ -90,6 +90,9 @@ PICTURES: Mapping[str, Recipe] = MappingProxyType(
         "avif-6mp.avif": Recipe(
             "3000 x 2000 AVIF", 3000, 2000, 6.0, "heifsave", {"Q": 60, "compression": "av1", "effort": 3}, 9
         ),
+        "strip-16mp.tif": Recipe(
+            "4000 x 4000 uncompressed strip TIFF, 48 MB", 4000, 4000, 8.0, "tiffsave", seed=13, giant=True
+        ),
         "strip-24mp.tif": Recipe(
             "6000 x 4000 uncompressed strip TIFF, 72 MB", 6000, 4000, 6.0, "tiffsave", seed=12
         ),
@@ -233,7 +236,9 @@ def main(
     names: Annotated[list[str] | None, typer.Argument(help="Pictures to make; without any, all.")] = None,
     *,
     only_list: Annotated[bool, typer.Option("--list", help="Print what there is and make nothing.")] = False,
-    giants: Annotated[bool, typer.Option(help="Make the 400-megapixel pictures when all are made.")] = True,
+    giants: Annotated[
+        bool, typer.Option(help="Make the 48 MB and 400-megapixel ones, too, when all are made.")
+    ] = True,
     cache: Annotated[
         Path | None, typer.Option(envvar=CACHE_VARIABLE, help="The folder that the pictures are kept in.")
     ] = None,

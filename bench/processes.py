@@ -1,4 +1,4 @@
-"""A server as a process of its own, and what the kernel says of it: CPU time and memory, from /proc."""
+"""A server as a process of its own, and what the kernel says of it: CPU time, memory, switches, calls."""
 
 import os
 import re
@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +15,28 @@ from typing import Self
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _SCHEDULED_TIME = 2  # CPUCLOCK_SCHED of Linux
 _READY = re.compile(r"vipsrv listening on (.*):(\d+)\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a process has used so far, or between two looks at it.
+
+    ``cpu_ns``: user and system time in nanoseconds, of threads that have ended, too. ``waits`` and
+    ``preemptions``: voluntary and other context switches of its present threads. ``reads`` and ``writes``:
+    system calls of the ``read`` and the ``write`` family (``syscr`` and ``syscw`` of /proc/PID/io), among
+    which Linux does not count ``recv``, ``send`` and their kin.
+    """
+
+    cpu_ns: int
+    waits: int
+    preemptions: int
+    reads: int
+    writes: int
+
+    def __sub__(self, before: "Usage") -> "Usage":
+        return Usage(
+            **{one.name: getattr(self, one.name) - getattr(before, one.name) for one in fields(Usage)}
+        )
 
 
 class Server:
@@ -51,15 +75,21 @@ class Server:
         return [cpu_seconds(pid) for pid in self.pids]
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, by its own clock, in nanoseconds' steps; that of threads that have
-    ended is in it. Raises ``ProcessLookupError`` where there is none.
+def cpu_nanoseconds(pid: int) -> int:
+    """User and system time of a process so far, by its own clock; that of threads that have ended is in it.
+
+    Raises ``ProcessLookupError`` where there is none.
     """
     # clock_getcpuclockid(3): a process' clock is the complement of its number and, in three bits, which one.
     try:
-        return time.clock_gettime(~pid << 3 | _SCHEDULED_TIME)
+        return time.clock_gettime_ns(~pid << 3 | _SCHEDULED_TIME)
     except OSError:
         raise ProcessLookupError(f"there is no process {pid}") from None
+
+
+def cpu_seconds(pid: int) -> float:
+    """``cpu_nanoseconds`` as seconds."""
+    return cpu_nanoseconds(pid) / 1e9
 
 
 def tree_cpu_seconds(pid: int) -> float:
@@ -77,7 +107,40 @@ def children(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
+def usage(pid: int) -> Usage:
+    """What a process has used so far. Raises ``OSError`` for one that is gone or another user's."""
+    totals = dict.fromkeys(("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"), 0)
+    for thread in _threads(pid):
+        for name in totals:
+            totals[name] += int(thread[name])
+    calls = _numbers(Path(f"/proc/{pid}/io"))
+    return Usage(
+        cpu_ns=cpu_nanoseconds(pid),
+        waits=totals["voluntary_ctxt_switches"],
+        preemptions=totals["nonvoluntary_ctxt_switches"],
+        reads=int(calls["syscr"]),
+        writes=int(calls["syscw"]),
+    )
+
+
 def anonymous_bytes(pid: int) -> int:
-    """The anonymous memory of a process now (RssAnon and RssShmem of /proc/PID/status)."""
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    """The anonymous memory of a process now (RssAnon and RssShmem of /proc/PID/status); 0 once it has ended.
+
+    Raises ``FileNotFoundError`` where there is none, not even one that was not waited for.
+    """
+    status = _numbers(Path(f"/proc/{pid}/status"))
+    if "VmSize" not in status:  # it is ending, or has ended, and its memory is gone
+        return 0
     return sum(int(status[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024
+
+
+def _threads(pid: int) -> Iterator[dict[str, str]]:
+    for path in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            yield _numbers(path / "status")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a thread that has ended meanwhile
+
+
+def _numbers(path: Path) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in path.read_text().splitlines())
