@@ -19,6 +19,7 @@ class FakePool:
 
     def __init__(self) -> None:
         self.free = 0
+        self.threads_busy = 0
         self.running: list[Job] = []
         self.cancelled: list[Job] = []
 
@@ -62,7 +63,7 @@ def make_job(outcomes: list[Outcome]) -> Callable[..., Job]:
 
 
 def admission_of(pool: FakePool, limit: int) -> Admission:
-    return Admission(cast("WorkerPool", pool), limit=limit, memory=1000)
+    return Admission(cast("WorkerPool", pool), limit=limit, memory=1000, cores=4)
 
 
 def test_a_free_worker_gets_the_job_at_once(pool: FakePool, make_job: Callable[..., Job]) -> None:
@@ -159,6 +160,34 @@ def test_heavy_jobs_have_half_of_the_workers(pool: FakePool, make_job: Callable[
     assert start_all(pool, admission, 4) == [giants[0], giants[1], small]
     giants[0].close()
     assert start_all(pool, admission, 1) == [giants[2]]
+
+
+def test_a_heavy_job_has_the_idle_cores_and_memory_for_each(
+    pool: FakePool, make_job: Callable[..., Job]
+) -> None:
+    pool.size = 8
+    admission = admission_of(pool, 10)
+    lone, next_one, last = (heavy(make_job, 300) for _ in range(3))
+    admission.heavy(lone)
+    assert start_all(pool, admission, 1) == [lone]
+    assert lone.threads == 3  # of 4 cores, for the memory of the fourth is not there
+    admission.heavy(next_one)
+    assert start_all(pool, admission, 1) == []
+    lone.close()
+    pool.threads_busy = 3
+    assert start_all(pool, admission, 1) == [next_one]
+    assert next_one.threads == 1
+    pool.threads_busy = 1
+    admission.heavy(last)
+    assert start_all(pool, admission, 1) == [last]
+    assert last.threads == 2
+
+
+def test_a_light_job_has_one_thread(pool: FakePool, make_job: Callable[..., Job]) -> None:
+    pool.free = 1
+    admission = admission_of(pool, 10)
+    admission.submit(make_job())
+    assert pool.running[0].threads == 1
 
 
 def test_heavy_jobs_share_a_budget_of_memory(pool: FakePool, make_job: Callable[..., Job]) -> None:

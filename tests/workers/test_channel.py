@@ -24,6 +24,7 @@ from vipsrv.workers.channel import (
     CHANNEL_VERSION,
     JOB_SIZE,
     MAX_OUTPUTS,
+    MAX_THREADS,
     READY_SIZE,
     REPLY_SIZE,
     Carrier,
@@ -166,7 +167,8 @@ def test_an_odd_handshake_is_refused(data: bytes, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offset", "layout", "value"), [(0, "4s", b"VRPL"), (4, "B", 0), (4, "B", 4), (5, "B", 3)]
+    ("offset", "layout", "value"),
+    [(0, "4s", b"VRPL"), (4, "B", 0), (4, "B", 4), (5, "B", 3), (7, "B", 0), (7, "B", MAX_THREADS + 1)],
 )
 def test_an_odd_job_is_refused(offset: int, layout: str, value: object) -> None:
     good = JobHead(operation=Operation.RESIZE, job_id=1).pack()

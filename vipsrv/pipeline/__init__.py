@@ -27,6 +27,7 @@ Read ``resize.py`` first: it holds the list of steps. Each step is a small file 
 ``background``        transparency is laid on a colour, where no result keeps it
 ``shrink``            decode and resize in one, upright, to what the largest result needs
 ``direct``            how most are: two operations, a JPEG decoded no larger than needed
+``giant``             how large TIFFs are: from the mapped file, or in columns by several threads
 ``enlarge``           more pixels than the picture has
 ``scale``             an exact size, transparency respected
 ``order``             red, green and blue, where a bitmap has them the other way round
@@ -38,6 +39,7 @@ Read ``resize.py`` first: it holds the list of steps. Each step is a small file 
 ``encode``            each result's bytes; ``max_bytes``
 ``calls``             libvips operations prepared once, for those that every request needs
 ``stopping``          gives up in the middle of a decode
+``threads``           how many compute one job
 ====================  ==================================================================
 
 What the options mean where their names leave it open:

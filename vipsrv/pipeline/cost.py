@@ -66,9 +66,9 @@ def admit(
     limits: Limits,
     seconds: float | None,
     heavy_ok: bool,
-) -> None:
-    """Raises ``TooLarge`` for what would take more than the limits allow or could not be done in ``seconds``,
-    and ``NeedsHeavyLane`` for what is not light, unless that is ``heavy_ok``.
+) -> Cost:
+    """What it will take. Raises ``TooLarge`` for what would take more than the limits allow or could not be
+    done in ``seconds``, and ``NeedsHeavyLane`` for what is not light, unless that is ``heavy_ok``.
     """
     if header.info.pages > MOST_PAGES:
         raise too_many_pages(header.info.pages)
@@ -92,6 +92,7 @@ def admit(
         )
     if not heavy_ok and (cost.memory > LIGHT or cost.seconds > LIGHT_SECONDS):
         raise NeedsHeavyLane(cost.memory)
+    return cost
 
 
 def predict(upload: Upload, header: Header, outputs: Sequence[ResizeOptions]) -> Cost:

@@ -49,7 +49,7 @@ def reduce_directly(image: pyvips.Image, job: Job, width: int, height: int) -> p
     by_thumbnail = (
         image is job.header.image and not job.header.is_own and info.format not in {"jpeg", *_WHOLE}
     )
-    if by_thumbnail or not _is_simple(image):
+    if by_thumbnail or not is_simple(image):
         return None
     if info.orientation >= FIRST_TURNED:
         width, height = height, width
@@ -91,5 +91,6 @@ def upright(image: pyvips.Image, info: ImageInfo) -> pyvips.Image:
     return _turn(image.copy_memory())
 
 
-def _is_simple(image: pyvips.Image) -> bool:
+def is_simple(image: pyvips.Image) -> bool:
+    """Whether it is 8-bit grey or RGB, and no high dynamic range in disguise."""
     return shape(image)[2:] in _GREY_OR_RGB and not image.get_typeof("cicp-transfer-characteristics")

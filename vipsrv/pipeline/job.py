@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vipsrv.pipeline.header import Header
+from vipsrv.pipeline.stopping import Watch
 from vipsrv.pipeline.upload import Upload
 
 
@@ -13,7 +14,8 @@ class Job:
     ``width`` and ``height`` are what the whole of it is scaled to, in pixels as a viewer sees it. Its
     transparency is laid on ``background`` (``#rrggbb``), or kept where that is ``None``. With
     ``keep_profile`` the colours stay in the RGB of the embedded profile instead of becoming sRGB. ``header``
-    is that of the ``page``, counted from 0.
+    is that of the ``page``, counted from 0. ``threads`` may compute at a time; ``watch`` is for what is
+    computed within a step.
     """
 
     upload: Upload
@@ -23,6 +25,8 @@ class Job:
     background: str | None
     keep_profile: bool = False
     page: int = 0
+    threads: int = 1
+    watch: Watch | None = None
 
     @property
     def keeps_alpha(self) -> bool:

@@ -127,7 +127,12 @@ class Block:
 
 
 _COMPRESSION, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_LENGTH = 259, 278, 284, 322, 323
-_WIDTH, _LENGTH = 256, 257
+_WIDTH, _LENGTH, _PHOTOMETRIC, _FILL_ORDER, _SAMPLES = 256, 257, 262, 266, 277
+_STRIP_OFFSETS, _STRIP_SIZES = 273, 279
+_NOT_COMPRESSED, _TOGETHER, _HIGH_BITS_FIRST = 1, 1, 1
+_PHOTOMETRIC_OF = {1: 1, 3: 2}
+"""By the bytes of a pixel: grey with black as 0, and RGB."""
+_MOST_STRIPS = 1 << 20
 _SEPARATE = 2
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _BIG = 43
@@ -151,6 +156,36 @@ def tiff_block(upload: Upload, page: int) -> Block | None:
                 planar=fields.get(_PLANAR) == _SEPARATE,
             )
     return None
+
+
+def tiff_rows_start(upload: Upload, pixel: int) -> int | None:
+    """Where the rows of the first page begin, in bytes, if all of them are there one behind the other as they
+    are decoded: grey or RGB of 8 bits, ``pixel`` bytes together, not compressed, in strips without gaps.
+    """
+    position, tiff = next(_directories(upload), (0, None))
+    if tiff is None:
+        return None
+    fields = tiff.fields(upload, position)
+    as_decoded = (
+        fields.get(_COMPRESSION, _NOT_COMPRESSED) == _NOT_COMPRESSED
+        and fields.get(_PLANAR, _TOGETHER) == _TOGETHER
+        and fields.get(_FILL_ORDER, _HIGH_BITS_FIRST) == _HIGH_BITS_FIRST
+        and fields.get(_PHOTOMETRIC) == _PHOTOMETRIC_OF.get(pixel, 0)
+        and fields.get(_SAMPLES, 1) == pixel
+        and _TILE_WIDTH not in fields
+    )
+    stride, height = fields.get(_WIDTH, 0) * pixel, fields.get(_LENGTH, 0)
+    offsets = tiff.numbers(upload, position, _STRIP_OFFSETS, _MOST_STRIPS)
+    sizes = tiff.numbers(upload, position, _STRIP_SIZES, _MOST_STRIPS)
+    if not as_decoded or not offsets or len(offsets) != len(sizes):
+        return None
+    strip = stride * min(height, fields.get(_ROWS_PER_STRIP, height))
+    start, end = offsets[0], offsets[0] + stride * height
+    if not strip or len(offsets) != -(-height * stride // strip) or end > upload.size:
+        return None
+    expected = range(start, end, strip)
+    whole = all(size == min(strip, end - offset) for offset, size in zip(expected, sizes, strict=True))
+    return start if whole and offsets == list(expected) else None
 
 
 def tiff_has_more_pages(upload: Upload, most: int) -> bool:
@@ -178,16 +213,32 @@ class _Tiff:
 
     def fields(self, upload: Upload, position: int) -> dict[int, int]:
         """The fields of one integer, by their tags."""
+        found = {}
+        for tag, kind, amount, value in self._entries(upload, position):
+            if kind in _TYPES and amount == 1 and struct.calcsize(f"={_TYPES[kind]}") <= len(value):
+                found[tag] = struct.unpack_from(f"{self.order}{_TYPES[kind]}", value)[0]
+        return found
+
+    def numbers(self, upload: Upload, position: int, wanted: int, most: int) -> list[int]:
+        """The integers of the field with this tag; none where it is missing, cut off, or has more than
+        ``most``.
+        """
+        for tag, kind, amount, value in self._entries(upload, position):
+            if tag == wanted and kind in _TYPES and amount <= most:
+                numbers = struct.Struct(f"{self.order}{amount}{_TYPES[kind]}")
+                if numbers.size > len(value):
+                    value = upload.read(struct.unpack(f"{self.order}{self.offset}", value)[0], numbers.size)  # noqa: PLW2901
+                return list(numbers.unpack_from(value)) if len(value) >= numbers.size else []
+        return []
+
+    def _entries(self, upload: Upload, position: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """Tag, type, number of values, and the value or where it is, of each field."""
         count = self.number(upload, position, self.count) or 0
         size = min(count, _MOST_ENTRIES) * self.entry_size
         data = upload.read(position + struct.calcsize(f"={self.count}"), size)
-        found = {}
+        head = struct.Struct(f"{self.order}HH{self.offset}")
         for start in range(0, len(data) - self.entry_size + 1, self.entry_size):
-            tag, kind, amount = struct.unpack_from(f"{self.order}HH{self.offset}", data, start)
-            if kind in _TYPES and amount == 1:
-                at = start + 4 + struct.calcsize(f"={self.offset}")
-                found[tag] = struct.unpack_from(f"{self.order}{_TYPES[kind]}", data, at)[0]
-        return found
+            yield (*head.unpack_from(data, start), data[start + head.size : start + self.entry_size])
 
 
 def _directories(upload: Upload) -> Iterator[tuple[int, _Tiff]]:

@@ -23,6 +23,7 @@ from vipsrv.pipeline.scale import scale_to
 from vipsrv.pipeline.shrink import shrink
 from vipsrv.pipeline.srgb import drop_extra_bands, to_srgb
 from vipsrv.pipeline.stopping import Watch, stop_now_if, stop_when
+from vipsrv.pipeline.threads import several_threads
 from vipsrv.pipeline.upload import Upload
 
 STEPS = (lay_on_background, shrink, put_in_order, to_srgb, drop_extra_bands)
@@ -72,10 +73,11 @@ def resize(
     watch: Watch | None = None,
     seconds: float | None = None,
     heavy_ok: bool = True,
+    threads: int = 1,
 ) -> Result:
     """Run one job of one or more results; ``quality`` (1–100) is used where the options name none.
     ``seconds`` is the time it has; a job that is not light (see ``cost``) raises ``NeedsHeavyLane`` where it
-    is not ``heavy_ok``.
+    is not ``heavy_ok``. ``threads`` is how many may compute at a time.
 
     The picture is decoded once, and again only for each other ``page`` that is asked for.
 
@@ -89,13 +91,16 @@ def resize(
     check_together(plans, limits)
     for page, page_header in pages.items():
         of_page = [options for options in outputs if options.page == page]
-        admit(upload, page_header, of_page, limits=limits, seconds=seconds, heavy_ok=heavy_ok)
+        cost = admit(upload, page_header, of_page, limits=limits, seconds=seconds, heavy_ok=heavy_ok)
+        # None takes more memory for itself than all of the job takes with one.
+        threads = max(1, min(threads, limits.job_memory // cost.memory))
     made: dict[int, Output] = {}
     for page, page_header in pages.items():
         numbers = [number for number, plan in enumerate(plans) if plan.options.page == page]
         own_plans = [plans[number] for number in numbers]
-        job = make_job(upload, page_header, own_plans, limits)
-        made |= zip(numbers, _run_checked(job, own_plans, watch), strict=True)
+        job = replace(make_job(upload, page_header, own_plans, limits), threads=threads, watch=watch)
+        with several_threads(threads):
+            made |= zip(numbers, _run_checked(job, own_plans, watch), strict=True)
     return Result(source=header.info, outputs=tuple(made[number] for number in range(len(plans))))
 
 

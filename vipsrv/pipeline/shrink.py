@@ -1,15 +1,17 @@
 """Step: decode and resize, upright.
 
-What is 8-bit grey or RGB goes the direct way. For all else there is ``thumbnail``: it decodes no more than
-the target needs (a WebP at any size, a TIFF from a level of its pyramid), reads row after row, turns the
-picture by its EXIF orientation, so that width and height are what the viewer sees, and converts from the ICC
-profile after the resize, where it is least work. Neither makes a picture larger: that comes last.
+What is 8-bit grey or RGB goes the direct way, a large TIFF its own. For all else there is ``thumbnail``: it
+decodes no more than the target needs (a WebP at any size, a TIFF from a level of its pyramid), reads row
+after row, turns the picture by its EXIF orientation, so that width and height are what the viewer sees, and
+converts from the ICC profile after the resize, where it is least work. Neither makes a picture larger: that
+comes last.
 """
 
 import pyvips
 
 from vipsrv.pipeline.direct import FIRST_TURNED, reduce_directly
 from vipsrv.pipeline.enlarge import enlarge
+from vipsrv.pipeline.giant import reduce_giant
 from vipsrv.pipeline.job import Job
 from vipsrv.pipeline.scale import shrink_with_alpha
 from vipsrv.pipeline.srgb import PROFILE, transform_profile
@@ -23,7 +25,9 @@ def shrink(image: pyvips.Image, job: Job) -> pyvips.Image:
     seen = (info.width, info.height) if info.orientation < FIRST_TURNED else (info.height, info.width)
     width, height = min(job.width, seen[0]), min(job.height, seen[1])
     has_profile = not job.keep_profile and bool(image.get_typeof(PROFILE))
-    reduced = reduce_directly(image, job, width, height)
+    reduced = reduce_giant(image, job, width, height)
+    if reduced is None:
+        reduced = reduce_directly(image, job, width, height)
     if reduced is None:
         reduced = _by_thumbnail(image, job, width, height, has_profile=has_profile)
     elif has_profile:

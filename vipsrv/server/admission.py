@@ -9,13 +9,15 @@
 
 Both queues together are bounded: beyond it a request is refused with a time to come back, estimated from how
 long the waiting ones will take. The heavy lane is half of the workers, so that giants never keep all of them
-from the small ones, and its jobs share a budget of memory.
+from the small ones, and its jobs share a budget of memory. A heavy job gets the idle cores, too (see
+``threads``); light ones that come meanwhile share the machine with it.
 """
 
 from collections import deque
 from functools import partial
 
 from vipsrv.errors import Busy, Cancelled, DeadlineExceeded
+from vipsrv.server.threads import threads_for
 from vipsrv.workers.job import Job
 from vipsrv.workers.pool import WorkerPool
 
@@ -27,9 +29,11 @@ _LEAST_RETRY_MS = 100
 
 
 class Admission:
-    """Queues of at most ``limit`` jobs in front of a pool; ``memory`` bytes for the heavy ones together."""
+    """Queues of at most ``limit`` jobs in front of a pool; ``memory`` bytes for the heavy ones together, and
+    ``cores`` for all.
+    """
 
-    def __init__(self, pool: WorkerPool, *, limit: int, memory: int) -> None:
+    def __init__(self, pool: WorkerPool, *, limit: int, memory: int, cores: int) -> None:
         self._pool = pool
         self._limit = limit
         self._queue: deque[Job] = deque()
@@ -37,6 +41,7 @@ class Admission:
         self._heavy_running: set[Job] = set()
         self._heavy_lane = max(1, pool.size // 2)
         self._memory_left = memory
+        self._cores = min(cores, pool.size)
         self._heavy_was_last = False
         self._mean_seconds = _FIRST_GUESS_SECONDS
 
@@ -70,13 +75,15 @@ class Admission:
         while self._pool.has_idle:
             heavy = self._next_is_heavy()
             queue = self._heavy if heavy else self._queue
+            if heavy:
+                queue[0].threads = self._threads_for(queue[0])
             if not queue or not self._pool.run(queue[0]):
                 return
             job = queue.popleft()
             self._heavy_was_last = heavy
             if heavy:
                 self._heavy_running.add(job)
-                self._memory_left -= job.memory
+                self._memory_left -= job.memory * job.threads
                 job.on_close = partial(self._heavy_ended, job)
 
     def job_took(self, seconds: float) -> None:
@@ -103,7 +110,16 @@ class Admission:
 
     def _heavy_ended(self, job: Job) -> None:
         self._heavy_running.discard(job)
-        self._memory_left += job.memory
+        self._memory_left += job.memory * job.threads
+
+    def _threads_for(self, job: Job) -> int:
+        return threads_for(
+            job.memory,
+            cores=self._cores,
+            busy=self._pool.threads_busy,
+            waiting=self.waiting - 1,
+            memory_left=self._memory_left,
+        )
 
     def _next_is_heavy(self) -> bool:
         if not self._heavy or len(self._heavy_running) >= self._heavy_lane:

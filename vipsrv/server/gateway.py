@@ -16,6 +16,7 @@ from typing import Any
 from vipsrv.errors import StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
+from vipsrv.server.cpus import available_cpus
 from vipsrv.server.formats import worker_config
 from vipsrv.server.session import Session
 from vipsrv.server.settings import ServerSettings
@@ -84,7 +85,9 @@ class Gateway:
             on_idle=self._worker_idle,
             on_heavy=self._job_is_heavy,
         )
-        self.admission = Admission(self._pool, limit=settings.queue, memory=settings.decode_memory)
+        self.admission = Admission(
+            self._pool, limit=settings.queue, memory=settings.decode_memory, cores=available_cpus()
+        )
         self._servers: list[asyncio.Server] = []
         self._unix_paths: list[Path] = []
         self._watching: asyncio.Task[None] | None = None

@@ -36,12 +36,15 @@ CHANNEL_VERSION = 4
 IN_MEMORY_SIZE = 8 * 1024 * 1024
 """Bytes: what is larger is in a file on its way. A phone's photo is not; over it, decoding costs far more."""
 
+MAX_THREADS = 64
+"""Threads that one job may have: further ones would find nothing to do."""
+
 MAX_OUTPUTS = 16
 """Results that one job may have."""
 
 _READERS_SIZE = 4096
 _READY = struct.Struct(f"!4sHI{_READERS_SIZE}s256s")
-_JOB = struct.Struct("!4sBBBIIQQ")
+_JOB = struct.Struct("!4sBBBBIIQQ")
 _REPLY = struct.Struct("!4sHQ 16sIIIBB 400s QB")
 _OUTPUT = struct.Struct("!IIBBQ")
 
@@ -135,7 +138,8 @@ class Ready:
 class JobHead:
     """The head of a job; sizes are bytes, ``deadline_ms`` is the time it may take, 0 for any.
 
-    ``admitted`` says that the job may be heavy: otherwise one that is answers with what it needs.
+    ``admitted`` says that the job may be heavy: otherwise one that is answers with what it needs. ``threads``
+    (1 to ``MAX_THREADS``) is how many may compute at a time.
     """
 
     operation: Operation
@@ -145,6 +149,7 @@ class JobHead:
     image_size: int = 0
     deadline_ms: int = 0
     admitted: bool = False
+    threads: int = 1
 
     def pack(self) -> bytes:
         """The head as ``JOB_SIZE`` bytes."""
@@ -153,6 +158,7 @@ class JobHead:
             self.operation,
             self.carrier,
             self.admitted,
+            self.threads,
             self.options_size,
             self.deadline_ms,
             self.job_id,
@@ -162,11 +168,14 @@ class JobHead:
     @classmethod
     def unpack(cls, data: bytes | bytearray | memoryview) -> "JobHead":
         """The head from ``JOB_SIZE`` bytes. Raises ``ChannelError``."""
-        magic, operation, carrier, admitted, options_size, deadline_ms, job_id, image_size = _JOB.unpack(data)
+        magic, operation, carrier, admitted, threads, *sizes = _JOB.unpack(data)
+        options_size, deadline_ms, job_id, image_size = sizes
         if magic != _JOB_MAGIC:
             raise ChannelError("the head of a job is none")
         if operation not in _OPERATIONS or carrier not in _CARRIERS or admitted > 1:
             raise ChannelError("the head of a job tells of no known operation, carrier or lane")
+        if not 1 <= threads <= MAX_THREADS:
+            raise ChannelError("the head of a job tells of a number of threads that cannot be")
         return cls(
             operation=Operation(operation),
             job_id=job_id,
@@ -175,6 +184,7 @@ class JobHead:
             image_size=image_size,
             deadline_ms=deadline_ms,
             admitted=bool(admitted),
+            threads=threads,
         )
 
 

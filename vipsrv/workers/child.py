@@ -319,6 +319,7 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
                 watch=watch,
                 seconds=head.deadline_ms / 1000 or None,
                 heavy_ok=head.admitted,
+                threads=head.threads,
             )
         except pipeline.NeedsHeavyLane as heavy:
             return ReplyHead(job_id=head.job_id, needs=heavy.memory), ()

@@ -33,7 +33,8 @@ class Job:
     """An image, what is to be done with it, and who waits for the outcome.
 
     ``options`` is JSON; ``deadline`` is a second of ``time.monotonic``; ``memory`` is 0, or the bytes that a
-    worker has found the job to need, which makes it a heavy one. The job owns ``image`` and closes it
+    worker has found the job to need, which makes it a heavy one; ``threads`` is how many may then compute at
+    a time. The job owns ``image`` and closes it
     when nobody needs it any more. ``on_outcome`` is called exactly once, and then owns the outcome's result.
     """
 
@@ -44,6 +45,7 @@ class Job:
     on_outcome: Callable[[Outcome], None]
     id: int = field(default_factory=lambda: next(_job_ids))
     memory: int = 0
+    threads: int = 1
     on_close: Callable[[], None] | None = None
     started: float = 0.0
     _answered: bool = False

@@ -106,6 +106,11 @@ class WorkerPool:
         """Whether a job could start at once."""
         return bool(self._idle)
 
+    @property
+    def threads_busy(self) -> int:
+        """How many threads the running jobs have together."""
+        return sum(worker.job.threads for worker in self._workers if worker.job is not None)
+
     async def start(self) -> None:
         """Start all workers. Raises ``StartFailed`` with the reason if one cannot start."""
         self._started = asyncio.get_running_loop().create_future()

@@ -175,6 +175,7 @@ class WorkerProcess:
             image_size=image.size,
             deadline_ms=max(1, int((job.deadline - now) * 1000)),
             admitted=bool(job.memory),
+            threads=job.threads,
         )
         to_send = [memoryview(head.pack() + job.options), *views]
         try:
