@@ -9,7 +9,7 @@
        └──────► reply to version 1, idle, end of file ─────────────────────────► closed
 
 A read brings a head and what follows it, as much as fits; the rest of a body is read straight into the
-spool. Nothing here decodes, blocks or sleeps.
+spool, and that of a large one by the spool itself. Nothing here decodes, blocks or sleeps.
 """
 
 import asyncio
@@ -85,6 +85,7 @@ class Session(asyncio.BufferedProtocol):
         self._outbox: Outbox = cast("Outbox", None)  # likewise
         self._incoming: Request | None = None
         self._unread = memoryview(b"")
+        self._socket = -1
         self._into_slot = False
         self._no_room: RequestError | None = None
         self._in_flight: dict[int, Request] = {}
@@ -101,6 +102,7 @@ class Session(asyncio.BufferedProtocol):
         """A client has connected."""
         self._transport = cast("asyncio.Transport", transport)
         self._outbox = Outbox(self._transport, self._all_sent)
+        self._socket = transport.get_extra_info("socket").fileno()
         self._gateway.session_opened(self)
         limit = self._settings.connections
         if self._gateway.connections > limit:
@@ -128,7 +130,7 @@ class Session(asyncio.BufferedProtocol):
             return
         self._note_progress(nbytes)
         if self._into_slot:
-            self._body_received(nbytes)
+            self._body_received(nbytes, source=self._socket)
             self._update_reading()
         else:
             self._take(_scratch[:nbytes])
@@ -302,17 +304,27 @@ class Session(asyncio.BufferedProtocol):
             self._no_room = error
             return _scratch[: self._reader.wanted]
 
-    def _body_received(self, size: int) -> None:
+    def _body_received(self, size: int, source: int | None = None) -> None:
+        """The ``source`` of a large body may go on being read by its slot, from this call on."""
         request, error = self._incoming, self._no_room
         if request is not None and error is not None:
             self._no_room = None
             self._forget(request)
             self._refuse(request, error)
         elif request is not None and request.slot is not None:
-            request.slot.filled(size)
+            request.slot.filled(size, source)
         events = self._reader.body_received(size)
         if events:
             self._handle(events)
+
+    def _caught_up(self) -> None:
+        """The slot has written what it was given, and may have read more by itself."""
+        request = self._incoming
+        drawn = 0 if request is None or request.slot is None else request.slot.take_drawn()
+        if drawn:
+            self._note_progress(drawn)
+            self._handle(self._reader.body_received(drawn))
+        self._update_reading()
 
     def _end(self) -> None:
         """A request has arrived whole."""
@@ -501,7 +513,7 @@ class Session(asyncio.BufferedProtocol):
         elif request is None:
             self._set_reading(on=len(self._in_flight) + len(self._outbox) < MAX_IN_FLIGHT)
         elif request.slot is not None and request.slot.stalled:
-            request.slot.on_ready = self._update_reading
+            request.slot.on_ready = self._caught_up
             self._set_reading(on=False)
         else:
             self._set_reading(on=True)

@@ -3,7 +3,8 @@
 ::
 
                       small, and memory left              else
-    bytes arrive ──► chunks of 64 or 512 KiB        ──► chunks, a thread writes them to a file
+    bytes arrive ──► chunks of 64 or 512 KiB        ──► chunks, a thread writes them to a file, and
+                                                         splices what else the socket has
     worker gets  ◄── a copy, in memory of its own        the file's descriptor, read-only
 
 A chunk never leaves the gateway process, and a file is fresh for each slot: what one worker was lent is
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vipsrv.errors import Busy, RequestError
+from vipsrv.workers import splice
 from vipsrv.workers.channel import IN_MEMORY_SIZE
 
 LARGE_CHUNK_SIZE = 512 * 1024
@@ -131,6 +133,19 @@ class Spool:
             self._writers, _write_all, file.write_fd, views, offset
         )
 
+    def draw(
+        self, file: "_File", views: list[memoryview], source: int, most: int
+    ) -> "asyncio.Future[splice.Moved]":
+        """Append to a file in a thread, and behind it up to ``most`` bytes from the socket ``source``."""
+        offset = file.written
+        file.written += sum(map(len, views))
+        own = os.dup(source)  # so that it stays what it is, whatever happens to the connection
+        draw = asyncio.get_running_loop().run_in_executor(
+            self._writers, _write_and_move, file.write_fd, views, offset, own, most
+        )
+        draw.add_done_callback(lambda _: os.close(own))
+        return draw
+
 
 @dataclass(slots=True)
 class _File:
@@ -164,6 +179,9 @@ class Slot:
     ``stalled`` because the disk is behind. ``on_ready`` is called once when it may have caught up, when
     a slot that has received all may have become ``complete``, and when the disk has failed; ``room`` and
     ``complete`` then raise that.
+
+    A slot in a file that was told the ``source`` of its bytes, a socket, may go on reading that by itself. It
+    is ``stalled`` meanwhile, and when ``on_ready`` is called, ``take_drawn`` tells how many bytes that were.
     """
 
     spool: Spool
@@ -173,6 +191,8 @@ class Slot:
     _parts: list[_Part] = field(default_factory=list)
     _writing: list[_Part] = field(default_factory=list)
     _file: _File | None = None
+    _drawing: bool = False
+    _drawn: int = 0
     _error: RequestError | None = None
     _closed: bool = False
 
@@ -200,6 +220,8 @@ class Slot:
         """Whether the disk is behind: the owner stops reading until ``on_ready``."""
         if self._file is None or self._error is not None:
             return False
+        if self._drawing:
+            return True
         held = sum(len(part.chunk) for part in (*self._parts, *self._writing) if part.full)
         return held >= (_WRITE_BEHIND if self.spool.has_memory else _OVERDRAFT)
 
@@ -217,12 +239,20 @@ class Slot:
         self._parts.append(part)
         return part.chunk[:missing]
 
-    def filled(self, size: int) -> None:
-        """``size`` bytes were put into the last ``room``."""
+    def filled(self, size: int, source: int | None = None) -> None:
+        """``size`` bytes were put into the last ``room``; the next ones may be read from ``source``."""
         self._parts[-1].filled += size
         self.received += size
         if self._file is not None and not self._writing:
-            self._write()
+            if source is not None and splice.available() and self._parts[-1].full:
+                self._draw(self._file, source)
+            else:
+                self._write()
+
+    def take_drawn(self) -> int:
+        """How many bytes were read from the source since this was asked last."""
+        drawn, self._drawn = self._drawn, 0
+        return drawn
 
     def move_to_file(self) -> None:
         """From now on the bytes live in a file. Raises ``Busy`` if there is no room for it."""
@@ -254,9 +284,11 @@ class Slot:
         self.spool.write(self._file, [part.view for part in full]).add_done_callback(self._written)
 
     def _written(self, write: "asyncio.Future[None]") -> None:
+        self._end_write(None if write.cancelled() else write.exception())
+
+    def _end_write(self, error: BaseException | None) -> None:
         self._return(self._writing)
         self._writing = []
-        error = None if write.cancelled() else write.exception()
         if self._closed and self._file is not None:
             self.spool.remove_file(self._file)
             return
@@ -271,9 +303,36 @@ class Slot:
         if ready is not None:
             ready()
 
+    def _draw(self, file: _File, source: int) -> None:
+        missing = self.size - self.received
+        if not missing:
+            self._write()
+            return
+        self._writing, self._parts = self._parts, []
+        self._drawing = True
+        views = [part.view for part in self._writing]
+        self.spool.draw(file, views, source, missing).add_done_callback(self._was_drawn)
+
+    def _was_drawn(self, draw: "asyncio.Future[splice.Moved]") -> None:
+        self._drawing = False
+        error = None if draw.cancelled() else draw.exception()
+        if self._file is not None and not draw.cancelled() and error is None:
+            moved = draw.result()
+            self._drawn += moved.size
+            self.received += moved.size
+            self._file.written += moved.size
+            error = moved.error
+        self._end_write(error)
+
     def _return(self, parts: list[_Part]) -> None:
         for part in parts:
             self.spool.return_chunk(part.chunk)
+
+
+def _write_and_move(fd: int, views: list[memoryview], offset: int, source: int, most: int) -> splice.Moved:
+    end = offset + sum(map(len, views))
+    _write_all(fd, views, offset)
+    return splice.move(source, fd, end, most)
 
 
 def _write_all(fd: int, views: list[memoryview], offset: int) -> None:
