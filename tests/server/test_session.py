@@ -19,6 +19,7 @@ from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.session import MAX_IN_FLIGHT, Session
 from vipsrv.server.settings import ServerSettings
+from vipsrv.workers import splice
 from vipsrv.workers import spool as spool_module
 from vipsrv.workers.channel import IN_MEMORY_SIZE
 from vipsrv.workers.job import Job, Outcome
@@ -336,6 +337,7 @@ def test_room_that_was_missing_when_nothing_was_read_is_forgotten(run: RunInLoop
 
 def stop_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """No write ever ends."""
+    monkeypatch.setattr(splice, "available", lambda: False)
     monkeypatch.setattr(Spool, "write", lambda *_: asyncio.get_running_loop().create_future())
 
 
