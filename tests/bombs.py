@@ -119,14 +119,24 @@ def _full(name: bytes, *parts: bytes, version: int = 0) -> bytes:
     return _box(name, struct.pack(">I", version << 24), *parts)
 
 
-def avif_grid(rows: int = 15, columns: int = 15, side: int = 1024) -> bytes:
-    """An AVIF of `rows` x `columns` tiles, all of them the same one of `side` x `side` pixels."""
+def avif_grid(
+    rows: int = 15,
+    columns: int = 15,
+    side: int = 1024,
+    *,
+    shown: tuple[int, int] | None = None,
+    aperture: tuple[int, int] | None = None,
+) -> bytes:
+    """An AVIF of `rows` x `columns` tiles, all of them the same one of `side` x `side` pixels.
+
+    Of these the grid shows the first `shown`, width and height, and the file a clean `aperture` of that.
+    """
     tile = encode(Image.new("RGB", (side, side), (90, 120, 40)), "AVIF", quality=50)
     start = tile.index(b"av1C") - 4
     settings = tile[start : start + int.from_bytes(tile[start : start + 4])]
     at = tile.index(b"mdat") - 4
     payload = tile[at + 8 : at + int.from_bytes(tile[at : at + 4])]
-    width, height = columns * side, rows * side
+    width, height = shown or (columns * side, rows * side)
     grid = struct.pack(">BBBBII", 0, 1, rows - 1, columns - 1, width, height)
     items = [
         _full(b"infe", struct.pack(">HH", n, 0), kind, b"\0", version=2)
@@ -138,9 +148,16 @@ def avif_grid(rows: int = 15, columns: int = 15, side: int = 1024) -> bytes:
         _full(b"ispe", struct.pack(">II", side, side)),
         settings,
         _full(b"pixi", b"\3\x08\x08\x08"),
+        # Width, height and the two offsets of the middle, as fractions.
+        *(
+            [_box(b"clap", struct.pack(">8I", aperture[0], 1, aperture[1], 1, 0, 1, 0, 1))]
+            if aperture
+            else []
+        ),
     )
-    # Item 1 has the properties 1 and 4, item 2 has 2, 3 (essential) and 4.
-    has = _full(b"ipma", struct.pack(">I", 2), b"\0\1\2\x01\x04", b"\0\2\3\x02\x83\x04")
+    # Item 1 has the properties 1, 4 and, if there is one, 5, item 2 has 2, 3 (essential) and 4.
+    first = b"\0\1\3\x01\x04\x85" if aperture else b"\0\1\2\x01\x04"
+    has = _full(b"ipma", struct.pack(">I", 2), first, b"\0\2\3\x02\x83\x04")
     tiles = rows * columns
     refers = struct.pack(f">HH{tiles}H", 1, tiles, *[2] * tiles)
 
@@ -178,6 +195,8 @@ BOMBS: Final[Mapping[str, Callable[[], bytes]]] = MappingProxyType(
         "tiff-pages": lambda: _grey_tiff(8, 8, pages=65_000),
         "webp-frames": lambda: webp_frames(100_000),
         "avif-grid": avif_grid,
+        "avif-grid-corner": lambda: avif_grid(shown=(100, 100)),
+        "avif-grid-aperture": lambda: avif_grid(aperture=(100, 100)),
     }
 )
 """All of them, by name."""

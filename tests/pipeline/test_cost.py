@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.bombs import BOMBS, gif_frames, jpeg_scans, png, png_chunk, text_png
-from tests.pictures import encode, interlaced_png, jpeg, oriented_jpeg, tiled_tiff
+from tests.bombs import BOMBS, avif_grid, gif_frames, jpeg_scans, png, png_chunk, text_png
+from tests.pictures import HEIGHT, WIDTH, encode, interlaced_png, jpeg, oriented_jpeg, tiled_tiff
 from tests.pipeline.run import sample
 from vipsrv import pipeline
-from vipsrv.errors import TooLarge
+from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.options import Fit, Format, Position, ResizeOptions
 from vipsrv.pipeline import layout
 from vipsrv.pipeline.cost import LIGHT, Cost, NeedsHeavyLane, predict
 from vipsrv.pipeline.header import read_header
+from vipsrv.pipeline.heif import Coded, coded_pixels
 
 LIMITS = pipeline.Limits(max_pixels=10**10, max_output_pixels=10**9)
 SMALL = ResizeOptions(width=80, height=60)
@@ -87,6 +88,66 @@ def test_coefficients_are_counted_in_whole_units() -> None:
     picture = encode(Image.new("RGB", (17, 9)), "JPEG", progressive=True, subsampling="4:2:0")
     assert layout.jpeg_coefficient_bytes(pipeline.Upload.from_memory(picture)) == 2 * 6 * 128
     assert layout.jpeg_coefficient_bytes(pipeline.Upload.from_memory(picture[:40])) == 0
+
+
+def coded(picture: bytes, shown: int = 1) -> Coded:
+    return coded_pixels(pipeline.Upload.from_memory(picture), shown)
+
+
+def test_pixels_of_an_avif_are_those_of_its_parts() -> None:
+    whole = WIDTH * HEIGHT
+    assert coded(sample("avif")) == Coded(total=whole, largest=whole)
+    assert coded(sample("avif-alpha")) == Coded(total=2 * whole, largest=whole)
+    for more in ({}, {"shown": (100, 70)}, {"aperture": (100, 70)}):
+        grid = avif_grid(3, 4, 64, **more)
+        assert coded(grid) == Coded(total=3 * 4 * 64 * 64, largest=64 * 64)
+        seen = read_header(pipeline.Upload.from_memory(grid)).info
+        assert (seen.width, seen.height) == (next(iter(more.values())) if more else (4 * 64, 3 * 64))
+
+
+def test_the_forms_of_a_box_in_an_avif() -> None:
+    grid = avif_grid(3, 4, 64)
+    at = grid.index(b"meta") - 4
+    size = int.from_bytes(grid[at : at + 4])
+    wide = grid[:at] + b"\0\0\0\1meta" + struct.pack(">Q", size + 8) + grid[at + 8 :]
+    to_the_end = grid[:at] + bytes(4) + grid[at + 4 : at + size]
+    assert coded(wide) == coded(to_the_end) == coded(grid)
+    # One picture without parts has the short form of all this.
+    assert coded(grid[:at] + struct.pack(">I4s", 12, b"mini") + bytes(4), shown=99) == Coded(99, 99)
+
+
+def test_an_avif_that_does_not_tell_of_its_parts_is_corrupt() -> None:
+    grid = avif_grid(3, 4, 64)
+    at = grid.index(b"meta") - 4
+    broken = [
+        grid[:at],
+        grid[: at + 40],
+        grid.replace(b"pitm", b"none"),
+        grid.replace(b"ispe", b"none"),
+        # A box of no length, and one whose head ends with the file.
+        grid.replace(grid[at : at + 4], b"\0\0\0\2", 1),
+        grid[:at] + b"\0\0",
+        # Its own part.
+        grid.replace(b"dimg" + struct.pack(">HHH", 1, 12, 2), b"dimg" + struct.pack(">HHH", 1, 12, 1)),
+    ]
+    for picture in broken:
+        assert picture != grid
+        with pytest.raises(CorruptImage):
+            coded(picture)
+
+
+def test_a_part_of_an_avif_that_is_larger_than_what_is_shown_is_counted() -> None:
+    corner = cost(avif_grid(1, 1, 1024, shown=(64, 64)))
+    assert corner.memory > 15 * 1024 * 1024
+    assert cost(avif_grid(4, 4, 256, shown=(64, 64))).seconds == pytest.approx(corner.seconds, rel=0.01)
+    # Parts are decoded one after another.
+    assert cost(avif_grid(4, 4, 256)).memory < 0.8 * cost(avif_grid(1, 1, 1024)).memory
+
+
+@pytest.mark.parametrize("kind", [Fit.FILL, Fit.COVER, Fit.INSIDE])
+def test_what_is_not_enlarged_takes_no_more_than_the_picture(kind: Fit) -> None:
+    asked = ResizeOptions(width=20_000, height=20_000, fit=kind, enlarge=False)
+    assert cost(jpeg(64, 48), asked) == cost(jpeg(64, 48), ResizeOptions(width=64, height=48))
 
 
 def test_scans_of_a_jpeg_are_counted_where_there_are_many() -> None:

@@ -21,7 +21,7 @@ Read ``resize.py`` first: it holds the list of steps. Each step is a small file 
 ``fit``               geometry: the size of the whole picture, and of the result
 ``limits``            what is refused by its header alone
 ``cost``              the memory and time that a job will take, and whether it may
-``layout``            what the file's bytes tell of that
+``layout``, ``heif``  what the file's bytes tell of that
 ``job``               the one decode for all results, as the steps know it
 --------------------  ------------------------------------------------------------------
 ``background``        transparency is laid on a colour, where no result keeps it

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from vipsrv.errors import TooLarge
-from vipsrv.options import Fit, Format, ImageInfo, Position, ResizeOptions
+from vipsrv.options import Format, ImageInfo, Position, ResizeOptions
 from vipsrv.pipeline import layout, own
+from vipsrv.pipeline.fit import fit
 from vipsrv.pipeline.header import Header
+from vipsrv.pipeline.heif import coded_pixels
 from vipsrv.pipeline.limits import Limits
 from vipsrv.pipeline.opening import MOST_PAGES, too_many_pages
 from vipsrv.pipeline.upload import Upload
@@ -68,11 +70,12 @@ def admit(
     heavy_ok: bool,
 ) -> Cost:
     """What it will take. Raises ``TooLarge`` for what would take more than the limits allow or could not be
-    done in ``seconds``, and ``NeedsHeavyLane`` for what is not light, unless that is ``heavy_ok``.
+    done in ``seconds``, ``NeedsHeavyLane`` for what is not light, unless that is ``heavy_ok``, and
+    ``CorruptImage``.
     """
     if header.info.pages > MOST_PAGES:
         raise too_many_pages(header.info.pages)
-    decoded = _decoded_bytes(header)
+    decoded = _decoded_bytes(upload, header)
     if decoded > _EXPANSION_FROM and decoded > limits.max_expansion * upload.size:
         raise TooLarge(
             f"the image decodes to {decoded} bytes, {decoded // max(1, upload.size)} times its size of "
@@ -99,13 +102,14 @@ def predict(upload: Upload, header: Header, outputs: Sequence[ResizeOptions]) ->
     """What it takes to decode the picture and make all ``outputs`` of it, which are of the same page."""
     info = header.info
     seen = (info.height, info.width) if info.orientation >= _FIRST_TURNED else (info.width, info.height)
-    sizes = [_scaled_size(options, *seen) for options in outputs]
+    placements = [fit(options, *seen) for options in outputs]
+    sizes = [placement.scaled for placement in placements]
     needed = max(max(width / seen[0], height / seen[1]) for width, height in sizes)
     decode = _decode(upload, header, min(1.0, needed), outputs[0].page)
     bands = 4 if info.has_alpha else 3
     areas = [width * height for width, height in sizes]
     held = _held_between(info, outputs, areas, decode) + max(width for width, _ in sizes) * bands * _OUT_ROWS
-    made = [_result_area(options, area) for options, area in zip(outputs, areas, strict=True)]
+    made = [placement.width * placement.height for placement in placements]
     encoders = [_encoder(options, info) for options in outputs]
     encode = max(
         encoder.memory(area, alpha=info.has_alpha) for encoder, area in zip(encoders, made, strict=True)
@@ -182,7 +186,7 @@ def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
     elif kind == "tiff":
         held = _tiff_memory(upload, info, pixel, page)
     elif kind not in own.FORMATS:
-        held = pixels * _whole_picture_pixel(header)
+        held, pixels = _whole_picture(upload, header, pixels)
     elif _own_is_whole(upload, kind):
         held = pixels * 4
     sample = _sample_bytes(header)
@@ -194,6 +198,7 @@ def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
     return _Decode(memory=held + stream, pixel=pixel, seconds=seconds)
 
 
+_HEIFS = {"avif", "heic"}
 _CMYK_PIXEL = 4
 _STREAMED_ROWS = 2200
 _ROWS_BESIDES = 800
@@ -227,6 +232,16 @@ def _tiff_memory(upload: Upload, info: ImageInfo, pixel: int, page: int) -> floa
     if block.compression == _NO_COMPRESSION:
         return 0
     return min(whole, upload.size, _MOST_RAW) if block.compression in _BY_ROW else whole
+
+
+def _whole_picture(upload: Upload, header: Header, pixels: int) -> tuple[float, int]:
+    """Bytes that are held, and pixels that are decoded, for ``pixels`` of a picture."""
+    if header.info.format not in _HEIFS:
+        return pixels * _whole_picture_pixel(header), pixels
+    coded = coded_pixels(upload, pixels)
+    # The planes of a part; and of several, one after another, what they are copied into.
+    held = coded.largest + (pixels / 2 if coded.total > coded.largest else 0)
+    return held * _whole_picture_pixel(header), max(pixels, coded.total)
 
 
 def _whole_picture_pixel(header: Header) -> int:
@@ -266,10 +281,12 @@ def _sample_bytes(header: Header) -> int:
     return _SIZES.get(header.image.format, 8)
 
 
-def _decoded_bytes(header: Header) -> int:
+def _decoded_bytes(upload: Upload, header: Header) -> int:
     """Bytes of all pixels as deep as they are stored: a palette's index, a bit."""
     info = header.info
     pixels = info.width * info.height
+    if info.format in _HEIFS:
+        pixels = max(pixels, coded_pixels(upload, pixels).total)
     if info.format in own.FORMATS:
         return pixels
     bits = _field(header, "bits-per-sample") or 8 * _sample_bytes(header)
@@ -283,24 +300,6 @@ def _field(header: Header, name: str) -> Any:
 
 
 # Results
-
-
-def _scaled_size(options: ResizeOptions, width: int, height: int) -> tuple[int, int]:
-    """To what size the picture of ``width`` × ``height``, as it is seen, is brought before it is cut."""
-    if options.fit is Fit.FILL:
-        return options.width or width, options.height or height
-    scales = [side / own for side, own in ((options.width, width), (options.height, height)) if side]
-    scale = max(scales) if options.fit in {Fit.COVER, Fit.OUTSIDE} else min(scales)
-    if not options.enlarge:
-        scale = min(1.0, scale)
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _result_area(options: ResizeOptions, scaled: int) -> int:
-    """Pixels of the result."""
-    if options.width and options.height and options.fit in {Fit.FILL, Fit.CONTAIN, Fit.COVER}:
-        return options.width * options.height
-    return scaled
 
 
 def _held_between(
