@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import select
 import signal
@@ -410,6 +411,29 @@ def test_a_large_picture_streams_in_little_memory(fresh: Child, large: Path) -> 
     assert head.error is None
     grown = (peak - before) / 1024
     assert grown < 100, f"{grown:.0f} MB for a file of {large.stat().st_size >> 20} MB"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has malloc_trim")
+def test_the_memory_of_a_heavy_job_is_given_back(large: Path) -> None:
+    # As the gateway starts it: a malloc that keeps most of what is freed.
+    kept = {
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TRIM_THRESHOLD_": "1000000000",
+        "MALLOC_MMAP_THRESHOLD_": "8388608",
+    }
+    child = Child(environment=kept)
+    try:
+        child.start()
+        child.works()
+        before = child.status("RssAnon")
+        with large.open("rb") as file:
+            child.lend(file.fileno(), large.stat().st_size)
+            assert child.reply()[0].error is None
+        child.works()  # when that is answered, all that belongs to the job before is over
+        grown = (child.status("RssAnon") - before) / 1024
+    finally:
+        child.close()
+    assert grown < 30, f"{grown:.0f} MB are kept"
 
 
 # Stopping

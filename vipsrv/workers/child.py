@@ -38,6 +38,7 @@ from vipsrv.workers.channel import (
     Ready,
     ReplyHead,
 )
+from vipsrv.workers.heap import find_trim
 from vipsrv.workers.shared import attach
 
 START_FAILED = 1
@@ -124,6 +125,7 @@ class Worker:
         self._shared = shared
         self._run = run
         self._buffer = _memory(_KEPT_BUFFER)
+        self._trim = find_trim()
 
     def serve(self) -> None:
         """Answer jobs until the gateway closes its end. Raises ``ChannelError`` and ``OSError``."""
@@ -132,21 +134,25 @@ class Worker:
             if head.operation is Operation.CANCEL:
                 continue  # its job is over; a running one sees it by its watch
             try:
-                self._serve_one(head, descriptor)
+                reply, results = self._serve_one(head, descriptor)
             finally:
                 if descriptor is not None:
+                    # Before the reply, while the gateway has it open, too: whoever closes a file last waits
+                    # until the kernel has freed it.
                     os.close(descriptor)
+            self._send(reply.pack(), *results)
+            del results
+            if head.admitted:
+                self._trim()  # the budget of heavy jobs is the next one's, maybe in another worker
 
-    def _serve_one(self, head: JobHead, descriptor: int | None) -> None:
+    def _serve_one(self, head: JobHead, descriptor: int | None) -> tuple[ReplyHead, tuple[bytes, ...]]:
         watch = Watch(self._channel, head)
         options = bytes(self._receive(head.options_size)) if head.options_size else b""
         image = self._image(head) if descriptor is None else self._from_file(descriptor, head.image_size)
-        results: tuple[bytes, ...] = ()
         try:
-            reply, results = self._run(head, options, image, watch)
+            return self._run(head, options, image, watch)
         except Exception as error:  # noqa: BLE001 - one job's failure is not the next one's
-            reply = ReplyHead(job_id=head.job_id, error=_for_reply(error))
-        self._send(reply.pack(), *results)
+            return ReplyHead(job_id=head.job_id, error=_for_reply(error)), ()
 
     def _receive_head(self) -> tuple[JobHead, int | None] | None:
         space = socket.CMSG_SPACE(_DESCRIPTOR_SIZE)
