@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from vipsrv.errors import Busy
 from vipsrv.workers.channel import IN_MEMORY_SIZE
-from vipsrv.workers.spool import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, Slot, Spool
+from vipsrv.workers.spool import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, Slot, Spool, _File
 
 MIB = 1024 * 1024
 
@@ -49,6 +50,11 @@ async def readiness(slot: Slot) -> None:
     ready = asyncio.Event()
     slot.on_ready = ready.set
     await ready.wait()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
 
 
 def content(slot: Slot) -> bytes:
@@ -133,8 +139,30 @@ def test_the_disk_has_a_budget_that_is_given_back(tmp_path: Path) -> None:
                 spool.open(20 * MIB)
             assert refused.value.retry_after_ms
             slot.close()
+            await until(lambda: spool.disk_left == 30 * MIB)
             spool.open(20 * MIB).close()
-            assert spool.disk_left == 30 * MIB
+            await until(lambda: spool.disk_left == 30 * MIB)
+
+    run(test)
+
+
+def test_nobody_waits_for_a_file_to_be_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go = threading.Event()
+    close = _File.close
+
+    def slow_close(file: _File) -> None:
+        assert may_go.wait(30)
+        close(file)
+
+    monkeypatch.setattr(_File, "close", slow_close)
+
+    async def test() -> None:
+        async with spool_in(tmp_path, disk=30 * MIB) as spool:
+            spool.open(20 * MIB).close()
+            with pytest.raises(Busy):  # what is not free yet cannot be given out
+                spool.open(20 * MIB)
+            may_go.set()
+            await until(lambda: spool.disk_left == 30 * MIB)
 
     run(test)
 
@@ -162,8 +190,7 @@ def test_closing_while_a_write_is_under_way_frees_the_file_afterwards(tmp_path: 
             assert descriptor is not None
             slot.close()
             slot.close()
-            while spool.disk_left != 30 * MIB:
-                await asyncio.sleep(0)
+            await until(lambda: spool.disk_left == 30 * MIB)
             with pytest.raises(OSError, match="Bad file descriptor"):
                 os.fstat(descriptor)
 

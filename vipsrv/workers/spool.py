@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from vipsrv.errors import Busy, RequestError
@@ -34,10 +35,10 @@ SMALL_CHUNK_SIZE = 64 * 1024
 _WRITE_BEHIND = 8 * LARGE_CHUNK_SIZE
 """Bytes of chunks that a slot in a file may hold before it asks its owner to wait for the disk."""
 
-_OVERDRAFT = 2 * SMALL_CHUNK_SIZE
+OVERDRAFT = 2 * SMALL_CHUNK_SIZE
 """Bytes of chunks that it may hold when memory is used up: enough to go on, and slowly."""
 
-_KEPT_FREE = 32 * 1024 * 1024
+KEPT_FREE = 32 * 1024 * 1024
 """Bytes of chunks of each size that are kept for reuse when a burst is over."""
 
 _FULL_RETRY_MS = 1000
@@ -54,10 +55,12 @@ class Spool:
         self._disk_left = disk
         self._free: dict[int, list[memoryview]] = {SMALL_CHUNK_SIZE: [], LARGE_CHUNK_SIZE: []}
         self._writers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="spool")
+        self._closers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool-close")
+        self._closed = False
 
     @property
     def disk_left(self) -> int:
-        """Bytes that files may still take."""
+        """Bytes that files may still take; those of a closed slot are back when its file is gone."""
         return self._disk_left
 
     def open(self, size: int) -> "Slot":
@@ -69,7 +72,9 @@ class Spool:
 
     def close(self) -> None:
         """End the writing threads; the slots must have been closed."""
+        self._closed = True
         self._writers.shutdown(wait=True, cancel_futures=True)
+        self._closers.shutdown(wait=True)
 
     @property
     def has_memory(self) -> bool:
@@ -92,7 +97,7 @@ class Spool:
         size = len(chunk)
         self._memory_left += size
         free = self._free[size]
-        if len(free) < _KEPT_FREE // size:
+        if len(free) < KEPT_FREE // size:
             free.append(chunk)
 
     def create_file(self, size: int) -> "_File":
@@ -120,10 +125,21 @@ class Spool:
         return _File(write_fd=write_fd, read_fd=read_fd, reserved=size)
 
     def remove_file(self, file: "_File") -> None:
-        """Close a file's descriptors, which frees it."""
-        os.close(file.write_fd)
-        os.close(file.read_fd)
+        """Close a file's descriptors, which frees it.
+
+        In a thread, for the kernel takes 0.1 s to free 1 GB, and seconds while the disk is behind.
+        """
+        if self._closed:
+            file.close()
+            return
+        closing = asyncio.get_running_loop().run_in_executor(self._closers, file.close)
+        closing.add_done_callback(partial(self._removed, file))
+
+    def _removed(self, file: "_File", closing: "asyncio.Future[None]") -> None:
         self._disk_left += file.reserved
+        error = closing.exception()
+        if error is not None:
+            _log.error("a file of the spool could not be closed: %s", error)
 
     def write(self, file: "_File", views: list[memoryview]) -> "asyncio.Future[None]":
         """Append to a file in a thread, so that a slow disk holds up nobody else."""
@@ -153,6 +169,13 @@ class _File:
     read_fd: int
     reserved: int
     written: int = 0
+
+    def close(self) -> None:
+        """Close both descriptors. Raises ``OSError``."""
+        try:
+            os.close(self.write_fd)
+        finally:
+            os.close(self.read_fd)
 
 
 @dataclass(slots=True)
@@ -223,7 +246,7 @@ class Slot:
         if self._drawing:
             return True
         held = sum(len(part.chunk) for part in (*self._parts, *self._writing) if part.full)
-        return held >= (_WRITE_BEHIND if self.spool.has_memory else _OVERDRAFT)
+        return held >= (_WRITE_BEHIND if self.spool.has_memory else OVERDRAFT)
 
     def room(self) -> memoryview:
         """The place for the next bytes. Raises ``RequestError`` if there is none."""
