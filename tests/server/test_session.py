@@ -17,7 +17,7 @@ from tests import bare_client
 from vipsrv.errors import Busy, Cancelled, CorruptImage, InternalError
 from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.protocol import HEADER, Kind, pack_message
-from vipsrv.server.session import MAX_IN_FLIGHT, Session
+from vipsrv.server.session import MAX_IN_FLIGHT, TURN_SIZE, Session
 from vipsrv.server.settings import ServerSettings
 from vipsrv.workers import splice
 from vipsrv.workers import spool as spool_module
@@ -411,7 +411,8 @@ def test_a_result_that_version_1_cannot_tell_of_is_refused(run: RunInLoop, tmp_p
             job.close()
             job.answer(Outcome(result=server.spool.open(2**32)))
             assert status_of(await read_to_end(sock)) == 413
-            assert server.spool.disk_left == before
+            while server.spool.disk_left != before:
+                await asyncio.sleep(0)
 
     run(test)
 
@@ -431,3 +432,30 @@ def test_a_bug_is_logged_as_an_error(
     (record,) = (record for record in caplog.records if "request 7" in record.message)
     assert record.levelno == logging.ERROR
     assert "a bug (encode.py:60 _write)" in record.message
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+def test_who_sends_much_takes_turns_with_the_others(run: RunInLoop, tmp_path: Path, connections: int) -> None:
+    size = 8 * TURN_SIZE
+
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            server.connections = connections
+            sock.sendall(resize(1, b"", announced=size))
+            session = server.session
+            await until(lambda: session._incoming is not None)
+            received, pauses = 0, 0
+            while received < size:
+                # As a loop that reads on for as long as there is more.
+                while session._reading and received < size:
+                    room = len(session.get_buffer(-1))
+                    session.buffer_updated(room)
+                    received += room
+                pauses += 1
+                await until(lambda: session._reading)
+            assert pauses == (1 if connections == 1 else 8)
+            (job,) = await server.jobs_given()
+            server.answer(job, 10)
+            assert await read_status(sock) == 200
+
+    run(test)

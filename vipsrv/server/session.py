@@ -66,6 +66,10 @@ FULL_RETRY_MS = 1000
 READ_AHEAD_SIZE = 64 * 1024
 """Bytes that one read may bring where a head is expected: of small images, all."""
 
+TURN_SIZE = 512 * 1024
+"""Bytes that are read of one connection before it is the turn of the others. libuv reads on while there is
+more, up to 32 times: where many send much, a small request waits for megabytes at each of its steps."""
+
 _KINDS = frozenset(Kind)
 
 _scratch = memoryview(bytearray(READ_AHEAD_SIZE))
@@ -94,6 +98,7 @@ class Session(asyncio.BufferedProtocol):
         self._closing = False
         self._ended = False
         self._progress = 0
+        self._in_turn = 0
         self._expires = time.monotonic() + self._settings.idle_timeout
 
     # What the transport calls
@@ -134,6 +139,7 @@ class Session(asyncio.BufferedProtocol):
             self._update_reading()
         else:
             self._take(_scratch[:nbytes])
+        self._take_turns(nbytes)
 
     def eof_received(self) -> bool:
         """The client has shut down its sending side. The connection is closed by us, after what is due."""
@@ -521,6 +527,16 @@ class Session(asyncio.BufferedProtocol):
     def _waits_for_disk(self) -> bool:
         slot = None if self._incoming is None else self._incoming.slot
         return slot is not None and slot.stalled
+
+    def _take_turns(self, size: int) -> None:
+        """Pause for one turn of the event loop when enough was read in this one."""
+        self._in_turn += size
+        if self._in_turn < TURN_SIZE:
+            return
+        self._in_turn = 0
+        if self._reading and not self._lingering and self._gateway.connections > 1:
+            self._set_reading(on=False)
+            asyncio.get_running_loop().call_soon(self._update_reading)
 
     def _set_reading(self, *, on: bool) -> None:
         if on == self._reading or self._transport.is_closing():
