@@ -85,7 +85,28 @@ PICTURES: Mapping[str, Recipe] = MappingProxyType(
             Q=90,
             interlace=True,
         ),
+        "jpeg-tiny.jpg": _jpeg("160 x 120 JPEG of about 6 KB, a picture of a list", 160, 120, 3.4, 12),
+        "progressive-100mp.jpg": Recipe(
+            "12000 x 8400 progressive JPEG: 300 MB of coefficients",
+            12_000,
+            8_400,
+            6.0,
+            "jpegsave",
+            {"Q": 80, "subsample_mode": "on", "interlace": True},
+            13,
+            giant=True,
+        ),
         "png-3mp.png": Recipe("2000 x 1500 RGB PNG", 2000, 1500, 6.0, "pngsave", {"compression": 6}, 7),
+        "interlaced-24mp.png": Recipe(
+            "6000 x 4000 interlaced PNG: a decoder holds all of it",
+            6000,
+            4000,
+            6.0,
+            "pngsave",
+            {"compression": 2, "interlace": True},
+            14,
+        ),
+        "gif-6mp.gif": Recipe("3000 x 2000 GIF", 3000, 2000, 6.0, "gifsave", {"effort": 1}, 15),
         "webp-6mp.webp": Recipe("3000 x 2000 lossy WebP", 3000, 2000, 6.0, "webpsave", {"Q": 80}, 8),
         "avif-6mp.avif": Recipe(
             "3000 x 2000 AVIF", 3000, 2000, 6.0, "heifsave", {"Q": 60, "compression": "av1", "effort": 3}, 9
@@ -95,6 +116,15 @@ PICTURES: Mapping[str, Recipe] = MappingProxyType(
         ),
         "strip-24mp.tif": Recipe(
             "6000 x 4000 uncompressed strip TIFF, 72 MB", 6000, 4000, 6.0, "tiffsave", seed=12
+        ),
+        "avif-24mp.avif": Recipe(
+            "6000 x 4000 AVIF: a decoder holds several copies of it",
+            6000,
+            4000,
+            6.0,
+            "heifsave",
+            {"Q": 60, "compression": "av1", "effort": 0},
+            16,
         ),
         "strip-400mp.tif": _tiff("20000 x 20000 uncompressed strip TIFF, 1.2 GB", 8.0, 1.5, 10),
         "tiled-deflate-400mp.tif": _tiff(
@@ -237,7 +267,7 @@ def main(
     *,
     only_list: Annotated[bool, typer.Option("--list", help="Print what there is and make nothing.")] = False,
     giants: Annotated[
-        bool, typer.Option(help="Make the 48 MB and 400-megapixel ones, too, when all are made.")
+        bool, typer.Option(help="Make those of 48 MB and of 100 megapixels and more, too.")
     ] = True,
     cache: Annotated[
         Path | None, typer.Option(envvar=CACHE_VARIABLE, help="The folder that the pictures are kept in.")
