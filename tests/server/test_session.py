@@ -1,13 +1,16 @@
 """Sessions on real sockets and both event loops, with a pool that the test plays."""
 
 import asyncio
+import itertools
 import logging
+import os
 import select
 import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -337,8 +340,8 @@ def test_room_that_was_missing_when_nothing_was_read_is_forgotten(run: RunInLoop
 
 def stop_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """No write ever ends."""
-    monkeypatch.setattr(splice, "available", lambda: False)
-    monkeypatch.setattr(Spool, "write", lambda *_: asyncio.get_running_loop().create_future())
+    for name in ("write", "draw"):
+        monkeypatch.setattr(Spool, name, lambda *_: asyncio.get_running_loop().create_future())
 
 
 def test_an_upload_that_waits_for_the_disk_is_given_up_at_its_deadline(
@@ -352,7 +355,8 @@ def test_an_upload_that_waits_for_the_disk_is_given_up_at_its_deadline(
                 Kind.RESIZE, 7, {"width": 9, "height": 9, "deadline_ms": 1000}, body_size=IN_MEMORY_SIZE + 1
             )
             image = bytes(IN_MEMORY_SIZE + 1)
-            # So much may be held in memory that all of it has arrived.
+            # So much may be held in memory that all of it has arrived, and nobody else reads it.
+            monkeypatch.setattr(splice, "available", lambda: False)
             monkeypatch.setattr(spool_module, "_WRITE_BEHIND", 1 << 30)
             await asyncio.get_running_loop().sock_sendall(sock, head + image)
             await until(lambda: any(one.received for one in server.session._in_flight.values()))
@@ -436,7 +440,7 @@ def test_a_bug_is_logged_as_an_error(
 
 @pytest.mark.parametrize("connections", [1, 2])
 def test_who_sends_much_takes_turns_with_the_others(run: RunInLoop, tmp_path: Path, connections: int) -> None:
-    size = 8 * TURN_SIZE
+    size = 2 * TURN_SIZE
 
     async def test() -> None:
         async with connected(tmp_path) as (server, sock):
@@ -453,9 +457,102 @@ def test_who_sends_much_takes_turns_with_the_others(run: RunInLoop, tmp_path: Pa
                     received += room
                 pauses += 1
                 await until(lambda: session._reading)
-            assert pauses == (1 if connections == 1 else 8)
+            assert pauses == connections
             (job,) = await server.jobs_given()
             server.answer(job, 10)
             assert await read_status(sock) == 200
+
+    run(test)
+
+
+LARGE = 2 * IN_MEMORY_SIZE + 12_345
+
+
+async def send(sock: socket.socket, data: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(sock, data)
+
+
+def content(job: Job) -> bytes:
+    assert job.image.descriptor is not None
+    return os.pread(job.image.descriptor, LARGE + 1, 0)
+
+
+def test_a_large_image_arrives_as_it_was_and_what_follows_it_too(run: RunInLoop, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            images = [os.urandom(LARGE) for _ in range(2)]
+            await send(sock, resize(1, images[0]) + resize(2, images[1]) + resize(3, b"small"))
+            jobs = await server.jobs_given(3)
+            assert [content(job) for job in jobs[:2]] == images
+            assert b"".join(map(bytes, jobs[2].image.views)) == b"small"
+            for job in jobs:
+                server.answer(job, 10)
+            assert await read_status(sock) == 200
+
+    run(test)
+
+
+def test_a_large_image_in_uneven_pieces_arrives_as_it_was(run: RunInLoop, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            image = os.urandom(LARGE)
+            message = resize(1, image)
+            head = len(message) - LARGE
+            for start, end in itertools.pairwise([0, 10, 1000, 600_000, 600_001, LARGE, len(message)]):
+                await send(sock, message[start:end])
+                await until(partial(has_received, server, end - head))
+            (job,) = await server.jobs_given()
+            assert content(job) == image
+            server.answer(job, 10)
+            assert await read_status(sock) == 200
+
+    run(test)
+
+
+def has_received(server: Server, size: int) -> bool:
+    return bool(server.jobs) or received(server) >= size
+
+
+def received(server: Server) -> int:
+    request = server.session._incoming
+    return request.slot.received if request is not None and request.slot is not None else 0
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, reset])
+def test_a_client_that_goes_within_a_large_image_frees_its_file(
+    run: RunInLoop, tmp_path: Path, leave: Callable[[socket.socket], None]
+) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            whole = server.spool.disk_left
+            await send(sock, resize(1, bytes(LARGE), announced=LARGE + 1))
+            assert server.spool.disk_left < whole
+            leave(sock)
+            await until(lambda: server.spool.disk_left == whole)
+            assert server.jobs == []
+
+    run(test)
+
+
+def test_a_disk_that_fails_within_a_large_image_costs_that_request_only(
+    run: RunInLoop, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            first, rest = (message := resize(1, os.urandom(LARGE)))[: LARGE // 2], message[LARGE // 2 :]
+            await send(sock, first)
+            await until(lambda: received(server) > 0)
+            request = server.session._incoming
+            assert request is not None
+            assert request.slot is not None
+            assert request.slot._file is not None
+            null = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(null, request.slot._file.write_fd)  # as if it could not be written
+            os.close(null)
+            await send(sock, rest + resize(2))
+            (job,) = await server.jobs_given()
+            assert job.image.size == len(b"image")
+            server.answer(job, 10)
+            assert await read_status(sock) == Busy.status
 
     run(test)

@@ -67,8 +67,8 @@ READ_AHEAD_SIZE = 64 * 1024
 """Bytes that one read may bring where a head is expected: of small images, all."""
 
 TURN_SIZE = 4 * 1024 * 1024
-"""Bytes that are read of one connection before it is the turn of the others: a photo, 2 ms. libuv reads on while
-there is more, up to 32 times."""
+"""Bytes that are read of one connection before it is the turn of the others: a photo, in 2 ms. libuv reads on
+while there is more, up to 32 times."""
 
 _KINDS = frozenset(Kind)
 

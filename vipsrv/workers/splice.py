@@ -7,6 +7,7 @@ import fcntl
 import os
 import select
 import threading
+import time
 from dataclasses import dataclass
 
 MOST_AT_ONCE = 32 * 1024 * 1024
@@ -15,8 +16,14 @@ MOST_AT_ONCE = 32 * 1024 * 1024
 _PIPE_SIZE = 1024 * 1024
 """Bytes: what Linux allows everybody (/proc/sys/fs/pipe-max-size). Of a smaller one the sender waits more."""
 
+_MOST_SECONDS = 0.25
+"""For the same end; and the thread has other files to write."""
+
 _PATIENCE_MS = 2
-"""How long a sender that is on the same machine, or near, may leave the socket empty."""
+"""How long a fast sender may leave the socket empty."""
+
+_EARNS_PATIENCE = 64 * 1024
+"""Bytes that must have come since the last wait: for a slow sender no thread waits."""
 
 _threads = threading.local()
 
@@ -41,16 +48,18 @@ def move(source: int, target: int, offset: int, size: int) -> Moved:
     size = min(size, MOST_AT_ONCE)
     poll = select.poll()
     poll.register(source, select.POLLIN)
-    taken = 0
+    taken = waited_at = 0
+    ends_at = time.monotonic() + _MOST_SECONDS
     try:
         reading, writing = _pipe()
         while taken < size:
             try:
                 piped = os.splice(source, writing, min(_PIPE_SIZE, size - taken), flags=os.SPLICE_F_NONBLOCK)
             except BlockingIOError:
-                if poll.poll(_PATIENCE_MS):
-                    continue
-                break
+                if taken < waited_at + _EARNS_PATIENCE or not poll.poll(_PATIENCE_MS):
+                    break
+                waited_at = taken
+                continue
             except ConnectionError:
                 break
             if not piped:
@@ -60,6 +69,8 @@ def move(source: int, target: int, offset: int, size: int) -> Moved:
                 written = os.splice(reading, target, piped, offset_dst=offset)
                 offset += written
                 piped -= written
+            if time.monotonic() > ends_at:
+                break
     except OSError as error:
         _drop_pipe()  # for something may be left in it
         return Moved(taken, error)
