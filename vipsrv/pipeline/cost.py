@@ -265,7 +265,7 @@ def _pixel_bytes(header: Header) -> int:
     """A decoded pixel's bytes."""
     if header.info.format in own.FORMATS:  # its image is not to be touched: that may decode it
         return 4
-    return int(header.image.bands) * _sample_bytes(header)
+    return header.shape.bands * _sample_bytes(header)
 
 
 def _is_multiscan(header: Header) -> bool:
@@ -278,7 +278,7 @@ def _is_multiscan(header: Header) -> bool:
 def _sample_bytes(header: Header) -> int:
     if header.info.format in own.FORMATS:
         return 1
-    return _SIZES.get(header.image.format, 8)
+    return _SIZES.get(header.shape.format, 8)
 
 
 def _decoded_bytes(upload: Upload, header: Header) -> int:
@@ -290,7 +290,7 @@ def _decoded_bytes(upload: Upload, header: Header) -> int:
     if info.format in own.FORMATS:
         return pixels
     bits = _field(header, "bits-per-sample") or 8 * _sample_bytes(header)
-    bands = 1 if _field(header, "palette") else header.image.bands
+    bands = 1 if _field(header, "palette") else header.shape.bands
     return int(pixels * bits * bands) // 8
 
 

@@ -9,7 +9,7 @@ import pyvips
 from vipsrv.errors import CorruptImage, RequestError, UnsupportedFormat
 from vipsrv.options import ImageInfo
 from vipsrv.pipeline import libvips, own, tiff
-from vipsrv.pipeline.calls import Call, shape
+from vipsrv.pipeline.calls import Call, Shape, shape
 from vipsrv.pipeline.opening import check_opening
 from vipsrv.pipeline.signatures import FORMAT_NAMES, HEAD, recognise
 from vipsrv.pipeline.upload import Upload
@@ -40,6 +40,7 @@ class Header:
         self.is_bgr = is_bgr
         self._picture = picture
         self._image: pyvips.Image | None = None
+        self._shape: Shape | None = None
 
     @property
     def image(self) -> pyvips.Image:
@@ -49,6 +50,15 @@ class Header:
         if self._image is None:
             self._image = self._picture()
         return self._image
+
+    @property
+    def shape(self) -> Shape:
+        """The facts of ``image``, read once: asking libvips again takes longer than most of what is told by
+        them. Raises what ``image`` does.
+        """
+        if self._shape is None:
+            self._shape = shape(self.image)
+        return self._shape
 
 
 def read_info(upload: Upload) -> ImageInfo:
