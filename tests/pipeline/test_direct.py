@@ -12,7 +12,10 @@ from tests.looks import mean_abs_difference, open_exact, reference, ssim
 from tests.pictures import encode, photo
 from tests.pipeline.run import resize
 from vipsrv.options import ImageInfo
+from vipsrv.pipeline import Upload, layout
+from vipsrv.pipeline.calls import Call
 from vipsrv.pipeline.direct import jpeg_scale
+from vipsrv.pipeline.header import open_jpeg, read_header
 
 SIDES = [1, 2, 3, 7, 8, 9, 15, 16, 17, 63, 64, 65, 250]
 
@@ -87,6 +90,56 @@ def test_what_the_decoder_cuts_off_is_never_half_a_pixel() -> None:
             assert (width % scale) * across < width / 2
             assert width // scale >= across
             assert height // scale >= min(height, target)
+
+
+@pytest.mark.parametrize("size", [(1607, 1207), (1600, 1200), (333, 8)])
+@pytest.mark.parametrize("shrink", [1, 2, 4, 8])
+def test_a_header_opened_reduced_tells_the_whole_size(size: tuple[int, int], shrink: int) -> None:
+    picture = encode(stretched(*size), "JPEG", restart_marker_rows=1)
+    asked = []
+
+    def shrink_for(width: int, height: int) -> int:
+        asked.append((width, height))
+        return shrink
+
+    opened = read_header(Upload.from_memory(picture), shrink_for=shrink_for)
+    assert asked == [size]
+    assert (opened.info.width, opened.info.height) == size
+    assert opened.shrink == shrink
+    assert opened.shape[:2] == tuple(side // shrink for side in size)
+
+
+def test_a_frame_header_that_libjpeg_does_not_read_tells_no_size() -> None:
+    # Behind bytes that are no marker our parser stops and libjpeg goes on to the next one.
+    picture = encode(stretched(1600, 1200), "JPEG")
+    opened = read_header(Upload.from_memory(picture[:2] + b"\0\0" + picture[2:]), shrink_for=lambda *_: 2)
+    assert (opened.info.width, opened.info.height, opened.shrink) == (1600, 1200, 1)
+
+
+def test_no_size_is_believed_that_libvips_does_not_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = encode(stretched(1600, 1200), "JPEG")
+    monkeypatch.setattr(layout, "jpeg_size", lambda _: (160, 120))
+    opened = read_header(Upload.from_memory(picture), shrink_for=lambda *_: 2)
+    assert (opened.info.width, opened.info.height, opened.shrink) == (1600, 1200, 1)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_is_opened_again_only_where_its_orientation_was_not_expected(
+    monkeypatch: pytest.MonkeyPatch, orientation: int
+) -> None:
+    opened = []
+    for name, reopen in list(open_jpeg.items()):
+
+        def counting(source: object, shrink: int, reopen: Call = reopen) -> object:
+            opened.append(shrink)
+            return reopen(source, shrink)
+
+        monkeypatch.setitem(open_jpeg, name, counting)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = encode(stretched(1600, 400), "JPEG", exif=exif)
+    assert resize(picture, 400, 200).size == (400, 200)
+    assert opened == ([2] if orientation == 1 else [2, 1])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "WEBP", "JPEG"])

@@ -11,6 +11,7 @@ import pyvips
 
 from vipsrv.options import ImageInfo
 from vipsrv.pipeline.calls import Call, shape
+from vipsrv.pipeline.header import open_jpeg
 from vipsrv.pipeline.job import Job
 
 _SCALES = (8, 4, 2)
@@ -30,10 +31,6 @@ FIRST_TURNED = 5
 _GREY_OR_RGB = {(1, "uchar", "b-w"), (3, "uchar", "srgb")}
 
 # The gap makes a reduction by more than four an average first, as ``thumbnail`` has it.
-_open_jpeg = {
-    fail_on: Call("jpegload_source", "source", "shrink", access="sequential", fail_on=fail_on)
-    for fail_on in ("error", "none")
-}
 _reduce_rows = Call("reducev", "in", "vshrink", gap=2.0)
 _reduce_columns = Call("reduceh", "in", "hshrink", gap=2.0)
 _turn = Call("autorot", "in")
@@ -54,8 +51,9 @@ def reduce_directly(image: pyvips.Image, job: Job, width: int, height: int) -> p
     if info.orientation >= FIRST_TURNED:
         width, height = height, width
     scale = jpeg_scale(info, width, height) if info.format == "jpeg" else 1
-    if scale > 1:
-        image = _open_jpeg[job.header.fail_on](job.upload.source, scale)
+    if scale != job.header.shrink:
+        # Expected before EXIF's orientation was known.
+        image = open_jpeg[job.header.fail_on](job.upload.source, scale)
     return upright(reduce_to(image, width, height), info)
 
 

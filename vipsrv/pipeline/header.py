@@ -8,13 +8,22 @@ import pyvips
 
 from vipsrv.errors import CorruptImage, RequestError, UnsupportedFormat
 from vipsrv.options import ImageInfo
-from vipsrv.pipeline import libvips, own, tiff
+from vipsrv.pipeline import layout, libvips, own, tiff
 from vipsrv.pipeline.calls import Call, Shape, shape
 from vipsrv.pipeline.opening import check_opening
 from vipsrv.pipeline.signatures import FORMAT_NAMES, HEAD, recognise
 from vipsrv.pipeline.upload import Upload
 
 _MOST_ORIENTATION = 8  # EXIF 2.3, tag 0x0112
+
+ShrinkFor = Callable[[int, int], int]
+"""A JPEG's width and height as stored → at one over how much (1, 2, 4, 8) it will probably be decoded."""
+
+open_jpeg = {
+    fail_on: Call("jpegload_source", "source", "shrink", access="sequential", fail_on=fail_on)
+    for fail_on in ("error", "none")
+}
+"""By ``fail_on``: a source and at one over how much it is decoded → the image."""
 
 
 class Header:
@@ -23,6 +32,8 @@ class Header:
     ``is_own`` says that vipsrv makes the picture itself, so that libvips' operations that open a file
     (``thumbnail_source`` and the like) would fail or give another: the image is all there is. ``fail_on``
     is for libvips' loaders; ``is_bgr`` says that the image's bands wait for the step ``put_in_order``.
+    ``shrink``: the image is a JPEG's, to be decoded at one over that, so that it is smaller than ``info``
+    says; the bands and all else are the same.
     """
 
     def __init__(
@@ -33,11 +44,13 @@ class Header:
         is_own: bool,
         fail_on: str,
         is_bgr: bool = False,
+        shrink: int = 1,
     ) -> None:
         self.info = info
         self.is_own = is_own
         self.fail_on = fail_on
         self.is_bgr = is_bgr
+        self.shrink = shrink
         self._picture = picture
         self._image: pyvips.Image | None = None
         self._shape: Shape | None = None
@@ -67,8 +80,10 @@ def read_info(upload: Upload) -> ImageInfo:
     return read_header(upload).info
 
 
-def read_header(upload: Upload, *, tolerant: bool = False) -> Header:
+def read_header(upload: Upload, *, tolerant: bool = False, shrink_for: ShrinkFor | None = None) -> Header:
     """Recognise the format and open the header; ``tolerant`` of pictures that are truncated or corrupt.
+
+    With ``shrink_for`` a JPEG is opened as it will be decoded, which saves opening it again (0.1 ms).
 
     Raises ``UnsupportedFormat``, ``CorruptImage`` and ``TooLarge``.
     """
@@ -94,12 +109,12 @@ def read_header(upload: Upload, *, tolerant: bool = False) -> Header:
     if reader.format == "tiff":
         tiff.check(upload)
     try:
-        image = _opener(reader.loader, fail_on)(upload.source)
+        reduced = _open_reduced(upload, fail_on, shrink_for) if reader.format == "jpeg" else None
+        image, width, height, shrink = reduced or _open_whole(upload, reader.loader, fail_on)
     except pyvips.Error as error:
         raise CorruptImage(
             f"the header of this {reader.format} cannot be read: {libvips.reason(error)}"
         ) from error
-    width, height, *_ = shape(image)
     info = ImageInfo(
         format=reader.format,
         width=width,
@@ -109,14 +124,43 @@ def read_header(upload: Upload, *, tolerant: bool = False) -> Header:
         orientation=orientation_of(image),
         size=upload.size,
     )
-    return header_of(info, image, fail_on)
+    return header_of(info, image, fail_on, shrink)
 
 
-def header_of(info: ImageInfo, image: pyvips.Image, fail_on: str) -> Header:
+def _open_whole(upload: Upload, loader: str, fail_on: str) -> tuple[pyvips.Image, int, int, int]:
+    """The image, its width and height, and that it is not reduced."""
+    image = _opener(loader, fail_on)(upload.source)
+    width, height, *_ = shape(image)
+    return image, width, height, 1
+
+
+def _open_reduced(
+    upload: Upload, fail_on: str, shrink_for: ShrinkFor | None
+) -> tuple[pyvips.Image, int, int, int] | None:
+    """A JPEG's image, the width and height of the whole, and its shrink; ``None`` where it is not reduced.
+
+    libvips does not tell the size of the whole then. What the frame header says is believed where it is the
+    size of the image times the shrink but for what libvips cuts off, so that no other size gets past the
+    limits than libvips has found.
+    """
+    size = layout.jpeg_size(upload) if shrink_for is not None else None
+    if shrink_for is None or size is None:
+        return None
+    shrink = shrink_for(*size)
+    if shrink == 1:
+        return None
+    image = open_jpeg[fail_on](upload.source, shrink)
+    width, height, *_ = shape(image)
+    if (width, height) != (size[0] // shrink, size[1] // shrink):
+        return None
+    return image, *size, shrink
+
+
+def header_of(info: ImageInfo, image: pyvips.Image, fail_on: str, shrink: int = 1) -> Header:
     """The header of what one of libvips' loaders opened."""
     if info.format == "tiff" and image.format == "char":
         return Header(info, lambda: tiff.unsigned(image), is_own=True, fail_on=fail_on)
-    return Header(info, lambda: image, is_own=False, fail_on=fail_on)
+    return Header(info, lambda: image, is_own=False, fail_on=fail_on, shrink=shrink)
 
 
 @cache

@@ -22,27 +22,39 @@ _BLOCK_BYTES = 128
 """An 8 × 8 block of coefficients of 16 bits."""
 
 
+def jpeg_size(upload: Upload) -> tuple[int, int] | None:
+    """Width and height in pixels that a JPEG's first frame header tells; ``None`` where there is none."""
+    frame = _jpeg_frame(upload)
+    height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
+    return (width, height) if width and height else None
+
+
 def jpeg_coefficient_bytes(upload: Upload) -> int:
     """What libjpeg holds of a JPEG of several scans: the coefficients of all its components, padded to whole
     minimum coded units.
     """
+    return _coefficient_bytes(_jpeg_frame(upload))
+
+
+def _jpeg_frame(upload: Upload) -> bytes:
+    """The parameters of the first frame header, behind its length; nothing where a scan comes before it."""
     position = 2
     for _ in range(_MOST_MARKERS):
         head = upload.read(position, 4)
         if len(head) < 4 or head[0] != 0xFF:  # noqa: PLR2004 - marker and length
-            return 0
+            break
         marker, length = head[1], int.from_bytes(head[2:4])
         if marker == 0xFF:  # noqa: PLR2004 - fill bytes in front of a marker
             position += 1
         elif marker in _WITHOUT_LENGTH:
             position += 2
         elif marker in _FRAMES:
-            return _coefficient_bytes(upload.read(position + 4, length - 2))
+            return upload.read(position + 4, max(0, length - 2))
         elif marker == _SCAN:
-            return 0
+            break
         else:
             position += 2 + length
-    return 0
+    return b""
 
 
 def _coefficient_bytes(frame: bytes) -> int:

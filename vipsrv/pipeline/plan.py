@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import ImageInfo, Keep, ResizeOptions
-from vipsrv.pipeline.direct import FIRST_TURNED
+from vipsrv.pipeline.direct import FIRST_TURNED, jpeg_scale
 from vipsrv.pipeline.fit import Placement, fit
 from vipsrv.pipeline.header import Header
 from vipsrv.pipeline.job import Job
@@ -58,6 +58,19 @@ def make_plan(options: ResizeOptions, header: Header, limits: Limits, quality: i
         background=None if keeps_alpha else options.background,
         keep_profile=wants_profile and has_rgb_profile(header.image),
     )
+
+
+def likely_shrink(outputs: Sequence[ResizeOptions], width: int, height: int) -> int:
+    """At one over how much a JPEG of ``width`` × ``height`` pixels will be decoded for all ``outputs``.
+
+    Its EXIF orientation is not known yet; where that swaps the two, it may be another.
+    """
+    upright = ImageInfo(
+        format="jpeg", width=width, height=height, pages=1, has_alpha=False, orientation=1, size=0
+    )
+    scaled = [fit(options, width, height).scaled for options in outputs]
+    across, down = max(one for one, _ in scaled), max(one for _, one in scaled)
+    return jpeg_scale(upright, min(width, across), min(height, down))
 
 
 def check_together(plans: Sequence[Plan], limits: Limits) -> None:

@@ -18,7 +18,7 @@ from vipsrv.pipeline.mixes import by_content
 from vipsrv.pipeline.order import put_in_order
 from vipsrv.pipeline.page import open_page
 from vipsrv.pipeline.place import own_background, own_colours, own_metadata, place
-from vipsrv.pipeline.plan import Plan, check_together, make_job, make_plan
+from vipsrv.pipeline.plan import Plan, check_together, likely_shrink, make_job, make_plan
 from vipsrv.pipeline.scale import scale_to
 from vipsrv.pipeline.shrink import shrink
 from vipsrv.pipeline.srgb import drop_extra_bands, to_srgb
@@ -85,7 +85,11 @@ def resize(
     sound picture's result cannot be written, or the reason to stop that ``watch`` gave.
     """
     libvips.forget_errors()
-    header = read_header(upload, tolerant=limits.tolerant)
+    header = read_header(
+        upload,
+        tolerant=limits.tolerant,
+        shrink_for=lambda width, height: likely_shrink(outputs, width, height),
+    )
     pages = {page: open_page(upload, header, page) for page in {options.page for options in outputs}}
     plans = [make_plan(options, pages[options.page], limits, quality) for options in outputs]
     check_together(plans, limits)
