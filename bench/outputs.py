@@ -1,15 +1,14 @@
 """Several results of one upload against as many single requests: CPU time and likeness.
 
 `python -m bench.outputs` resizes the 12 MP JPEG to five widths, once as five outputs of one job and once as
-five jobs, in this process with one libvips thread, and prints the CPU milliseconds of both (the best of some
-rounds, taken in turns), their ratio, and the least PSNR between a result of the one and of the other way.
+five jobs, in one process with a worker's settings of libvips and malloc, and prints the CPU milliseconds of
+both (the best of some rounds, taken in turns), their ratio, and the least PSNR between a result of the one
+and of the other way.
 """
 
-import os
-
-os.environ.setdefault("VIPS_CONCURRENCY", "1")  # read when libvips is loaded
-
 import math
+import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Annotated
@@ -20,6 +19,7 @@ import typer
 from bench.pictures import picture
 from vipsrv import pipeline
 from vipsrv.options import Fit, ResizeOptions
+from vipsrv.workers.process import worker_environment
 
 WIDTHS = (320, 640, 960, 1280, 1600)
 LIMITS = pipeline.Limits(max_pixels=500_000_000, max_output_pixels=50_000_000)
@@ -66,5 +66,19 @@ def _psnr(one: bytes, other: bytes) -> float:
     return 10 * math.log10(255**2 / mean_square) if mean_square else math.inf
 
 
+def _settings() -> dict[str, str]:
+    """A worker's variables for libvips and malloc, both of which read them as the process starts."""
+    return {
+        name: value
+        for name, value in worker_environment().items()
+        if name == "VIPS_CONCURRENCY" or name.startswith("MALLOC_")
+    }
+
+
 if __name__ == "__main__":
+    settings = _settings()
+    if not settings.items() <= os.environ.items():
+        os.execve(  # noqa: S606 - this very program
+            sys.executable, [sys.executable, "-m", "bench.outputs", *sys.argv[1:]], {**os.environ, **settings}
+        )
     typer.run(main)

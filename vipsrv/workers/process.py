@@ -126,7 +126,7 @@ class WorkerProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=inherited,
-                env=_environment(),
+                env=worker_environment(),
             )
         except OSError:
             ours.close()
@@ -467,7 +467,7 @@ def _command(inherited: list[int], config: dict[str, Any]) -> list[str]:
     ]
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """What a worker needs of the environment and no more: it may hold secrets, and a decoder turn hostile."""
     needed = {name: value for name, value in os.environ.items() if _NEEDED.match(name)}
     # One thread a job gives the best throughput when all workers are busy; two malloc arenas are enough
