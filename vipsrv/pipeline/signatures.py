@@ -25,7 +25,7 @@ _SIGNATURES = [
         ("XV thumbnail", rb"P7 332"),
         ("PNM", rb"P[1-7][\s#]"),
         ("PFM", rb"P[fF]\s"),
-        ("ICO", rb"\0\0[\x01\x02]\0"),
+        ("ICO", rb"\0\0[\x01\x02]\0[^\0]\0"),
         ("Photoshop", rb"8BPS"),
         ("OpenEXR", rb"\x76\x2f\x31\x01"),
         ("Radiance HDR", rb"#\?R"),
@@ -39,6 +39,9 @@ _SIGNATURES = [
         ("QOI", rb"qoif"),
         ("DDS", rb"DDS "),
         ("PCX", rb"\x0a[\0\x02-\x05]\x01[\x01\x02\x04\x08]"),
+        # It has no signature: an image type without a palette or with one, bits a pixel, and flags.
+        ("TGA", rb".\0[\x02\x03\x0a\x0b]\0{5}.{8}[\x08\x0f\x10\x18\x20][\0-\x3f]"),
+        ("TGA", rb".\x01[\x01\x09]....[\x0f\x10\x18\x20].{8}[\x08\x10][\0-\x3f]"),
     ]
 ]
 
