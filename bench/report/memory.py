@@ -49,9 +49,11 @@ def chart(run: Run) -> Figure:
         axes.annotate(
             f"{sample.total_bytes / _MEGA:.0f} MB after\n{sample.requests:,} replies",
             (sample.seconds, sample.total_bytes / _MEGA),
-            xytext=(0, 9),
+            # Memory grows: below the first and above the last there is no line.
+            xytext=(6, -9) if mark == FIRST_MARK else (0, 9),
             textcoords="offset points",
-            ha="left" if sample.seconds < seconds[-1] / 2 else "right",
+            va="top" if mark == FIRST_MARK else "bottom",
+            ha="left" if mark == FIRST_MARK else "right",
             fontsize=9,
         )
     axes.set_ylim(0, max(total) * 1.3)
