@@ -21,6 +21,7 @@ The JSON is an object: ``machine``, ``commit``, ``time`` (UTC), ``settings``, ``
 ``input_bytes``, ``output_bytes``  of the picture and of the result
 ``compression_ratio``        the one over the other
 ``ssim``                     to Pillow's full decode and Lanczos, ``null`` where no result is made
+``others_share``             of the servers' cores that other processes and machines had, 0 to 1
 ``rounds``                   ``requests_per_second_net`` and ``cpu_ms_per_request`` of each
 ============================ ======================================================================
 """
@@ -41,6 +42,7 @@ from bench.baselines import ALL, BareLoop, Baseline, Request, Run
 from bench.baselines.interface import all_cores
 from bench.comparison import print_table, print_verdicts
 from bench.crew import Crew
+from bench.load.cores import Cores
 from bench.machine import commit, this_machine
 from bench.pictures import picture
 from tests.looks import open_exact, reference, ssim
@@ -102,6 +104,7 @@ def row(
         "output_bytes": len(result),
         "compression_ratio": size / len(result),
         "ssim": likeness,
+        "others_share": median("others_share"),
         "rounds": rounds,
     }
 
@@ -115,13 +118,17 @@ def measure(
     figures: dict[str, list[Round]] = {server.name: [] for server in able}
     for number in range(rounds + 1):
         for server in able:
+            before, own_before = Cores.now(cores=set(server.cores)), _cpu_seconds(server, clients, shared)
             # The first round warms up.
             run = server.load(request, clients, seconds=seconds if number else min(seconds, 0.5))
+            of_cores = Cores.now(cores=set(server.cores)) - before
+            others = of_cores.busy + of_cores.stolen - (_cpu_seconds(server, clients, shared) - own_before)
             one = {
                 "requests_per_second": run.requests_per_second,
                 "requests_per_second_net": net_rate(run, len(server.cores), shared=shared),
                 "cpu_ms": run.cpu_ms,
                 "client_cpu_ms": run.client_cpu_ms,
+                "others_share": max(0.0, others / of_cores.total),
             }
             if number:
                 figures[server.name].append(one)
@@ -182,6 +189,11 @@ def main(
                 json_file.write_text(json.dumps(figures, indent=1) + "\n")
     print_table(figures)
     print_verdicts(figures)
+
+
+def _cpu_seconds(server: Baseline, clients: Crew, shared: bool) -> float:  # noqa: FBT001
+    """What of the time of the server's cores is not others'."""
+    return server.cpu_seconds() + (clients.cpu_seconds() if shared else 0.0)
 
 
 def _check(option: str, given: Sequence[str] | None, known: Collection[str]) -> None:

@@ -17,6 +17,9 @@ SSIM_STEP = 0.001
 SIZE_TOLERANCE = 0.03
 """Of the bytes of a result."""
 
+OTHERS = 0.05
+"""The share of the cores that others may have without a remark."""
+
 Figures = dict[str, Any]
 Row = dict[str, Any]
 
@@ -44,6 +47,12 @@ def print_table(figures: Figures) -> None:
         f"{settings['connections']} connections; "
         f"servers on cores {settings['server_cores']}, clients on {settings['client_cores']}."
     )
+    others = max(row["others_share"] for row in figures["rows"])
+    if others > OTHERS:
+        print(
+            f"Others had up to {others:.0%} of the servers' cores: requests/s tell little here; "
+            "CPU ms are the servers' own."
+        )
     for server, version in figures["versions"].items():
         print(f"{server}: {version}")
     for server, reason in figures["missing"].items():

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bench.processes import cpu_seconds
+
 ROOT = Path(__file__).parents[1]
 """Where ``bench`` is found."""
 
@@ -80,6 +82,10 @@ class Crew:
     def pids(self) -> list[int]:
         """Those of its processes."""
         return [member.pid for member in self._members]
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all of them so far."""
+        return sum(cpu_seconds(pid) for pid in self.pids)
 
     def prepare(self, module: str, **arguments: Any) -> bytes:
         """Have each call ``module.prepare(**arguments)``, which gives the function that is then called over

@@ -7,7 +7,6 @@ from typing import ClassVar, Self
 
 from bench.baselines.interface import Request, Run, all_cores
 from bench.crew import Crew
-from bench.processes import cpu_seconds
 from vipsrv import pipeline
 
 
@@ -62,7 +61,7 @@ class Loop:
 
     def cpu_seconds(self) -> float:
         """See ``Baseline``."""
-        return sum(cpu_seconds(pid) for pid in self._crew.pids)
+        return self._crew.cpu_seconds()
 
     def __enter__(self) -> Self:
         self._crew.__enter__()

@@ -53,6 +53,7 @@ def row(server: str, **figures: float | None) -> dict[str, Any]:
         "client_cpu_ms_per_request": None,
         "output_bytes": 1000,
         "ssim": 0.95,
+        "others_share": 0.01,
     } | figures
 
 
@@ -93,12 +94,17 @@ def test_nothing_is_said_where_vipsrv_did_not_run() -> None:
     assert judged(row("original"), row("sharp")) == []
 
 
-def test_the_table_names_what_is_missing_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("others", "told_of"), [(0.01, False), (0.4, True)])
+def test_the_table_names_what_is_missing_and_what_disturbed(
+    others: float,
+    told_of: bool,  # noqa: FBT001
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     settings = {"rounds": 5, "seconds": 2.0, "connections": 8, "server_cores": [0], "client_cores": [1]}
     machine = {"cpu": "a fast one", "cores": 2, "kernel": "Linux 6", "python": "3.12"}
     print_table(
         {
-            "rows": [row("bare-loop"), row("codec-floor", ssim=None)],
+            "rows": [row("bare-loop"), row("codec-floor", ssim=None, others_share=others)],
             "settings": settings,
             "versions": {"bare-loop": "libvips 8"},
             "missing": {"imgproxy": "no imgproxy on the path"},
@@ -109,3 +115,4 @@ def test_the_table_names_what_is_missing_and_why(capsys: pytest.CaptureFixture[s
     told = capsys.readouterr().out
     assert "imgproxy is missing: no imgproxy on the path" in told
     assert "a fast one" in told
+    assert ("Others had up to 40%" in told) == told_of
