@@ -214,6 +214,21 @@ def test_one_that_needs_more_than_the_budget_runs_alone(pool: FakePool, make_job
     assert start_all(pool, admission, 8) == giants[2:]
 
 
+def test_heavy_jobs_that_wait_leave_the_queue_to_the_light_ones(
+    pool: FakePool, make_job: Callable[..., Job], outcomes: list[Outcome]
+) -> None:
+    admission = admission_of(pool, 2)  # the lane of two workers is one of them
+    for _ in range(3):
+        admission.heavy(make_job())
+    assert outcomes == []
+    admission.heavy(make_job())
+    assert [type(outcome.error) for outcome in outcomes] == [Busy]
+    for _ in range(2):
+        admission.submit(make_job())
+    with pytest.raises(Busy):
+        admission.submit(make_job())
+
+
 def test_a_single_worker_takes_turns(pool: FakePool, make_job: Callable[..., Job]) -> None:
     pool.size = 1
     admission = admission_of(pool, 10)

@@ -7,8 +7,8 @@
                heavy queue ◄───────────┘
                     └── when the heavy lane and the memory have room ──► worker ──► outcome
 
-Both queues together are bounded: beyond it a request is refused with a time to come back, estimated from how
-long the waiting ones will take. The heavy lane is half of the workers, so that giants never keep all of them
+Each queue is bounded: beyond it a request is refused with a time to come back, estimated from how long the
+waiting ones will take. Each by itself, so that giants do not keep the small ones from waiting. The heavy lane is half of the workers, so that giants never keep all of them
 from the small ones, and its jobs share a budget of memory. A heavy job gets the idle cores, too (see
 ``threads``); light ones that come meanwhile share the machine with it.
 """
@@ -29,8 +29,8 @@ _LEAST_RETRY_MS = 100
 
 
 class Admission:
-    """Queues of at most ``limit`` jobs in front of a pool; ``memory`` bytes for the heavy ones together, and
-    ``cores`` for all.
+    """Queues of at most ``limit`` jobs each in front of a pool; ``memory`` bytes for the heavy ones together,
+    and ``cores`` for all.
     """
 
     def __init__(self, pool: WorkerPool, *, limit: int, memory: int, cores: int) -> None:
@@ -52,12 +52,8 @@ class Admission:
 
     def check(self) -> None:
         """Raise ``Busy`` if a job that came now would find the queue full."""
-        if self.waiting >= self._limit and not self._pool.has_idle:
-            seconds = self._mean_seconds * self.waiting / self._pool.size
-            raise Busy(
-                f"{self.waiting} requests are waiting already; try again later",
-                retry_after_ms=max(_LEAST_RETRY_MS, int(seconds * 1000)),
-            )
+        if len(self._queue) >= self._limit and not self._pool.has_idle:
+            raise self._busy(len(self._queue), self._pool.size)
 
     def submit(self, job: Job) -> None:
         """Start a job or queue it. Raises ``Busy``; the job is then still the caller's."""
@@ -67,8 +63,12 @@ class Admission:
         self._queue.append(job)
 
     def heavy(self, job: Job) -> None:
-        """A worker has found a job to be heavy and given it back; it has been admitted and stays so."""
-        self._heavy.append(job)
+        """A worker has found a job to be heavy and given it back: it waits for its turn, or is refused."""
+        if len(self._heavy) + len(self._heavy_running) < self._limit + self._heavy_lane:
+            self._heavy.append(job)
+        else:
+            job.fail(self._busy(len(self._heavy), self._heavy_lane))
+            job.close()
 
     def worker_idle(self) -> None:
         """A worker is free: the next job is its."""
@@ -107,6 +107,13 @@ class Admission:
                 queue.remove(job)
                 job.fail(DeadlineExceeded("no worker was free before the deadline"))
                 job.close()
+
+    def _busy(self, waiting: int, workers: int) -> Busy:
+        seconds = self._mean_seconds * waiting / workers
+        return Busy(
+            f"{waiting} requests are waiting already; try again later",
+            retry_after_ms=max(_LEAST_RETRY_MS, int(seconds * 1000)),
+        )
 
     def _heavy_ended(self, job: Job) -> None:
         self._heavy_running.discard(job)
