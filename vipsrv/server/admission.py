@@ -8,9 +8,10 @@
                     └── when the heavy lane and the memory have room ──► worker ──► outcome
 
 Each queue is bounded: beyond it a request is refused with a time to come back, estimated from how long the
-waiting ones will take. Each by itself, so that giants do not keep the small ones from waiting. The heavy lane is half of the workers, so that giants never keep all of them
-from the small ones, and its jobs share a budget of memory. A heavy job gets the idle cores, too (see
-``threads``); light ones that come meanwhile share the machine with it.
+waiting ones will take. Each by itself, so that giants that wait do not turn the small ones away. The heavy
+lane is half of the workers, so that giants never keep all of them from the small ones, and its jobs share a
+budget of memory. A heavy job gets the idle cores, too (see ``threads``); light ones that come meanwhile share
+the machine with it.
 """
 
 from collections import deque
