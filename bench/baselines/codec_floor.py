@@ -2,7 +2,8 @@
 
 There is nothing between the two, no resize, so the result is a picture of the right size that was made once,
 before the loop. No server on this libvips can be below it. A JPEG is decoded at the smallest of 1/1, 1/2, 1/4
-and 1/8 that is no smaller than the target, all others whole; the pixels go to memory.
+and 1/8 that is no smaller than the target, a WebP at the smallest scale that is not, for its decoder reduces
+by any factor, and all others whole; the pixels go to memory.
 """
 
 from collections.abc import Callable
@@ -38,7 +39,10 @@ def prepare(picture: str, width: int, height: int) -> Callable[[], bytes]:
     data = Path(picture).read_bytes()
     header = pyvips.Image.new_from_buffer(data, "")
     options: dict[str, Any] = {"access": "sequential"}
-    if header.get("vips-loader").startswith("jpegload"):
+    loader = header.get("vips-loader")
+    if loader.startswith("webpload"):
+        options["scale"] = min(1.0, max(width / header.width, height / header.height))
+    elif loader.startswith("jpegload"):
         options["shrink"] = decode_scale(header.width, header.height, width, height)
     result = pyvips.Image.new_from_buffer(bare_loop.prepare(picture, width, height)(), "").copy_memory()
 
