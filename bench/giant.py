@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -64,6 +65,10 @@ class Breakdown:
     gateway: list[float] = field(default_factory=list)
     workers: list[float] = field(default_factory=list)
 
+    def without_first(self) -> "Breakdown":
+        """The turns that are counted."""
+        return Breakdown(self.receive[1:], self.process[1:], self.gateway[1:], self.workers[1:])
+
     def __str__(self) -> str:
         """The medians."""
         receive, process, gateway, workers = map(
@@ -92,21 +97,12 @@ def main(
         out = f"{folder}/out.jpg[Q={QUALITY}]"
         for name in names or ["strip-400mp.tif", "tiled-deflate-400mp.tif"]:
             breakdown = Breakdown()
-            ways = [Way("vipsrv", lambda path, to=breakdown: _ask(client, server, path, to))]  # type: ignore[misc]
+            ways = [Way("vipsrv", partial(_ask, client, server, breakdown))]
             if command:
-                thumbnail = [command, "--size", f"{WIDTH}x{HEIGHT}!", "-o", out]
-                ways.append(Way("vipsthumbnail", lambda path, to=thumbnail: _run(*to, str(path))))  # type: ignore[misc]
-            ways.append(
-                Way(
-                    "pyvips",
-                    lambda path: _run(
-                        sys.executable, "-c", BY_PYVIPS, str(path), str(WIDTH), str(HEIGHT), out
-                    ),
-                )
-            )
+                ways.append(Way("vipsthumbnail", partial(_run_vipsthumbnail, command, out)))
+            ways.append(Way("pyvips", partial(_run_pyvips, out)))
             _take_turns(ways, picture(name), rounds)
-            breakdown = _without_first(breakdown)
-            _print(name, ways, breakdown)
+            _print(name, ways, breakdown.without_first())
 
 
 def _take_turns(ways: list[Way], path: Path, rounds: int) -> None:
@@ -131,7 +127,7 @@ def _print(name: str, ways: list[Way], breakdown: Breakdown) -> None:
         print(f"{name}: ratio to {other.name} {ours.median / other.median:.2f}", flush=True)
 
 
-def _ask(client: Client, server: Server, path: Path, breakdown: Breakdown) -> None:
+def _ask(client: Client, server: Server, breakdown: Breakdown, path: Path) -> None:
     before = server.cpu_seconds()
     result = client.resize(path, width=WIDTH, height=HEIGHT, quality=QUALITY)
     used = [after - was for was, after in zip(before, server.cpu_seconds(), strict=True)]
@@ -142,10 +138,12 @@ def _ask(client: Client, server: Server, path: Path, breakdown: Breakdown) -> No
     breakdown.workers.append(sum(used[1:]))
 
 
-def _without_first(breakdown: Breakdown) -> Breakdown:
-    return Breakdown(
-        breakdown.receive[1:], breakdown.process[1:], breakdown.gateway[1:], breakdown.workers[1:]
-    )
+def _run_vipsthumbnail(command: str, out: str, path: Path) -> None:
+    _run(command, str(path), "--size", f"{WIDTH}x{HEIGHT}!", "-o", out)
+
+
+def _run_pyvips(out: str, path: Path) -> None:
+    _run(sys.executable, "-c", BY_PYVIPS, str(path), str(WIDTH), str(HEIGHT), out)
 
 
 def _run(*command: str) -> None:
