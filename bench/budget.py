@@ -21,7 +21,7 @@ from collections.abc import Iterable
 
 from bench.processes import anonymous_bytes
 from vipsrv.pipeline.cost import LIGHT
-from vipsrv.server.session import READ_AHEAD_SIZE
+from vipsrv.server.receiver import READ_AHEAD_SIZE
 from vipsrv.server.settings import ServerSettings
 from vipsrv.workers.channel import IN_MEMORY_SIZE
 from vipsrv.workers.spool import KEPT_FREE, OVERDRAFT, SMALL_CHUNK_SIZE

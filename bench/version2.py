@@ -27,13 +27,13 @@ class Connection:
         return self.receive()
 
     def send(self, image: bytes, width: int = 800, height: int = 600) -> None:
-        """One request, without waiting for its reply. Raises ``OSError``."""
+        """One request, without waiting for its reply, in one call where the kernel has room. Raises ``OSError``."""
         head = pack_message(
             Kind.RESIZE, self._next_id, {"width": width, "height": height}, body_size=len(image)
         )
         self._next_id += 1
-        self._sock.sendall(head)
-        self._sock.sendall(image)
+        sent = self._sock.sendmsg([head, image])
+        self._sock.sendall(memoryview(image)[max(0, sent - len(head)) :])
 
     def receive(self) -> bytes:
         """The body of the next reply. Raises ``Refused`` with its meta, and ``OSError``."""

@@ -20,7 +20,8 @@ from tests import bare_client
 from vipsrv.errors import Busy, Cancelled, CorruptImage, InternalError
 from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.protocol import HEADER, Kind, pack_message
-from vipsrv.server.session import MAX_IN_FLIGHT, TURN_SIZE, Session
+from vipsrv.server.receiver import TURN_SIZE
+from vipsrv.server.session import MAX_IN_FLIGHT, Session
 from vipsrv.server.settings import ServerSettings
 from vipsrv.workers import splice
 from vipsrv.workers import spool as spool_module

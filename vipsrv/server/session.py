@@ -8,8 +8,7 @@
        │  └───┘ request after request (version 2)          so that the reply is not lost to a reset
        └──────► reply to version 1, idle, end of file ─────────────────────────► closed
 
-A read brings a head and what follows it, as much as fits; the rest of a body is read straight into the
-spool, and that of a large one by the spool itself. Nothing here decodes, blocks or sleeps.
+How its bytes are read is in ``receiver``. Nothing here decodes, blocks or sleeps.
 """
 
 import asyncio
@@ -41,12 +40,12 @@ from vipsrv.protocol import (
     Kind,
     MessageEnded,
     MessageStarted,
-    RequestReader,
     pack_error,
     pack_message,
 )
 from vipsrv.server.offer import parse_resize, refuse_hello_token
-from vipsrv.server.outbox import PROGRESS_SIZE, Outbox
+from vipsrv.server.outbox import Outbox
+from vipsrv.server.receiver import Receiver
 from vipsrv.server.request import Request, success_meta
 from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
@@ -63,51 +62,26 @@ LINGER_SECONDS = 5.0
 
 FULL_RETRY_MS = 1000
 
-READ_AHEAD_SIZE = 64 * 1024
-"""Bytes that one read may bring where a head is expected: of small images, all."""
-
-TURN_SIZE = 4 * 1024 * 1024
-"""Bytes that are read of one connection before it is the turn of the others: a photo, in 2 ms. libuv reads on
-while there is more, up to 32 times."""
-
 _KINDS = frozenset(Kind)
-
-_scratch = memoryview(bytearray(READ_AHEAD_SIZE))
-"""For what is not read into the spool: used up or copied within one callback, so one serves all sessions."""
 
 _log = logging.getLogger(__name__)
 
 
-class Session(asyncio.BufferedProtocol):
+class Session(Receiver):
     """See the picture above."""
 
     def __init__(self, gateway: "Gateway") -> None:
-        self._gateway = gateway
-        self._settings = gateway.settings
-        self._reader = RequestReader()
-        self._transport: asyncio.Transport = cast("asyncio.Transport", None)  # until the connection is made
-        self._outbox: Outbox = cast("Outbox", None)  # likewise
-        self._incoming: Request | None = None
-        self._unread = memoryview(b"")
-        self._socket = -1
-        self._into_slot = False
-        self._no_room: RequestError | None = None
+        super().__init__(gateway)
+        self._outbox: Outbox = cast("Outbox", None)  # until the connection is made
         self._in_flight: dict[int, Request] = {}
-        self._reading = True
-        self._lingering = False
-        self._closing = False
         self._ended = False
-        self._progress = 0
-        self._in_turn = 0
-        self._expires = time.monotonic() + self._settings.idle_timeout
 
     # What the transport calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
-        self._transport = cast("asyncio.Transport", transport)
+        super().connection_made(transport)
         self._outbox = Outbox(self._transport, self._all_sent)
-        self._socket = transport.get_extra_info("socket").fileno()
         self._gateway.session_opened(self)
         limit = self._settings.connections
         if self._gateway.connections > limit:
@@ -116,30 +90,6 @@ class Session(asyncio.BufferedProtocol):
             )
             self._reply_to_broken(busy)
             self._linger()
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the reader knows better
-        """Where the next bytes go: within a body to the spool, never beyond its end."""
-        request = self._incoming
-        self._into_slot = (
-            self._reader.in_body
-            and not self._lingering
-            and not self._closing
-            and request is not None
-            and request.slot is not None
-        )
-        return self._room() if self._into_slot else _scratch
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Bytes have been put there."""
-        if self._lingering or self._closing:
-            return
-        self._note_progress(nbytes)
-        if self._into_slot:
-            self._body_received(nbytes, source=self._socket)
-            self._update_reading()
-        else:
-            self._take(_scratch[:nbytes])
-        self._take_turns(nbytes)
 
     def eof_received(self) -> bool:
         """The client has shut down its sending side. The connection is closed by us, after what is due."""
@@ -271,66 +221,6 @@ class Session(asyncio.BufferedProtocol):
         self._gateway.admission.check()
         request.slot = self._gateway.spool.open(body_size)
         self._in_flight[request.id] = request
-
-    def _take(self, data: memoryview) -> None:
-        """Handle what was read ahead, message by message, as far as there is a place for what it holds."""
-        while data and self._reading and not self._lingering and not self._closing:
-            wanted = self._reader.wanted
-            if not wanted:
-                # More than the one request of version 1: not read any further, so that it costs nothing.
-                self._set_reading(on=False)
-                return
-            part = data[:wanted]
-            if not self._reader.in_body:
-                self._handle(self._reader.receive_data(part))
-            else:
-                if self._incoming is not None and self._incoming.slot is not None:
-                    room = self._room()
-                    part = part[: len(room)]
-                    room[: len(part)] = part
-                self._body_received(len(part))
-            data = data[len(part) :]
-            self._update_reading()
-        self._unread = data if data.readonly else memoryview(bytes(data))
-
-    def _take_unread(self) -> None:
-        data, self._unread = self._unread, memoryview(b"")
-        self._take(data)
-        if self._reading and not self._unread and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def _room(self) -> memoryview:
-        """Where the next bytes of the body go; if there is no room, to nowhere, and ``_no_room`` says why."""
-        assert self._incoming is not None  # noqa: S101 - the callers have looked
-        assert self._incoming.slot is not None  # noqa: S101 - likewise
-        self._no_room = None  # there may be some by now, if this was asked before and nothing was read
-        try:
-            return self._incoming.slot.room()
-        except RequestError as error:
-            self._no_room = error
-            return _scratch[: self._reader.wanted]
-
-    def _body_received(self, size: int, source: int | None = None) -> None:
-        """The ``source`` of a large body may go on being read by its slot, from this call on."""
-        request, error = self._incoming, self._no_room
-        if request is not None and error is not None:
-            self._no_room = None
-            self._forget(request)
-            self._refuse(request, error)
-        elif request is not None and request.slot is not None:
-            request.slot.filled(size, source)
-        events = self._reader.body_received(size)
-        if events:
-            self._handle(events)
-
-    def _caught_up(self) -> None:
-        """The slot has written what it was given, and may have read more by itself."""
-        request = self._incoming
-        drawn = 0 if request is None or request.slot is None else request.slot.take_drawn()
-        if drawn:
-            self._note_progress(drawn)
-            self._handle(self._reader.body_received(drawn))
-        self._update_reading()
 
     def _end(self) -> None:
         """A request has arrived whole."""
@@ -491,6 +381,14 @@ class Session(asyncio.BufferedProtocol):
 
     # The connection's own state
 
+    @property
+    def _has_place(self) -> bool:
+        return len(self._in_flight) + len(self._outbox) < MAX_IN_FLIGHT
+
+    def _has_no_room(self, request: Request, error: RequestError) -> None:
+        self._forget(request)
+        self._refuse(request, error)
+
     def _forget(self, request: Request) -> None:
         """A request that has not arrived whole will not be worked on."""
         if self._in_flight.get(request.id) is request:
@@ -498,56 +396,6 @@ class Session(asyncio.BufferedProtocol):
         if request.slot is not None:
             request.slot.close()
             request.slot = None
-
-    def _note_progress(self, size: int) -> None:
-        if self._reader.between_messages:
-            self._progress = PROGRESS_SIZE
-        self._progress += size
-        if self._progress >= PROGRESS_SIZE:
-            self._progress = 0
-            self._expires = time.monotonic() + self._settings.receive_timeout
-
-    def _idle_from_now(self) -> None:
-        if self._incoming is None and self._reader.between_messages and not self._lingering:
-            self._expires = time.monotonic() + self._settings.idle_timeout
-
-    def _update_reading(self) -> None:
-        """Read on exactly while there is a place for what comes."""
-        request = self._incoming
-        if self._lingering:
-            self._set_reading(on=True)
-        elif request is None:
-            self._set_reading(on=len(self._in_flight) + len(self._outbox) < MAX_IN_FLIGHT)
-        elif request.slot is not None and request.slot.stalled:
-            request.slot.on_ready = self._caught_up
-            self._set_reading(on=False)
-        else:
-            self._set_reading(on=True)
-
-    def _waits_for_disk(self) -> bool:
-        slot = None if self._incoming is None else self._incoming.slot
-        return slot is not None and slot.stalled
-
-    def _take_turns(self, size: int) -> None:
-        """Pause for one turn of the event loop when enough was read in this one."""
-        self._in_turn += size
-        if self._in_turn < TURN_SIZE:
-            return
-        self._in_turn = 0
-        if self._reading and not self._lingering and self._gateway.connections > 1:
-            self._set_reading(on=False)
-            asyncio.get_running_loop().call_soon(self._update_reading)
-
-    def _set_reading(self, *, on: bool) -> None:
-        if on == self._reading or self._transport.is_closing():
-            return
-        self._reading = on
-        if on:
-            self._expires = time.monotonic() + self._settings.receive_timeout
-            # Later, as this may be in the middle of a reply.
-            asyncio.get_running_loop().call_soon(self._take_unread)
-        else:
-            self._transport.pause_reading()
 
     def _all_sent(self) -> None:
         if self._lingering:
