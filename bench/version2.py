@@ -27,7 +27,7 @@ class Connection:
         return self.receive()
 
     def send(self, image: bytes, width: int = 800, height: int = 600) -> None:
-        """One request, without waiting for its reply, in one call where the kernel has room. Raises ``OSError``."""
+        """One request, in one call where the kernel has room, without waiting. Raises ``OSError``."""
         head = pack_message(
             Kind.RESIZE, self._next_id, {"width": width, "height": height}, body_size=len(image)
         )

@@ -22,10 +22,10 @@ from typing import Annotated
 
 import typer
 
-from bench.load.machine import this_machine
 from bench.load.plan import Plan, Source
 from bench.load.record import NOT_CORRECTED, CoresFigures, Document, Percentiles, Run, to_json
 from bench.load.run import LoadFailed, Own, run
+from bench.machine import commit, this_machine
 from bench.pictures import PICTURES, picture
 from bench.processes import Server
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT, V1_MAX_SIZE
@@ -132,7 +132,8 @@ def main(
         document = Document(
             started=started.isoformat(timespec="seconds"),
             command=["python", "-m", "bench.load", *sys.argv[1:]],
-            machine=this_machine(),
+            machine=this_machine().as_dict(),
+            commit=commit(),
             runs=runs,
         )
         json.write_bytes(to_json(document))

@@ -164,20 +164,6 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """What it ran on."""
-
-    processor: str
-    cores: int
-    """That this process might use."""
-    kernel: str
-    python: str
-    vipsrv: str
-    commit: str | None
-    """Of the repository of this code, with ``+`` where files were changed; ``None`` outside of one."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Document:
     """A whole file: one run for each ``--rate``, or one."""
 
@@ -186,7 +172,10 @@ class Document:
     started: str
     """UTC, ISO 8601."""
     command: list[str]
-    machine: Machine
+    machine: dict[str, str | int]
+    """What it ran on: the fields of ``bench.machine.Machine``."""
+    commit: str | None
+    """Of the repository of this code, with ``+`` where files were changed; empty outside of one."""
     runs: list[Run]
 
 

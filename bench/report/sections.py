@@ -1,5 +1,6 @@
 """The parts of the report, each from the files that it is about."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -90,7 +91,7 @@ def _latency(documents: list[Document]) -> Section:
         notes.append(
             "In rows marked * the load generator was saturated or late, and may be what was measured."
         )
-    notes += sorted({_ran_on(None, vars(one.machine), one.machine.commit, None) for one in documents})
+    notes += sorted({_ran_on(None, one.machine, one.commit, None) for one in documents})
     return Section("Load", charts, [Table(head, [_run(run) for run in runs])], notes)
 
 
@@ -171,8 +172,8 @@ def _suites(suites: list[Suite]) -> list[Section]:
     return [*found, Section(f"Suites at {name}", tables=[Table(head, rows)], notes=notes)]
 
 
-def _ran_on(path: Path | None, machine: dict[str, object], commit: str | None, time: str | None) -> str:
-    words = ", ".join(f"{name} {value}" for name, value in machine.items() if name != "commit")
+def _ran_on(path: Path | None, machine: Mapping[str, object], commit: str | None, time: str | None) -> str:
+    words = ", ".join(f"{name} {value}" for name, value in machine.items())
     return " · ".join(
         part
         for part in (path.name if path else "", words, f"commit {commit}" if commit else "", time)

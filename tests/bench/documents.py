@@ -9,7 +9,6 @@ from bench.load.record import (
     CoresFigures,
     Document,
     GeneratorFigures,
-    Machine,
     MemorySample,
     PictureFigures,
     Run,
@@ -76,10 +75,13 @@ def run(rate: float | None = None, *, ms: float = 20.0, replies: int = 3000, **c
 
 def load(*runs: Run) -> Document:
     """A file of ``bench.load``."""
-    machine = Machine(
-        processor="a processor", cores=2, kernel="6.1", python="3.11.1", vipsrv="0.1", commit="abc+"
+    return Document(
+        started="2026-01-02T03:04:05+00:00",
+        command=["python"],
+        machine={"cpu": "a processor", "cores": 2},
+        commit="abc+",
+        runs=[*runs],
     )
-    return Document(started="2026-01-02T03:04:05+00:00", command=["python"], machine=machine, runs=[*runs])
 
 
 def comparison() -> dict[str, Any]:
