@@ -40,11 +40,15 @@ class Usage:
 
 
 class Server:
-    """``vipsrv serve`` on a free loopback port with these further arguments, ended with the ``with``."""
+    """``vipsrv serve`` on a free loopback port with these further arguments, ended with the ``with``.
 
-    def __init__(self, *arguments: str) -> None:
+    Or another ``module`` that is run with them and tells its address in the same words.
+    """
+
+    def __init__(self, *arguments: str, module: str | None = None) -> None:
+        command = ["vipsrv", "serve", "--port", "0"] if module is None else [module]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vipsrv", "serve", "--port", "0", *arguments],
+            [sys.executable, "-m", *command, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,

@@ -175,7 +175,7 @@ class Document:
     machine: dict[str, str | int]
     """What it ran on: the fields of ``bench.machine.Machine``."""
     commit: str | None
-    """Of the repository of this code, with ``+`` where files were changed; empty outside of one."""
+    """Of the repository of this code, with ``+`` where files were changed; ``None`` outside of one."""
     runs: list[Run]
 
 
