@@ -28,8 +28,9 @@ def test_version() -> None:
 
 def test_every_setting_is_a_flag_with_its_default() -> None:
     text = " ".join(vipsrv("serve", "--help").stdout.split())
-    for name in ServerSettings.model_fields:
-        assert f"--{name.replace('_', '-')} " in text
+    for name, setting in ServerSettings.model_fields.items():
+        flag = name.replace("_", "-")
+        assert (f"--no-{flag} " if setting.default is True else f"--{flag} ") in text
 
 
 def test_a_wrong_value_is_one_line_that_names_the_flag() -> None:

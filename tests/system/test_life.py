@@ -192,3 +192,19 @@ def anonymous_memory(pids: list[int]) -> int:
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         total += sum(int(status[name].split()[0]) * 1024 for name in ("RssAnon", "RssShmem"))
     return total
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core only")
+def test_workers_keep_to_a_core_each_unless_told_otherwise(start_server: StartServer) -> None:
+    def cores(*arguments: str) -> list[set[int]]:
+        server = start_server("--workers", "2", *arguments)
+        bare_client.ask(server.port, jpeg())
+        threads = (
+            thread for pid in worker_pids(server.pid) for thread in Path(f"/proc/{pid}/task").iterdir()
+        )
+        return [os.sched_getaffinity(int(thread.name)) for thread in threads]
+
+    kept = cores()
+    assert all(len(one) == 1 for one in kept)
+    assert len(set().union(*kept)) == 2
+    assert all(one == os.sched_getaffinity(0) for one in cores("--no-pin-workers"))

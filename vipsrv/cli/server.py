@@ -128,7 +128,7 @@ def _settings(given: dict[str, Any]) -> ServerSettings:
     """The settings from what was given on the command line, and for the rest from the environment."""
     try:
         return ServerSettings(
-            **{name: value for name, value in given.items() if value not in (None, [], False)}
+            **{name: value for name, value in given.items() if value is not None and value != []}
         )
     except ValidationError as error:
         for fault in error.errors():
@@ -159,18 +159,19 @@ def _parameter(name: str, setting: FieldInfo) -> inspect.Parameter:
     default = setting.get_default(call_default_factory=True, validated_data={})
     shown = default.human_readable() if isinstance(default, ByteSize) else str(default)
     kind = setting.annotation if isinstance(setting.annotation, type) else str
-    flag = kind is bool
-    option = typer.Option(
-        _flag(name),
-        help=f"{setting.description}"
-        if default in ((), None, False)
-        else f"{setting.description} (default: {shown})",
-        metavar=None if flag else _METAVARS.get(kind, "TEXT"),
-    )
-    annotation: Any = Annotated[bool if flag else list[str] | None if default == () else str | None, option]
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=False if flag else None, annotation=annotation
-    )
+    if kind is bool:  # a flag for what is not the default
+        flag = f" /--no-{_flag(name)[2:]}" if default else _flag(name)
+        annotation: Any = Annotated[bool | None, typer.Option(flag, help=setting.description)]
+    else:
+        option = typer.Option(
+            _flag(name),
+            help=f"{setting.description}"
+            if default in ((), None)
+            else f"{setting.description} (default: {shown})",
+            metavar=_METAVARS.get(kind, "TEXT"),
+        )
+        annotation = Annotated[list[str] | None if default == () else str | None, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _add_serve_command() -> None:

