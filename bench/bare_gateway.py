@@ -60,6 +60,7 @@ class Worker:
         self._channel = ours
         self._shared = memoryview(mmap.mmap(shared, _SHARED))
         self._result = memoryview(bytearray(1 << 20))
+        self._filled = 0
         self._connection: Connection
         asyncio.get_running_loop().add_reader(ours.fileno(), self._readable)
 
@@ -70,12 +71,14 @@ class Worker:
         self._channel.send(_JOB.pack(len(image), connection.width, connection.height))
 
     def _readable(self) -> None:
-        filled = self._channel.recv_into(self._result)
+        self._filled += self._channel.recv_into(self._result[self._filled :])
+        if self._filled < _REPLY.size:
+            return
         (size,) = _REPLY.unpack_from(self._result)
-        while filled < _REPLY.size + size:
-            filled += self._channel.recv_into(self._result[filled:])
-        self._connection.reply(self._result[_REPLY.size : filled])
-        self._pool.idle(self)
+        if self._filled == _REPLY.size + size:
+            self._filled = 0
+            self._connection.reply(self._result[_REPLY.size : _REPLY.size + size])
+            self._pool.idle(self)
 
 
 class Pool:
