@@ -64,7 +64,7 @@ def test_all_threads_of_a_worker_keep_to_one_core_but_for_a_job_of_several(
 def test_workers_are_dealt_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[int, list[int]] = {}
     monkeypatch.setattr(placement, "_confine", lambda pid, cores: kept.update({pid: list(cores)}))
-    one = Placement({4, 5, 6})
+    one = Placement([4, 5, 6])
     for pid in range(1, 5):
         one.add(pid)
     assert kept == {1: [4], 2: [5], 3: [6], 4: [4]}
@@ -80,7 +80,7 @@ def test_who_had_to_wait_while_a_core_was_idle_moves_there(monkeypatch: pytest.M
     ticks = {4: (0, 0), 5: (0, 0), 6: (0, 0)}
     monkeypatch.setattr(placement, "waited_ns", waited.get)
     monkeypatch.setattr(placement, "core_ticks", lambda: dict(ticks))
-    one = Placement({4, 5, 6})
+    one = Placement([4, 5, 6])
     one.add(1)
     one.add(2)
     one.balance()  # the first look, with which the next is compared
@@ -134,7 +134,7 @@ def test_a_system_that_forbids_it_is_told_of_once_a_worker(
 ) -> None:
     no_such_core = 1 << 20
     before = cores_of(worker.pid)
-    Placement({no_such_core}).add(worker.pid)
+    Placement([no_such_core]).add(worker.pid)
     (record,) = caplog.records
     assert f"worker {worker.pid} cannot be kept to a core" in record.message
     assert cores_of(worker.pid) == before

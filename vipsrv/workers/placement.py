@@ -14,6 +14,7 @@ only one worker moves at a time, and the next second tells whether that was enou
 
 import logging
 import os
+import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -33,10 +34,10 @@ _log = logging.getLogger(__name__)
 
 
 class Placement:
-    """Keeps workers, by their process ids, to one of the ``cores`` each."""
+    """Keeps workers, by their process ids, to one of the ``cores`` each; those named first are given first."""
 
     def __init__(self, cores: Iterable[int]) -> None:
-        self._cores = sorted(cores)
+        self._cores = list(cores)
         self._core_of: dict[int, int] = {}
         self._spread: set[int] = set()
         self._waited: dict[int, int] = {}
@@ -47,7 +48,9 @@ class Placement:
         """One for the cores that this process may use; ``None`` for a single one, and where the system has
         no such thing (it is not Linux).
         """
-        cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else set()
+        cores = list(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+        # So that several small servers on a machine do not all begin with the same core.
+        random.shuffle(cores)
         return cls(cores) if len(cores) > 1 and _PROC.joinpath("self/schedstat").exists() else None
 
     def add(self, pid: int) -> None:
