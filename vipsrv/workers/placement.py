@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class Placement:
-    """Keeps workers, by their process ids, to one of the ``cores`` each; those named first are given first."""
+    """Keeps workers, by their process ids, to one of the ``cores`` each; the first ones are given first."""
 
     def __init__(self, cores: Iterable[int]) -> None:
         self._cores = list(cores)
