@@ -557,3 +557,19 @@ def test_a_disk_that_fails_within_a_large_image_costs_that_request_only(
             assert await read_status(sock) == Busy.status
 
     run(test)
+
+
+def test_what_was_read_ahead_of_a_refusal_is_discarded_and_reading_goes_on(
+    run: RunInLoop, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            requests = [resize(number) for number in range(MAX_IN_FLIGHT + 8)]
+            await send(sock, b"".join(requests) + resize(99, bytes(1000), announced=2 << 30))
+            while not server.session._lingering:
+                while server.jobs:
+                    server.answer(server.jobs.pop(), 10)
+                await asyncio.sleep(0)
+            await send(sock, bytes(16 << 20))  # which nobody would take if reading had ended
+
+    run(test)

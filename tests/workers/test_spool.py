@@ -1,6 +1,7 @@
 """Slots in memory and in files, budgets, and what happens when the disk fails."""
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -219,5 +220,27 @@ def test_a_disk_that_fails_is_told(tmp_path: Path) -> None:
             with pytest.raises(Busy):
                 _ = slot.complete
             slot.close()
+
+    run(test)
+
+
+def test_without_a_descriptor_to_draw_with_a_slot_is_filled_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptor(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def test() -> None:
+        async with spool_in(tmp_path, disk=30 * MIB) as spool:
+            slot = spool.open(20 * MIB)
+            monkeypatch.setattr(os, "dup", no_descriptor)
+            room = slot.room()
+            slot.filled(len(room), source=0)
+            monkeypatch.undo()
+            await fill(slot, bytes(20 * MIB - len(room)))
+            assert slot.received == 20 * MIB
+            slot.close()
+            while spool.disk_left != 30 * MIB:
+                await asyncio.sleep(0)
 
     run(test)

@@ -114,6 +114,8 @@ class Receiver(asyncio.BufferedProtocol):
                 self._body_received(len(part))
             data = data[len(part) :]
             self._update_reading()
+        if self._lingering or self._closing:
+            data = memoryview(b"")  # discarded, as is all that follows; reading would not go on otherwise
         self._unread = data if data.readonly else memoryview(bytes(data))
 
     def _take_unread(self) -> None:

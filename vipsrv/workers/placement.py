@@ -74,6 +74,7 @@ class Placement:
         """Keep a worker that was spread to its own core again."""
         if pid in self._spread:
             self._spread.discard(pid)
+            self._waited.pop(pid, None)  # in which it counted for all its threads
             self._keep_to(pid, self._core_of[pid])
 
     def balance(self) -> None:
@@ -147,13 +148,12 @@ def core_ticks() -> dict[int, tuple[int, int]]:
 
 def _confine(pid: int, cores: Iterable[int]) -> None:
     """Keep all threads of a process to these cores; threads that they start will be, too."""
-    with suppress(FileNotFoundError, ProcessLookupError):
+    try:
         for thread in _PROC.joinpath(str(pid), "task").iterdir():
-            try:
+            with suppress(ProcessLookupError):  # this thread has ended
                 os.sched_setaffinity(int(thread.name), cores)
-            except ProcessLookupError:
-                continue  # this thread has ended
-            except OSError as error:
-                # The cores that may be used have changed, or it is forbidden here: they run where they may.
-                _log.warning("worker %d cannot be kept to a core: %s", pid, error)
-                return
+    except (FileNotFoundError, ProcessLookupError):
+        return  # the process has
+    except OSError as error:
+        # The cores that may be used have changed, it is forbidden here, or no descriptor is left to look.
+        _log.warning("worker %d cannot be kept to a core: %s", pid, error)

@@ -52,6 +52,9 @@ def move(source: int, target: int, offset: int, size: int) -> Moved:
     ends_at = time.monotonic() + _MOST_SECONDS
     try:
         reading, writing = _pipe()
+    except OSError:  # no descriptor is left: it is read as ever
+        return Moved()
+    try:
         while taken < size:
             try:
                 piped = os.splice(source, writing, min(_PIPE_SIZE, size - taken), flags=os.SPLICE_F_NONBLOCK)
@@ -60,7 +63,7 @@ def move(source: int, target: int, offset: int, size: int) -> Moved:
                     break
                 waited_at = taken
                 continue
-            except ConnectionError:
+            except OSError:  # of the connection; nothing was taken
                 break
             if not piped:
                 break

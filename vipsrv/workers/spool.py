@@ -152,10 +152,13 @@ class Spool:
     def draw(
         self, file: "_File", views: list[memoryview], source: int, most: int
     ) -> "asyncio.Future[splice.Moved]":
-        """Append to a file in a thread, and behind it up to ``most`` bytes from the socket ``source``."""
+        """Append to a file in a thread, and behind it up to ``most`` bytes from the socket ``source``.
+
+        Raises ``OSError``, with nothing done, where no descriptor is left.
+        """
+        own = os.dup(source)  # so that it stays what it is, whatever happens to the connection
         offset = file.written
         file.written += sum(map(len, views))
-        own = os.dup(source)  # so that it stays what it is, whatever happens to the connection
         draw = asyncio.get_running_loop().run_in_executor(
             self._writers, _write_and_move, file.write_fd, views, offset, own, most
         )
@@ -328,13 +331,17 @@ class Slot:
 
     def _draw(self, file: _File, source: int) -> None:
         missing = self.size - self.received
-        if not missing:
+        views = [part.view for part in self._parts]
+        try:
+            draw = self.spool.draw(file, views, source, missing) if missing else None
+        except OSError:  # no descriptor is left for that
+            draw = None
+        if draw is None:
             self._write()
             return
         self._writing, self._parts = self._parts, []
         self._drawing = True
-        views = [part.view for part in self._writing]
-        self.spool.draw(file, views, source, missing).add_done_callback(self._was_drawn)
+        draw.add_done_callback(self._was_drawn)
 
     def _was_drawn(self, draw: "asyncio.Future[splice.Moved]") -> None:
         self._drawing = False
