@@ -5,15 +5,13 @@
 An idle server with its defaults, one client. Both do the same (800 × 600, JPEG of quality 85) and take turns;
 the file is read once before each turn, so that it is in the page cache for both. ``vipsthumbnail`` is the
 command where there is one on the path, and in any case ``Image.thumbnail`` of the pyvips at hand in a process
-of its own, the libvips of the server, with as many threads as there are cores. The ratio that matters is that
-of the medians.
+of its own, less the start of Python: the libvips of the server, with as many threads as there are cores. The
+ratio that matters is that of the medians.
 """
 
 import os
-import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,28 +24,20 @@ from typing import Annotated
 import pyvips
 import typer
 
+from bench import thumbnail
 from bench.pictures import picture
 from bench.processes import Server
 from vipsrv import Client
 
-WIDTH, HEIGHT, QUALITY = 800, 600, 85
-
-BY_PYVIPS = """
-import sys
-import pyvips
-path, width, height, out = sys.argv[1:]
-pyvips.Image.thumbnail(path, int(width), height=int(height), size="force").write_to_file(out)
-"""
-
-READ_AT_ONCE = 1 << 24
+WIDTH, HEIGHT = 800, 600
 
 
 @dataclass
 class Way:
-    """``run`` does it once; ``seconds`` of each turn."""
+    """``run`` does it once and gives its seconds; ``seconds`` of each turn."""
 
     name: str
-    run: Callable[[Path], None]
+    run: Callable[[Path], float]
     seconds: list[float] = field(default_factory=list)
 
     @property
@@ -86,7 +76,7 @@ def main(
 ) -> None:
     """Print the medians of all, the server's breakdown and the ratios."""
     cores = len(os.sched_getaffinity(0))
-    command = shutil.which("vipsthumbnail")
+    command = thumbnail.command()
     libvips = ".".join(str(pyvips.version(part)) for part in range(3))
     print(f"{cores} cores; libvips {libvips} in the server and in pyvips")
     print(f"vipsthumbnail: {_version(command) if command else 'missing: no such command on the path'}")
@@ -94,13 +84,13 @@ def main(
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vipsrv-bench-"))
         server = stack.enter_context(Server("--log-level", "warning"))
         client = stack.enter_context(Client(port=server.port))
-        out = f"{folder}/out.jpg[Q={QUALITY}]"
+        out = Path(folder) / "out.jpg"
         for name in names or ["strip-400mp.tif", "tiled-deflate-400mp.tif"]:
             breakdown = Breakdown()
             ways = [Way("vipsrv", partial(_ask, client, server, breakdown))]
             if command:
-                ways.append(Way("vipsthumbnail", partial(_run_vipsthumbnail, command, out)))
-            ways.append(Way("pyvips", partial(_run_pyvips, out)))
+                ways.append(Way("vipsthumbnail", partial(_by_command, command, out)))
+            ways.append(Way("pyvips", partial(_by_pyvips, out)))
             _take_turns(ways, picture(name), rounds)
             _print(name, ways, breakdown.without_first())
 
@@ -108,11 +98,10 @@ def main(
 def _take_turns(ways: list[Way], path: Path, rounds: int) -> None:
     for number in range(rounds + 1):
         for way in ways:
-            _read(path)
-            start = time.monotonic()
-            way.run(path)
+            thumbnail.read_into_cache(path)
+            seconds = way.run(path)
             if number:
-                way.seconds.append(time.monotonic() - start)
+                way.seconds.append(seconds)
 
 
 def _print(name: str, ways: list[Way], breakdown: Breakdown) -> None:
@@ -127,35 +116,26 @@ def _print(name: str, ways: list[Way], breakdown: Breakdown) -> None:
         print(f"{name}: ratio to {other.name} {ours.median / other.median:.2f}", flush=True)
 
 
-def _ask(client: Client, server: Server, breakdown: Breakdown, path: Path) -> None:
+def _ask(client: Client, server: Server, breakdown: Breakdown, path: Path) -> float:
     before = server.cpu_seconds()
-    result = client.resize(path, width=WIDTH, height=HEIGHT, quality=QUALITY)
+    start = time.monotonic()
+    result = client.resize(path, width=WIDTH, height=HEIGHT)
+    seconds = time.monotonic() - start
     used = [after - was for was, after in zip(before, server.cpu_seconds(), strict=True)]
     assert result.timings is not None
     breakdown.receive.append(result.timings.receive)
     breakdown.process.append(result.timings.process)
     breakdown.gateway.append(used[0])
     breakdown.workers.append(sum(used[1:]))
+    return seconds
 
 
-def _run_vipsthumbnail(command: str, out: str, path: Path) -> None:
-    _run(command, str(path), "--size", f"{WIDTH}x{HEIGHT}!", "-o", out)
+def _by_command(command: str, out: Path, path: Path) -> float:
+    return thumbnail.by_command(command, path, WIDTH, HEIGHT, out).seconds
 
 
-def _run_pyvips(out: str, path: Path) -> None:
-    _run(sys.executable, "-c", BY_PYVIPS, str(path), str(WIDTH), str(HEIGHT), out)
-
-
-def _run(*command: str) -> None:
-    # libvips' own default: a thread a core.
-    environment = {name: value for name, value in os.environ.items() if name != "VIPS_CONCURRENCY"}
-    subprocess.run(command, check=True, env=environment)
-
-
-def _read(path: Path) -> None:
-    with path.open("rb", buffering=0) as file:
-        while file.read(READ_AT_ONCE):
-            pass
+def _by_pyvips(out: Path, path: Path) -> float:
+    return thumbnail.by_pyvips(path, WIDTH, HEIGHT, out).seconds
 
 
 def _version(command: str) -> str:

@@ -9,41 +9,18 @@ Prints how far the server's processes together grew in anonymous memory while ea
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
 import typer
 
 from bench.pictures import picture
 from bench.processes import Server, anonymous_bytes
+from bench.sampling import Peak
 
-SAMPLE_SECONDS = 0.005
 CLIENT = "from vipsrv.cli.client import main; main()"
 """The console script ``vipsrv-client``, without having to find it."""
-
-
-class Peak:
-    """The most that the processes together held while the ``with`` lasted."""
-
-    def __init__(self, pids: list[int]) -> None:
-        self._pids = pids
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._sample)
-        self.bytes = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._over.wait(SAMPLE_SECONDS):
-            self.bytes = max(self.bytes, sum(map(anonymous_bytes, self._pids)))
 
 
 def main(

@@ -44,8 +44,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.cases import Case, likeness
 from bench.clients import Answers, Load
 from bench.loops import Turn
-from bench.memory import Peak
 from bench.processes import Server, Usage, anonymous_bytes, usage
+from bench.sampling import Peak
 from bench.tracing import Calls, CannotTrace
 
 MEGA = 1e6

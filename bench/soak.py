@@ -25,7 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import pyvips
 import typer
@@ -34,6 +34,7 @@ from PIL import Image
 from bench.budget import MIB, memory_budget, memory_of
 from bench.pictures import cache_folder, picture
 from bench.processes import Server, cpu_seconds
+from bench.sampling import Sampler
 from vipsrv import Client, Timeout
 from vipsrv.errors import Busy, RequestError, VipsrvError
 from vipsrv.server.settings import ServerSettings
@@ -115,36 +116,26 @@ class Answer:
     busy: int
 
 
-class Memory:
-    """Samples of what the server's processes hold, while the ``with`` lasts."""
+class Memory(Sampler):
+    """What the server's processes hold, while the ``with`` lasts."""
 
     def __init__(self, server: Server) -> None:
+        super().__init__(self._note, SAMPLE_SECONDS)
         self._server = server
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._sample)
+        self._start = time.monotonic()
         self.samples: list[tuple[float, int, int]] = []  # seconds, bytes of the gateway and of all workers
         self.pids: set[int] = set()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     @property
     def peak(self) -> int:
         """The most bytes that all of them together held."""
         return max(gateway + workers for _, gateway, workers in self.samples)
 
-    def _sample(self) -> None:
-        start = time.monotonic()
-        while not self._over.wait(SAMPLE_SECONDS):
-            pids = self._server.pids
-            self.pids.update(pids)
-            gateway, *workers = memory_of(pids)
-            self.samples.append((time.monotonic() - start, gateway, sum(workers)))
+    def _note(self) -> None:
+        pids = self._server.pids
+        self.pids.update(pids)
+        gateway, *workers = memory_of(pids)
+        self.samples.append((time.monotonic() - self._start, gateway, sum(workers)))
 
 
 def main(

@@ -7,72 +7,22 @@ is not on the path, the same by pyvips in a process of its own with all cores, l
 to start.
 """
 
-import os
-import resource
-import shutil
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench import thumbnail
 from bench.cases import GIANTS, Case
-from bench.memory import Peak
 from bench.processes import Server, anonymous_bytes, cpu_seconds
 from bench.rows import MEGA, about
+from bench.sampling import Peak
 from vipsrv import Client
 from vipsrv.client import Timeout
 
 ROUNDS = 3
-PYVIPS = """
-import sys, time
-import pyvips
-started = time.monotonic()
-image = pyvips.Image.thumbnail(sys.argv[1], int(sys.argv[2]), height=int(sys.argv[3]), size="force")
-image.jpegsave(sys.argv[4], Q=85)
-print(time.monotonic() - started)
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Alone:
-    """What libvips took by itself: seconds by the clock and of CPU, and its anonymous memory at most."""
-
-    seconds: float
-    cpu: float
-    peak: int
-
-
-def _alone(case: Case, result: Path) -> tuple[str, Alone]:
-    program = shutil.which("vipsthumbnail")
-    size = f"{case.width}x{case.height}!"
-    path, width, height = str(case.path), str(case.width), str(case.height)
-    command: Sequence[str]
-    if program:
-        command = [program, path, "--size", size, "--output", f"{result}[Q=85]"]
-    else:
-        command = [sys.executable, "-c", PYVIPS, path, width, height, str(result)]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.monotonic()
-    with (
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
-        Peak([process.pid]) as peak,
-    ):
-        assert process.stdout is not None
-        said = process.stdout.read()
-        os.waitid(
-            os.P_PID, process.pid, os.WEXITED | os.WNOWAIT
-        )  # it stays in /proc as long as it is looked at
-    assert process.returncode == 0, "see above"
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = time.monotonic() - started if program else float(said)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return program or "pyvips.Image.thumbnail, all cores", Alone(seconds, cpu, peak.bytes)
 
 
 @pytest.mark.full
@@ -80,10 +30,10 @@ def _alone(case: Case, result: Path) -> tuple[str, Alone]:
 def test_a_giant_takes_little_longer_than_vipsthumbnail(
     benchmark: BenchmarkFixture, all_cores: Server, giant: Case, tmp_path: Path
 ) -> None:
-    """Decoded while it arrives, or at least as fast: upload and all, by the clock, and in little memory."""
+    """Upload and all, by the clock, and in little memory."""
     path = giant.path
-    _read(path)
-    alone: list[Alone] = []
+    thumbnail.read_into_cache(path)
+    alone: list[thumbnail.Alone] = []
     own: list[float] = []
     peaks: list[int] = []
     cpu: list[list[float]] = []
@@ -94,8 +44,14 @@ def test_a_giant_takes_little_longer_than_vipsthumbnail(
 
     def turn() -> None:
         nonlocal name
-        name, took = _alone(giant, tmp_path / "alone.jpg")
-        alone.append(took)
+        program, result = thumbnail.command(), tmp_path / "alone.jpg"
+        size = giant.width, giant.height
+        name = program or "pyvips.Image.thumbnail, all cores"
+        alone.append(
+            thumbnail.by_command(program, path, *size, result)
+            if program
+            else thumbnail.by_pyvips(path, *size, result)
+        )
 
     with Client(port=all_cores.port, timeout=Timeout(reply=600)) as client:
 
@@ -128,10 +84,3 @@ def test_a_giant_takes_little_longer_than_vipsthumbnail(
             mine / other.seconds for mine, other in zip(own, alone, strict=True)
         ),
     )
-
-
-def _read(path: Path) -> None:
-    """Have the file in the page cache for both, so that no disk is measured."""
-    with path.open("rb") as file:
-        while file.read(1 << 24):
-            pass

@@ -13,9 +13,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.cases import Case
 from bench.conftest import Loops
 from bench.loops import PIPELINE, Loop, Turn
-from bench.memory import Peak
 from bench.processes import anonymous_bytes
 from bench.rows import MEGA, Scale, about
+from bench.sampling import Peak
 
 
 def test_the_pipeline_keeps_up_with_the_bare_loop(

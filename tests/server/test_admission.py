@@ -257,3 +257,17 @@ def test_a_heavy_job_that_waits_is_cancelled_and_given_up_like_any_other(
     admission.watch(time.monotonic() + 100)
     assert [type(outcome.error) for outcome in outcomes] == [Cancelled, DeadlineExceeded]
     assert admission.waiting == 0
+
+
+def test_a_job_behind_one_that_is_given_up_is_looked_at_again(
+    pool: FakePool, make_job: Callable[..., Job]
+) -> None:
+    pool.size = 4  # so that two heavy ones may run
+    admission = admission_of(pool, 4)
+    running, too_much, enough = (heavy(make_job, memory) for memory in (10, 2000, 100))
+    too_much.deadline -= 50
+    for job in (running, too_much, enough):
+        admission.heavy(job)
+    assert start_all(pool, admission, free=2) == [running]
+    admission.watch(too_much.deadline + 1)
+    assert pool.running == [running, enough]

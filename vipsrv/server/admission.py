@@ -108,6 +108,8 @@ class Admission:
                 queue.remove(job)
                 job.fail(DeadlineExceeded("no worker was free before the deadline"))
                 job.close()
+        # A job that was in the way may be gone, or the worker that the next one waited for.
+        self.worker_idle()
 
     def _busy(self, waiting: int, workers: int) -> Busy:
         seconds = self._mean_seconds * waiting / workers

@@ -256,21 +256,16 @@ class WorkerProcess:
         try:
             while self._read():
                 pass
-        except (BlockingIOError, InterruptedError):
-            return
         except ChannelError as error:
             self.kill(str(error))
         except RequestError as error:
             self._no_room_for_result(error)
-        except OSError:
-            self._end()
 
     def _read(self) -> bool:
         """Read what one call brings; ``False`` when this was the end of something."""
         if self.state is State.IDLE:
-            if self._socket.recv(1):
+            if self._receive_into(_scratch[:1]):
                 raise ChannelError("it spoke without having been asked")
-            self._end()
             return False
         if self._result is not None and self._result.stalled:
             self._loop.remove_reader(self._socket.fileno())
@@ -285,9 +280,8 @@ class WorkerProcess:
             room = _scratch
         else:
             room = _scratch[: len(self._head) - self._head_filled]
-        size = self._socket.recv_into(room)
+        size = self._receive_into(room)
         if not size:
-            self._end()
             return False
         if result is not None or self._discarding:
             if result is not None:
@@ -297,6 +291,18 @@ class WorkerProcess:
         self._head[self._head_filled : self._head_filled + len(part)] = part
         self._head_filled += len(part)
         return self._head_filled < len(self._head) or self._head_complete(_scratch[len(part) : size])
+
+    def _receive_into(self, room: memoryview) -> int:
+        """How many bytes there were; 0 for none at the moment, and at its end, which is seen to."""
+        try:
+            size = self._socket.recv_into(room)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            size = 0
+        if not size:
+            self._end()
+        return size
 
     def _no_room_for_result(self, error: RequestError) -> None:
         """That is no fault of the worker: what it sends is read to its end, and it goes on."""
