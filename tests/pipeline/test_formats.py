@@ -13,7 +13,7 @@ from tests.looks import mean_abs_difference, open_exact, reference
 from tests.pictures import encode, jpeg, photo, truncated
 from tests.pipeline.run import LIMITS, info, refusal, resize, run, sample
 from vipsrv import pipeline
-from vipsrv.errors import CorruptImage, UnsupportedFormat
+from vipsrv.errors import CorruptImage, StartFailed, UnsupportedFormat
 from vipsrv.options import ResizeOptions
 from vipsrv.version import __version__
 
@@ -47,6 +47,12 @@ def test_each_format_is_told_with_its_library(formats: tuple[pipeline.FormatInfo
             assert one.library.startswith("libvips ")
             assert one.version == pipeline.version()
     assert "libvips jpegload" in {one.library for one in formats}
+
+
+def test_a_libvips_that_is_too_old_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyvips, "at_least_libvips", lambda major, minor: (major, minor) < (8, 17))
+    with pytest.raises(StartFailed, match=rf"libvips {pipeline.version()} is too old: .*pip install"):
+        pipeline.start()
 
 
 @pytest.mark.usefixtures("narrowed")

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 
 import pyvips
 
-from vipsrv.errors import RequestError
+from vipsrv.errors import RequestError, StartFailed
 from vipsrv.options import ResizeOptions
 from vipsrv.pipeline import libvips, own, writers
 from vipsrv.pipeline.limits import Limits
 from vipsrv.pipeline.resize import resize
 from vipsrv.pipeline.upload import Upload
 from vipsrv.version import __version__
+
+LEAST_LIBVIPS = (8, 17)
+"""The oldest that the tests pass with. Where the system's libvips has headers installed, pip builds pyvips
+against that one, which then takes the place of the wheel's."""
 
 _SIDE = 8
 """Pixels on each side of the picture that is tried."""
@@ -33,9 +37,10 @@ def start(formats: Collection[str] | None = None) -> tuple[FormatInfo, ...]:
     untrusted. A tiny picture of each format that can be written, too, goes through the whole pipeline:
     libvips loads and builds much at its first use only, and a format that fails is switched off.
 
-    Raises ``ValueError`` for a name that is unknown, or that this libvips has no reader for; ``RequestError``
-    or ``pyvips.Error`` where JPEG fails.
+    Raises ``StartFailed`` where libvips is too old; ``ValueError`` for a name that is unknown, or that this
+    libvips has no reader for; ``RequestError`` or ``pyvips.Error`` where JPEG fails.
     """
+    _check_version()
     _check_names(formats)
     libvips.configure(formats)
     own.configure(formats)
@@ -61,6 +66,15 @@ def start(formats: Collection[str] | None = None) -> tuple[FormatInfo, ...]:
     if missing:
         raise ValueError(f"formats: this libvips {libvips.version()} does not read {', '.join(missing)}")
     return told
+
+
+def _check_version() -> None:
+    if not pyvips.at_least_libvips(*LEAST_LIBVIPS):
+        least = ".".join(map(str, LEAST_LIBVIPS))
+        raise StartFailed(
+            f"libvips {libvips.version()} is too old: {least} or later is needed; "
+            "'pip install --force-reinstall --no-deps pyvips-binary' brings one"
+        )
 
 
 def _check_names(formats: Collection[str] | None) -> None:
