@@ -50,7 +50,7 @@ def test_each_format_is_told_with_its_library(formats: tuple[pipeline.FormatInfo
 
 
 def test_a_libvips_that_is_too_old_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pyvips, "at_least_libvips", lambda major, minor: (major, minor) < (8, 17))
+    monkeypatch.setattr(pyvips, "at_least_libvips", lambda major, minor: (major, minor) < (8, 18))
     with pytest.raises(StartFailed, match=rf"libvips {pipeline.version()} is too old: .*pip install"):
         pipeline.start()
 

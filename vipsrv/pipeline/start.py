@@ -13,7 +13,7 @@ from vipsrv.pipeline.resize import resize
 from vipsrv.pipeline.upload import Upload
 from vipsrv.version import __version__
 
-LEAST_LIBVIPS = (8, 17)
+LEAST_LIBVIPS = (8, 18)
 """The oldest that the tests pass with. Where the system's libvips has headers installed, pip builds pyvips
 against that one, which then takes the place of the wheel's."""
 
