@@ -15,6 +15,7 @@ from vipsrv import pipeline
 from vipsrv.errors import Cancelled, CorruptImage, RequestError
 from vipsrv.options import Format, Keep, ResizeOptions
 from vipsrv.pipeline.cost import predict
+from vipsrv.pipeline.direct import reduce_to
 from vipsrv.pipeline.header import read_header
 from vipsrv.pipeline.layout import tiff_rows_start
 from vipsrv.pipeline.threads import several_threads
@@ -191,6 +192,22 @@ def test_a_job_has_the_threads_it_is_given_and_the_next_one_its_own(tmp_path: Pa
     run(tmp_path / "picture", options(300, 300), threads=3, watch=watch)
     assert set(seen) == {3}
     assert pyvips.concurrency_get() == before
+
+
+@pytest.mark.parametrize(("threads", "access"), [(1, "in order"), (2, "in any order")])
+def test_one_thread_reads_rows_in_order_and_several_do_not_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, access: str
+) -> None:
+    seen = []
+
+    def noted(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+        seen.append("in order" if image.get_typeof("vips-sequential") else "in any order")
+        return reduce_to(image, width, height)
+
+    monkeypatch.setattr("vipsrv.pipeline.giant.reduce_to", noted)
+    (tmp_path / "picture").write_bytes(strips())
+    run(tmp_path / "picture", options(), threads=threads)
+    assert seen == [access]
 
 
 def test_threads_are_as_before_after_an_error() -> None:

@@ -17,7 +17,7 @@ from vipsrv.pipeline import layout, libvips
 from vipsrv.pipeline.calls import shape
 from vipsrv.pipeline.direct import FIRST_TURNED, is_simple, reduce_to, upright
 from vipsrv.pipeline.job import Job
-from vipsrv.pipeline.rows import Layout, read_rows, to_bands
+from vipsrv.pipeline.rows import Layout, read_rows
 from vipsrv.pipeline.stopping import stop_when
 from vipsrv.pipeline.threads import several_threads
 
@@ -58,11 +58,15 @@ def _rows(image: pyvips.Image, job: Job) -> pyvips.Image | None:
     if start is None:
         return None
     stride = width * bands
-    rows = Layout(offset=start, stride=stride, used=stride, height=height)
-    picture = to_bands(read_rows(job.upload.view(), rows, "tiff", tolerant=False), bands)
-    return _with_metadata(
+    rows = Layout(offset=start, stride=stride, used=stride, height=height, pixel=bands)
+    picture = read_rows(job.upload.view(), rows, "tiff", tolerant=False)
+    picture = _with_metadata(
         picture.copy(interpretation=interpretation, xres=image.xres, yres=image.yres), image
     )
+    if job.threads > 1:
+        # A mark of the loader's: they would be read in order behind one lock, which is less work for one thread.
+        picture.remove("vips-sequential")
+    return picture
 
 
 def _with_metadata(picture: pyvips.Image, source: pyvips.Image) -> pyvips.Image:

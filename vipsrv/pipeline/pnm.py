@@ -13,7 +13,7 @@ import pyvips
 
 from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.pipeline.opened import Opened, check_sides
-from vipsrv.pipeline.rows import Layout, read_rows, to_bands, to_numbers, to_pixels
+from vipsrv.pipeline.rows import Layout, read_rows, to_numbers, to_pixels
 from vipsrv.pipeline.upload import Upload
 
 MOST_PLAIN = 1 << 24
@@ -117,13 +117,14 @@ def _parse_pam(head: bytes) -> _Header:
 
 def _raw_picture(view: memoryview, header: _Header, *, tolerant: bool) -> pyvips.Image:
     stride = (header.width * header.bands * header.bits + 7) // 8
-    layout = Layout(offset=header.offset, stride=stride, used=stride, height=header.height)
+    pixel = header.bands * max(1, header.bits // 8)
+    layout = Layout(offset=header.offset, stride=stride, used=stride, height=header.height, pixel=pixel)
     rows = read_rows(view, layout, "pnm", tolerant=tolerant)
     if header.bits == 1:
         return to_pixels(rows, 1, header.width, (b"\xff", b"\0")).copy(interpretation="b-w")
     if header.bits == _WIDE:
-        return _scaled(to_numbers(rows, 2, header.bands, "big"), header)
-    return _scaled(to_bands(rows, header.bands), header)
+        rows = to_numbers(rows, 2, "big")
+    return _scaled(rows, header)
 
 
 def _plain_picture(view: memoryview, header: _Header, *, tolerant: bool) -> pyvips.Image:

@@ -19,17 +19,18 @@ _BITS_A_BYTE = 8
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """Where the rows lie in bytes: the first at ``offset``, each next one ``stride`` on, ``used`` of which
-    are pixels.
+    are pixels, of ``pixel`` bytes each.
     """
 
     offset: int
     stride: int
     used: int
     height: int
+    pixel: int = 1
 
 
 def read_rows(view: memoryview, layout: Layout, name: str, *, tolerant: bool) -> pyvips.Image:
-    """The rows as bytes: one band, ``used`` wide, ``height`` high.
+    """The rows, a band for each byte of a pixel.
 
     What lacks at the end of the file raises ``CorruptImage``, or is 0 where ``tolerant``. The last row's
     padding may lack in any case, and the first row may not.
@@ -40,34 +41,32 @@ def read_rows(view: memoryview, layout: Layout, name: str, *, tolerant: bool) ->
         raise CorruptImage(
             f"this {name} is truncated: its rows take {needed} bytes, of which {there} are there"
         )
+    # Folding bytes into pixels copies them, so that is only for rows whose padding is no whole pixel.
+    bands = 1 if layout.stride % layout.pixel else layout.pixel
+    width = layout.stride // bands
     whole = min(layout.height, there // layout.stride)
     parts = []
     if whole:
         data = view[layout.offset : layout.offset + whole * layout.stride]
-        parts.append(pyvips.Image.new_from_memory(data, layout.stride, whole, 1, "uchar"))
+        parts.append(pyvips.Image.new_from_memory(data, width, whole, bands, "uchar"))
     if whole < layout.height:
         begun = bytes(view[layout.offset + whole * layout.stride :]).ljust(layout.stride, b"\0")
-        parts.append(pyvips.Image.new_from_memory(begun, layout.stride, 1, 1, "uchar"))
+        parts.append(pyvips.Image.new_from_memory(begun, width, 1, bands, "uchar"))
         whole += 1
     if whole < layout.height:
-        parts.append(pyvips.Image.black(layout.stride, layout.height - whole))
+        parts.append(pyvips.Image.black(width, layout.height - whole, bands=bands))
     image = parts[0]
     for part in parts[1:]:
         image = image.join(part, "vertical")
     if layout.used < layout.stride:
-        image = image.crop(0, 0, layout.used, layout.height)
-    return image
+        image = image.crop(0, 0, layout.used // bands, layout.height)
+    return image if bands == layout.pixel else image.bandfold(factor=layout.pixel)
 
 
-def to_bands(rows: pyvips.Image, bands: int) -> pyvips.Image:
-    """Each ``bands`` bytes of a row become a pixel."""
-    return rows if bands == 1 else rows.bandfold(factor=bands)
-
-
-def to_numbers(rows: pyvips.Image, size: int, bands: int, byteorder: str) -> pyvips.Image:
-    """Each ``bands`` unsigned integers of ``size`` bytes, 2 or 4, become a pixel."""
+def to_numbers(rows: pyvips.Image, size: int, byteorder: str) -> pyvips.Image:
+    """Each ``size`` bytes of a pixel, 2 or 4, become an unsigned integer."""
     formats = {2: "ushort", 4: "uint"}
-    numbers = rows.bandfold(factor=size * bands).copy(bands=bands, format=formats[size])
+    numbers = rows.copy(bands=rows.bands // size, format=formats[size])
     return numbers if byteorder == sys.byteorder else numbers.byteswap()
 
 

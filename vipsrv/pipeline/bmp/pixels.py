@@ -7,7 +7,7 @@ from vipsrv.pipeline.bmp import rle
 from vipsrv.pipeline.bmp.header import FILE_HEADER, MOST_HEADER, BmpHeader, Compression, parse_header
 from vipsrv.pipeline.libvips import PROFILE
 from vipsrv.pipeline.opened import Opened
-from vipsrv.pipeline.rows import Layout, read_rows, to_bands, to_numbers, to_pixels
+from vipsrv.pipeline.rows import Layout, read_rows, to_numbers, to_pixels
 from vipsrv.pipeline.upload import Upload
 
 _RUNS = {Compression.RLE4, Compression.RLE8}
@@ -72,19 +72,18 @@ def _from_rows(view: memoryview, header: BmpHeader, *, tolerant: bool) -> pyvips
         stride=header.stride,
         used=(header.width * header.bits + 7) // 8,
         height=header.height,
+        pixel=1 if header.is_indexed else header.bits // 8,
     )
     rows = read_rows(view, layout, "bmp", tolerant=tolerant)
     if header.is_indexed:
         return to_pixels(rows, header.bits, header.width, header.palette)
     if header.bits == _TRUE_COLOUR:
-        image = to_bands(rows, 3)
-        return image if header.is_bgr else _in_order(image, 3)
+        return rows if header.is_bgr else _in_order(rows, 3)
     if header.bits == _SHORT:
-        return to_numbers(rows, 2, 1, "little").maplut(_by_masks(pyvips.Image.identity(ushort=True), header))
+        return to_numbers(rows, 2, "little").maplut(_by_masks(pyvips.Image.identity(ushort=True), header))
     if header.masks[:3] == _BYTE_MASKS and header.masks[3] in (0, _ALPHA_BYTE):
-        image = to_bands(rows, 4)
-        return image.extract_band(0, n=3) if header.is_bgr else _in_order(image, 4 if header.masks[3] else 3)
-    return _by_masks(to_numbers(rows, 4, 1, "little"), header)
+        return rows.extract_band(0, n=3) if header.is_bgr else _in_order(rows, 4 if header.masks[3] else 3)
+    return _by_masks(to_numbers(rows, 4, "little"), header)
 
 
 def _in_order(image: pyvips.Image, bands: int) -> pyvips.Image:
