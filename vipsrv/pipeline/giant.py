@@ -64,7 +64,7 @@ def _rows(image: pyvips.Image, job: Job) -> pyvips.Image | None:
         picture.copy(interpretation=interpretation, xres=image.xres, yres=image.yres), image
     )
     if job.threads > 1:
-        # A mark of the loader's: they would be read in order behind one lock, which is less work for one thread.
+        # The loader's mark: they would be read in order behind one lock, which is less work for one thread.
         picture.remove("vips-sequential")
     return picture
 
