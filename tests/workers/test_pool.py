@@ -240,6 +240,16 @@ def test_a_worker_that_cannot_start_fails_the_start(
     run(test)
 
 
+def test_it_stops_where_a_worker_has_been_reaped_and_not_yet_forgotten(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            reaped = asyncio.create_task(asyncio.sleep(0))
+            await reaped
+            one.pool._reaping.add(reaped)
+
+    run(test)
+
+
 def test_a_worker_of_another_version_fails_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mischief(monkeypatch, "import vipsrv.workers.channel as c; c.CHANNEL_VERSION += 1; ready(); sleep()")
 

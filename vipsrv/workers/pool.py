@@ -134,7 +134,10 @@ class WorkerPool:
         for worker in list(self._workers):
             worker.kill("the server stops")
         while self._reaping:
-            await asyncio.gather(*self._reaping)
+            reaped = tuple(self._reaping)
+            await asyncio.gather(*reaped)
+            # From Python 3.12 on, gathering what is done lets no callback run, and so none that discards them.
+            self._reaping.difference_update(reaped)
 
     def run(self, job: Job) -> bool:
         """Give a job to an idle worker; ``False`` if there is none after all."""
