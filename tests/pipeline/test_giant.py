@@ -143,6 +143,16 @@ def test_strips_that_are_not_where_they_should_be_are_left_to_libvips(count: int
     assert tiff_rows_start(pipeline.Upload.from_memory(shorter), 3) is None
 
 
+def test_rows_of_fewer_bits_are_left_to_libvips() -> None:
+    """One strip of a byte a pixel, as they would be taken, though a pixel has only a bit."""
+    fields = [field for field in _rgb_fields(64, 64, 1) if field[0] not in (258, 262, 277)]
+    fields += [(262, 3, [1]), (277, 3, [1]), (278, 4, [64])]
+    for bits, start in ((8, True), (1, False), (4, False)):
+        head = _placed([*fields, (258, 3, [bits])], 273, [64 * 64])
+        picture = pipeline.Upload.from_memory(head + bytes(64 * 64))
+        assert (tiff_rows_start(picture, 1) is not None) is start
+
+
 def tiff_of_strips(sizes: list[int], rows: int) -> bytes:
     """The head of an uncompressed RGB TIFF, one strip after another behind it."""
     return _placed([*_rgb_fields(WIDTH, HEIGHT, 1), (278, 4, [rows])], 273, sizes)
@@ -155,6 +165,16 @@ def test_columns_give_what_thumbnail_does(tmp_path: Path, threads: int, size: tu
     (tmp_path / "picture").write_bytes(picture)
     result = run(tmp_path / "picture", options(*size), threads=threads)
     assert difference(result, in_memory(picture, options(*size))) <= 1
+
+
+def test_columns_of_signed_bytes_are_what_one_thread_gives(tmp_path: Path) -> None:
+    image = pyvips.Image.new_from_memory(scene().tobytes(), WIDTH, HEIGHT, 3, "char")
+    image = image.copy(interpretation="srgb")
+    (tmp_path / "picture").write_bytes(
+        image.tiffsave_buffer(tile=True, tile_width=32, tile_height=32, compression="deflate")
+    )
+    alone, together = (run(tmp_path / "picture", options(), threads=threads) for threads in (1, 3))
+    assert difference(alone, together) == 0
 
 
 def test_a_damaged_tile_of_a_column_is_told(tmp_path: Path) -> None:
@@ -194,9 +214,17 @@ def test_a_job_has_the_threads_it_is_given_and_the_next_one_its_own(tmp_path: Pa
     assert pyvips.concurrency_get() == before
 
 
-@pytest.mark.parametrize(("threads", "access"), [(1, "in order"), (2, "in any order")])
-def test_one_thread_reads_rows_in_order_and_several_do_not_wait_for_each_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, access: str
+@pytest.mark.parametrize(
+    ("threads", "height", "access"),
+    [
+        (1, 61, "in order"),
+        (2, HEIGHT // 20, "in any order"),
+        (2, HEIGHT // 8, "in order"),
+        (2, 300, "in any order"),
+    ],
+)
+def test_several_threads_wait_for_each_other_only_where_they_would_work_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, height: int, access: str
 ) -> None:
     seen = []
 
@@ -206,7 +234,7 @@ def test_one_thread_reads_rows_in_order_and_several_do_not_wait_for_each_other(
 
     monkeypatch.setattr("vipsrv.pipeline.giant.reduce_to", noted)
     (tmp_path / "picture").write_bytes(strips())
-    run(tmp_path / "picture", options(), threads=threads)
+    run(tmp_path / "picture", options(height=height), threads=threads)
     assert seen == [access]
 
 

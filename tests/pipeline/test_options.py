@@ -494,7 +494,7 @@ def test_pages_of_their_own_sizes() -> None:
 def test_pages_that_could_be_a_pyramid_are_pages() -> None:
     pages = [Image.new("RGB", (400 >> level, 300 >> level), (RED, GREEN, BLUE)[level]) for level in range(3)]
     picture = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
-    for page, wanted in ((1, GREEN), (2, BLUE)):
+    for page, wanted in ((0, RED), (1, GREEN), (2, BLUE)):
         assert like(make(picture, width=20, height=15, page=page).getpixel((9, 9)), wanted)
 
 

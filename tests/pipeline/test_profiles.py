@@ -1,6 +1,7 @@
 """sRGB is recognised by what a profile says, and nothing else is taken for it."""
 
 import struct
+import sys
 
 import pytest
 from PIL import ImageCms
@@ -106,6 +107,13 @@ def test_srgb_in_its_versions(data: bytes) -> None:
 )
 def test_what_is_not_srgb(data: bytes) -> None:
     assert not is_srgb(data)
+
+
+def test_a_large_profile_is_not_kept() -> None:
+    large = profile() + bytes(1 << 20)
+    before = sys.getrefcount(large)
+    assert not is_srgb(large)
+    assert sys.getrefcount(large) == before
 
 
 def test_a_damaged_profile_is_not_srgb() -> None:

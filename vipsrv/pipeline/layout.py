@@ -9,6 +9,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from vipsrv.pipeline.upload import Upload
 
@@ -140,7 +141,10 @@ class Block:
 
 _COMPRESSION, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_LENGTH = 259, 278, 284, 322, 323
 _WIDTH, _LENGTH, _PHOTOMETRIC, _FILL_ORDER, _SAMPLES = 256, 257, 262, 266, 277
-_STRIP_OFFSETS, _STRIP_SIZES = 273, 279
+_SUBFILE_TYPE, _BITS, _STRIP_OFFSETS, _STRIP_SIZES = 254, 258, 273, 279
+_REDUCED = 1
+"""The bit of a subfile type that says: a smaller version of another page."""
+_BYTE = 8
 _NOT_COMPRESSED, _TOGETHER, _HIGH_BITS_FIRST = 1, 1, 1
 _PHOTOMETRIC_OF = {1: 1, 3: 2}
 """By the bytes of a pixel: grey with black as 0, and RGB."""
@@ -185,6 +189,7 @@ def tiff_rows_start(upload: Upload, pixel: int) -> int | None:
         and fields.get(_PHOTOMETRIC) == _PHOTOMETRIC_OF.get(pixel, 0)
         and fields.get(_SAMPLES, 1) == pixel
         and _TILE_WIDTH not in fields
+        and set(tiff.numbers(upload, position, _BITS, pixel)) == {_BYTE}
     )
     stride, height = fields.get(_WIDTH, 0) * pixel, fields.get(_LENGTH, 0)
     offsets = tiff.numbers(upload, position, _STRIP_OFFSETS, _MOST_STRIPS)
@@ -198,6 +203,12 @@ def tiff_rows_start(upload: Upload, pixel: int) -> int | None:
     expected = range(start, end, strip)
     whole = all(size == min(strip, end - offset) for offset, size in zip(expected, sizes, strict=True))
     return start if whole and offsets == list(expected) else None
+
+
+def tiff_is_pyramid(upload: Upload) -> bool:
+    """Whether all pages of a TIFF but the first say that they are smaller versions of another one."""
+    others = islice(_directories(upload), 1, None)
+    return all(tiff.fields(upload, position).get(_SUBFILE_TYPE, 0) & _REDUCED for position, tiff in others)
 
 
 def tiff_has_more_pages(upload: Upload, most: int) -> bool:

@@ -32,11 +32,13 @@ _LINEAR_BELOW = 0.0031308  # of a luminance of 1, IEC 61966-2-1
 _PARAMETERS = {0: 1, 1: 3, 2: 4, 3: 5, 4: 7}  # of a parametric curve, by its kind: section 10.18
 
 
-@lru_cache(maxsize=32)
 def is_srgb(profile: bytes) -> bool:
     """Whether converting from this profile to sRGB would leave every pixel within one grey level or so."""
-    if len(profile) > _LARGEST:
-        return False
+    return len(profile) <= _LARGEST and _is_srgb(profile)
+
+
+@lru_cache(maxsize=32)
+def _is_srgb(profile: bytes) -> bool:
     try:
         tags = _tags(profile)
         return (

@@ -9,6 +9,7 @@ comes last.
 
 import pyvips
 
+from vipsrv.pipeline import layout
 from vipsrv.pipeline.direct import FIRST_TURNED, reduce_directly
 from vipsrv.pipeline.enlarge import enlarge
 from vipsrv.pipeline.giant import reduce_giant
@@ -49,8 +50,8 @@ def _by_thumbnail(
 
 def _thumbnail(image: pyvips.Image, job: Job, width: int, height: int, **profile: str) -> pyvips.Image:
     size = {"height": height, "size": "force"}
-    if image is not job.header.image or job.page or job.header.is_own:
-        # What was opened already; by itself thumbnail would take the pages of a file for a pyramid.
+    if image is not job.header.image or job.page or job.header.is_own or _has_pages(job):
+        # What was opened already: thumbnail takes pages of which each has half the size for a pyramid.
         return image.thumbnail_image(width, **size, **profile)
     # A truncated or corrupt picture is an error and not half a result. That goes in as the ``option_string``,
     # as all loaders take it: ``thumbnail`` of libvips 8.18 and older ignores ``fail_on`` (libvips #5195).
@@ -59,3 +60,8 @@ def _thumbnail(image: pyvips.Image, job: Job, width: int, height: int, **profile
         # pyvips copies the buffer, which costs next to nothing for what is small enough to be in memory.
         return pyvips.Image.thumbnail_buffer(job.upload.memory, width, **how)
     return pyvips.Image.thumbnail_source(job.upload.source, width, **how)
+
+
+def _has_pages(job: Job) -> bool:
+    info = job.header.info
+    return info.format == "tiff" and info.pages > 1 and not layout.tiff_is_pyramid(job.upload)

@@ -136,7 +136,7 @@ class WorkerPool:
         while self._reaping:
             reaped = tuple(self._reaping)
             await asyncio.gather(*reaped)
-            # From Python 3.12 on, gathering what is done lets no callback run, and so none that discards them.
+            # From Python 3.12 on, to gather what is done lets no callback run, and so none that discards.
             self._reaping.difference_update(reaped)
 
     def run(self, job: Job) -> bool:
