@@ -43,3 +43,19 @@ def test_a_bug_in_one_session_does_not_stop_the_clock_of_the_others(
 
     asyncio.run(asyncio.wait_for(test(), 20))
     assert "a bug" in caplog.text
+
+
+def test_who_is_turned_away_takes_no_place_and_is_bounded(tmp_path: Path) -> None:
+    gateway = Gateway(ServerSettings(spool_dir=tmp_path, connections=2))
+    served, away, not_even_told = [[cast("Session", Watched()) for _ in range(count)] for count in (2, 2, 1)]
+    for one in served:
+        gateway.session_opened(one)
+        assert gateway.connections <= 2
+    for one, told in (*((one, True) for one in away), (not_even_told[0], False)):
+        gateway.session_opened(one)
+        assert gateway.connections == 3
+        assert gateway.turn_away(one) is told
+        assert gateway.connections == 2
+    for one in (*served, *away, *not_even_told):
+        gateway.session_closed(one)
+    assert gateway.connections == 0

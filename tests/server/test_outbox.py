@@ -1,6 +1,8 @@
 """Replies with a transport that takes what it is told to take."""
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +20,11 @@ class FakeTransport:
         self.room = 0
         self.taken = bytearray()
         self.held = bytearray()
+        self.aborted = False
         self.outbox: Outbox
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def set_write_buffer_limits(self, high: int) -> None:
         assert high == 0, "then not being paused means that all has been taken"
@@ -98,20 +104,25 @@ def test_a_result_is_given_back_when_its_last_byte_is_taken(setting: Setting, sp
     assert setting.emptied == 1
 
 
+async def slot_in_file(spool: Spool, data: bytes) -> Slot:
+    body = spool.open(len(data))
+    rest = memoryview(data)
+    while rest:
+        room = body.room()
+        room[:] = rest[: len(room)]
+        body.filled(len(room))
+        rest = rest[len(room) :]
+    while not body.complete:
+        ready = asyncio.Event()
+        body.on_ready = ready.set
+        await ready.wait()
+    return body
+
+
 def test_a_result_in_a_file_goes_piece_by_piece(setting: Setting, spool: Spool) -> None:
     async def test() -> None:
         data = bytes(range(256)) * (IN_MEMORY_SIZE // 256 + 1)
-        body = spool.open(len(data))
-        rest = memoryview(data)
-        while rest:
-            room = body.room()
-            room[:] = rest[: len(room)]
-            body.filled(len(room))
-            rest = rest[len(room) :]
-        while not body.complete:
-            ready = asyncio.Event()
-            body.on_ready = ready.set
-            await ready.wait()
+        body = await slot_in_file(spool, data)
         setting.outbox.put(b"head", body)
         while setting.outbox:
             assert len(setting.transport.held) <= 256 * 1024
@@ -121,6 +132,26 @@ def test_a_result_in_a_file_goes_piece_by_piece(setting: Setting, spool: Spool) 
 
     asyncio.run(test())
     spool.close()
+
+
+def test_a_file_that_cannot_be_read_ends_the_connection(
+    setting: Setting, spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def test() -> None:
+        body = await slot_in_file(spool, bytes(IN_MEMORY_SIZE + 1))
+        monkeypatch.setattr(os, "pread", fail)
+        setting.transport.room = 4
+        setting.outbox.put(b"head", body)
+        assert setting.transport.aborted
+        setting.outbox.close()  # which the end of the connection does
+        assert body._closed
+
+    asyncio.run(test())
+    spool.close()
+    assert "Input/output error" in caplog.text
 
 
 def test_closing_gives_everything_back(setting: Setting, spool: Spool) -> None:

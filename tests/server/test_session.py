@@ -466,6 +466,20 @@ def test_who_sends_much_takes_turns_with_the_others(run: RunInLoop, tmp_path: Pa
     run(test)
 
 
+@pytest.mark.parametrize("kind", [Kind.RESIZE, Kind.INFO, 99])
+def test_what_was_read_of_the_meta_is_not_kept_for_as_long_as_the_body_takes(
+    run: RunInLoop, tmp_path: Path, kind: int
+) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock):
+            sock.sendall(pack_message(kind, 1, {"width": 9, "height": 9}, body_size=100))
+            await until(lambda: server.session._incoming is not None)
+            assert server.session._incoming is not None
+            assert not server.session._incoming.meta
+
+    run(test)
+
+
 LARGE = 2 * IN_MEMORY_SIZE + 12_345
 
 

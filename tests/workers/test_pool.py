@@ -48,12 +48,12 @@ def job():
     head = JobHead.unpack(channel.recv(JOB_SIZE, socket.MSG_WAITALL))
     channel.recv(head.options_size, socket.MSG_WAITALL)
     return head.job_id
-def reply(job_id, size):
+def reply(job_id, size, count=1):
     source = ImageInfo(format="jpeg", width=9, height=9, pages=1, has_alpha=False, orientation=1, size=9)
-    output = OutputInfo(width=9, height=9, format="jpeg", quality=85, size=size)
-    channel.sendall(ReplyHead(job_id=job_id, source=source, outputs=(output,) * bool(size)).pack() + b"abc")
-def heavy(job_id):
-    channel.sendall(ReplyHead(job_id=job_id, needs=1 << 30).pack())
+    outputs = (OutputInfo(width=9, height=9, format="jpeg", quality=85, size=size),) * count if size else ()
+    channel.sendall(ReplyHead(job_id=job_id, source=source, outputs=outputs).pack() + b"abc")
+def heavy(job_id, memory=1 << 30):
+    channel.sendall(ReplyHead(job_id=job_id, needs=memory).pack())
 def sleep():
     time.sleep(600)
 """
@@ -192,6 +192,9 @@ def test_a_deadline_stops_the_job_and_spares_the_worker(tmp_path: Path) -> None:
             assert isinstance((await one.watch_until(outcome)).error, DeadlineExceeded)
             while not one.pool.has_idle:
                 await one.next_idle()
+            _, outcome = one.start_job(jpeg())
+            one.pool.watch(time.monotonic() + 2 * pool_module.STOP_SECONDS)
+            assert (await outcome).error is None
             assert one.pool._workers == {worker}
 
     run(test)
@@ -268,6 +271,8 @@ def test_a_worker_of_another_version_fails_the_start(tmp_path: Path, monkeypatch
         ("ready(); reply(job() + 1, 3); sleep()", "a job that it does not have"),
         ("ready(); reply(job(), 0); sleep()", "not of the kind of its job"),
         ("ready(); reply(job(), 1 << 40); sleep()", "larger than any can be"),
+        ("ready(); reply(job(), 1 << 33, 2); sleep()", "larger than any can be"),
+        ("ready(); heavy(job(), (1 << 40) + 1); sleep()", "more memory than a job may take"),
         ("ready(); reply(job(), 2); sleep()", "more than its reply"),
         ("ready(); heavy(job()); heavy(job()); sleep()", "heavy that was admitted"),
         ("ready(); reply(job(), 9); channel.close(); sleep()", "SIGKILL"),
@@ -279,6 +284,8 @@ def test_a_worker_of_another_version_fails_the_start(tmp_path: Path, monkeypatch
         "another job",
         "no result",
         "a huge result",
+        "huge results together",
+        "too much memory",
         "too much of a result",
         "heavy twice",
         "half a result",
@@ -527,8 +534,9 @@ def test_workers_that_end_as_soon_as_they_are_ready_are_not_started_without_end(
     assert caplog.text.count("exited with code 3") == pool_module._FREE_STARTS + 1
 
 
+@pytest.mark.parametrize("call", ["subprocess.Popen", "os.ftruncate"])
 def test_a_worker_that_the_system_has_no_room_for_leaves_nothing_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise BlockingIOError("no more processes")
@@ -540,5 +548,5 @@ def test_a_worker_that_the_system_has_no_room_for_leaves_nothing_open(
                 pass
         assert sorted(Path("/proc/self/fd").iterdir()) == before
 
-    monkeypatch.setattr("subprocess.Popen", fail)
+    monkeypatch.setattr(call, fail)
     run(test)

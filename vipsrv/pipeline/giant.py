@@ -28,9 +28,9 @@ _MOST_PIXELS = 8_000_000
 """Of the result: it is held in memory, twice."""
 
 _AVERAGES_OVERLAP = 4, 12
-"""Factors of a reduction between which rows are better read in order, and averaged once, for each of the
-result's strips needs averages of the next one, too. Otherwise four threads take twice the time and three times
-the CPU for 400 megapixels to 5,000 × 3,750; to 1,600 × 1,200, two thirds of the time."""
+"""Factors of a reduction between which rows are better read in order, and averaged once: each of the
+result's strips needs averages of the next one, too. Otherwise four threads take twice the time and three
+times the CPU for 400 megapixels to 5,000 × 3,750; to 1,600 × 1,200, two thirds of the time."""
 
 _SHAPE = {"width", "height", "bands", "format", "coding", "interpretation"}
 _PLACE = {"xoffset", "yoffset", "xres", "yres", "filename"}

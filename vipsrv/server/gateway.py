@@ -72,6 +72,7 @@ class Gateway:
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self._sessions: set[Session] = set()
+        self._turned_away: set[Session] = set()
         self._no_sessions = asyncio.Event()
         self._no_sessions.set()
         self.draining = False
@@ -159,8 +160,16 @@ class Gateway:
 
     @property
     def connections(self) -> int:
-        """How many clients are connected."""
-        return len(self._sessions)
+        """How many clients are connected, but for those that were turned away."""
+        return len(self._sessions) - len(self._turned_away)
+
+    def turn_away(self, session: Session) -> bool:
+        """Count a client that is one too many no more; whether there is time to tell it so.
+
+        They linger for seconds, and are bounded by the same number.
+        """
+        self._turned_away.add(session)
+        return len(self._turned_away) <= self.settings.connections
 
     def session_opened(self, session: Session) -> None:
         """A client has connected."""
@@ -170,6 +179,7 @@ class Gateway:
     def session_closed(self, session: Session) -> None:
         """A client has gone, or was made to."""
         self._sessions.discard(session)
+        self._turned_away.discard(session)
         if not self._sessions:
             self._no_sessions.set()
 

@@ -5,6 +5,7 @@ high-water mark is zero, so "not paused" means "nothing of ours is left in it".
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ PROGRESS_SIZE = 64 * 1024
 """Bytes that must move in each receive timeout, so that a trickle does not hold a place for ever."""
 
 _FILE_READ_SIZE = 256 * 1024
+
+_log = logging.getLogger(__name__)
 
 
 class Outbox:
@@ -84,7 +87,13 @@ class Outbox:
         while not self._blocked and not self._closed:
             body = self._sending
             if body is not None and body.descriptor is not None and self._offset < body.size:
-                piece = body.read(self._offset, _FILE_READ_SIZE)
+                try:
+                    piece = body.read(self._offset, _FILE_READ_SIZE)
+                except OSError as error:
+                    # The reply has begun, so that nothing else can be said.
+                    _log.error("a result cannot be read from the spool, its connection is closed: %s", error)
+                    self._transport.abort()
+                    return
                 self._offset += len(piece)
                 self._write([piece])
             elif body is not None:

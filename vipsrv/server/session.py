@@ -85,6 +85,9 @@ class Session(Receiver):
         self._gateway.session_opened(self)
         limit = self._settings.connections
         if self._gateway.connections > limit:
+            if not self._gateway.turn_away(self):
+                self._transport.abort()
+                return
             busy = Busy(
                 f"{limit} clients are connected already; try again later", retry_after_ms=FULL_RETRY_MS
             )
@@ -196,6 +199,9 @@ class Session(Receiver):
             self._refuse(request, error)
             if head.body_size > self._settings.max_upload:
                 self._linger()
+        if head.body_size:
+            # It has been read, and must not wait for the body: as objects it is twenty times its bytes.
+            request.meta = {}
 
     def _accept(self, request: Request, body_size: int) -> None:
         """Check all that can be checked before the body is read. Raises ``RequestError``."""

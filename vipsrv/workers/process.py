@@ -44,10 +44,11 @@ MAX_START_REASON = 4096
 """Bytes of standard error that are read from a worker that could not start."""
 
 MOST_BYTES_A_PIXEL = 16
-"""Bytes of a result for each pixel of the largest one, beyond which a worker is taken to lie. The worst JPEG
-has 10: for each pixel in three colours a code of at most 16 bits and 10 more (ITU-T T.81, F.1.2.2)."""
+"""Bytes of the results for each pixel that they may have together, beyond which a worker is taken to lie.
+The worst JPEG has 10: for each pixel in three colours a code of at most 16 bits and 10 more (ITU-T T.81,
+F.1.2.2)."""
 
-_LEAST_LIMIT = 1 << 20  # bytes: headers and padding of small results
+_MOST_BESIDE_PIXELS = 1 << 20  # bytes: a result's headers and padding
 
 _scratch = memoryview(bytearray(64 * 1024))
 """For heads and what is read along with them, small results wholly; used up within one callback."""
@@ -113,13 +114,15 @@ class WorkerProcess:
         self._discarding = False
         self._ended = 0.0
         self._to_send: list[memoryview] = []
-        self._most_result = MOST_BYTES_A_PIXEL * config["max_output_pixels"] + _LEAST_LIMIT
+        self._most_pixel_bytes = MOST_BYTES_A_PIXEL * config["max_output_pixels"]
+        self._job_memory = config["job_memory"]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         self._socket = ours
-        self._shared = SharedMemory.create()
-        inherited = [theirs.fileno()] + ([self._shared.descriptor] if self._shared is not None else [])
+        self._shared: SharedMemory | None = None
         try:
+            self._shared = SharedMemory.create()
+            inherited = [theirs.fileno()] + ([self._shared.descriptor] if self._shared is not None else [])
             self._process = subprocess.Popen(
                 _command(inherited, config),
                 stdin=subprocess.DEVNULL,
@@ -360,11 +363,9 @@ class WorkerProcess:
         is_success = reply.error is None and not reply.needs
         if is_success and bool(reply.outputs) != (job.operation is Operation.RESIZE):
             raise ChannelError("its reply is not of the kind of its job")
-        size = 0
-        for output in reply.outputs:
-            size += output.size
-            if output.size > self._most_result:
-                raise ChannelError("its result is larger than any can be")
+        size = sum(output.size for output in reply.outputs)
+        if size > self._most_pixel_bytes + _MOST_BESIDE_PIXELS * len(reply.outputs):
+            raise ChannelError("its result is larger than any can be")
         return size
 
     def _received_of_result(self, size: int) -> bool:
@@ -404,6 +405,8 @@ class WorkerProcess:
         """The job is a heavy one: it goes back to wait for its turn. There is nothing more to be read."""
         if job.memory:
             raise ChannelError("it finds a job heavy that was admitted as such")
+        if memory > self._job_memory:
+            raise ChannelError("it asks for more memory than a job may take")
         self.job = None
         if self._to_send:
             self.kill("it replied before it had been given its job")

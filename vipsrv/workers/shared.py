@@ -16,16 +16,20 @@ from vipsrv.workers.channel import IN_MEMORY_SIZE
 class SharedMemory:
     """The gateway's end: ``IN_MEMORY_SIZE`` bytes, of which those never written take no room.
 
-    ``descriptor`` is for the worker to inherit; ``close_descriptor`` when it has.
+    ``descriptor`` is for the worker to inherit; ``close_descriptor`` when it has. Raises ``OSError`` where
+    there is no room for it.
     """
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("vipsrv-worker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.descriptor, IN_MEMORY_SIZE)
-        fcntl.fcntl(
-            self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        )
-        self._map = mmap.mmap(self.descriptor, IN_MEMORY_SIZE)
+        try:
+            os.ftruncate(self.descriptor, IN_MEMORY_SIZE)
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)
+            self._map = mmap.mmap(self.descriptor, IN_MEMORY_SIZE)
+        except OSError:
+            os.close(self.descriptor)
+            raise
         self._view = memoryview(self._map)
 
     @classmethod
