@@ -13,7 +13,7 @@ import pytest
 
 from vipsrv.errors import Busy
 from vipsrv.workers.channel import IN_MEMORY_SIZE
-from vipsrv.workers.spool import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, Slot, Spool, _File
+from vipsrv.workers.spool import LARGE_CHUNK_SIZE, RESERVED_AHEAD, SMALL_CHUNK_SIZE, Slot, Spool, _File
 
 MIB = 1024 * 1024
 
@@ -136,6 +136,7 @@ def test_the_disk_has_a_budget_that_is_given_back(tmp_path: Path) -> None:
     async def test() -> None:
         async with spool_in(tmp_path, disk=30 * MIB) as spool:
             slot = spool.open(20 * MIB)
+            slot.room()
             with pytest.raises(Busy) as refused:
                 spool.open(20 * MIB)
             assert refused.value.retry_after_ms
@@ -143,6 +144,39 @@ def test_the_disk_has_a_budget_that_is_given_back(tmp_path: Path) -> None:
             await until(lambda: spool.disk_left == 30 * MIB)
             spool.open(20 * MIB).close()
             await until(lambda: spool.disk_left == 30 * MIB)
+
+    run(test)
+
+
+def test_what_is_only_announced_takes_nothing_of_the_budget(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with spool_in(tmp_path, disk=100 * MIB) as spool:
+            slots = [spool.open(100 * MIB) for _ in range(4)]
+            assert spool.disk_left == 100 * MIB
+            for slot in slots[:3]:
+                slot.room()
+            assert spool.disk_left == 100 * MIB - 3 * RESERVED_AHEAD
+            with pytest.raises(Busy):
+                slots[3].room()
+            for slot in slots:
+                slot.close()
+            await until(lambda: spool.disk_left == 100 * MIB)
+
+    run(test)
+
+
+def test_a_file_that_grows_takes_more_of_the_budget(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with spool_in(tmp_path, disk=2 * RESERVED_AHEAD) as spool:
+            grows, waits = (spool.open(RESERVED_AHEAD + MIB) for _ in range(2))
+            await fill(grows, bytes(RESERVED_AHEAD + MIB))
+            assert spool.disk_left == RESERVED_AHEAD - MIB
+            with pytest.raises(Busy):
+                waits.room()
+            grows.close()
+            await until(lambda: spool.disk_left == 2 * RESERVED_AHEAD)
+            waits.room()
+            waits.close()
 
     run(test)
 
@@ -159,7 +193,9 @@ def test_nobody_waits_for_a_file_to_be_freed(tmp_path: Path, monkeypatch: pytest
 
     async def test() -> None:
         async with spool_in(tmp_path, disk=30 * MIB) as spool:
-            spool.open(20 * MIB).close()
+            slot = spool.open(20 * MIB)
+            slot.room()
+            slot.close()
             with pytest.raises(Busy):  # what is not free yet cannot be given out
                 spool.open(20 * MIB)
             may_go.set()

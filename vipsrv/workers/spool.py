@@ -8,8 +8,9 @@
     worker gets  ◄── a copy, in memory of its own        the file's descriptor, read-only
 
 A chunk never leaves the gateway process, and a file is fresh for each slot: what one worker was lent is
-never used for another request. Both kinds count against a budget of their own, so nothing grows without
-bound; memory that is used up turns into files, files that are used up into ``Busy``.
+never used for another request. Both kinds count against a budget of their own as bytes arrive, not as they
+are announced, so nothing grows without bound and nobody is kept out by mere words; memory that is used up
+turns into files, files that are used up into ``Busy``.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -37,6 +39,9 @@ _WRITE_BEHIND = 8 * LARGE_CHUNK_SIZE
 
 OVERDRAFT = 2 * SMALL_CHUNK_SIZE
 """Bytes of chunks that it may hold when memory is used up: enough to go on, and slowly."""
+
+RESERVED_AHEAD = splice.MOST_AT_ONCE
+"""Bytes of the disk's budget that a file takes before they arrive."""
 
 KEPT_FREE = 32 * 1024 * 1024
 """Bytes of chunks of each size that are kept for reuse when a burst is over."""
@@ -101,28 +106,29 @@ class Spool:
             free.append(chunk)
 
     def create_file(self, size: int) -> "_File":
-        """A fresh unlinked file that may take ``size`` bytes. Raises ``Busy``."""
-        if size > self._disk_left:
-            raise Busy(
-                f"the spool has {self._disk_left} bytes left, and this takes {size}: try again later",
-                retry_after_ms=_FULL_RETRY_MS,
-            )
+        """A fresh unlinked file for ``size`` bytes, none of them reserved. Raises ``Busy``."""
+        self._check_disk(size)
         try:
-            write_fd, path = tempfile.mkstemp(prefix="vipsrv-", dir=self.directory)
-            try:
-                read_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                os.close(write_fd)
-                raise
-            finally:
-                Path(path).unlink()
+            file = _create_unlinked(self.directory)
         except OSError as error:
             _log.error("no file can be made in the spool directory: %s", error)
             raise Busy(
                 "the server's spool has no room: try again later", retry_after_ms=_FULL_RETRY_MS
             ) from None
-        self._disk_left -= size
-        return _File(write_fd=write_fd, read_fd=read_fd, reserved=size)
+        return file
+
+    def reserve(self, file: "_File", size: int) -> None:
+        """Have the file take ``size`` bytes of the budget, no fewer than before. Raises ``Busy``."""
+        self._check_disk(size - file.reserved)
+        self._disk_left -= size - file.reserved
+        file.reserved = size
+
+    def _check_disk(self, size: int) -> None:
+        if size > self._disk_left:
+            raise Busy(
+                f"the spool has {self._disk_left} bytes left, and this takes {size}: try again later",
+                retry_after_ms=_FULL_RETRY_MS,
+            )
 
     def remove_file(self, file: "_File") -> None:
         """Close a file's descriptors, which frees it.
@@ -170,7 +176,7 @@ class Spool:
 class _File:
     write_fd: int
     read_fd: int
-    reserved: int
+    reserved: int = 0
     written: int = 0
 
     def close(self) -> None:
@@ -261,6 +267,8 @@ class Slot:
             return part.chunk[part.filled : part.filled + missing]
         if self._file is None and not self.spool.has_memory:
             self.move_to_file()
+        if self._file is not None:
+            self._reserve(self._file)
         part = _Part(self.spool.take_chunk(missing))
         self._parts.append(part)
         return part.chunk[:missing]
@@ -329,13 +337,20 @@ class Slot:
         if ready is not None:
             ready()
 
+    def _reserve(self, file: _File) -> None:
+        """Have room for what comes next. Raises ``Busy``."""
+        needed = min(self.size, self.received + RESERVED_AHEAD)
+        if needed > file.reserved:
+            self.spool.reserve(file, needed)
+
     def _draw(self, file: _File, source: int) -> None:
-        missing = self.size - self.received
         views = [part.view for part in self._parts]
-        try:
-            draw = self.spool.draw(file, views, source, missing) if missing else None
-        except OSError:  # no descriptor is left for that
-            draw = None
+        draw = None
+        # Where the disk has no room, or no descriptor is left: the next `room` will tell, or do.
+        with suppress(Busy, OSError):
+            self._reserve(file)
+            if self.received < self.size:
+                draw = self.spool.draw(file, views, source, file.reserved - self.received)
         if draw is None:
             self._write()
             return
@@ -357,6 +372,20 @@ class Slot:
     def _return(self, parts: list[_Part]) -> None:
         for part in parts:
             self.spool.return_chunk(part.chunk)
+
+
+def _create_unlinked(folder: Path) -> _File:
+    """Raises ``OSError``."""
+    write_fd, path = tempfile.mkstemp(prefix="vipsrv-", dir=folder)
+    with ExitStack() as undo:
+        undo.callback(os.close, write_fd)
+        try:
+            read_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            undo.callback(os.close, read_fd)
+        finally:
+            Path(path).unlink()
+        undo.pop_all()
+    return _File(write_fd=write_fd, read_fd=read_fd)
 
 
 def _write_and_move(fd: int, views: list[memoryview], offset: int, source: int, most: int) -> splice.Moved:
