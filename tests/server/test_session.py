@@ -480,6 +480,22 @@ def test_what_was_read_of_the_meta_is_not_kept_for_as_long_as_the_body_takes(
     run(test)
 
 
+def test_what_waits_to_be_taken_is_not_mixed_with_what_others_send(run: RunInLoop, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with connected(tmp_path) as (server, sock), connected(tmp_path) as (other, other_sock):
+            many = b"".join(resize(number, b"first") for number in range(MAX_IN_FLIGHT))
+            sock.sendall(many + resize(MAX_IN_FLIGHT, b"the last"))
+            jobs = await server.jobs_given(MAX_IN_FLIGHT)
+            await send(other_sock, resize(1, b"x" * 60_000))
+            await other.jobs_given()
+            for job in list(jobs):
+                server.answer(job, 1)
+            last = (await server.jobs_given(MAX_IN_FLIGHT + 1))[-1]
+            assert b"".join(last.image.views) == b"the last"
+
+    run(test)
+
+
 LARGE = 2 * IN_MEMORY_SIZE + 12_345
 
 

@@ -67,12 +67,17 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
 class Harness:
     """A pool and what is needed to give it jobs."""
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(self, folder: Path, size: int, *, pinned: bool) -> None:
         self.spool = Spool(directory=folder, memory=32 << 20, disk=64 << 20)
         self.idle = asyncio.Event()
         self.heavy: list[Job] = []
         self.pool = WorkerPool(
-            self.spool, CONFIG, size=size, on_idle=self.idle.set, on_heavy=self.heavy.append
+            self.spool,
+            CONFIG,
+            size=size,
+            on_idle=self.idle.set,
+            on_heavy=self.heavy.append,
+            pinned=pinned,
         )
 
     async def job(self, image: bytes, *, seconds: float = 60, **options: Any) -> Outcome:
@@ -80,7 +85,7 @@ class Harness:
         return await self.start_job(image, seconds=seconds, **options)[1]
 
     def start_job(
-        self, image: bytes, *, seconds: float = 60, admitted: bool = True, **options: Any
+        self, image: bytes, *, seconds: float = 60, admitted: bool = True, threads: int = 1, **options: Any
     ) -> tuple[Job, "asyncio.Future[Outcome]"]:
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         job = Job(
@@ -90,6 +95,7 @@ class Harness:
             deadline=time.monotonic() + seconds,
             on_outcome=outcome.set_result,
             memory=int(admitted),
+            threads=threads,
         )
         assert self.pool.run(job)
         return job, outcome
@@ -117,8 +123,8 @@ class Harness:
 
 
 @asynccontextmanager
-async def harness(folder: Path, size: int = 1) -> AsyncIterator[Harness]:
-    one = Harness(folder, size)
+async def harness(folder: Path, size: int = 1, *, pinned: bool = False) -> AsyncIterator[Harness]:
+    one = Harness(folder, size, pinned=pinned)
     await one.pool.start()
     try:
         yield one
@@ -196,6 +202,25 @@ def test_a_deadline_stops_the_job_and_spares_the_worker(tmp_path: Path) -> None:
             one.pool.watch(time.monotonic() + 2 * pool_module.STOP_SECONDS)
             assert (await outcome).error is None
             assert one.pool._workers == {worker}
+
+    run(test)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps processes to cores")
+def test_a_worker_that_is_kept_to_a_core_has_all_for_a_job_of_several_threads(tmp_path: Path) -> None:
+    cores = os.sched_getaffinity(0)
+    if len(cores) == 1:
+        pytest.skip("there is only one core")
+
+    async def test() -> None:
+        async with harness(tmp_path, pinned=True) as one:
+            (worker,) = one.pool._workers
+            for threads, seen in ((1, 1), (2, len(cores)), (1, 1)):
+                _, outcome = one.start_job(jpeg(), threads=threads)
+                assert len(os.sched_getaffinity(worker.pid)) == seen
+                assert (await outcome).error is None
+                while not one.pool.has_idle:
+                    await one.next_idle()
 
     run(test)
 
