@@ -528,6 +528,22 @@ def test_a_worker_is_replaced_after_a_number_of_jobs_though_it_is_never_idle(
     run(test)
 
 
+def test_a_worker_that_sends_without_end_lets_the_loop_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or this would not come back."""
+
+    async def test() -> None:
+        async with harness(tmp_path) as one:
+            (worker,) = one.pool._workers
+            with monkeypatch.context() as patch:
+                patch.setattr(worker, "_read", lambda: True)
+                worker._readable()
+            assert (await one.job(jpeg())).error is None
+
+    run(test)
+
+
 def test_a_job_may_be_cancelled_as_its_worker_dies(tmp_path: Path) -> None:
     async def test() -> None:
         async with harness(tmp_path) as one:

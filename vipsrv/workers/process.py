@@ -53,6 +53,9 @@ _MOST_BESIDE_PIXELS = 1 << 20  # bytes: a result's headers and padding
 _scratch = memoryview(bytearray(64 * 1024))
 """For heads and what is read along with them, small results wholly; used up within one callback."""
 
+_READS_AT_ONCE = 32
+"""After them it is the turn of others: a worker that has turned hostile may send without end."""
+
 LEAVE_SECONDS = 1.0
 """How long a worker whose socket is closed, by whichever end, may take to leave before it is killed."""
 
@@ -257,8 +260,9 @@ class WorkerProcess:
 
     def _readable(self) -> None:
         try:
-            while self._read():
-                pass
+            for _ in range(_READS_AT_ONCE):
+                if not self._read():
+                    break
         except ChannelError as error:
             self.kill(str(error))
         except RequestError as error:
