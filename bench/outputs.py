@@ -19,7 +19,7 @@ import typer
 from bench.pictures import picture
 from vipsrv import pipeline
 from vipsrv.options import Fit, ResizeOptions
-from vipsrv.workers.process import worker_environment
+from vipsrv.workers.command import worker_environment
 
 WIDTHS = (320, 640, 960, 1280, 1600)
 LIMITS = pipeline.Limits(max_pixels=500_000_000, max_output_pixels=50_000_000)

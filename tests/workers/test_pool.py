@@ -148,7 +148,7 @@ def mischief(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     def command(inherited: list[int], _config: dict[str, Any]) -> list[str]:
         return [sys.executable, "-c", code, str(inherited[0])]
 
-    monkeypatch.setattr(process, "_command", command)
+    monkeypatch.setattr(process, "worker_command", command)
 
 
 def without_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:

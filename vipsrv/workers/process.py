@@ -9,18 +9,12 @@
 """
 
 import array
-import json
 import math
-import os
-import re
-import signal
 import socket
 import subprocess
-import sys
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
@@ -36,6 +30,7 @@ from vipsrv.workers.channel import (
     Ready,
     ReplyHead,
 )
+from vipsrv.workers.command import exit_reason, worker_command, worker_environment
 from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.shared import SharedMemory
 from vipsrv.workers.spool import Slot, Spool
@@ -58,15 +53,6 @@ _READS_AT_ONCE = 32
 
 LEAVE_SECONDS = 1.0
 """How long a worker whose socket is closed, by whichever end, may take to leave before it is killed."""
-
-_KEPT_MEMORY = 32 << 20
-"""Bytes that a worker's malloc keeps at most when a picture is done, instead of giving them back."""
-
-
-_NEEDED = re.compile(
-    r"(PATH|HOME|LANG|LC_.*|TZ|TMPDIR|LD_LIBRARY_PATH|DYLD_.*|PYTHON.*|VIRTUAL_ENV|VIPS_.*)$"
-)
-"""The variables that a worker gets."""
 
 
 class State(Enum):
@@ -127,7 +113,7 @@ class WorkerProcess:
             self._shared = SharedMemory.create()
             inherited = [theirs.fileno()] + ([self._shared.descriptor] if self._shared is not None else [])
             self._process = subprocess.Popen(
-                _command(inherited, config),
+                worker_command(inherited, config),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -229,7 +215,7 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
-        reason = self._kill_reason or _exit_reason(status)
+        reason = self._kill_reason or exit_reason(status)
         if self._process.stderr is not None and not self._process.stderr.closed:
             with self._process.stderr as stderr:
                 said = stderr.read(MAX_START_REASON).decode("utf-8", "replace").strip()
@@ -463,46 +449,3 @@ def _answer_when_complete(job: Job, outcome: Outcome, result: Slot) -> None:
     except RequestError as error:
         result.close()
         job.fail(error)
-
-
-def _command(inherited: list[int], config: dict[str, Any]) -> list[str]:
-    """``inherited`` are the descriptors of the socket and, where there is any, of the shared memory."""
-    socket_fd, *shared_fd = map(str, inherited)
-    return [
-        sys.executable,
-        "-m",
-        "vipsrv.workers.child",
-        "--socket",
-        socket_fd,
-        "--config",
-        json.dumps({**config, "parent": os.getpid()}),
-        *(["--shared", *shared_fd] if shared_fd else []),
-    ]
-
-
-def worker_environment() -> dict[str, str]:
-    """What a worker needs of the environment and no more: it may hold secrets, and a decoder turn hostile."""
-    needed = {name: value for name, value in os.environ.items() if _NEEDED.match(name)}
-    # One thread a job gives the best throughput when all workers are busy; two malloc arenas are enough
-    # for that and keep what is freed from being spread over many.
-    # glibc would give the strips of one picture back to the kernel and fault them in, zeroed, for the next.
-    # The safe path keeps a file of the current folder from being imported in place of a module.
-    return {
-        **needed,
-        "VIPS_CONCURRENCY": "1",
-        "MALLOC_ARENA_MAX": "2",
-        "MALLOC_TRIM_THRESHOLD_": str(_KEPT_MEMORY),
-        "MALLOC_MMAP_THRESHOLD_": str(_KEPT_MEMORY // 4),
-        "PYTHONSAFEPATH": "1",
-    }
-
-
-def _exit_reason(status: int) -> str:
-    if status >= 0:
-        return f"it exited with code {status}"
-    name = f"signal {-status}"
-    with suppress(ValueError):
-        name = signal.Signals(-status).name
-    if -status == signal.SIGKILL:
-        return f"it was killed by {name} (by hand, or by the kernel for want of memory)"
-    return f"it was killed by {name}"
