@@ -109,11 +109,11 @@ def test_a_header_opened_reduced_tells_the_whole_size(size: tuple[int, int], shr
     assert opened.shape[:2] == tuple(side // shrink for side in size)
 
 
-def test_a_frame_header_that_libjpeg_does_not_read_tells_no_size() -> None:
-    # Behind bytes that are no marker our parser stops and libjpeg goes on to the next one.
+def test_a_frame_header_is_found_where_libjpeg_finds_it() -> None:
+    # Bytes that are no marker are skipped.
     picture = encode(stretched(1600, 1200), "JPEG")
     opened = read_header(Upload.from_memory(picture[:2] + b"\0\0" + picture[2:]), shrink_for=lambda *_: 2)
-    assert (opened.info.width, opened.info.height, opened.shrink) == (1600, 1200, 1)
+    assert (opened.info.width, opened.info.height, opened.shrink) == (1600, 1200, 2)
 
 
 def test_no_size_is_believed_that_libvips_does_not_find(monkeypatch: pytest.MonkeyPatch) -> None:

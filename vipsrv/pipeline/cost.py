@@ -32,8 +32,9 @@ LIGHT_SECONDS = 0.15
 _EXPANSION_FROM = 100_000_000
 """Bytes: what decodes to no more may be as small a file as it likes."""
 
-_MOST_SCANS = 100
-"""Of a JPEG. Encoders make a dozen; 2,000 in 0.3 MB take 14 s of CPU for 64 million pixels."""
+_MOST_SCANS = layout.Scans(count=100, segments=1 << 20)
+"""Of a JPEG. Encoders make a dozen; 2,000 in 0.3 MB take 14 s of CPU for 64 million pixels. Metadata belong
+in front of them, and libjpeg keeps what is between them, too."""
 
 _HOPELESS_FROM = 1.0
 """Seconds: what takes less is tried, however soon its deadline, for the end of a wait in the queue is no
@@ -81,8 +82,8 @@ def admit(
             f"the image decodes to {decoded} bytes, {decoded // max(1, upload.size)} times its size of "
             f"{upload.size}; max-expansion allows {limits.max_expansion} times"
         )
-    if _is_multiscan(header) and layout.jpeg_has_more_scans(upload, _MOST_SCANS):
-        raise TooLarge(f"the image has more than {_MOST_SCANS} scans, which are allowed")
+    if _is_multiscan(header):
+        _check_scans(upload)
     cost = predict(upload, header, outputs)
     if cost.memory > limits.job_memory:
         raise TooLarge(
@@ -96,6 +97,17 @@ def admit(
     if not heavy_ok and (cost.memory > LIGHT or cost.seconds > LIGHT_SECONDS):
         raise NeedsHeavyLane(cost.memory)
     return cost
+
+
+def _check_scans(upload: Upload) -> None:
+    scans = layout.jpeg_scans(upload, _MOST_SCANS)
+    if scans.count > _MOST_SCANS.count:
+        raise TooLarge(f"the image has more than {_MOST_SCANS.count} scans, which are allowed")
+    if scans.segments > _MOST_SCANS.segments:
+        raise TooLarge(
+            f"the image has more than {_MOST_SCANS.segments} bytes of metadata behind its first scan, "
+            "which are allowed"
+        )
 
 
 def predict(upload: Upload, header: Header, outputs: Sequence[ResizeOptions]) -> Cost:
@@ -119,7 +131,7 @@ def predict(upload: Upload, header: Header, outputs: Sequence[ResizeOptions]) ->
     seconds = decode.seconds + sum(
         encoder.seconds * area / _MEGA for encoder, area in zip(encoders, made, strict=True)
     )
-    memory = _BASE + copied + decode.memory + held + encode + results
+    memory = _BASE + copied + header.metadata + decode.memory + held + encode + results
     return Cost(memory=int(memory), seconds=seconds)
 
 

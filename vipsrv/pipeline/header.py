@@ -33,7 +33,7 @@ class Header:
     (``thumbnail_source`` and the like) would fail or give another: the image is all there is. ``fail_on``
     is for libvips' loaders; ``is_bgr`` says that the image's bands wait for the step ``put_in_order``.
     ``shrink``: the image is a JPEG's, to be decoded at one over that, so that it is smaller than ``info``
-    says; the bands and all else are the same.
+    says; the bands and all else are the same. ``metadata``: the bytes of memory that libvips takes for those.
     """
 
     def __init__(
@@ -45,12 +45,14 @@ class Header:
         fail_on: str,
         is_bgr: bool = False,
         shrink: int = 1,
+        metadata: int = 0,
     ) -> None:
         self.info = info
         self.is_own = is_own
         self.fail_on = fail_on
         self.is_bgr = is_bgr
         self.shrink = shrink
+        self.metadata = metadata
         self._picture = picture
         self._image: pyvips.Image | None = None
         self._shape: Shape | None = None
@@ -87,7 +89,7 @@ def read_header(upload: Upload, *, tolerant: bool = False, shrink_for: ShrinkFor
 
     Raises ``UnsupportedFormat``, ``CorruptImage`` and ``TooLarge``.
     """
-    check_opening(upload)
+    metadata = check_opening(upload)
     head = upload.head(HEAD)
     fail_on = "none" if tolerant else "error"
     own_reader = own.find_reader(head)
@@ -124,7 +126,7 @@ def read_header(upload: Upload, *, tolerant: bool = False, shrink_for: ShrinkFor
         orientation=orientation_of(image),
         size=upload.size,
     )
-    return header_of(info, image, fail_on, shrink)
+    return header_of(info, image, fail_on, shrink=shrink, metadata=metadata)
 
 
 def _open_whole(upload: Upload, loader: str, fail_on: str) -> tuple[pyvips.Image, int, int, int]:
@@ -156,11 +158,13 @@ def _open_reduced(
     return image, *size, shrink
 
 
-def header_of(info: ImageInfo, image: pyvips.Image, fail_on: str, shrink: int = 1) -> Header:
+def header_of(
+    info: ImageInfo, image: pyvips.Image, fail_on: str, *, shrink: int = 1, metadata: int
+) -> Header:
     """The header of what one of libvips' loaders opened."""
     if info.format == "tiff" and image.format == "char":
-        return Header(info, lambda: tiff.unsigned(image), is_own=True, fail_on=fail_on)
-    return Header(info, lambda: image, is_own=False, fail_on=fail_on, shrink=shrink)
+        return Header(info, lambda: tiff.unsigned(image), is_own=True, fail_on=fail_on, metadata=metadata)
+    return Header(info, lambda: image, is_own=False, fail_on=fail_on, shrink=shrink, metadata=metadata)
 
 
 @cache

@@ -17,7 +17,8 @@ from vipsrv.pipeline.upload import Upload
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
 _SCAN, _END = 0xDA, 0xD9
-_MOST_MARKERS = 10_000
+_SEGMENT_BYTES = 150
+"""What libjpeg and libvips take for each segment of metadata beside its own bytes."""
 _BLOCK_SIDE = 8
 _BLOCK_BYTES = 128
 """An 8 × 8 block of coefficients of 16 bits."""
@@ -39,23 +40,26 @@ def jpeg_coefficient_bytes(upload: Upload) -> int:
 
 def _jpeg_frame(upload: Upload) -> bytes:
     """The parameters of the first frame header, behind its length; nothing where a scan comes before it."""
-    position = 2
-    for _ in range(_MOST_MARKERS):
-        head = upload.read(position, 4)
-        if len(head) < 4 or head[0] != 0xFF:  # noqa: PLR2004 - marker and length
+    for marker, position, length in _jpeg_markers(upload, upload.size):
+        if marker in _FRAMES:
+            return upload.read(position + 2, max(0, length - 2))
+        if marker == _SCAN:
             break
-        marker, length = head[1], int.from_bytes(head[2:4])
-        if marker == 0xFF:  # noqa: PLR2004 - fill bytes in front of a marker
-            position += 1
-        elif marker in _WITHOUT_LENGTH:
-            position += 2
-        elif marker in _FRAMES:
-            return upload.read(position + 4, max(0, length - 2))
-        elif marker == _SCAN:
-            break
-        else:
-            position += 2 + length
     return b""
+
+
+def jpeg_head_size(upload: Upload, most: int) -> int:
+    """Bytes in front of a JPEG's first scan, nearly all of them metadata where they are many, and what each
+    segment takes beside its own; no further counted than one over ``most``.
+    """
+    size = upload.size
+    for number, (marker, position, _) in enumerate(_jpeg_markers(upload, most)):
+        size = position + number * _SEGMENT_BYTES
+        if marker in {_SCAN, _END} or size > most:
+            break
+    else:
+        size = upload.size
+    return min(size, most + 1)
 
 
 def _coefficient_bytes(frame: bytes) -> int:
@@ -71,39 +75,52 @@ def _coefficient_bytes(frame: bytes) -> int:
     return across * down * _BLOCK_BYTES * sum(one * other for one, other in factors)
 
 
-_SCAN_MARKER = b"\xff\xda"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scans:
+    """Of a JPEG: how many, and the bytes of all segments behind the first of them, tables and metadata."""
+
+    count: int
+    segments: int
+
+
+def jpeg_scans(upload: Upload, most: Scans) -> Scans:
+    """All that it has, counted until either is over ``most``."""
+    count = segments = 0
+    for marker, _, length in _jpeg_markers(upload, upload.size):
+        count += marker == _SCAN
+        if count:
+            segments += length + _SEGMENT_BYTES
+        if marker == _END or count > most.count or segments > most.segments:
+            break
+    return Scans(count=count, segments=segments)
+
+
 _MARKER = re.compile(rb"\xff([^\0\xff\xd0-\xd7])")
 """What may not stand among coefficients: there 0 follows 255, or a restart marker begins."""
 _PIECE = 1 << 20
+_NEAR = 16
+"""Bytes in which a marker is looked for first: it follows at once, but for coefficients and fill bytes."""
 
 
-def jpeg_has_more_scans(upload: Upload, most: int) -> bool:
-    """Whether a JPEG has more scans than that: each goes over all coefficients, and may be 100 bytes long."""
-    # Two bytes that are no marker may look like one in metadata or behind the end, so that this is the most.
-    likely = sum(
-        upload.read(start, _PIECE + 1).count(_SCAN_MARKER) for start in range(0, upload.size, _PIECE)
-    )
-    return likely > most and _count_scans(upload, most + 1) > most
-
-
-def _count_scans(upload: Upload, enough: int) -> int:
-    position, scans = 2, 0
-    while scans < enough:
-        piece = upload.read(position, _PIECE)
+def _jpeg_markers(upload: Upload, end: int) -> Iterator[tuple[int, int, int]]:
+    """Each marker from the second on, where it ends, and the bytes of its segment from there on, 0 where it
+    has none. All else is skipped, as libjpeg does. None is looked for from ``end`` on.
+    """
+    position, size = 2, _NEAR
+    while position < end:
+        piece = upload.read(position, size)
         found = _MARKER.search(piece)
         if found is None:
-            if len(piece) < _PIECE:
-                break
-            position += _PIECE - 1
+            if len(piece) < size:
+                return
+            position += size - 1
+            size = _PIECE
             continue
+        position, size = position + found.end(), _NEAR
         marker = found[1][0]
-        position += found.start() + 2
-        if marker == _END:
-            break
-        scans += marker == _SCAN
-        if marker not in _WITHOUT_LENGTH:
-            position += max(2, int.from_bytes(upload.read(position, 2)))
-    return scans
+        length = 0 if marker in _WITHOUT_LENGTH else max(2, int.from_bytes(upload.read(position, 2)))
+        yield marker, position, length
+        position += length
 
 
 _LOSSLESS, _FRAME = b"VP8L", b"ANMF"

@@ -39,4 +39,4 @@ def open_page(upload: Upload, header: Header, page: int) -> Header:
         has_alpha=bool(image.hasalpha()),
         orientation=orientation_of(image),
     )
-    return header_of(own, image, header.fail_on)
+    return header_of(own, image, header.fail_on, metadata=header.metadata)
