@@ -15,6 +15,7 @@ from PIL import Image
 from tests.pictures import encode
 
 SIDE: Final = 65_500
+_LONG: Final = 4
 
 
 def png_chunk(name: bytes, body: bytes) -> bytes:
@@ -99,6 +100,26 @@ def _grey_tiff(
     else:
         fields += [(277, 3, 1), (322, 4, tile), (323, 4, tile), (324, 4, 8), (325, 4, 64)]
     return _tiff([fields] * pages, bytes(4096))
+
+
+def tiff_fields(more: Mapping[int, tuple[int, int]], pages: int = 1) -> bytes:
+    """A grey TIFF of 16 x 16 pixels with `more` fields on each of its pages: by their tags type and bytes of
+    values, which all lie in one place, behind the pixels, at the end.
+    """
+    pixels, each = bytes(256), 9 + len(more)
+    at = 8 + pages * (2 + 12 * each + 4)
+    out = bytearray(struct.pack("<2sHI", b"II", 42, 8))
+    fields = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 273: at, 277: 1, 278: 16, 279: len(pixels)}
+    entries = {tag: (4, 1, value) for tag, value in fields.items()}
+    for tag, (kind, size) in more.items():
+        entries[tag] = (kind, size // 4 if kind == _LONG else size, at + len(pixels))
+    for page in range(pages):
+        out += struct.pack("<H", len(entries))
+        for tag, entry in sorted(entries.items()):
+            out += struct.pack("<HHII", tag, *entry)
+        out += struct.pack("<I", len(out) + 4 if page + 1 < pages else 0)
+    values = max((size for _, size in more.values()), default=0)
+    return bytes(out) + pixels + b"a" * (values - 1) + b"\0"
 
 
 def webp_frames(count: int) -> bytes:

@@ -180,7 +180,7 @@ def test_a_tiff_whose_directories_go_in_a_circle_ends() -> None:
     start = struct.unpack_from("<I", data, 4)[0]
     count = struct.unpack_from("<H", data, start)[0]
     struct.pack_into("<I", data, start + 2 + 12 * count, start)
-    assert not layout.tiff_has_more_pages(pipeline.Upload.from_memory(bytes(data)), 10)
+    assert len(list(layout.tiff_fields(pipeline.Upload.from_memory(bytes(data))))) == 1
 
 
 def test_webp_without_loss_is_told() -> None:

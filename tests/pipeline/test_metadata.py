@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.bombs import jpeg_scans, png, png_chunk
+from tests.bombs import jpeg_scans, png, png_chunk, tiff_fields
 from tests.pictures import jpeg
 from tests.pipeline.run import info, resize
 from vipsrv import pipeline
 from vipsrv.errors import TooLarge
 from vipsrv.options import ResizeOptions
+from vipsrv.pipeline import layout
 from vipsrv.pipeline.cost import predict
 from vipsrv.pipeline.header import read_header
 
@@ -86,3 +87,34 @@ def test_all_metadata_of_a_png_are_bounded_and_counted(name: bytes, body: bytes)
     resize(much, 80, 60)
     # libvips takes four bytes for one.
     assert memory(much) - memory(png(16, 16)) >= 20 * MEGA
+
+
+DESCRIPTION, PROFILE, LAYERS, STRIPS = 270, 34_675, 37_724, 273
+
+
+@pytest.mark.parametrize("kind", [1, 2, 7])  # bytes, text, anything: libtiff takes all of them for text
+def test_the_description_of_a_tiff_is_bounded_and_counted(kind: int) -> None:
+    much = tiff_fields({DESCRIPTION: (kind, 6 * MEGA)})
+    resize(much, 80, 60)
+    assert memory(much) - memory(tiff_fields({})) >= 6 * 6 * MEGA
+    with pytest.raises(TooLarge, match="more metadata than allowed: 8388608 bytes of descriptions"):
+        info(tiff_fields({DESCRIPTION: (kind, 9 * MEGA)}))
+    # The same again on each page.
+    with pytest.raises(TooLarge, match="more metadata than allowed"):
+        info(tiff_fields({DESCRIPTION: (kind, MEGA)}, pages=10))
+
+
+def test_other_fields_of_a_tiff_are_bounded_and_counted() -> None:
+    much = tiff_fields({PROFILE: (7, MEGA), LAYERS: (7, 20 * MEGA)})
+    resize(much, 80, 60)
+    assert memory(much) - memory(tiff_fields({})) > 20 * MEGA
+    with pytest.raises(TooLarge, match="67108864 of other fields"):
+        info(tiff_fields({LAYERS: (7, 2 * MEGA)}, pages=40))
+    # What is too long for libtiff is not read, such as layers often are, nor what the file has not got.
+    assert memory(tiff_fields({LAYERS: (7, 70 * MEGA)})) == memory(tiff_fields({}))
+    info(tiff_fields({LAYERS: (7, 20 * MEGA)}, pages=40)[: -20 * MEGA])
+
+
+def test_where_the_strips_of_a_tiff_are_is_no_metadata() -> None:
+    upload = pipeline.Upload.from_memory(tiff_fields({STRIPS: (4, 4 * MEGA)}))
+    assert list(layout.tiff_fields(upload)) == [layout.Fields(description=0, others=0)]

@@ -52,7 +52,6 @@ def jpeg_head_size(upload: Upload, most: int) -> int:
     """Bytes in front of a JPEG's first scan, nearly all of them metadata where they are many, and what each
     segment takes beside its own; no further counted than one over ``most``.
     """
-    size = upload.size
     for number, (marker, position, _) in enumerate(_jpeg_markers(upload, most)):
         size = position + number * _SEGMENT_BYTES
         if marker in {_SCAN, _END} or size > most:
@@ -158,16 +157,37 @@ class Block:
 
 _COMPRESSION, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_LENGTH = 259, 278, 284, 322, 323
 _WIDTH, _LENGTH, _PHOTOMETRIC, _FILL_ORDER, _SAMPLES = 256, 257, 262, 266, 277
-_SUBFILE_TYPE, _BITS, _STRIP_OFFSETS, _STRIP_SIZES = 254, 258, 273, 279
+_SUBFILE_TYPE, _BITS, _DESCRIPTION, _STRIP_OFFSETS, _STRIP_SIZES = 254, 258, 270, 273, 279
 _REDUCED = 1
 """The bit of a subfile type that says: a smaller version of another page."""
 _BYTE = 8
+_MOST_READ = 64 << 20
+"""Bytes of a field: libvips gives libtiff 50 MB for one, and a longer one is left out."""
+_PLACES = {_STRIP_OFFSETS, _STRIP_SIZES, 324, 325}  # and those of tiles
 _NOT_COMPRESSED, _TOGETHER, _HIGH_BITS_FIRST = 1, 1, 1
 _PHOTOMETRIC_OF = {1: 1, 3: 2}
 """By the bytes of a pixel: grey with black as 0, and RGB."""
 _MOST_STRIPS = 1 << 20
 _SEPARATE = 2
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_TYPE_BYTES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
 _BIG = 43
 _MOST_ENTRIES = 4096
 
@@ -228,9 +248,26 @@ def tiff_is_pyramid(upload: Upload) -> bool:
     return all(tiff.fields(upload, position).get(_SUBFILE_TYPE, 0) & _REDUCED for position, tiff in others)
 
 
-def tiff_has_more_pages(upload: Upload, most: int) -> bool:
-    """Whether a TIFF has more directories than that: a chain through the file, which is followed so far."""
-    return any(number >= most for number, _ in enumerate(_directories(upload)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fields:
+    """Bytes of a TIFF page's fields: of its description, and of all others that are read but where its
+    blocks are.
+    """
+
+    description: int
+    others: int
+
+
+def tiff_fields(upload: Upload) -> Iterator[Fields]:
+    """Of each page, one after another: a chain of directories through the file."""
+    for position, tiff in _directories(upload):
+        description = others = 0
+        for tag, size in tiff.sizes(upload, position):
+            if tag == _DESCRIPTION:
+                description += size
+            elif tag not in _PLACES and size <= _MOST_READ:
+                others += size
+        yield Fields(description=description, others=others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +307,16 @@ class _Tiff:
                     value = upload.read(struct.unpack(f"{self.order}{self.offset}", value)[0], numbers.size)  # noqa: PLW2901
                 return list(numbers.unpack_from(value)) if len(value) >= numbers.size else []
         return []
+
+    def sizes(self, upload: Upload, position: int) -> Iterator[tuple[int, int]]:
+        """Tag and bytes of each field whose values do not fit into the directory; what lies behind the
+        end of the file is not counted.
+        """
+        for tag, kind, amount, value in self._entries(upload, position):
+            size = amount * _TYPE_BYTES.get(kind, 0)
+            if size > len(value):
+                start = struct.unpack(f"{self.order}{self.offset}", value)[0]
+                yield tag, max(0, min(size, upload.size - start))
 
     def _entries(self, upload: Upload, position: int) -> Iterator[tuple[int, int, int, bytes]]:
         """Tag, type, number of values, and the value or where it is, of each field."""
