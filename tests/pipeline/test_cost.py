@@ -1,10 +1,12 @@
 """What a job is told to take, and what is refused for it. Whether the figures are true, bench.cost shows."""
 
 import dataclasses
+import importlib
 import os
 import struct
+import weakref
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,17 @@ import pytest
 from PIL import Image
 
 from tests.bombs import BOMBS, avif_grid, gif_frames, jpeg_scans, png, png_chunk, text_png
-from tests.pictures import HEIGHT, WIDTH, encode, interlaced_png, jpeg, oriented_jpeg, tiled_tiff
+from tests.pictures import HEIGHT, WIDTH, animated, encode, interlaced_png, jpeg, oriented_jpeg, tiled_tiff
 from tests.pipeline.run import sample
 from vipsrv import pipeline
 from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.options import Fit, Format, Position, ResizeOptions
 from vipsrv.pipeline import layout
-from vipsrv.pipeline.cost import LIGHT, Cost, NeedsHeavyLane, predict
-from vipsrv.pipeline.header import read_header
+from vipsrv.pipeline.cost import LIGHT, Cost, NeedsHeavyLane, predict, predict_all
+from vipsrv.pipeline.header import Header, read_header
 from vipsrv.pipeline.heif import Coded, coded_pixels
+from vipsrv.pipeline.job import Job
+from vipsrv.pipeline.page import open_page
 
 LIMITS = pipeline.Limits(max_pixels=10**10, max_output_pixels=10**9)
 SMALL = ResizeOptions(width=80, height=60)
@@ -226,6 +230,55 @@ def test_what_needs_the_heavy_lane_says_so_before_it_is_decoded() -> None:
         resize(picture, heavy_ok=False, max_expansion=10**6)
     assert needed.value.memory == cost(picture).memory > LIGHT
     resize(jpeg(64, 48), heavy_ok=False)
+
+
+SMALL_THEN_LARGE = [
+    ResizeOptions(width=300, height=300, format=Format.WEBP, lossless=True),
+    ResizeOptions(width=1400, height=1400, page=1, format=Format.WEBP, lossless=True),
+    ResizeOptions(width=40, height=30, page=2),
+]
+
+
+def resize_pages(outputs: Sequence[ResizeOptions], *, heavy_ok: bool = True) -> pipeline.Result:
+    """The outputs from an animation of three frames."""
+    upload = pipeline.Upload.from_memory(animated("GIF"))
+    return pipeline.resize(upload, outputs, limits=LIMITS, quality=85, heavy_ok=heavy_ok)
+
+
+def test_pages_are_counted_together() -> None:
+    asked = set()
+    for outputs in (SMALL_THEN_LARGE, SMALL_THEN_LARGE[::-1]):
+        with pytest.raises(NeedsHeavyLane) as needed:
+            resize_pages(outputs, heavy_ok=False)
+        asked.add(needed.value.memory)
+    alone = []
+    for options in SMALL_THEN_LARGE:
+        upload = pipeline.Upload.from_memory(animated("GIF"))
+        alone.append(predict(upload, open_page(upload, read_header(upload), options.page), [options]))
+    # The dearest of them, while the results of others wait.
+    (memory,) = asked
+    assert max(one.memory for one in alone) <= memory
+    assert memory <= max(one.memory for one in alone) + sum(one.results for one in alone)
+    upload = pipeline.Upload.from_memory(animated("GIF"))
+    header = read_header(upload)
+    parts = [(open_page(upload, header, options.page), [options]) for options in SMALL_THEN_LARGE]
+    assert predict_all(upload, parts).seconds == pytest.approx(sum(one.seconds for one in alone))
+    resize_pages(SMALL_THEN_LARGE)
+
+
+def test_of_a_page_that_is_done_nothing_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("vipsrv.pipeline.resize")
+    run = module._run_checked
+    before: list[weakref.ref[Header]] = []
+
+    def run_checked(job: Job, *others: Any) -> Any:
+        assert [header() for header in before] == [None] * len(before)
+        before.append(weakref.ref(job.header))
+        return run(job, *others)
+
+    monkeypatch.setattr(module, "_run_checked", run_checked)
+    resize_pages([ResizeOptions(width=40, height=30, page=page) for page in range(3)])
+    assert len(before) == 3
 
 
 def test_more_memory_than_a_job_may_have_is_refused() -> None:

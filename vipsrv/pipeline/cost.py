@@ -47,9 +47,12 @@ _SIZES = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """``memory``: bytes of anonymous memory at the peak, beyond an idle worker's. ``seconds``: of CPU."""
+    """``memory``: bytes of anonymous memory at the peak, beyond an idle worker's; ``results``: of these,
+    what is made and stays. ``seconds``: of CPU.
+    """
 
     memory: int
+    results: int
     seconds: float
 
 
@@ -63,28 +66,20 @@ class NeedsHeavyLane(Exception):
 
 def admit(
     upload: Upload,
-    header: Header,
-    outputs: Sequence[ResizeOptions],
+    pages: Sequence[tuple[Header, Sequence[ResizeOptions]]],
     *,
     limits: Limits,
     seconds: float | None,
     heavy_ok: bool,
 ) -> Cost:
-    """What it will take. Raises ``TooLarge`` for what would take more than the limits allow or could not be
-    done in ``seconds``, ``NeedsHeavyLane`` for what is not light, unless that is ``heavy_ok``, and
-    ``CorruptImage``.
+    """What it will take to make the outputs of all ``pages``, one page after another.
+
+    Raises ``TooLarge`` for what would take more than the limits allow or could not be done in ``seconds``,
+    ``NeedsHeavyLane`` for what is not light, unless that is ``heavy_ok``, and ``CorruptImage``.
     """
-    if header.info.pages > MOST_PAGES:
-        raise too_many_pages(header.info.pages)
-    decoded = _decoded_bytes(upload, header)
-    if decoded > _EXPANSION_FROM and decoded > limits.max_expansion * upload.size:
-        raise TooLarge(
-            f"the image decodes to {decoded} bytes, {decoded // max(1, upload.size)} times its size of "
-            f"{upload.size}; max-expansion allows {limits.max_expansion} times"
-        )
-    if _is_multiscan(header):
-        _check_scans(upload)
-    cost = predict(upload, header, outputs)
+    for header, _ in pages:
+        _check_decode(upload, header, limits)
+    cost = predict_all(upload, pages)
     if cost.memory > limits.job_memory:
         raise TooLarge(
             f"the job would take {cost.memory} bytes of memory; job-memory allows {limits.job_memory}"
@@ -99,6 +94,19 @@ def admit(
     return cost
 
 
+def _check_decode(upload: Upload, header: Header, limits: Limits) -> None:
+    if header.info.pages > MOST_PAGES:
+        raise too_many_pages(header.info.pages)
+    decoded = _decoded_bytes(upload, header)
+    if decoded > _EXPANSION_FROM and decoded > limits.max_expansion * upload.size:
+        raise TooLarge(
+            f"the image decodes to {decoded} bytes, {decoded // max(1, upload.size)} times its size of "
+            f"{upload.size}; max-expansion allows {limits.max_expansion} times"
+        )
+    if _is_multiscan(header):
+        _check_scans(upload)
+
+
 def _check_scans(upload: Upload) -> None:
     scans = layout.jpeg_scans(upload, _MOST_SCANS)
     if scans.count > _MOST_SCANS.count:
@@ -108,6 +116,21 @@ def _check_scans(upload: Upload) -> None:
             f"the image has more than {_MOST_SCANS.segments} bytes of metadata behind its first scan, "
             "which are allowed"
         )
+
+
+def predict_all(upload: Upload, pages: Sequence[tuple[Header, Sequence[ResizeOptions]]]) -> Cost:
+    """What it takes to make the outputs of all ``pages``, one page after another: at each the results of
+    those before it are there, and the headers of all others.
+    """
+    memory = results = 0
+    seconds = 0.0
+    opened = sum(header.metadata for header, _ in pages)
+    for header, outputs in pages:
+        cost = predict(upload, header, outputs)
+        memory = max(memory, cost.memory + opened - header.metadata + results)
+        results += cost.results
+        seconds += cost.seconds
+    return Cost(memory=memory, results=results, seconds=seconds)
 
 
 def predict(upload: Upload, header: Header, outputs: Sequence[ResizeOptions]) -> Cost:
@@ -126,13 +149,15 @@ def predict(upload: Upload, header: Header, outputs: Sequence[ResizeOptions]) ->
     encode = max(
         encoder.memory(area, alpha=info.has_alpha) for encoder, area in zip(encoders, made, strict=True)
     )
-    results = _RESULT * sum(made[:-1])
+    results = _RESULT * sum(made)
     copied = upload.size if upload.memory is not None else 0
     seconds = decode.seconds + sum(
         encoder.seconds * area / _MEGA for encoder, area in zip(encoders, made, strict=True)
     )
-    memory = _BASE + copied + header.metadata + decode.memory + held + encode + results
-    return Cost(memory=int(memory), seconds=seconds)
+    # The last one is not there before its encoder is done.
+    waiting = results - _RESULT * made[-1]
+    memory = _BASE + copied + header.metadata + decode.memory + held + encode + waiting
+    return Cost(memory=int(memory), results=int(results), seconds=seconds)
 
 
 # Decoding

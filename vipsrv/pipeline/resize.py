@@ -93,19 +93,26 @@ def resize(
     pages = {page: open_page(upload, header, page) for page in {options.page for options in outputs}}
     plans = [make_plan(options, pages[options.page], limits, quality) for options in outputs]
     check_together(plans, limits)
-    for page, page_header in pages.items():
-        of_page = [options for options in outputs if options.page == page]
-        cost = admit(upload, page_header, of_page, limits=limits, seconds=seconds, heavy_ok=heavy_ok)
-        # None takes more memory for itself than all of the job takes with one.
-        threads = max(1, min(threads, limits.job_memory // cost.memory))
+    parts = [
+        (pages[page], [options for options in outputs if options.page == page])
+        for page in reversed(pages)  # as they are done
+    ]
+    cost = admit(upload, parts, limits=limits, seconds=seconds, heavy_ok=heavy_ok)
+    # None takes more memory for itself than all of the job takes with one.
+    threads = max(1, min(threads, limits.job_memory // cost.memory))
+    source = header.info
     made: dict[int, Output] = {}
-    for page, page_header in pages.items():
+    # What a page's decoder holds goes with its header.
+    del header, parts
+    while pages:
+        page, page_header = pages.popitem()
         numbers = [number for number, plan in enumerate(plans) if plan.options.page == page]
         own_plans = [plans[number] for number in numbers]
         job = replace(make_job(upload, page_header, own_plans, limits), threads=threads, watch=watch)
         with several_threads(threads):
             made |= zip(numbers, _run_checked(job, own_plans, watch), strict=True)
-    return Result(source=header.info, outputs=tuple(made[number] for number in range(len(plans))))
+        del job, page_header
+    return Result(source=source, outputs=tuple(made[number] for number in range(len(plans))))
 
 
 def _run_checked(job: Job, plans: Sequence[Plan], watch: Watch | None) -> list[Output]:
