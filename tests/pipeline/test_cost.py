@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.bitmaps import icon
 from tests.bombs import BOMBS, avif_grid, gif_frames, jpeg_scans, png, png_chunk, text_png
 from tests.pictures import HEIGHT, WIDTH, animated, encode, interlaced_png, jpeg, oriented_jpeg, tiled_tiff
 from tests.pipeline.run import sample
@@ -190,6 +191,36 @@ def test_a_tiff_whose_directories_go_in_a_circle_ends() -> None:
 def test_webp_without_loss_is_told() -> None:
     assert layout.webp_is_lossless(pipeline.Upload.from_memory(sample("webp-lossless")))
     assert not layout.webp_is_lossless(pipeline.Upload.from_memory(sample("webp-alpha")))
+
+
+def in_icon(picture: bytes) -> bytes:
+    return icon([(256, 256, 32, picture)])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        interlaced_png,
+        flat("RGB", "PNG"),
+        flat("P", "PNG"),
+        lambda width, height: png(width, height, bits=16, interlaced=True),
+    ],
+)
+def test_a_png_in_an_icon_takes_what_it_takes_alone(make: Callable[[int, int], bytes]) -> None:
+    alone = make(600, 400)
+    there = in_icon(alone)
+    seen, wanted = cost(there), cost(alone)
+    # It is copied once more.
+    assert seen.memory - len(there) - len(alone) == wanted.memory - len(alone)
+    assert seen.seconds == wanted.seconds
+
+
+def test_a_png_in_an_icon_is_bounded_as_it_is_alone() -> None:
+    with pytest.raises(TooLarge, match="metadata in this png's header"):
+        resize(in_icon(text_png()))
+    with pytest.raises(TooLarge, match="max-expansion"):
+        resize(in_icon(png(10_000, 10_000, bits=16)))
+    resize(in_icon(text_png(2, 3_000_000)))
 
 
 def test_a_descriptor_is_read_like_memory(tmp_path: Path) -> None:

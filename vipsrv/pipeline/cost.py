@@ -97,7 +97,7 @@ def admit(
 def _check_decode(upload: Upload, header: Header, limits: Limits) -> None:
     if header.info.pages > MOST_PAGES:
         raise too_many_pages(header.info.pages)
-    decoded = _decoded_bytes(upload, header)
+    decoded = _decoded_bytes(upload, header.inner or header)
     if decoded > _EXPANSION_FROM and decoded > limits.max_expansion * upload.size:
         raise TooLarge(
             f"the image decodes to {decoded} bytes, {decoded // max(1, upload.size)} times its size of "
@@ -140,7 +140,7 @@ def predict(upload: Upload, header: Header, outputs: Sequence[ResizeOptions]) ->
     placements = [fit(options, *seen) for options in outputs]
     sizes = [placement.scaled for placement in placements]
     needed = max(max(width / seen[0], height / seen[1]) for width, height in sizes)
-    decode = _decode(upload, header, min(1.0, needed), outputs[0].page)
+    decode = _decode(upload, header.inner or header, min(1.0, needed), outputs[0].page)
     bands = 4 if info.has_alpha else 3
     areas = [width * height for width, height in sizes]
     held = _held_between(info, outputs, areas, decode) + max(width for width, _ in sizes) * bands * _OUT_ROWS

@@ -1,6 +1,7 @@
 """The first look at a picture: its format and what its header says. Nothing is decoded."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -34,6 +35,7 @@ class Header:
     is for libvips' loaders; ``is_bgr`` says that the image's bands wait for the step ``put_in_order``.
     ``shrink``: the image is a JPEG's, to be decoded at one over that, so that it is smaller than ``info``
     says; the bands and all else are the same. ``metadata``: the bytes of memory that libvips takes for those.
+    ``inner`` is the header of the picture of another format that this one is but the wrapping of, an icon's.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Header:
         is_bgr: bool = False,
         shrink: int = 1,
         metadata: int = 0,
+        inner: "Header | None" = None,
     ) -> None:
         self.info = info
         self.is_own = is_own
@@ -53,6 +56,7 @@ class Header:
         self.is_bgr = is_bgr
         self.shrink = shrink
         self.metadata = metadata
+        self.inner = inner
         self._picture = picture
         self._image: pyvips.Image | None = None
         self._shape: Shape | None = None
@@ -104,7 +108,19 @@ def read_header(upload: Upload, *, tolerant: bool = False, shrink_for: ShrinkFor
             orientation=1,
             size=upload.size,
         )
-        return Header(info, opened.picture, is_own=True, fail_on=fail_on, is_bgr=opened.is_bgr)
+        inner = None
+        if opened.inner is not None:
+            as_png = replace(info, format="png")
+            inner = header_of(as_png, opened.inner, fail_on, metadata=opened.memory)
+        return Header(
+            info,
+            opened.picture,
+            is_own=True,
+            fail_on=fail_on,
+            is_bgr=opened.is_bgr,
+            metadata=opened.memory,
+            inner=inner,
+        )
     reader = libvips.find_reader(upload.source, head)
     if reader is None:
         raise _refusal(head)

@@ -14,6 +14,7 @@ from vipsrv.pipeline import libvips
 from vipsrv.pipeline.bmp.header import MOST_HEADER, BmpHeader, parse_header
 from vipsrv.pipeline.bmp.pixels import open_dib
 from vipsrv.pipeline.opened import Opened
+from vipsrv.pipeline.opening import PNG, check_opening
 from vipsrv.pipeline.rows import Layout, read_rows, to_pixels
 from vipsrv.pipeline.upload import Upload
 
@@ -21,7 +22,6 @@ _DIRECTORY = struct.Struct("<2xHH")
 _ENTRY = struct.Struct("<BBBBHHII")
 _ICON = 1
 _MOST_ENTRIES = 1024
-_PNG = b"\x89PNG\r\n\x1a\n"
 _WITH_ALPHA = 32
 _ALPHA = 0xFF000000
 _OPAQUE_AND_CLEAR = (b"\xff", b"\0")
@@ -43,7 +43,7 @@ def open_ico(upload: Upload, *, tolerant: bool) -> Opened:
     view = upload.view()[entry.offset : entry.offset + entry.size]
     if len(view) < entry.size and not tolerant:
         raise CorruptImage("this ico is truncated: its largest picture lies behind its end")
-    if view[: len(_PNG)] == _PNG:
+    if view[: len(PNG)] == PNG:
         return _open_png(view, tolerant=tolerant)
     header = parse_header(bytes(view[:MOST_HEADER]), None, in_icon=True)
     if header.bits == _WITH_ALPHA:
@@ -73,15 +73,21 @@ def _largest(upload: Upload) -> _Entry:
 
 
 def _open_png(view: memoryview, *, tolerant: bool) -> Opened:
-    source = pyvips.Source.new_from_memory(view)
+    png = Upload.from_memory(view)
+    metadata = check_opening(png)
     try:
         image = pyvips.Operation.call(
-            "pngload_source", source, access="sequential", fail_on="none" if tolerant else "error"
+            "pngload_source", png.source, access="sequential", fail_on="none" if tolerant else "error"
         )
     except pyvips.Error as error:
         raise CorruptImage(f"the png in this ico cannot be read: {libvips.reason(error)}") from error
     return Opened(
-        width=image.width, height=image.height, has_alpha=bool(image.hasalpha()), picture=lambda: image
+        width=image.width,
+        height=image.height,
+        has_alpha=bool(image.hasalpha()),
+        picture=lambda: image,
+        inner=image,
+        memory=png.size + metadata,
     )
 
 

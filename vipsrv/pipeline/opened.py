@@ -16,7 +16,8 @@ before 8.16 allows 10,000,000 (``VIPS_MAX_COORD``)."""
 class Opened:
     """``width`` and ``height`` are pixels. ``picture`` builds the image, upright; called after the limits
     were checked, it may raise ``CorruptImage`` and ``TooLarge``. ``is_bgr`` says that its three bands are
-    still in the order blue, green, red.
+    still in the order blue, green, red. ``inner`` is the picture of a format of libvips' that it holds,
+    opened already, and ``memory`` the bytes that this took.
     """
 
     width: int
@@ -24,6 +25,8 @@ class Opened:
     has_alpha: bool
     picture: Callable[[], pyvips.Image]
     is_bgr: bool = False
+    inner: pyvips.Image | None = None
+    memory: int = 0
 
 
 def check_sides(name: str, width: int, height: int) -> None:

@@ -41,7 +41,8 @@ _DESCRIPTION_COPIES = 6
 _HEAD_COPIES = 2
 """Bytes that libjpeg and libvips take for one of them: 500 MB took 1 GB."""
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+PNG = b"\x89PNG\r\n\x1a\n"
+"""How one begins."""
 
 
 def check_opening(upload: Upload) -> int:
@@ -51,7 +52,7 @@ def check_opening(upload: Upload) -> int:
     head = upload.head(12)
     if head.startswith(b"\xff\xd8"):
         return _check_jpeg(upload)
-    if head.startswith(_PNG):
+    if head.startswith(PNG):
         return _check_png(upload)
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return _check_tiff(upload)
@@ -102,7 +103,7 @@ def _check_jpeg(upload: Upload) -> int:
 
 
 def _check_png(upload: Upload) -> int:
-    position = len(_PNG)
+    position = len(PNG)
     left = _MOST_TEXT
     packed: list[tuple[bytes, int, int]] = []
     for _ in range(_MOST_CHUNKS):
