@@ -193,6 +193,17 @@ def test_webp_without_loss_is_told() -> None:
     assert not layout.webp_is_lossless(pipeline.Upload.from_memory(sample("webp-alpha")))
 
 
+@pytest.mark.parametrize("count", [1, 40, 1000])
+def test_webp_without_loss_is_told_behind_other_chunks(count: int) -> None:
+    picture = encode(Image.new("RGB", (600, 600)), "WEBP", lossless=True)
+    size = (599).to_bytes(3, "little")
+    chunks = b"VP8X" + struct.pack("<I", 10) + bytes(4) + size + size + (b"junk" + bytes(4)) * count
+    chunks = b"WEBP" + chunks + picture[12:]
+    hidden = b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+    resize(hidden)
+    assert cost(hidden).memory - len(hidden) == cost(picture).memory - len(picture)
+
+
 def in_icon(picture: bytes) -> bytes:
     return icon([(256, 256, 32, picture)])
 

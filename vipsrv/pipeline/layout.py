@@ -126,10 +126,13 @@ _LOSSLESS, _FRAME = b"VP8L", b"ANMF"
 _FRAME_HEAD = 16
 """Bytes in front of the chunks that a WebP's frame holds."""
 _FEW_CHUNKS = 32
+"""In front of a picture; encoders write five at most: VP8X, ICCP, ANIM, ANMF and ALPH."""
 
 
 def webp_is_lossless(upload: Upload) -> bool:
-    """Whether the (first) picture of a WebP is lossless."""
+    """Whether the (first) picture of a WebP is lossless; taken for it, which is dearer, where it lies behind
+    more than a few chunks.
+    """
     position = 12
     for _ in range(_FEW_CHUNKS):
         head = upload.read(position, 8)
@@ -139,7 +142,7 @@ def webp_is_lossless(upload: Upload) -> bool:
             return True
         length = int.from_bytes(head[4:], "little")
         position += 8 + (_FRAME_HEAD if head[:4] == _FRAME else length + length % 2)
-    return False
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
