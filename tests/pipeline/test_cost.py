@@ -342,6 +342,19 @@ def test_what_cannot_be_done_by_the_deadline_is_refused() -> None:
     resize(jpeg(64, 48), seconds=0.000001)
 
 
+def test_frames_in_front_of_a_page_make_a_job_heavy_but_not_hopeless() -> None:
+    # Of one pixel each.
+    upload = pipeline.Upload.from_memory(gif_frames(1000, 600, 600))
+    last = ResizeOptions(width=80, height=60, page=999)
+
+    def make(*, heavy_ok: bool) -> pipeline.Result:
+        return pipeline.resize(upload, [last], limits=LIMITS, quality=85, seconds=1.1, heavy_ok=heavy_ok)
+
+    with pytest.raises(NeedsHeavyLane):
+        make(heavy_ok=False)
+    assert make(heavy_ok=True).outputs[0].info.width == 80
+
+
 def test_a_small_file_that_decodes_to_much_is_refused() -> None:
     picture = png(30_000, 30_000, bits=1)
     with pytest.raises(TooLarge, match=r"decodes to 112500000 bytes, \d+ times its size .* allows 250 times"):

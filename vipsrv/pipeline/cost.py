@@ -1,8 +1,9 @@
 """What a job will take, told by the header alone, and whether it may: nothing is decoded before that.
 
-Memory is an upper bound, at most about twice what is used where that is much; time is a lower one, for it
-only decides what is hopeless. All figures are measured by ``bench/cost.py`` with libvips 8.18.7 and one
-thread a worker. A picture takes one of two ways through libvips:
+Memory is an upper bound, at most about twice what is used where that is much. Time is a lower one where it
+decides what is hopeless; where it chooses the lane, every frame counts as a whole one. All figures are
+measured by ``bench/cost.py`` with libvips 8.18.7 and one thread a worker. A picture takes one of two ways
+through libvips:
 
 * rows that stream: some 2,000 of them, whatever the height of the picture;
 * and on top what its decoder or encoder holds: coefficients of a progressive JPEG, the whole of an interlaced
@@ -48,12 +49,14 @@ _SIZES = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """``memory``: bytes of anonymous memory at the peak, beyond an idle worker's; ``results``: of these,
-    what is made and stays. ``seconds``: of CPU.
+    what is made and stays. ``seconds``: of CPU at least; ``at_worst``: the same where what
+    the header does not tell is as dear as it can be.
     """
 
     memory: int
     results: int
     seconds: float
+    at_worst: float
 
 
 class NeedsHeavyLane(Exception):
@@ -89,7 +92,7 @@ def admit(
             f"the job would take at least {cost.seconds:.2f} s of computing; "
             f"its deadline allows {seconds:.2f} s"
         )
-    if not heavy_ok and (cost.memory > LIGHT or cost.seconds > LIGHT_SECONDS):
+    if not heavy_ok and (cost.memory > LIGHT or cost.at_worst > LIGHT_SECONDS):
         raise NeedsHeavyLane(cost.memory)
     return cost
 
@@ -123,14 +126,15 @@ def predict_all(upload: Upload, pages: Sequence[tuple[Header, Sequence[ResizeOpt
     those before it are there, and the headers of all others.
     """
     memory = results = 0
-    seconds = 0.0
+    seconds = at_worst = 0.0
     opened = sum(header.metadata for header, _ in pages)
     for header, outputs in pages:
         cost = predict(upload, header, outputs)
         memory = max(memory, cost.memory + opened - header.metadata + results)
         results += cost.results
         seconds += cost.seconds
-    return Cost(memory=memory, results=results, seconds=seconds)
+        at_worst += cost.at_worst
+    return Cost(memory=memory, results=results, seconds=seconds, at_worst=at_worst)
 
 
 def predict(upload: Upload, header: Header, outputs: Sequence[ResizeOptions]) -> Cost:
@@ -151,13 +155,16 @@ def predict(upload: Upload, header: Header, outputs: Sequence[ResizeOptions]) ->
     )
     results = _RESULT * sum(made)
     copied = upload.size if upload.memory is not None else 0
-    seconds = decode.seconds + sum(
-        encoder.seconds * area / _MEGA for encoder, area in zip(encoders, made, strict=True)
-    )
+    encoding = sum(encoder.seconds * area / _MEGA for encoder, area in zip(encoders, made, strict=True))
     # The last one is not there before its encoder is done.
     waiting = results - _RESULT * made[-1]
     memory = _BASE + copied + header.metadata + decode.memory + held + encode + waiting
-    return Cost(memory=int(memory), results=int(results), seconds=seconds)
+    return Cost(
+        memory=int(memory),
+        results=int(results),
+        seconds=decode.seconds + encoding,
+        at_worst=decode.at_worst + encoding,
+    )
 
 
 # Decoding
@@ -171,11 +178,12 @@ _OUT_ROWS = 700
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Decode:
-    """Bytes at the peak, of a pixel that comes out, and seconds."""
+    """Bytes at the peak, of a pixel that comes out, and seconds as in ``Cost``."""
 
     memory: float
     pixel: int
     seconds: float
+    at_worst: float
 
 
 # Seconds for a million bytes of pixels, about half of what was measured: it is for others' machines, too.
@@ -230,9 +238,10 @@ def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
     rows = min(_STREAMED_ROWS, _ROWS_BESIDES + height) / _STREAMED_ROWS
     # Of wider samples fewer rows are held: 2,200 of 8 bits, 1,450 of 16, 1,075 of 32.
     stream = rows * streamed * (pixel / sample) * (1500 + 700 * sample)
+    seconds = pixels * pixel / _MEGA * _SECONDS.get(kind, _SECONDS_OTHERS)
+    # Each frame before the page is decoded, too, and may be as large as the canvas or a single pixel.
     frames = page + 1 if info.format in {"gif", "webp"} else 1
-    seconds = pixels * pixel * frames / _MEGA * _SECONDS.get(kind, _SECONDS_OTHERS)
-    return _Decode(memory=held + stream, pixel=pixel, seconds=seconds)
+    return _Decode(memory=held + stream, pixel=pixel, seconds=seconds, at_worst=seconds * frames)
 
 
 _HEIFS = {"avif", "heic"}
