@@ -24,7 +24,7 @@ from tests.looks import mean_abs_difference, open_exact
 from tests.pictures import alpha_photo, photo, swapped_profile
 from tests.pipeline.run import LIMITS, info, refusal, resize, run
 from vipsrv import pipeline
-from vipsrv.errors import CorruptImage, RequestError, TooLarge, UnsupportedFormat
+from vipsrv.errors import Cancelled, CorruptImage, RequestError, TooLarge, UnsupportedFormat
 from vipsrv.options import Format, ResizeOptions
 from vipsrv.pipeline.bmp import rle
 
@@ -129,6 +129,25 @@ def test_what_runs_mean(data: bytes, rows: list[str]) -> None:
     decoded = rle.decode(memoryview(data), 4, 2, half=False, tolerant=False)
     # The lowest row comes first.
     assert [decoded[4:], decoded[:4]] == [bytes(map(int, row)) for row in rows]
+
+
+def test_runs_are_read_no_longer_than_the_picture_can_take() -> None:
+    still = b"\0\2\0\0"
+    sound = b"\1\1\1\2\1\3\1\1\0\0" * 2 + b"\0\1"
+    assert refusal(rle8(4, 2, still * 2 + sound)) is None
+    assert isinstance(refusal(rle8(4, 2, still * 20 + sound)), CorruptImage)
+
+
+def test_runs_ask_the_watch() -> None:
+    upload = pipeline.Upload.from_memory(rle8(400, 400, b"\1\1" * 400 * 399))
+    asked: list[int] = []
+
+    def watch() -> RequestError | None:
+        asked.append(1)
+        return Cancelled("enough") if len(asked) == 3 else None
+
+    with pytest.raises(Cancelled):
+        pipeline.resize(upload, [ResizeOptions(width=9, height=9)], limits=LIMITS, quality=85, watch=watch)
 
 
 @pytest.mark.parametrize("data", [b"", b"\4", b"\4\1", b"\4\1\0\0\2\2", b"\0\2\1", b"\4\1\0\0\0\3\1"])

@@ -21,7 +21,7 @@ from vipsrv import pipeline
 from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.options import Fit, Format, Position, ResizeOptions
 from vipsrv.pipeline import layout
-from vipsrv.pipeline.cost import LIGHT, Cost, NeedsHeavyLane, predict, predict_all
+from vipsrv.pipeline.cost import LIGHT, LIGHT_SECONDS, Cost, NeedsHeavyLane, predict, predict_all
 from vipsrv.pipeline.header import Header, read_header
 from vipsrv.pipeline.heif import Coded, coded_pixels
 from vipsrv.pipeline.job import Job
@@ -340,6 +340,12 @@ def test_what_cannot_be_done_by_the_deadline_is_refused() -> None:
         resize(picture, seconds=1.5, max_expansion=10**6)
     # A small one is tried: what is left of a deadline is no property of the picture.
     resize(jpeg(64, 48), seconds=0.000001)
+
+
+@pytest.mark.parametrize("head", [b"P2 4 4 255\n", encode(Image.new("P", (4, 4)), "BMP")[:30] + b"\1"])
+def test_much_text_or_runs_make_a_job_heavy(head: bytes) -> None:
+    picture = head + bytes(6_000_000)
+    assert cost(picture).at_worst > LIGHT_SECONDS > cost(picture).seconds
 
 
 def test_frames_in_front_of_a_page_make_a_job_heavy_but_not_hopeless() -> None:

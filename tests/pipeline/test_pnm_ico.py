@@ -11,7 +11,7 @@ from tests.looks import mean_abs_difference
 from tests.pictures import alpha_photo, encode, photo
 from tests.pipeline.run import LIMITS, info, refusal, resize
 from vipsrv import pipeline
-from vipsrv.errors import CorruptImage, RequestError, TooLarge
+from vipsrv.errors import Cancelled, CorruptImage, RequestError, TooLarge
 from vipsrv.options import ResizeOptions
 from vipsrv.pipeline import pnm
 
@@ -79,6 +79,22 @@ def test_plain_text_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         assert pnm._read_numbers(memoryview(text), 99) == array("H", [12, 345, 6, 78, 9, 1011, 12])
         assert pnm._read_bits(memoryview(bits), 99) == array("H", map(int, "10110101"))
         assert pnm._read_numbers(memoryview(text), 3) == array("H", [12, 345, 6])
+
+
+@pytest.mark.parametrize(
+    "text", [b"P2 1000 1000 255\n" + b"1 " * 1_000_000, b"P1 4 4\n" + b"#\n" * 1_000_000]
+)
+def test_plain_text_asks_the_watch(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+    monkeypatch.setattr(pnm, "_TEXT_AT_ONCE", 100_000)
+    asked: list[int] = []
+
+    def watch() -> RequestError | None:
+        asked.append(1)
+        return Cancelled("enough") if len(asked) == 3 else None
+
+    upload = pipeline.Upload.from_memory(text)
+    with pytest.raises(Cancelled):
+        pipeline.resize(upload, [ResizeOptions(width=9, height=9)], limits=LIMITS, quality=85, watch=watch)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """What a job will take, told by the header alone, and whether it may: nothing is decoded before that.
 
 Memory is an upper bound, at most about twice what is used where that is much. Time is a lower one where it
-decides what is hopeless; where it chooses the lane, every frame counts as a whole one. All figures are
+decides what is hopeless; where it chooses the lane, every frame counts as a whole one, and runs or text as if
+all of the file were of them. All figures are
 measured by ``bench/cost.py`` with libvips 8.18.7 and one thread a worker. A picture takes one of two ways
 through libvips:
 
@@ -198,6 +199,8 @@ _SECONDS = {
     "avif": 0.006,
 }
 _SECONDS_OTHERS = 0.0002
+_SECONDS_ONE_BY_ONE = 0.03
+"""For a million bytes of runs or text, which our own code reads one by one."""
 
 
 def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
@@ -207,7 +210,7 @@ def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
     kind = info.format
     pixel = _pixel_bytes(header)
     streamed, height = float(width), float(info.height)
-    held = 0.0
+    held = read = 0.0
     if kind == "jpeg":
         # libjpeg reduces by 2, 4 or 8; ``thumbnail``, which CMYK goes through, by half as much, and so does
         # ``direct`` where the edge would suffer.
@@ -234,6 +237,7 @@ def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
         held, pixels = _whole_picture(upload, header, pixels)
     elif _own_is_whole(upload, kind):
         held = pixels * 4
+        read = upload.size / _MEGA * _SECONDS_ONE_BY_ONE
     sample = _sample_bytes(header)
     rows = min(_STREAMED_ROWS, _ROWS_BESIDES + height) / _STREAMED_ROWS
     # Of wider samples fewer rows are held: 2,200 of 8 bits, 1,450 of 16, 1,075 of 32.
@@ -241,7 +245,7 @@ def _decode(upload: Upload, header: Header, scale: float, page: int) -> _Decode:
     seconds = pixels * pixel / _MEGA * _SECONDS.get(kind, _SECONDS_OTHERS)
     # Each frame before the page is decoded, too, and may be as large as the canvas or a single pixel.
     frames = page + 1 if info.format in {"gif", "webp"} else 1
-    return _Decode(memory=held + stream, pixel=pixel, seconds=seconds, at_worst=seconds * frames)
+    return _Decode(memory=held + stream, pixel=pixel, seconds=seconds, at_worst=seconds * frames + read)
 
 
 _HEIFS = {"avif", "heic"}

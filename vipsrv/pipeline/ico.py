@@ -16,6 +16,7 @@ from vipsrv.pipeline.bmp.pixels import open_dib
 from vipsrv.pipeline.opened import Opened
 from vipsrv.pipeline.opening import PNG, check_opening
 from vipsrv.pipeline.rows import Layout, read_rows, to_pixels
+from vipsrv.pipeline.stopping import Watch
 from vipsrv.pipeline.upload import Upload
 
 _DIRECTORY = struct.Struct("<2xHH")
@@ -37,7 +38,7 @@ class _Entry:
     size: int
 
 
-def open_ico(upload: Upload, *, tolerant: bool) -> Opened:
+def open_ico(upload: Upload, *, tolerant: bool, watch: Watch | None) -> Opened:
     """The header of the largest picture. Raises ``CorruptImage``, ``UnsupportedFormat`` and ``TooLarge``."""
     entry = _largest(upload)
     view = upload.view()[entry.offset : entry.offset + entry.size]
@@ -53,7 +54,7 @@ def open_ico(upload: Upload, *, tolerant: bool) -> Opened:
         width=header.width,
         height=header.height,
         has_alpha=True,
-        picture=lambda: _with_mask(view, header, tolerant=tolerant),
+        picture=lambda: _with_mask(view, header, tolerant=tolerant, watch=watch),
     )
 
 
@@ -91,8 +92,8 @@ def _open_png(view: memoryview, *, tolerant: bool) -> Opened:
     )
 
 
-def _with_mask(view: memoryview, header: BmpHeader, *, tolerant: bool) -> pyvips.Image:
-    image = open_dib(view, header, tolerant=tolerant)
+def _with_mask(view: memoryview, header: BmpHeader, *, tolerant: bool, watch: Watch | None) -> pyvips.Image:
+    image = open_dib(view, header, tolerant=tolerant, watch=watch)
     if image.hasalpha():
         return image
     if header.is_bgr:

@@ -9,11 +9,12 @@ from vipsrv.pipeline.bmp import open_bmp
 from vipsrv.pipeline.ico import open_ico
 from vipsrv.pipeline.opened import Opened
 from vipsrv.pipeline.pnm import open_pnm
+from vipsrv.pipeline.stopping import Watch
 from vipsrv.pipeline.upload import Upload
 
 
 class _Open(Protocol):
-    def __call__(self, upload: Upload, *, tolerant: bool) -> Opened: ...
+    def __call__(self, upload: Upload, *, tolerant: bool, watch: Watch | None) -> Opened: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

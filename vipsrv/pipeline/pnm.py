@@ -14,6 +14,7 @@ import pyvips
 from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.pipeline.opened import Opened, check_sides
 from vipsrv.pipeline.rows import Layout, read_rows, to_numbers, to_pixels
+from vipsrv.pipeline.stopping import Watch, stop_now_if
 from vipsrv.pipeline.upload import Upload
 
 MOST_PLAIN = 1 << 24
@@ -52,7 +53,7 @@ class _Header:
         return self.bands in _WITH_ALPHA
 
 
-def open_pnm(upload: Upload, *, tolerant: bool) -> Opened:
+def open_pnm(upload: Upload, *, tolerant: bool, watch: Watch | None) -> Opened:
     """A file's header. Raises ``CorruptImage`` and ``TooLarge``."""
     head = upload.head(_MOST_HEADER)
     header = _parse_pam(head) if head.startswith(b"P7") else _parse(head)
@@ -61,12 +62,15 @@ def open_pnm(upload: Upload, *, tolerant: bool) -> Opened:
             f"this pnm says that it is {header.width} x {header.height} and that white is {header.maximum}"
         )
     check_sides("pnm", header.width, header.height)
-    picture = _plain_picture if header.plain else _raw_picture
     return Opened(
         width=header.width,
         height=header.height,
         has_alpha=header.has_alpha,
-        picture=lambda: picture(upload.view(), header, tolerant=tolerant),
+        picture=lambda: (
+            _plain_picture(upload.view(), header, tolerant=tolerant, watch=watch)
+            if header.plain
+            else _raw_picture(upload.view(), header, tolerant=tolerant)
+        ),
     )
 
 
@@ -127,7 +131,7 @@ def _raw_picture(view: memoryview, header: _Header, *, tolerant: bool) -> pyvips
     return _scaled(rows, header)
 
 
-def _plain_picture(view: memoryview, header: _Header, *, tolerant: bool) -> pyvips.Image:
+def _plain_picture(view: memoryview, header: _Header, *, tolerant: bool, watch: Watch | None) -> pyvips.Image:
     count = header.width * header.height * header.bands
     if count > MOST_PLAIN:
         raise TooLarge(
@@ -135,7 +139,7 @@ def _plain_picture(view: memoryview, header: _Header, *, tolerant: bool) -> pyvi
         )
     read = _read_bits if header.bits == 1 else _read_numbers
     try:
-        numbers = read(view[header.offset :], count)
+        numbers = read(view[header.offset :], count, watch)
     except (ValueError, OverflowError):
         raise CorruptImage("this plain pnm holds what is no number, or too high a number") from None
     if len(numbers) < count:
@@ -153,20 +157,20 @@ def _plain_picture(view: memoryview, header: _Header, *, tolerant: bool) -> pyvi
     return _scaled(image if header.bits == _WIDE else image.cast("uchar"), header)
 
 
-def _read_numbers(text: memoryview, count: int) -> "array[int]":
+def _read_numbers(text: memoryview, count: int, watch: Watch | None = None) -> "array[int]":
     """Up to ``count`` numbers. Raises ``ValueError`` and ``OverflowError``."""
     numbers = array("H")
-    for block in _blocks(text, b" \n\t\r"):
+    for block in _blocks(text, b" \n\t\r", watch):
         numbers.extend(map(int, block.split()))
         if len(numbers) >= count:
             break
     return numbers[:count]
 
 
-def _read_bits(text: memoryview, count: int) -> "array[int]":
+def _read_bits(text: memoryview, count: int, watch: Watch | None = None) -> "array[int]":
     """Up to ``count`` bits, which need no space between them. Raises ``ValueError``."""
     numbers = array("H")
-    for block in _blocks(text, b""):
+    for block in _blocks(text, b"", watch):
         digits = block.translate(_DIGIT_VALUES, b" \t\r\n\v\f")
         if digits.translate(None, b"\0\1"):
             raise ValueError
@@ -176,14 +180,15 @@ def _read_bits(text: memoryview, count: int) -> "array[int]":
     return numbers[:count]
 
 
-def _blocks(text: memoryview, separators: bytes) -> Iterator[bytes]:
+def _blocks(text: memoryview, separators: bytes, watch: Watch | None) -> Iterator[bytes]:
     """The text in pieces without comments, each ending at one of ``separators`` if there are any.
 
-    Raises ``ValueError`` for what is neither number nor white space.
+    Raises ``ValueError`` for what is neither number nor white space, and the reason of ``watch`` to stop.
     """
     begun = b""  # a number that goes on in the next piece
     in_comment = False
     for start in range(0, len(text), _TEXT_AT_ONCE):
+        stop_now_if(watch)
         piece = bytes(text[start : start + _TEXT_AT_ONCE])
         if in_comment:
             _, ended, piece = piece.partition(b"\n")

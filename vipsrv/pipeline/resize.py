@@ -89,6 +89,7 @@ def resize(
         upload,
         tolerant=limits.tolerant,
         shrink_for=lambda width, height: likely_shrink(outputs, width, height),
+        watch=watch,
     )
     pages = {page: open_page(upload, header, page) for page in {options.page for options in outputs}}
     plans = [make_plan(options, pages[options.page], limits, quality) for options in outputs]

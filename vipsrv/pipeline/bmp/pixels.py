@@ -8,6 +8,7 @@ from vipsrv.pipeline.bmp.header import FILE_HEADER, MOST_HEADER, BmpHeader, Comp
 from vipsrv.pipeline.libvips import PROFILE
 from vipsrv.pipeline.opened import Opened
 from vipsrv.pipeline.rows import Layout, read_rows, to_numbers, to_pixels
+from vipsrv.pipeline.stopping import Watch
 from vipsrv.pipeline.upload import Upload
 
 _RUNS = {Compression.RLE4, Compression.RLE8}
@@ -17,7 +18,7 @@ _BYTE_MASKS = (0xFF0000, 0xFF00, 0xFF)
 _ALPHA_BYTE = 0xFF000000
 
 
-def open_bmp(upload: Upload, *, tolerant: bool) -> Opened:
+def open_bmp(upload: Upload, *, tolerant: bool, watch: Watch | None) -> Opened:
     """A file's header. Raises ``CorruptImage``, ``UnsupportedFormat`` and ``TooLarge``."""
     head = upload.head(FILE_HEADER + MOST_HEADER)
     offset = int.from_bytes(head[10:FILE_HEADER], "little")
@@ -26,21 +27,22 @@ def open_bmp(upload: Upload, *, tolerant: bool) -> Opened:
         width=header.width,
         height=header.height,
         has_alpha=header.masks[3] != 0,
-        picture=lambda: open_dib(upload.view()[FILE_HEADER:], header, tolerant=tolerant),
+        picture=lambda: open_dib(upload.view()[FILE_HEADER:], header, tolerant=tolerant, watch=watch),
         is_bgr=header.is_bgr,
     )
 
 
-def open_dib(view: memoryview, header: BmpHeader, *, tolerant: bool) -> pyvips.Image:
+def open_dib(view: memoryview, header: BmpHeader, *, tolerant: bool, watch: Watch | None) -> pyvips.Image:
     """The picture whose header proper ``view`` begins with: 8 bits a band, RGBA, RGB or, where ``is_bgr`` of
-    the header says so, BGR. Raises ``CorruptImage`` and ``TooLarge``.
+    the header says so, BGR. Raises ``CorruptImage``, ``TooLarge`` and the
+    reason of ``watch`` to stop.
     """
     if header.offset >= len(view):
         raise CorruptImage(
             f"this bmp says that its pixels begin {header.offset - len(view)} bytes behind its end"
         )
     if header.compression in _RUNS:
-        image = _from_runs(view, header, tolerant=tolerant)
+        image = _from_runs(view, header, tolerant=tolerant, watch=watch)
     else:
         image = _from_rows(view, header, tolerant=tolerant)
     if not header.top_down:
@@ -54,13 +56,14 @@ def open_dib(view: memoryview, header: BmpHeader, *, tolerant: bool) -> pyvips.I
     return image
 
 
-def _from_runs(view: memoryview, header: BmpHeader, *, tolerant: bool) -> pyvips.Image:
+def _from_runs(view: memoryview, header: BmpHeader, *, tolerant: bool, watch: Watch | None) -> pyvips.Image:
     numbers = rle.decode(
         view[header.offset :],
         header.width,
         header.height,
         half=header.compression is Compression.RLE4,
         tolerant=tolerant,
+        watch=watch,
     )
     rows = pyvips.Image.new_from_memory(numbers, header.width, header.height, 1, "uchar")
     return to_pixels(rows, 8, header.width, header.palette)

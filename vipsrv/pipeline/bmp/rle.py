@@ -6,29 +6,39 @@ to 16 bits.
 """
 
 from vipsrv.errors import CorruptImage, TooLarge
+from vipsrv.pipeline.stopping import Watch, stop_now_if
 
 MOST_PIXELS = 1 << 25
 """Pixels of the largest picture that is decoded, somewhat more than 7680 × 4320."""
+
+_MOST_BYTES = 4
+"""Bytes of a pixel, and of a row's end: a move to the next one. Moves by nothing would make more of them."""
+
+_ASK_EVERY = 1 << 16
+"""Bytes: up to 30 ms."""
 
 _END_OF_ROW = 0
 _END = 1
 _MOVE = 2
 
 
-def decode(data: memoryview, width: int, height: int, *, half: bool, tolerant: bool) -> bytearray:
+def decode(
+    data: memoryview, width: int, height: int, *, half: bool, tolerant: bool, watch: Watch | None = None
+) -> bytearray:
     """The numbers of the pixels' colours, row after row as stored; what is skipped is 0.
 
     ``half``: two pixels a byte (RLE4). What lies outside of the picture is dropped. Data that ends too early
-    raise ``CorruptImage``, or give what there is where ``tolerant``.
+    raise ``CorruptImage``, or give what there is where ``tolerant``; so do those that are longer than a pixel
+    can take. ``watch`` is asked now and then, and its reason to stop raised.
     """
-    if width * height > MOST_PIXELS:
-        raise TooLarge(
-            f"this run-length compressed bmp has {width * height} pixels ({width} x {height}); "
-            f"{MOST_PIXELS} are allowed"
-        )
+    _check_size(width, height)
     pixels = bytearray(width * height)
-    at, end, x, y = 0, len(data) - 1, 0, 0
+    at, end, x, y = 0, min(len(data), _MOST_BYTES * (width + 1) * height) - 1, 0, 0
+    ask_at = 0
     while at < end and y < height:
+        if at >= ask_at:
+            stop_now_if(watch)
+            ask_at = at + _ASK_EVERY
         count, value = data[at], data[at + 1]
         at += 2
         if count:
@@ -57,6 +67,14 @@ def decode(data: memoryview, width: int, height: int, *, half: bool, tolerant: b
     if not tolerant and (y < height - 1 or (y == height - 1 and x < width)):
         raise CorruptImage(f"this run-length compressed bmp ends in row {y + 1} of {height}")
     return pixels
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise TooLarge(
+            f"this run-length compressed bmp has {width * height} pixels ({width} x {height}); "
+            f"{MOST_PIXELS} are allowed"
+        )
 
 
 def _pair(byte: int, count: int) -> bytes:
