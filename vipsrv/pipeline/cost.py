@@ -18,6 +18,7 @@ from typing import Any
 from vipsrv.errors import TooLarge
 from vipsrv.options import Format, ImageInfo, Position, ResizeOptions
 from vipsrv.pipeline import layout, own
+from vipsrv.pipeline.direct import FIRST_TURNED
 from vipsrv.pipeline.fit import fit
 from vipsrv.pipeline.header import Header
 from vipsrv.pipeline.heif import coded_pixels
@@ -43,7 +44,6 @@ _HOPELESS_FROM = 1.0
 property of the picture."""
 
 _MEGA = 1_000_000
-_FIRST_TURNED = 5
 _SIZES = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8}
 
 
@@ -141,7 +141,7 @@ def predict_all(upload: Upload, pages: Sequence[tuple[Header, Sequence[ResizeOpt
 def predict(upload: Upload, header: Header, outputs: Sequence[ResizeOptions]) -> Cost:
     """What it takes to decode the picture and make all ``outputs`` of it, which are of the same page."""
     info = header.info
-    seen = (info.height, info.width) if info.orientation >= _FIRST_TURNED else (info.width, info.height)
+    seen = (info.height, info.width) if info.orientation >= FIRST_TURNED else (info.width, info.height)
     placements = [fit(options, *seen) for options in outputs]
     sizes = [placement.scaled for placement in placements]
     needed = max(max(width / seen[0], height / seen[1]) for width, height in sizes)

@@ -195,23 +195,32 @@ _BIG = 43
 _MOST_ENTRIES = 4096
 
 
+def tiff_numbers(upload: Upload, page: int) -> dict[int, int]:
+    """The fields of one integer of a page, counted from 0, by their tags; none where its directory cannot be
+    read.
+    """
+    found = next(islice(_directories(upload), page, None), None)
+    if found is None:
+        return {}
+    position, tiff = found
+    return tiff.fields(upload, position)
+
+
 def tiff_block(upload: Upload, page: int) -> Block | None:
     """The blocks of a page, counted from 0; ``None`` where its directory cannot be read."""
-    for number, (position, tiff) in enumerate(_directories(upload)):
-        if number == page:
-            fields = tiff.fields(upload, position)
-            width, height = fields.get(_WIDTH, 0), fields.get(_LENGTH, 0)
-            is_tile = _TILE_WIDTH in fields and _TILE_LENGTH in fields
-            return Block(
-                width=fields[_TILE_WIDTH] if is_tile else width,
-                height=fields[_TILE_LENGTH]
-                if is_tile
-                else min(height, fields.get(_ROWS_PER_STRIP, height) or height),
-                is_tile=is_tile,
-                compression=fields.get(_COMPRESSION, 1),
-                planar=fields.get(_PLANAR) == _SEPARATE,
-            )
-    return None
+    fields = tiff_numbers(upload, page)
+    if not fields:
+        return None
+    width, height = fields.get(_WIDTH, 0), fields.get(_LENGTH, 0)
+    is_tile = _TILE_WIDTH in fields and _TILE_LENGTH in fields
+    rows = min(height, fields.get(_ROWS_PER_STRIP, height) or height)
+    return Block(
+        width=fields[_TILE_WIDTH] if is_tile else width,
+        height=fields[_TILE_LENGTH] if is_tile else rows,
+        is_tile=is_tile,
+        compression=fields.get(_COMPRESSION, 1),
+        planar=fields.get(_PLANAR) == _SEPARATE,
+    )
 
 
 def tiff_rows_start(upload: Upload, pixel: int) -> int | None:

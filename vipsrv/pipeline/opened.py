@@ -8,8 +8,8 @@ import pyvips
 from vipsrv.errors import TooLarge
 
 MOST_SIDE = 1_500_000
-"""Pixels on a side. A row is a libvips image of one byte a pixel at first, up to 6 times as wide, and libvips
-before 8.16 allows 10,000,000 (``VIPS_MAX_COORD``)."""
+"""Pixels on a side: more than occur. A row of several bytes a pixel is an image as wide as its bytes where
+it is padded by no whole pixel, which stays far below libvips' 100,000,000 (``VIPS_MAX_COORD``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
