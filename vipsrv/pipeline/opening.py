@@ -115,7 +115,7 @@ def _check_png(upload: Upload) -> int:
         there = min(length, upload.size - position - 8)
         if name in {b"zTXt", b"iTXt", b"iCCP"}:
             packed.append((name, position + 8, there))
-        else:
+        elif name in {b"tEXt", b"eXIf", b"sPLT"}:  # what it does not know libpng steps over
             left -= there
         position += 12 + length
     else:
