@@ -3,16 +3,17 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, TypeVar
 
 from bench.version1 import ask
 from bench.version2 import Connection
 
 Version = Literal[1, 2]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,16 @@ class Job:
     image: bytes
     width: int
     height: int
+
+
+def together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """What the calls return, each made in a thread, all at the same time.
+
+    Raises what one of them raised, when all have ended: a thread by itself would die unseen.
+    """
+    with ThreadPoolExecutor(len(calls)) as threads:
+        running = [threads.submit(call) for call in calls]
+    return [one.result() for one in running]
 
 
 class Connections:

@@ -9,13 +9,14 @@ and waking the worker.
 """
 
 import statistics
-import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import Annotated
 
 import typer
 
+from bench.clients import together
 from bench.pictures import picture
 from bench.processes import Server, cpu_seconds
 from bench.version2 import Connection
@@ -33,7 +34,7 @@ def main(
     seconds: Annotated[float, typer.Option(help="Of each round.")] = 3.0,
     rounds: int = 5,
 ) -> None:
-    """Print the medians of both for each upload."""
+    """Print the medians of both for each upload. Raises ``Refused`` and ``OSError`` where one failed."""
     for name, (width, height) in UPLOADS.items():
         image = picture(name).read_bytes()
         with ExitStack() as stack:
@@ -69,11 +70,7 @@ def _round(server: Server, image: bytes, width: int, height: int, connections: i
 
     gateway, *pids = server.pids
     before = cpu_seconds(gateway), sum(map(cpu_seconds, pids))
-    clients = [threading.Thread(target=ask, args=(number,)) for number in range(connections)]
-    for client in clients:
-        client.start()
-    for client in clients:
-        client.join()
+    together([partial(ask, number) for number in range(connections)])
     done = sum(counts)
     taken = cpu_seconds(gateway) - before[0], sum(map(cpu_seconds, pids)) - before[1]
     return taken[0] / done * 1e3, taken[1] / done * 1e3, done / seconds

@@ -11,7 +11,6 @@ where the ratio of the medians is over ``--most``.
 
 import multiprocessing
 import statistics
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,6 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.clients import together
 from bench.pictures import picture
 from bench.processes import Server
 from bench.version1 import ask, ask_file
@@ -83,7 +83,10 @@ def _repeat(port: int, path: Path) -> list[Interval]:
 
 
 def measure(port: int, image: bytes, clients: int, seconds: float) -> list[Interval]:
-    """The requests that so many clients of a small picture made in so many seconds."""
+    """The requests that so many clients of a small picture made in so many seconds.
+
+    Raises ``Refused`` and ``OSError`` where one failed.
+    """
     end = time.monotonic() + seconds
     requests: list[Interval] = []
 
@@ -92,11 +95,7 @@ def measure(port: int, image: bytes, clients: int, seconds: float) -> list[Inter
             ask(port, image, 200, 150)
             requests.append((start, time.monotonic()))
 
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together([client] * clients)
     return requests
 
 

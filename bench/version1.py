@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 _HEAD = struct.Struct("!III")
+_SIZE = struct.Struct("!I")
 
 
 class Refused(Exception):
@@ -34,9 +35,11 @@ def _receive(sock: socket.socket) -> bytes:
     while part := sock.recv(1 << 20):
         parts.append(part)
     answer = b"".join(parts)
-    (size,) = struct.unpack("!I", answer[:4])
+    if len(answer) < _SIZE.size:
+        raise ConnectionError(f"the server closed after {len(answer)} bytes of a reply")
+    (size,) = _SIZE.unpack_from(answer)
     if not size:
-        raise Refused(answer[28:].decode())
+        raise Refused(answer[28:].decode(errors="replace"))
     if len(answer) != 4 + size:
         raise ConnectionError(f"{len(answer) - 4} bytes of a result of {size}")
     return answer[4:]
