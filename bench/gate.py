@@ -9,9 +9,9 @@ they hold on any machine. The exit code is 1 where one is worse than allowed, or
 has a limit is not in the result; each is told in a sentence. One that is better than its value by more than
 the tolerance has become slack, which is told, too, but fails nothing.
 
-Ratios of CPU time are noisy, and so is how often a process had to wait. With ``--again`` a row where such a
-figure fails is measured once more, and what comes out then counts for these figures of that row. The others
-are not given a second chance.
+Ratios of CPU time are noisy, those of time by the clock more so, and so is how often a process had to wait.
+With ``--again`` a row where such a figure fails is measured once more, and what comes out then counts for
+these figures of that row. The others are not given a second chance.
 """
 
 import json
@@ -54,6 +54,10 @@ FIGURES: Mapping[str, Figure] = {
     "cpu_over_floor": Figure("CPU over that of the codecs alone", Worse.HIGHER, noisy=True),
     "gateway_over_bare": Figure("the gateway's CPU over the bare loop's", Worse.HIGHER, noisy=True),
     "cpu_over_none": Figure("CPU over that without idle connections", Worse.HIGHER, noisy=True),
+    "throughput_over_bare": Figure("the throughput over that of the bare loops", Worse.LOWER, noisy=True),
+    "throughput_over_none": Figure(
+        "the throughput over that without idle connections", Worse.LOWER, noisy=True
+    ),
     "client_over_socket": Figure("the client's CPU over a bare socket's", Worse.HIGHER, noisy=True),
     "compression_ratio": Figure("the compression ratio", Worse.LOWER),
     "ssim": Figure("SSIM to the whole decode", Worse.LOWER),
@@ -193,7 +197,7 @@ def judge_all(
 
 def measure_again(names: list[str]) -> Rows:
     """The rows of these names, measured now by the quick suite. Raises ``CalledProcessError``."""
-    print(f"Measured again, for CPU time and waits are noisy: {', '.join(names)}", flush=True)
+    print(f"Measured again, for times and waits are noisy: {', '.join(names)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="vipsrv-bench-") as folder:
         result = Path(folder) / "result.json"
         rows = [str(BENCH / name) for name in names]

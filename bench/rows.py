@@ -71,9 +71,12 @@ class Scale:
 
     LEAST: ClassVar[int] = 5
 
-    def requests(self, once: float, at_once: int = 1) -> int:
-        """In a round of what takes ``once`` seconds of CPU: at least two, a multiple of ``at_once``."""
-        return max(2 if at_once == 1 else 1, math.ceil(self.seconds / once / at_once)) * at_once
+    def requests(self, once: float, at_once: int = 1, *, each: int = 1) -> int:
+        """In a round of what takes ``once`` seconds of CPU: at least two, a multiple of ``at_once``, and at
+        least ``each`` times that.
+        """
+        least = max(each, 2 if at_once == 1 else 1)
+        return max(least, math.ceil(self.seconds / once / at_once)) * at_once
 
     def rounds_of(self, seconds: float) -> int:
         """Rounds, where each takes ``seconds`` of CPU."""
@@ -127,9 +130,10 @@ class Measurement:
         self.rounds: list[Round] = []
 
     def run(
-        self, benchmark: BenchmarkFixture, case: Case, scale: Scale, *, at_once: int = 1
+        self, benchmark: BenchmarkFixture, case: Case, scale: Scale, *, at_once: int = 1, each: int = 1
     ) -> dict[str, Any]:
-        """The row, in ``benchmark.extra_info``, which is returned. ``at_once``: requests under way.
+        """The row, in ``benchmark.extra_info``, which is returned. ``at_once``: requests under way; ``each``:
+        at least so many after one another in a round, where its time by the clock is to tell something.
 
         Raises ``Refused`` and ``OSError`` where a request fails and ``RuntimeError`` where a worker was
         replaced.
@@ -139,7 +143,7 @@ class Measurement:
         with Peak(pids) as peak:
             first = self._load.run(2 * at_once)
         once = min(self._loop.run(1).cpu for _ in range(2)) if self._loop else min(first.seconds)
-        requests = scale.requests(once, at_once)
+        requests = scale.requests(once, at_once, each=each)
         seconds: list[float] = []
         bare: Turn | None = None
         floor: Turn | None = None

@@ -163,6 +163,15 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path) -> None:
         read_rows(path)
 
 
+def test_workers_that_no_longer_run_in_parallel_are_worse_by_their_throughput() -> None:
+    row = "test_server.py::test_two_connections_a_worker_keep_all_workers_busy[0.3MB]"
+    # As measured on two cores, of which a job at a time used one.
+    rows = {row: {"cpu_over_bare": 0.55, "throughput_over_bare": 1.17}}
+    limits = [limit for limit in read_limits((BENCH / "limits.toml").read_text()) if limit.row == row]
+    states = {verdict.limit.figure: verdict.state for verdict in judge_all(limits, rows)}
+    assert states == {"cpu_over_bare": State.KEPT, "throughput_over_bare": State.WORSE}
+
+
 def test_the_limits_in_the_repository_are_limits() -> None:
     limits = read_limits((BENCH / "limits.toml").read_text())
     assert {limit.figure for limit in limits} <= set(FIGURES)
