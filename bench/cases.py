@@ -8,7 +8,7 @@ import pyvips
 from PIL import Image
 
 from bench.pictures import PICTURES, picture
-from tests.looks import open_exact, reference, ssim
+from tests.looks import colour_difference, open_exact, reference, ssim
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,14 @@ def of_folder(folder: Path) -> list[Case]:
     return [Case(str(path.relative_to(folder)), 800, 600, path.absolute()) for path in files]
 
 
-def likeness(case: Case, result: bytes) -> float:
-    """The SSIM of a result to the picture decoded whole and reduced with Lanczos.
+def likeness(case: Case, result: bytes) -> dict[str, float]:
+    """``ssim`` and ``colour_difference`` (of ``tests.looks``) between a result and the picture decoded whole
+    and reduced with Lanczos.
 
     Raises ``OSError`` for a picture that Pillow cannot read.
     """
-    return ssim(open_exact(result), _reference(case))
+    made, wanted = open_exact(result), _reference(case)
+    return {"ssim": ssim(made, wanted), "colour_difference": colour_difference(made, wanted)}
 
 
 @lru_cache(maxsize=32)

@@ -21,6 +21,7 @@ The JSON is an object: ``machine``, ``commit``, ``time`` (UTC), ``settings``, ``
 ``input_bytes``, ``output_bytes``  of the picture and of the result
 ``compression_ratio``        the one over the other
 ``ssim``                     to Pillow's full decode and Lanczos, ``null`` where no result is made
+``colour_difference``        to the same, the mean of that of Cb and of Cr, likewise
 ``others_share``             of the servers' cores that other processes and machines had, 0 to 1
 ``rounds``                   ``requests_per_second_net`` and ``cpu_ms_per_request`` of each
 ============================ ======================================================================
@@ -45,7 +46,7 @@ from bench.crew import Crew
 from bench.load.cores import Cores
 from bench.machine import commit, this_machine
 from bench.pictures import picture
-from tests.looks import open_exact, reference, ssim
+from tests.looks import colour_difference, open_exact, reference, ssim
 
 CASES = {
     "jpeg-12mp.jpg": (800, 600),
@@ -85,10 +86,11 @@ def row(
     def ratio(key: str) -> float:
         return statistics.median(one[key] / other[key] for one, other in zip(rounds, bare, strict=True))
 
-    likeness = None
+    likeness: dict[str, float | None] = {"ssim": None, "colour_difference": None}
     if server.makes_result:
         wanted = reference(request.picture.read_bytes(), request.width, request.height)
-        likeness = ssim(open_exact(result), wanted)
+        made = open_exact(result)
+        likeness = {"ssim": ssim(made, wanted), "colour_difference": colour_difference(made, wanted)}
     return {
         "picture": name,
         "server": server.name,
@@ -103,7 +105,7 @@ def row(
         "input_bytes": size,
         "output_bytes": len(result),
         "compression_ratio": size / len(result),
-        "ssim": likeness,
+        **likeness,
         "others_share": median("others_share"),
         "rounds": rounds,
     }

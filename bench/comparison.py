@@ -28,17 +28,20 @@ def print_table(figures: Figures) -> None:
     """A row for each picture and server; then what they are, what is missing, what it ran on."""
     print(
         f"{'picture':16}{'server':17}{'requests/s':>11}{'of bare loop':>13}{'CPU ms':>9}{'of bare loop':>13}"
-        f"{'client':>8}{'bytes':>9}{'SSIM':>7}"
+        f"{'client':>8}{'bytes':>9}{'SSIM':>7}{'colour':>8}"
     )
     last = ""
     for row in figures["rows"]:
-        client, likeness = row["client_cpu_ms_per_request"], row["ssim"]
+        client, likeness, colour = (
+            row[name] for name in ("client_cpu_ms_per_request", "ssim", "colour_difference")
+        )
         print(
             f"{row['picture'] if row['picture'] != last else '':16}{row['server']:17}"
             f"{row['requests_per_second_net']:11.1f}{row['ratio_to_bare_loop']:13.3f}"
             f"{row['cpu_ms_per_request']:9.2f}{row['cpu_ratio_to_bare_loop']:13.3f}"
             f"{'' if client is None else f'{client:.2f}':>8}{row['output_bytes']:9}"
             f"{'' if likeness is None else f'{likeness:.3f}':>7}"
+            f"{'' if colour is None else f'{colour:.2f}':>8}"
         )
         last = row["picture"]
     settings = figures["settings"]

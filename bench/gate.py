@@ -61,6 +61,7 @@ FIGURES: Mapping[str, Figure] = {
     "client_over_socket": Figure("the client's CPU over a bare socket's", Worse.HIGHER, noisy=True),
     "compression_ratio": Figure("the compression ratio", Worse.LOWER),
     "ssim": Figure("SSIM to the whole decode", Worse.LOWER),
+    "colour_difference": Figure("the difference of colours to the whole decode", Worse.HIGHER),
     "gateway_transfers": Figure("system calls of the gateway that move bytes, a request", Worse.HIGHER),
     "gateway_waits": Figure("voluntary context switches of the gateway a request", Worse.HIGHER, noisy=True),
 }

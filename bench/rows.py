@@ -8,7 +8,8 @@ median of the rounds, unless it says otherwise):
 ``requests``                          in a round
 ``input_bytes``, ``output_bytes``     of a picture and of its result
 ``compression_ratio``                 the one by the other
-``ssim``                              of the result to a whole decode and Lanczos
+``ssim``                              of the result to a whole decode and Lanczos, in grey
+``colour_difference``                 to the same, the mean of that of Cb and of Cr, which have 256 levels
 ``mb_per_second``                     of pictures, in 10**6 bytes
 ``gateway_cpu_ms``, ``workers_cpu_ms`` user and system time by process, the workers together
 ``server_cpu_ms``                     both
@@ -55,6 +56,7 @@ TRANSFERS = (
     *("sendfile", "splice", "copy_file_range"),
 )
 """System calls that move bytes."""
+_LIKENESS = ("ssim", "colour_difference")
 TRACED = (10, 50)
 """Requests under ``strace``: at least and at most, where a round has as many."""
 
@@ -249,7 +251,7 @@ class Measurement:
 
 
 def about(case: Case, result: bytes) -> dict[str, Any]:
-    """What is to be said of a result: sizes, ratio, SSIM."""
+    """What is to be said of a result: sizes, ratio, likeness."""
     size = case.path.stat().st_size
     row: dict[str, Any] = {
         "input_bytes": size,
@@ -257,10 +259,10 @@ def about(case: Case, result: bytes) -> dict[str, Any]:
         "compression_ratio": size / len(result),
     }
     try:
-        row["ssim"] = likeness(case, result)
+        row |= likeness(case, result)
     except OSError as error:
-        row["ssim"] = None
-        row["missing"] = {"ssim": f"Pillow cannot read the picture: {error}"}
+        row |= dict.fromkeys(_LIKENESS)
+        row["missing"] = dict.fromkeys(_LIKENESS, f"Pillow cannot read the picture: {error}")
     return row
 
 

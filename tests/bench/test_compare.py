@@ -53,6 +53,7 @@ def row(server: str, **figures: float | None) -> dict[str, Any]:
         "client_cpu_ms_per_request": None,
         "output_bytes": 1000,
         "ssim": 0.95,
+        "colour_difference": 0.6,
         "others_share": 0.01,
     } | figures
 
@@ -104,7 +105,10 @@ def test_the_table_names_what_is_missing_and_what_disturbed(
     machine = {"cpu": "a fast one", "cores": 2, "kernel": "Linux 6", "python": "3.12"}
     print_table(
         {
-            "rows": [row("bare-loop"), row("codec-floor", ssim=None, others_share=others)],
+            "rows": [
+                row("bare-loop"),
+                row("codec-floor", ssim=None, colour_difference=None, others_share=others),
+            ],
             "settings": settings,
             "versions": {"bare-loop": "libvips 8"},
             "missing": {"imgproxy": "no imgproxy on the path"},
@@ -115,4 +119,5 @@ def test_the_table_names_what_is_missing_and_what_disturbed(
     told = capsys.readouterr().out
     assert "imgproxy is missing: no imgproxy on the path" in told
     assert "a fast one" in told
+    assert "0.950    0.60" in told
     assert ("Others had up to 40%" in told) == told_of

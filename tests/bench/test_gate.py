@@ -172,6 +172,15 @@ def test_workers_that_no_longer_run_in_parallel_are_worse_by_their_throughput() 
     assert states == {"cpu_over_bare": State.KEPT, "throughput_over_bare": State.WORSE}
 
 
+def test_a_server_that_makes_all_grey_is_worse_by_its_colours() -> None:
+    row = "test_server.py::test_one_client_waits_for_little_but_the_work[jpeg-12mp.jpg-800x600]"
+    # As measured of one: SSIM to the fourth place as before.
+    rows = {row: {"ssim": 0.9442, "colour_difference": 15.85}}
+    limits = [limit for limit in read_limits((BENCH / "limits.toml").read_text()) if limit.row == row]
+    states = {verdict.limit.figure: verdict.state for verdict in judge_all(limits, rows)}
+    assert (states["ssim"], states["colour_difference"]) == (State.KEPT, State.WORSE)
+
+
 def test_the_limits_in_the_repository_are_limits() -> None:
     limits = read_limits((BENCH / "limits.toml").read_text())
     assert {limit.figure for limit in limits} <= set(FIGURES)
