@@ -11,7 +11,8 @@ the tolerance has become slack, which is told, too, but fails nothing.
 
 Ratios of CPU time are noisy, those of time by the clock more so, and so is how often a process had to wait.
 With ``--again`` a row where such a figure fails is measured once more, and what comes out then counts for
-these figures of that row. The others are not given a second chance.
+these figures of that row. The others are not given a second chance. Where it cannot be measured again, which
+is told, the first figures count.
 """
 
 import json
@@ -31,6 +32,10 @@ Rows = Mapping[str, Mapping[str, Any]]
 """By the name of a row its ``extra_info``."""
 
 BENCH = Path(__file__).parent
+
+
+class NotMeasured(Exception):
+    """The rows could not be measured again; with the reason as a sentence."""
 
 
 class Worse(StrEnum):
@@ -178,7 +183,10 @@ def judge(limit: Limit, rows: Rows) -> Verdict:
 def judge_all(
     limits: Iterable[Limit], rows: Rows, again: Callable[[list[str]], Rows] | None = None
 ) -> list[Verdict]:
-    """All limits. ``again`` measures rows once more, for those in which a noisy figure is worse."""
+    """All limits. ``again`` measures rows once more, for those in which a noisy figure is worse.
+
+    Raises what ``again`` raises.
+    """
     verdicts = [judge(limit, rows) for limit in limits]
 
     def may_be_noise(verdict: Verdict) -> bool:
@@ -197,14 +205,20 @@ def judge_all(
 
 
 def measure_again(names: list[str]) -> Rows:
-    """The rows of these names, measured now by the quick suite. Raises ``CalledProcessError``."""
+    """The rows of these names, measured now by the quick suite. Raises ``NotMeasured``."""
     print(f"Measured again, for times and waits are noisy: {', '.join(names)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="vipsrv-bench-") as folder:
         result = Path(folder) / "result.json"
         rows = [str(BENCH / name) for name in names]
         command = [sys.executable, "-m", "pytest", "--quiet", *rows]
-        subprocess.run([*command, "--quick", "--benchmark-json", str(result)], check=True, cwd=BENCH.parent)
-        return read_rows(result)
+        command += ["--quick", "--benchmark-json", str(result)]
+        try:
+            subprocess.run(command, check=True, cwd=BENCH.parent)
+            return read_rows(result)
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+            raise NotMeasured(
+                f"The rows could not be measured again, so the first figures count: {error}"
+            ) from None
 
 
 def report(verdicts: list[Verdict]) -> str:
@@ -250,12 +264,13 @@ def main(
 ) -> None:
     """Print the comparison; exit with 1 where a limit is not kept."""
     try:
-        verdicts = judge_all(
-            read_limits(limits.read_text()), read_rows(result), measure_again if again else None
-        )
+        known, rows = read_limits(limits.read_text()), read_rows(result)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
-    text = report(verdicts)
+    try:
+        text = report(verdicts := judge_all(known, rows, measure_again if again else None))
+    except NotMeasured as reason:
+        text = f"{reason}\n\n" + report(verdicts := judge_all(known, rows))
     print(text, end="", flush=True)
     if output is not None:
         output.write_text(text)

@@ -125,6 +125,23 @@ def test_a_worse_ratio_is_measured_again_once_and_then_counts() -> None:
     assert asked == [[ROW], [ROW]]
 
 
+def test_where_the_second_run_fails_the_first_figures_count_and_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    (tmp_path / "limits.toml").write_text(LIMITS)
+    result = written(tmp_path, {ROW: EQUAL | {"cpu_over_bare": 1.2}})
+    output = tmp_path / "comparison.md"
+    with pytest.raises(Exit) as ended:
+        main(result, tmp_path / "limits.toml", again=True, output=output)
+    assert ended.value.exit_code == 1
+    text = output.read_text()
+    assert text in capsys.readouterr().out
+    assert text.startswith("The rows could not be measured again, so the first figures count: ")
+    assert "1 of 3 limits not kept" in text
+    assert f"| {ROW} | cpu_over_bare | 0.9 | 1.2 | 0.99 | WORSE |" in text
+
+
 def test_what_is_counted_gets_no_second_chance() -> None:
     rows = {ROW: EQUAL | {"ssim": 0.9, "gateway_transfers": 30}}
     verdicts = judge_all(read_limits(LIMITS), rows, lambda _: pytest.fail("nothing is noise here"))
