@@ -18,6 +18,9 @@ _COMMIT_LETTERS = 9
 _COLUMNS = 2
 _LABEL_INCHES = 0.17
 _LEAST_INCHES = 1.3
+_PANEL_INCHES = 3.4
+_LEFT_INCHES = 0.65
+_TITLE_SIZE = 10.0
 _TOLD = 4
 
 
@@ -80,11 +83,18 @@ def chart(ordered: Sequence[Suite]) -> Figure:
     rows = [shown[start : start + _COLUMNS] for start in range(0, len(shown), _COLUMNS)]
     heights = [max(_LEAST_INCHES, *(len(one.lines) * _LABEL_INCHES for one in row)) + 0.85 for row in rows]
     height = sum(heights) + 1.0
-    figure = Figure(figsize=(13.0, height))
+    beside = max(_inches_beside(panel) for panel in shown)
+    width = _COLUMNS * (_LEFT_INCHES + _PANEL_INCHES + beside)
+    figure = Figure(figsize=(width, height))
     cells = figure.subplots(len(rows), _COLUMNS, squeeze=False, gridspec_kw={"height_ratios": heights})
     between = 0.85 / (sum(heights) / len(heights) - 0.85)
     figure.subplots_adjust(
-        left=0.05, right=0.815, top=1 - 1.05 / height, bottom=0.6 / height, hspace=between, wspace=1.05
+        left=_LEFT_INCHES / width,
+        right=1 - beside / width,
+        top=1 - 1.05 / height,
+        bottom=0.6 / height,
+        hspace=between,
+        wspace=(beside + _LEFT_INCHES) / _PANEL_INCHES,
     )
     for row, axes_of_row in zip(rows, cells, strict=True):
         for number, axes in enumerate(axes_of_row):
@@ -100,13 +110,10 @@ def chart(ordered: Sequence[Suite]) -> Figure:
 def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
     ends = []
     for number, line in enumerate(panel.lines):
-        colour = style.LINES[number % len(style.LINES)]
-        marker = style.MARKERS[number % len(style.MARKERS)]
+        colour, marker = style.look(number)
         places, values = zip(*line.points, strict=True)
         axes.plot(places, values, color=colour, marker=marker, markersize=5, linewidth=1.5)
-        value = line.points[-1][1]
-        text = three_figures(value) if value >= 10 else f"{value:.3f}"
-        ends.append((value, f"{text}  {line.name}", colour))
+        ends.append((line.points[-1][1], _end(line), colour))
     if panel.logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -116,9 +123,20 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
     told = range(len(names) - 1, -1, -math.ceil(len(names) / _TOLD))
     axes.set_xticks(list(told), [names[place] for place in told], fontsize=8)
     axes.set_xlim(-0.3, len(names) - 0.9)
-    axes.set_title(panel.title, fontsize=10)
+    axes.set_title(panel.title, fontsize=_TITLE_SIZE)
     style.grid(axes, "y")
     style.label_ends(axes, ends)
+
+
+def _end(line: Line) -> str:
+    value = line.points[-1][1]
+    return f"{three_figures(value) if value >= 10 else f'{value:.3f}'}  {line.name}"
+
+
+def _inches_beside(panel: Panel) -> float:
+    """What has to be free right of a panel for its labels, and for a title that is longer than the panel."""
+    title = style.inches(panel.title, _TITLE_SIZE) - _PANEL_INCHES
+    return max(style.label_inches(map(_end, panel.lines)), title)
 
 
 def _lines(points: dict[str, list[tuple[int, float]]]) -> tuple[Line, ...]:

@@ -65,10 +65,7 @@ def chart(results: Sequence[Result]) -> Figure:
     figure.subplots_adjust(
         left=0.17, right=0.97, top=1 - 1.05 / height, bottom=(0.7 + legend) / height, wspace=0.09
     )
-    looks = {
-        server: (style.LINES[number % len(style.LINES)], style.MARKERS[number % len(style.MARKERS)])
-        for number, server in enumerate(servers)
-    }
+    looks = {server: style.look(number) for number, server in enumerate(servers)}
     for place, (_, picture) in enumerate(reversed(pictures)):
         of_picture = [result for result in results if result.picture == picture]
         for result in sorted(of_picture, key=lambda result: result.server == OWN):

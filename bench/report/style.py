@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
@@ -24,9 +26,12 @@ INK = "#1F2933"
 MUTED = "#5F6B7A"
 
 LINES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, INK)
-MARKERS = "osD^vPX"
+MARKERS = "osD^vPX*"
+"""One more than there are colours, so that no two of the first 56 lines look alike."""
 
 _LABEL_POINTS = 12.0
+_LABEL_SIZE = 9.0
+_LABEL_GAP = 8.0
 
 _SETTINGS = {
     "svg.hashsalt": "vipsrv",  # the same figures give the same bytes
@@ -95,15 +100,31 @@ def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
         axes.annotate(
             words,
             (1.0, height),
-            xytext=(8, 0),
+            xytext=(_LABEL_GAP, 0),
             xycoords="axes fraction",
             textcoords="offset points",
             va="center",
-            fontsize=9,
+            fontsize=_LABEL_SIZE,
             color=colour,
             weight="bold",
             annotation_clip=False,
         )
+
+
+def look(number: int) -> tuple[str, str]:
+    """Colour and marker of the line or the server of this number."""
+    return LINES[number % len(LINES)], MARKERS[number % len(MARKERS)]
+
+
+def label_inches(words: Iterable[str]) -> float:
+    """What the longest of the words takes right of a panel, where ``label_ends`` writes it."""
+    return max((inches(one, _LABEL_SIZE) for one in words), default=0.0) + 2 * _LABEL_GAP / 72
+
+
+def inches(words: str, size: float) -> float:
+    """The width of bold words of ``size`` points."""
+    drawn = TextPath((0, 0), words, size=size, prop=FontProperties(family="DejaVu Sans", weight="bold"))
+    return float(drawn.get_extents().width) / 72
 
 
 def svg(figure: Figure, title: str) -> bytes:

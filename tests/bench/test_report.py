@@ -10,7 +10,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import typer
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
 from bench.load.record import to_json
@@ -221,6 +223,34 @@ def test_labels_at_the_ends_of_lines_do_not_overlap() -> None:
     order = sorted(heights, key=float)
     assert sorted(heights.values()) == [heights[one] for one in order]
     assert all(heights[after] - heights[before] > 0.1 for before, after in pairwise(order))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a-picture-of-a-corpus-with-a-very-long-name-of-its-own.jpg"])
+def test_labels_beside_a_history_are_within_the_chart_and_meet_no_other_panel(name: str) -> None:
+    documents = [suite("a" * 40, 1), suite("b" * 40, 2)]
+    for document in documents:
+        for row in document["benchmarks"]:
+            row["name"] = row["name"].replace("jpeg-1mp.jpg", name)
+    with style.drawn():
+        figure = history.chart(history.commits(suites(*documents)))
+        figure.set_dpi(720)  # at which no letter is moved to a pixel
+        renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+        for place, axes in enumerate(figure.axes):
+            labels = [*(one for one in axes.texts if isinstance(one, Annotation)), axes.title]
+            right = [text.get_window_extent(renderer).x1 for text in (*labels, axes._left_title)]  # type: ignore[attr-defined]
+            beside = place + 1 if place % 2 == 0 and place + 1 < len(figure.axes) else None
+            tight = None if beside is None else figure.axes[beside].get_tightbbox(renderer)
+            assert max(right) <= (figure.bbox.x1 if tight is None else tight.x0)
+
+
+def test_a_chart_tells_apart_as_many_lines_as_a_comparison_has_servers() -> None:
+    looks = [style.look(number) for number in range(56)]
+    assert len({*looks}) == len(looks)
+    results = [quality.Result("a.jpg", f"server {number}", 10.0, 0.9) for number in range(12)]
+    with style.drawn():
+        (legend,) = quality.chart(results).legends
+    drawn = {(one.get_color(), one.get_marker()) for one in legend.legend_handles if isinstance(one, Line2D)}
+    assert len(drawn) == len(results)
 
 
 def test_changes_that_are_not_committed_are_a_point_of_their_own() -> None:
