@@ -1,5 +1,6 @@
-"""Commands that put a load on a server find what it loses or garbles, however seldom."""
+"""Commands that put a load on a server find what it loses or garbles, however seldom, and count right."""
 
+import time
 from functools import partial
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def test_latency_is_not_measured_with_a_client_less() -> None:
 def test_the_gateways_cpu_is_not_measured_with_a_client_less() -> None:
     with FakeServer(nothing) as server, pytest.raises(ConnectionError):
         gateway._round(server, b"picture", 8, 8, 2, 0.01)  # type: ignore[arg-type]  # it has what is used
+
+
+def test_replies_after_the_end_of_a_round_are_divided_by_the_time_until_they_came() -> None:
+    def late(_width: int, _height: int) -> bytes:
+        time.sleep(0.2)
+        return b"result"
+
+    with FakeServer(late, late) as server:
+        *_, rate = gateway._round(server, b"picture", 8, 8, 2, 0.01)  # type: ignore[arg-type]  # likewise
+    assert rate <= 2 / 0.2
 
 
 def test_the_soak_counts_whatever_a_client_raises(small: Path) -> None:
