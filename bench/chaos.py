@@ -34,10 +34,10 @@ PICTURES = (
 
 
 def main(
-    connections: int = 200,
-    seconds: Annotated[float, typer.Option(help="How long to send.")] = 20.0,
-    every: Annotated[float, typer.Option(help="Seconds between kills; 0 kills none.")] = 0.2,
-    workers: Annotated[int, typer.Option(help="0 for the server's default.")] = 0,
+    connections: Annotated[int, typer.Option(min=1)] = 200,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to send.")] = 20.0,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between kills; 0 kills none.")] = 0.2,
+    workers: Annotated[int, typer.Option(min=0, help="0 for the server's default.")] = 0,
 ) -> None:
     """Print how many replies of each kind came; exits with 1 if one was wrong or lost."""
     images = [picture(name).read_bytes() for name in PICTURES]

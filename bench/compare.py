@@ -39,6 +39,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.arguments import in_a_folder
 from bench.baselines import ALL, BareLoop, Baseline, Request, Run
 from bench.baselines.interface import all_cores
 from bench.comparison import print_table, print_verdicts
@@ -148,9 +149,12 @@ def main(
     ] = None,
     cores: Annotated[int | None, typer.Option(min=1, help="Cores of the servers; all.")] = None,
     connections: Annotated[int, typer.Option(min=1, help="Clients, each a process.")] = 8,
-    seconds: Annotated[float, typer.Option(help="Of each turn.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each turn.")] = 2.0,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures there, too.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", dir_okay=False, help="Write the figures there, too.", callback=in_a_folder),
+    ] = None,
 ) -> None:
     """Print one table, what is missing, and what it ran on."""
     # As with ctrl-C, the servers are ended, too.

@@ -28,6 +28,8 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.arguments import in_a_folder
+
 Rows = Mapping[str, Mapping[str, Any]]
 """By the name of a row its ``extra_info``."""
 
@@ -260,7 +262,10 @@ def main(
     again: Annotated[
         bool, typer.Option("--again", help="Measure rows once more where a noisy figure is worse.")
     ] = False,
-    output: Annotated[Path | None, typer.Option(help="Where the comparison is written, too.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Where the comparison is written, too.", callback=in_a_folder),
+    ] = None,
 ) -> None:
     """Print the comparison; exit with 1 where a limit is not kept."""
     try:

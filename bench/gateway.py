@@ -29,10 +29,10 @@ Round = tuple[float, float, float]
 
 
 def main(
-    workers: int = 2,
-    connections: int = 8,
-    seconds: Annotated[float, typer.Option(help="Of each round.")] = 3.0,
-    rounds: int = 5,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+    connections: Annotated[int, typer.Option(min=1)] = 8,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each round.")] = 3.0,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
 ) -> None:
     """Print the medians of both for each upload. Raises ``Refused`` and ``OSError`` where one failed."""
     for name, (width, height) in UPLOADS.items():

@@ -25,6 +25,7 @@ import pyvips
 import typer
 
 from bench import thumbnail
+from bench.arguments import known_pictures
 from bench.pictures import picture
 from bench.processes import Server
 from vipsrv import Client
@@ -71,7 +72,9 @@ class Breakdown:
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="Names of bench.pictures.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of bench.pictures.", callback=known_pictures)
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns that are counted; one more warms up.")] = 5,
 ) -> None:
     """Print the medians of all, the server's breakdown and the ratios."""

@@ -100,11 +100,11 @@ def measure(port: int, image: bytes, clients: int, seconds: float) -> list[Inter
 
 
 def main(
-    workers: int = 2,
-    giants: int = 4,
-    small: Annotated[int, typer.Option(help="Clients that send small pictures.")] = 1,
-    rounds: int = 3,
-    seconds: Annotated[float, typer.Option(help="Of each phase.")] = 15.0,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+    giants: Annotated[int, typer.Option(min=1)] = 4,
+    small: Annotated[int, typer.Option(min=1, help="Clients that send small pictures.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each phase.")] = 15.0,
     most: Annotated[float, typer.Option(help="The ratio that is allowed.")] = 3.0,
 ) -> None:
     """Print the medians of each round and their ratio."""

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from bench.arguments import known_pictures
 from bench.pictures import picture
 from bench.processes import Server, anonymous_bytes
 from bench.sampling import Peak
@@ -24,8 +25,10 @@ CLIENT = "from vipsrv.cli.client import main; main()"
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="Names of bench.pictures.")] = None,
-    workers: int = 2,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of bench.pictures.", callback=known_pictures)
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Print a line for each picture."""
     with Server("--workers", str(workers), "--log-level", "warning") as server, _folder() as folder:

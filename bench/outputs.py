@@ -16,6 +16,7 @@ from typing import Annotated
 import pyvips
 import typer
 
+from bench.arguments import known_picture
 from bench.pictures import picture
 from vipsrv import pipeline
 from vipsrv.options import Fit, ResizeOptions
@@ -26,7 +27,9 @@ LIMITS = pipeline.Limits(max_pixels=500_000_000, max_output_pixels=50_000_000)
 
 
 def main(
-    name: Annotated[str, typer.Argument(help="A picture of bench.pictures.")] = "jpeg-12mp.jpg",
+    name: Annotated[
+        str, typer.Argument(help="A picture of bench.pictures.", callback=known_picture)
+    ] = "jpeg-12mp.jpg",
     *,
     rounds: Annotated[int, typer.Option(min=1)] = 7,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from bench.arguments import known_picture
 from bench.baselines import BareLoop, Request
 from bench.pictures import picture
 from bench.processes import Server
@@ -18,11 +19,13 @@ from bench.version1 import ask
 
 
 def main(
-    name: Annotated[str, typer.Option("--picture", help="One of bench.pictures.")] = "jpeg-12mp.jpg",
-    width: int = 800,
-    height: int = 600,
-    requests: Annotated[int, typer.Option(help="Requests in a round.")] = 40,
-    rounds: int = 5,
+    name: Annotated[
+        str, typer.Option("--picture", help="One of bench.pictures.", callback=known_picture)
+    ] = "jpeg-12mp.jpg",
+    width: Annotated[int, typer.Option(min=1)] = 800,
+    height: Annotated[int, typer.Option(min=1)] = 600,
+    requests: Annotated[int, typer.Option(min=1, help="Requests in a round.")] = 40,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
 ) -> None:
     """Print CPU milliseconds a request of both, and the ratio of each round."""
     path = picture(name)

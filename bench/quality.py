@@ -130,17 +130,20 @@ def _row(path: Path, rounds: int) -> Iterator[bool]:
 def main(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(help="Pictures or folders of them; without any, the benchmarks' own."),
+        typer.Argument(exists=True, help="Pictures or folders of them; without any, the benchmarks' own."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each way is timed.")] = 5,
 ) -> None:
     """Print CPU milliseconds and SSIM of each way for each picture and size."""
+    files = [path for path in _files(paths or []) if path.suffix.lower() in SUFFIXES]
+    if not files:
+        raise typer.BadParameter(
+            f"there is no picture among them that ends with {', '.join(sorted(SUFFIXES))}"
+        )
     pipeline.start()
     print(f"{'':46}" + "".join(f"{name:>10} SSIM " for name in WAYS))
     good = True
-    for path in _files(paths or []):
-        if path.suffix.lower() not in SUFFIXES:
-            continue
+    for path in files:
         try:
             good = all([*_row(path, rounds), good])
         except RequestError as error:

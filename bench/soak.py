@@ -140,7 +140,7 @@ class Memory(Sampler):
 
 
 def main(
-    minutes: float = 10.0,
+    minutes: Annotated[float, typer.Option(min=0.1)] = 10.0,
     connections: Annotated[int, typer.Option(min=16)] = 64,
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:

@@ -22,6 +22,7 @@ from typing import Annotated
 
 import typer
 
+from bench.arguments import in_a_folder
 from bench.load.plan import Plan, Source
 from bench.load.record import NOT_CORRECTED, CoresFigures, Document, Percentiles, Run, to_json
 from bench.load.run import LoadFailed, Own, run
@@ -81,7 +82,10 @@ def main(
     host: Annotated[str | None, typer.Option(help="A server that runs already; else it starts one.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535)] = None,
     workers: Annotated[int, typer.Option(min=0, help="Of its own server; 0 for the server's default.")] = 0,
-    json: Annotated[Path | None, typer.Option(dir_okay=False, help="Write all figures to this file.")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Write all figures to this file.", callback=in_a_folder),
+    ] = None,
 ) -> None:
     """Put a load on a server and print what came back."""
     if duration is not None and count is not None:
