@@ -21,8 +21,10 @@ median of the rounds, unless it says otherwise):
 ``gateway_over_bare``                 the gateway's CPU by the loop's
 ``throughput_over_bare``              by the clock, against a loop a worker
 ``p50_ms``, ``p99_ms``                from first byte to last, of all requests of all rounds
-``idle_anonymous_mb``                 of all processes together before, in 10**6 bytes
-``peak_anonymous_mb``                 and at most, sampled in a run of its own
+``idle_anonymous_mb``                 of all processes together before, in 10**6 bytes, with what their
+                                      malloc has kept of earlier rows, for rows share a server
+``peak_anonymous_mb``                 and at most, sampled in a run of its own: on top of that, so it is the
+                                      most of all rows so far and not the need of this one
 ``gateway_waits``                     voluntary context switches
 ``gateway_preemptions``               and the others
 ``gateway_reads_writes``              ``syscr`` and ``syscw``, without ``recv`` and ``send``
