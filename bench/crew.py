@@ -28,10 +28,14 @@ LEAST = 2
 class Shift:
     """What a crew did: how often, how often a second while all were at it, in how much time by the clock and
     of CPU, both in seconds.
+
+    ``speed`` is how often a second, too, of each until its own end, added up: one that shares its core with
+    another program, and ends long after the others, slows it by no more than its own part.
     """
 
     done: int
     rate: float
+    speed: float
     wall_seconds: float
     cpu_seconds: float
 
@@ -105,6 +109,7 @@ class Crew:
         return Shift(
             done=sum(len(reply["completed"]) for reply in replies),
             rate=sum(rate(reply["completed"], until) for reply in replies),
+            speed=sum(len(reply["completed"]) / (reply["completed"][-1] - started) for reply in replies),
             wall_seconds=wall,
             cpu_seconds=sum(reply["cpu_seconds"] for reply in replies),
         )

@@ -19,7 +19,9 @@ FLOOR = codec_floor
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What some rounds took of all processes together: seconds of CPU, and by the clock to the last end."""
+    """What some rounds took of all processes together: seconds of CPU, and by the clock, as if those that had
+    ended had gone on until all was done.
+    """
 
     cpu: float
     wall: float
@@ -55,7 +57,7 @@ class Loop:
     def run(self, rounds: int) -> Turn:
         """``rounds`` in each of the processes, at the same time."""
         shift = self._crew.work(count=rounds)
-        return Turn(shift.cpu_seconds, shift.wall_seconds)
+        return Turn(shift.cpu_seconds, shift.done / shift.speed)
 
     def __enter__(self) -> Self:
         self._crew.__enter__()

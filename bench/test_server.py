@@ -20,7 +20,7 @@ from vipsrv.server.cpus import available_cpus
 
 UPLOADS = {"50KB": PAGE, "0.3MB": SCREEN, "2.7MB": PHONE}
 IDLE = 1000
-EACH = 6
+EACH = 16
 """Requests of a connection, at least, in a round whose throughput counts: with fewer, its beginning and end,
 where not all workers have something to do, would be most of it."""
 
