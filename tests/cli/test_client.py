@@ -357,6 +357,28 @@ def test_standard_output_that_is_closed(server: RunningServer, picture: Path) ->
     assert_one_line(done, ExitCode.FILE, "standard output was closed")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe shows otherwise there")
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_standard_output_that_is_closed_after_a_part(
+    server: RunningServer, picture: Path, unbuffered: str
+) -> None:
+    process = subprocess.Popen(
+        [COMMAND, picture, *at(server), "--output", "-", "--format", "tiff", "--quiet"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(PYTHONUNBUFFERED=unbuffered),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        # More than a pipe holds is still to come, so the command is within its write when the reader goes.
+        process.stdout.read(1)
+        process.stdout.close()
+        said = process.stderr.read()
+    done = subprocess.CompletedProcess[bytes](process.args, process.returncode, b"", said)
+    assert_one_line(done, ExitCode.FILE, "standard output was closed")
+
+
 # The server of its own
 
 

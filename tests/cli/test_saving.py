@@ -1,12 +1,14 @@
 """Files that are whole or not there."""
 
 import errno
+import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vipsrv.cli.saving import save, target, targets
+from vipsrv.cli.saving import save, target, targets, write_all
 from vipsrv.client import ResizedImage
 
 
@@ -95,3 +97,36 @@ def test_no_result_of_several_goes_over_the_source(tmp_path: Path) -> None:
     (tmp_path / "processed_a_8x6.jpg").symlink_to(source)
     with pytest.raises(ValueError, match="never overwritten"):
         targets(source, None, [result(4, 3, "jpeg"), result(8, 6, "jpeg")])
+
+
+class Narrow(io.RawIOBase):
+    """Takes a few bytes at a time until there is no room, and then says what it was made to say."""
+
+    def __init__(self, room: int, full: BaseException | None) -> None:
+        self.taken = bytearray()
+        self._room = room
+        self._full = full
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int | None:
+        part = bytes(data[: min(7, self._room - len(self.taken))])
+        if data and not part:
+            if self._full is not None:
+                raise self._full
+            return None
+        self.taken += part
+        return len(part)
+
+
+def test_all_is_written_to_a_stream_that_takes_a_part_at_a_time() -> None:
+    stream = Narrow(100, None)
+    write_all(bytes(range(100)), stream)
+    assert stream.taken == bytes(range(100))
+
+
+@pytest.mark.parametrize("full", [None, OSError(errno.ENOSPC, "No space left on device")])
+def test_what_cannot_be_written_whole_is_an_error(full: BaseException | None) -> None:
+    with pytest.raises(OSError, match=r"Resource temporarily unavailable|No space left"):
+        write_all(bytes(100), Narrow(99, full))

@@ -13,7 +13,7 @@ import typer
 from vipsrv.cli.asking import outputs_for, parse_bytes, parse_sizes
 from vipsrv.cli.exits import EXIT_CODES, ExitCode, one_line_errors
 from vipsrv.cli.figures import Figures
-from vipsrv.cli.saving import check_folder, check_target, save, target, targets
+from vipsrv.cli.saving import check_folder, check_target, save, target, targets, write_all
 from vipsrv.cli.sending import Server, upload_progress
 from vipsrv.cli.telling import image_rows, refuse_other_options, server_rows
 from vipsrv.client import Client, ResizeResults, Timeout
@@ -258,8 +258,7 @@ def _resize(
 def _deliver(image: Path, output: Path | None, results: ResizeResults, *, several: bool) -> list[Path | None]:
     """Save the results; the path of each, or ``None`` for standard output."""
     if output == STANDARD_OUTPUT:
-        sys.stdout.buffer.write(results.outputs[0].data)
-        sys.stdout.buffer.flush()
+        write_all(results.outputs[0].data, sys.stdout.buffer)
         return [None]
     if several:
         paths = targets(image, output, results.outputs)

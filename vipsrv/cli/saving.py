@@ -1,9 +1,12 @@
 """Where a result is saved, and how: whole or not at all, and never over its source."""
 
+import errno
+import io
 import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from vipsrv.client import ResizedImage
 
@@ -74,3 +77,14 @@ def save(data: bytes, path: Path) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_all(data: bytes, stream: BinaryIO | io.RawIOBase) -> None:
+    """Write all of it, or raise ``OSError``: an unbuffered stream may take a part at a time."""
+    left = memoryview(data)
+    while left:
+        written = stream.write(left)
+        if written is None:  # what a stream says that does not block
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        left = left[written:]
+    stream.flush()
