@@ -157,17 +157,47 @@ def test_only_what_met_the_close_of_an_idle_connection_may_go_again(
     assert [one.may_resend for one in exchanges] == [answered_before and not part] * 2
 
 
-@pytest.mark.parametrize("answered_before", [False, True])
-def test_on_a_closed_connection_an_exchange_is_done_at_once(*, answered_before: bool) -> None:
+def test_what_was_not_started_on_a_closed_connection_belongs_on_another() -> None:
     core = new_core()
-    if answered_before:
-        core.receive_data(reply_to(start(core)))
+    started = start(core)
+    assert not core.superseded
     core.receive_eof()
+    assert started.error is not None
+    assert core.superseded
+    assert core.over
+
+
+def test_likewise_on_a_retired_one() -> None:
+    core = new_core()
+    start(core)
+    core.retire()
+    assert core.superseded
+
+
+def test_on_a_connection_closed_before_anything_was_started_an_exchange_is_done_at_once() -> None:
+    core = new_core()
+    core.receive_eof()
+    assert not core.superseded
     exchange = start(core)
     with pytest.raises(ConnectionLost):
         exchange.result()
-    assert exchange.may_resend is answered_before
-    assert core.over
+    assert not exchange.may_resend
+
+
+@pytest.mark.parametrize("lost_before", [False, True])
+def test_with_the_client_everything_ends(*, lost_before: bool) -> None:
+    core = new_core()
+    core.receive_data(reply_to(start(core)))
+    if lost_before:
+        core.receive_eof()
+    in_flight = start(core)
+    core.close()
+    assert not core.superseded
+    late = start(core)
+    for exchange in {late} if lost_before else {in_flight, late}:
+        assert not exchange.may_resend
+        with pytest.raises(ConnectionLost, match="the client was closed"):
+            exchange.result()
 
 
 def test_a_hello_says_who_asks() -> None:

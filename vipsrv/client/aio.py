@@ -157,7 +157,7 @@ class AsyncClient:
                 if self._protocol == 1:
                     await connection.close()
             if exchange is None:
-                continue  # it was retired while this call waited for its turn to send
+                continue  # it ended while this call waited for its turn to send
             if not exchange.may_resend or resent:
                 return exchange
             resent = True

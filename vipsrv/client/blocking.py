@@ -158,7 +158,7 @@ class Client:
                 if self._protocol == 1:
                     self._drop(connection)
             if exchange is None:
-                continue  # it was retired while this call waited for its turn to send
+                continue  # it ended while this call waited for its turn to send
             if not exchange.may_resend or resent:
                 return exchange
             resent = True

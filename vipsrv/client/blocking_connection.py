@@ -48,7 +48,7 @@ class Connection:
             return not self._reading and not self._sending
 
     def call(self, request: Request, source: Source | None, on_sent: OnSent | None) -> Exchange | None:
-        """Send a request and wait for its end; ``None`` if the connection was retired before its turn came.
+        """Send a request and wait for its end; ``None`` if the connection ended before its turn came.
 
         Raises ``ClientTimeout``, and ``OSError`` where the image cannot be read.
         """
@@ -74,7 +74,7 @@ class Connection:
     def close(self) -> None:
         """Drop the connection: what is in flight ends with ``ConnectionLost``."""
         with self._state:
-            self._core.lost("the client was closed")
+            self._core.close()
             self._shut_down()
         if threading.current_thread() is not self._reader:
             self._reader.join()
@@ -83,7 +83,7 @@ class Connection:
         with self._state:
             while self._sending and self._core.usable:
                 self._state.wait()
-            if not self._core.usable and not self._core.closed:
+            if self._core.superseded:
                 return None
             exchange = self._core.start(request, body_size, done.set)
             self._sending = self._sending or not exchange.done

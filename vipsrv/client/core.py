@@ -106,8 +106,9 @@ class ClientCore:
         self._body: list[bytes] = []
         self._idle_since_reply = False
         self._sending: Exchange | None = None
+        self._started = False
         self._retired = False
-        self._answered = False
+        self._given_up = False
         self._failure: Callable[[], VipsrvError] | None = None
         self.received = 0
         self.closed = False
@@ -116,6 +117,15 @@ class ClientCore:
     def usable(self) -> bool:
         """Whether a further exchange may be started."""
         return not (self.closed or self._retired)
+
+    @property
+    def superseded(self) -> bool:
+        """Whether an exchange that was not started yet belongs on another connection.
+
+        What ends a connection befalls what was started on it, and nothing else. Not so where the client was
+        closed, and where the server closed before anything was started: it might do so for ever.
+        """
+        return not (self.usable or self._given_up or (self.closed and not self._started))
 
     @property
     def over(self) -> bool:
@@ -127,7 +137,8 @@ class ClientCore:
     def start(self, request: Request, body_size: int, on_done: Callable[[], None]) -> Exchange:
         """Begin an exchange whose request has ``body_size`` bytes of image; ``on_done`` is called once.
 
-        On a connection that has closed meanwhile it is done at once, with the error that closed it.
+        On a connection that has closed meanwhile it is done at once, with the error that closed it; see
+        ``superseded``.
         """
         if self._protocol == 1:
             request_id = CONNECTION_ID
@@ -138,8 +149,8 @@ class ClientCore:
         exchange = Exchange(request.kind, request_id, head, body_size, on_done)
         if self._failure is not None:
             exchange.error = self._failure()
-            exchange.may_resend = self._answered
         else:
+            self._started = True
             self._in_flight[request_id] = self._sending = exchange
         return exchange
 
@@ -202,6 +213,13 @@ class ClientCore:
             exchange.may_resend = self._idle_since_reply
         self._fail_all(lambda: ConnectionLost(f"the connection to {self._peer} was lost: {reason}"))
 
+    def close(self) -> None:
+        """The client was closed: that ends what is in flight and whatever would still be started."""
+        self._given_up = True
+        self._idle_since_reply = False
+        self._failure = None
+        self.lost("the client was closed")
+
     def _new_id(self) -> int:
         self._last_id = self._last_id % MAX_REQUEST_ID + 1
         while self._last_id in self._in_flight or self._last_id in self._abandoned:
@@ -246,7 +264,6 @@ class ClientCore:
             if error is None:
                 exchange.reply = Reply(version=started.version, meta=started.meta, body=body, received=size)
             exchange.on_done()
-        self._answered = True
         self._idle_since_reply = not self._in_flight
         if self._protocol == 1:
             self.closed = True
