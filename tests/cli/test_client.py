@@ -174,6 +174,33 @@ def test_an_output_that_is_no_file_is_not_replaced_by_one(
     assert pipe.is_fifo()
 
 
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="this system has no /dev/stdout")
+def test_an_output_may_be_the_name_of_a_pipe(server: RunningServer, picture: Path) -> None:
+    done = run(picture, *at(server), "--output", "/dev/stdout", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert dimensions(done.stdout) == (800, 600)
+    assert list(picture.parent.iterdir()) == [picture]
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="this system has no /dev/stdout")
+def test_a_pipe_by_name_that_is_closed_after_a_part(server: RunningServer, picture: Path) -> None:
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [COMMAND, picture, *at(server), "--output", f"/dev/fd/{writing}", "--format", "tiff"],
+        pass_fds=[writing],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    os.close(writing)
+    with process:
+        os.read(reading, 1)
+        os.close(reading)
+        out, said = process.communicate(timeout=SECONDS)
+    done = subprocess.CompletedProcess[bytes](process.args, process.returncode, out, said)
+    assert_one_line(done, ExitCode.FILE, f"/dev/fd/{writing}: Broken pipe")
+
+
 def test_help_and_version() -> None:
     text = " ".join(run("--help").stdout.decode().split())
     for code in ExitCode:

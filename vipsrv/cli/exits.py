@@ -73,10 +73,10 @@ def one_line_errors(program: str) -> Iterator[None]:
         _fail(program, str(error), error, ExitCode.TIMEOUT)
     except VipsrvError as error:
         _fail(program, str(error), error, ExitCode.NO_SERVER)
-    except BrokenPipeError as error:
-        _discard_standard_output()
-        _fail(program, "standard output was closed before all was written", error, ExitCode.FILE)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and error.filename is None:
+            _discard_standard_output()
+            _fail(program, "standard output was closed before all was written", error, ExitCode.FILE)
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         _fail(program, f"{where}{error.strerror or error}", error, ExitCode.FILE)
     except ValueError as error:

@@ -62,10 +62,15 @@ def targets(source: Path, output: Path | None, results: Sequence[ResizedImage]) 
 
 def save(data: bytes, path: Path) -> None:
     """Write a file: the name holds either what it held before or all of ``data``. Raises ``OSError``."""
-    path = path.resolve()
     if path.exists() and not path.is_file():
-        path.write_bytes(data)  # a device or a pipe: there is nothing to replace
+        # A device or a pipe: there is nothing to replace. By its own name, for /dev/stdout of a pipe leads to
+        # one that is no path.
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         return
+    path = path.resolve()
     part = path.with_name(f".vipsrv-{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
