@@ -260,6 +260,16 @@ def test_no_such_folder(server: RunningServer, picture: Path, tmp_path: Path) ->
     assert_one_line(done, ExitCode.FILE, f"{tmp_path / 'none'}: no such folder")
 
 
+def test_beside_the_picture_in_a_folder_that_cannot_be_written(
+    picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
+    with FakeServer() as fake:  # which is not asked
+        done = invoke(picture, *at(fake))
+    assert done.exit_code == ExitCode.FILE
+    assert f"{picture.parent}: the folder cannot be written; name another place with --output" in done.stderr
+
+
 def test_connection_refused(picture: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vipsrv.cli.saving import save, target, targets, write_all
+from vipsrv.cli.saving import check_target, save, target, targets, write_all
 from vipsrv.client import ResizedImage
 
 
@@ -37,6 +37,42 @@ def test_what_fails_leaves_what_was_there(
         assert caught.value.filename == str(path)
     assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_failed_is_told_also_where_nothing_can_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(Path, "unlink", failing)
+    with pytest.raises(OSError, match="No space left") as caught:
+        save(b"data", tmp_path / "result.jpg")
+    assert caught.value.filename == str(tmp_path / "result.jpg")
+
+
+def test_a_folder_that_cannot_be_written_is_found_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, other = tmp_path / "source.jpg", tmp_path / "other"
+    source.write_bytes(b"source")
+    other.mkdir()
+    link = tmp_path / "link.jpg"
+    link.symlink_to(other / "result.jpg")
+    # Asked of the system in place of a folder without rights, which a superuser may write to all the same.
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != other)
+    check_target(source, tmp_path / "result.jpg")
+    for output in (other, other / "result.jpg", link):
+        with pytest.raises(PermissionError, match="cannot be written") as caught:
+            check_target(source, output)
+        assert caught.value.filename == str(other)
+    pipe = other / "pipe"
+    os.mkfifo(pipe)
+    check_target(source, pipe)  # is written itself, and nothing is made beside it
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:

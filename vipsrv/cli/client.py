@@ -239,8 +239,8 @@ def _print(rows: dict[str, Any], *, as_json: bool) -> None:
 def _check_output(image: Path, output: Path | None, *, several: bool) -> None:
     """Refuse before anything is sent what could not be delivered afterwards."""
     if output is None:
-        return
-    if several:
+        check_folder(image.parent)
+    elif several:
         if output == STANDARD_OUTPUT:
             raise ValueError("--output -: standard output takes one result, and --output-sizes makes several")
         check_folder(output)

@@ -5,6 +5,7 @@ import io
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,19 +17,26 @@ ENDINGS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "avif": ".avif", "tif
 def check_target(source: Path, output: Path) -> None:
     """Refuse before anything is sent what could not be saved afterwards.
 
-    Raises ``ValueError`` if it is the source itself, ``OSError`` if there is no such folder.
+    Raises ``ValueError`` if it is the source itself, ``OSError`` if there is no such folder or it cannot be
+    written.
     """
     if output.exists() and output.samefile(source):
         raise ValueError(
             f"{output} is the source itself, which is never overwritten; name another with --output"
         )
-    check_folder(output if output.is_dir() else output.parent)
+    if output.is_dir():
+        check_folder(output)
+    elif output.is_file() or not output.exists():  # neither a device nor a pipe
+        check_folder((output.resolve() if output.is_symlink() else output).parent)
 
 
 def check_folder(output: Path) -> None:
-    """Raises ``OSError`` if it is no folder, where several results need one."""
+    """Raises ``OSError`` if it is no folder, or none that a file can be made in."""
     if not output.is_dir():
-        raise NotADirectoryError(20, "no such folder to save in", str(output))
+        raise NotADirectoryError(errno.ENOTDIR, "no such folder to save in", str(output))
+    if not os.access(output, os.W_OK | os.X_OK):
+        text = "the folder cannot be written; name another place with --output"
+        raise PermissionError(errno.EACCES, text, str(output))
 
 
 def target(source: Path, output: Path | None, kind: str, size: str = "") -> Path:
@@ -76,11 +84,11 @@ def save(data: bytes, path: Path) -> None:
         with part.open("xb") as file:
             file.write(data)
         os.replace(part, path)  # noqa: PTH105 - Path.replace names only one of both in its error
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # where it could not be made, what prevented that is what has to be told
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
