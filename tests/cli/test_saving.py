@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,16 @@ def test_a_result_replaces_what_was_there(tmp_path: Path) -> None:
         save(data, path)
         assert path.read_bytes() == data
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o444])
+def test_what_is_replaced_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "result.jpg"
+    path.write_bytes(b"first")
+    path.chmod(mode)
+    save(b"second", path)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert path.read_bytes() == b"second"
 
 
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import secrets
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -69,7 +70,10 @@ def targets(source: Path, output: Path | None, results: Sequence[ResizedImage]) 
 
 
 def save(data: bytes, path: Path) -> None:
-    """Write a file: the name holds either what it held before or all of ``data``. Raises ``OSError``."""
+    """Write a file: the name holds either what it held before or all of ``data``, with the mode that it had.
+
+    Raises ``OSError``.
+    """
     if path.exists() and not path.is_file():
         # A device or a pipe: there is nothing to replace. By its own name, for /dev/stdout of a pipe leads to
         # one that is no path.
@@ -82,6 +86,8 @@ def save(data: bytes, path: Path) -> None:
     part = path.with_name(f".vipsrv-{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
+            if path.exists():
+                part.chmod(stat.S_IMODE(path.stat().st_mode))
             file.write(data)
         os.replace(part, path)  # noqa: PTH105 - Path.replace names only one of both in its error
     except BaseException as error:
