@@ -335,7 +335,16 @@ def test_what_version_1_cannot_say(picture: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--width", "0"], ["--protocol", "3"], ["--port", "x"], ["--quality", "101"], ["--no-such"]]
+    "arguments",
+    [
+        ["--width", "0"],
+        ["--protocol", "3"],
+        ["--port", "x"],
+        ["--quality", "101"],
+        ["--timeout", "inf"],
+        ["--timeout", "1e12"],
+        ["--no-such"],
+    ],
 )
 def test_usage(picture: Path, arguments: list[str]) -> None:
     done = run(picture, *arguments)

@@ -17,6 +17,7 @@ from vipsrv.cli.saving import check_folder, check_target, save, target, targets,
 from vipsrv.cli.sending import Server, upload_progress
 from vipsrv.cli.telling import image_rows, refuse_other_options, server_rows
 from vipsrv.client import Client, ResizeResults, Timeout
+from vipsrv.client.timeouts import MAX_SECONDS
 from vipsrv.options import MAX_DIMENSION, Fit, Format, Keep, Position, ResizeOptions
 from vipsrv.protocol import DEFAULT_HEIGHT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WIDTH
 from vipsrv.version import __version__
@@ -25,8 +26,8 @@ PROGRAM = "vipsrv-client"
 
 STANDARD_OUTPUT = Path("-")
 
-MAX_SECONDS = (2**31 - 1) // 1000
-"""Of a deadline: what the protocol can say."""
+MAX_DEADLINE = (2**31 - 1) // 1000
+"""Seconds: what the protocol can say."""
 
 app = typer.Typer(
     add_completion=False,
@@ -118,7 +119,7 @@ def resize(
         float | None,
         typer.Option(
             min=0.001,
-            max=MAX_SECONDS,
+            max=MAX_DEADLINE,
             metavar="SECONDS",
             help="The server gives up when the answer takes longer; without it the server's own holds.",
         ),
@@ -152,7 +153,10 @@ def resize(
         int, typer.Option(min=1, max=2, help="Version of the protocol; 1 for old servers.")
     ] = 2,
     timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds to wait for the answer once the picture is sent.")
+        float,
+        typer.Option(
+            min=0.001, max=MAX_SECONDS, help="Seconds to wait for the answer once the picture is sent."
+        ),
     ] = 120.0,
     embedded: Annotated[
         bool,
