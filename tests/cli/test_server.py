@@ -1,24 +1,28 @@
 """The `vipsrv` command as a user types it."""
 
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests import bare_client
+from tests.conftest import StartServer
 from tests.running_server import RunningServer
 from vipsrv.server.settings import ServerSettings
 from vipsrv.version import __version__
 
 
-def vipsrv(*arguments: str) -> subprocess.CompletedProcess[str]:
+def vipsrv(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "vipsrv", *arguments],
         capture_output=True,
         text=True,
         timeout=bare_client.SECONDS,
         check=False,
+        env={**os.environ, **settings},
     )
 
 
@@ -79,6 +83,39 @@ def test_ping_of_nobody() -> None:
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "0"],
+        ["--port", "70000"],
+        ["--timeout", "0"],
+        ["--timeout", "-1"],
+        ["--timeout", "inf"],
+        ["--timeout", "nan"],
+        ["--host", "unix:"],
+    ],
+)
+def test_ping_of_what_makes_no_sense(arguments: list[str]) -> None:
+    ended = vipsrv("ping", *arguments)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+
+
+def test_ping_of_a_unix_socket_and_of_ipv6(start_server: StartServer, tmp_path: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    there = f"unix:{tmp_path / 'socket'}"
+    server = start_server("--listen", there, "--listen", "[::1]:0")
+    for ended, where in (
+        (vipsrv("ping", VIPSRV_HOST=there), there),
+        (vipsrv("ping", "--host", "::1", "--port", str(server.port)), f"[::1]:{server.port}"),
+    ):
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.startswith(f"{where} answered in ")
 
 
 @pytest.mark.parametrize("level", ["loud", ""])

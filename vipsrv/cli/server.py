@@ -17,7 +17,7 @@ from vipsrv.cli.demo import demo
 from vipsrv.errors import StartFailed, VipsrvError
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server import ServerSettings, formats_of, serve
-from vipsrv.server.gateway import Address
+from vipsrv.server.gateway import Address as Listener
 from vipsrv.version import __version__
 
 app = typer.Typer(
@@ -109,19 +109,32 @@ def formats(
 
 @app.command()
 def ping(
-    host: Annotated[str, typer.Option(help="The server's address.", envvar="VIPSRV_HOST")] = DEFAULT_HOST,
-    port: Annotated[int, typer.Option(help="The server's port.", envvar="VIPSRV_PORT")] = DEFAULT_PORT,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 3.0,
+    host: Annotated[
+        str, typer.Option(help="The server's address, or unix:/path.", envvar="VIPSRV_HOST")
+    ] = DEFAULT_HOST,
+    port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="The server's port.", envvar="VIPSRV_PORT")
+    ] = DEFAULT_PORT,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, max=86_400, help="Seconds to wait for the answer.")
+    ] = 3.0,
 ) -> None:
     """Ask a server whether it answers: prints the round trip in milliseconds, exits with 1 if it does not."""
-    from vipsrv.client import Client, Timeout  # noqa: PLC0415 - a server has no need of it
+    # A server has no need of these.
+    from vipsrv.client import Client, Timeout  # noqa: PLC0415
+    from vipsrv.client.address import UNIX, Address  # noqa: PLC0415
 
+    unix = host if host.startswith(UNIX) else None
     try:
-        with Client(host, port, timeout=Timeout(connect=timeout, send=timeout, reply=timeout)) as client:
+        where = Address.of(host, port, unix)
+        each = Timeout(connect=timeout, send=timeout, reply=timeout)
+        with Client(host, port, address=unix, timeout=each) as client:
             seconds = client.ping()
     except VipsrvError as error:
         _fail(str(error), code=1)
-    typer.echo(f"{host}:{port} answered in {seconds * 1000:.1f} ms")
+    except ValueError as error:
+        _fail(str(error), code=2)
+    typer.echo(f"{where} answered in {seconds * 1000:.1f} ms")
 
 
 def _settings(given: dict[str, Any]) -> ServerSettings:
@@ -136,7 +149,7 @@ def _settings(given: dict[str, Any]) -> ServerSettings:
         raise typer.Exit(2) from None
 
 
-def _print_addresses(addresses: list[Address]) -> None:
+def _print_addresses(addresses: list[Listener]) -> None:
     for address in addresses:
         print(f"vipsrv listening on {address}", flush=True)  # noqa: T201 - the line that programs wait for
 
