@@ -317,7 +317,9 @@ def test_a_connection_that_breaks(picture: Path) -> None:
         peer.read_request()
 
     with FakeServer(script) as fake:
-        assert_one_line(run(picture, *at(fake)), ExitCode.NO_SERVER, "was lost", "try protocol 1")
+        assert_one_line(
+            run(picture, *at(fake)), ExitCode.NO_SERVER, "was lost", "closed by the server before it"
+        )
 
 
 def test_a_timeout(picture: Path) -> None:

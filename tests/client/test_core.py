@@ -200,6 +200,28 @@ def test_with_the_client_everything_ends(*, lost_before: bool) -> None:
             exchange.result()
 
 
+@pytest.mark.parametrize(
+    ("protocol", "sent", "received", "words"),
+    [
+        (2, False, False, "before it had taken the request; it may be one that speaks version 1 only"),
+        (2, True, False, "closed by the server before it replied$"),
+        (2, True, True, "before the reply was complete$"),
+        (2, False, True, "before the reply was complete$"),
+        (1, False, False, "closed by the server before it replied$"),
+    ],
+)
+def test_why_a_server_may_have_closed(protocol: Protocol, *, sent: bool, received: bool, words: str) -> None:
+    core = new_core(protocol)
+    exchange = start(core, INFO, 5)
+    if sent:
+        core.end_sending(complete=True)
+    if received:
+        core.receive_data(reply_to(exchange)[:9])
+    core.receive_eof()
+    with pytest.raises(ConnectionLost, match=words):
+        exchange.result()
+
+
 def test_a_hello_says_who_asks() -> None:
     core = new_core()
     head = start(core, HELLO).head

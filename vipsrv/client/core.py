@@ -202,10 +202,15 @@ class ClientCore:
 
     def receive_eof(self) -> None:
         """The server has closed the connection."""
-        if not self.received and self._protocol != 1:
-            self.lost("closed without a word, as a server does that speaks version 1 only: try protocol 1")
-        else:
+        if self.received:
             self.lost("closed by the server before the reply was complete")
+        elif self._protocol != 1 and self._sending is not None:
+            self.lost(
+                "closed by the server before it had taken the request; it may be one that speaks version 1 "
+                "only, for which there is protocol 1"
+            )
+        else:
+            self.lost("closed by the server before it replied")
 
     def lost(self, reason: str) -> None:
         """Nothing more will come; ``reason`` goes into the ``ConnectionLost`` of every exchange in flight."""
