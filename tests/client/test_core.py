@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vipsrv.client.core import FINISH_IF_LEFT, MAX_REQUEST_ID, ClientCore, Exchange
+from vipsrv.client.core import FINISH_IF_LEFT, MAX_BODY_SIZE, MAX_REQUEST_ID, ClientCore, Exchange
 from vipsrv.client.requests import HELLO, INFO, PING, Protocol, ResizeArguments, resize_request
 from vipsrv.errors import Busy, ConnectionLost, ProtocolError
 from vipsrv.protocol import REPLY, Kind, RequestReader, pack_error, pack_message
@@ -198,6 +198,33 @@ def test_with_the_client_everything_ends(*, lost_before: bool) -> None:
         assert not exchange.may_resend
         with pytest.raises(ConnectionLost, match="the client was closed"):
             exchange.result()
+
+
+def huge(size: int) -> bytes:
+    return pack_message(Kind.RESIZE | REPLY, 1, status=200, body_size=size)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "reply"),
+    [(2, huge(MAX_BODY_SIZE + 1)), (2, huge(2**62)), (1, struct.pack("!I", MAX_BODY_SIZE + 1)), (1, b"HTTP")],
+)
+def test_a_reply_that_is_too_large_is_refused_by_its_header(protocol: Protocol, reply: bytes) -> None:
+    core = new_core(protocol)
+    exchange = start(core, resize_request(ResizeArguments(width=1, height=1), protocol), 5)
+    core.receive_data(reply)
+    assert core.closed
+    with pytest.raises(ProtocolError, match=f"bytes, over the {MAX_BODY_SIZE} that are accepted"):
+        exchange.result()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "reply"), [(2, huge(MAX_BODY_SIZE)), (1, struct.pack("!I", MAX_BODY_SIZE))]
+)
+def test_the_largest_reply_is_not(protocol: Protocol, reply: bytes) -> None:
+    core = new_core(protocol)
+    start(core, resize_request(ResizeArguments(width=1, height=1), protocol), 5)
+    core.receive_data(reply)
+    assert not core.closed
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,12 @@ MAX_REQUEST_ID = 2**32 - 1
 FINISH_IF_LEFT = 256 * 1024
 """Bytes of a refused request that are rather sent than a connection given up for them."""
 
+MAX_BODY_SIZE = 2**30
+"""Bytes of a reply's body that are accepted, all its results together, for they are held in memory. The 100
+megapixels that a server allows by default take less than half of it as RGBA. Text of another protocol that is
+taken for a size of version 1 is above it: that begins with ``@``, in front of the letters.
+"""
+
 CONNECTION_ID = 0
 """The request id of a reply that concerns the whole connection; no request of ours has it in version 2."""
 
@@ -243,10 +249,14 @@ class ClientCore:
             self._complete(started, body, size)
 
     def _check(self, started: MessageStarted) -> None:
-        """Refuse before its body is read what is the reply to nothing."""
+        """Refuse before its body is read what is the reply to nothing, or too large."""
         failed = started.status >= FIRST_ERROR_STATUS
         if started.version != self._protocol and not (failed and self._protocol == 1):
             raise ProtocolError(f"it answers in version {started.version}")
+        if started.body_size > MAX_BODY_SIZE:
+            raise ProtocolError(
+                f"a body of {started.body_size} bytes, over the {MAX_BODY_SIZE} that are accepted"
+            )
         if failed and started.request_id == CONNECTION_ID:
             return
         exchange = self._in_flight.get(started.request_id)
