@@ -1,5 +1,6 @@
 """Both clients when a connection cannot be made, breaks, stalls or is given up."""
 
+import errno
 import io
 import os
 import socket
@@ -14,7 +15,7 @@ import pytest
 from tests.client.conftest import MakeClient, Serve
 from tests.client.fake_server import LARGE, SECONDS, SIZE, Peer, Script, every, one, silent
 from vipsrv.client import Client, Timeout
-from vipsrv.client.blocking_connection import Connection
+from vipsrv.client.blocking_connection import FIRST_PIECE_SIZE, Connection
 from vipsrv.client.core import Exchange
 from vipsrv.client.requests import Request
 from vipsrv.errors import (
@@ -87,6 +88,39 @@ def test_a_connection_reset_while_it_is_sent(make_client: MakeClient, serve: Ser
     server = serve(script)
     with pytest.raises(ConnectionLost, match="the connection to"):
         make_client(port=server.port).call("resize", bytes(LARGE), **SIZE)
+
+
+@pytest.mark.skipif(not hasattr(os, "sendfile"), reason="this system has no sendfile")
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.ENETDOWN, errno.ETIMEDOUT])
+def test_a_network_that_fails_within_a_file_is_no_error_of_the_file(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def unreachable(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket.socket, "sendfile", unreachable)
+
+    def takes_the_head(peer: Peer) -> None:
+        assert peer.read_head() is not None
+
+    image = tmp_path / "image"
+    image.write_bytes(bytes(FIRST_PIECE_SIZE + 1))
+    server = serve(takes_the_head)
+    with pytest.raises(ConnectionLost), Client(port=server.port) as client:
+        client.resize(image, width=8, height=6)
+
+
+@pytest.mark.skipif(not hasattr(os, "sendfile"), reason="this system has no sendfile")
+def test_an_error_of_the_file_is_one(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(socket.socket, "sendfile", unreadable)
+    image = tmp_path / "image"
+    image.write_bytes(bytes(FIRST_PIECE_SIZE + 1))
+    server = serve(silent)
+    with Client(port=server.port) as client, pytest.raises(OSError, match="Input/output error"):
+        client.resize(image, width=8, height=6)
 
 
 def test_an_idle_connection_that_the_server_closed_is_made_anew(
