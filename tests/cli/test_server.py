@@ -123,3 +123,9 @@ def test_a_log_level_that_is_none(level: str) -> None:
     ended = vipsrv("serve", "--log-level", level)
     assert ended.returncode == 2
     assert "--log-level" in ended.stderr
+
+
+def test_the_log_level_may_come_from_the_environment() -> None:
+    ended = vipsrv("serve", VIPSRV_LOG_LEVEL="loud")
+    assert ended.returncode == 2
+    assert "--log-level: 'loud' is none of" in ended.stderr

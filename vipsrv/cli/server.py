@@ -58,7 +58,10 @@ def _serve(
     log_level: Annotated[
         str,
         typer.Option(
-            metavar="LEVEL", help="Least level that is logged to standard error: debug, info, warning, error."
+            envvar="VIPSRV_LOG_LEVEL",
+            show_envvar=False,
+            metavar="LEVEL",
+            help="Least level that is logged to standard error: debug, info, warning, error.",
         ),
     ] = "info",
     until_stdin_closes: Annotated[
@@ -74,7 +77,7 @@ def _serve(
 
     When ready, prints "vipsrv listening on HOST:PORT" (or "unix:/path"), a line for each listener.
     Sizes are bytes and may be written as 200MB or 2GiB. Every setting can also come from the environment,
-    as VIPSRV_PORT or VIPSRV_MAX_UPLOAD; a flag wins over it.
+    as VIPSRV_PORT or VIPSRV_MAX_UPLOAD; a flag wins over it, and an empty one counts as none.
     """
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
