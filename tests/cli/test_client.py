@@ -427,6 +427,33 @@ def test_standard_output_that_is_closed_after_a_part(
     assert_one_line(done, ExitCode.FILE, "standard output was closed")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such shell")
+def test_standard_output_that_was_never_open(picture: Path) -> None:
+    with FakeServer() as fake:  # which is not asked
+        done = subprocess.run(
+            ["/bin/sh", "-c", 'exec "$0" "$@" >&-', COMMAND, picture, *at(fake), "--output", "-"],
+            capture_output=True,
+            check=False,
+            env=environment(),
+        )
+    assert_one_line(done, ExitCode.FILE, "standard output is closed")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("arguments", [[], ["--output", "-"]])
+def test_standard_output_that_is_full(server: RunningServer, picture: Path, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [COMMAND, picture, *at(server), *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            env=environment(PYTHONUNBUFFERED=""),
+        )
+    done.stdout = b""
+    assert_one_line(done, ExitCode.FILE, "No space left on device")
+
+
 # The server of its own
 
 

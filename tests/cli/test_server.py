@@ -10,7 +10,7 @@ import pytest
 
 from tests import bare_client
 from tests.conftest import StartServer
-from tests.running_server import RunningServer
+from tests.running_server import RunningServer, wait_until
 from vipsrv.server.settings import ServerSettings
 from vipsrv.version import __version__
 
@@ -129,3 +129,42 @@ def test_the_log_level_may_come_from_the_environment() -> None:
     ended = vipsrv("serve", VIPSRV_LOG_LEVEL="loud")
     assert ended.returncode == 2
     assert "--log-level: 'loud' is none of" in ended.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_server_whose_standard_descriptors_are_closed(tmp_path: Path, closed: str) -> None:
+    path = tmp_path / "socket"
+    command = f'exec "$0" -m vipsrv serve --workers 1 --listen "unix:$1" {closed}'
+    with subprocess.Popen(["/bin/sh", "-c", command, sys.executable, str(path)]) as process:
+        wait_until(lambda: path.exists() or process.poll() is not None, "the server's socket")
+        assert vipsrv("ping", "--host", f"unix:{path}").returncode == 0
+        process.terminate()
+        assert process.wait(bare_client.SECONDS) == 0
+
+
+def test_a_server_that_goes_with_a_standard_input_that_was_never_open() -> None:
+    command = 'exec "$0" -m vipsrv serve --workers 1 --port 0 --until-stdin-closes <&-'
+    ended = subprocess.run(
+        ["/bin/sh", "-c", command, sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=bare_client.SECONDS,
+        check=False,
+    )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_server_that_cannot_say_where_it_listens() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "vipsrv", "serve", "--port", "0", "--workers", "1"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=bare_client.SECONDS,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "vipsrv: where it listens could not be printed: No space left on device\n"

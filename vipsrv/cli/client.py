@@ -3,6 +3,7 @@
 Exit codes: see ``ExitCode`` in ``vipsrv.cli.exits``; ``--help`` lists them, too.
 """
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -250,6 +251,8 @@ def _check_output(image: Path, output: Path | None, *, several: bool) -> None:
         check_folder(output)
     elif output != STANDARD_OUTPUT:
         check_target(image, output)
+    elif sys.stdout is None:
+        raise OSError(errno.EBADF, "standard output is closed")
 
 
 def _resize(

@@ -14,6 +14,7 @@ from pydantic import ByteSize, ValidationError
 from pydantic.fields import FieldInfo
 
 from vipsrv.cli.demo import demo
+from vipsrv.cli.exits import drop_what_cannot_be_written, open_missing_descriptors
 from vipsrv.errors import StartFailed, VipsrvError
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server import ServerSettings, formats_of, serve
@@ -34,6 +35,7 @@ _METAVARS = {int: "NUMBER", ByteSize: "SIZE", float: "SECONDS", Path: "FOLDER"}
 
 def main() -> None:
     """The command, once it is known that it can run here."""
+    open_missing_descriptors()
     app()
 
 
@@ -88,6 +90,7 @@ def _serve(
     try:
         serve(_settings(given), on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
     except StartFailed as error:
+        drop_what_cannot_be_written()
         _fail(str(error), code=1)
 
 
