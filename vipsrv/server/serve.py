@@ -101,4 +101,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 def _raise_descriptor_limit() -> None:
     """As many connections as the hard limit allows; the soft one is for programs that use select()."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError) as error:  # macOS takes no "unlimited" for it
+        _log.warning("the limit of open files stays as it is: %s", error)
