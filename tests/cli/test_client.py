@@ -1,5 +1,6 @@
 """``vipsrv-client`` as a user meets it: a process, its files, what it prints and its exit code."""
 
+import errno
 import io
 import json
 import os
@@ -253,6 +254,31 @@ def test_nor_over_a_picture_that_the_default_name_stands_for(server: RunningServ
 def test_no_such_file(tmp_path: Path) -> None:
     assert_one_line(run(tmp_path / "none.jpg"), ExitCode.FILE, f"{tmp_path / 'none.jpg'}: No such file")
     assert_one_line(run(tmp_path), ExitCode.FILE, str(tmp_path))
+
+
+@pytest.mark.parametrize("question", [[], ["--info"]])
+def test_what_is_no_file_with_something_in_it(tmp_path: Path, question: list[str]) -> None:
+    empty = tmp_path / "empty.jpg"
+    empty.touch()
+    with FakeServer() as fake:  # which is not asked
+        done = run(empty, *at(fake), *question)
+        assert_one_line(done, ExitCode.FILE, f"{empty}: the file is empty")
+        done = run("/dev/null", *at(fake), *question)
+        assert_one_line(done, ExitCode.FILE, "/dev/null: no regular file")
+
+
+def test_a_file_that_may_not_be_read_is_an_error_of_the_file(
+    picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.R_OK)
+
+    def forbidden(*_: object, **__: object) -> object:
+        raise PermissionError(errno.EACCES, "Permission denied", str(picture))
+
+    monkeypatch.setattr("vipsrv.client.sources.open", forbidden, raising=False)
+    with FakeServer() as fake:
+        done = invoke(picture, *at(fake))
+    assert (done.exit_code, done.stderr) == (ExitCode.FILE, f"vipsrv-client: {picture}: Permission denied\n")
 
 
 def test_no_such_folder(server: RunningServer, picture: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from vipsrv.cli.asking import outputs_for, parse_bytes, parse_sizes
 from vipsrv.cli.exits import EXIT_CODES, ExitCode, one_line_errors
 from vipsrv.cli.figures import Figures
 from vipsrv.cli.saving import check_folder, check_target, save, target, targets, write_all
-from vipsrv.cli.sending import Server, upload_progress
+from vipsrv.cli.sending import Server, check_picture, upload_progress
 from vipsrv.cli.telling import image_rows, refuse_other_options, server_rows
 from vipsrv.client import Client, ResizeResults, Timeout
 from vipsrv.client.timeouts import MAX_SECONDS
@@ -59,7 +59,11 @@ def _print_version(value: bool) -> None:  # noqa: FBT001 - the signature of a ty
 @app.command(epilog=EXIT_CODES)
 def resize(
     context: typer.Context,
-    image: Annotated[Path | None, typer.Argument(help="The picture to resize.", show_default=False)] = None,
+    image: Annotated[
+        Path | None,
+        # Whether it is readable shows when it is read, as an error of the file and none of the command line.
+        typer.Argument(help="The picture to resize.", show_default=False, readable=False),
+    ] = None,
     *,
     width: Annotated[
         int | None, typer.Option(min=1, max=MAX_DIMENSION, help=f"Pixels.  [default: {DEFAULT_WIDTH}]")
@@ -130,6 +134,7 @@ def resize(
         typer.Option(
             "--output",
             "-o",
+            readable=False,
             help="File or folder to save in, or - for standard output; "
             "without it processed_<name> beside the picture.",
         ),
@@ -196,6 +201,7 @@ def resize(
         if image is None:
             raise ValueError("the picture is missing; see --help")
         picture = image
+        check_picture(picture)
         if info:
             refuse_other_options(context, "--info")
             _print(image_rows(server.ask(lambda client: client.info(picture)).answer), as_json=as_json)

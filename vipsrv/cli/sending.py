@@ -1,5 +1,8 @@
 """Asking a server, wherever it turns out to be: the one that listens, or one started for the call."""
 
+import errno
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,9 +61,24 @@ class Server:
             return Answered(self._ask_at(server.host, server.port, question), here, embedded=True)
 
     def _ask_at(self, host: str, port: int, question: Callable[[Client], T]) -> T:
-        address = host if host.startswith(UNIX) else None
-        with Client(host, port, address=address, protocol=self.protocol, timeout=self.timeout) as client:
+        with Client(host, port, address=_unix(host), protocol=self.protocol, timeout=self.timeout) as client:
             return question(client)
+
+
+def _unix(host: str) -> str | None:
+    return host if host.startswith(UNIX) else None
+
+
+def check_picture(image: Path) -> None:
+    """Refuse before a server is asked or started what is no file with something in it. Raises ``OSError``."""
+    status = image.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(image))
+    if not stat.S_ISREG(status.st_mode):
+        text = "no regular file, so it cannot tell its size; save what it gives in one"
+        raise OSError(errno.EINVAL, text, str(image))
+    if not status.st_size:
+        raise OSError(errno.EINVAL, "the file is empty", str(image))
 
 
 @contextmanager
