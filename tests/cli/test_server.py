@@ -43,6 +43,12 @@ def test_a_wrong_value_is_one_line_that_names_the_flag() -> None:
     assert [line.split()[1] for line in ended.stderr.splitlines()] == ["--port:", "--quality:"]
 
 
+def test_a_listener_that_is_none_is_a_wrong_value() -> None:
+    ended = vipsrv("serve", "--listen", "unix:/a", "--listen", "foo")
+    assert ended.returncode == 2
+    assert ended.stderr == "vipsrv: --listen: 'foo' is none of HOST:PORT, [IPV6]:PORT and unix:/path\n"
+
+
 def test_formats_lists_what_is_read_by_which_library_and_what_is_written() -> None:
     ended = vipsrv("formats", "--formats", "png,bmp")
     assert ended.returncode == 0

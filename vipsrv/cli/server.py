@@ -87,8 +87,14 @@ def _serve(
     logging.basicConfig(
         level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    settings = _settings(given)
+    for text in settings.listen:
+        try:
+            Listener.parse(text)
+        except ValueError as error:
+            _fail(f"--listen: {error}", code=2)
     try:
-        serve(_settings(given), on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
+        serve(settings, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
     except StartFailed as error:
         drop_what_cannot_be_written()
         _fail(str(error), code=1)
