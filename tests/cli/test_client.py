@@ -21,8 +21,9 @@ from tests.pictures import jpeg
 from tests.running_server import RunningServer
 from vipsrv.cli.client import app
 from vipsrv.cli.exits import ExitCode
-from vipsrv.cli.sending import LONG_UPLOAD
+from vipsrv.cli.sending import LONG_UPLOAD, Server
 from vipsrv.cli.striped_tiff import write_tiff
+from vipsrv.client import Client, Timeout
 from vipsrv.errors import REQUEST_ERRORS, RequestError
 from vipsrv.version import __version__
 
@@ -229,6 +230,31 @@ def test_a_long_upload_shows_its_progress_on_a_terminal(server: RunningServer, t
     assert "100%" in shown
     assert b"compression ratio" in done.stdout
     assert run(large, *at(server)).stderr == b""  # no terminal, no bar
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no pseudo-terminals")
+def test_no_progress_is_shown_where_nothing_listens(tmp_path: Path) -> None:
+    large = tmp_path / "large.tif"
+    with large.open("wb") as file:
+        file.truncate(LONG_UPLOAD)
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        arguments = [str(large), "--port", str(closed.getsockname()[1])]
+        done = subprocess.run([COMMAND, *arguments], stderr=theirs, check=False, env=environment())
+        os.close(theirs)
+        shown = terminal.read(100_000).decode()
+    assert done.returncode == ExitCode.NO_SERVER
+    assert "connection refused" in shown
+    assert "sending" not in shown
+
+
+def test_an_ipv6_address_is_shown_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "_ask_at", lambda *_: "answer")
+    server = Server(
+        program="", host="::1", port=9, protocol=2, timeout=Timeout(), may_start_one=False, quiet=True
+    )
+    assert server.ask(Client.ping).server == "[::1]:9"
 
 
 # What goes wrong
@@ -513,6 +539,14 @@ def test_where_nothing_listens_it_starts_a_server_for_the_call(picture: Path, no
     host, _, port = figures["server"].rpartition(":")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, int(port)), SECONDS)
+
+
+def test_beside_the_picture_there_is_nothing_but_the_json(picture: Path, nothing_listens: int) -> None:
+    del nothing_listens
+    done = invoke(picture, "--json", "--output", "-")
+    assert done.exit_code == 0
+    assert json.loads(done.stderr)["embedded"] is True
+    assert dimensions(done.stdout_bytes) == (800, 600)
 
 
 def test_quiet_does_not_tell_of_it(picture: Path, nothing_listens: int) -> None:

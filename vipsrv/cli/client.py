@@ -180,11 +180,13 @@ def resize(
     """Resize a picture by a vipsrv server and save the result.
 
     Prints what it took. With --output - the picture goes to standard output and the figures to standard
-    error.
+    error; with --json nothing but these, unless it fails.
     """
     with one_line_errors(PROGRAM):
         if quiet and as_json:
             raise ValueError("--quiet and --json: choose one")
+        # Whoever reads the JSON from standard error, beside the picture, finds nothing else there.
+        silent = quiet or (as_json and output == STANDARD_OUTPUT)
         server = Server(
             program=PROGRAM,
             host=host or DEFAULT_HOST,
@@ -192,7 +194,7 @@ def resize(
             protocol=1 if protocol == 1 else 2,
             timeout=Timeout(reply=timeout),
             may_start_one=embedded and host is None and port is None,
-            quiet=quiet,
+            quiet=silent,
         )
         if formats:
             refuse_other_options(context, "--formats", image)
@@ -223,7 +225,7 @@ def resize(
         several = output_sizes is not None
         _check_output(picture, output, several=several)
         deadline_ms = None if deadline is None else max(1, round(deadline * 1000))
-        answered = server.ask(lambda client: _resize(client, picture, outputs, deadline_ms, quiet=quiet))
+        answered = server.ask(lambda client: _resize(client, picture, outputs, deadline_ms, quiet=silent))
         saved = _deliver(picture, output, answered.answer, several=several)
         if not quiet:
             figures = Figures.of(

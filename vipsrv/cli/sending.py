@@ -5,7 +5,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
@@ -13,7 +13,7 @@ from typing import Generic, Literal, TypeVar
 import typer
 
 from vipsrv.client import Client, Timeout
-from vipsrv.client.address import UNIX
+from vipsrv.client.address import UNIX, Address
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.sources import OnSent
 from vipsrv.errors import ConnectFailed
@@ -47,7 +47,7 @@ class Server:
 
     def ask(self, question: Callable[[Client], T]) -> Answered[T]:
         """Put a question to it. Raises what the client does."""
-        there = self.host if self.host.startswith(UNIX) else f"{self.host}:{self.port}"
+        there = str(Address.of(self.host, self.port, _unix(self.host)))
         try:
             return Answered(self._ask_at(self.host, self.port, question), there, embedded=False)
         except ConnectFailed:
@@ -88,11 +88,16 @@ def upload_progress(image: Path, *, quiet: bool) -> Iterator[OnSent | None]:
     if quiet or size < LONG_UPLOAD or not sys.stderr.isatty():
         yield None
         return
-    with typer.progressbar(length=size, label=f"sending {image.name}", file=sys.stderr) as bar:
+    with ExitStack() as stack:
         shown = 0
+        bar = None
 
         def on_sent(sent: int) -> None:
-            nonlocal shown
+            nonlocal bar, shown
+            if bar is None:  # only now is it certain that somebody takes it
+                bar = stack.enter_context(
+                    typer.progressbar(length=size, label=f"sending {image.name}", file=sys.stderr)
+                )
             bar.update(sent - shown)
             shown = sent
 
