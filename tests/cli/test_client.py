@@ -21,7 +21,7 @@ from tests.pictures import jpeg
 from tests.running_server import RunningServer
 from vipsrv.cli.client import app
 from vipsrv.cli.exits import ExitCode
-from vipsrv.cli.sending import LONG_UPLOAD, Server
+from vipsrv.cli.sending import LONG_UPLOAD, Server, upload_progress
 from vipsrv.cli.striped_tiff import write_tiff
 from vipsrv.client import Client, Timeout
 from vipsrv.errors import REQUEST_ERRORS, RequestError
@@ -489,6 +489,17 @@ def test_standard_output_that_was_never_open(picture: Path) -> None:
             env=environment(),
         )
     assert_one_line(done, ExitCode.FILE, "standard output is closed")
+
+
+def test_no_progress_where_standard_error_was_never_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = tmp_path / "large.tif"
+    with large.open("wb") as file:
+        file.truncate(LONG_UPLOAD)
+    monkeypatch.setattr(sys, "stderr", None)
+    with upload_progress(large, quiet=False) as on_sent:
+        assert on_sent is None
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

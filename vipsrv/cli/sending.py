@@ -85,7 +85,7 @@ def check_picture(image: Path) -> None:
 def upload_progress(image: Path, *, quiet: bool) -> Iterator[OnSent | None]:
     """A progress bar for a long upload on a terminal; otherwise nothing."""
     size = image.stat().st_size
-    if quiet or size < LONG_UPLOAD or not sys.stderr.isatty():
+    if quiet or size < LONG_UPLOAD or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     with ExitStack() as stack:
