@@ -1,5 +1,6 @@
 """``vipsrv-client`` as a user meets it: a process, its files, what it prints and its exit code."""
 
+import errno
 import io
 import json
 import os
@@ -20,8 +21,9 @@ from tests.pictures import jpeg
 from tests.running_server import RunningServer
 from vipsrv.cli.client import app
 from vipsrv.cli.exits import ExitCode
-from vipsrv.cli.sending import LONG_UPLOAD
+from vipsrv.cli.sending import LONG_UPLOAD, Server, upload_progress
 from vipsrv.cli.striped_tiff import write_tiff
+from vipsrv.client import Client, Timeout
 from vipsrv.errors import REQUEST_ERRORS, RequestError
 from vipsrv.version import __version__
 
@@ -174,6 +176,33 @@ def test_an_output_that_is_no_file_is_not_replaced_by_one(
     assert pipe.is_fifo()
 
 
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="this system has no /dev/stdout")
+def test_an_output_may_be_the_name_of_a_pipe(server: RunningServer, picture: Path) -> None:
+    done = run(picture, *at(server), "--output", "/dev/stdout", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert dimensions(done.stdout) == (800, 600)
+    assert list(picture.parent.iterdir()) == [picture]
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="this system has no /dev/stdout")
+def test_a_pipe_by_name_that_is_closed_after_a_part(server: RunningServer, picture: Path) -> None:
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [COMMAND, picture, *at(server), "--output", f"/dev/fd/{writing}", "--format", "tiff"],
+        pass_fds=[writing],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    os.close(writing)
+    with process:
+        os.read(reading, 1)
+        os.close(reading)
+        out, said = process.communicate(timeout=SECONDS)
+    done = subprocess.CompletedProcess[bytes](process.args, process.returncode, out, said)
+    assert_one_line(done, ExitCode.FILE, f"/dev/fd/{writing}: Broken pipe")
+
+
 def test_help_and_version() -> None:
     text = " ".join(run("--help").stdout.decode().split())
     for code in ExitCode:
@@ -203,6 +232,31 @@ def test_a_long_upload_shows_its_progress_on_a_terminal(server: RunningServer, t
     assert run(large, *at(server)).stderr == b""  # no terminal, no bar
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no pseudo-terminals")
+def test_no_progress_is_shown_where_nothing_listens(tmp_path: Path) -> None:
+    large = tmp_path / "large.tif"
+    with large.open("wb") as file:
+        file.truncate(LONG_UPLOAD)
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        arguments = [str(large), "--port", str(closed.getsockname()[1])]
+        done = subprocess.run([COMMAND, *arguments], stderr=theirs, check=False, env=environment())
+        os.close(theirs)
+        shown = terminal.read(100_000).decode()
+    assert done.returncode == ExitCode.NO_SERVER
+    assert "connection refused" in shown
+    assert "sending" not in shown
+
+
+def test_an_ipv6_address_is_shown_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "_ask_at", lambda *_: "answer")
+    server = Server(
+        program="", host="::1", port=9, protocol=2, timeout=Timeout(), may_start_one=False, quiet=True
+    )
+    assert server.ask(Client.ping).server == "[::1]:9"
+
+
 # What goes wrong
 
 
@@ -228,9 +282,44 @@ def test_no_such_file(tmp_path: Path) -> None:
     assert_one_line(run(tmp_path), ExitCode.FILE, str(tmp_path))
 
 
+@pytest.mark.parametrize("question", [[], ["--info"]])
+def test_what_is_no_file_with_something_in_it(tmp_path: Path, question: list[str]) -> None:
+    empty = tmp_path / "empty.jpg"
+    empty.touch()
+    with FakeServer() as fake:  # which is not asked
+        done = run(empty, *at(fake), *question)
+        assert_one_line(done, ExitCode.FILE, f"{empty}: the file is empty")
+        done = run("/dev/null", *at(fake), *question)
+        assert_one_line(done, ExitCode.FILE, "/dev/null: no regular file")
+
+
+def test_a_file_that_may_not_be_read_is_an_error_of_the_file(
+    picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.R_OK)
+
+    def forbidden(*_: object, **__: object) -> object:
+        raise PermissionError(errno.EACCES, "Permission denied", str(picture))
+
+    monkeypatch.setattr("vipsrv.client.sources.open", forbidden, raising=False)
+    with FakeServer() as fake:
+        done = invoke(picture, *at(fake))
+    assert (done.exit_code, done.stderr) == (ExitCode.FILE, f"vipsrv-client: {picture}: Permission denied\n")
+
+
 def test_no_such_folder(server: RunningServer, picture: Path, tmp_path: Path) -> None:
     done = run(picture, *at(server), "--output", tmp_path / "none" / "x.jpg")
     assert_one_line(done, ExitCode.FILE, f"{tmp_path / 'none'}: no such folder")
+
+
+def test_beside_the_picture_in_a_folder_that_cannot_be_written(
+    picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
+    with FakeServer() as fake:  # which is not asked
+        done = invoke(picture, *at(fake))
+    assert done.exit_code == ExitCode.FILE
+    assert f"{picture.parent}: the folder cannot be written; name another place with --output" in done.stderr
 
 
 def test_connection_refused(picture: Path) -> None:
@@ -280,7 +369,9 @@ def test_a_connection_that_breaks(picture: Path) -> None:
         peer.read_request()
 
     with FakeServer(script) as fake:
-        assert_one_line(run(picture, *at(fake)), ExitCode.NO_SERVER, "was lost", "try protocol 1")
+        assert_one_line(
+            run(picture, *at(fake)), ExitCode.NO_SERVER, "was lost", "closed by the server before it"
+        )
 
 
 def test_a_timeout(picture: Path) -> None:
@@ -298,7 +389,16 @@ def test_what_version_1_cannot_say(picture: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--width", "0"], ["--protocol", "3"], ["--port", "x"], ["--quality", "101"], ["--no-such"]]
+    "arguments",
+    [
+        ["--width", "0"],
+        ["--protocol", "3"],
+        ["--port", "x"],
+        ["--quality", "101"],
+        ["--timeout", "inf"],
+        ["--timeout", "1e12"],
+        ["--no-such"],
+    ],
 )
 def test_usage(picture: Path, arguments: list[str]) -> None:
     done = run(picture, *arguments)
@@ -357,6 +457,66 @@ def test_standard_output_that_is_closed(server: RunningServer, picture: Path) ->
     assert_one_line(done, ExitCode.FILE, "standard output was closed")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe shows otherwise there")
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_standard_output_that_is_closed_after_a_part(
+    server: RunningServer, picture: Path, unbuffered: str
+) -> None:
+    process = subprocess.Popen(
+        [COMMAND, picture, *at(server), "--output", "-", "--format", "tiff", "--quiet"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(PYTHONUNBUFFERED=unbuffered),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        # More than a pipe holds is still to come, so the command is within its write when the reader goes.
+        process.stdout.read(1)
+        process.stdout.close()
+        said = process.stderr.read()
+    done = subprocess.CompletedProcess[bytes](process.args, process.returncode, b"", said)
+    assert_one_line(done, ExitCode.FILE, "standard output was closed")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such shell")
+def test_standard_output_that_was_never_open(picture: Path) -> None:
+    with FakeServer() as fake:  # which is not asked
+        done = subprocess.run(
+            ["/bin/sh", "-c", 'exec "$0" "$@" >&-', COMMAND, picture, *at(fake), "--output", "-"],
+            capture_output=True,
+            check=False,
+            env=environment(),
+        )
+    assert_one_line(done, ExitCode.FILE, "standard output is closed")
+
+
+def test_no_progress_where_standard_error_was_never_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = tmp_path / "large.tif"
+    with large.open("wb") as file:
+        file.truncate(LONG_UPLOAD)
+    monkeypatch.setattr(sys, "stderr", None)
+    with upload_progress(large, quiet=False) as on_sent:
+        assert on_sent is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("arguments", [[], ["--output", "-"]])
+def test_standard_output_that_is_full(server: RunningServer, picture: Path, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [COMMAND, picture, *at(server), *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            env=environment(PYTHONUNBUFFERED=""),
+        )
+    done.stdout = b""
+    assert_one_line(done, ExitCode.FILE, "No space left on device")
+
+
 # The server of its own
 
 
@@ -390,6 +550,14 @@ def test_where_nothing_listens_it_starts_a_server_for_the_call(picture: Path, no
     host, _, port = figures["server"].rpartition(":")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, int(port)), SECONDS)
+
+
+def test_beside_the_picture_there_is_nothing_but_the_json(picture: Path, nothing_listens: int) -> None:
+    del nothing_listens
+    done = invoke(picture, "--json", "--output", "-")
+    assert done.exit_code == 0
+    assert json.loads(done.stderr)["embedded"] is True
+    assert dimensions(done.stdout_bytes) == (800, 600)
 
 
 def test_quiet_does_not_tell_of_it(picture: Path, nothing_listens: int) -> None:

@@ -1,12 +1,15 @@
 """Files that are whole or not there."""
 
 import errno
+import io
 import os
+import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vipsrv.cli.saving import save, target, targets
+from vipsrv.cli.saving import check_target, save, target, targets, write_all
 from vipsrv.client import ResizedImage
 
 
@@ -16,6 +19,16 @@ def test_a_result_replaces_what_was_there(tmp_path: Path) -> None:
         save(data, path)
         assert path.read_bytes() == data
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o444])
+def test_what_is_replaced_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "result.jpg"
+    path.write_bytes(b"first")
+    path.chmod(mode)
+    save(b"second", path)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert path.read_bytes() == b"second"
 
 
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
@@ -35,6 +48,42 @@ def test_what_fails_leaves_what_was_there(
         assert caught.value.filename == str(path)
     assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_failed_is_told_also_where_nothing_can_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(Path, "unlink", failing)
+    with pytest.raises(OSError, match="No space left") as caught:
+        save(b"data", tmp_path / "result.jpg")
+    assert caught.value.filename == str(tmp_path / "result.jpg")
+
+
+def test_a_folder_that_cannot_be_written_is_found_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, other = tmp_path / "source.jpg", tmp_path / "other"
+    source.write_bytes(b"source")
+    other.mkdir()
+    link = tmp_path / "link.jpg"
+    link.symlink_to(other / "result.jpg")
+    # Asked of the system in place of a folder without rights, which a superuser may write to all the same.
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != other)
+    check_target(source, tmp_path / "result.jpg")
+    for output in (other, other / "result.jpg", link):
+        with pytest.raises(PermissionError, match="cannot be written") as caught:
+            check_target(source, output)
+        assert caught.value.filename == str(other)
+    pipe = other / "pipe"
+    os.mkfifo(pipe)
+    check_target(source, pipe)  # is written itself, and nothing is made beside it
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:
@@ -95,3 +144,36 @@ def test_no_result_of_several_goes_over_the_source(tmp_path: Path) -> None:
     (tmp_path / "processed_a_8x6.jpg").symlink_to(source)
     with pytest.raises(ValueError, match="never overwritten"):
         targets(source, None, [result(4, 3, "jpeg"), result(8, 6, "jpeg")])
+
+
+class Narrow(io.RawIOBase):
+    """Takes a few bytes at a time until there is no room, and then says what it was made to say."""
+
+    def __init__(self, room: int, full: BaseException | None) -> None:
+        self.taken = bytearray()
+        self._room = room
+        self._full = full
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int | None:
+        part = bytes(data[: min(7, self._room - len(self.taken))])
+        if data and not part:
+            if self._full is not None:
+                raise self._full
+            return None
+        self.taken += part
+        return len(part)
+
+
+def test_all_is_written_to_a_stream_that_takes_a_part_at_a_time() -> None:
+    stream = Narrow(100, None)
+    write_all(bytes(range(100)), stream)
+    assert stream.taken == bytes(range(100))
+
+
+@pytest.mark.parametrize("full", [None, OSError(errno.ENOSPC, "No space left on device")])
+def test_what_cannot_be_written_whole_is_an_error(full: BaseException | None) -> None:
+    with pytest.raises(OSError, match=r"Resource temporarily unavailable|No space left"):
+        write_all(bytes(100), Narrow(99, full))

@@ -1,24 +1,28 @@
 """The `vipsrv` command as a user types it."""
 
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests import bare_client
-from tests.running_server import RunningServer
+from tests.conftest import StartServer
+from tests.running_server import RunningServer, wait_until
 from vipsrv.server.settings import ServerSettings
 from vipsrv.version import __version__
 
 
-def vipsrv(*arguments: str) -> subprocess.CompletedProcess[str]:
+def vipsrv(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "vipsrv", *arguments],
         capture_output=True,
         text=True,
         timeout=bare_client.SECONDS,
         check=False,
+        env={**os.environ, **settings},
     )
 
 
@@ -37,6 +41,12 @@ def test_a_wrong_value_is_one_line_that_names_the_flag() -> None:
     ended = vipsrv("serve", "--port", "70000", "--quality", "101")
     assert ended.returncode == 2
     assert [line.split()[1] for line in ended.stderr.splitlines()] == ["--port:", "--quality:"]
+
+
+def test_a_listener_that_is_none_is_a_wrong_value() -> None:
+    ended = vipsrv("serve", "--listen", "unix:/a", "--listen", "foo")
+    assert ended.returncode == 2
+    assert ended.stderr == "vipsrv: --listen: 'foo' is none of HOST:PORT, [IPV6]:PORT and unix:/path\n"
 
 
 def test_formats_lists_what_is_read_by_which_library_and_what_is_written() -> None:
@@ -81,8 +91,86 @@ def test_ping_of_nobody() -> None:
     assert len(ended.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "0"],
+        ["--port", "70000"],
+        ["--timeout", "0"],
+        ["--timeout", "-1"],
+        ["--timeout", "inf"],
+        ["--timeout", "nan"],
+        ["--host", "unix:"],
+    ],
+)
+def test_ping_of_what_makes_no_sense(arguments: list[str]) -> None:
+    ended = vipsrv("ping", *arguments)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+
+
+def test_ping_of_a_unix_socket_and_of_ipv6(start_server: StartServer, tmp_path: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    there = f"unix:{tmp_path / 'socket'}"
+    server = start_server("--listen", there, "--listen", "[::1]:0")
+    for ended, where in (
+        (vipsrv("ping", VIPSRV_HOST=there), there),
+        (vipsrv("ping", "--host", "::1", "--port", str(server.port)), f"[::1]:{server.port}"),
+    ):
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.startswith(f"{where} answered in ")
+
+
 @pytest.mark.parametrize("level", ["loud", ""])
 def test_a_log_level_that_is_none(level: str) -> None:
     ended = vipsrv("serve", "--log-level", level)
     assert ended.returncode == 2
     assert "--log-level" in ended.stderr
+
+
+def test_the_log_level_may_come_from_the_environment() -> None:
+    ended = vipsrv("serve", VIPSRV_LOG_LEVEL="loud")
+    assert ended.returncode == 2
+    assert "--log-level: 'loud' is none of" in ended.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_server_whose_standard_descriptors_are_closed(tmp_path: Path, closed: str) -> None:
+    path = tmp_path / "socket"
+    command = f'exec "$0" -m vipsrv serve --workers 1 --listen "unix:$1" {closed}'
+    with subprocess.Popen(["/bin/sh", "-c", command, sys.executable, str(path)]) as process:
+        wait_until(lambda: path.exists() or process.poll() is not None, "the server's socket")
+        assert vipsrv("ping", "--host", f"unix:{path}").returncode == 0
+        process.terminate()
+        assert process.wait(bare_client.SECONDS) == 0
+
+
+def test_a_server_that_goes_with_a_standard_input_that_was_never_open() -> None:
+    command = 'exec "$0" -m vipsrv serve --workers 1 --port 0 --until-stdin-closes <&-'
+    ended = subprocess.run(
+        ["/bin/sh", "-c", command, sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=bare_client.SECONDS,
+        check=False,
+    )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_server_that_cannot_say_where_it_listens() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "vipsrv", "serve", "--port", "0", "--workers", "1"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=bare_client.SECONDS,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "vipsrv: where it listens could not be printed: No space left on device\n"

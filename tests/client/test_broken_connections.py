@@ -1,17 +1,23 @@
 """Both clients when a connection cannot be made, breaks, stalls or is given up."""
 
+import errno
+import io
 import os
 import socket
 import struct
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.client.conftest import MakeClient, Serve
-from tests.client.fake_server import LARGE, SECONDS, SIZE, Peer, every, one, silent
-from vipsrv.client import Timeout
+from tests.client.fake_server import LARGE, SECONDS, SIZE, Peer, Script, every, one, silent
+from vipsrv.client import Client, Timeout
+from vipsrv.client.blocking_connection import FIRST_PIECE_SIZE, Connection
+from vipsrv.client.core import Exchange
+from vipsrv.client.requests import Request
 from vipsrv.errors import (
     ClientTimeout,
     ConnectFailed,
@@ -84,6 +90,39 @@ def test_a_connection_reset_while_it_is_sent(make_client: MakeClient, serve: Ser
         make_client(port=server.port).call("resize", bytes(LARGE), **SIZE)
 
 
+@pytest.mark.skipif(not hasattr(os, "sendfile"), reason="this system has no sendfile")
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.ENETDOWN, errno.ETIMEDOUT])
+def test_a_network_that_fails_within_a_file_is_no_error_of_the_file(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def unreachable(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket.socket, "sendfile", unreachable)
+
+    def takes_the_head(peer: Peer) -> None:
+        assert peer.read_head() is not None
+
+    image = tmp_path / "image"
+    image.write_bytes(bytes(FIRST_PIECE_SIZE + 1))
+    server = serve(takes_the_head)
+    with pytest.raises(ConnectionLost), Client(port=server.port) as client:
+        client.resize(image, width=8, height=6)
+
+
+@pytest.mark.skipif(not hasattr(os, "sendfile"), reason="this system has no sendfile")
+def test_an_error_of_the_file_is_one(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(socket.socket, "sendfile", unreadable)
+    image = tmp_path / "image"
+    image.write_bytes(bytes(FIRST_PIECE_SIZE + 1))
+    server = serve(silent)
+    with Client(port=server.port) as client, pytest.raises(OSError, match="Input/output error"):
+        client.resize(image, width=8, height=6)
+
+
 def test_an_idle_connection_that_the_server_closed_is_made_anew(
     make_client: MakeClient, serve: Serve
 ) -> None:
@@ -140,6 +179,121 @@ def test_a_request_lost_beside_another_is_not_sent_again(make_client: MakeClient
     calls = [client.submit("resize", b"image", **SIZE) for _ in range(2)]
     outcomes = {type(call.exception(SECONDS)) for call in calls}
     assert outcomes == {type(None), ConnectionLost}
+
+
+class Announced(io.BytesIO):
+    """An image that tells when a call begins with it."""
+
+    def __init__(self, data: bytes, begun: threading.Event) -> None:
+        super().__init__(data)
+        self._begun = begun
+
+    def tell(self) -> int:
+        self._begun.set()
+        return super().tell()
+
+
+def _takes_no_more(is_there: threading.Event, given_up: threading.Event, *, warm: bool) -> Script:
+    """Answers a PING if ``warm``, then takes the head of a request and no more until it is given up."""
+
+    def script(peer: Peer) -> None:
+        if warm:
+            one(peer)
+        assert peer.read_head() is not None
+        is_there.set()
+        assert given_up.wait(SECONDS)
+        peer.read_to_end()
+
+    return script
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_call_cancelled_while_it_is_sent_fails_no_other_that_waits_for_its_turn(
+    make_client: MakeClient, serve: Serve, *, warm: bool
+) -> None:
+    is_there, begun, given_up = threading.Event(), threading.Event(), threading.Event()
+    server = serve(_takes_no_more(is_there, given_up, warm=warm), every)
+    client = make_client(port=server.port)
+    if not client.cancels:
+        pytest.skip("a thread cannot be cancelled")
+    if warm:
+        client.call("ping")
+    large = client.submit("resize", bytes(LARGE), **SIZE)
+    assert is_there.wait(SECONDS)
+    small = client.submit("resize", Announced(b"small", begun), **SIZE)
+    assert begun.wait(SECONDS)
+    assert large.cancel()
+    assert small.result(SECONDS).data == b"small"
+    given_up.set()
+    assert server.connections == 2
+
+
+class GivenUp(Exception):
+    pass
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_likewise_of_a_thread_that_comes_late_to_its_turn(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, *, warm: bool
+) -> None:
+    is_there, waits, given_up = threading.Event(), threading.Event(), threading.Event()
+    begin = Connection._begin
+
+    def begin_late(
+        connection: Connection, request: Request, size: int, done: threading.Event
+    ) -> Exchange | None:
+        if size == len(b"small") and not waits.is_set():
+            waits.set()
+            with connection._state:
+                assert connection._state.wait_for(lambda: connection._core.closed, SECONDS)
+        return begin(connection, request, size, done)
+
+    def give_up(sent: int) -> None:
+        assert sent
+        assert waits.wait(SECONDS)
+        raise GivenUp
+
+    monkeypatch.setattr(Connection, "_begin", begin_late)
+    server = serve(_takes_no_more(is_there, given_up, warm=warm), every)
+    with Client(port=server.port) as client, ThreadPoolExecutor() as threads:
+        if warm:
+            client.ping()
+        large = threads.submit(lambda: client.resize(bytes(LARGE), on_sent=give_up, width=8, height=6))
+        assert is_there.wait(SECONDS)
+        small = threads.submit(lambda: client.resize(b"small", width=8, height=6))
+        with pytest.raises(GivenUp):
+            large.result(SECONDS)
+        given_up.set()
+        assert small.result(SECONDS).data == b"small"
+    assert server.connections == 2
+
+
+def test_a_server_that_closes_at_once_is_not_asked_for_ever(make_client: MakeClient, serve: Serve) -> None:
+    server = serve(lambda _: None)
+    with pytest.raises(ConnectionLost):
+        make_client(port=server.port).call("resize", b"image", **SIZE)
+    assert server.connections == 1
+
+
+def test_what_is_in_flight_on_a_used_connection_ends_with_the_client(
+    make_client: MakeClient, serve: Serve
+) -> None:
+    is_there = threading.Event()
+
+    def script(peer: Peer) -> None:
+        one(peer)
+        peer.read_request()
+        is_there.set()
+        peer.read_to_end()
+
+    server = serve(script)
+    client = make_client(port=server.port)
+    client.call("ping")
+    call = client.submit("resize", b"image", **SIZE)
+    assert is_there.wait(SECONDS)
+    client.close()
+    with pytest.raises(ConnectionLost, match="the client was closed"):
+        call.result(SECONDS)
 
 
 # Timeouts

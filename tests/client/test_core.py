@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vipsrv.client.core import FINISH_IF_LEFT, MAX_REQUEST_ID, ClientCore, Exchange
+from vipsrv.client.core import FINISH_IF_LEFT, MAX_BODY_SIZE, MAX_REQUEST_ID, ClientCore, Exchange
 from vipsrv.client.requests import HELLO, INFO, PING, Protocol, ResizeArguments, resize_request
 from vipsrv.errors import Busy, ConnectionLost, ProtocolError
 from vipsrv.protocol import REPLY, Kind, RequestReader, pack_error, pack_message
@@ -157,17 +157,96 @@ def test_only_what_met_the_close_of_an_idle_connection_may_go_again(
     assert [one.may_resend for one in exchanges] == [answered_before and not part] * 2
 
 
-@pytest.mark.parametrize("answered_before", [False, True])
-def test_on_a_closed_connection_an_exchange_is_done_at_once(*, answered_before: bool) -> None:
+def test_what_was_not_started_on_a_closed_connection_belongs_on_another() -> None:
     core = new_core()
-    if answered_before:
-        core.receive_data(reply_to(start(core)))
+    started = start(core)
+    assert not core.superseded
     core.receive_eof()
+    assert started.error is not None
+    assert core.superseded
+    assert core.over
+
+
+def test_likewise_on_a_retired_one() -> None:
+    core = new_core()
+    start(core)
+    core.retire()
+    assert core.superseded
+
+
+def test_on_a_connection_closed_before_anything_was_started_an_exchange_is_done_at_once() -> None:
+    core = new_core()
+    core.receive_eof()
+    assert not core.superseded
     exchange = start(core)
     with pytest.raises(ConnectionLost):
         exchange.result()
-    assert exchange.may_resend is answered_before
-    assert core.over
+    assert not exchange.may_resend
+
+
+@pytest.mark.parametrize("lost_before", [False, True])
+def test_with_the_client_everything_ends(*, lost_before: bool) -> None:
+    core = new_core()
+    core.receive_data(reply_to(start(core)))
+    if lost_before:
+        core.receive_eof()
+    in_flight = start(core)
+    core.close()
+    assert not core.superseded
+    late = start(core)
+    for exchange in {late} if lost_before else {in_flight, late}:
+        assert not exchange.may_resend
+        with pytest.raises(ConnectionLost, match="the client was closed"):
+            exchange.result()
+
+
+def huge(size: int) -> bytes:
+    return pack_message(Kind.RESIZE | REPLY, 1, status=200, body_size=size)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "reply"),
+    [(2, huge(MAX_BODY_SIZE + 1)), (2, huge(2**62)), (1, struct.pack("!I", MAX_BODY_SIZE + 1)), (1, b"HTTP")],
+)
+def test_a_reply_that_is_too_large_is_refused_by_its_header(protocol: Protocol, reply: bytes) -> None:
+    core = new_core(protocol)
+    exchange = start(core, resize_request(ResizeArguments(width=1, height=1), protocol), 5)
+    core.receive_data(reply)
+    assert core.closed
+    with pytest.raises(ProtocolError, match=f"bytes, over the {MAX_BODY_SIZE} that are accepted"):
+        exchange.result()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "reply"), [(2, huge(MAX_BODY_SIZE)), (1, struct.pack("!I", MAX_BODY_SIZE))]
+)
+def test_the_largest_reply_is_not(protocol: Protocol, reply: bytes) -> None:
+    core = new_core(protocol)
+    start(core, resize_request(ResizeArguments(width=1, height=1), protocol), 5)
+    core.receive_data(reply)
+    assert not core.closed
+
+
+@pytest.mark.parametrize(
+    ("protocol", "sent", "received", "words"),
+    [
+        (2, False, False, "before it had taken the request; it may be one that speaks version 1 only"),
+        (2, True, False, "closed by the server before it replied$"),
+        (2, True, True, "before the reply was complete$"),
+        (2, False, True, "before the reply was complete$"),
+        (1, False, False, "closed by the server before it replied$"),
+    ],
+)
+def test_why_a_server_may_have_closed(protocol: Protocol, *, sent: bool, received: bool, words: str) -> None:
+    core = new_core(protocol)
+    exchange = start(core, INFO, 5)
+    if sent:
+        core.end_sending(complete=True)
+    if received:
+        core.receive_data(reply_to(exchange)[:9])
+    core.receive_eof()
+    with pytest.raises(ConnectionLost, match=words):
+        exchange.result()
 
 
 def test_a_hello_says_who_asks() -> None:

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,24 @@ def test_it_is_gone_after_an_error() -> None:
     with pytest.raises(KeyboardInterrupt), server:
         raise KeyboardInterrupt
     assert gone(server.port)
+
+
+def test_ctrl_c_as_it_starts_leaves_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Timer] = []
+    start = threading.Timer.start
+
+    def interrupted(timer: threading.Timer) -> None:
+        start(timer)
+        started.append(timer)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Timer, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), EmbeddedServer():
+        pass
+    (killer,) = started
+    assert killer.daemon
+    killer.join(SECONDS / 2)
+    assert not killer.is_alive()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")

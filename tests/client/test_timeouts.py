@@ -1,8 +1,13 @@
 """The value that holds a client's timeouts."""
 
+import threading
+
 import pytest
 
+from tests.client.conftest import MakeClient, Serve
+from tests.client.fake_server import every
 from vipsrv.client import Timeout
+from vipsrv.client.timeouts import MAX_SECONDS
 
 
 def test_its_repr_makes_it_again() -> None:
@@ -11,8 +16,15 @@ def test_its_repr_makes_it_again() -> None:
     assert eval(repr(timeout)) == timeout  # noqa: S307 - a text of ours
 
 
-@pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf"), 1e12, MAX_SECONDS + 1])
 @pytest.mark.parametrize("step", ["connect", "send", "reply"])
 def test_senseless_seconds(step: str, seconds: float) -> None:
-    with pytest.raises(ValueError, match=f"{step}: must be more than 0 seconds, or None"):
+    with pytest.raises(ValueError, match=f"{step}: must be more than 0 and at most 2147483 seconds, or None"):
         Timeout(**{step: seconds})
+
+
+def test_the_longest_can_be_waited_for(make_client: MakeClient, serve: Serve) -> None:
+    longest = Timeout(connect=MAX_SECONDS, send=MAX_SECONDS, reply=MAX_SECONDS)
+    server = serve(every)
+    assert make_client(port=server.port, timeout=longest).call("resize", b"image", width=8, height=6)
+    assert threading.TIMEOUT_MAX > MAX_SECONDS

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -36,10 +37,27 @@ def test_several_addresses_in_the_environment(monkeypatch: pytest.MonkeyPatch) -
     assert ServerSettings().listen == ("127.0.0.1:1", "unix:/a")
 
 
+def test_what_is_empty_in_the_environment_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = ServerSettings()
+    for name in ServerSettings.model_fields:
+        monkeypatch.setenv(f"VIPSRV_{name.upper()}", "")
+    assert ServerSettings() == plain
+
+
+def test_an_empty_host_is_none() -> None:
+    with pytest.raises(ValidationError, match="host"):
+        ServerSettings(host="")  # which would be every address there is
+
+
+@pytest.mark.parametrize("given", ["jpeg, png ,webp", ["jpeg, png", "webp"], ("jpeg", "png", "webp")])
+def test_words_have_commas_and_maybe_spaces_between_them(given: Any) -> None:
+    assert ServerSettings(formats=given).formats == ("jpeg", "png", "webp")
+    assert ServerSettings(listen=given).listen == ("jpeg", "png", "webp")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("HOST", ""),  # which would be every address there is
         ("PORT", "65536"),
         ("QUALITY", "0"),
         ("WORKERS", "0"),

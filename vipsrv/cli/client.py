@@ -3,6 +3,7 @@
 Exit codes: see ``ExitCode`` in ``vipsrv.cli.exits``; ``--help`` lists them, too.
 """
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ import typer
 from vipsrv.cli.asking import outputs_for, parse_bytes, parse_sizes
 from vipsrv.cli.exits import EXIT_CODES, ExitCode, one_line_errors
 from vipsrv.cli.figures import Figures
-from vipsrv.cli.saving import check_folder, check_target, save, target, targets
-from vipsrv.cli.sending import Server, upload_progress
+from vipsrv.cli.saving import check_folder, check_target, save, target, targets, write_all
+from vipsrv.cli.sending import Server, check_picture, upload_progress
 from vipsrv.cli.telling import image_rows, refuse_other_options, server_rows
 from vipsrv.client import Client, ResizeResults, Timeout
+from vipsrv.client.timeouts import MAX_SECONDS
 from vipsrv.options import MAX_DIMENSION, Fit, Format, Keep, Position, ResizeOptions
 from vipsrv.protocol import DEFAULT_HEIGHT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WIDTH
 from vipsrv.version import __version__
@@ -25,8 +27,8 @@ PROGRAM = "vipsrv-client"
 
 STANDARD_OUTPUT = Path("-")
 
-MAX_SECONDS = (2**31 - 1) // 1000
-"""Of a deadline: what the protocol can say."""
+MAX_DEADLINE = (2**31 - 1) // 1000
+"""Seconds: what the protocol can say."""
 
 app = typer.Typer(
     add_completion=False,
@@ -57,7 +59,11 @@ def _print_version(value: bool) -> None:  # noqa: FBT001 - the signature of a ty
 @app.command(epilog=EXIT_CODES)
 def resize(
     context: typer.Context,
-    image: Annotated[Path | None, typer.Argument(help="The picture to resize.", show_default=False)] = None,
+    image: Annotated[
+        Path | None,
+        # Whether it is readable shows when it is read, as an error of the file and none of the command line.
+        typer.Argument(help="The picture to resize.", show_default=False, readable=False),
+    ] = None,
     *,
     width: Annotated[
         int | None, typer.Option(min=1, max=MAX_DIMENSION, help=f"Pixels.  [default: {DEFAULT_WIDTH}]")
@@ -118,7 +124,7 @@ def resize(
         float | None,
         typer.Option(
             min=0.001,
-            max=MAX_SECONDS,
+            max=MAX_DEADLINE,
             metavar="SECONDS",
             help="The server gives up when the answer takes longer; without it the server's own holds.",
         ),
@@ -128,6 +134,7 @@ def resize(
         typer.Option(
             "--output",
             "-o",
+            readable=False,
             help="File or folder to save in, or - for standard output; "
             "without it processed_<name> beside the picture.",
         ),
@@ -152,7 +159,10 @@ def resize(
         int, typer.Option(min=1, max=2, help="Version of the protocol; 1 for old servers.")
     ] = 2,
     timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds to wait for the answer once the picture is sent.")
+        float,
+        typer.Option(
+            min=0.001, max=MAX_SECONDS, help="Seconds to wait for the answer once the picture is sent."
+        ),
     ] = 120.0,
     embedded: Annotated[
         bool,
@@ -170,11 +180,13 @@ def resize(
     """Resize a picture by a vipsrv server and save the result.
 
     Prints what it took. With --output - the picture goes to standard output and the figures to standard
-    error.
+    error; with --json nothing but these, unless it fails.
     """
     with one_line_errors(PROGRAM):
         if quiet and as_json:
             raise ValueError("--quiet and --json: choose one")
+        # Whoever reads the JSON from standard error, beside the picture, finds nothing else there.
+        silent = quiet or (as_json and output == STANDARD_OUTPUT)
         server = Server(
             program=PROGRAM,
             host=host or DEFAULT_HOST,
@@ -182,7 +194,7 @@ def resize(
             protocol=1 if protocol == 1 else 2,
             timeout=Timeout(reply=timeout),
             may_start_one=embedded and host is None and port is None,
-            quiet=quiet,
+            quiet=silent,
         )
         if formats:
             refuse_other_options(context, "--formats", image)
@@ -191,6 +203,7 @@ def resize(
         if image is None:
             raise ValueError("the picture is missing; see --help")
         picture = image
+        check_picture(picture)
         if info:
             refuse_other_options(context, "--info")
             _print(image_rows(server.ask(lambda client: client.info(picture)).answer), as_json=as_json)
@@ -212,7 +225,7 @@ def resize(
         several = output_sizes is not None
         _check_output(picture, output, several=several)
         deadline_ms = None if deadline is None else max(1, round(deadline * 1000))
-        answered = server.ask(lambda client: _resize(client, picture, outputs, deadline_ms, quiet=quiet))
+        answered = server.ask(lambda client: _resize(client, picture, outputs, deadline_ms, quiet=silent))
         saved = _deliver(picture, output, answered.answer, several=several)
         if not quiet:
             figures = Figures.of(
@@ -239,13 +252,15 @@ def _print(rows: dict[str, Any], *, as_json: bool) -> None:
 def _check_output(image: Path, output: Path | None, *, several: bool) -> None:
     """Refuse before anything is sent what could not be delivered afterwards."""
     if output is None:
-        return
-    if several:
+        check_folder(image.parent)
+    elif several:
         if output == STANDARD_OUTPUT:
             raise ValueError("--output -: standard output takes one result, and --output-sizes makes several")
         check_folder(output)
     elif output != STANDARD_OUTPUT:
         check_target(image, output)
+    elif sys.stdout is None:
+        raise OSError(errno.EBADF, "standard output is closed")
 
 
 def _resize(
@@ -258,8 +273,7 @@ def _resize(
 def _deliver(image: Path, output: Path | None, results: ResizeResults, *, several: bool) -> list[Path | None]:
     """Save the results; the path of each, or ``None`` for standard output."""
     if output == STANDARD_OUTPUT:
-        sys.stdout.buffer.write(results.outputs[0].data)
-        sys.stdout.buffer.flush()
+        write_all(results.outputs[0].data, sys.stdout.buffer)
         return [None]
     if several:
         paths = targets(image, output, results.outputs)

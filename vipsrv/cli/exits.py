@@ -1,4 +1,4 @@
-"""How the client's commands end: one line on standard error, and a code that scripts can go by."""
+"""How commands end: one line on standard error, and a code that scripts can go by. And how they can begin."""
 
 import os
 import sys
@@ -25,6 +25,8 @@ from vipsrv.errors import (
     VipsrvError,
     WorkerDied,
 )
+
+LAST_STANDARD_DESCRIPTOR = 2
 
 
 class ExitCode(IntEnum):
@@ -73,10 +75,10 @@ def one_line_errors(program: str) -> Iterator[None]:
         _fail(program, str(error), error, ExitCode.TIMEOUT)
     except VipsrvError as error:
         _fail(program, str(error), error, ExitCode.NO_SERVER)
-    except BrokenPipeError as error:
-        _discard_standard_output()
-        _fail(program, "standard output was closed before all was written", error, ExitCode.FILE)
     except OSError as error:
+        drop_what_cannot_be_written()
+        if isinstance(error, BrokenPipeError) and error.filename is None:
+            _fail(program, "standard output was closed before all was written", error, ExitCode.FILE)
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         _fail(program, f"{where}{error.strerror or error}", error, ExitCode.FILE)
     except ValueError as error:
@@ -90,8 +92,24 @@ def _fail(program: str, message: str, error: Exception, code: ExitCode) -> NoRet
     raise typer.Exit(code)
 
 
-def _discard_standard_output() -> None:
-    """Otherwise the interpreter complains when it flushes the rest at its end."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+def drop_what_cannot_be_written() -> None:
+    """What is left for a standard output that is full or closed: else the interpreter complains of it at its
+    end, and ends with a code of its own.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def open_missing_descriptors() -> None:
+    """Give 0, 1 and 2 to /dev/null where they were closed, as by ``<&-``: else the event loop is given them,
+    whose library takes that for a bug and aborts.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD_DESCRIPTOR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)

@@ -14,10 +14,11 @@ from pydantic import ByteSize, ValidationError
 from pydantic.fields import FieldInfo
 
 from vipsrv.cli.demo import demo
+from vipsrv.cli.exits import drop_what_cannot_be_written, open_missing_descriptors
 from vipsrv.errors import StartFailed, VipsrvError
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server import ServerSettings, formats_of, serve
-from vipsrv.server.gateway import Address
+from vipsrv.server.gateway import Address as Listener
 from vipsrv.version import __version__
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ _METAVARS = {int: "NUMBER", ByteSize: "SIZE", float: "SECONDS", Path: "FOLDER"}
 
 def main() -> None:
     """The command, once it is known that it can run here."""
+    open_missing_descriptors()
     app()
 
 
@@ -58,7 +60,10 @@ def _serve(
     log_level: Annotated[
         str,
         typer.Option(
-            metavar="LEVEL", help="Least level that is logged to standard error: debug, info, warning, error."
+            envvar="VIPSRV_LOG_LEVEL",
+            show_envvar=False,
+            metavar="LEVEL",
+            help="Least level that is logged to standard error: debug, info, warning, error.",
         ),
     ] = "info",
     until_stdin_closes: Annotated[
@@ -74,7 +79,7 @@ def _serve(
 
     When ready, prints "vipsrv listening on HOST:PORT" (or "unix:/path"), a line for each listener.
     Sizes are bytes and may be written as 200MB or 2GiB. Every setting can also come from the environment,
-    as VIPSRV_PORT or VIPSRV_MAX_UPLOAD; a flag wins over it.
+    as VIPSRV_PORT or VIPSRV_MAX_UPLOAD; a flag wins over it, and an empty one counts as none.
     """
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
@@ -82,9 +87,16 @@ def _serve(
     logging.basicConfig(
         level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    settings = _settings(given)
+    for text in settings.listen:
+        try:
+            Listener.parse(text)
+        except ValueError as error:
+            _fail(f"--listen: {error}", code=2)
     try:
-        serve(_settings(given), on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
+        serve(settings, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
     except StartFailed as error:
+        drop_what_cannot_be_written()
         _fail(str(error), code=1)
 
 
@@ -109,19 +121,32 @@ def formats(
 
 @app.command()
 def ping(
-    host: Annotated[str, typer.Option(help="The server's address.", envvar="VIPSRV_HOST")] = DEFAULT_HOST,
-    port: Annotated[int, typer.Option(help="The server's port.", envvar="VIPSRV_PORT")] = DEFAULT_PORT,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 3.0,
+    host: Annotated[
+        str, typer.Option(help="The server's address, or unix:/path.", envvar="VIPSRV_HOST")
+    ] = DEFAULT_HOST,
+    port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="The server's port.", envvar="VIPSRV_PORT")
+    ] = DEFAULT_PORT,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, max=86_400, help="Seconds to wait for the answer.")
+    ] = 3.0,
 ) -> None:
     """Ask a server whether it answers: prints the round trip in milliseconds, exits with 1 if it does not."""
-    from vipsrv.client import Client, Timeout  # noqa: PLC0415 - a server has no need of it
+    # A server has no need of these.
+    from vipsrv.client import Client, Timeout  # noqa: PLC0415
+    from vipsrv.client.address import UNIX, Address  # noqa: PLC0415
 
+    unix = host if host.startswith(UNIX) else None
     try:
-        with Client(host, port, timeout=Timeout(connect=timeout, send=timeout, reply=timeout)) as client:
+        where = Address.of(host, port, unix)
+        each = Timeout(connect=timeout, send=timeout, reply=timeout)
+        with Client(host, port, address=unix, timeout=each) as client:
             seconds = client.ping()
     except VipsrvError as error:
         _fail(str(error), code=1)
-    typer.echo(f"{host}:{port} answered in {seconds * 1000:.1f} ms")
+    except ValueError as error:
+        _fail(str(error), code=2)
+    typer.echo(f"{where} answered in {seconds * 1000:.1f} ms")
 
 
 def _settings(given: dict[str, Any]) -> ServerSettings:
@@ -136,7 +161,7 @@ def _settings(given: dict[str, Any]) -> ServerSettings:
         raise typer.Exit(2) from None
 
 
-def _print_addresses(addresses: list[Address]) -> None:
+def _print_addresses(addresses: list[Listener]) -> None:
     for address in addresses:
         print(f"vipsrv listening on {address}", flush=True)  # noqa: T201 - the line that programs wait for
 

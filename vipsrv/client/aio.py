@@ -59,8 +59,8 @@ class AsyncClient:
         self._address = Address.of(host, port, address)
         self._protocol: Protocol = protocol
         self._timeout = timeout
-        self._connecting = asyncio.Lock()
         self._connections: list[AsyncConnection] = []
+        self._attempt: asyncio.Task[AsyncConnection] | None = None
         self._closed = False
 
     async def resize(
@@ -157,7 +157,7 @@ class AsyncClient:
                 if self._protocol == 1:
                     await connection.close()
             if exchange is None:
-                continue  # it was retired while this call waited for its turn to send
+                continue  # it ended while this call waited for its turn to send
             if not exchange.may_resend or resent:
                 return exchange
             resent = True
@@ -165,13 +165,22 @@ class AsyncClient:
                 source.rewind()
 
     async def _connection(self) -> AsyncConnection:
+        """One that is usable. Who needs one at the same time shares the attempt to make it, and its error."""
         if self._protocol == 1:
             return await self._connect()
-        async with self._connecting:
-            for connection in self._connections:
-                if connection.usable:
-                    return connection
-            return await self._connect()
+        for connection in self._connections:
+            if connection.usable:
+                return connection
+        if self._attempt is None:
+            self._attempt = asyncio.create_task(self._connect())
+            self._attempt.add_done_callback(self._attempted)
+        # One that is cancelled leaves the attempt to the others.
+        return await asyncio.shield(self._attempt)
+
+    def _attempted(self, attempt: "asyncio.Task[AsyncConnection]") -> None:
+        self._attempt = None
+        if not attempt.cancelled():
+            attempt.exception()  # maybe nobody waits for it any more
 
     async def _connect(self) -> AsyncConnection:
         if self._closed:

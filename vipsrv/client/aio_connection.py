@@ -64,13 +64,13 @@ class AsyncConnection(asyncio.Protocol):
         return self._ended.is_set()
 
     async def call(self, request: Request, source: Source | None, on_sent: OnSent | None) -> Exchange | None:
-        """Send a request and wait for its end; ``None`` if the connection was retired before its turn came.
+        """Send a request and wait for its end; ``None`` if the connection ended before its turn came.
 
         Raises ``ClientTimeout``, and ``OSError`` where the image cannot be read.
         """
         done = asyncio.Event()
         async with self._turn:
-            if not self._core.usable and not self._core.closed:
+            if self._core.superseded:
                 return None
             exchange = self._core.start(request, source.size if source else 0, done.set)
             if exchange.done:
@@ -99,7 +99,7 @@ class AsyncConnection(asyncio.Protocol):
 
     async def close(self) -> None:
         """Drop the connection: what is in flight ends with ``ConnectionLost``."""
-        self._core.lost("the client was closed")
+        self._core.close()
         self._settle()
         await self._ended.wait()
 

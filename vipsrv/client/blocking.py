@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -31,6 +32,7 @@ from vipsrv.client.results import (
 )
 from vipsrv.client.sources import ImageSource, OnSent, Source, open_source
 from vipsrv.client.timeouts import Timeout
+from vipsrv.errors import VipsrvError
 from vipsrv.options import ImageInfo, ResizeOptions
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 
@@ -59,8 +61,9 @@ class Client:
         self._address = Address.of(host, port, address)
         self._protocol: Protocol = protocol
         self._timeout = timeout
-        self._lock = threading.Lock()  # for the two below
+        self._lock = threading.Lock()  # for the three below
         self._connections: list[Connection] = []
+        self._attempt: Future[Connection | None] | None = None
         self._closed = False
 
     def resize(
@@ -158,7 +161,7 @@ class Client:
                 if self._protocol == 1:
                     self._drop(connection)
             if exchange is None:
-                continue  # it was retired while this call waited for its turn to send
+                continue  # it ended while this call waited for its turn to send
             if not exchange.may_resend or resent:
                 return exchange
             resent = True
@@ -166,16 +169,57 @@ class Client:
                 source.rewind()
 
     def _connection(self) -> Connection:
+        """One that is usable. Who needs one at the same time shares the attempt to make it, and its error."""
+        if self._protocol == 1:
+            return self._connect()
+        while True:
+            with self._lock:
+                self._check_open()
+                for connection in self._connections:
+                    if connection.usable:
+                        return connection
+                attempt, is_ours = self._attempt or Future(), self._attempt is None
+                self._attempt = attempt
+            if is_ours:
+                return self._attempt_to_connect(attempt)
+            try:
+                shared = attempt.result()
+            except (VipsrvError, RuntimeError) as error:
+                raise type(error)(
+                    *error.args
+                ) from error  # each its own, for each is raised in another thread
+            if shared is not None:
+                return shared
+
+    def _attempt_to_connect(self, attempt: "Future[Connection | None]") -> Connection:
+        connection = None
+        try:
+            connection = self._connect()
+        except (VipsrvError, RuntimeError) as error:
+            attempt.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                self._attempt = None
+            if not attempt.done():
+                attempt.set_result(connection)  # none after a ctrl-C, which is nobody else's
+        return connection
+
+    def _connect(self) -> Connection:
         with self._lock:
-            if self._closed:
-                raise RuntimeError("the client is closed")
-            self._connections = [one for one in self._connections if not one.ended]
-            for connection in self._connections:
-                if self._protocol != 1 and connection.usable:
-                    return connection
-            connection = Connection(self._address, self._protocol, self._timeout)
-            self._connections.append(connection)
-            return connection
+            self._check_open()
+        connection = Connection(self._address, self._protocol, self._timeout)
+        with self._lock:
+            if not self._closed:
+                self._connections = [one for one in self._connections if not one.ended]
+                self._connections.append(connection)
+                return connection
+        connection.close()
+        raise RuntimeError("the client was closed while it connected")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the client is closed")
 
     def _drop(self, connection: Connection) -> None:
         connection.close()

@@ -7,6 +7,7 @@
           └──── Event ◄── core ◄── reader thread
 """
 
+import errno
 import socket
 import threading
 
@@ -19,6 +20,17 @@ from vipsrv.errors import ClientTimeout, ConnectFailed
 
 READ_SIZE = 256 * 1024
 FIRST_PIECE_SIZE = 64 * 1024
+
+_OF_THE_NETWORK = {
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETRESET,
+    errno.ENETUNREACH,
+    errno.ENOTCONN,
+    errno.ETIMEDOUT,
+}
+"""What ``sendfile`` can fail with besides ``ConnectionError`` that is no error of the image's file."""
 
 
 class Connection:
@@ -48,7 +60,7 @@ class Connection:
             return not self._reading and not self._sending
 
     def call(self, request: Request, source: Source | None, on_sent: OnSent | None) -> Exchange | None:
-        """Send a request and wait for its end; ``None`` if the connection was retired before its turn came.
+        """Send a request and wait for its end; ``None`` if the connection ended before its turn came.
 
         Raises ``ClientTimeout``, and ``OSError`` where the image cannot be read.
         """
@@ -74,7 +86,7 @@ class Connection:
     def close(self) -> None:
         """Drop the connection: what is in flight ends with ``ConnectionLost``."""
         with self._state:
-            self._core.lost("the client was closed")
+            self._core.close()
             self._shut_down()
         if threading.current_thread() is not self._reader:
             self._reader.join()
@@ -83,7 +95,7 @@ class Connection:
         with self._state:
             while self._sending and self._core.usable:
                 self._state.wait()
-            if not self._core.usable and not self._core.closed:
+            if self._core.superseded:
                 return None
             exchange = self._core.start(request, body_size, done.set)
             self._sending = self._sending or not exchange.done
@@ -161,7 +173,11 @@ class Connection:
             try:
                 if not self._socket.sendfile(file, start + sent, size - sent):
                     raise shortened(offset + sent, source.size)
-            except TimeoutError:
+            except OSError as error:
+                if error.errno in _OF_THE_NETWORK:
+                    raise BrokenPipeError(error.strerror) from error
+                if not isinstance(error, TimeoutError):
+                    raise
                 if file.tell() == start + sent and self._core.received == progress:
                     raise self._stalled() from None
             sent = file.tell() - start
@@ -172,13 +188,13 @@ class Connection:
             progress = self._core.received
             try:
                 data = data[self._socket.send(data) :]
-            except TimeoutError:
+            except OSError as error:
+                if not isinstance(error, TimeoutError) or error.errno is not None:
+                    # Whatever it was: to be told apart from an error of the image's file.
+                    raise BrokenPipeError(error.strerror) from error
                 # A server with enough in flight stops reading until it has answered some: that is no stall.
                 if self._core.received == progress:
                     raise self._stalled() from None
-            except OSError as error:
-                # Whatever it was: to be told apart from an error of the image's file.
-                raise BrokenPipeError(error.strerror) from error
 
     def _stalled(self) -> ClientTimeout:
         return ClientTimeout(f"{self._peer} has not taken any of the request for {self._timeout.send} s")

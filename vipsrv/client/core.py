@@ -38,6 +38,12 @@ MAX_REQUEST_ID = 2**32 - 1
 FINISH_IF_LEFT = 256 * 1024
 """Bytes of a refused request that are rather sent than a connection given up for them."""
 
+MAX_BODY_SIZE = 2**30
+"""Bytes of a reply's body that are accepted, all its results together, for they are held in memory. The 100
+megapixels that a server allows by default take less than half of it as RGBA. Text of another protocol that is
+taken for a size of version 1 is above it: that begins with ``@``, in front of the letters.
+"""
+
 CONNECTION_ID = 0
 """The request id of a reply that concerns the whole connection; no request of ours has it in version 2."""
 
@@ -106,8 +112,9 @@ class ClientCore:
         self._body: list[bytes] = []
         self._idle_since_reply = False
         self._sending: Exchange | None = None
+        self._started = False
         self._retired = False
-        self._answered = False
+        self._given_up = False
         self._failure: Callable[[], VipsrvError] | None = None
         self.received = 0
         self.closed = False
@@ -116,6 +123,15 @@ class ClientCore:
     def usable(self) -> bool:
         """Whether a further exchange may be started."""
         return not (self.closed or self._retired)
+
+    @property
+    def superseded(self) -> bool:
+        """Whether an exchange that was not started yet belongs on another connection.
+
+        What ends a connection befalls what was started on it, and nothing else. Not so where the client was
+        closed, and where the server closed before anything was started: it might do so for ever.
+        """
+        return not (self.usable or self._given_up or (self.closed and not self._started))
 
     @property
     def over(self) -> bool:
@@ -127,7 +143,8 @@ class ClientCore:
     def start(self, request: Request, body_size: int, on_done: Callable[[], None]) -> Exchange:
         """Begin an exchange whose request has ``body_size`` bytes of image; ``on_done`` is called once.
 
-        On a connection that has closed meanwhile it is done at once, with the error that closed it.
+        On a connection that has closed meanwhile it is done at once, with the error that closed it; see
+        ``superseded``.
         """
         if self._protocol == 1:
             request_id = CONNECTION_ID
@@ -138,8 +155,8 @@ class ClientCore:
         exchange = Exchange(request.kind, request_id, head, body_size, on_done)
         if self._failure is not None:
             exchange.error = self._failure()
-            exchange.may_resend = self._answered
         else:
+            self._started = True
             self._in_flight[request_id] = self._sending = exchange
         return exchange
 
@@ -191,16 +208,28 @@ class ClientCore:
 
     def receive_eof(self) -> None:
         """The server has closed the connection."""
-        if not self.received and self._protocol != 1:
-            self.lost("closed without a word, as a server does that speaks version 1 only: try protocol 1")
-        else:
+        if self.received:
             self.lost("closed by the server before the reply was complete")
+        elif self._protocol != 1 and self._sending is not None:
+            self.lost(
+                "closed by the server before it had taken the request; it may be one that speaks version 1 "
+                "only, for which there is protocol 1"
+            )
+        else:
+            self.lost("closed by the server before it replied")
 
     def lost(self, reason: str) -> None:
         """Nothing more will come; ``reason`` goes into the ``ConnectionLost`` of every exchange in flight."""
         for exchange in self._in_flight.values():
             exchange.may_resend = self._idle_since_reply
         self._fail_all(lambda: ConnectionLost(f"the connection to {self._peer} was lost: {reason}"))
+
+    def close(self) -> None:
+        """The client was closed: that ends what is in flight and whatever would still be started."""
+        self._given_up = True
+        self._idle_since_reply = False
+        self._failure = None
+        self.lost("the client was closed")
 
     def _new_id(self) -> int:
         self._last_id = self._last_id % MAX_REQUEST_ID + 1
@@ -220,10 +249,14 @@ class ClientCore:
             self._complete(started, body, size)
 
     def _check(self, started: MessageStarted) -> None:
-        """Refuse before its body is read what is the reply to nothing."""
+        """Refuse before its body is read what is the reply to nothing, or too large."""
         failed = started.status >= FIRST_ERROR_STATUS
         if started.version != self._protocol and not (failed and self._protocol == 1):
             raise ProtocolError(f"it answers in version {started.version}")
+        if started.body_size > MAX_BODY_SIZE:
+            raise ProtocolError(
+                f"a body of {started.body_size} bytes, over the {MAX_BODY_SIZE} that are accepted"
+            )
         if failed and started.request_id == CONNECTION_ID:
             return
         exchange = self._in_flight.get(started.request_id)
@@ -246,7 +279,6 @@ class ClientCore:
             if error is None:
                 exchange.reply = Reply(version=started.version, meta=started.meta, body=body, received=size)
             exchange.on_done()
-        self._answered = True
         self._idle_since_reply = not self._in_flight
         if self._protocol == 1:
             self.closed = True

@@ -51,8 +51,9 @@ class EmbeddedServer:
     def _wait_until_ready(self, log: IO[bytes]) -> int:
         # A pipe cannot be read with a timeout everywhere; the end of the process ends the read.
         killer = threading.Timer(START_SECONDS, self._process.kill)
-        killer.start()
+        killer.daemon = True  # a ctrl-C at the wrong moment must not leave the interpreter waiting for it
         try:
+            killer.start()
             line = self._process.stdout.readline().decode(errors="replace") if self._process.stdout else ""
         finally:
             killer.cancel()

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from vipsrv.errors import StartFailed
 from vipsrv.server.gateway import Address, Gateway
 from vipsrv.server.settings import ServerSettings
 
@@ -25,7 +26,7 @@ def serve(
     """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once.
 
     ``until_stdin_closes`` stops the server, as a signal does, when standard input ends: so it goes with the
-    process that started it. Raises ``StartFailed``.
+    process that started it. Raises ``StartFailed``, also where ``on_listening`` raises ``OSError``.
     """
     _raise_descriptor_limit()
     _run(_serve(settings, on_listening, until_stdin_closes=until_stdin_closes))
@@ -49,7 +50,13 @@ async def _serve(
     asked = loop.create_task(first.wait())
     await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
-        on_listening(await starting)
+        listening = await starting
+        try:
+            on_listening(listening)
+        except OSError as error:
+            asked.cancel()
+            await gateway.stop()
+            raise StartFailed(f"where it listens could not be printed: {error.strerror}") from None
         # What there is now stays: the collector need not go through it again and again.
         gc.freeze()
         await asked
@@ -66,6 +73,9 @@ async def _serve(
 
 
 def _on_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
+    if sys.stdin is None:  # closed from the beginning
+        stop()
+        return
     descriptor = sys.stdin.fileno()
 
     def readable() -> None:
@@ -91,4 +101,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 def _raise_descriptor_limit() -> None:
     """As many connections as the hard limit allows; the soft one is for programs that use select()."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError) as error:  # macOS takes no "unlimited" for it
+        _log.warning("the limit of open files stays as it is: %s", error)

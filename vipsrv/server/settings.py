@@ -28,7 +28,13 @@ def _default_spool_dir() -> Path:
 class ServerSettings(BaseSettings):
     """The settings of ``vipsrv serve``. Sizes are bytes and may be written as ``200MB`` or ``2GiB``."""
 
-    model_config = SettingsConfigDict(env_prefix="VIPSRV_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="VIPSRV_",
+        # What compose makes of "${VIPSRV_WORKERS:-}" is a setting that was not made.
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
 
     host: str = Field(DEFAULT_HOST, min_length=1, description="Address to listen on.")
     port: int = Field(
@@ -37,7 +43,7 @@ class ServerSettings(BaseSettings):
     listen: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Listen here instead of --host and --port: HOST:PORT, [IPV6]:PORT or unix:/path. "
-        "May be given several times.",
+        "May be given several times, or several with commas between them.",
     )
     workers: int = Field(
         default_factory=available_cpus,
@@ -47,8 +53,8 @@ class ServerSettings(BaseSettings):
     )
     pin_workers: bool = Field(
         default=True,
-        description="Do not keep each worker to one core, which makes small images a quarter faster. "
-        "One that has to wait for its core moves to an idle one.",
+        description="Whether each worker is kept to one core, as it is by default, which makes small images "
+        "a quarter faster. One that has to wait for its core moves to an idle one.",
     )
     quality: int = Field(DEFAULT_QUALITY, ge=1, le=100, description="JPEG quality where none is asked for.")
     max_upload: ByteSize = Field(
@@ -115,5 +121,12 @@ class ServerSettings(BaseSettings):
     @field_validator("listen", "formats", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        """Several words in one text have commas between them."""
-        return value.split(",") if isinstance(value, str) else value
+        """Several words in one text have commas between them, and maybe spaces."""
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list):
+            return value
+        return [word for text in texts for word in _words(text)]
+
+
+def _words(text: object) -> list[object]:
+    return [word.strip() for word in text.split(",")] if isinstance(text, str) else [text]

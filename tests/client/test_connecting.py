@@ -1,0 +1,190 @@
+"""Several calls that need a connection at the same time, and a client that is closed meanwhile."""
+
+import asyncio
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.client.conftest import Serve
+from tests.client.fake_server import SECONDS, every, one
+from vipsrv.client import AsyncClient, Client
+from vipsrv.client.aio_connection import AsyncConnection
+from vipsrv.client.blocking_connection import Connection
+from vipsrv.errors import ConnectFailed
+
+CALLS = 4
+
+
+class Gate:
+    """Stands for ``Connection``: waits until it is opened, then connects or fails; tells how often asked."""
+
+    def __init__(self, fault: BaseException | None = None) -> None:
+        self.asked = threading.Semaphore(0)
+        self.times = 0
+        self.opened = threading.Event()
+        self._fault = fault
+
+    def __call__(self, *arguments: Any) -> Connection:
+        self.times += 1
+        self.asked.release()
+        assert self.opened.wait(SECONDS)
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
+        return Connection(*arguments)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """Released by each thread that begins to wait for the attempt of another."""
+    waits = threading.Semaphore(0)
+
+    class Announced(Future[Any]):
+        def result(self, timeout: float | None = None) -> Any:
+            waits.release()
+            return super().result(timeout)
+
+    monkeypatch.setattr("vipsrv.client.blocking.Future", Announced)
+    return waits
+
+
+def test_threads_share_one_attempt_and_its_error(
+    monkeypatch: pytest.MonkeyPatch, shared: threading.Semaphore
+) -> None:
+    gate = Gate(ConnectFailed("no connection"))
+    monkeypatch.setattr("vipsrv.client.blocking.Connection", gate)
+    with ThreadPoolExecutor(CALLS) as threads, Client(port=9) as client:
+        calls = [threads.submit(client.ping) for _ in range(CALLS)]
+        for _ in range(CALLS - 1):
+            assert shared.acquire(timeout=SECONDS)
+        gate.opened.set()
+        errors = [call.exception(SECONDS) for call in calls]
+    assert [str(error) for error in errors] == ["no connection"] * CALLS
+    assert len({id(error) for error in errors}) == CALLS
+    assert gate.times == 1
+
+
+def test_threads_share_the_connection_that_was_made(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, shared: threading.Semaphore
+) -> None:
+    gate = Gate()
+    monkeypatch.setattr("vipsrv.client.blocking.Connection", gate)
+    server = serve(every)
+    with ThreadPoolExecutor(CALLS) as threads, Client(port=server.port) as client:
+        calls = [threads.submit(client.ping) for _ in range(CALLS)]
+        for _ in range(CALLS - 1):
+            assert shared.acquire(timeout=SECONDS)
+        gate.opened.set()
+        assert all(call.result(SECONDS) > 0 for call in calls)
+    assert server.connections == gate.times == 1
+
+
+def test_a_thread_that_is_interrupted_leaves_the_others_to_try_again(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, shared: threading.Semaphore
+) -> None:
+    gate = Gate(KeyboardInterrupt())
+    monkeypatch.setattr("vipsrv.client.blocking.Connection", gate)
+    server = serve(every)
+    with ThreadPoolExecutor(2) as threads, Client(port=server.port) as client:
+        interrupted = threads.submit(client.ping)
+        assert gate.asked.acquire(timeout=SECONDS)
+        other = threads.submit(client.ping)
+        assert shared.acquire(timeout=SECONDS)
+        gate.opened.set()
+        assert isinstance(interrupted.exception(SECONDS), KeyboardInterrupt)
+        assert other.result(SECONDS) > 0
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_close_does_not_wait_for_a_connection_that_is_being_made(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, protocol: Any
+) -> None:
+    gate = Gate()
+    monkeypatch.setattr("vipsrv.client.blocking.Connection", gate)
+    server = serve(lambda _: None)
+    client = Client(port=server.port, protocol=protocol)
+    with ThreadPoolExecutor(2) as threads:
+        call = threads.submit(lambda: client.resize(b"image", width=8, height=6))
+        assert gate.asked.acquire(timeout=SECONDS)
+        try:
+            threads.submit(client.close).result(SECONDS)
+        finally:
+            gate.opened.set()
+        with pytest.raises(RuntimeError, match="was closed while it connected"):
+            call.result(SECONDS)
+
+
+def test_over_version_1_each_thread_connects_for_itself(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    monkeypatch.setattr("vipsrv.client.blocking.Connection", gate)
+
+    def answers(peer: Any) -> None:
+        peer.read_request()
+        peer.reply_v1()
+
+    server = serve(answers, answers)
+    with ThreadPoolExecutor(2) as threads, Client(port=server.port, protocol=1) as client:
+        calls = [threads.submit(lambda: client.resize(b"image", width=8, height=6)) for _ in range(2)]
+        try:
+            for _ in calls:
+                assert gate.asked.acquire(timeout=SECONDS)  # both at the same time
+        finally:
+            gate.opened.set()
+        for call in calls:
+            assert call.result(SECONDS).data == b"result"
+
+
+def test_tasks_share_one_attempt_and_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = 0
+
+    async def scenario() -> list[Any]:
+        opened = asyncio.Event()
+
+        async def connect(*_: object) -> AsyncConnection:
+            nonlocal times
+            times += 1
+            await opened.wait()
+            raise ConnectFailed("no connection")
+
+        monkeypatch.setattr(AsyncConnection, "connect", connect)
+        async with AsyncClient(port=9) as client:
+            calls = [asyncio.create_task(client.ping()) for _ in range(CALLS)]
+            for _ in range(3):
+                await asyncio.sleep(0)
+            opened.set()
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    assert [str(error) for error in asyncio.run(scenario())] == ["no connection"] * CALLS
+    assert times == 1
+
+
+def test_a_task_that_is_cancelled_leaves_the_attempt_to_the_others(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(one)
+    real = AsyncConnection.connect
+
+    async def scenario() -> None:
+        opened = asyncio.Event()
+
+        async def connect(*arguments: Any) -> AsyncConnection:
+            await opened.wait()
+            return await real(*arguments)
+
+        monkeypatch.setattr(AsyncConnection, "connect", connect)
+        async with AsyncClient(port=server.port) as client:
+            first, second = (asyncio.create_task(client.ping()) for _ in range(2))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            first.cancel()
+            await asyncio.sleep(0)
+            opened.set()
+            assert await second > 0
+            assert first.cancelled()
+
+    asyncio.run(scenario())
+    assert server.connections == 1
