@@ -142,10 +142,18 @@ def test_a_server_whose_standard_descriptors_are_closed(tmp_path: Path, closed: 
     path = tmp_path / "socket"
     command = f'exec "$0" -m vipsrv serve --workers 1 --listen "unix:$1" {closed}'
     with subprocess.Popen(["/bin/sh", "-c", command, sys.executable, str(path)]) as process:
-        wait_until(lambda: path.exists() or process.poll() is not None, "the server's socket")
-        assert vipsrv("ping", "--host", f"unix:{path}").returncode == 0
-        process.terminate()
-        assert process.wait(bare_client.SECONDS) == 0
+        try:
+            # The socket is there before the workers have started and it is listened on.
+            wait_until(
+                lambda: (
+                    process.poll() is not None or vipsrv("ping", "--host", f"unix:{path}").returncode == 0
+                ),
+                "the server's answer",
+            )
+            process.terminate()
+            assert process.wait(bare_client.SECONDS) == 0
+        finally:
+            process.kill()
 
 
 def test_a_server_that_goes_with_a_standard_input_that_was_never_open() -> None:
