@@ -185,9 +185,8 @@ class Client:
             try:
                 shared = attempt.result()
             except (VipsrvError, RuntimeError) as error:
-                raise type(error)(
-                    *error.args
-                ) from error  # each its own, for each is raised in another thread
+                # Each its own, for each is raised in another thread.
+                raise type(error)(*error.args) from error
             if shared is not None:
                 return shared
 

@@ -2,9 +2,8 @@
 
 Memory is an upper bound, at most about twice what is used where that is much. Time is a lower one where it
 decides what is hopeless; where it chooses the lane, every frame counts as a whole one, and runs or text as if
-all of the file were of them. All figures are
-measured by ``bench/cost.py`` with libvips 8.18.7 and one thread a worker. A picture takes one of two ways
-through libvips:
+all of the file were of them. All figures are measured by ``bench/cost.py`` with libvips 8.18.7 and one thread
+a worker. A picture takes one of two ways through libvips:
 
 * rows that stream: some 2,000 of them, whatever the height of the picture;
 * and on top what its decoder or encoder holds: coefficients of a progressive JPEG, the whole of an interlaced
@@ -50,8 +49,8 @@ _SIZES = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """``memory``: bytes of anonymous memory at the peak, beyond an idle worker's; ``results``: of these,
-    what is made and stays. ``seconds``: of CPU at least; ``at_worst``: the same where what
-    the header does not tell is as dear as it can be.
+    what is made and stays. ``seconds``: of CPU at least; ``at_worst``: the same where what the header does
+    not tell is as dear as it can be.
     """
 
     memory: int

@@ -34,8 +34,7 @@ def open_bmp(upload: Upload, *, tolerant: bool, watch: Watch | None) -> Opened:
 
 def open_dib(view: memoryview, header: BmpHeader, *, tolerant: bool, watch: Watch | None) -> pyvips.Image:
     """The picture whose header proper ``view`` begins with: 8 bits a band, RGBA, RGB or, where ``is_bgr`` of
-    the header says so, BGR. Raises ``CorruptImage``, ``TooLarge`` and the
-    reason of ``watch`` to stop.
+    the header says so, BGR. Raises ``CorruptImage``, ``TooLarge`` and the reason of ``watch`` to stop.
     """
     if header.offset >= len(view):
         raise CorruptImage(
