@@ -82,16 +82,25 @@ class Harness:
 
     async def job(self, image: bytes, *, seconds: float = 60, **options: Any) -> Outcome:
         """The outcome of one job; waits for an idle worker first."""
-        return await self.start_job(image, seconds=seconds, **options)[1]
+        slot = self._slot(image)
+        while not slot.complete:  # a file is still being written
+            await asyncio.sleep(0.001)
+        return await self.start_job(slot, seconds=seconds, **options)[1]
 
     def start_job(
-        self, image: bytes, *, seconds: float = 60, admitted: bool = True, threads: int = 1, **options: Any
+        self,
+        image: bytes | Slot,
+        *,
+        seconds: float = 60,
+        admitted: bool = True,
+        threads: int = 1,
+        **options: Any,
     ) -> tuple[Job, "asyncio.Future[Outcome]"]:
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         job = Job(
             operation=Operation.RESIZE,
             options=json.dumps({"width": 32, "height": 24, **options}).encode(),
-            image=self._slot(image),
+            image=image if isinstance(image, Slot) else self._slot(image),
             deadline=time.monotonic() + seconds,
             on_outcome=outcome.set_result,
             memory=int(admitted),
