@@ -8,7 +8,7 @@ import pyvips
 from PIL import Image
 
 from bench.pictures import PICTURES, picture
-from tests.looks import colour_difference, open_exact, reference, ssim
+from tests.support.image_comparison import colour_difference, open_exact, reference, ssim
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,7 @@ def of_folder(folder: Path) -> list[Case]:
 
 
 def likeness(case: Case, result: bytes) -> dict[str, float]:
-    """``ssim`` and ``colour_difference`` (of ``tests.looks``) between a result and the picture decoded whole
-    and reduced with Lanczos.
+    """``ssim`` and ``colour_difference`` between a result and a full decode reduced with Lanczos.
 
     Raises ``OSError`` for a picture that Pillow cannot read.
     """

@@ -47,7 +47,7 @@ from bench.crew import Crew
 from bench.load.cores import Cores
 from bench.machine import commit, this_machine
 from bench.pictures import picture
-from tests.looks import colour_difference, open_exact, reference, ssim
+from tests.support.image_comparison import colour_difference, open_exact, reference, ssim
 
 CASES = {
     "jpeg-12mp.jpg": (800, 600),

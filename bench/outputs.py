@@ -20,10 +20,11 @@ from bench.arguments import known_picture
 from bench.pictures import picture
 from vipsrv import pipeline
 from vipsrv.options import Fit, ResizeOptions
-from vipsrv.workers.command import worker_environment
+from vipsrv.worker_config import WorkerConfig
+from vipsrv.workers.launch import worker_environment
 
 WIDTHS = (320, 640, 960, 1280, 1600)
-LIMITS = pipeline.Limits(max_pixels=500_000_000, max_output_pixels=50_000_000)
+LIMITS = WorkerConfig(max_pixels=500_000_000, max_output_pixels=50_000_000)
 
 
 def main(
@@ -40,7 +41,7 @@ def main(
 
     def run(*outputs: ResizeOptions) -> list[pipeline.Output]:
         upload = pipeline.Upload.from_memory(data)
-        return list(pipeline.resize(upload, outputs, limits=LIMITS, quality=85).outputs)
+        return list(pipeline.resize(upload, outputs, config=LIMITS).outputs)
 
     def together() -> list[pipeline.Output]:
         return run(*asked)

@@ -28,11 +28,12 @@ import pyvips
 import typer
 
 from bench.pictures import picture
-from tests.looks import open_exact, reference, ssim
+from tests.support.image_comparison import open_exact, reference, ssim
 from vipsrv import pipeline
 from vipsrv.errors import RequestError
 from vipsrv.options import ImageInfo, ResizeOptions
 from vipsrv.pipeline.direct import FIRST_TURNED, jpeg_scale
+from vipsrv.worker_config import WorkerConfig
 
 PICTURES = (
     "jpeg-0.3mp.jpg",
@@ -50,7 +51,7 @@ GOOD = 0.98
 
 Way = Callable[[bytes, int, int], bytes]
 
-_LIMITS = pipeline.Limits(max_pixels=10**9, max_output_pixels=10**9)
+_LIMITS = WorkerConfig(max_pixels=10**9, max_output_pixels=10**9)
 
 
 def whole(data: bytes, width: int, height: int) -> bytes:
@@ -73,7 +74,7 @@ def own(data: bytes, width: int, height: int) -> bytes:
     """The server's."""
     options = ResizeOptions(width=width, height=height)
     upload = pipeline.Upload.from_memory(data)
-    return pipeline.resize(upload, [options], limits=_LIMITS, quality=QUALITY).outputs[0].data
+    return pipeline.resize(upload, [options], config=_LIMITS).outputs[0].data
 
 
 WAYS: dict[str, Way] = {"whole": whole, "thumbnail": thumbnail, "pipeline": own}

@@ -7,7 +7,7 @@ from typing import Protocol
 import pytest
 from hypothesis import settings
 
-from tests.running_server import RunningServer
+from tests.support.running_server import RunningServer
 
 # The same examples in every run, on a slow machine too, and nothing kept from one run to the next.
 settings.register_profile("vipsrv", max_examples=60, derandomize=True, deadline=None, database=None)

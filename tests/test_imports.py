@@ -13,17 +13,20 @@ import vipsrv
 ROOT = Path(vipsrv.__file__).parent
 
 # What may be imported from everywhere, and itself imports nothing of ours.
-LEAVES = {"options", "errors", "version"}
+LEAVES = {"options", "errors", "version", "address", "worker_config"}
 
 # Folder or module → what of ours it may import besides the leaves.
 ALLOWED: dict[str, set[str]] = {
     "options": set(),
     "errors": set(),
     "version": set(),
+    "address": set(),
+    "worker_config": set(),
+    "storage": {"storage"},
     "protocol": {"protocol"},
     "pipeline": {"pipeline"},
-    "workers": {"workers"},
-    "server": {"server", "workers", "protocol"},
+    "workers": {"workers", "storage"},
+    "server": {"server", "workers", "storage", "protocol"},
     "client": {"client", "protocol"},
     "cli": {"cli", "server", "client", "protocol"},
     "__main__": {"cli"},

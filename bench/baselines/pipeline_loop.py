@@ -5,9 +5,10 @@ from pathlib import Path
 
 from bench.baselines.loop import Loop
 from vipsrv import pipeline
-from vipsrv.options import DEFAULT_QUALITY, ResizeOptions
+from vipsrv.options import ResizeOptions
+from vipsrv.worker_config import WorkerConfig
 
-_LIMITS = pipeline.Limits(max_pixels=2**30, max_output_pixels=10**8)
+_LIMITS = WorkerConfig(max_pixels=2**30, max_output_pixels=10**8)
 
 
 class PipelineLoop(Loop):
@@ -26,6 +27,6 @@ def prepare(picture: str, width: int, height: int) -> Callable[[], bytes]:
 
     def make() -> bytes:
         upload = pipeline.Upload.from_memory(data)
-        return pipeline.resize(upload, [options], limits=_LIMITS, quality=DEFAULT_QUALITY).outputs[0].data
+        return pipeline.resize(upload, [options], config=_LIMITS).outputs[0].data
 
     return make

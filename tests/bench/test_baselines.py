@@ -11,8 +11,8 @@ from bench.baselines import ALL, PEERS, BareLoop, Baseline, CodecFloor, Request
 from bench.baselines.codec_floor import decode_scale
 from bench.crew import Crew
 from bench.processes import cpu_seconds, tree_cpu_seconds
-from tests.looks import open_exact, reference, ssim
-from tests.pictures import photo
+from tests.support.image_comparison import open_exact, reference, ssim
+from tests.support.images import photo
 
 CORES = [0]
 WIDTH, HEIGHT = 60, 40

@@ -15,7 +15,7 @@ from bench.load.__main__ import main
 from bench.load.progress import Progress
 from bench.load.record import Document, from_json, to_json
 from tests.client.fake_server import FakeServer, silent
-from tests.pictures import garbage, jpeg
+from tests.support.images import garbage, jpeg
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,8 +14,8 @@ from bench.load.histogram import Latencies
 from bench.load.plan import Plan, Source
 from bench.load.schedule import Schedule
 from tests.client.fake_server import LARGE, FakeServer, Peer, silent
-from tests.pictures import garbage, jpeg
-from tests.running_server import RunningServer
+from tests.support.images import garbage, jpeg
+from tests.support.running_server import RunningServer
 from vipsrv.errors import Busy
 from vipsrv.protocol import V1_REPLY
 

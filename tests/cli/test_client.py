@@ -17,8 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from tests.client.fake_server import SECONDS, FakeServer, Peer
-from tests.pictures import jpeg
-from tests.running_server import RunningServer
+from tests.support.images import jpeg
+from tests.support.running_server import RunningServer
 from vipsrv.cli.client import app
 from vipsrv.cli.exits import ExitCode
 from vipsrv.cli.sending import LONG_UPLOAD, Server, upload_progress

@@ -18,8 +18,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from tests.client.fake_server import FakeServer, Peer, Script, every
-from tests.pictures import jpeg
-from tests.running_server import RunningServer
+from tests.support.images import jpeg
+from tests.support.running_server import RunningServer
 from vipsrv.cli.client import app
 from vipsrv.cli.exits import ExitCode
 from vipsrv.errors import BadRequest, TooLarge

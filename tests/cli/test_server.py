@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import bare_client
 from tests.conftest import StartServer
-from tests.running_server import RunningServer, wait_until
+from tests.support import bare_client
+from tests.support.running_server import RunningServer, wait_until
 from vipsrv.server.settings import ServerSettings
 from vipsrv.version import __version__
 

@@ -17,8 +17,8 @@ from PIL import Image
 from tests.client.adapters import CALL_SECONDS
 from tests.client.conftest import MakeClient
 from tests.conftest import StartServer
-from tests.pictures import jpeg
-from tests.running_server import RunningServer
+from tests.support.images import jpeg
+from tests.support.running_server import RunningServer
 from vipsrv.client import AsyncClient, Client, ResizeResult
 from vipsrv.client.sources import PIECE_SIZE
 from vipsrv.errors import BadRequest, CorruptImage, RequestError, TooLarge, UnsupportedFormat

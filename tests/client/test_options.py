@@ -7,8 +7,8 @@ import pytest
 
 from tests.client.conftest import MakeClient, Serve
 from tests.client.fake_server import SECONDS, SIZE, SOURCE, FakeServer, Peer, Script, every
-from tests.pictures import jpeg
-from tests.running_server import RunningServer
+from tests.support.images import jpeg
+from tests.support.running_server import RunningServer
 from vipsrv.client import ResizedImage, ResizeResults
 from vipsrv.errors import BadRequest, ProtocolError
 from vipsrv.options import Fit, Format, ImageInfo, Keep, Position, ResizeOptions, Timings

@@ -4,13 +4,14 @@ from functools import cache
 
 from PIL import Image
 
-from tests.looks import open_exact
-from tests.pictures import SAMPLES
+from tests.support.image_comparison import open_exact
+from tests.support.images import SAMPLES
 from vipsrv import pipeline
 from vipsrv.errors import RequestError
 from vipsrv.options import ImageInfo, ResizeOptions
+from vipsrv.worker_config import WorkerConfig
 
-LIMITS = pipeline.Limits(max_pixels=100_000_000, max_output_pixels=50_000_000)
+LIMITS = WorkerConfig(max_pixels=100_000_000, max_output_pixels=50_000_000, quality=90)
 
 
 @cache
@@ -30,7 +31,7 @@ def resize(
 
 def run(picture: bytes, *outputs: ResizeOptions) -> pipeline.Result:
     """The whole result for a picture in memory."""
-    return pipeline.resize(pipeline.Upload.from_memory(picture), outputs, limits=LIMITS, quality=90)
+    return pipeline.resize(pipeline.Upload.from_memory(picture), outputs, config=LIMITS)
 
 
 def refusal(picture: bytes, width: int = 100, height: int = 80) -> RequestError | None:

@@ -9,6 +9,7 @@ import json
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tests.pipeline.run import LIMITS
@@ -26,7 +27,7 @@ def main(listed: Path, folder: Path) -> None:
         before = time.process_time()
         kind, message = None, ""
         try:
-            result = pipeline.resize(upload, [options], limits=LIMITS, quality=95)
+            result = pipeline.resize(upload, [options], config=replace(LIMITS, quality=95))
             (folder / str(place)).write_bytes(result.outputs[0].data)
         except RequestError as error:
             kind, message = type(error).__name__, error.message

@@ -7,7 +7,8 @@ from functools import cache
 import pytest
 from PIL import Image
 
-from tests.bitmaps import (
+from tests.pipeline.run import LIMITS, info, refusal, resize, run
+from tests.support.bitmaps import (
     A2RGB10,
     ARGB1555,
     ARGB4444,
@@ -20,13 +21,13 @@ from tests.bitmaps import (
     V5,
     bitmap,
 )
-from tests.looks import mean_abs_difference, open_exact
-from tests.pictures import alpha_photo, photo, swapped_profile
-from tests.pipeline.run import LIMITS, info, refusal, resize, run
+from tests.support.image_comparison import mean_abs_difference, open_exact
+from tests.support.images import alpha_photo, photo, swapped_profile
 from vipsrv import pipeline
 from vipsrv.errors import Cancelled, CorruptImage, RequestError, TooLarge, UnsupportedFormat
 from vipsrv.options import Format, ResizeOptions
 from vipsrv.pipeline.bmp import rle
+from vipsrv.worker_config import WorkerConfig
 
 WIDTH, HEIGHT = 131, 90  # every row but that of 32 bits is padded
 
@@ -147,7 +148,7 @@ def test_runs_ask_the_watch() -> None:
         return Cancelled("enough") if len(asked) == 3 else None
 
     with pytest.raises(Cancelled):
-        pipeline.resize(upload, [ResizeOptions(width=9, height=9)], limits=LIMITS, quality=85, watch=watch)
+        pipeline.resize(upload, [ResizeOptions(width=9, height=9)], config=LIMITS, watch=watch)
 
 
 @pytest.mark.parametrize("data", [b"", b"\4", b"\4\1", b"\4\1\0\0\2\2", b"\0\2\1", b"\4\1\0\0\0\3\1"])
@@ -284,13 +285,16 @@ def test_several_results_and_formats_of_one_bitmap(bits: int, masks: tuple[int, 
 
 
 def test_what_is_there_of_a_truncated_bitmap_can_be_saved() -> None:
-    limits = pipeline.Limits(
-        max_pixels=LIMITS.max_pixels, max_output_pixels=LIMITS.max_output_pixels, tolerant=True
+    limits = WorkerConfig(
+        max_pixels=LIMITS.max_pixels,
+        max_output_pixels=LIMITS.max_output_pixels,
+        tolerate_truncated=True,
+        quality=95,
     )
     options = ResizeOptions(width=WIDTH, height=HEIGHT)
     half = bitmap(scene(), 24, top_down=True)
     upload = pipeline.Upload.from_memory(half[: len(half) // 2])
-    result = open_exact(pipeline.resize(upload, [options], limits=limits, quality=95).outputs[0].data)
+    result = open_exact(pipeline.resize(upload, [options], config=limits).outputs[0].data)
     there = (0, 0, WIDTH, HEIGHT // 2 - 8)
     assert mean_abs_difference(result.crop(there), scene().crop(there)) < 4
     missing = result.crop((0, HEIGHT // 2 + 8, WIDTH, HEIGHT))

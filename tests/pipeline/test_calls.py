@@ -6,8 +6,8 @@ import weakref
 import pytest
 import pyvips
 
-from tests.pictures import SAMPLES
 from tests.pipeline.run import sample
+from tests.support.images import SAMPLES
 from vipsrv.pipeline.calls import Call, Shape, shape
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageCms
 
-from tests.looks import mean_abs_difference, open_exact, reference
+from tests.support.image_comparison import mean_abs_difference, open_exact, reference
 
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT.parent / "shared" / "corpus"

@@ -13,10 +13,19 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.bitmaps import icon
-from tests.bombs import BOMBS, avif_grid, gif_frames, jpeg_scans, png, png_chunk, text_png
-from tests.pictures import HEIGHT, WIDTH, animated, encode, interlaced_png, jpeg, oriented_jpeg, tiled_tiff
 from tests.pipeline.run import sample
+from tests.support.bitmaps import icon
+from tests.support.bombs import BOMBS, avif_grid, gif_frames, jpeg_scans, png, png_chunk, text_png
+from tests.support.images import (
+    HEIGHT,
+    WIDTH,
+    animated,
+    encode,
+    interlaced_png,
+    jpeg,
+    oriented_jpeg,
+    tiled_tiff,
+)
 from vipsrv import pipeline
 from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.options import Fit, Format, Position, ResizeOptions
@@ -26,8 +35,9 @@ from vipsrv.pipeline.header import Header, read_header
 from vipsrv.pipeline.heif import Coded, coded_pixels
 from vipsrv.pipeline.job import Job
 from vipsrv.pipeline.page import open_page
+from vipsrv.worker_config import WorkerConfig
 
-LIMITS = pipeline.Limits(max_pixels=10**10, max_output_pixels=10**9)
+LIMITS = WorkerConfig(max_pixels=10**10, max_output_pixels=10**9)
 SMALL = ResizeOptions(width=80, height=60)
 
 
@@ -40,8 +50,7 @@ def resize(picture: bytes, *, seconds: float | None = None, heavy_ok: bool = Tru
     return pipeline.resize(
         pipeline.Upload.from_memory(picture),
         (SMALL,),
-        limits=dataclasses.replace(LIMITS, **limits),
-        quality=85,
+        config=dataclasses.replace(LIMITS, **limits),
         seconds=seconds,
         heavy_ok=heavy_ok,
     )
@@ -284,7 +293,7 @@ SMALL_THEN_LARGE = [
 def resize_pages(outputs: Sequence[ResizeOptions], *, heavy_ok: bool = True) -> pipeline.Result:
     """The outputs from an animation of three frames."""
     upload = pipeline.Upload.from_memory(animated("GIF"))
-    return pipeline.resize(upload, outputs, limits=LIMITS, quality=85, heavy_ok=heavy_ok)
+    return pipeline.resize(upload, outputs, config=LIMITS, heavy_ok=heavy_ok)
 
 
 def test_pages_are_counted_together() -> None:
@@ -354,7 +363,7 @@ def test_frames_in_front_of_a_page_make_a_job_heavy_but_not_hopeless() -> None:
     last = ResizeOptions(width=80, height=60, page=999)
 
     def make(*, heavy_ok: bool) -> pipeline.Result:
-        return pipeline.resize(upload, [last], limits=LIMITS, quality=85, seconds=1.1, heavy_ok=heavy_ok)
+        return pipeline.resize(upload, [last], config=LIMITS, seconds=1.1, heavy_ok=heavy_ok)
 
     with pytest.raises(NeedsHeavyLane):
         make(heavy_ok=False)

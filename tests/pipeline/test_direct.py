@@ -8,9 +8,9 @@ import pytest
 import pyvips
 from PIL import Image, ImageCms
 
-from tests.looks import mean_abs_difference, open_exact, reference, ssim
-from tests.pictures import encode, photo
 from tests.pipeline.run import resize
+from tests.support.image_comparison import mean_abs_difference, open_exact, reference, ssim
+from tests.support.images import encode, photo
 from vipsrv.options import ImageInfo
 from vipsrv.pipeline import Upload, layout
 from vipsrv.pipeline.calls import Call

@@ -8,20 +8,24 @@ import pytest
 import pyvips
 from PIL import Image
 
-from tests.bitmaps import bitmap
-from tests.looks import mean_abs_difference, open_exact, reference
-from tests.pictures import encode, jpeg, photo, truncated
 from tests.pipeline.run import LIMITS, info, refusal, resize, run, sample
+from tests.support.bitmaps import bitmap
+from tests.support.image_comparison import mean_abs_difference, open_exact, reference
+from tests.support.images import encode, jpeg, photo, truncated
 from vipsrv import pipeline
 from vipsrv.errors import CorruptImage, StartFailed, UnsupportedFormat
 from vipsrv.options import ResizeOptions
 from vipsrv.version import __version__
+from vipsrv.worker_config import WorkerConfig
 
 WHEEL = ["jpeg", "png", "webp", "tiff", "gif", "avif"]
 OWN = ["bmp", "pnm", "ico"]
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><rect width="40" height="40"/></svg>'
-TOLERANT = pipeline.Limits(
-    max_pixels=LIMITS.max_pixels, max_output_pixels=LIMITS.max_output_pixels, tolerant=True
+TOLERANT = WorkerConfig(
+    max_pixels=LIMITS.max_pixels,
+    max_output_pixels=LIMITS.max_output_pixels,
+    tolerate_truncated=True,
+    quality=90,
 )
 
 
@@ -122,7 +126,7 @@ def test_what_can_be_saved_of_a_truncated_picture_is_given_where_that_is_allowed
     assert isinstance(refusal(picture), CorruptImage)
     options = ResizeOptions(width=160, height=120)
     try:
-        result = pipeline.resize(pipeline.Upload.from_memory(picture), [options], limits=TOLERANT, quality=90)
+        result = pipeline.resize(pipeline.Upload.from_memory(picture), [options], config=TOLERANT)
     except CorruptImage:
         # libwebp gives nothing of a lossy picture whose end is missing, and of a TIFF libvips before 8.17.
         assert name == "webp" or (name.startswith("tiff") and pyvips.version(1) < 17)
@@ -169,7 +173,7 @@ def test_a_bitmap_in_a_file_is_read_by_a_mapping_that_ends_with_the_job(tmp_path
     try:
         upload = pipeline.Upload.from_descriptor(descriptor, path.stat().st_size)
         options = ResizeOptions(width=160, height=120)
-        result = pipeline.resize(upload, [options], limits=LIMITS, quality=90)
+        result = pipeline.resize(upload, [options], config=LIMITS)
     finally:
         os.close(descriptor)
     wanted = photo(1200, 900).resize((160, 120), Image.Resampling.LANCZOS)

@@ -9,8 +9,8 @@ import pytest
 import pyvips
 from PIL import Image, ImageChops, ImageCms
 
-from tests.looks import open_exact
-from tests.pictures import _placed, _rgb_fields, damaged, encode, photo, swapped_profile, truncated
+from tests.support.image_comparison import open_exact
+from tests.support.images import _placed, _rgb_fields, damaged, encode, photo, swapped_profile, truncated
 from vipsrv import pipeline
 from vipsrv.errors import Cancelled, CorruptImage, RequestError
 from vipsrv.options import Format, Keep, ResizeOptions
@@ -19,8 +19,9 @@ from vipsrv.pipeline.direct import reduce_to
 from vipsrv.pipeline.header import read_header
 from vipsrv.pipeline.layout import tiff_rows_start
 from vipsrv.pipeline.threads import several_threads
+from vipsrv.worker_config import WorkerConfig
 
-LIMITS = pipeline.Limits(max_pixels=100_000_000, max_output_pixels=50_000_000)
+LIMITS = WorkerConfig(max_pixels=100_000_000, max_output_pixels=50_000_000, quality=90)
 WIDTH, HEIGHT = 1001, 603
 
 
@@ -44,14 +45,14 @@ def run(path: Path, options: ResizeOptions, **settings: Any) -> bytes:
     """The result of an upload in a file."""
     with path.open("rb") as file:
         upload = pipeline.Upload.from_descriptor(file.fileno(), path.stat().st_size)
-        result = pipeline.resize(upload, (options,), limits=LIMITS, quality=90, **settings)
+        result = pipeline.resize(upload, (options,), config=LIMITS, **settings)
     return result.outputs[0].data
 
 
 def in_memory(picture: bytes, options: ResizeOptions) -> bytes:
     """The same by ``thumbnail``, which is the way of an upload in memory."""
     upload = pipeline.Upload.from_memory(picture)
-    return pipeline.resize(upload, (options,), limits=LIMITS, quality=90).outputs[0].data
+    return pipeline.resize(upload, (options,), config=LIMITS).outputs[0].data
 
 
 def difference(one: bytes, other: bytes) -> int:
@@ -256,6 +257,6 @@ def test_a_job_has_no_more_threads_than_its_memory_allows(tmp_path: Path) -> Non
     with (tmp_path / "picture").open("rb") as file:
         upload = pipeline.Upload.from_descriptor(file.fileno(), (tmp_path / "picture").stat().st_size)
         needed = predict(upload, read_header(upload), (options(300, 300),)).memory
-        limits = pipeline.Limits(max_pixels=10**8, max_output_pixels=10**8, job_memory=needed * 5 // 2)
-        pipeline.resize(upload, (options(300, 300),), limits=limits, quality=90, threads=8, watch=watch)
+        limits = WorkerConfig(max_pixels=10**8, max_output_pixels=10**8, job_memory=needed * 5 // 2)
+        pipeline.resize(upload, (options(300, 300),), config=limits, threads=8, watch=watch)
     assert set(seen) == {2}

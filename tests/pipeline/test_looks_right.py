@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from tests.looks import mean_abs_difference, reference, ssim
-from tests.pictures import (
+from tests.pipeline.run import info, resize, sample
+from tests.support.image_comparison import mean_abs_difference, reference, ssim
+from tests.support.images import (
     BOTTOM_LEFT,
     BOTTOM_RIGHT,
     HEIGHT,
@@ -21,7 +22,6 @@ from tests.pictures import (
     photo,
     swapped_profile,
 )
-from tests.pipeline.run import info, resize, sample
 
 # Reduced on both sides, on one, and enlarged.
 SIZES = [(160, 120), (WIDTH, 125), (WIDTH // 2, HEIGHT), (400, 300)]

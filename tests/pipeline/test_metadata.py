@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.bombs import jpeg_scans, png, png_chunk, tiff_fields
-from tests.pictures import jpeg
 from tests.pipeline.run import info, resize
+from tests.support.bombs import jpeg_scans, png, png_chunk, tiff_fields
+from tests.support.images import jpeg
 from vipsrv import pipeline
 from vipsrv.errors import TooLarge
 from vipsrv.options import ResizeOptions

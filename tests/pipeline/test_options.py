@@ -8,8 +8,9 @@ import pytest
 import pyvips
 from PIL import ExifTags, Image
 
-from tests.looks import mean_abs_difference, open_exact, reference, ssim
-from tests.pictures import (
+from tests.pipeline.run import LIMITS, run, sample
+from tests.support.image_comparison import mean_abs_difference, open_exact, reference, ssim
+from tests.support.images import (
     BOTTOM_LEFT,
     BOTTOM_RIGHT,
     HEIGHT,
@@ -25,7 +26,6 @@ from tests.pictures import (
     photo,
     swapped_profile,
 )
-from tests.pipeline.run import LIMITS, run, sample
 from vipsrv import pipeline
 from vipsrv.errors import BadRequest, Cancelled, RequestError, TooLarge
 from vipsrv.options import Fit, Format, ImageInfo, Keep, Position, ResizeOptions
@@ -572,8 +572,7 @@ def test_a_search_for_the_quality_ends_when_the_watch_says_so() -> None:
         pipeline.resize(
             pipeline.Upload.from_memory(jpeg()),
             [ResizeOptions(width=160, height=120, max_bytes=2500)],
-            limits=LIMITS,
-            quality=85,
+            config=LIMITS,
             watch=lambda: reason,
         )
     assert stopped.value is reason

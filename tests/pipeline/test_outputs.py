@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.looks import mean_abs_difference, open_exact, ssim
-from tests.pictures import (
+from tests.pipeline.run import LIMITS, run, sample
+from tests.support.image_comparison import mean_abs_difference, open_exact, ssim
+from tests.support.images import (
     HEIGHT,
     WIDTH,
     alpha_photo,
@@ -17,10 +18,10 @@ from tests.pictures import (
     swapped_profile,
     truncated,
 )
-from tests.pipeline.run import LIMITS, run, sample
 from vipsrv import pipeline
 from vipsrv.errors import BadRequest, Cancelled, CorruptImage, TooLarge
 from vipsrv.options import Fit, Format, Keep, Position, ResizeOptions
+from vipsrv.worker_config import WorkerConfig
 
 
 def asked(width: int, height: int | None = None, **more: Any) -> ResizeOptions:
@@ -145,9 +146,9 @@ def test_the_limits_count_what_is_cut_off() -> None:
 def test_the_picture_between_them_is_limited() -> None:
     wide, tall = asked(2000, 10, fit=Fit.FILL), asked(10, 2000, fit=Fit.FILL)
     picture = encode(Image.new("RGB", (2000, 2000)), "PNG")
-    limits = pipeline.Limits(max_pixels=LIMITS.max_pixels, max_output_pixels=3_000_000)
+    limits = WorkerConfig(max_pixels=LIMITS.max_pixels, max_output_pixels=3_000_000)
     with pytest.raises(TooLarge, match=r"^the results need the image in 2000 x 2000 pixels between them; "):
-        pipeline.resize(pipeline.Upload.from_memory(picture), (wide, tall), limits=limits, quality=85)
+        pipeline.resize(pipeline.Upload.from_memory(picture), (wide, tall), config=limits)
 
 
 def test_several_are_given_up_when_the_watch_says_so() -> None:
@@ -157,8 +158,7 @@ def test_several_are_given_up_when_the_watch_says_so() -> None:
         pipeline.resize(
             pipeline.Upload.from_memory(picture),
             [asked(800), asked(400)],
-            limits=LIMITS,
-            quality=85,
+            config=LIMITS,
             watch=lambda: reason,
         )
     assert stopped.value is reason
@@ -175,5 +175,5 @@ def test_small_ones_are_given_up_between_two_of_them() -> None:
 
     upload = pipeline.Upload.from_memory(jpeg())
     with pytest.raises(Cancelled):
-        pipeline.resize(upload, [asked(40)] * 5, limits=LIMITS, quality=85, watch=watch)
+        pipeline.resize(upload, [asked(40)] * 5, config=LIMITS, watch=watch)
     assert asked_for == 3

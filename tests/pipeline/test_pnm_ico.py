@@ -6,14 +6,15 @@ from array import array
 import pytest
 from PIL import Image
 
-from tests.bitmaps import icon, icon_bitmap, netpbm
-from tests.looks import mean_abs_difference
-from tests.pictures import alpha_photo, encode, photo
 from tests.pipeline.run import LIMITS, info, refusal, resize
+from tests.support.bitmaps import icon, icon_bitmap, netpbm
+from tests.support.image_comparison import mean_abs_difference
+from tests.support.images import alpha_photo, encode, photo
 from vipsrv import pipeline
 from vipsrv.errors import Cancelled, CorruptImage, RequestError, TooLarge
 from vipsrv.options import ResizeOptions
 from vipsrv.pipeline import pnm
+from vipsrv.worker_config import WorkerConfig
 
 WIDTH, HEIGHT = 131, 90
 
@@ -94,7 +95,7 @@ def test_plain_text_asks_the_watch(monkeypatch: pytest.MonkeyPatch, text: bytes)
 
     upload = pipeline.Upload.from_memory(text)
     with pytest.raises(Cancelled):
-        pipeline.resize(upload, [ResizeOptions(width=9, height=9)], limits=LIMITS, quality=85, watch=watch)
+        pipeline.resize(upload, [ResizeOptions(width=9, height=9)], config=LIMITS, watch=watch)
 
 
 @pytest.mark.parametrize(
@@ -182,10 +183,10 @@ def test_any_icon_gives_a_picture_or_a_refusal() -> None:
 
 
 def test_what_is_there_of_a_truncated_picture_can_be_saved() -> None:
-    limits = pipeline.Limits(
-        max_pixels=LIMITS.max_pixels, max_output_pixels=LIMITS.max_output_pixels, tolerant=True
+    limits = WorkerConfig(
+        max_pixels=LIMITS.max_pixels, max_output_pixels=LIMITS.max_output_pixels, tolerate_truncated=True
     )
     options = ResizeOptions(width=60, height=40)
     for picture in (netpbm(6, WIDTH, HEIGHT, colour(255)), netpbm(3, WIDTH, HEIGHT, colour(255))):
         upload = pipeline.Upload.from_memory(picture[: len(picture) // 2])
-        assert pipeline.resize(upload, [options], limits=limits, quality=85).outputs[0].data
+        assert pipeline.resize(upload, [options], config=limits).outputs[0].data

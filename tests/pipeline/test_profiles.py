@@ -6,7 +6,7 @@ import sys
 import pytest
 from PIL import ImageCms
 
-from tests.pictures import swapped_profile
+from tests.support.images import swapped_profile
 from vipsrv.pipeline.profiles import is_srgb
 
 PRIMARIES = {

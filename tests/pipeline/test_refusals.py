@@ -6,8 +6,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from tests.pictures import SAMPLES, damaged, encode, garbage, jpeg, photo, truncated
 from tests.pipeline.run import LIMITS, info, refusal, resize, run, sample
+from tests.support.images import SAMPLES, damaged, encode, garbage, jpeg, photo, truncated
 from vipsrv import pipeline
 from vipsrv.errors import (
     Cancelled,
@@ -19,6 +19,7 @@ from vipsrv.errors import (
 )
 from vipsrv.options import Format, ResizeOptions
 from vipsrv.pipeline import limits
+from vipsrv.worker_config import WorkerConfig
 
 # Of several frames or pages the first is made, and these may have all of it in what is left.
 FIRST_OF_SEVERAL = {"gif-animated", "webp-animated", "tiff-pages"}
@@ -152,10 +153,10 @@ def test_a_job_that_is_given_up_is_not_decoded_again() -> None:
     watch = Counter(stop_at=2)
     asked, picture = ResizeOptions(width=800, height=600), big_png()
     with pytest.raises(Cancelled):
-        pipeline.resize(Counting.from_memory(picture), [asked], limits=LIMITS, quality=85, watch=watch)
+        pipeline.resize(Counting.from_memory(picture), [asked], config=LIMITS, watch=watch)
     given_up = len(opened)
     with pytest.raises(CorruptImage):
-        pipeline.resize(Counting.from_memory(truncated(picture)), [asked], limits=LIMITS, quality=85)
+        pipeline.resize(Counting.from_memory(truncated(picture)), [asked], config=LIMITS)
     assert len(opened) - given_up > given_up
 
 
@@ -205,11 +206,9 @@ def big_png() -> bytes:
 
 
 def run_watched(picture: bytes, watch: Counter) -> pipeline.Result:
-    most = pipeline.Limits(max_pixels=10**8, max_output_pixels=10**8)
+    most = WorkerConfig(max_pixels=10**8, max_output_pixels=10**8)
     options = ResizeOptions(width=800, height=600)
-    return pipeline.resize(
-        pipeline.Upload.from_memory(picture), (options,), limits=most, quality=85, watch=watch
-    )
+    return pipeline.resize(pipeline.Upload.from_memory(picture), (options,), config=most, watch=watch)
 
 
 def test_a_long_job_is_given_up_when_the_watch_says_so() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.looks import mean_abs_difference, open_exact
-from tests.pictures import SAMPLES, garbage, large_strip_scene, large_strip_tiff, truncated
 from tests.pipeline.run import LIMITS, info, sample
+from tests.support.image_comparison import mean_abs_difference, open_exact
+from tests.support.images import SAMPLES, garbage, large_strip_scene, large_strip_tiff, truncated
 from vipsrv import pipeline
 from vipsrv.errors import CorruptImage, UnsupportedFormat
 from vipsrv.options import ResizeOptions
@@ -16,7 +16,7 @@ OPTIONS = (ResizeOptions(width=160, height=120),)
 
 
 def from_memory(data: bytes | bytearray | memoryview) -> pipeline.Result:
-    return pipeline.resize(pipeline.Upload.from_memory(data), OPTIONS, limits=LIMITS, quality=85)
+    return pipeline.resize(pipeline.Upload.from_memory(data), OPTIONS, config=LIMITS)
 
 
 def from_file(path: Path, *, offset: int = 0) -> pipeline.Result:
@@ -24,7 +24,7 @@ def from_file(path: Path, *, offset: int = 0) -> pipeline.Result:
     try:
         os.lseek(descriptor, offset, os.SEEK_SET)
         upload = pipeline.Upload.from_descriptor(descriptor, path.stat().st_size)
-        result = pipeline.resize(upload, OPTIONS, limits=LIMITS, quality=85)
+        result = pipeline.resize(upload, OPTIONS, config=LIMITS)
         os.fstat(descriptor)  # it is still the caller's
     finally:
         os.close(descriptor)

@@ -6,10 +6,10 @@ import pytest
 
 from vipsrv.errors import Busy, Cancelled, DeadlineExceeded
 from vipsrv.server.admission import Admission
+from vipsrv.storage.spool import Slot, Spool
 from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.pool import WorkerPool
-from vipsrv.workers.spool import Slot, Spool
 
 
 class FakePool:

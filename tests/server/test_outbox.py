@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 
 from vipsrv.server.outbox import PROGRESS_SIZE, Outbox
-from vipsrv.workers.channel import IN_MEMORY_SIZE
-from vipsrv.workers.spool import Slot, Spool
+from vipsrv.storage.spool import Slot, Spool
+from vipsrv.worker_config import IN_MEMORY_SIZE
 
 
 class FakeTransport:

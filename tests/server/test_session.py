@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from tests import bare_client
+from tests.support import bare_client
 from vipsrv.errors import Busy, Cancelled, CorruptImage, InternalError
 from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.receiver import TURN_SIZE
 from vipsrv.server.session import MAX_IN_FLIGHT, Session
 from vipsrv.server.settings import ServerSettings
-from vipsrv.workers import splice
-from vipsrv.workers import spool as spool_module
-from vipsrv.workers.channel import IN_MEMORY_SIZE
+from vipsrv.storage import splice
+from vipsrv.storage import spool as spool_module
+from vipsrv.storage.spool import Slot, Spool
+from vipsrv.worker_config import IN_MEMORY_SIZE
 from vipsrv.workers.job import Job, Outcome
-from vipsrv.workers.spool import Slot, Spool
 
 if TYPE_CHECKING:
     from vipsrv.server.gateway import Gateway

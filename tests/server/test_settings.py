@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from vipsrv.server.gateway import Address
+from vipsrv.address import Address
 from vipsrv.server.settings import ServerSettings
 
 

@@ -1,11 +1,11 @@
 """What a server reads, as it is started: `--formats` and `--tolerate-truncated`, from outside."""
 
-from tests import bare_client
 from tests.conftest import StartServer
-from tests.looks import mean_abs_difference, open_exact, reference
-from tests.pictures import jpeg, truncated
 from tests.pipeline.run import sample
-from tests.running_server import RunningServer
+from tests.support import bare_client
+from tests.support.image_comparison import mean_abs_difference, open_exact, reference
+from tests.support.images import jpeg, truncated
+from tests.support.running_server import RunningServer
 from tests.system.test_version2 import Connection
 from vipsrv.protocol import Kind
 from vipsrv.version import __version__

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import bare_client
 from tests.conftest import StartServer
-from tests.looks import open_exact
-from tests.pictures import jpeg, large_strip_tiff
-from tests.running_server import RunningServer, worker_pids
+from tests.support import bare_client
+from tests.support.image_comparison import open_exact
+from tests.support.images import jpeg, large_strip_tiff
+from tests.support.running_server import RunningServer, worker_pids
 
 
 def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL.JpegImagePlugin import JpegImageFile
 
-from tests import bare_client
-from tests.looks import open_exact, reference, ssim
-from tests.pictures import SAMPLES, encode, garbage, jpeg, truncated
-from tests.running_server import RunningServer
+from tests.support import bare_client
+from tests.support.image_comparison import open_exact, reference, ssim
+from tests.support.images import SAMPLES, encode, garbage, jpeg, truncated
+from tests.support.running_server import RunningServer
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bombs import BOMBS
+from tests.support.bombs import BOMBS
 from tests.workers.test_child import Child
 from vipsrv.errors import RequestError, TooLarge, WorkerDied
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.looks import mean_abs_difference, open_exact, reference
-from tests.pictures import HEIGHT, WIDTH, garbage, jpeg, large_strip_tiff, truncated
 from tests.pipeline.run import sample
+from tests.support.image_comparison import mean_abs_difference, open_exact, reference
+from tests.support.images import HEIGHT, WIDTH, garbage, jpeg, large_strip_tiff, truncated
 from vipsrv.errors import (
     BadRequest,
     Cancelled,
@@ -387,7 +387,7 @@ def test_the_formats_are_those_of_its_configuration() -> None:
 
 
 def test_it_is_as_tolerant_as_its_configuration_says() -> None:
-    child = Child({"tolerant": True})
+    child = Child({"tolerate_truncated": True})
     try:
         child.start()
         child.send_resize(truncated(jpeg()))

@@ -16,16 +16,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.looks import open_exact
-from tests.pictures import encode, jpeg
+from tests.support.image_comparison import open_exact
+from tests.support.images import encode, jpeg
 from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, StartFailed, WorkerDied
+from vipsrv.storage.spool import LARGE_CHUNK_SIZE, Slot, Spool
+from vipsrv.worker_config import IN_MEMORY_SIZE, WorkerConfig
 from vipsrv.workers import pool as pool_module
 from vipsrv.workers import process
-from vipsrv.workers.channel import IN_MEMORY_SIZE, Operation
+from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
-from vipsrv.workers.pool import WorkerConfig, WorkerPool
-from vipsrv.workers.shared import SharedMemory
-from vipsrv.workers.spool import LARGE_CHUNK_SIZE, Slot, Spool
+from vipsrv.workers.pool import WorkerPool
+from vipsrv.workers.shared_memory import SharedMemory
 
 CONFIG = WorkerConfig(
     max_pixels=10**9,
@@ -34,7 +35,7 @@ CONFIG = WorkerConfig(
     max_expansion=10**9,
     quality=85,
     formats=None,
-    tolerant=False,
+    tolerate_truncated=False,
 )
 
 MISCHIEF = """

@@ -12,8 +12,9 @@ from typing import Generic, Literal, TypeVar
 
 import typer
 
+from vipsrv.address import UNIX_PREFIX
 from vipsrv.client import Client, Timeout
-from vipsrv.client.address import UNIX, Address
+from vipsrv.client.address import server_address
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.sources import OnSent
 from vipsrv.errors import ConnectFailed
@@ -47,7 +48,7 @@ class Server:
 
     def ask(self, question: Callable[[Client], T]) -> Answered[T]:
         """Put a question to it. Raises what the client does."""
-        there = str(Address.of(self.host, self.port, _unix(self.host)))
+        there = str(server_address(self.host, self.port, _unix(self.host)))
         try:
             return Answered(self._ask_at(self.host, self.port, question), there, embedded=False)
         except ConnectFailed:
@@ -66,7 +67,7 @@ class Server:
 
 
 def _unix(host: str) -> str | None:
-    return host if host.startswith(UNIX) else None
+    return host if host.startswith(UNIX_PREFIX) else None
 
 
 def check_picture(image: Path) -> None:

@@ -13,12 +13,12 @@ import typer
 from pydantic import ByteSize, ValidationError
 from pydantic.fields import FieldInfo
 
+from vipsrv.address import UNIX_PREFIX, Address
 from vipsrv.cli.demo import demo
 from vipsrv.cli.exits import drop_what_cannot_be_written, open_missing_descriptors
 from vipsrv.errors import StartFailed, VipsrvError
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server import ServerSettings, formats_of, serve
-from vipsrv.server.gateway import Address as Listener
 from vipsrv.version import __version__
 
 app = typer.Typer(
@@ -90,7 +90,7 @@ def _serve(
     settings = _settings(given)
     for text in settings.listen:
         try:
-            Listener.parse(text)
+            Address.parse(text)
         except ValueError as error:
             _fail(f"--listen: {error}", code=2)
     try:
@@ -134,11 +134,11 @@ def ping(
     """Ask a server whether it answers: prints the round trip in milliseconds, exits with 1 if it does not."""
     # A server has no need of these.
     from vipsrv.client import Client, Timeout  # noqa: PLC0415
-    from vipsrv.client.address import UNIX, Address  # noqa: PLC0415
+    from vipsrv.client.address import server_address  # noqa: PLC0415
 
-    unix = host if host.startswith(UNIX) else None
+    unix = host if host.startswith(UNIX_PREFIX) else None
     try:
-        where = Address.of(host, port, unix)
+        where = server_address(host, port, unix)
         each = Timeout(connect=timeout, send=timeout, reply=timeout)
         with Client(host, port, address=unix, timeout=each) as client:
             seconds = client.ping()
@@ -161,7 +161,7 @@ def _settings(given: dict[str, Any]) -> ServerSettings:
         raise typer.Exit(2) from None
 
 
-def _print_addresses(addresses: list[Listener]) -> None:
+def _print_addresses(addresses: list[Address]) -> None:
     for address in addresses:
         print(f"vipsrv listening on {address}", flush=True)  # noqa: T201 - the line that programs wait for
 

@@ -1,45 +1,23 @@
-"""Where a server listens."""
+"""Which server a client connects to, and the errors of connecting."""
 
-from dataclasses import dataclass
-from typing import Self
-
+from vipsrv.address import MAX_PORT, UNIX_PREFIX, Address
 from vipsrv.client.timeouts import Timeout
 from vipsrv.errors import ClientTimeout, ConnectFailed
-from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
-
-UNIX = "unix:"
-MAX_PORT = 65_535
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A TCP ``host`` and ``port``, or the ``path`` of a unix socket."""
+def server_address(host: str, port: int, address: str | None = None) -> Address:
+    """The address from a client's arguments; ``address``, if given, has the form ``unix:/path``.
 
-    host: str = DEFAULT_HOST
-    port: int = DEFAULT_PORT
-    path: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.port <= MAX_PORT:
-            raise ValueError(f"port: must be from 1 to {MAX_PORT}, not {self.port}")
-
-    @classmethod
-    def of(cls, host: str, port: int, address: str | None = None) -> Self:
-        """From what a client was given; ``address``, where there is one, has the form ``unix:/path``.
-
-        Raises ``ValueError``.
-        """
-        if address is None:
-            return cls(host, port)
-        path = address.removeprefix(UNIX)
-        if path == address or not path:
-            raise ValueError(f"address: must look like unix:/path, not {address!r}; TCP takes host and port")
-        return cls(path=path)
-
-    def __str__(self) -> str:
-        if self.path is not None:
-            return f"{UNIX}{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+    Raises ``ValueError``.
+    """
+    if address is None:
+        if not 1 <= port <= MAX_PORT:
+            raise ValueError(f"port: must be from 1 to {MAX_PORT}, not {port}")
+        return Address(host, port)
+    path = address.removeprefix(UNIX_PREFIX)
+    if path == address or not path:
+        raise ValueError(f"address: must look like unix:/path, not {address!r}; TCP takes host and port")
+    return Address(path=path)
 
 
 def connect_error(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
-from vipsrv.client.address import Address
+from vipsrv.client.address import server_address
 from vipsrv.client.aio_connection import AsyncConnection
 from vipsrv.client.core import Exchange
 from vipsrv.client.requests import (
@@ -56,7 +56,7 @@ class AsyncClient:
         protocol: Protocol = 2,
         timeout: Timeout = Timeout(),  # noqa: B008 - a frozen value
     ) -> None:
-        self._address = Address.of(host, port, address)
+        self._address = server_address(host, port, address)
         self._protocol: Protocol = protocol
         self._timeout = timeout
         self._connections: list[AsyncConnection] = []

@@ -9,7 +9,8 @@ import asyncio
 import socket
 from typing import Self, cast
 
-from vipsrv.client.address import Address, connect_error, reason
+from vipsrv.address import Address
+from vipsrv.client.address import connect_error, reason
 from vipsrv.client.core import ClientCore, Exchange
 from vipsrv.client.requests import Protocol, Request
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source
@@ -43,7 +44,7 @@ class AsyncConnection(asyncio.Protocol):
         connection = cls(str(address), protocol, timeout)
         try:
             async with asyncio.timeout(timeout.connect):
-                if address.path is None:
+                if not address.path:
                     await loop.create_connection(lambda: connection, address.host, address.port)
                 elif not hasattr(socket, "AF_UNIX"):
                     raise ConnectFailed(f"no connection to {address}: this system has no unix sockets")

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Self, Unpack
 
-from vipsrv.client.address import Address
+from vipsrv.client.address import server_address
 from vipsrv.client.blocking_connection import Connection
 from vipsrv.client.core import Exchange
 from vipsrv.client.requests import (
@@ -58,7 +58,7 @@ class Client:
         protocol: Protocol = 2,
         timeout: Timeout = Timeout(),  # noqa: B008 - a frozen value
     ) -> None:
-        self._address = Address.of(host, port, address)
+        self._address = server_address(host, port, address)
         self._protocol: Protocol = protocol
         self._timeout = timeout
         self._lock = threading.Lock()  # for the three below

@@ -11,7 +11,8 @@ import errno
 import socket
 import threading
 
-from vipsrv.client.address import Address, connect_error, reason
+from vipsrv.address import Address
+from vipsrv.client.address import connect_error, reason
 from vipsrv.client.core import ClientCore, Exchange
 from vipsrv.client.requests import Protocol, Request
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source, shortened
@@ -244,7 +245,7 @@ class Connection:
 
 def _connect(address: Address, timeout: Timeout) -> socket.socket:
     try:
-        if address.path is None:
+        if not address.path:
             connected = socket.create_connection((address.host, address.port), timeout.connect)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         elif not hasattr(socket, "AF_UNIX"):

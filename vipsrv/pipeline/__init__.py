@@ -62,7 +62,6 @@ What the options mean where their names leave it open:
 from vipsrv.pipeline.cost import NeedsHeavyLane
 from vipsrv.pipeline.header import read_info
 from vipsrv.pipeline.libvips import version
-from vipsrv.pipeline.limits import Limits
 from vipsrv.pipeline.resize import Output, Result, resize
 from vipsrv.pipeline.start import FormatInfo, start
 from vipsrv.pipeline.upload import Upload
@@ -70,7 +69,6 @@ from vipsrv.pipeline.writers import written_formats
 
 __all__ = [
     "FormatInfo",
-    "Limits",
     "NeedsHeavyLane",
     "Output",
     "Result",

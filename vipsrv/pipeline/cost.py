@@ -21,9 +21,9 @@ from vipsrv.pipeline.direct import FIRST_TURNED
 from vipsrv.pipeline.fit import fit
 from vipsrv.pipeline.header import Header
 from vipsrv.pipeline.heif import coded_pixels
-from vipsrv.pipeline.limits import Limits
 from vipsrv.pipeline.opening import MOST_PAGES, too_many_pages
 from vipsrv.pipeline.upload import Upload
+from vipsrv.worker_config import WorkerConfig
 
 LIGHT = 64 << 20
 """Bytes of memory up to which a job may run on any worker beside others; more needs the heavy lane."""
@@ -71,7 +71,7 @@ def admit(
     upload: Upload,
     pages: Sequence[tuple[Header, Sequence[ResizeOptions]]],
     *,
-    limits: Limits,
+    config: WorkerConfig,
     seconds: float | None,
     heavy_ok: bool,
 ) -> Cost:
@@ -81,11 +81,11 @@ def admit(
     ``NeedsHeavyLane`` for what is not light, unless that is ``heavy_ok``, and ``CorruptImage``.
     """
     for header, _ in pages:
-        _check_decode(upload, header, limits)
+        _check_decode(upload, header, config)
     cost = predict_all(upload, pages)
-    if cost.memory > limits.job_memory:
+    if cost.memory > config.job_memory:
         raise TooLarge(
-            f"the job would take {cost.memory} bytes of memory; job-memory allows {limits.job_memory}"
+            f"the job would take {cost.memory} bytes of memory; job-memory allows {config.job_memory}"
         )
     if seconds is not None and cost.seconds > max(seconds, _HOPELESS_FROM):
         raise TooLarge(
@@ -97,14 +97,14 @@ def admit(
     return cost
 
 
-def _check_decode(upload: Upload, header: Header, limits: Limits) -> None:
+def _check_decode(upload: Upload, header: Header, config: WorkerConfig) -> None:
     if header.info.pages > MOST_PAGES:
         raise too_many_pages(header.info.pages)
     decoded = _decoded_bytes(upload, header.inner or header)
-    if decoded > _EXPANSION_FROM and decoded > limits.max_expansion * upload.size:
+    if decoded > _EXPANSION_FROM and decoded > config.max_expansion * upload.size:
         raise TooLarge(
             f"the image decodes to {decoded} bytes, {decoded // max(1, upload.size)} times its size of "
-            f"{upload.size}; max-expansion allows {limits.max_expansion} times"
+            f"{upload.size}; max-expansion allows {config.max_expansion} times"
         )
     if _is_multiscan(header):
         _check_scans(upload)

@@ -1,38 +1,23 @@
 """What is refused by its header alone, before a pixel is decoded."""
 
-from dataclasses import dataclass
-
 from vipsrv.errors import TooLarge
 from vipsrv.options import Format, ImageInfo
+from vipsrv.worker_config import WorkerConfig
 
 _MOST_SIDE = {Format.JPEG: 65_500, Format.WEBP: 16_383, Format.AVIF: 16_384, Format.GIF: 65_535}
 """Pixels on a side that a format's writer takes: libjpeg's ``JPEG_MAX_DIMENSION``, the 14 bits of WebP, the
 16 bits of GIF, and what libvips 8.18 allows for AVIF. PNG and TIFF take more than ``max_output_pixels``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Pixels: of the picture that is sent, and of the result that is asked for. ``job_memory``: the bytes
-    that a job may take. ``max_expansion``: how many times its own size a file may decode to (see ``cost``).
-    ``tolerant``: whether a picture that is truncated or corrupt gives what can be saved of it, or is refused.
-    """
-
-    max_pixels: int
-    max_output_pixels: int
-    job_memory: int = 1 << 30
-    max_expansion: int = 250
-    tolerant: bool = False
-
-
-def check_limits(source: ImageInfo, width: int, height: int, format_: Format, limits: Limits) -> None:
+def check_limits(source: ImageInfo, width: int, height: int, format_: Format, config: WorkerConfig) -> None:
     """Raises ``TooLarge``, which says the limit, what is allowed and what it would have taken.
 
     One page of the picture is counted, for one is decoded.
     """
-    if source.width * source.height > limits.max_pixels:
-        raise TooLarge(_over("the image", source.width, source.height, "max-pixels", limits.max_pixels))
-    if width * height > limits.max_output_pixels:
-        raise TooLarge(_over("the result", width, height, "max-output-pixels", limits.max_output_pixels))
+    if source.width * source.height > config.max_pixels:
+        raise TooLarge(_over("the image", source.width, source.height, "max-pixels", config.max_pixels))
+    if width * height > config.max_output_pixels:
+        raise TooLarge(_over("the result", width, height, "max-output-pixels", config.max_output_pixels))
     most = _MOST_SIDE.get(format_)
     if most is not None and max(width, height) > most:
         raise TooLarge(

@@ -10,10 +10,11 @@ from vipsrv.pipeline.fit import Placement, fit
 from vipsrv.pipeline.header import Header
 from vipsrv.pipeline.job import Job
 from vipsrv.pipeline.kept_profile import has_rgb_profile
-from vipsrv.pipeline.limits import Limits, check_limits
+from vipsrv.pipeline.limits import check_limits
 from vipsrv.pipeline.mixes import check_mix
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.writers import Writer, find_writer
+from vipsrv.worker_config import WorkerConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +42,19 @@ class Plan:
         return self.options.lossless or not self.writer.lossy
 
 
-def make_plan(options: ResizeOptions, header: Header, limits: Limits, quality: int) -> Plan:
+def make_plan(options: ResizeOptions, header: Header, config: WorkerConfig) -> Plan:
     """The plan for one result of the page that ``header`` is of. Raises ``BadRequest`` and ``TooLarge``."""
     info = header.info
     writer = find_writer(options.format, info)
     check_mix(options, writer)
     placement = fit(options, *_seen(info))
-    check_limits(info, placement.width, placement.height, writer.format, limits)
+    check_limits(info, placement.width, placement.height, writer.format, config)
     keeps_alpha = info.has_alpha and writer.alpha
     wants_profile = options.keep in {Keep.ICC, Keep.ALL} and Keep.ICC in writer.keeps
     return Plan(
         options=options,
         writer=writer,
-        quality=options.quality or quality,
+        quality=options.quality or config.quality,
         placement=placement,
         background=None if keeps_alpha else options.background,
         keep_profile=wants_profile and has_rgb_profile(header.image),
@@ -73,11 +74,11 @@ def likely_shrink(outputs: Sequence[ResizeOptions], width: int, height: int) -> 
     return jpeg_scale(upright, min(width, across), min(height, down))
 
 
-def check_together(plans: Sequence[Plan], limits: Limits) -> None:
+def check_together(plans: Sequence[Plan], config: WorkerConfig) -> None:
     """What ``make_plan`` does not see: pixels that are computed and cut off, and the sum of all, for those of
     several results are in memory at a time. Raises ``TooLarge``.
     """
-    allowed = limits.max_output_pixels
+    allowed = config.max_output_pixels
     for plan in plans:
         width, height = plan.placement.scaled
         if width * height > allowed:
@@ -92,7 +93,7 @@ def check_together(plans: Sequence[Plan], limits: Limits) -> None:
         )
 
 
-def make_job(upload: Upload, header: Header, plans: Sequence[Plan], limits: Limits) -> Job:
+def make_job(upload: Upload, header: Header, plans: Sequence[Plan], config: WorkerConfig) -> Job:
     """The one decode that serves all ``plans``, which are for the same page: as large as the largest of them
     needs, transparency and profile kept if any of them needs those. Raises ``TooLarge``.
     """
@@ -102,10 +103,10 @@ def make_job(upload: Upload, header: Header, plans: Sequence[Plan], limits: Limi
         # What is larger than the picture is enlarged from it, each for itself.
         own_width, own_height = _seen(header.info)
         width, height = min(width, own_width), min(height, own_height)
-        if width * height > limits.max_output_pixels:
+        if width * height > config.max_output_pixels:
             raise TooLarge(
                 f"the results need the image in {width} x {height} pixels between them; "
-                f"max-output-pixels allows {limits.max_output_pixels}"
+                f"max-output-pixels allows {config.max_output_pixels}"
             )
     backgrounds = {plan.background for plan in plans}
     return Job(

@@ -13,7 +13,6 @@ from vipsrv.pipeline.cost import admit
 from vipsrv.pipeline.encode import encode
 from vipsrv.pipeline.header import read_header
 from vipsrv.pipeline.job import Job
-from vipsrv.pipeline.limits import Limits
 from vipsrv.pipeline.mixes import by_content
 from vipsrv.pipeline.order import put_in_order
 from vipsrv.pipeline.page import open_page
@@ -25,6 +24,7 @@ from vipsrv.pipeline.srgb import drop_extra_bands, to_srgb
 from vipsrv.pipeline.stopping import Watch, stop_now_if, stop_when
 from vipsrv.pipeline.threads import several_threads
 from vipsrv.pipeline.upload import Upload
+from vipsrv.worker_config import WorkerConfig
 
 STEPS = (lay_on_background, shrink, put_in_order, to_srgb, drop_extra_bands)
 """What is done to a picture after its header was read, once for all results, in this order. Behind it the
@@ -68,14 +68,13 @@ def resize(
     upload: Upload,
     outputs: Sequence[ResizeOptions],
     *,
-    limits: Limits,
-    quality: int,
+    config: WorkerConfig,
     watch: Watch | None = None,
     seconds: float | None = None,
     heavy_ok: bool = True,
     threads: int = 1,
 ) -> Result:
-    """Run one job of one or more results; ``quality`` (1–100) is used where the options name none.
+    """Run one job of one or more results; ``config`` has the limits and the default quality.
     ``seconds`` is the time it has; a job that is not light (see ``cost``) raises ``NeedsHeavyLane`` where it
     is not ``heavy_ok``. ``threads`` is how many may compute at a time.
 
@@ -87,20 +86,20 @@ def resize(
     libvips.forget_errors()
     header = read_header(
         upload,
-        tolerant=limits.tolerant,
+        tolerant=config.tolerate_truncated,
         shrink_for=lambda width, height: likely_shrink(outputs, width, height),
         watch=watch,
     )
     pages = {page: open_page(upload, header, page) for page in {options.page for options in outputs}}
-    plans = [make_plan(options, pages[options.page], limits, quality) for options in outputs]
-    check_together(plans, limits)
+    plans = [make_plan(options, pages[options.page], config) for options in outputs]
+    check_together(plans, config)
     parts = [
         (pages[page], [options for options in outputs if options.page == page])
         for page in reversed(pages)  # as they are done
     ]
-    cost = admit(upload, parts, limits=limits, seconds=seconds, heavy_ok=heavy_ok)
+    cost = admit(upload, parts, config=config, seconds=seconds, heavy_ok=heavy_ok)
     # None takes more memory for itself than all of the job takes with one.
-    threads = max(1, min(threads, limits.job_memory // cost.memory))
+    threads = max(1, min(threads, config.job_memory // cost.memory))
     source = header.info
     made: dict[int, Output] = {}
     # What a page's decoder holds goes with its header.
@@ -109,7 +108,7 @@ def resize(
         page, page_header = pages.popitem()
         numbers = [number for number, plan in enumerate(plans) if plan.options.page == page]
         own_plans = [plans[number] for number in numbers]
-        job = replace(make_job(upload, page_header, own_plans, limits), threads=threads, watch=watch)
+        job = replace(make_job(upload, page_header, own_plans, config), threads=threads, watch=watch)
         with several_threads(threads):
             made |= zip(numbers, _run_checked(job, own_plans, watch), strict=True)
         del job, page_header

@@ -8,10 +8,10 @@ import pyvips
 from vipsrv.errors import RequestError, StartFailed
 from vipsrv.options import ResizeOptions
 from vipsrv.pipeline import libvips, own, writers
-from vipsrv.pipeline.limits import Limits
 from vipsrv.pipeline.resize import resize
 from vipsrv.pipeline.upload import Upload
 from vipsrv.version import __version__
+from vipsrv.worker_config import WorkerConfig
 
 LEAST_LIBVIPS = (8, 18)
 """The oldest that the tests pass with. Where the system's libvips has headers installed, pip builds pyvips
@@ -86,5 +86,4 @@ def _check_names(formats: Collection[str] | None) -> None:
 
 def _try(data: bytes) -> None:
     options = ResizeOptions(width=_SIDE // 2, height=_SIDE // 2)
-    limits = Limits(max_pixels=_SIDE**2, max_output_pixels=_SIDE**2)
-    resize(Upload.from_memory(data), (options,), limits=limits, quality=85)
+    resize(Upload.from_memory(data), (options,), config=WorkerConfig())

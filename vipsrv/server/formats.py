@@ -3,9 +3,10 @@
 import asyncio
 
 from vipsrv.server.settings import ServerSettings
+from vipsrv.storage.spool import Spool
+from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.channel import Ready
-from vipsrv.workers.pool import WorkerConfig, WorkerPool
-from vipsrv.workers.spool import Spool
+from vipsrv.workers.pool import WorkerPool
 
 
 def worker_config(settings: ServerSettings) -> WorkerConfig:
@@ -17,7 +18,7 @@ def worker_config(settings: ServerSettings) -> WorkerConfig:
         max_expansion=settings.max_expansion,
         quality=settings.quality,
         formats=settings.formats,
-        tolerant=settings.tolerate_truncated,
+        tolerate_truncated=settings.tolerate_truncated,
     )
 
 

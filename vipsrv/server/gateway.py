@@ -9,10 +9,10 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vipsrv.address import Address
 from vipsrv.errors import StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
@@ -20,10 +20,10 @@ from vipsrv.server.cpus import available_cpus
 from vipsrv.server.formats import worker_config
 from vipsrv.server.session import Session
 from vipsrv.server.settings import ServerSettings
+from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
 from vipsrv.workers.job import Job
 from vipsrv.workers.pool import WorkerPool
-from vipsrv.workers.spool import Spool
 
 WATCH_SECONDS = 0.1
 """How often deadlines and timeouts are looked at: what they are late by, at the most."""
@@ -32,38 +32,8 @@ FAREWELL_SECONDS = 1.0
 """How long the last replies may take to leave when the server stops."""
 
 _BACKLOG = 4096
-_UNIX = "unix:"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to listen: a TCP ``host`` and ``port``, or the path of a unix socket."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> "Address":
-        """An address from ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:/path``. Raises ``ValueError``."""
-        if text.startswith(_UNIX):
-            path = text.removeprefix(_UNIX)
-            if not path:
-                raise ValueError(f"{text!r} has no path behind unix:")
-            return cls(path=path)
-        host, colon, port = text.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the last port
-            raise ValueError(f"{text!r} is none of HOST:PORT, [IPV6]:PORT and unix:/path")
-        return cls(host=host, port=int(port))
-
-    def __str__(self) -> str:
-        """As ``parse`` reads it."""
-        if self.path:
-            return f"{_UNIX}{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Gateway:

@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-from vipsrv.workers.spool import Slot
+from vipsrv.storage.spool import Slot
 
 PROGRESS_SIZE = 64 * 1024
 """Bytes that must move in each receive timeout, so that a trickle does not hold a place for ever."""

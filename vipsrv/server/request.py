@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vipsrv.errors import InternalError
+from vipsrv.storage.spool import Slot
 from vipsrv.workers.job import Job, Outcome
-from vipsrv.workers.spool import Slot
 
 
 @dataclass(slots=True, eq=False)

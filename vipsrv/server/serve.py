@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from vipsrv.address import Address
 from vipsrv.errors import StartFailed
-from vipsrv.server.gateway import Address, Gateway
+from vipsrv.server.gateway import Gateway
 from vipsrv.server.settings import ServerSettings
 
 _log = logging.getLogger(__name__)

@@ -43,13 +43,13 @@ from vipsrv.protocol import (
     pack_error,
     pack_message,
 )
-from vipsrv.server.offer import parse_resize, refuse_hello_token
 from vipsrv.server.outbox import Outbox
 from vipsrv.server.receiver import Receiver
 from vipsrv.server.request import Request, success_meta
+from vipsrv.server.request_options import parse_resize, refuse_hello_token
+from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
-from vipsrv.workers.spool import Slot
 
 if TYPE_CHECKING:
     from vipsrv.server.gateway import Gateway

@@ -33,9 +33,6 @@ from vipsrv.options import Format, ImageInfo, OutputInfo
 CHANNEL_VERSION = 4
 """Changes with any layout below: a worker of another installation is told apart at the handshake."""
 
-IN_MEMORY_SIZE = 8 * 1024 * 1024
-"""Bytes: what is larger is in a file on its way. A phone's photo is not; over it, decoding costs far more."""
-
 MAX_THREADS = 64
 """Threads that one job may have: further ones would find nothing to do."""
 

@@ -21,12 +21,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePath
 
 from vipsrv.errors import BadRequest, Cancelled, DeadlineExceeded, InternalError, RequestError
 from vipsrv.options import ResizeOptions, ResizeRequest
+from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers import sandbox
 from vipsrv.workers.channel import (
     JOB_SIZE,
@@ -38,8 +38,8 @@ from vipsrv.workers.channel import (
     Ready,
     ReplyHead,
 )
-from vipsrv.workers.heap import find_trim
-from vipsrv.workers.shared import attach
+from vipsrv.workers.malloc import find_trim
+from vipsrv.workers.shared_memory import attach
 
 START_FAILED = 1
 CHANNEL_BROKEN = 3
@@ -53,22 +53,6 @@ _DESCRIPTOR_SIZE = array.array("i").itemsize
 
 # Not on macOS; a worker starts no program that could inherit a descriptor, so that it is a second bolt only.
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """What the gateway decides for all its workers; ``parent`` is its process id, ``formats`` those to read
-    (``None`` for the default), ``tolerant`` whether truncated and corrupt pictures give what can be saved.
-    """
-
-    max_pixels: int
-    max_output_pixels: int
-    quality: int
-    parent: int
-    job_memory: int = 1 << 30
-    max_expansion: int = 250
-    formats: list[str] | None = None
-    tolerant: bool = False
 
 
 class Watch:
@@ -250,8 +234,8 @@ def main() -> int:
     sandbox.ignore_stop_signals()
     logging.disable()  # pyvips logs each operation and what libvips warns of, here for nobody
     try:
-        channel, shared, config = _arguments()
-        sandbox.die_with_parent(config.parent)
+        channel, shared, config, parent = _arguments()
+        sandbox.die_with_parent(parent)
         run, ready = _load_pipeline(config)
         sandbox.confine(channel.fileno())
         channel.sendall(ready.pack())
@@ -267,7 +251,7 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> tuple[socket.socket, memoryview, Config]:
+def _arguments() -> tuple[socket.socket, memoryview, WorkerConfig, int]:
     parser = argparse.ArgumentParser(
         prog="vipsrv.workers.child", description="Started by `vipsrv serve` only."
     )
@@ -275,27 +259,21 @@ def _arguments() -> tuple[socket.socket, memoryview, Config]:
     parser.add_argument(
         "--config",
         required=True,
-        help="a JSON object of the fields of Config",
+        help="a JSON object: the fields of WorkerConfig, and parent, the gateway's process id",
     )
     parser.add_argument("--shared", type=int, help="descriptor of the memory that the gateway puts images in")
     arguments = parser.parse_args()
     channel = socket.socket(fileno=arguments.socket)
     channel.setblocking(True)
     shared = memoryview(b"") if arguments.shared is None else attach(arguments.shared)
-    return channel, shared, Config(**json.loads(arguments.config))
+    config = json.loads(arguments.config)
+    parent: int = config.pop("parent")
+    return channel, shared, WorkerConfig(**config), parent
 
 
-def _load_pipeline(config: Config) -> tuple[Run, Ready]:
+def _load_pipeline(config: WorkerConfig) -> tuple[Run, Ready]:
     # Not at the top: this is most of the start, and when it fails it is told like everything else.
     from vipsrv import pipeline  # noqa: PLC0415
-
-    limits = pipeline.Limits(
-        max_pixels=config.max_pixels,
-        max_output_pixels=config.max_output_pixels,
-        job_memory=config.job_memory,
-        max_expansion=config.max_expansion,
-        tolerant=config.tolerant,
-    )
 
     @lru_cache(maxsize=256)
     def outputs_from(data: bytes) -> tuple[ResizeOptions, ...]:
@@ -320,8 +298,7 @@ def _load_pipeline(config: Config) -> tuple[Run, Ready]:
             result = pipeline.resize(
                 upload,
                 outputs_from(options),
-                limits=limits,
-                quality=config.quality,
+                config=config,
                 watch=watch,
                 seconds=head.deadline_ms / 1000 or None,
                 heavy_ok=head.admitted,

@@ -6,8 +6,8 @@ from itertools import count
 
 from vipsrv.errors import RequestError
 from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
-from vipsrv.workers.spool import Slot
 
 _job_ids = count(1)
 

@@ -12,14 +12,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from vipsrv.errors import Cancelled, DeadlineExceeded, RequestError, StartFailed
+from vipsrv.storage.spool import Spool
+from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.channel import Ready
+from vipsrv.workers.core_pinning import Placement
 from vipsrv.workers.job import Job
-from vipsrv.workers.placement import Placement
 from vipsrv.workers.process import State, WorkerProcess
-from vipsrv.workers.spool import Spool
 
 START_SECONDS = 60.0
 """How long a worker may take to start; it takes a fraction of a second on an idle machine."""
@@ -41,22 +42,6 @@ _LONGEST_PAUSE = 30.0
 """After so many failed starts in a row, the next one waits: seconds, doubled each time up to the longest."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerConfig:
-    """What every worker is told at its start: limits in pixels and, ``job_memory``, in bytes,
-    ``max_expansion`` as the ratio of decoded to sent bytes, the ``quality`` (1–100) by default, the
-    ``formats`` to read (``None`` for the default) and whether it is ``tolerant`` of broken images.
-    """
-
-    max_pixels: int
-    max_output_pixels: int
-    job_memory: int
-    max_expansion: int
-    quality: int
-    formats: tuple[str, ...] | None
-    tolerant: bool
 
 
 class WorkerPool:

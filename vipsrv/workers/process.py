@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vipsrv.errors import RequestError, WorkerDied
+from vipsrv.storage.spool import Slot, Spool
 from vipsrv.workers.channel import (
     READY_SIZE,
     REPLY_SIZE,
@@ -30,10 +31,9 @@ from vipsrv.workers.channel import (
     Ready,
     ReplyHead,
 )
-from vipsrv.workers.command import exit_reason, worker_command, worker_environment
 from vipsrv.workers.job import Job, Outcome
-from vipsrv.workers.shared import SharedMemory
-from vipsrv.workers.spool import Slot, Spool
+from vipsrv.workers.launch import exit_reason, worker_command, worker_environment
+from vipsrv.workers.shared_memory import SharedMemory
 
 MAX_START_REASON = 4096
 """Bytes of standard error that are read from a worker that could not start."""

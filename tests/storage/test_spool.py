@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from vipsrv.errors import Busy
-from vipsrv.workers.channel import IN_MEMORY_SIZE
-from vipsrv.workers.spool import LARGE_CHUNK_SIZE, RESERVED_AHEAD, SMALL_CHUNK_SIZE, Slot, Spool, _File
+from vipsrv.storage.spool import LARGE_CHUNK_SIZE, RESERVED_AHEAD, SMALL_CHUNK_SIZE, Slot, Spool, _File
+from vipsrv.worker_config import IN_MEMORY_SIZE
 
 MIB = 1024 * 1024
 

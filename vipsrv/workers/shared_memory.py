@@ -10,7 +10,7 @@ import mmap
 import os
 from collections.abc import Iterable
 
-from vipsrv.workers.channel import IN_MEMORY_SIZE
+from vipsrv.worker_config import IN_MEMORY_SIZE
 
 
 class SharedMemory:

@@ -25,8 +25,8 @@ from functools import partial
 from pathlib import Path
 
 from vipsrv.errors import Busy, RequestError
-from vipsrv.workers import splice
-from vipsrv.workers.channel import IN_MEMORY_SIZE
+from vipsrv.storage import splice
+from vipsrv.worker_config import IN_MEMORY_SIZE
 
 LARGE_CHUNK_SIZE = 512 * 1024
 """Bytes: what one read of a socket may bring. Reads of 128 KiB cost a photo a tenth more."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from PIL import Image
 
-from tests.pictures import encode
+from tests.support.images import encode
 
 SIDE: Final = 65_500
 _LONG: Final = 4

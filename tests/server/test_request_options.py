@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from vipsrv.errors import BadRequest
-from vipsrv.server.offer import parse_resize, refuse_hello_token
+from vipsrv.server.request_options import parse_resize, refuse_hello_token
 from vipsrv.workers.channel import MAX_OUTPUTS
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vipsrv.workers import splice
+from vipsrv.storage import splice
 
 pytestmark = pytest.mark.skipif(not splice.available(), reason="splice(2) is Linux'")
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image, ImageCms, ImageFilter, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from tests.looks import colour_difference, mean_abs_difference, open_exact, reference, ssim
-from tests.pictures import (
+from tests.support.image_comparison import colour_difference, mean_abs_difference, open_exact, reference, ssim
+from tests.support.images import (
     BOTTOM_LEFT,
     BOTTOM_RIGHT,
     HEIGHT,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vipsrv.workers import placement
-from vipsrv.workers.placement import Placement, best_move, core_ticks, waited_ns
+from vipsrv.workers import core_pinning
+from vipsrv.workers.core_pinning import Placement, best_move, core_ticks, waited_ns
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system keeps no process to a core"
@@ -63,7 +63,7 @@ def test_all_threads_of_a_worker_keep_to_one_core_but_for_a_job_of_several(
 
 def test_workers_are_dealt_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[int, list[int]] = {}
-    monkeypatch.setattr(placement, "_confine", lambda pid, cores: kept.update({pid: list(cores)}))
+    monkeypatch.setattr(core_pinning, "_confine", lambda pid, cores: kept.update({pid: list(cores)}))
     one = Placement([4, 5, 6])
     for pid in range(1, 5):
         one.add(pid)
@@ -75,11 +75,11 @@ def test_workers_are_dealt_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_who_had_to_wait_while_a_core_was_idle_moves_there(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[int, list[int]] = {}
-    monkeypatch.setattr(placement, "_confine", lambda pid, cores: kept.update({pid: list(cores)}))
+    monkeypatch.setattr(core_pinning, "_confine", lambda pid, cores: kept.update({pid: list(cores)}))
     waited = {1: 0, 2: 0}
     ticks = {4: (0, 0), 5: (0, 0), 6: (0, 0)}
-    monkeypatch.setattr(placement, "waited_ns", waited.get)
-    monkeypatch.setattr(placement, "core_ticks", lambda: dict(ticks))
+    monkeypatch.setattr(core_pinning, "waited_ns", waited.get)
+    monkeypatch.setattr(core_pinning, "core_ticks", lambda: dict(ticks))
     one = Placement([4, 5, 6])
     one.add(1)
     one.add(2)

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from vipsrv.workers.channel import IN_MEMORY_SIZE
-from vipsrv.workers.shared import SharedMemory, attach
+from vipsrv.worker_config import IN_MEMORY_SIZE
+from vipsrv.workers.shared_memory import SharedMemory, attach
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="memory with seals is Linux'")
 
