@@ -219,7 +219,7 @@ def test_a_strip_tiff_of_4_gib_is_refused_before_anything_is_written(tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_a_truncated_picture_begins_as_the_whole_one_and_does_not_decode() -> None:
+def test_a_truncated_image_begins_as_the_whole_one_and_does_not_decode() -> None:
     whole = jpeg()
     half = truncated(whole)
     assert whole.startswith(half)
@@ -228,7 +228,7 @@ def test_a_truncated_picture_begins_as_the_whole_one_and_does_not_decode() -> No
         open_exact(half)
 
 
-def test_a_damaged_picture_opens_and_differs() -> None:
+def test_a_damaged_image_opens_and_differs() -> None:
     whole = encode(photo(), "TIFF", compression=None)
     changed = damaged(whole, count=10)
     assert sum(a != b for a, b in zip(whole, changed, strict=True)) == 10
@@ -237,7 +237,7 @@ def test_a_damaged_picture_opens_and_differs() -> None:
         assert image.size == (WIDTH, HEIGHT)
 
 
-def test_garbage_is_no_picture() -> None:
+def test_garbage_is_no_image() -> None:
     assert garbage() == garbage()
     assert garbage() != garbage(seed=2)
     with pytest.raises(UnidentifiedImageError):
@@ -280,19 +280,19 @@ def test_colours_are_compared_whatever_the_greys() -> None:
     assert colour_difference(blue, blue.convert("L")) == pytest.approx((127 + 21) / 2, abs=1)
 
 
-def test_ssim_of_flat_pictures_is_its_formula() -> None:
+def test_ssim_of_flat_images_is_its_formula() -> None:
     # Without variance only the luminance term is left: (2 * 100 * 150 + C1) / (100**2 + 150**2 + C1).
     flat, brighter = Image.new("L", (16, 16), 100), Image.new("L", (16, 16), 150)
     assert ssim(flat, brighter) == pytest.approx((30_000 + 6.5025) / (32_500 + 6.5025), abs=1e-4)
 
 
-def test_pictures_of_different_sizes_are_not_compared() -> None:
+def test_images_of_different_sizes_are_not_compared() -> None:
     for compare in (colour_difference, mean_abs_difference, ssim):
         with pytest.raises(ValueError, match="cannot be compared"):
             compare(photo(20, 10), photo(10, 20))
 
 
-def test_open_exact_refuses_what_follows_a_picture() -> None:
+def test_open_exact_refuses_what_follows_a_image() -> None:
     assert open_exact(jpeg()).size == (WIDTH, HEIGHT)
     with pytest.raises(AssertionError):
         open_exact(jpeg() + b"\0")
@@ -300,9 +300,9 @@ def test_open_exact_refuses_what_follows_a_picture() -> None:
 
 def test_the_reference_lays_on_white_without_fringes() -> None:
     # Black that nobody sees lies beside the opaque yellow: any dark pixel between it and white is a fringe.
-    picture = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
-    picture.paste((255, 255, 0, 255), (0, 0, 30, 64))
-    small = reference(encode(picture, "PNG"), 21, 21)
+    image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    image.paste((255, 255, 0, 255), (0, 0, 30, 64))
+    small = reference(encode(image, "PNG"), 21, 21)
     assert near(small, (3, 10), (255, 255, 0), 4)
     assert near(small, (17, 10), (255, 255, 255), 4)
     lowest = [band[0] for band in small.getextrema()[:2] if isinstance(band, tuple)]

@@ -1,8 +1,8 @@
-"""Small pictures made by code: one scene in many formats, and pictures that are broken in known ways.
+"""Small test images made by code: one scene in many formats, and images that are broken in known ways.
 
-All of them show the same scene, `photo`, in which every corner has a colour of its own, so that a test sees
-by the pixels whether a picture was turned, mirrored, or shown in the wrong colours. What Pillow cannot write
-(interlaced PNG, tiled TIFF, colour profiles) is written here from the specifications.
+All of them show the same scene, `photo`. Each of its corners has its own colour, so a test can tell from the
+pixels whether an image was rotated, mirrored or decoded with wrong colours. Formats that Pillow cannot write
+(interlaced PNG, tiled TIFF, colour profiles) are written here from their specifications.
 """
 
 import io
@@ -30,7 +30,7 @@ HOLE: Final = (0.1, 0.3, 0.2, 0.7)
 WIDTH: Final = 330
 HEIGHT: Final = 250
 
-# EXIF's orientation (tag 0x0112): what turns a picture as it is seen into the rows that are stored with it.
+# EXIF orientation (tag 0x0112) -> the transposition from the displayed image to the stored rows.
 _STORED_AS: Final[Mapping[int, Image.Transpose | None]] = MappingProxyType(
     {
         1: None,
@@ -53,7 +53,7 @@ def photo(width: int = WIDTH, height: int = HEIGHT, *, seed: int = 1) -> Image.I
 
     The same arguments give the same pixels. Shapes stay in the middle, so the corners keep their colours.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     corners = Image.new("RGB", (2, 2))
     for place, colour in zip(
         ((0, 0), (1, 0), (0, 1), (1, 1)), (TOP_LEFT, TOP_RIGHT, BOTTOM_LEFT, BOTTOM_RIGHT), strict=True
@@ -62,17 +62,17 @@ def photo(width: int = WIDTH, height: int = HEIGHT, *, seed: int = 1) -> Image.I
     scene = corners.resize((width, height), Image.Resampling.BILINEAR)
     brush = ImageDraw.Draw(scene)
     for _ in range(12):
-        centre_x, centre_y = dice.uniform(0.3, 0.7) * width, dice.uniform(0.3, 0.7) * height
-        half_width, half_height = dice.uniform(0.02, 0.15) * width, dice.uniform(0.02, 0.15) * height
+        centre_x, centre_y = rng.uniform(0.3, 0.7) * width, rng.uniform(0.3, 0.7) * height
+        half_width, half_height = rng.uniform(0.02, 0.15) * width, rng.uniform(0.02, 0.15) * height
         box = (centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height)
-        colour = (dice.randrange(256), dice.randrange(256), dice.randrange(256))
-        if dice.random() < 0.5:
+        colour = (rng.randrange(256), rng.randrange(256), rng.randrange(256))
+        if rng.random() < 0.5:
             brush.ellipse(box, fill=colour)
         else:
             brush.rectangle(box, fill=colour)
     scene = scene.filter(ImageFilter.GaussianBlur(0.7))
     coarse = (max(1, width // 4), max(1, height // 4))
-    cells = Image.frombytes("L", coarse, dice.randbytes(coarse[0] * coarse[1]))
+    cells = Image.frombytes("L", coarse, rng.randbytes(coarse[0] * coarse[1]))
     texture = cells.resize((width, height), Image.Resampling.BICUBIC).convert("RGB")
     return Image.blend(scene, texture, 0.08)
 
@@ -81,7 +81,7 @@ def alpha_photo(width: int = WIDTH, height: int = HEIGHT, *, seed: int = 1) -> I
     """The scene, RGBA: opaque on the left with a hole in it (`HOLE`), fading out towards the right edge.
 
     Where it is fully transparent the colour is black, which shows as a dark fringe where the colours of a
-    reduced picture were not weighted by alpha.
+    reduced image were not weighted by alpha.
     """
     fade = Image.linear_gradient("L").transpose(Image.Transpose.ROTATE_270).resize((width, height))
     # The gradient of twice its slope, so that the left half is opaque.
@@ -362,7 +362,7 @@ def swapped_profile() -> bytes:
     return matrix_profile((green, blue, red))
 
 
-# Every sound picture, by the name of what is special about it. All show the scene in WIDTH x HEIGHT.
+# Every intact image, named after what is special about it. All show the scene at WIDTH x HEIGHT.
 
 
 def _scene(kind: str, mode: str = "RGB", **options: Any) -> bytes:
@@ -416,7 +416,7 @@ SAMPLES: Final[Mapping[str, Callable[[], bytes]]] = MappingProxyType(
 )
 
 
-# Broken pictures
+# Broken images
 
 
 def truncated(data: bytes, keep: float = 0.5) -> bytes:
@@ -426,13 +426,13 @@ def truncated(data: bytes, keep: float = 0.5) -> bytes:
 
 def damaged(data: bytes, *, seed: int = 1, count: int = 64, spare: int = 1024) -> bytes:
     """The file with `count` bytes changed at random, none of its first `spare`, so that it opens at first."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     changed = bytearray(data)
-    for place in dice.sample(range(spare, len(data)), count):
-        changed[place] ^= dice.randrange(1, 256)
+    for place in rng.sample(range(spare, len(data)), count):
+        changed[place] ^= rng.randrange(1, 256)
     return bytes(changed)
 
 
 def garbage(length: int = 4096, *, seed: int = 1) -> bytes:
-    """Random bytes that no decoder takes for a picture."""
+    """Random bytes that no decoder recognises as an image."""
     return b"\0" + random.Random(seed).randbytes(length - 1)
