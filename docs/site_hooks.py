@@ -46,11 +46,15 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
-    """Carry out what the lines of the page ask for."""
-    here = page.file.src_uri
-    markdown = _INCLUDE.sub(lambda match: _included(match[1], here, config.repo_url), markdown)
+    """Expand the special lines of a page."""
+    return expand(markdown, page.file.src_uri, config.repo_url)
+
+
+def expand(markdown: str, here: str, repo_url: str | None) -> str:
+    """``markdown`` of the page ``here`` with the files and tables that it names."""
+    markdown = _INCLUDE.sub(lambda match: _included(match[1], here, repo_url), markdown)
     if here.startswith("decisions/"):
-        markdown = _relinked(markdown, f"docs/{here}", here, config.repo_url)
+        markdown = _relinked(markdown, f"docs/{here}", here, repo_url)
     return markdown.replace(_SETTINGS, "\n".join(_settings_table()))
 
 
