@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2034,SC2154
 # Sourced by check: the Dockerfile's base image in the engine.
 
-# base_image NAME (python:X.Y-slim-SUITE): pulled, or where no registry can be reached replaced by
+# base_image NAME (python:X.Y-slim-SUITE): pulls it or, if no registry can be reached, replaces it by
 # a stand-in of the same name. Only for a daemon of our own. Returns non-zero, with the reason in
-# `engine_refusal`, where there is neither.
+# `engine_refusal`, if neither works.
 base_image() {
     local name=$1
     timeout 120 "${docker[@]}" pull --quiet "$name" >/dev/null 2>&1 && return 0
@@ -25,7 +25,7 @@ base_image() {
         mv "$rootfs.$$" "$rootfs"
     fi
 
-    # The image gets this machine's way to the package index: its certificate authorities and its
+    # The base image gets this machine's access to the package index: its certificate authorities and its
     # pip settings. They stay out of the cache and end with the daemon.
     local context=$work/base
     mkdir "$context"
@@ -40,7 +40,7 @@ CMD ["python3"]
 DOCKERFILE
 }
 
-# Debian's Python behind a virtual environment at /usr/local, so that `python` and `pip` are where
+# Debian's Python with a virtual environment at /usr/local, so that `python` and `pip` are where
 # the official image has them.
 make_rootfs() {
     local suite=$1 tar=$2 root=$work/rootfs

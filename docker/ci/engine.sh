@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# Sourced by check: a docker engine to work with, and its end.
+# Sourced by check: starts and stops the docker engine that the check uses.
 #
-# An engine that already runs is taken if the base image can be had there. Otherwise, as root, a
+# A running engine is used if the base image is available there. Otherwise, as root, a
 # daemon of our own is started on a temporary folder and bridge; it touches no firewall rule, no
 # routing and no other daemon, and stop_engine removes all of it.
 
@@ -11,7 +11,7 @@ engine_bridge=
 engine_key=    # the file that dockerd writes outside its folders, if it was not there before
 
 # Sets the array `docker` (the client's command line). Returns non-zero, with the reason in
-# `engine_refusal`, where no engine can be had.
+# `engine_refusal`, if there is no engine.
 start_engine() {
     local base=$1
     docker=(docker)

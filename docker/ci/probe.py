@@ -1,7 +1,7 @@
-"""Speaks to a running vipsrv with sockets and `struct` alone, as a stranger's client would.
+"""Speaks to a running vipsrv with sockets and `struct` alone, as a client in another language would.
 
 usage: probe.py serve-check HOST PORT      requests of both protocol versions; exit 1 if one is wrong
-       probe.py picture FILE               writes a PNG
+       probe.py sample FILE                writes a PNG
        probe.py jpeg-is FILE WIDTH HEIGHT  exit 1 if the file is not a JPEG of that size
 
 Nothing of vipsrv is imported: the wire is taken from the tables of vipsrv/protocol/README.md.
@@ -88,7 +88,7 @@ def resize_v1(address: tuple[str, int], image: bytes, width: int, height: int) -
         connection.sendall(struct.pack("!III", len(image), width, height) + image)
         (size,) = struct.unpack("!I", receive(connection, 4))
         if size == 0:
-            raise ValueError("the server refused the picture")
+            raise ValueError("the server refused the image")
         result = receive(connection, size)
         if connection.recv(1):
             raise ValueError("bytes after the result")
@@ -113,21 +113,21 @@ def ping_v2(address: tuple[str, int]) -> tuple[int, int, int]:
 
 
 def expect(what: str, got: object, wanted: object) -> None:
-    """Ends the program with exit status 1 where they differ."""
+    """End the program with exit status 1 if they differ."""
     if got != wanted:
         sys.exit(f"{what}: {got!r} instead of {wanted!r}")
     print(f"  {what}: {got!r}")
 
 
 def serve_check(address: tuple[str, int]) -> None:
-    """Requests of both versions to a server at `address`. Ends the program where a reply is wrong."""
-    pictures = {
+    """Requests of both versions to a server at `address`. Ends the program if a reply is wrong."""
+    images = {
         "640 x 480 RGB": (png(640, 480), 200, 150),
         "301 x 77 RGBA, enlarged": (png(301, 77, 4), 400, 300),
         "3000 x 2200 noise": (png(3000, 2200, noise=True), 800, 600),  # 20 MB: spooled to disk
         "1 x 1 grey": (png(1, 1, 1), 1, 1),
     }
-    for name, (image, width, height) in pictures.items():
+    for name, (image, width, height) in images.items():
         result = resize_v1(address, image, width, height)
         expect(f"version 1, {name}, {len(image)} bytes", jpeg_size(result), (width, height))
     status, message = refusal_v1(address, b"this is not an image")
@@ -141,7 +141,7 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case ["serve-check", host, port]:
             serve_check((host, int(port)))
-        case ["picture", file]:
+        case ["sample", file]:
             Path(file).write_bytes(png(320, 240))
         case ["jpeg-is", file, width, height]:
             expect(file, jpeg_size(Path(file).read_bytes()), (int(width), int(height)))

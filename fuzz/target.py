@@ -1,0 +1,26 @@
+"""What a fuzz target is."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One parser under test.
+
+    ``parse`` reads the bytes and checks what it made of them with ``assert``. ``allowed`` are the exceptions
+    by which it may refuse them; every other exception is a bug. ``seeds`` makes valid inputs to start from.
+    """
+
+    name: str
+    parse: Callable[[bytes], None]
+    allowed: tuple[type[Exception], ...]
+    seeds: Callable[[], Iterable[bytes]]
+
+    def accepts(self, data: bytes) -> bool:
+        """Whether ``data`` is parsed; ``False`` if it is refused by an allowed exception."""
+        try:
+            self.parse(data)
+        except self.allowed:
+            return False
+        return True
