@@ -23,7 +23,8 @@ from bench.processes import anonymous_bytes
 from vipsrv.pipeline.cost import LIGHT
 from vipsrv.server.receiver import READ_AHEAD_SIZE
 from vipsrv.server.settings import ServerSettings
-from vipsrv.storage.spool import KEPT_FREE, OVERDRAFT, SMALL_CHUNK_SIZE
+from vipsrv.storage.chunks import KEPT_FREE, SMALL_CHUNK_SIZE
+from vipsrv.storage.file_slot import OVERDRAFT
 from vipsrv.worker_config import IN_MEMORY_SIZE
 
 MIB = 1 << 20
