@@ -42,7 +42,8 @@ _FILE_PIECE = 256 * 1024  # of server/outbox.py
 def memory_budget(settings: ServerSettings, connections: int) -> int:
     """Bytes that a server of these settings stays under with so many connections."""
     lane = max(1, settings.workers // 2)
-    heavy = min(lane * settings.job_memory, max(settings.decode_memory, settings.job_memory))
+    job_memory = settings.worker_config().job_memory
+    heavy = min(lane * job_memory, max(settings.decode_memory, job_memory))
     return (
         GATEWAY_BASE
         + settings.spool_memory
