@@ -34,7 +34,7 @@ GATEWAY_BASE = 48 * MIB
 
 WORKER_BASE = 96 * MIB
 """Bytes of a worker that has done many pictures: 15 MiB when it starts, and ``_KEPT_MEMORY`` of
-``workers/process.py`` in each of its two arenas."""
+``workers/launch.py`` in each of its two arenas."""
 
 _FILE_PIECE = 256 * 1024  # of server/outbox.py
 
