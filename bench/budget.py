@@ -23,7 +23,8 @@ from bench.processes import anonymous_bytes
 from vipsrv.pipeline.cost import LIGHT
 from vipsrv.server.receiver import READ_AHEAD_SIZE
 from vipsrv.server.settings import ServerSettings
-from vipsrv.storage.spool import KEPT_FREE, OVERDRAFT, SMALL_CHUNK_SIZE
+from vipsrv.storage.chunks import KEPT_FREE, SMALL_CHUNK_SIZE
+from vipsrv.storage.file_slot import OVERDRAFT
 from vipsrv.worker_config import IN_MEMORY_SIZE
 
 MIB = 1 << 20
@@ -33,7 +34,7 @@ GATEWAY_BASE = 48 * MIB
 
 WORKER_BASE = 96 * MIB
 """Bytes of a worker that has done many pictures: 15 MiB when it starts, and ``_KEPT_MEMORY`` of
-``workers/process.py`` in each of its two arenas."""
+``workers/launch.py`` in each of its two arenas."""
 
 _FILE_PIECE = 256 * 1024  # of server/outbox.py
 
@@ -41,7 +42,8 @@ _FILE_PIECE = 256 * 1024  # of server/outbox.py
 def memory_budget(settings: ServerSettings, connections: int) -> int:
     """Bytes that a server of these settings stays under with so many connections."""
     lane = max(1, settings.workers // 2)
-    heavy = min(lane * settings.job_memory, max(settings.decode_memory, settings.job_memory))
+    job_memory = settings.worker_config().job_memory
+    heavy = min(lane * job_memory, max(settings.decode_memory, job_memory))
     return (
         GATEWAY_BASE
         + settings.spool_memory

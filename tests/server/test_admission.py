@@ -1,12 +1,13 @@
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import pytest
 
 from vipsrv.errors import Busy, Cancelled, DeadlineExceeded
 from vipsrv.server.admission import Admission
-from vipsrv.storage.spool import Slot, Spool
+from vipsrv.storage import Spool
 from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.pool import WorkerPool
@@ -54,7 +55,7 @@ def make_job(outcomes: list[Outcome]) -> Callable[..., Job]:
         return Job(
             operation=Operation.INFO,
             options=b"",
-            image=Slot(cast("Spool", None), 0),
+            image=Spool(directory=Path(), memory=0, disk=0).open(0),
             deadline=time.monotonic() + seconds,
             on_outcome=outcomes.append,
         )

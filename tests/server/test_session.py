@@ -1,6 +1,7 @@
 """Sessions on real sockets and both event loops, with a pool that the test plays."""
 
 import asyncio
+import errno
 import itertools
 import logging
 import os
@@ -23,9 +24,8 @@ from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.receiver import TURN_SIZE
 from vipsrv.server.session import MAX_IN_FLIGHT, Session
 from vipsrv.server.settings import ServerSettings
-from vipsrv.storage import splice
-from vipsrv.storage import spool as spool_module
-from vipsrv.storage.spool import Slot, Spool
+from vipsrv.storage import Slot, Spool, file_slot, splice
+from vipsrv.storage.files import FileStore
 from vipsrv.worker_config import IN_MEMORY_SIZE
 from vipsrv.workers.job import Job, Outcome
 
@@ -317,8 +317,13 @@ def test_a_client_that_hangs_up_while_nothing_is_read_is_noticed(
     run(test)
 
 
-def test_room_that_was_missing_when_nothing_was_read_is_forgotten(run: RunInLoop, tmp_path: Path) -> None:
+def test_room_that_was_missing_when_nothing_was_read_is_forgotten(
+    run: RunInLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An event loop asks for a buffer before it knows whether there is anything to read."""
+
+    def no_room(_: Slot) -> memoryview:
+        raise Busy("no room")
 
     async def test() -> None:
         async with connected(tmp_path) as (server, sock):
@@ -326,11 +331,9 @@ def test_room_that_was_missing_when_nothing_was_read_is_forgotten(run: RunInLoop
             session = server.session
             await until(lambda: session._reader.in_body and session._reader.wanted == 4)
             assert session._incoming is not None
-            slot = session._incoming.slot
-            assert slot is not None
-            slot._error = Busy("no room")
-            session.get_buffer(-1)
-            slot._error = None
+            with monkeypatch.context() as patch:
+                patch.setattr(Slot, "room", no_room)
+                session.get_buffer(-1)
             sock.sendall(b"rest")
             (job,) = await server.jobs_given()
             server.answer(job, 10)
@@ -341,8 +344,8 @@ def test_room_that_was_missing_when_nothing_was_read_is_forgotten(run: RunInLoop
 
 def stop_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """No write ever ends."""
-    for name in ("write", "draw"):
-        monkeypatch.setattr(Spool, name, lambda *_: asyncio.get_running_loop().create_future())
+    for name in ("write", "write_and_splice"):
+        monkeypatch.setattr(FileStore, name, lambda *_: asyncio.get_running_loop().create_future())
 
 
 def test_an_upload_that_waits_for_the_disk_is_given_up_at_its_deadline(
@@ -358,7 +361,7 @@ def test_an_upload_that_waits_for_the_disk_is_given_up_at_its_deadline(
             image = bytes(IN_MEMORY_SIZE + 1)
             # So much may be held in memory that all of it has arrived, and nobody else reads it.
             monkeypatch.setattr(splice, "available", lambda: False)
-            monkeypatch.setattr(spool_module, "_WRITE_BEHIND", 1 << 30)
+            monkeypatch.setattr(file_slot, "WRITE_BEHIND", 1 << 30)
             await asyncio.get_running_loop().sock_sendall(sock, head + image)
             await until(lambda: any(one.received for one in server.session._in_flight.values()))
             server.session.watch(time.monotonic())
@@ -566,20 +569,23 @@ def test_a_client_that_goes_within_a_large_image_frees_its_file(
 
 
 def test_a_disk_that_fails_within_a_large_image_costs_that_request_only(
-    run: RunInLoop, tmp_path: Path
+    run: RunInLoop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    splice_ = os.splice
+
+    def no_space(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def splice_without_space(*given: Any, **options: Any) -> int:
+        return no_space() if "offset_dst" in options else splice_(*given, **options)
+
     async def test() -> None:
         async with connected(tmp_path) as (server, sock):
             first, rest = (message := resize(1, os.urandom(LARGE)))[: LARGE // 2], message[LARGE // 2 :]
             await send(sock, first)
             await until(lambda: received(server) > 0)
-            request = server.session._incoming
-            assert request is not None
-            assert request.slot is not None
-            assert request.slot._file is not None
-            null = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(null, request.slot._file.write_fd)  # as if it could not be written
-            os.close(null)
+            monkeypatch.setattr(os, "pwritev", no_space)
+            monkeypatch.setattr(os, "splice", splice_without_space)
             await send(sock, rest + resize(2))
             (job,) = await server.jobs_given()
             assert job.image.size == len(b"image")

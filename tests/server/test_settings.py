@@ -5,13 +5,59 @@ import pytest
 from pydantic import ValidationError
 
 from vipsrv.address import Address
+from vipsrv.options import DEFAULT_QUALITY
 from vipsrv.server.settings import ServerSettings
+from vipsrv.worker_config import WorkerConfig, declarations
 
 
 def test_the_defaults_are_those_of_the_protocol() -> None:
     settings = ServerSettings()
-    assert (settings.host, settings.port, settings.quality) == ("127.0.0.1", 65432, 85)
+    assert (settings.host, settings.port) == ("127.0.0.1", 65432)
+    assert settings.worker_config().quality == DEFAULT_QUALITY == 85
     assert settings.workers >= 1
+
+
+def test_a_worker_is_told_the_defaults_unless_settings_say_otherwise() -> None:
+    assert ServerSettings().worker_config() == WorkerConfig()
+    changed: dict[str, Any] = {
+        "quality": 1,
+        "formats": ("png",),
+        "tolerate_truncated": True,
+        "max_pixels": 2,
+        "max_output_pixels": 3,
+        "max_expansion": 4,
+        "job_memory": 1 << 20,
+    }
+    assert ServerSettings(**changed).worker_config() == WorkerConfig(**changed)
+    assert set(changed) == {field.name for field, _ in declarations()}
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "outwards"),
+    [
+        (field.name, bound, outwards)
+        for field, declared in declarations()
+        for bound, outwards in ((declared.least, -1), (declared.most, 1))
+        if bound is not None
+    ],
+)
+def test_the_bounds_of_a_worker_s_limit_are_those_of_its_declaration(
+    name: str, bound: int, outwards: int
+) -> None:
+    within: dict[str, Any] = {name: bound}
+    beyond: dict[str, Any] = {name: bound + outwards}
+    assert getattr(ServerSettings(**within).worker_config(), name) == bound
+    with pytest.raises(ValidationError, match=name):
+        ServerSettings(**beyond)
+
+
+def test_a_worker_s_limit_is_described_and_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field, declared in declarations():
+        assert ServerSettings.model_fields[field.name].description == declared.help
+    monkeypatch.setenv("VIPSRV_JOB_MEMORY", "2GiB")
+    monkeypatch.setenv("VIPSRV_FORMATS", "png, jpeg")
+    config = ServerSettings().worker_config()
+    assert (config.job_memory, config.formats) == (2 << 30, ("png", "jpeg"))
 
 
 def test_an_upload_of_the_largest_size_fits_the_spool() -> None:
@@ -37,21 +83,21 @@ def test_several_addresses_in_the_environment(monkeypatch: pytest.MonkeyPatch) -
     assert ServerSettings().listen == ("127.0.0.1:1", "unix:/a")
 
 
-def test_what_is_empty_in_the_environment_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_makes_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = ServerSettings()
     for name in ServerSettings.model_fields:
         monkeypatch.setenv(f"VIPSRV_{name.upper()}", "")
     assert ServerSettings() == plain
 
 
-def test_an_empty_host_is_none() -> None:
+def test_an_empty_host_is_refused() -> None:
     with pytest.raises(ValidationError, match="host"):
-        ServerSettings(host="")  # which would be every address there is
+        ServerSettings(host="")  # which would mean every address of the machine
 
 
 @pytest.mark.parametrize("given", ["jpeg, png ,webp", ["jpeg, png", "webp"], ("jpeg", "png", "webp")])
-def test_words_have_commas_and_maybe_spaces_between_them(given: Any) -> None:
-    assert ServerSettings(formats=given).formats == ("jpeg", "png", "webp")
+def test_words_are_split_at_commas_and_spaces_around_them_dropped(given: Any) -> None:
+    assert ServerSettings(formats=given).worker_config().formats == ("jpeg", "png", "webp")
     assert ServerSettings(listen=given).listen == ("jpeg", "png", "webp")
 
 
@@ -63,26 +109,26 @@ def test_words_have_commas_and_maybe_spaces_between_them(given: Any) -> None:
         ("WORKERS", "0"),
         ("DEADLINE", "0"),
         ("DEADLINE", "inf"),
-        ("DEADLINE", "5000000"),  # more milliseconds than a worker can be told
+        ("DEADLINE", "5000000"),  # more milliseconds than fit a job's head
         ("MAX_UPLOAD", "much"),
     ],
 )
-def test_values_that_cannot_be(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_values_out_of_bounds_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"VIPSRV_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):
         ServerSettings()
 
 
-def test_the_spool_folder_is_there() -> None:
+def test_the_default_spool_folder_exists() -> None:
     assert Path(ServerSettings().spool_dir).is_dir()
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:80", "[::1]:80", "localhost:0", "unix:/run/a b"])
-def test_addresses(text: str) -> None:
+def test_an_address_is_printed_as_it_was_given(text: str) -> None:
     assert str(Address.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "80", ":80", "host:", "host:http", "host:65536", "unix:"])
-def test_what_is_no_address(text: str) -> None:
+def test_anything_else_is_not_an_address(text: str) -> None:
     with pytest.raises(ValueError, match=r"HOST:PORT|no path"):
         Address.parse(text)

@@ -19,7 +19,8 @@ from PIL import Image
 from tests.support.image_comparison import open_exact
 from tests.support.images import encode, jpeg
 from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, StartFailed, WorkerDied
-from vipsrv.storage.spool import LARGE_CHUNK_SIZE, Slot, Spool
+from vipsrv.storage.chunks import LARGE_CHUNK_SIZE
+from vipsrv.storage.spool import Slot, Spool
 from vipsrv.worker_config import IN_MEMORY_SIZE, WorkerConfig
 from vipsrv.workers import pool as pool_module
 from vipsrv.workers import process
@@ -68,8 +69,8 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
 class Harness:
     """A pool and what is needed to give it jobs."""
 
-    def __init__(self, folder: Path, size: int, *, pinned: bool) -> None:
-        self.spool = Spool(directory=folder, memory=32 << 20, disk=64 << 20)
+    def __init__(self, folder: Path, size: int, *, pinned: bool, memory: int, disk: int) -> None:
+        self.spool = Spool(directory=folder, memory=memory, disk=disk)
         self.idle = asyncio.Event()
         self.heavy: list[Job] = []
         self.pool = WorkerPool(
@@ -120,6 +121,13 @@ class Harness:
             rest = rest[len(room) :]
         return slot
 
+    def take_memory(self, *, down_to: int) -> list[Slot]:
+        """Slots that hold the spool's memory, except for about so many bytes."""
+        slots = []
+        while (size := self.spool.memory_left - down_to) > 0:
+            slots.append(self._slot(bytes(min(size, IN_MEMORY_SIZE))))
+        return slots
+
     async def next_idle(self) -> None:
         self.idle.clear()
         await self.idle.wait()
@@ -133,8 +141,10 @@ class Harness:
 
 
 @asynccontextmanager
-async def harness(folder: Path, size: int = 1, *, pinned: bool = False) -> AsyncIterator[Harness]:
-    one = Harness(folder, size, pinned=pinned)
+async def harness(
+    folder: Path, size: int = 1, *, pinned: bool = False, memory: int = 32 << 20, disk: int = 64 << 20
+) -> AsyncIterator[Harness]:
+    one = Harness(folder, size, pinned=pinned, memory=memory, disk=disk)
     await one.pool.start()
     try:
         yield one
@@ -338,8 +348,7 @@ def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
     mischief(monkeypatch, script)
 
     async def test() -> None:
-        async with harness(tmp_path) as one:
-            one.spool._disk_left = 1 << 50  # more than any worker may ask for
+        async with harness(tmp_path, disk=1 << 50) as one:  # more than any worker may ask for
             (worker,) = one.pool._workers
             _, outcome = one.start_job(jpeg(), admitted=False)
             while not outcome.done():
@@ -356,27 +365,26 @@ def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
 
 
 @pytest.mark.parametrize(
-    ("side", "memory"), [(100, 0), (1000, 0), (1000, 4 * LARGE_CHUNK_SIZE), (2000, 1 << 30)]
+    ("side", "memory"), [(100, 0), (1000, 0), (1000, 4 * LARGE_CHUNK_SIZE), (2000, 4 * LARGE_CHUNK_SIZE)]
 )
 def test_a_result_without_room_costs_its_request_and_not_the_worker(
     tmp_path: Path, side: int, memory: int
 ) -> None:
-    """Of a smaller one that is found out when memory is used up, of one for a file at once."""
+    """A smaller result is refused when memory is used up, one that needs a file at once."""
     noise = Image.frombytes("RGB", (side, side), random.Random(1).randbytes(3 * side * side))
     image = encode(noise, "JPEG")
 
     async def test() -> None:
-        async with harness(tmp_path) as one:
+        async with harness(tmp_path, memory=16 << 20, disk=0) as one:
             (worker,) = one.pool._workers
-            free, disk = one.spool._memory_left, one.spool.disk_left
             _, outcome = one.start_job(image, width=side, height=side, format="tiff")
-            taken = free - one.spool._memory_left
-            one.spool._memory_left, one.spool._disk_left = memory, 0
+            others = one.take_memory(down_to=memory)
             assert isinstance((await outcome).error, Busy)
             while not one.pool.has_idle:
                 await one.next_idle()
-            assert one.spool._memory_left == memory + taken  # all is given back
-            one.spool._memory_left, one.spool._disk_left = free, disk
+            for other in others:
+                other.close()
+            assert one.spool.memory_left == 16 << 20  # all is given back
             assert open_exact(picture(await one.job(jpeg()))).size == (32, 24)
             assert one.pool._workers == {worker}
 
@@ -389,9 +397,8 @@ def test_a_worker_that_leaves_within_a_result_without_room_is_replaced(
     mischief(monkeypatch, "ready(); reply(job(), 9 << 20); channel.close(); sleep()")
 
     async def test() -> None:
-        async with harness(tmp_path) as one:
+        async with harness(tmp_path, disk=0) as one:
             (worker,) = one.pool._workers
-            one.spool._disk_left = 0
             _, outcome = one.start_job(jpeg())
             assert isinstance((await outcome).error, Busy)
             await one.next_idle()

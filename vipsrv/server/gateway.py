@@ -17,7 +17,6 @@ from vipsrv.errors import StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
 from vipsrv.server.cpus import available_cpus
-from vipsrv.server.formats import worker_config
 from vipsrv.server.session import Session
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage.spool import Spool
@@ -51,7 +50,7 @@ class Gateway:
         )
         self._pool = WorkerPool(
             self.spool,
-            worker_config(settings),
+            settings.worker_config(),
             size=settings.workers,
             on_idle=self._worker_idle,
             on_heavy=self._job_is_heavy,
@@ -115,12 +114,13 @@ class Gateway:
     def hello(self) -> dict[str, Any]:
         """The meta of the reply to a HELLO."""
         formats = self._pool.formats
+        worker = self.settings.worker_config()
         return {
             "server": f"vipsrv/{__version__}",
             "limits": {
                 "max_upload": int(self.settings.max_upload),
-                "max_pixels": self.settings.max_pixels,
-                "max_output_pixels": self.settings.max_output_pixels,
+                "max_pixels": worker.max_pixels,
+                "max_output_pixels": worker.max_output_pixels,
                 "deadline_ms": int(self.settings.deadline * 1000),
             },
             "formats": {"in": list(formats.readers), "out": list(formats.writers)},

@@ -1,22 +1,36 @@
 """What can be set on a server: each setting once, with its unit, its default and its bounds.
 
-The command line of ``vipsrv serve`` is made from this model; the environment is read, too (``VIPSRV_WORKERS``
-and so on), and a flag wins over it.
+The command line of ``vipsrv serve`` is made from ``ServerSettings``. The environment is read as well
+(``VIPSRV_WORKERS`` and so on); a flag wins over it. The limits of a worker are declared in
+``vipsrv/worker_config.py`` and become settings here.
 """
 
 import tempfile
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from pydantic import ByteSize, Field, field_validator
+from pydantic import BeforeValidator, ByteSize, Field, create_model
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from vipsrv.options import DEFAULT_QUALITY
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server.cpus import available_cpus
+from vipsrv.worker_config import BYTES, WorkerConfig, declarations
 
 _GIB = 1024**3
 _MIB = 1024**2
+
+
+def _words(given: object) -> object:
+    """Split one text or several at their commas; spaces around a word do not count."""
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list):
+        return given
+    return [
+        word.strip() if isinstance(word, str) else word
+        for text in texts
+        for word in (text.split(",") if isinstance(text, str) else [text])
+    ]
 
 
 def _default_spool_dir() -> Path:
@@ -25,12 +39,12 @@ def _default_spool_dir() -> Path:
     return var_tmp if var_tmp.is_dir() else Path(tempfile.gettempdir())
 
 
-class ServerSettings(BaseSettings):
-    """The settings of ``vipsrv serve``. Sizes are bytes and may be written as ``200MB`` or ``2GiB``."""
+class _ServiceSettings(BaseSettings):
+    """What is served where, and by how many workers."""
 
     model_config = SettingsConfigDict(
         env_prefix="VIPSRV_",
-        # What compose makes of "${VIPSRV_WORKERS:-}" is a setting that was not made.
+        # Compose turns "${VIPSRV_WORKERS:-}" into an empty variable: the setting was not made.
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -40,7 +54,7 @@ class ServerSettings(BaseSettings):
     port: int = Field(
         DEFAULT_PORT, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one and prints it."
     )
-    listen: Annotated[tuple[str, ...], NoDecode] = Field(
+    listen: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (),
         description="Listen here instead of --host and --port: HOST:PORT, [IPV6]:PORT or unix:/path. "
         "May be given several times, or several with commas between them.",
@@ -56,30 +70,41 @@ class ServerSettings(BaseSettings):
         description="Whether each worker is kept to one core, as it is by default, which makes small images "
         "a quarter faster. One that has to wait for its core moves to an idle one.",
     )
-    quality: int = Field(DEFAULT_QUALITY, ge=1, le=100, description="JPEG quality where none is asked for.")
     max_upload: ByteSize = Field(
         ByteSize(2 * _GIB), ge=1, description="Largest image that is accepted, in bytes."
     )
-    formats: Annotated[tuple[str, ...] | None, NoDecode] = Field(
-        None,
-        description="Formats to read, with commas between them, as 'vipsrv formats' names them; "
-        "by default all that libvips does not mark as untrusted.",
-    )
-    tolerate_truncated: bool = Field(
-        default=False, description="Answer truncated and corrupt images with what can be saved of them."
-    )
-    max_pixels: int = Field(2**30, ge=1, description="Largest image that is decoded, in pixels.")
-    max_output_pixels: int = Field(
-        100_000_000, ge=1, description="Most pixels of all results of a request together."
-    )
-    max_expansion: int = Field(
-        250,
-        ge=1,
-        description="How many times its size an image may decode to, where that is over 100 MB.",
-    )
-    job_memory: ByteSize = Field(
-        ByteSize(_GIB), ge=_MIB, description="Bytes of memory that the work on one image may take."
-    )
+
+
+def _worker_settings() -> dict[str, Any]:
+    """Each field of ``WorkerConfig`` as a setting: its type and what is declared about it."""
+    hints = get_type_hints(WorkerConfig)
+    settings = {}
+    for field, declared in declarations():
+        kind: Any = hints[field.name]
+        default: Any = field.default
+        if declared.unit == BYTES:
+            kind, default = ByteSize, ByteSize(default)
+        elif kind == tuple[str, ...] | None:
+            kind = Annotated[kind, NoDecode, BeforeValidator(_words)]
+        settings[field.name] = (
+            kind,
+            Field(default, ge=declared.least, le=declared.most, description=declared.help),
+        )
+    return settings
+
+
+if TYPE_CHECKING:
+    _WorkerSettings = _ServiceSettings
+else:
+    _WorkerSettings = create_model("_WorkerSettings", __base__=_ServiceSettings, **_worker_settings())
+
+
+class ServerSettings(_WorkerSettings):
+    """The settings of ``vipsrv serve``. Sizes are bytes and may be written as ``200MB`` or ``2GiB``.
+
+    The limits of the workers are read by ``worker_config``.
+    """
+
     decode_memory: ByteSize = Field(
         ByteSize(2 * _GIB),
         ge=_MIB,
@@ -118,15 +143,6 @@ class ServerSettings(BaseSettings):
         30.0, ge=0, description="Seconds that requests in flight get when the server is told to stop."
     )
 
-    @field_validator("listen", "formats", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """Several words in one text have commas between them, and maybe spaces."""
-        texts = [value] if isinstance(value, str) else value
-        if not isinstance(texts, list):
-            return value
-        return [word for text in texts for word in _words(text)]
-
-
-def _words(text: object) -> list[object]:
-    return [word.strip() for word in text.split(",")] if isinstance(text, str) else [text]
+    def worker_config(self) -> WorkerConfig:
+        """The settings that every worker is told."""
+        return WorkerConfig(**{field.name: getattr(self, field.name) for field in fields(WorkerConfig)})

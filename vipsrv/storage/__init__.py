@@ -1,1 +1,5 @@
-"""Where uploads and results are held between clients and workers: buffers in memory and unlinked files."""
+"""Where uploads and results are kept between clients and workers: buffers in memory, or unlinked files."""
+
+from vipsrv.storage.spool import Slot, Spool
+
+__all__ = ["Slot", "Spool"]

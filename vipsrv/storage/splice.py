@@ -1,98 +1,126 @@
-"""From a socket to a file within the kernel: the bytes are copied once, and Python never sees them.
+"""Moves bytes from a socket to a file inside the kernel: they are copied once, and Python never sees them.
 
-``splice(2)`` wants a pipe on one side, so that there is one between, for each thread that does this.
+``splice(2)`` needs a pipe on one side, so a ``Splicer`` keeps pipes to put in between.
 """
 
 import fcntl
 import os
 import select
-import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 MOST_AT_ONCE = 32 * 1024 * 1024
-"""Bytes: after them the owner of the socket is told, for its clocks and its own bookkeeping."""
+"""Bytes that one call moves at most; then the socket's owner runs, for its timeouts and accounting."""
 
 _PIPE_SIZE = 1024 * 1024
-"""Bytes: what Linux allows everybody (/proc/sys/fs/pipe-max-size). Of a smaller one the sender waits more."""
+"""Bytes: the most that Linux allows every user (/proc/sys/fs/pipe-max-size). A smaller pipe makes the sender
+wait more often."""
 
 _MOST_SECONDS = 0.25
-"""For the same end; and the thread has other files to write."""
+"""The time that one call takes at most: for the same reason, and because its thread has other files to write.
+"""
 
 _PATIENCE_MS = 2
-"""How long a fast sender may leave the socket empty."""
+"""How long to wait for more bytes from a fast sender whose socket is empty."""
 
 _EARNS_PATIENCE = 64 * 1024
-"""Bytes that must have come since the last wait: for a slow sender no thread waits."""
-
-_threads = threading.local()
+"""Bytes that must have arrived since the last wait; a thread does not wait for slower senders."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """``size`` bytes were taken from the socket; with an ``error`` not all of them are in the file."""
+    """``size`` bytes were taken from the socket; if there was an ``error``, not all are in the file."""
 
     size: int = 0
     error: OSError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Pipe:
+    read_end: int
+    write_end: int
+
+    @classmethod
+    def create(cls) -> "_Pipe":
+        """Raises ``OSError`` if no descriptor is left."""
+        pipe = cls(*os.pipe())
+        with suppress(PermissionError):  # this user has many pipes already; smaller ones work as well
+            fcntl.fcntl(pipe.write_end, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        return pipe
+
+    def close(self) -> None:
+        os.close(self.read_end)
+        os.close(self.write_end)
+
+
 def available() -> bool:
-    """Whether the system can: Linux."""
+    """Whether this system has ``splice(2)``, that is, whether it is Linux."""
     return hasattr(os, "splice")
 
 
-def move(source: int, target: int, offset: int, size: int) -> Moved:
-    """Move up to ``size`` bytes from the stream socket ``source``, which does not block, to ``offset`` of the
-    file ``target``; less when the socket is empty, ended or broken, of which whoever reads it next learns.
-    """
-    size = min(size, MOST_AT_ONCE)
+class Splicer:
+    """Moves bytes with the pipes that it owns, one for each thread that is in ``move`` at the same time."""
+
+    def __init__(self) -> None:
+        self._idle_pipes: list[_Pipe] = []  # shared by the threads: append and pop are atomic
+
+    def move(self, source: int, target: int, offset: int, size: int) -> Moved:
+        """Move up to ``size`` bytes from ``source``, a non-blocking stream socket, to ``offset`` of the file
+        ``target``.
+
+        Moves less if the socket is empty, at its end or broken; whoever reads it next finds out which.
+        """
+        try:
+            pipe = self._idle_pipe() or _Pipe.create()
+        except OSError:  # no descriptor is left, so the socket's owner reads it the ordinary way
+            return Moved()
+        moved = _move(pipe, source, target, offset, min(size, MOST_AT_ONCE))
+        if moved.error is None:
+            self._idle_pipes.append(pipe)
+        else:
+            pipe.close()  # bytes may be left in it
+        return moved
+
+    def close(self) -> None:
+        """Close all pipes; no thread may be in ``move``."""
+        while pipe := self._idle_pipe():
+            pipe.close()
+
+    def _idle_pipe(self) -> _Pipe | None:
+        try:
+            return self._idle_pipes.pop()
+        except IndexError:
+            return None
+
+
+def _move(pipe: _Pipe, source: int, target: int, offset: int, size: int) -> Moved:
     poll = select.poll()
     poll.register(source, select.POLLIN)
     taken = waited_at = 0
     ends_at = time.monotonic() + _MOST_SECONDS
     try:
-        reading, writing = _pipe()
-    except OSError:  # no descriptor is left: it is read as ever
-        return Moved()
-    try:
         while taken < size:
             try:
-                piped = os.splice(source, writing, min(_PIPE_SIZE, size - taken), flags=os.SPLICE_F_NONBLOCK)
+                piped = os.splice(
+                    source, pipe.write_end, min(_PIPE_SIZE, size - taken), flags=os.SPLICE_F_NONBLOCK
+                )
             except BlockingIOError:
                 if taken < waited_at + _EARNS_PATIENCE or not poll.poll(_PATIENCE_MS):
                     break
                 waited_at = taken
                 continue
-            except OSError:  # of the connection; nothing was taken
+            except OSError:  # an error of the connection; nothing was taken
                 break
             if not piped:
                 break
             taken += piped
             while piped:
-                written = os.splice(reading, target, piped, offset_dst=offset)
+                written = os.splice(pipe.read_end, target, piped, offset_dst=offset)
                 offset += written
                 piped -= written
             if time.monotonic() > ends_at:
                 break
     except OSError as error:
-        _drop_pipe()  # for something may be left in it
         return Moved(taken, error)
     return Moved(taken)
-
-
-def _pipe() -> tuple[int, int]:
-    ends: tuple[int, int] | None = getattr(_threads, "pipe", None)
-    if ends is None:
-        ends = _threads.pipe = os.pipe()
-        try:
-            fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-        except PermissionError:  # the user has many pipes already; smaller ones work, too
-            return ends
-    return ends
-
-
-def _drop_pipe() -> None:
-    ends = getattr(_threads, "pipe", None)
-    _threads.pipe = None
-    for end in ends or ():
-        os.close(end)

@@ -1,4 +1,4 @@
-"""What a process gives up, looked at in a process that has given it up."""
+"""What a process gives up, checked in a process that has given it up."""
 
 import os
 import subprocess
@@ -21,10 +21,10 @@ def run(code: str, *, pass_fds: tuple[int, ...] = ()) -> subprocess.CompletedPro
     )
 
 
-def test_the_stop_signals_do_not_reach_a_worker() -> None:
+def test_stop_signals_are_ignored() -> None:
     ended = run(
         "import os, signal\n"
-        "from vipsrv.workers import sandbox\n"
+        "from vipsrv.workers.child import sandbox\n"
         "sandbox.ignore_stop_signals()\n"
         "os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGTERM)\n"
         "print('alive')"
@@ -35,7 +35,7 @@ def test_the_stop_signals_do_not_reach_a_worker() -> None:
 @linux_only
 def test_no_privileges_can_be_gained() -> None:
     ended = run(
-        "from vipsrv.workers import sandbox\n"
+        "from vipsrv.workers.child import sandbox\n"
         "def flag():\n"
         "    lines = open('/proc/self/status').read().splitlines()\n"
         "    return next(line.split()[1] for line in lines if line.startswith('NoNewPrivs'))\n"
@@ -50,7 +50,7 @@ def test_only_the_channel_stays_open() -> None:
     try:
         ended = run(
             "import os, sys\n"
-            "from vipsrv.workers import sandbox\n"
+            "from vipsrv.workers.child import sandbox\n"
             "out = os.dup(1)\n"
             f"os.dup2({other}, {other} + 500)\n"
             "sandbox.keep_only(out)\n"
@@ -72,18 +72,19 @@ def test_only_the_channel_stays_open() -> None:
     assert "pipe:" in lines[3]
 
 
-def test_a_standard_stream_is_no_channel() -> None:
-    ended = run("from vipsrv.workers import sandbox; sandbox.keep_only(2)")
+def test_a_standard_stream_cannot_be_the_channel() -> None:
+    ended = run("from vipsrv.workers.child import sandbox; sandbox.keep_only(2)")
     assert "ValueError: the channel is descriptor 2, one of the standard streams" in ended.stderr
 
 
-def test_a_parent_that_is_gone_is_noticed() -> None:
-    ended = run("from vipsrv.workers import sandbox; sandbox.die_with_parent(1 << 22)")
+def test_a_parent_that_has_ended_is_an_error() -> None:
+    ended = run("from vipsrv.workers.child import sandbox; sandbox.die_with_parent(1 << 22)")
     assert "ProcessLookupError: the parent process 4194304 is gone" in ended.stderr
 
 
-def test_a_parent_that_is_there_is_fine() -> None:
+def test_a_parent_that_runs_is_accepted() -> None:
     ended = run(
-        "import os; from vipsrv.workers import sandbox; sandbox.die_with_parent(os.getppid()); print('fine')"
+        "import os; from vipsrv.workers.child import sandbox\n"
+        "sandbox.die_with_parent(os.getppid()); print('fine')"
     )
     assert ended.stdout == "fine\n"

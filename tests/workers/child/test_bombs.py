@@ -1,4 +1,4 @@
-"""What a worker takes for pictures that are bombs, and for pictures of others: measured at its process."""
+"""Memory and CPU that a worker takes for decompression bombs and for public test files."""
 
 import csv
 import json
@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.bombs import BOMBS
-from tests.workers.test_child import Child
+from tests.workers.child.child_process import ChildProcess
 from vipsrv.errors import RequestError, TooLarge, WorkerDied
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory and CPU are read from Linux' /proc")
 
-CORPUS = Path(__file__).parents[3] / "shared" / "corpus"
+CORPUS = Path(__file__).parents[4] / "shared" / "corpus"
 MEBIBYTE = 1 << 20
 MOST_MEMORY = 512 * MEBIBYTE
 TICK = 0.01
@@ -29,8 +29,8 @@ CONFIG = {"max_pixels": 5_000_000_000, "job_memory": MOST_MEMORY - 64 * MEBIBYTE
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a job took: its refusal if there was one, peak and growth of memory in bytes, CPU in seconds."""
+class Cost:
+    """The cost of a job: its error if any, peak and growth of memory in bytes, CPU time in seconds."""
 
     error: RequestError | None
     peak: int
@@ -39,25 +39,25 @@ class Taken:
 
 
 class Measured:
-    """A worker that is measured at each job."""
+    """A worker whose memory and CPU time are read after each job."""
 
     def __init__(self) -> None:
-        self.child = Child(CONFIG)
+        self.child = ChildProcess(CONFIG)
         self.child.start()
 
-    def run(self, picture: bytes) -> Taken:
+    def run(self, image: bytes) -> Cost:
         proc = Path(f"/proc/{self.child.process.pid}")
-        (proc / "clear_refs").write_text("5")  # the peak starts anew (man 5 proc)
+        (proc / "clear_refs").write_text("5")  # reset the peak (man 5 proc)
         before, cpu = self._memory("VmRSS"), self._cpu()
-        self.child.send_resize(picture, options=json.dumps({"width": 320, "height": 240}).encode())
+        self.child.send_resize(image, options=json.dumps({"width": 320, "height": 240}).encode())
         try:
-            head, _ = self.child.reply(image_size=len(picture))
+            head, _ = self.child.reply(image_size=len(image))
             error = head.error
-        except Exception:  # noqa: BLE001 - whatever the reply lacked
+        except Exception:  # noqa: BLE001 - whatever was wrong with the reply
             assert self.child.process.wait(60) != 0
-            return Taken(WorkerDied("the worker died"), 0, 0, 0)
+            return Cost(WorkerDied("the worker died"), 0, 0, 0)
         peak = self._memory("VmHWM")
-        return Taken(error, peak, peak - before, self._cpu() - cpu)
+        return Cost(error, peak, peak - before, self._cpu() - cpu)
 
     def _memory(self, name: str) -> int:
         status = Path(f"/proc/{self.child.process.pid}/status").read_text()
@@ -80,16 +80,16 @@ def test_a_bomb_is_refused_before_it_is_decoded(name: str, measured: Measured) -
     bomb = BOMBS[name]()
     taken = measured.run(bomb)
     assert isinstance(taken.error, TooLarge), taken
-    # The upload itself lies in the worker's memory, too.
+    # The upload itself is in the worker's memory as well.
     assert taken.growth < len(bomb) + 32 * MEBIBYTE, taken
     assert taken.cpu < REFUSED_WITHIN, taken
-    measured.child.works()
+    measured.child.check_that_it_works()
 
 
 @pytest.mark.skipif(
     not (CORPUS / "index.csv").is_file(), reason="the corpus is not beside the repository (../shared/corpus)"
 )
-def test_no_picture_of_others_takes_too_much(measured: Measured) -> None:
+def test_no_public_test_file_takes_too_much(measured: Measured) -> None:
     with (CORPUS / "index.csv").open(newline="") as file:
         paths = [row["path"] for row in csv.DictReader(file)]
     assert len(paths) > 900

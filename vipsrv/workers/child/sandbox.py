@@ -1,13 +1,13 @@
-"""What a worker gives up before it meets the first picture: its decoder may turn out to be an attacker's.
+"""What a worker gives up before it decodes the first image, because an image may take over its decoder.
 
-The order matters, for each step takes away what the ones before needed:
+The order matters, because each step takes away what earlier steps need:
 
 1. ``ignore_stop_signals`` and ``die_with_parent``, before anything slow;
-2. all imports, libvips' set-up and a trial run (in ``child.py``);
+2. all imports, the set-up of libvips and a trial run (in ``runner.py``);
 3. ``confine``, once and for good, right before the worker says that it is ready.
 
-``prctl`` is Linux'. Where there is none (macOS) a worker notices its parent's end by its closed socket only,
-and may gain privileges by running a set-user-id program; the rest is the same everywhere.
+``prctl`` exists on Linux only. Elsewhere (macOS) a worker notices the end of its parent only by its closed
+socket, and it could gain privileges by running a set-user-id program; everything else is the same.
 """
 
 import ctypes
@@ -20,15 +20,17 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 
 def ignore_stop_signals() -> None:
-    """Leave SIGINT and SIGTERM to the gateway: terminals and service managers send them to all processes."""
+    """Ignore SIGINT and SIGTERM: terminals and service managers send them to all processes, and the gateway
+    decides when a worker ends.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def die_with_parent(parent: int) -> None:
-    """Be killed by the kernel when the process (on Linux: the thread) that started this one ends.
+    """Have the kernel kill this process when its parent (on Linux: the parent's thread) ends.
 
-    ``parent`` is that process's id. Raises ``ProcessLookupError`` if it ended before this call.
+    ``parent`` is the process id of the parent. Raises ``ProcessLookupError`` if it ended before this call.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -36,15 +38,15 @@ def die_with_parent(parent: int) -> None:
 
 
 def confine(channel: int) -> None:
-    """Give up all but the descriptor ``channel``; the list that every further restriction joins."""
+    """Give up everything except the descriptor ``channel``. Further restrictions belong here."""
     gain_no_privileges()
     keep_only(channel)
 
 
 def keep_only(descriptor: int) -> None:
-    """Close every other descriptor; standard input, output and error become ``/dev/null``.
+    """Close all descriptors except ``descriptor``; the three standard streams become ``/dev/null``.
 
-    Raises ``ValueError`` if ``descriptor`` is one of those three.
+    Raises ``ValueError`` if ``descriptor`` is a standard stream.
     """
     standard = 3
     if descriptor < standard:
@@ -57,7 +59,7 @@ def keep_only(descriptor: int) -> None:
 
 
 def gain_no_privileges() -> None:
-    """From now on no program that this process runs has more rights than it (``no_new_privs``)."""
+    """Keep this process, and any program that it runs, from gaining privileges (``no_new_privs``)."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 

@@ -1,0 +1,232 @@
+"""The bytes of a slot in a file: chunks that a thread writes, and bytes that it splices from the socket.
+
+::
+
+              a chunk is full              done
+        ┌──────────────────► WRITING ───────────────┐
+        │                                           ▼
+      IDLE ◄─────────────────────────────────────── IDLE
+        │                                           ▲
+        └──────────────────► SPLICING ──────────────┘
+              ... and the socket is known
+                             WRITING, SPLICING ── the disk fails ──► FAILED
+    closed by the owner:     WRITING, SPLICING ──► CLOSING ── done ──► CLOSED ◄── IDLE, FAILED
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum, auto
+
+from vipsrv.errors import Busy
+from vipsrv.storage import splice
+from vipsrv.storage.chunks import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, Chunk, ChunkPool
+from vipsrv.storage.files import FileStore, no_room
+from vipsrv.storage.memory_slot import MemorySlot
+
+WRITE_BEHIND = 8 * LARGE_CHUNK_SIZE
+"""Bytes of full chunks that a slot may hold before its owner has to wait for the disk."""
+
+OVERDRAFT = 2 * SMALL_CHUNK_SIZE
+"""The same when memory is used up: enough to continue slowly."""
+
+RESERVED_AHEAD = splice.MOST_AT_ONCE
+"""Bytes of the disk's budget that are reserved before they arrive."""
+
+_log = logging.getLogger(__name__)
+
+
+class FileState(Enum):
+    """What happens to the file at the moment; see the picture above."""
+
+    IDLE = auto()
+    WRITING = auto()
+    SPLICING = auto()
+    FAILED = auto()
+    CLOSING = auto()
+    CLOSED = auto()
+
+
+TRANSITIONS: dict[FileState, frozenset[FileState]] = {
+    FileState.IDLE: frozenset({FileState.WRITING, FileState.SPLICING, FileState.CLOSED}),
+    FileState.WRITING: frozenset({FileState.IDLE, FileState.FAILED, FileState.CLOSING}),
+    FileState.SPLICING: frozenset({FileState.IDLE, FileState.FAILED, FileState.CLOSING}),
+    FileState.FAILED: frozenset({FileState.CLOSED}),
+    FileState.CLOSING: frozenset({FileState.CLOSED}),
+    FileState.CLOSED: frozenset(),
+}
+"""From each state the states that may follow."""
+
+
+class FileSlot:
+    """Keeps up to ``size`` bytes in a file; see ``Slot`` for what each member means to the owner.
+
+    Continues with what has arrived in ``memory``. ``on_progress`` is called whenever the disk has caught up
+    or failed. Raises ``Busy``, with ``memory`` unchanged, if there is no room for the file.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_drawn",
+        "_file",
+        "_files",
+        "_on_progress",
+        "_pool",
+        "_size",
+        "_state",
+        "_writing",
+        "received",
+    )
+
+    def __init__(
+        self,
+        pool: ChunkPool,
+        files: FileStore,
+        size: int,
+        memory: MemorySlot,
+        on_progress: Callable[[], None],
+    ) -> None:
+        self._file = files.create(size)
+        self._pool = pool
+        self._files = files
+        self._size = size
+        self._on_progress = on_progress
+        self._state = FileState.IDLE
+        self._chunks = memory.hand_over()  # being filled, or full and not yet given to a thread
+        self._writing: list[Chunk] = []  # in the hands of a thread
+        self._drawn = 0
+        self.received = memory.received
+        self._start_writing()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all bytes have arrived and are written. Raises ``Busy`` if the disk has failed."""
+        self._check_disk()
+        return self._state is FileState.IDLE and self.received == self._size
+
+    @property
+    def views(self) -> list[memoryview]:
+        """The bytes that no thread has been given yet."""
+        return [chunk.view for chunk in self._chunks]
+
+    @property
+    def descriptor(self) -> int:
+        """The file's read-only descriptor."""
+        return self._file.read_fd
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the disk is behind, or a thread reads the socket."""
+        if self._state is FileState.SPLICING:
+            return True
+        if self._state is FileState.FAILED:
+            return False
+        held = sum(len(chunk.buffer) for chunk in (*self._chunks, *self._writing) if chunk.full)
+        return held >= (WRITE_BEHIND if self._pool.budget_left > 0 else OVERDRAFT)
+
+    def room(self) -> memoryview:
+        """The place for the next bytes. Raises ``Busy``."""
+        self._check_disk()
+        missing = self._size - self.received
+        if not self._chunks or self._chunks[-1].full:
+            self._reserve()
+            self._chunks.append(self._pool.take(missing))
+        return self._chunks[-1].room(missing)
+
+    def filled(self, size: int, source: int | None) -> None:
+        """Count ``size`` bytes that were put into the last ``room``; more may be read from ``source``."""
+        self._chunks[-1].filled += size
+        self.received += size
+        if self._state is not FileState.IDLE:
+            return
+        may_splice = self._chunks[-1].full and splice.available()
+        if source is None or not may_splice or not self._start_splicing(source):
+            self._start_writing()
+
+    def take_drawn(self) -> int:
+        """The number of bytes that were read from the source since the last call."""
+        drawn, self._drawn = self._drawn, 0
+        return drawn
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Read 1 to ``size`` bytes from ``offset``. Raises ``OSError``, also if the file ends there."""
+        return self._file.read(offset, size)
+
+    def close(self) -> None:
+        """Give everything back, the file when the running write is over."""
+        self._pool.give_back(self._chunks)
+        self._chunks = []
+        if self._state in (FileState.WRITING, FileState.SPLICING):
+            self._enter(FileState.CLOSING)
+        else:
+            self._enter(FileState.CLOSED)
+            self._files.remove(self._file)
+
+    def _enter(self, state: FileState) -> None:
+        assert state in TRANSITIONS[self._state], (self._state, state)  # noqa: S101 - would be a bug in here
+        self._state = state
+
+    def _check_disk(self) -> None:
+        if self._state is FileState.FAILED:
+            raise no_room()
+
+    def _reserve(self) -> None:
+        """Reserve room on the disk for what comes next. Raises ``Busy``."""
+        needed = min(self._size, self.received + RESERVED_AHEAD)
+        if needed > self._file.reserved:
+            self._files.reserve(self._file, needed)
+
+    def _start_writing(self) -> None:
+        """Give all full chunks to a thread, and the last one if no more bytes will come."""
+        full = [chunk for chunk in self._chunks if chunk.full or self.received == self._size]
+        if not full:
+            return
+        self._chunks = self._chunks[len(full) :]
+        self._writing = full
+        self._enter(FileState.WRITING)
+        write = self._files.write(self._file, [chunk.view for chunk in full])
+        write.add_done_callback(self._written)
+
+    def _start_splicing(self, source: int) -> bool:
+        """Have a thread write all chunks and read on from the socket; return whether it does."""
+        views = [chunk.view for chunk in self._chunks]
+        # If the disk has no room, the next `room` reports it; without a descriptor left, bytes are copied.
+        with suppress(Busy, OSError):
+            self._reserve()
+            if self.received < self._size:
+                most = self._file.reserved - self.received
+                splicing = self._files.write_and_splice(self._file, views, source, most)
+                self._writing, self._chunks = self._chunks, []
+                self._enter(FileState.SPLICING)
+                splicing.add_done_callback(self._spliced)
+                return True
+        return False
+
+    def _written(self, write: "asyncio.Future[None]") -> None:
+        self._end_write(None if write.cancelled() else write.exception())
+
+    def _spliced(self, splicing: "asyncio.Future[splice.Moved]") -> None:
+        error = None if splicing.cancelled() else splicing.exception()
+        if not splicing.cancelled() and error is None:
+            moved = splicing.result()
+            self._drawn += moved.size
+            self.received += moved.size
+            self._file.written += moved.size
+            error = moved.error
+        self._end_write(error)
+
+    def _end_write(self, error: BaseException | None) -> None:
+        self._pool.give_back(self._writing)
+        self._writing = []
+        if self._state is FileState.CLOSING:
+            self._enter(FileState.CLOSED)
+            self._files.remove(self._file)
+            return
+        if error is not None:
+            _log.error("the spool folder cannot be written: %s", error)
+            self._enter(FileState.FAILED)
+        else:
+            self._enter(FileState.IDLE)
+            self._start_writing()
+        self._on_progress()

@@ -1,0 +1,173 @@
+"""Unlinked files for large uploads and results: the disk's budget, and the threads that write and close.
+
+A file is new for each slot, because a worker may keep the descriptor that it was lent.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from vipsrv.errors import Busy
+from vipsrv.storage.splice import Moved, Splicer
+
+FULL_RETRY_MS = 1000
+"""When a client that found the spool full is told to try again."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class SpoolFile:
+    """A file without a name: ``reserved`` bytes of the budget are its own, ``written`` have been handed on
+    for writing.
+    """
+
+    write_fd: int
+    read_fd: int
+    reserved: int = 0
+    written: int = 0
+
+    @classmethod
+    def create(cls, folder: Path) -> "SpoolFile":
+        """Raises ``OSError``."""
+        write_fd, path = tempfile.mkstemp(prefix="vipsrv-", dir=folder)
+        with ExitStack() as undo:
+            undo.callback(os.close, write_fd)
+            try:
+                read_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                undo.callback(os.close, read_fd)
+            finally:
+                Path(path).unlink()
+            undo.pop_all()
+        return cls(write_fd=write_fd, read_fd=read_fd)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Read 1 to ``size`` bytes from ``offset``. Raises ``OSError``, also if the file ends there."""
+        data = os.pread(self.read_fd, size, offset)
+        if not data:
+            raise OSError(errno.EIO, f"a file of the spool ends at {offset} bytes or before")
+        return data
+
+    def close(self) -> None:
+        """Close both descriptors. Raises ``OSError``."""
+        try:
+            os.close(self.write_fd)
+        finally:
+            os.close(self.read_fd)
+
+
+class FileStore:
+    """Creates, fills and frees files in ``directory`` within ``budget`` bytes."""
+
+    def __init__(self, directory: Path, budget: int) -> None:
+        self.directory = directory
+        self._budget_left = budget
+        self._splicer = Splicer()
+        self._writers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="spool")
+        self._closers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool-close")
+        self._closed = False
+
+    @property
+    def budget_left(self) -> int:
+        """Bytes that files may still reserve; those of a removed file count again once it is freed."""
+        return self._budget_left
+
+    def create(self, size: int) -> SpoolFile:
+        """A new file for ``size`` bytes, none of them reserved yet. Raises ``Busy``."""
+        self._check_budget(size)
+        try:
+            return SpoolFile.create(self.directory)
+        except OSError as error:
+            _log.error("no file can be created in the spool folder: %s", error)
+            raise no_room() from None
+
+    def reserve(self, file: SpoolFile, size: int) -> None:
+        """Raise the bytes that ``file`` reserves to ``size``. Raises ``Busy``."""
+        self._check_budget(size - file.reserved)
+        self._budget_left -= size - file.reserved
+        file.reserved = size
+
+    def write(self, file: SpoolFile, views: list[memoryview]) -> "asyncio.Future[None]":
+        """Append to a file in a thread, so that a slow disk delays nobody else."""
+        offset = file.written
+        file.written += sum(map(len, views))
+        return asyncio.get_running_loop().run_in_executor(
+            self._writers, _write_all, file.write_fd, views, offset
+        )
+
+    def write_and_splice(
+        self, file: SpoolFile, views: list[memoryview], source: int, most: int
+    ) -> "asyncio.Future[Moved]":
+        """Append ``views`` to a file in a thread, and after them up to ``most`` bytes from a socket.
+
+        ``source`` is the socket's descriptor. The bytes that came from it are not counted as ``written``; the
+        caller adds them. Raises ``OSError``, with nothing done, if no descriptor is left.
+        """
+        own = os.dup(source)  # so that it remains this socket even if the connection is closed meanwhile
+        offset = file.written
+        file.written += sum(map(len, views))
+        done = asyncio.get_running_loop().run_in_executor(
+            self._writers, self._write_and_splice, file.write_fd, views, offset, own, most
+        )
+        done.add_done_callback(lambda _: os.close(own))
+        return done
+
+    def remove(self, file: SpoolFile) -> None:
+        """Close a file's descriptors, which frees it, in a thread.
+
+        The kernel takes 0.1 s to free 1 GB, and seconds while the disk is behind.
+        """
+        if self._closed:
+            file.close()
+            return
+        closing = asyncio.get_running_loop().run_in_executor(self._closers, file.close)
+        closing.add_done_callback(partial(self._removed, file))
+
+    def close(self) -> None:
+        """End the threads and close the pipes; the files must have been removed."""
+        self._closed = True
+        self._writers.shutdown(wait=True, cancel_futures=True)
+        self._closers.shutdown(wait=True)
+        self._splicer.close()
+
+    def _check_budget(self, size: int) -> None:
+        if size > self._budget_left:
+            raise Busy(
+                f"the spool has {self._budget_left} bytes left and this needs {size}: try again later",
+                retry_after_ms=FULL_RETRY_MS,
+            )
+
+    def _removed(self, file: SpoolFile, closing: "asyncio.Future[None]") -> None:
+        self._budget_left += file.reserved
+        error = closing.exception()
+        if error is not None:
+            _log.error("a file of the spool could not be closed: %s", error)
+
+    def _write_and_splice(
+        self, fd: int, views: list[memoryview], offset: int, source: int, most: int
+    ) -> Moved:
+        end = offset + sum(map(len, views))
+        _write_all(fd, views, offset)
+        return self._splicer.move(source, fd, end, most)
+
+
+def no_room() -> Busy:
+    """The error for a client whose bytes the spool folder cannot take."""
+    return Busy("the server's spool has no room: try again later", retry_after_ms=FULL_RETRY_MS)
+
+
+def _write_all(fd: int, views: list[memoryview], offset: int) -> None:
+    while views:
+        written = os.pwritev(fd, views, offset)
+        offset += written
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if written:
+            views[0] = views[0][written:]

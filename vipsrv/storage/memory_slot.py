@@ -1,0 +1,61 @@
+"""The bytes of a slot in memory: a list of chunks."""
+
+from vipsrv.storage.chunks import Chunk, ChunkPool
+
+
+class MemorySlot:
+    """Keeps up to ``size`` bytes in chunks; see ``Slot`` for what each member means to the owner."""
+
+    __slots__ = ("_chunks", "_pool", "_size", "received")
+
+    stalled = False
+    """Memory is never behind."""
+
+    descriptor = None
+    """There is no file."""
+
+    def __init__(self, pool: ChunkPool, size: int) -> None:
+        self._pool = pool
+        self._size = size
+        self._chunks: list[Chunk] = []
+        self.received = 0
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether the next bytes need another chunk and the budget is used up."""
+        return self._pool.budget_left <= 0 and not (self._chunks and not self._chunks[-1].full)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all bytes have arrived."""
+        return self.received == self._size
+
+    @property
+    def views(self) -> list[memoryview]:
+        """The bytes, in order."""
+        return [chunk.view for chunk in self._chunks]
+
+    def room(self) -> memoryview:
+        """The place for the next bytes."""
+        missing = self._size - self.received
+        if not self._chunks or self._chunks[-1].full:
+            self._chunks.append(self._pool.take(missing))
+        return self._chunks[-1].room(missing)
+
+    def filled(self, size: int, source: int | None) -> None:  # noqa: ARG002 - only a file reads from a source
+        """Count ``size`` bytes that were put into the last ``room``."""
+        self._chunks[-1].filled += size
+        self.received += size
+
+    def hand_over(self) -> list[Chunk]:
+        """Give up the chunks, for a slot in a file that continues with them."""
+        chunks, self._chunks = self._chunks, []
+        return chunks
+
+    def take_drawn(self) -> int:
+        """Nothing is read from a socket behind the owner's back."""
+        return 0
+
+    def close(self) -> None:
+        """Give the chunks back to the pool."""
+        self._pool.give_back(self.hand_over())

@@ -1,0 +1,1 @@
+"""The program that a worker process runs: ``python -m vipsrv.workers.child``."""

@@ -1,0 +1,57 @@
+"""Runs one job through the pipeline: the only module outside of ``pipeline`` that imports it."""
+
+import json
+import os
+from functools import lru_cache
+
+from vipsrv import pipeline
+from vipsrv.errors import BadRequest
+from vipsrv.options import ResizeOptions, ResizeRequest
+from vipsrv.worker_config import WorkerConfig
+from vipsrv.workers.channel import MAX_OUTPUTS, JobHead, Operation, Ready, ReplyHead
+from vipsrv.workers.child.loop import RunJob
+from vipsrv.workers.child.watch import JobWatch
+
+
+def start_pipeline(config: WorkerConfig) -> tuple[RunJob, Ready]:
+    """Set libvips up and try it out; return what runs jobs, and the handshake."""
+
+    def run(
+        head: JobHead, options: bytes, image: memoryview | int, watch: JobWatch
+    ) -> tuple[ReplyHead, tuple[bytes, ...]]:
+        if isinstance(image, int):
+            upload = pipeline.Upload.from_descriptor(image, head.image_size)
+        else:
+            upload = pipeline.Upload.from_memory(image)
+        if head.operation is Operation.INFO:
+            return ReplyHead(job_id=head.job_id, source=pipeline.read_info(upload)), ()
+        try:
+            result = pipeline.resize(
+                upload,
+                _outputs_from(options),
+                config=config,
+                watch=watch,
+                seconds=head.deadline_ms / 1000 or None,
+                heavy_ok=head.admitted,
+                threads=head.threads,
+            )
+        except pipeline.NeedsHeavyLane as heavy:
+            return ReplyHead(job_id=head.job_id, needs=heavy.memory), ()
+        outputs = tuple(output.info for output in result.outputs)
+        data = tuple(output.data for output in result.outputs)
+        return ReplyHead(job_id=head.job_id, source=result.source, outputs=outputs), data
+
+    readers = {one.name: f"{one.library} {one.version}" for one in pipeline.start(config.formats)}
+    return run, Ready(pid=os.getpid(), readers=readers, writers=pipeline.written_formats())
+
+
+@lru_cache(maxsize=256)
+def _outputs_from(data: bytes) -> tuple[ResizeOptions, ...]:
+    """The options of all results, from JSON. Raises ``BadRequest``."""
+    try:
+        outputs = ResizeRequest.from_meta(json.loads(data)).outputs
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadRequest(f"{error}") from error
+    if len(outputs) > MAX_OUTPUTS:
+        raise BadRequest(f"outputs: {len(outputs)} are asked for; {MAX_OUTPUTS} are allowed")
+    return outputs
