@@ -12,7 +12,6 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from typing import Self
 
-from bench.load.cores import Cores
 from bench.load.generator import Counters, Pipe, Start, Tally, work
 from bench.load.histogram import Latencies
 from bench.load.idle import IdleConnections
@@ -22,17 +21,18 @@ from bench.load.record import (
     CORRECTED,
     FROM_INTENDED_START,
     NOT_CORRECTED,
-    CoresFigures,
-    GeneratorFigures,
-    IdleFigures,
+    CoresStats,
+    GeneratorStats,
+    IdleStats,
+    ImageStats,
     MemorySample,
-    PictureFigures,
     Run,
-    ServerFigures,
+    ServerStats,
 )
 from bench.load.schedule import shares
-from bench.load.watch import Watch, used
-from bench.processes import Server
+from bench.load.server_monitor import Watch, used
+from bench.measuring.cores import Cores
+from bench.measuring.server import Server
 
 SATURATED = 0.8
 """Share of a core from which on a generator process counts as the bottleneck: it answers late by then."""
@@ -73,7 +73,7 @@ def run(plan: Plan, *, processes: int, idle: int = 0, own: Own | None = None) ->
         workers.wait_until_ready()
         watch = Watch(own.server) if own else None
         watched = _watch_over(plan, workers, watch)
-        return _figures(plan, workers.tallies, watched, held.figures() if held else None, own)
+        return _figures(plan, workers.tallies, watched, held.stats() if held else None, own)
 
 
 class _Processes:
@@ -111,8 +111,8 @@ class _Processes:
             process.join()
 
     @property
-    def pictures(self) -> int:
-        """Replies with a picture so far."""
+    def images(self) -> int:
+        """Replies with an image so far."""
         return sum(self.counters[::2])
 
     @property
@@ -183,13 +183,13 @@ def _watch_over(plan: Plan, workers: _Processes, watch: Watch | None) -> _Watche
             now = time.monotonic()
             over = workers.ended(min(_TICK_SECONDS, max(0.0, (end or now + 1) - now) or _TICK_SECONDS))
             now = time.monotonic()
-            pictures, errors = workers.pictures, workers.errors
-            progress.show(now - measure_from, pictures, errors)
+            images, errors = workers.images, workers.errors
+            progress.show(now - measure_from, images, errors)
             if before is None and (now >= measure_from or over):
                 before = Cores.now(), watch.cpu() if watch else {}
             if after is None and (over or (end is not None and now >= end)):
                 after = Cores.now(), watch.cpu() if watch else {}
-            replies = pictures + errors
+            replies = images + errors
             if watch is None:
                 continue
             if now >= next_sample or replies >= mark or over:
@@ -221,7 +221,7 @@ def _marks(count: int | None) -> Iterator[float]:
 
 
 def _figures(
-    plan: Plan, tallies: list[Tally], watched: _Watched, idle: IdleFigures | None, own: Own | None
+    plan: Plan, tallies: list[Tally], watched: _Watched, idle: IdleStats | None, own: Own | None
 ) -> Run:
     latency, service, late = Latencies(), Latencies(), Latencies()
     errors: Counter[str] = Counter()
@@ -230,13 +230,13 @@ def _figures(
         service.add(tally.service)
         late.add(tally.late)
         errors += tally.errors
-    pictures = [_picture(plan, index, tallies) for index in range(len(plan.sources))]
+    images = [_image(plan, index, tallies) for index in range(len(plan.sources))]
     replies = max(1, sum(tally.replies_in_time for tally in tallies))
     busiest = max((t.cpu_seconds / t.cpu_interval for t in tallies if t.cpu_interval > 0), default=0.0)
     server = None
     if own is not None and watched.cpu is not None:
         gateway, workers = watched.cpu
-        server = ServerFigures(
+        server = ServerStats(
             arguments=own.arguments,
             gateway_cpu_ms=gateway / replies * 1e3,
             worker_cpu_ms=[seconds / replies * 1e3 for seconds in workers],
@@ -263,25 +263,25 @@ def _figures(
         idle=idle,
         warmup_seconds=plan.warmup,
         seconds=watched.seconds,
-        replies_per_second=sum(tally.pictures_in_time for tally in tallies) / watched.seconds,
+        replies_per_second=sum(tally.images_in_time for tally in tallies) / watched.seconds,
         sent_mb_per_second=sum(tally.sent_bytes_in_time for tally in tallies) / watched.seconds / 1e6,
         received_mb_per_second=sum(tally.received_bytes_in_time for tally in tallies) / watched.seconds / 1e6,
-        answered=sum(picture.answered for picture in pictures),
+        answered=sum(image.answered for image in images),
         errors=dict(sorted(errors.items())),
         coordinated_omission=omission,
         expected_interval_ms=None if plan.expected_interval is None else plan.expected_interval * 1e3,
         latency=latency.summary(),
         service=service.summary(),
-        pictures=pictures,
+        images=images,
         server=server,
-        generator=GeneratorFigures(
+        generator=GeneratorStats(
             processes=len(tallies),
             cpu_ms=of_generator / replies * 1e3,
             busiest=busiest,
             saturated=busiest >= SATURATED or (late_p99_ms or 0.0) > max(LATE_MS, LATE * p50_ms),
             late_p99_ms=late_p99_ms,
         ),
-        cores=CoresFigures(
+        cores=CoresStats(
             cores=len(os.sched_getaffinity(0)),
             # The clocks of cores and processes are not read at the very same moment.
             others=None if others is None else max(0.0, others / watched.cores.total),
@@ -290,11 +290,11 @@ def _figures(
     )
 
 
-def _picture(plan: Plan, index: int, tallies: list[Tally]) -> PictureFigures:
+def _image(plan: Plan, index: int, tallies: list[Tally]) -> ImageStats:
     source = plan.sources[index]
-    shares_of_it = [tally.pictures[index] for tally in tallies]
+    shares_of_it = [tally.images[index] for tally in tallies]
     answered = sum(share.answered for share in shares_of_it)
-    return PictureFigures(
+    return ImageStats(
         name=source.name,
         bytes=source.size,
         weight=source.weight,
