@@ -4,11 +4,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import pyvips
-from PIL import Image
-
-from bench.images import IMAGES, image_file
-from tests.support.image_comparison import colour_difference, open_exact, reference, ssim
+from bench.image_quality import Pixels, colour_difference, decode, reference, ssim
+from bench.images import image_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +61,15 @@ def of_folder(folder: Path) -> list[Case]:
     return [Case(str(path.relative_to(folder)), 800, 600, path.absolute()) for path in files]
 
 
-def likeness(case: Case, result: bytes) -> dict[str, float]:
-    """``ssim`` and ``colour_difference`` between a result and a full decode reduced with Lanczos.
+def quality(case: Case, result: bytes) -> dict[str, float]:
+    """``ssim`` and ``colour_difference`` of a result to its reference (``bench.image_quality``).
 
-    Raises ``OSError`` for an image that Pillow cannot read.
+    Raises ``pyvips.Error`` for an image that libvips cannot read.
     """
-    made, wanted = open_exact(result), _reference(case)
+    made, wanted = decode(result), _reference(case)
     return {"ssim": ssim(made, wanted), "colour_difference": colour_difference(made, wanted)}
 
 
 @lru_cache(maxsize=32)
-def _reference(case: Case) -> Image.Image:
-    recipe = IMAGES.get(case.name)
-    if case.file is None and recipe is not None and recipe.giant:
-        return _streamed(case)
-    return reference(case.path.read_bytes(), case.width, case.height)
-
-
-def _streamed(case: Case) -> Image.Image:
-    """The same of one of our own giants, row after row by libvips: Pillow would hold all of its pixels."""
-    image = pyvips.Image.new_from_file(str(case.path), access="sequential")
-    scale, vscale = case.width / image.width, case.height / image.height
-    small = image.resize(scale, vscale=vscale, kernel="lanczos3", gap=0)
-    return Image.frombytes("RGB", (small.width, small.height), small.write_to_memory())
+def _reference(case: Case) -> Pixels:
+    return reference(case.path, case.width, case.height)

@@ -42,13 +42,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import pyvips
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measuring.processes import Usage, anonymous_bytes, usage
 from bench.measuring.sampling import Peak
 from bench.measuring.server import Server
 from bench.measuring.strace import Calls, CannotTrace
-from bench.suites.cases import Case, likeness
+from bench.suites.cases import Case, quality
 from bench.suites.loads import Answers, Load
 from bench.suites.loops import Turn
 
@@ -59,7 +60,7 @@ TRANSFERS = (
     *("sendfile", "splice", "copy_file_range"),
 )
 """System calls that move bytes."""
-_LIKENESS = ("ssim", "colour_difference")
+_QUALITY = ("ssim", "colour_difference")
 TRACED = (10, 50)
 """Requests under ``strace``: at least and at most, where a round has as many."""
 
@@ -262,10 +263,10 @@ def about(case: Case, result: bytes) -> dict[str, Any]:
         "compression_ratio": size / len(result),
     }
     try:
-        row |= likeness(case, result)
-    except OSError as error:
-        row |= dict.fromkeys(_LIKENESS)
-        row["missing"] = dict.fromkeys(_LIKENESS, f"Pillow cannot read the image: {error}")
+        row |= quality(case, result)
+    except pyvips.Error as error:
+        row |= dict.fromkeys(_QUALITY)
+        row["missing"] = dict.fromkeys(_QUALITY, f"libvips alone cannot read the image: {error}")
     return row
 
 

@@ -20,7 +20,7 @@ The JSON is an object: ``machine``, ``commit``, ``time`` (UTC), ``settings``, ``
 ``cpu_ratio_to_bare_loop``   of ``cpu_ms_per_request``; less is better
 ``input_bytes``, ``output_bytes``  of the image and of the result
 ``compression_ratio``        the one over the other
-``ssim``                     to Pillow's full decode and Lanczos, ``null`` where no result is made
+``ssim``                     to a full decode and Lanczos, ``null`` where no result is made
 ``colour_difference``        to the same, the mean of that of Cb and of Cr, likewise
 ``others_share``             of the servers' cores that other processes and machines had, 0 to 1
 ``rounds``                   ``requests_per_second_net`` and ``cpu_ms_per_request`` of each
@@ -41,13 +41,13 @@ import typer
 
 from bench.baselines import ALL, BareLoop, Baseline, Request, Run
 from bench.baselines.interface import all_cores
+from bench.image_quality import colour_difference, decode, reference, ssim
 from bench.images import image_file
 from bench.measuring.cores import Cores
 from bench.measuring.machine import commit, this_machine
 from bench.measuring.process_group import ProcessGroup
 from bench.tools.arguments import in_a_folder
 from bench.tools.comparison import print_table, print_verdicts
-from tests.support.image_comparison import colour_difference, open_exact, reference, ssim
 
 CASES = {
     "jpeg-12mp.jpg": (800, 600),
@@ -89,8 +89,8 @@ def row(
 
     likeness: dict[str, float | None] = {"ssim": None, "colour_difference": None}
     if server.makes_result:
-        wanted = reference(request.image.read_bytes(), request.width, request.height)
-        made = open_exact(result)
+        wanted = reference(request.image, request.width, request.height)
+        made = decode(result)
         likeness = {"ssim": ssim(made, wanted), "colour_difference": colour_difference(made, wanted)}
     return {
         "image": name,

@@ -27,8 +27,8 @@ os.environ["VIPS_CONCURRENCY"] = "1"  # libvips reads it when it is loaded
 import pyvips
 import typer
 
+from bench.image_quality import decode, reference, ssim
 from bench.images import image_file
-from tests.support.image_comparison import open_exact, reference, ssim
 from vipsrv import pipeline
 from vipsrv.errors import RequestError
 from vipsrv.options import ImageInfo, ResizeOptions
@@ -116,9 +116,9 @@ def _row(path: Path, rounds: int) -> Iterator[bool]:
     data = path.read_bytes()
     info = pipeline.read_info(pipeline.Upload.from_memory(data))
     for width, height in _sizes(info):
-        wanted = reference(data, width, height)
+        wanted = reference(path, width, height)
         cost = {name: _cpu_milliseconds(way, data, width, height, rounds) for name, way in WAYS.items()}
-        likeness = {name: ssim(open_exact(way(data, width, height)), wanted) for name, way in WAYS.items()}
+        likeness = {name: ssim(decode(way(data, width, height)), wanted) for name, way in WAYS.items()}
         good = likeness["pipeline"] >= min(likeness["thumbnail"] - TOLERANCE, GOOD)
         stored = (height, width) if info.orientation >= FIRST_TURNED else (width, height)
         scale = f"1/{jpeg_scale(info, *stored)}" if info.format == "jpeg" else ""
