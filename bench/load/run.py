@@ -1,4 +1,4 @@
-"""One run: the generator processes are started, watched and added up."""
+"""One run: the generator processes are started, observed and added up."""
 
 import contextlib
 import ctypes
@@ -30,7 +30,7 @@ from bench.load.record import (
     ServerStats,
 )
 from bench.load.schedule import shares
-from bench.load.server_monitor import Watch, used
+from bench.load.server_monitor import ServerMonitor, cpu_between
 from bench.measuring.cores import Cores
 from bench.measuring.server import Server
 
@@ -71,9 +71,9 @@ def run(plan: Plan, *, processes: int, idle: int = 0, own: Own | None = None) ->
                 raise LoadFailed(f"the {idle} idle connections could not be made: {error}") from None
         workers = stack.enter_context(_Processes(plan, processes))
         workers.wait_until_ready()
-        watch = Watch(own.server) if own else None
-        watched = _watch_over(plan, workers, watch)
-        return _figures(plan, workers.tallies, watched, held.stats() if held else None, own)
+        monitor = ServerMonitor(own.server) if own else None
+        observed = _observe(plan, workers, monitor)
+        return _figures(plan, workers.tallies, observed, held.stats() if held else None, own)
 
 
 class _Processes:
@@ -155,7 +155,7 @@ def _receive(pipe: Pipe) -> object:
 
 
 @dataclass(frozen=True, slots=True)
-class _Watched:
+class _Observed:
     """What was seen of the server and the cores; ``seconds`` is the measured time."""
 
     seconds: float
@@ -164,7 +164,7 @@ class _Watched:
     memory: list[MemorySample]
 
 
-def _watch_over(plan: Plan, workers: _Processes, watch: Watch | None) -> _Watched:
+def _observe(plan: Plan, workers: _Processes, monitor: ServerMonitor | None) -> _Observed:
     start = time.monotonic() + _LEAD_SECONDS
     measure_from = start + plan.warmup
     end = None if plan.duration is None else measure_from + plan.duration
@@ -186,14 +186,14 @@ def _watch_over(plan: Plan, workers: _Processes, watch: Watch | None) -> _Watche
             images, errors = workers.images, workers.errors
             progress.show(now - measure_from, images, errors)
             if before is None and (now >= measure_from or over):
-                before = Cores.now(), watch.cpu() if watch else {}
+                before = Cores.now(), monitor.cpu() if monitor else {}
             if after is None and (over or (end is not None and now >= end)):
-                after = Cores.now(), watch.cpu() if watch else {}
+                after = Cores.now(), monitor.cpu() if monitor else {}
             replies = images + errors
-            if watch is None:
+            if monitor is None:
                 continue
             if now >= next_sample or replies >= mark or over:
-                memory.append(watch.memory(max(0.0, now - start), replies))
+                memory.append(monitor.memory(max(0.0, now - start), replies))
                 next_sample = now + _SAMPLE_SECONDS
                 while replies >= mark:
                     mark = next(marks)
@@ -206,8 +206,8 @@ def _watch_over(plan: Plan, workers: _Processes, watch: Watch | None) -> _Watche
             raise LoadFailed("nothing was answered in the measured time")
     assert before is not None
     assert after is not None
-    cpu = used(before[1], after[1]) if watch is not None else None
-    return _Watched(seconds, cpu, after[0] - before[0], memory)
+    cpu = cpu_between(before[1], after[1]) if monitor is not None else None
+    return _Observed(seconds, cpu, after[0] - before[0], memory)
 
 
 def _marks(count: int | None) -> Iterator[float]:
@@ -221,7 +221,7 @@ def _marks(count: int | None) -> Iterator[float]:
 
 
 def _figures(
-    plan: Plan, tallies: list[Tally], watched: _Watched, idle: IdleStats | None, own: Own | None
+    plan: Plan, tallies: list[Tally], observed: _Observed, idle: IdleStats | None, own: Own | None
 ) -> Run:
     latency, service, late = Latencies(), Latencies(), Latencies()
     errors: Counter[str] = Counter()
@@ -234,13 +234,13 @@ def _figures(
     replies = max(1, sum(tally.replies_in_time for tally in tallies))
     busiest = max((t.cpu_seconds / t.cpu_interval for t in tallies if t.cpu_interval > 0), default=0.0)
     server = None
-    if own is not None and watched.cpu is not None:
-        gateway, workers = watched.cpu
+    if own is not None and observed.cpu is not None:
+        gateway, workers = observed.cpu
         server = ServerStats(
             arguments=own.arguments,
             gateway_cpu_ms=gateway / replies * 1e3,
             worker_cpu_ms=[seconds / replies * 1e3 for seconds in workers],
-            memory=watched.memory,
+            memory=observed.memory,
         )
     if plan.rate is not None:
         omission = FROM_INTENDED_START
@@ -248,8 +248,8 @@ def _figures(
         omission = CORRECTED if plan.expected_interval else NOT_CORRECTED
     of_generator = sum(tally.cpu_seconds for tally in tallies)
     others = None
-    if watched.cpu is not None:
-        others = watched.cores.busy - watched.cpu[0] - sum(watched.cpu[1]) - of_generator
+    if observed.cpu is not None:
+        others = observed.cores.busy - observed.cpu[0] - sum(observed.cpu[1]) - of_generator
     late_p99_ms = late.percentile(99) if len(late) else None
     p50_ms = latency.percentile(50) if len(latency) else 0.0
     return Run(
@@ -262,10 +262,10 @@ def _figures(
         height=plan.height,
         idle=idle,
         warmup_seconds=plan.warmup,
-        seconds=watched.seconds,
-        replies_per_second=sum(tally.images_in_time for tally in tallies) / watched.seconds,
-        sent_mb_per_second=sum(tally.sent_bytes_in_time for tally in tallies) / watched.seconds / 1e6,
-        received_mb_per_second=sum(tally.received_bytes_in_time for tally in tallies) / watched.seconds / 1e6,
+        seconds=observed.seconds,
+        replies_per_second=sum(tally.images_in_time for tally in tallies) / observed.seconds,
+        sent_mb_per_second=sum(tally.sent_bytes_in_time for tally in tallies) / observed.seconds / 1e6,
+        received_mb_per_second=sum(tally.received_bytes_in_time for tally in tallies) / observed.seconds / 1e6,
         answered=sum(image.answered for image in images),
         errors=dict(sorted(errors.items())),
         coordinated_omission=omission,
@@ -284,8 +284,8 @@ def _figures(
         cores=CoresStats(
             cores=len(os.sched_getaffinity(0)),
             # The clocks of cores and processes are not read at the very same moment.
-            others=None if others is None else max(0.0, others / watched.cores.total),
-            stolen=watched.cores.stolen / watched.cores.total,
+            others=None if others is None else max(0.0, others / observed.cores.total),
+            stolen=observed.cores.stolen / observed.cores.total,
         ),
     )
 

@@ -1,19 +1,16 @@
 """How busy the cores are, all processes together: whether something else ran beside a measurement."""
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_IDLE = slice(3, 5)  # idle and iowait
-_STOLEN = 7
-_COUNTED = 8  # what follows, guests' time, is in the first two as well
+import psutil
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Seconds of the cores that this process may use, since the machine was started (proc(5), /proc/stat)."""
+    """Seconds of the cores that this process may use, since the machine was started."""
 
     total: float
     busy: float
@@ -21,18 +18,17 @@ class Cores:
     """Given by the hypervisor to other machines."""
 
     @classmethod
-    def now(cls, stat: Path = Path("/proc/stat"), cores: set[int] | None = None) -> Self:
-        """As they are, in steps of a hundredth of a second."""
+    def now(cls, cores: Collection[int] | None = None) -> Self:
+        """Read the times of these cores, by default of those of this process, in hundredths of a second."""
         allowed = os.sched_getaffinity(0) if cores is None else cores
-        names = {f"cpu{number}" for number in allowed}
         total = busy = stolen = 0.0
-        for line in stat.read_text().splitlines():
-            name, *fields = line.split()
-            if name in names:
-                ticks = [int(field) / _TICKS_PER_SECOND for field in fields[:_COUNTED]]
-                total += sum(ticks)
-                stolen += ticks[_STOLEN]
-                busy += sum(ticks) - sum(ticks[_IDLE]) - ticks[_STOLEN]
+        for number, times in enumerate(psutil.cpu_times(percpu=True)):
+            if number in allowed:
+                # The time of guests is left out: it is part of ``user`` and ``nice``.
+                used = times.user + times.nice + times.system + times.irq + times.softirq
+                busy += used
+                stolen += times.steal
+                total += used + times.steal + times.idle + times.iowait
         return cls(total, busy, stolen)
 
     def __sub__(self, before: "Cores") -> "Cores":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import PIL
+import psutil
 import pyvips
 from PIL import features
 
@@ -41,7 +42,7 @@ def this_machine() -> Machine:
     return Machine(
         cpu=processor(),
         cores=len(os.sched_getaffinity(0)),
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory=psutil.virtual_memory().total,
         kernel=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         libvips=pipeline.version(),
