@@ -265,7 +265,9 @@ def _figures(
         seconds=observed.seconds,
         replies_per_second=sum(tally.images_in_time for tally in tallies) / observed.seconds,
         sent_mb_per_second=sum(tally.sent_bytes_in_time for tally in tallies) / observed.seconds / 1e6,
-        received_mb_per_second=sum(tally.received_bytes_in_time for tally in tallies) / observed.seconds / 1e6,
+        received_mb_per_second=sum(tally.received_bytes_in_time for tally in tallies)
+        / observed.seconds
+        / 1e6,
         answered=sum(image.answered for image in images),
         errors=dict(sorted(errors.items())),
         coordinated_omission=omission,
