@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageCms, ImageFilter, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from tests.support.image_comparison import colour_difference, mean_abs_difference, open_exact, reference, ssim
+from tests.support.image_comparison import mean_abs_difference, open_exact, reference, ssim
 from tests.support.images import (
     BOTTOM_LEFT,
     BOTTOM_RIGHT,
@@ -268,18 +268,6 @@ def test_ssim_falls_with_what_is_seen() -> None:
     assert ssim(scene, blurred) == pytest.approx(ssim(blurred, scene))
 
 
-def test_colours_are_compared_whatever_the_greys() -> None:
-    scene = photo()
-    grey = scene.convert("L")
-    assert ssim(scene, grey) == pytest.approx(1, abs=1e-3)
-    assert colour_difference(scene, grey) > 5
-    assert colour_difference(scene, scene) == 0
-    assert colour_difference(grey, grey.point([min(255, value + 10) for value in range(256)])) == 0
-    # ITU-R BT.601: pure blue has Cb 255 and Cr 107, grey has 128 of both.
-    blue = Image.new("RGB", (4, 4), (0, 0, 255))
-    assert colour_difference(blue, blue.convert("L")) == pytest.approx((127 + 21) / 2, abs=1)
-
-
 def test_ssim_of_flat_images_is_its_formula() -> None:
     # Without variance only the luminance term is left: (2 * 100 * 150 + C1) / (100**2 + 150**2 + C1).
     flat, brighter = Image.new("L", (16, 16), 100), Image.new("L", (16, 16), 150)
@@ -287,7 +275,7 @@ def test_ssim_of_flat_images_is_its_formula() -> None:
 
 
 def test_images_of_different_sizes_are_not_compared() -> None:
-    for compare in (colour_difference, mean_abs_difference, ssim):
+    for compare in (mean_abs_difference, ssim):
         with pytest.raises(ValueError, match="cannot be compared"):
             compare(photo(20, 10), photo(10, 20))
 

@@ -20,9 +20,9 @@ class BareLoop(Loop):
     work = __name__
 
 
-def prepare(picture: str, width: int, height: int) -> Callable[[], bytes]:
-    """What makes one result of the picture of this path."""
-    data = Path(picture).read_bytes()
+def prepare(image: str, width: int, height: int) -> Callable[[], bytes]:
+    """What makes one result of the image of this path."""
+    data = Path(image).read_bytes()
     pyvips.cache_set_max(0)
 
     def make() -> bytes:

@@ -1,6 +1,6 @@
-"""What libvips' codecs alone take: the decode that the target needs, and the encode of a picture of its size.
+"""What libvips' codecs alone take: the decode that the target needs, and the encode of an image of its size.
 
-There is nothing between the two, no resize, so the result is a picture of the right size that was made once,
+There is nothing between the two, no resize, so the result is an image of the right size that was made once,
 before the loop. No server on this libvips can be below it. A JPEG is decoded at the smallest of 1/1, 1/2, 1/4
 and 1/8 that is no smaller than the target, a WebP at the smallest scale that is not, for its decoder reduces
 by any factor, and all others whole; the pixels go to memory.
@@ -34,9 +34,9 @@ def decode_scale(width: int, height: int, target_width: int, target_height: int)
     return next(fitting, 1)
 
 
-def prepare(picture: str, width: int, height: int) -> Callable[[], bytes]:
-    """What decodes the picture of this path once and encodes one of the target's size once."""
-    data = Path(picture).read_bytes()
+def prepare(image: str, width: int, height: int) -> Callable[[], bytes]:
+    """What decodes the image of this path once and encodes one of the target's size once."""
+    data = Path(image).read_bytes()
     header = pyvips.Image.new_from_buffer(data, "")
     options: dict[str, Any] = {"access": "sequential"}
     loader = header.get("vips-loader")
@@ -44,7 +44,7 @@ def prepare(picture: str, width: int, height: int) -> Callable[[], bytes]:
         options["scale"] = min(1.0, max(width / header.width, height / header.height))
     elif loader.startswith("jpegload"):
         options["shrink"] = decode_scale(header.width, header.height, width, height)
-    result = pyvips.Image.new_from_buffer(bare_loop.prepare(picture, width, height)(), "").copy_memory()
+    result = pyvips.Image.new_from_buffer(bare_loop.prepare(image, width, height)(), "").copy_memory()
 
     def make() -> bytes:
         pyvips.Image.new_from_buffer(data, "", **options).copy_memory()

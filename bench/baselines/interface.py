@@ -7,14 +7,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from bench.crew import Crew
+from bench.measuring.process_group import ProcessGroup
 
 
 @dataclass(frozen=True)
 class Request:
     """A file to be made a JPEG of quality 85 of exactly ``width`` × ``height`` pixels."""
 
-    picture: Path
+    image: Path
     width: int
     height: int
 
@@ -46,7 +46,7 @@ class Run:
 
 
 class Baseline(Protocol):
-    """Something that resizes pictures, confined to some cores while its ``with`` lasts.
+    """Something that resizes images, confined to some cores while its ``with`` lasts.
 
     It is made with the numbers of these cores. Nothing is started before the ``with``.
     """
@@ -56,7 +56,7 @@ class Baseline(Protocol):
     what: str
     """What it is, in a line."""
     makes_result: bool
-    """Whether what it gives is the picture resized, and not just as much work."""
+    """Whether what it gives is the image resized, and not just as much work."""
     cores: Sequence[int]
 
     @property
@@ -71,14 +71,19 @@ class Baseline(Protocol):
     def version(self) -> str:
         """The software that it consists of, with versions. Only where it is not missing."""
 
-    def reads(self, picture: Path) -> bool:
-        """Whether it reads pictures of that kind, by the file's name."""
+    def reads(self, image: Path) -> bool:
+        """Whether it reads images of that kind, by the file's name."""
 
     def ask(self, request: Request) -> bytes:
         """The result of one request. Raises what its client raises, ``RuntimeError`` for a loop."""
 
     def load(
-        self, request: Request, clients: Crew, *, seconds: float | None = None, count: int | None = None
+        self,
+        request: Request,
+        clients: ProcessGroup,
+        *,
+        seconds: float | None = None,
+        count: int | None = None,
     ) -> Run:
         """The same request over and over by each client, for so many seconds or so often each.
 

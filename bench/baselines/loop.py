@@ -6,12 +6,12 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 from bench.baselines.interface import Request, Run, all_cores
-from bench.crew import Crew
+from bench.measuring.process_group import ProcessGroup
 from vipsrv import pipeline
 
 
 class Loop:
-    """A ``Baseline``. ``work`` names the module whose ``prepare(picture, width, height)`` gives the function
+    """A ``Baseline``. ``work`` names the module whose ``prepare(image, width, height)`` gives the function
     that makes one result. libvips has one thread in each process.
     """
 
@@ -23,7 +23,7 @@ class Loop:
 
     def __init__(self, cores: Sequence[int] | None = None, processes: int | None = None) -> None:
         self.cores: Sequence[int] = cores or all_cores()
-        self._crew = Crew(processes or len(self.cores), self.cores, VIPS_CONCURRENCY="1")
+        self._crew = ProcessGroup(processes or len(self.cores), self.cores, VIPS_CONCURRENCY="1")
         self._prepared: Request | None = None
 
     def missing(self) -> str | None:
@@ -34,7 +34,7 @@ class Loop:
         """See ``Baseline``."""
         return f"libvips {pipeline.version()}"
 
-    def reads(self, picture: Path) -> bool:  # noqa: ARG002 - that of libvips that vipsrv has
+    def reads(self, image: Path) -> bool:  # noqa: ARG002 - that of libvips that vipsrv has
         """See ``Baseline``."""
         return True
 
@@ -42,13 +42,13 @@ class Loop:
         """See ``Baseline``."""
         self._prepared = request
         return self._crew.prepare(
-            self.work, picture=str(request.picture), width=request.width, height=request.height
+            self.work, image=str(request.image), width=request.width, height=request.height
         )
 
     def load(
         self,
         request: Request,
-        clients: Crew | None = None,  # noqa: ARG002 - nobody has to ask a loop
+        clients: ProcessGroup | None = None,  # noqa: ARG002 - nobody has to ask a loop
         *,
         seconds: float | None = None,
         count: int | None = None,

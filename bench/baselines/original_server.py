@@ -17,7 +17,7 @@ from vipsrv.options import DEFAULT_QUALITY
 
 
 def resized(data: bytes, width: int, height: int, *, draft: bool) -> bytes:
-    """A JPEG of this size. Raises ``OSError`` where Pillow cannot read the picture."""
+    """A JPEG of this size. Raises ``OSError`` where Pillow cannot read the image."""
     image = Image.open(io.BytesIO(data))
     if draft:
         image.draft("RGB", (width, height))

@@ -19,9 +19,9 @@ class PipelineLoop(Loop):
     work = __name__
 
 
-def prepare(picture: str, width: int, height: int) -> Callable[[], bytes]:
-    """What makes one result of the picture of this path."""
-    data = Path(picture).read_bytes()
+def prepare(image: str, width: int, height: int) -> Callable[[], bytes]:
+    """What makes one result of the image of this path."""
+    data = Path(image).read_bytes()
     options = ResizeOptions(width=width, height=height)
     pipeline.start()
 

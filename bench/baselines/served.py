@@ -3,14 +3,16 @@
 import re
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+from bench import ROOT
 from bench.baselines.interface import Request, Run, all_cores
-from bench.crew import ROOT, Crew, confined_to
-from bench.processes import tree_cpu_seconds
+from bench.measuring.process_group import ProcessGroup, confined_to, member_number
+from bench.measuring.processes import tree_cpu_seconds
+from bench.wire import resize_once
 
 _READY = re.compile(r".*listening on (?:.*:)?(\d+)\n")
 STOP_SECONDS = 10
@@ -26,7 +28,7 @@ class Served(ABC):
     name: str
     what: str
     makes_result = True
-    client: ClassVar[str] = "bench.baselines.version1_client"
+    client: ClassVar[str] = __name__
 
     def __init__(self, cores: Sequence[int] | None = None) -> None:
         self.cores: Sequence[int] = cores or all_cores()
@@ -63,21 +65,26 @@ class Served(ABC):
     def version(self) -> str:
         """See ``Baseline``."""
 
-    def reads(self, picture: Path) -> bool:  # noqa: ARG002 - most read all that is measured
+    def reads(self, image: Path) -> bool:  # noqa: ARG002 - most read all that is measured
         """See ``Baseline``."""
         return True
 
     def question(self, request: Request) -> dict[str, Any]:
         """The arguments of the client's ``prepare`` beside ``ports``."""
-        return {"picture": str(request.picture), "width": request.width, "height": request.height}
+        return {"image": str(request.image), "width": request.width, "height": request.height}
 
     def ask(self, request: Request) -> bytes:
         """See ``Baseline``."""
-        with Crew(1, all_cores()) as client:
+        with ProcessGroup(1, all_cores()) as client:
             return self._prepare(client, request)
 
     def load(
-        self, request: Request, clients: Crew, *, seconds: float | None = None, count: int | None = None
+        self,
+        request: Request,
+        clients: ProcessGroup,
+        *,
+        seconds: float | None = None,
+        count: int | None = None,
     ) -> Run:
         """See ``Baseline``."""
         self._prepare(clients, request)
@@ -108,7 +115,7 @@ class Served(ABC):
     ) -> None:
         self._stop()
 
-    def _prepare(self, clients: Crew, request: Request) -> bytes:
+    def _prepare(self, clients: ProcessGroup, request: Request) -> bytes:
         return clients.prepare(self.client, ports=self.ports, **self.question(request))
 
     def _start(self) -> None:
@@ -134,3 +141,10 @@ class Served(ABC):
             assert process.stdout is not None
             process.stdout.close()
         self._processes, self.ports = [], []
+
+
+def prepare(ports: Sequence[int], image: str, width: int, height: int) -> Callable[[], bytes]:
+    """Return the function by which a client asks once over version 1: a connection for each request."""
+    data = Path(image).read_bytes()
+    port = ports[member_number() % len(ports)]
+    return lambda: resize_once(port, data, width, height)

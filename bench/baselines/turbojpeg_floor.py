@@ -47,18 +47,18 @@ class TurboJpegFloor(Loop):
         """See ``Baseline``; this interface tells no number."""
         return f"the system's {_LIBRARY}"
 
-    def reads(self, picture: Path) -> bool:
+    def reads(self, image: Path) -> bool:
         """See ``Baseline``."""
-        return picture.suffix == ".jpg"
+        return image.suffix == ".jpg"
 
 
-def prepare(picture: str, width: int, height: int) -> Callable[[], bytes]:
-    """What decodes the picture of this path once and encodes one of the target's size once."""
-    data = Path(picture).read_bytes()
+def prepare(image: str, width: int, height: int) -> Callable[[], bytes]:
+    """What decodes the image of this path once and encodes one of the target's size once."""
+    data = Path(image).read_bytes()
     with Image.open(io.BytesIO(data)) as source:
         scale = decode_scale(*source.size, width, height)
         columns, rows = (-(-side // scale) for side in source.size)
-    with Image.open(io.BytesIO(bare_loop.prepare(picture, width, height)())) as result:
+    with Image.open(io.BytesIO(bare_loop.prepare(image, width, height)())) as result:
         pixels = result.tobytes()
     library = _library()
     decoder, encoder = library.tjInitDecompress(), library.tjInitCompress()

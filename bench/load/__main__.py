@@ -1,7 +1,7 @@
 """A load on a server, and what it gives for it.
 
-    python -m bench.load --picture jpeg-1.9mp.jpg --connections 8 --duration 10
-    python -m bench.load --picture jpeg-1.9mp.jpg --protocol 2 --rate 50 --rate 100 --json load.json
+    python -m bench.load --image jpeg-1.9mp.jpg --connections 8 --duration 10
+    python -m bench.load --image jpeg-1.9mp.jpg --protocol 2 --rate 50 --rate 100 --json load.json
     python -m bench.load --corpus FOLDER --count 20000 --host 192.0.2.1 --port 65432
 
 Without --rate the loop is closed: each connection sends its next request when it has its reply, so that a
@@ -22,13 +22,13 @@ from typing import Annotated
 
 import typer
 
-from bench.arguments import in_a_folder
+from bench.images import IMAGES, image_file
 from bench.load.plan import Plan, Source
-from bench.load.record import NOT_CORRECTED, CoresFigures, Document, Percentiles, Run, to_json
+from bench.load.record import NOT_CORRECTED, CoresStats, Document, Percentiles, Run, to_json
 from bench.load.run import LoadFailed, Own, run
-from bench.machine import commit, this_machine
-from bench.pictures import PICTURES, picture
-from bench.processes import Server
+from bench.measuring.machine import commit, this_machine
+from bench.measuring.server import Server
+from bench.tools.arguments import in_a_folder
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT, V1_MAX_SIZE
 
 _DEFAULT_PICTURE = "jpeg-1.9mp.jpg"
@@ -42,12 +42,12 @@ def main(
         list[str] | None, typer.Argument(help="Behind --: further arguments for its own 'vipsrv serve'.")
     ] = None,
     *,
-    pictures: Annotated[
+    images: Annotated[
         list[str] | None,
         typer.Option(
-            "--picture",
+            "--image",
             metavar="NAME[:WEIGHT]",
-            help="A name of bench.pictures or a file; several make a mix.",
+            help="A name of bench.images or a file; several make a mix.",
         ),
     ] = None,
     corpus: Annotated[
@@ -98,7 +98,7 @@ def main(
         raise typer.BadParameter("--rate must be above 0")
     if (host or port) and (workers or server_arguments):
         raise typer.BadParameter("--workers and what stands behind -- are for a server of its own")
-    sources = tuple(_sources(pictures or [], corpus))
+    sources = tuple(_sources(images or [], corpus))
     _allow_open_files(connections + idle + _SPARE_FILES)
     arguments = _server_arguments(workers, connections + idle, server_arguments or [])
     started = dt.datetime.now(dt.UTC)
@@ -153,10 +153,10 @@ def _sources(names: list[str], corpus: Path | None) -> Iterator[Source]:
         if not name:  # a file whose name is a number
             name, share = text, 1.0
         if not 0 < share < float("inf"):
-            raise typer.BadParameter(f"--picture {text}: the weight must be above 0")
-        path = picture(name) if name in PICTURES else Path(name)
+            raise typer.BadParameter(f"--image {text}: the weight must be above 0")
+        path = image_file(name) if name in IMAGES else Path(name)
         if not path.is_file():
-            raise typer.BadParameter(f"--picture {name}: neither a file nor one of {', '.join(PICTURES)}")
+            raise typer.BadParameter(f"--image {name}: neither a file nor one of {', '.join(IMAGES)}")
         yield Source(path.name, path, path.stat().st_size, share)
     if corpus is None:
         return
@@ -192,13 +192,13 @@ def _allow_open_files(wanted: int) -> None:
 def _print(done: Run) -> None:
     loop = f"open loop, {done.rate:g}/s" if done.rate else "closed loop"
     pipeline = f" × {done.pipeline} in flight" if done.pipeline > 1 else ""
-    names = ", ".join(one.name for one in done.pictures[:3]) + (", …" if len(done.pictures) > 3 else "")
+    names = ", ".join(one.name for one in done.images[:3]) + (", …" if len(done.images) > 3 else "")
     print(
         f"{names} to {done.width} × {done.height}: {loop}, version {done.protocol}, "
         f"{done.connections} connections{pipeline}, {done.seconds:.1f} s"
     )
     print(
-        f"  {done.replies_per_second:.1f} pictures/s, {done.sent_mb_per_second:.1f} MB/s sent, "
+        f"  {done.replies_per_second:.1f} images/s, {done.sent_mb_per_second:.1f} MB/s sent, "
         f"{done.received_mb_per_second:.1f} MB/s received; {done.answered} answered"
     )
     _print_latency("latency", done.latency, note=f" ({done.coordinated_omission})")
@@ -235,7 +235,7 @@ def _print(done: Run) -> None:
         print(f"  {done.idle.open_at_end} of {done.idle.asked} idle connections still open at the end")
 
 
-def _print_cores(cores: CoresFigures) -> None:
+def _print_cores(cores: CoresStats) -> None:
     others = "" if cores.others is None else f"other processes had {cores.others:.0%} of them, "
     print(f"  {cores.cores} cores: {others}other machines {cores.stolen:.0%}")
     if (cores.others or 0.0) + cores.stolen > _DISTURBED:

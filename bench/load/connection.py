@@ -26,7 +26,7 @@ class ServerGone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back for one request: a code where it was no picture, else the size of the picture."""
+    """What came back for one request: a code where it was no image, else the size of the image."""
 
     lane: int
     size: int

@@ -18,7 +18,7 @@ Pipe = pipes.Connection
 """The parent's and a generator's end of what they tell each other."""
 
 Counters = ctypes.Array[ctypes.c_ulonglong]
-"""Replies so far, in memory shared by all: of each process its pictures and its errors."""
+"""Replies so far, in memory shared by all: of each process its images and its errors."""
 
 _BUFFER_SIZE = 1 << 20
 _TURN_SECONDS = 0.1
@@ -26,8 +26,8 @@ _TURN_SECONDS = 0.1
 
 
 @dataclass(slots=True)
-class PictureTally:
-    """What became of the measured requests for one picture."""
+class ImageTally:
+    """What became of the measured requests for one image."""
 
     answered: int = 0
     failed: int = 0
@@ -43,10 +43,10 @@ class Tally:
     service: str = ""
     late: str = ""
     errors: Counter[str] = field(default_factory=Counter)
-    pictures: list[PictureTally] = field(default_factory=list)
+    images: list[ImageTally] = field(default_factory=list)
     replies_in_time: int = 0
-    """Of any kind, within the measured time; the next three are of pictures only."""
-    pictures_in_time: int = 0
+    """Of any kind, within the measured time; the next three are of images only."""
+    images_in_time: int = 0
     sent_bytes_in_time: int = 0
     received_bytes_in_time: int = 0
     last_reply: float = 0.0
@@ -96,7 +96,7 @@ class Generator:
         self._idle: deque[_Lane] = deque()
         self._in_flight = 0
         self._latency, self._service, self._late = Latencies(), Latencies(), Latencies()
-        self._tally = Tally(pictures=[PictureTally() for _ in plan.sources])
+        self._tally = Tally(images=[ImageTally() for _ in plan.sources])
         self._measure_from = self._measure_to = 0.0
         for _ in range(connections):
             if plan.protocol == 1:
@@ -220,10 +220,10 @@ class Generator:
         if reply.error is not None:
             if due.measured:
                 tally.errors[reply.error] += 1
-                tally.pictures[lane.source].failed += 1
+                tally.images[lane.source].failed += 1
             return
         if in_time:
-            tally.pictures_in_time += 1
+            tally.images_in_time += 1
             tally.sent_bytes_in_time += plan.sources[lane.source].size
             tally.received_bytes_in_time += reply.size
         if due.measured:
@@ -233,10 +233,10 @@ class Generator:
             else:
                 self._latency.record(latency)
             self._service.record(service)
-            picture = tally.pictures[lane.source]
-            picture.answered += 1
-            picture.seconds += latency
-            picture.result_bytes += reply.size
+            image = tally.images[lane.source]
+            image.answered += 1
+            image.seconds += latency
+            image.result_bytes += reply.size
 
     def _give_up(self) -> None:
         for connection, lanes in self._lanes.items():
@@ -244,7 +244,7 @@ class Generator:
                 lane = lanes[index]
                 if lane.due.measured:
                     self._tally.errors["no_reply"] += 1
-                    self._tally.pictures[lane.source].failed += 1
+                    self._tally.images[lane.source].failed += 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a load is made of: the pictures with their weights, and everything a generator process has to know."""
+"""What a load is made of: the images with their weights, and everything a generator process has to know."""
 
 import mmap
 import random
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
-from vipsrv.protocol import V1_REQUEST, Kind, pack_message
+from bench.wire import resize_head, version_1_head
 
 _SEQUENCE = 4096
 """How many choices of a mix are drawn before they repeat."""
@@ -15,7 +15,7 @@ _SEQUENCE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A picture to send; among several each is sent in proportion to its weight."""
+    """An image to send; among several each is sent in proportion to its weight."""
 
     name: str
     path: Path
@@ -53,25 +53,24 @@ def choices(sources: tuple[Source, ...], seed: int) -> Iterator[int]:
 
 
 class Requests:
-    """The bytes of every request, made once: what is in front of the picture, and the picture itself.
+    """The bytes of every request, made once: what is in front of the image, and the image itself.
 
-    A picture is mapped, not read: the processes share its pages, and one of a gigabyte costs none.
+    An image is mapped, not read: the processes share its pages, and one of a gigabyte costs none.
     """
 
     def __init__(self, plan: Plan) -> None:
         self._version_1 = plan.protocol == 1
         self._bodies = [_mapped(source.path) for source in plan.sources]
-        options = {"width": plan.width, "height": plan.height}
         lanes = range(plan.pipeline)
         self._heads = [
-            [V1_REQUEST.pack(source.size, plan.width, plan.height)]
+            [version_1_head(source.size, plan.width, plan.height)]
             if self._version_1
-            else [pack_message(Kind.RESIZE, lane + 1, options, body_size=source.size) for lane in lanes]
+            else [resize_head(lane + 1, source.size, plan.width, plan.height) for lane in lanes]
             for source in plan.sources
         ]
 
     def parts(self, source: int, lane: int) -> tuple[bytes, memoryview]:
-        """Head and body of a request for this picture, as the ``lane``-th of those in flight."""
+        """Head and body of a request for this image, as the ``lane``-th of those in flight."""
         return self._heads[source][0 if self._version_1 else lane], self._bodies[source]
 
 

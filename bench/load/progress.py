@@ -21,19 +21,19 @@ class Progress:
         self._last = (time.monotonic(), 0)
         self._width = 0
 
-    def show(self, seconds: float, pictures: int, errors: int) -> None:
+    def show(self, seconds: float, images: int, errors: int) -> None:
         """``seconds`` since the start, and the replies so far."""
         now = time.monotonic()
         before, then = self._last
         if not self._shown or now - before < _EVERY_SECONDS:
             return
-        rate = (pictures + errors - then) / (now - before)
-        self._last = now, pictures + errors
+        rate = (images + errors - then) / (now - before)
+        self._last = now, images + errors
         if self._duration is not None:
             share = f"{min(seconds, self._duration):.0f} of {self._duration:g} s"
         else:
-            share = f"{pictures + errors} of {self._count}"
-        self._write(f"{self._label}: {share}, {pictures} pictures, {errors} errors, {rate:.0f}/s")
+            share = f"{images + errors} of {self._count}"
+        self._write(f"{self._label}: {share}, {images} images, {errors} errors, {rate:.0f}/s")
 
     def end(self) -> None:
         """Take the line away."""

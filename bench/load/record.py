@@ -19,7 +19,7 @@ NOT_CORRECTED = "not corrected"
 
 @dataclass(frozen=True, kw_only=True)
 class Percentiles:
-    """Latencies of the requests that were answered with a picture."""
+    """Latencies of the requests that were answered with an image."""
 
     count: int
     mean_ms: float
@@ -33,14 +33,14 @@ class Percentiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureFigures:
-    """One picture of the mix."""
+class ImageStats:
+    """One image of the mix."""
 
     name: str
     bytes: int
     weight: float
     answered: int
-    """Requests for it that were answered with a picture."""
+    """Requests for it that were answered with an image."""
     failed: int
     mean_ms: float | None
     mean_result_bytes: float | None
@@ -64,7 +64,7 @@ class MemorySample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerFigures:
+class ServerStats:
     """The server that the load generator started: CPU in the measured time, memory in all of the run."""
 
     arguments: list[str]
@@ -82,7 +82,7 @@ class ServerFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorFigures:
+class GeneratorStats:
     """The load generator itself: whether it could have been what was measured."""
 
     processes: int
@@ -97,7 +97,7 @@ class GeneratorFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoresFigures:
+class CoresStats:
     """What else the cores did in the measured time: shares of all their time, 0 to 1.
 
     The cores are those that the generator might use, which its own server shares.
@@ -112,7 +112,7 @@ class CoresFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdleFigures:
+class IdleStats:
     """The connections that were held beside the load and sent nothing."""
 
     asked: int
@@ -132,18 +132,18 @@ class Run:
     """Requests in flight on a connection at most."""
     width: int
     height: int
-    idle: IdleFigures | None
+    idle: IdleStats | None
     warmup_seconds: float
     """Sent before ``seconds``; counted in nothing but ``MemorySample.requests``."""
     seconds: float
     """The measured time: as asked for, or up to the last of the requests asked for."""
     replies_per_second: float
-    """Pictures that came back within ``seconds``, over ``seconds``."""
+    """Images that came back within ``seconds``, over ``seconds``."""
     sent_mb_per_second: float
-    """Pictures sent by the requests that were answered within ``seconds``, in MB."""
+    """Images sent by the requests that were answered within ``seconds``, in MB."""
     received_mb_per_second: float
     answered: int
-    """Requests due in the measured time that were answered with a picture."""
+    """Requests due in the measured time that were answered with an image."""
     errors: dict[str, int]
     """Those that were not: by the code of the protocol's error reply, or ``connection_lost`` (closed before
     the reply was complete), ``no_reply`` (nothing came any more), ``not_a_jpeg`` and ``protocol`` (what came
@@ -156,11 +156,11 @@ class Run:
     latency: Percentiles | None
     service: Percentiles | None
     """As ``latency``, but from when the request was really sent, and never corrected."""
-    pictures: list[PictureFigures]
-    server: ServerFigures | None
+    images: list[ImageStats]
+    server: ServerStats | None
     """``None`` for a server that was already running."""
-    generator: GeneratorFigures
-    cores: CoresFigures
+    generator: GeneratorStats
+    cores: CoresStats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +173,7 @@ class Document:
     """UTC, ISO 8601."""
     command: list[str]
     machine: dict[str, str | int]
-    """What it ran on: the fields of ``bench.machine.Machine``."""
+    """What it ran on: the fields of ``bench.measuring.machine.Machine``."""
     commit: str | None
     """Of the repository of this code, with ``+`` where files were changed; ``None`` outside of one."""
     runs: list[Run]

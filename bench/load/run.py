@@ -1,4 +1,4 @@
-"""One run: the generator processes are started, watched and added up."""
+"""One run: the generator processes are started, observed and added up."""
 
 import contextlib
 import ctypes
@@ -12,7 +12,6 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from typing import Self
 
-from bench.load.cores import Cores
 from bench.load.generator import Counters, Pipe, Start, Tally, work
 from bench.load.histogram import Latencies
 from bench.load.idle import IdleConnections
@@ -22,17 +21,18 @@ from bench.load.record import (
     CORRECTED,
     FROM_INTENDED_START,
     NOT_CORRECTED,
-    CoresFigures,
-    GeneratorFigures,
-    IdleFigures,
+    CoresStats,
+    GeneratorStats,
+    IdleStats,
+    ImageStats,
     MemorySample,
-    PictureFigures,
     Run,
-    ServerFigures,
+    ServerStats,
 )
 from bench.load.schedule import shares
-from bench.load.watch import Watch, used
-from bench.processes import Server
+from bench.load.server_monitor import ServerMonitor, cpu_between
+from bench.measuring.cores import Cores
+from bench.measuring.server import Server
 
 SATURATED = 0.8
 """Share of a core from which on a generator process counts as the bottleneck: it answers late by then."""
@@ -71,9 +71,9 @@ def run(plan: Plan, *, processes: int, idle: int = 0, own: Own | None = None) ->
                 raise LoadFailed(f"the {idle} idle connections could not be made: {error}") from None
         workers = stack.enter_context(_Processes(plan, processes))
         workers.wait_until_ready()
-        watch = Watch(own.server) if own else None
-        watched = _watch_over(plan, workers, watch)
-        return _figures(plan, workers.tallies, watched, held.figures() if held else None, own)
+        monitor = ServerMonitor(own.server) if own else None
+        observed = _observe(plan, workers, monitor)
+        return _figures(plan, workers.tallies, observed, held.stats() if held else None, own)
 
 
 class _Processes:
@@ -111,8 +111,8 @@ class _Processes:
             process.join()
 
     @property
-    def pictures(self) -> int:
-        """Replies with a picture so far."""
+    def images(self) -> int:
+        """Replies with an image so far."""
         return sum(self.counters[::2])
 
     @property
@@ -155,7 +155,7 @@ def _receive(pipe: Pipe) -> object:
 
 
 @dataclass(frozen=True, slots=True)
-class _Watched:
+class _Observed:
     """What was seen of the server and the cores; ``seconds`` is the measured time."""
 
     seconds: float
@@ -164,7 +164,7 @@ class _Watched:
     memory: list[MemorySample]
 
 
-def _watch_over(plan: Plan, workers: _Processes, watch: Watch | None) -> _Watched:
+def _observe(plan: Plan, workers: _Processes, monitor: ServerMonitor | None) -> _Observed:
     start = time.monotonic() + _LEAD_SECONDS
     measure_from = start + plan.warmup
     end = None if plan.duration is None else measure_from + plan.duration
@@ -183,17 +183,17 @@ def _watch_over(plan: Plan, workers: _Processes, watch: Watch | None) -> _Watche
             now = time.monotonic()
             over = workers.ended(min(_TICK_SECONDS, max(0.0, (end or now + 1) - now) or _TICK_SECONDS))
             now = time.monotonic()
-            pictures, errors = workers.pictures, workers.errors
-            progress.show(now - measure_from, pictures, errors)
+            images, errors = workers.images, workers.errors
+            progress.show(now - measure_from, images, errors)
             if before is None and (now >= measure_from or over):
-                before = Cores.now(), watch.cpu() if watch else {}
+                before = Cores.now(), monitor.cpu() if monitor else {}
             if after is None and (over or (end is not None and now >= end)):
-                after = Cores.now(), watch.cpu() if watch else {}
-            replies = pictures + errors
-            if watch is None:
+                after = Cores.now(), monitor.cpu() if monitor else {}
+            replies = images + errors
+            if monitor is None:
                 continue
             if now >= next_sample or replies >= mark or over:
-                memory.append(watch.memory(max(0.0, now - start), replies))
+                memory.append(monitor.memory(max(0.0, now - start), replies))
                 next_sample = now + _SAMPLE_SECONDS
                 while replies >= mark:
                     mark = next(marks)
@@ -206,8 +206,8 @@ def _watch_over(plan: Plan, workers: _Processes, watch: Watch | None) -> _Watche
             raise LoadFailed("nothing was answered in the measured time")
     assert before is not None
     assert after is not None
-    cpu = used(before[1], after[1]) if watch is not None else None
-    return _Watched(seconds, cpu, after[0] - before[0], memory)
+    cpu = cpu_between(before[1], after[1]) if monitor is not None else None
+    return _Observed(seconds, cpu, after[0] - before[0], memory)
 
 
 def _marks(count: int | None) -> Iterator[float]:
@@ -221,7 +221,7 @@ def _marks(count: int | None) -> Iterator[float]:
 
 
 def _figures(
-    plan: Plan, tallies: list[Tally], watched: _Watched, idle: IdleFigures | None, own: Own | None
+    plan: Plan, tallies: list[Tally], observed: _Observed, idle: IdleStats | None, own: Own | None
 ) -> Run:
     latency, service, late = Latencies(), Latencies(), Latencies()
     errors: Counter[str] = Counter()
@@ -230,17 +230,17 @@ def _figures(
         service.add(tally.service)
         late.add(tally.late)
         errors += tally.errors
-    pictures = [_picture(plan, index, tallies) for index in range(len(plan.sources))]
+    images = [_image(plan, index, tallies) for index in range(len(plan.sources))]
     replies = max(1, sum(tally.replies_in_time for tally in tallies))
     busiest = max((t.cpu_seconds / t.cpu_interval for t in tallies if t.cpu_interval > 0), default=0.0)
     server = None
-    if own is not None and watched.cpu is not None:
-        gateway, workers = watched.cpu
-        server = ServerFigures(
+    if own is not None and observed.cpu is not None:
+        gateway, workers = observed.cpu
+        server = ServerStats(
             arguments=own.arguments,
             gateway_cpu_ms=gateway / replies * 1e3,
             worker_cpu_ms=[seconds / replies * 1e3 for seconds in workers],
-            memory=watched.memory,
+            memory=observed.memory,
         )
     if plan.rate is not None:
         omission = FROM_INTENDED_START
@@ -248,8 +248,8 @@ def _figures(
         omission = CORRECTED if plan.expected_interval else NOT_CORRECTED
     of_generator = sum(tally.cpu_seconds for tally in tallies)
     others = None
-    if watched.cpu is not None:
-        others = watched.cores.busy - watched.cpu[0] - sum(watched.cpu[1]) - of_generator
+    if observed.cpu is not None:
+        others = observed.cores.busy - observed.cpu[0] - sum(observed.cpu[1]) - of_generator
     late_p99_ms = late.percentile(99) if len(late) else None
     p50_ms = latency.percentile(50) if len(latency) else 0.0
     return Run(
@@ -262,39 +262,41 @@ def _figures(
         height=plan.height,
         idle=idle,
         warmup_seconds=plan.warmup,
-        seconds=watched.seconds,
-        replies_per_second=sum(tally.pictures_in_time for tally in tallies) / watched.seconds,
-        sent_mb_per_second=sum(tally.sent_bytes_in_time for tally in tallies) / watched.seconds / 1e6,
-        received_mb_per_second=sum(tally.received_bytes_in_time for tally in tallies) / watched.seconds / 1e6,
-        answered=sum(picture.answered for picture in pictures),
+        seconds=observed.seconds,
+        replies_per_second=sum(tally.images_in_time for tally in tallies) / observed.seconds,
+        sent_mb_per_second=sum(tally.sent_bytes_in_time for tally in tallies) / observed.seconds / 1e6,
+        received_mb_per_second=sum(tally.received_bytes_in_time for tally in tallies)
+        / observed.seconds
+        / 1e6,
+        answered=sum(image.answered for image in images),
         errors=dict(sorted(errors.items())),
         coordinated_omission=omission,
         expected_interval_ms=None if plan.expected_interval is None else plan.expected_interval * 1e3,
         latency=latency.summary(),
         service=service.summary(),
-        pictures=pictures,
+        images=images,
         server=server,
-        generator=GeneratorFigures(
+        generator=GeneratorStats(
             processes=len(tallies),
             cpu_ms=of_generator / replies * 1e3,
             busiest=busiest,
             saturated=busiest >= SATURATED or (late_p99_ms or 0.0) > max(LATE_MS, LATE * p50_ms),
             late_p99_ms=late_p99_ms,
         ),
-        cores=CoresFigures(
+        cores=CoresStats(
             cores=len(os.sched_getaffinity(0)),
             # The clocks of cores and processes are not read at the very same moment.
-            others=None if others is None else max(0.0, others / watched.cores.total),
-            stolen=watched.cores.stolen / watched.cores.total,
+            others=None if others is None else max(0.0, others / observed.cores.total),
+            stolen=observed.cores.stolen / observed.cores.total,
         ),
     )
 
 
-def _picture(plan: Plan, index: int, tallies: list[Tally]) -> PictureFigures:
+def _image(plan: Plan, index: int, tallies: list[Tally]) -> ImageStats:
     source = plan.sources[index]
-    shares_of_it = [tally.pictures[index] for tally in tallies]
+    shares_of_it = [tally.images[index] for tally in tallies]
     answered = sum(share.answered for share in shares_of_it)
-    return PictureFigures(
+    return ImageStats(
         name=source.name,
         bytes=source.size,
         weight=source.weight,

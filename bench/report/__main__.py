@@ -3,8 +3,8 @@
     python -m bench.report DIRECTORY_OR_FILES --out DIRECTORY
     python -m bench.report compare.json --main bench/throughput.svg
 
-Reads what bench.load and bench.compare wrote with --json, and pytest-benchmark with --benchmark-json. The
-same files give the same bytes.
+Reads what bench.load and bench.tools.compare wrote with --json, and pytest-benchmark with --benchmark-json.
+The same files give the same bytes.
 """
 
 from pathlib import Path
@@ -49,7 +49,9 @@ def main(
         if main_chart is not None:
             if len(found.comparisons) != 1:
                 number = len(found.comparisons)
-                raise typer.BadParameter(f"--main takes the JSON of one bench.compare, and here are {number}")
+                raise typer.BadParameter(
+                    f"--main takes the JSON of one bench.tools.compare, and here are {number}"
+                )
             figure = throughput.chart(found.comparisons[0][1], results_only=True)
             main_chart.write_bytes(style.svg(figure, "Throughput of vipsrv and of what it is compared with"))
             print(main_chart)

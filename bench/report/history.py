@@ -50,7 +50,7 @@ def commits(suites: Iterable[Suite]) -> list[Suite]:
 
 
 def panels(ordered: Sequence[Suite]) -> list[Panel]:
-    """CPU by claim, a line for each case of it; compression ratio and SSIM by picture."""
+    """CPU by claim, a line for each case of it; compression ratio and SSIM by image."""
     claims: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for place, suite in enumerate(ordered):
         for row in suite.benchmarks:
@@ -63,8 +63,8 @@ def panels(ordered: Sequence[Suite]) -> list[Panel]:
         Panel(f"CPU over a bare loop's: {claim.replace('_', ' ')}", _lines(cases))
         for claim, cases in sorted(claims.items())
     ]
-    ratio = _by_picture(ordered, lambda result: result.ratio)
-    likeness = _by_picture(ordered, lambda result: result.ssim)
+    ratio = _by_image(ordered, lambda result: result.ratio)
+    likeness = _by_image(ordered, lambda result: result.ssim)
     if ratio:
         found.append(Panel("Compression ratio", ratio, logarithmic=True))
         found.append(Panel("SSIM", likeness))
@@ -143,9 +143,9 @@ def _lines(points: dict[str, list[tuple[int, float]]]) -> tuple[Line, ...]:
     return tuple(Line(name, tuple(found)) for name, found in sorted(points.items()))
 
 
-def _by_picture(ordered: Sequence[Suite], value: Callable[[quality.Result], float]) -> tuple[Line, ...]:
+def _by_image(ordered: Sequence[Suite], value: Callable[[quality.Result], float]) -> tuple[Line, ...]:
     points: dict[str, list[tuple[int, float]]] = {}
     for place, suite in enumerate(ordered):
         for result in quality.of_suite(suite):
-            points.setdefault(result.picture, []).append((place, value(result)))
+            points.setdefault(result.image, []).append((place, value(result)))
     return _lines(points)

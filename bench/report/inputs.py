@@ -1,7 +1,7 @@
 """The JSON files that a report is made from, read and told apart.
 
-``bench.load --json``, ``bench.compare --json`` and pytest-benchmark's ``--benchmark-json``. Of each only the
-fields that are shown have to be there.
+``bench.load --json``, ``bench.tools.compare --json`` and pytest-benchmark's ``--benchmark-json``. Of each
+only the fields that are shown have to be there.
 """
 
 import json
@@ -21,9 +21,9 @@ class NotABenchmark(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRow:
-    """One server with one picture, as ``bench.compare`` describes it."""
+    """One server with one image, as ``bench.tools.compare`` describes it."""
 
-    picture: str
+    image: str
     server: str
     requests_per_second: float
     cpu_ms_per_request: float
@@ -50,7 +50,7 @@ class ComparedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A file of ``bench.compare``."""
+    """A file of ``bench.tools.compare``."""
 
     rows: list[ComparedRow]
     commit: str | None = None
@@ -80,7 +80,7 @@ class Stats:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """One row of a suite; ``extra_info`` as in ``bench.rows``."""
+    """One row of a suite; ``extra_info`` as in ``bench.suites.measurement``."""
 
     name: str
     fullname: str
@@ -157,7 +157,7 @@ def parse(data: bytes) -> Document | Comparison | Suite:
             return _COMPARISON.validate_python(content)
     except ValidationError as error:
         raise NotABenchmark(str(error)) from None
-    raise NotABenchmark("none of bench.load, bench.compare and pytest-benchmark wrote this")
+    raise NotABenchmark("none of bench.load, bench.tools.compare and pytest-benchmark wrote this")
 
 
 def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:

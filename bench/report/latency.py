@@ -49,8 +49,8 @@ def sweeps(documents: Iterable[Document]) -> list[Sweep]:
 
 def describe(run: Run) -> str:
     """A run without its load."""
-    names = [picture.name for picture in run.pictures]
-    mix = ", ".join(names) if len(names) <= 3 else f"a mix of {len(names)} pictures"
+    names = [image.name for image in run.images]
+    mix = ", ".join(names) if len(names) <= 3 else f"a mix of {len(names)} images"
     words = f"{mix} to {run.width} × {run.height}, version {run.protocol}"
     if run.loop == "open":
         words += f", {run.connections} connections"

@@ -15,60 +15,60 @@ _ROW_INCHES = 0.3
 _SERVER_INCHES = 0.07
 _LEGEND_COLUMNS = 4
 
-_CASE = re.compile(r"\[(?P<picture>.+)-\d+x\d+\]$")
+_CASE = re.compile(r"\[(?P<image>.+)-\d+x\d+\]$")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One picture's result: ``ratio`` is the picture's bytes over the result's."""
+    """One image's result: ``ratio`` is the image's bytes over the result's."""
 
-    picture: str
+    image: str
     server: str
     ratio: float
     ssim: float
 
     @property
     def format(self) -> str:
-        """By the file's ending, as pictures are grouped."""
-        ending = self.picture.rpartition(".")[2].lower()
+        """By the file's ending, as images are grouped."""
+        ending = self.image.rpartition(".")[2].lower()
         return {"jpg": "jpeg", "tif": "tiff"}.get(ending, ending)
 
 
 def of_comparison(comparison: Comparison) -> list[Result]:
     """Of every server that made a result."""
     return [
-        Result(row.picture, row.server, row.input_bytes / row.output_bytes, row.ssim)
+        Result(row.image, row.server, row.input_bytes / row.output_bytes, row.ssim)
         for row in comparison.rows
         if row.ssim is not None and row.input_bytes
     ]
 
 
 def of_suite(suite: Suite) -> list[Result]:
-    """Of each row that says both and whose case is a picture with its target, ``NAME-WIDTHxHEIGHT``."""
+    """Of each row that says both and whose case is an image with its target, ``NAME-WIDTHxHEIGHT``."""
     results: dict[str, Result] = {}
     for row in suite.benchmarks:
         ratio, ssim = row.figure("compression_ratio"), row.figure("ssim")
         case = _CASE.search(row.name)
         if ratio is not None and ssim is not None and case:
-            results.setdefault(case["picture"], Result(case["picture"], OWN, ratio, ssim))
+            results.setdefault(case["image"], Result(case["image"], OWN, ratio, ssim))
     return list(results.values())
 
 
 def chart(results: Sequence[Result]) -> Figure:
-    """A row for each picture, a mark for each server; pictures of a format lie together."""
-    pictures = sorted({(result.format, result.picture) for result in results})
+    """A row for each image, a mark for each server; images of a format lie together."""
+    images = sorted({(result.format, result.image) for result in results})
     servers = _servers(results)
     legend = -(-len(servers) // _LEGEND_COLUMNS) * 0.22 if len(servers) > 1 else 0.0
-    height = len(pictures) * (_ROW_INCHES + len(servers) * _SERVER_INCHES) + 1.75 + legend
+    height = len(images) * (_ROW_INCHES + len(servers) * _SERVER_INCHES) + 1.75 + legend
     figure = Figure(figsize=(10.0, height))
     ratio, ssim = figure.subplots(1, 2, sharey=True)
     figure.subplots_adjust(
         left=0.17, right=0.97, top=1 - 1.05 / height, bottom=(0.7 + legend) / height, wspace=0.09
     )
     looks = {server: style.look(number) for number, server in enumerate(servers)}
-    for place, (_, picture) in enumerate(reversed(pictures)):
-        of_picture = [result for result in results if result.picture == picture]
-        for result in sorted(of_picture, key=lambda result: result.server == OWN):
+    for place, (_, image) in enumerate(reversed(images)):
+        of_image = [result for result in results if result.image == image]
+        for result in sorted(of_image, key=lambda result: result.server == OWN):
             colour, marker = looks[result.server]
             spread = (servers.index(result.server) - (len(servers) - 1) / 2) * 0.75 / len(servers)
             size = 7 if result.server == OWN else 5
@@ -86,8 +86,8 @@ def chart(results: Sequence[Result]) -> Figure:
                         weight="bold",
                         fontsize=9,
                     )
-    ratio.set_yticks(range(len(pictures)), [picture for _, picture in reversed(pictures)])
-    ratio.set_ylim(-0.6, len(pictures) - 0.4)
+    ratio.set_yticks(range(len(images)), [image for _, image in reversed(images)])
+    ratio.set_ylim(-0.6, len(images) - 0.4)
     ratio.set_xscale("log")
     ratio.set_xlim(min(one.ratio for one in results) / 1.2, max(one.ratio for one in results) * 1.6)
     ratio.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -100,8 +100,8 @@ def chart(results: Sequence[Result]) -> Figure:
     for axes in (ratio, ssim):
         axes.spines.left.set_visible(False)
         style.grid(axes, "x")
-        for place in range(1, len(pictures)):
-            if pictures[-place][0] != pictures[-place - 1][0]:  # another format
+        for place in range(1, len(images)):
+            if images[-place][0] != images[-place - 1][0]:  # another format
                 axes.axhline(place - 0.5, color=style.GREY, linewidth=0.8)
     handles = [
         Line2D([], [], linestyle="", color=looks[one][0], marker=looks[one][1], label=NAMES.get(one, one))

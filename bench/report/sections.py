@@ -43,14 +43,14 @@ def _drawn(name: str, title: str, figure: Figure) -> Chart:
 
 
 def _throughput(path: Path, comparison: Comparison, suffix: str) -> Section:
-    head = ["picture", "server", "requests/s", "of bare loop", "CPU ms", "result bytes", "SSIM"]
+    head = ["image", "server", "requests/s", "of bare loop", "CPU ms", "result bytes", "SSIM"]
     rows = sorted(
         enumerate(comparison.rows),
-        key=lambda item: (_first(comparison, item[1].picture), -item[1].throughput),
+        key=lambda item: (_first(comparison, item[1].image), -item[1].throughput),
     )
     cells: list[list[Cell]] = [
         [
-            row.picture,
+            row.image,
             row.server,
             row.throughput,
             row.ratio_to_bare_loop,
@@ -69,8 +69,8 @@ def _throughput(path: Path, comparison: Comparison, suffix: str) -> Section:
     return Section(title, [chart], [Table(head, cells, own)], notes)
 
 
-def _first(comparison: Comparison, picture: str) -> int:
-    return next(place for place, row in enumerate(comparison.rows) if row.picture == picture)
+def _first(comparison: Comparison, image: str) -> int:
+    return next(place for place, row in enumerate(comparison.rows) if row.image == image)
 
 
 def _latency(documents: list[Document]) -> Section:
@@ -83,7 +83,7 @@ def _latency(documents: list[Document]) -> Section:
         )
         for number, sweep in enumerate(found)
     ]
-    head = ["run", "load", "pictures/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "p99/p50"]
+    head = ["run", "load", "images/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "p99/p50"]
     head += ["errors", "server CPU ms", "generator CPU ms", "others' CPU"]
     runs = [run for document in documents for run in document.runs]
     notes = [f"latency {way}" for way in sorted({run.coordinated_omission for run in runs})]
@@ -141,10 +141,10 @@ def _quality(inputs: Inputs) -> Section | None:
     if not results:
         return None
     title = "Compression and likeness by format"
-    head = ["format", "picture", "server", "bytes sent over bytes returned", "SSIM"]
-    ordered_results = sorted(results, key=lambda one: (one.format, one.picture, one.server))
+    head = ["format", "image", "server", "bytes sent over bytes returned", "SSIM"]
+    ordered_results = sorted(results, key=lambda one: (one.format, one.image, one.server))
     rows: list[list[Cell]] = [
-        [one.format, one.picture, one.server, one.ratio, one.ssim] for one in ordered_results
+        [one.format, one.image, one.server, one.ratio, one.ssim] for one in ordered_results
     ]
     own = frozenset(place for place, one in enumerate(ordered_results) if one.server == throughput.OWN)
     return Section(title, [_drawn("quality", title, quality.chart(results))], [Table(head, rows, own)])

@@ -1,4 +1,4 @@
-"""Throughput of all that was compared: a panel for each picture, a bar for each server."""
+"""Throughput of all that was compared: a panel for each image, a bar for each server."""
 
 from collections.abc import Sequence
 
@@ -31,8 +31,8 @@ _COLUMNS = 2
 def chart(comparison: Comparison, *, results_only: bool = False) -> Figure:
     """Requests a second, panel by panel. ``results_only``: without what does the codecs' work only."""
     rows = [row for row in comparison.rows if row.ssim is not None or not results_only]
-    pictures = list(dict.fromkeys(row.picture for row in rows))
-    panels = [[row for row in rows if row.picture == picture] for picture in pictures]
+    images = list(dict.fromkeys(row.image for row in rows))
+    panels = [[row for row in rows if row.image == image] for image in images]
     columns = min(_COLUMNS, len(panels))
     lines = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     heights = [max(map(len, line)) * _BAR_INCHES + _PANEL_INCHES for line in lines]
@@ -55,7 +55,7 @@ def chart(comparison: Comparison, *, results_only: bool = False) -> Figure:
         bottom=(_FOOT_INCHES + 0.35) / height,
         hspace=_PANEL_INCHES / (sum(heights) / len(heights) - _PANEL_INCHES) * 1.1,
     )
-    style.headline(figure, "Pictures resized per second", _conditions(comparison))
+    style.headline(figure, "Images resized per second", _conditions(comparison))
     figure.legend(
         handles=[
             Patch(color=style.BLUE, label="vipsrv"),
@@ -95,10 +95,10 @@ def _panel(axes: Axes, rows: Sequence[ComparedRow], bars: int) -> None:
     # Bars are as thick in every panel, however many there are.
     axes.set_ylim(len(ordered) - bars - 0.6, len(ordered) - 0.4)
     axes.set_xlim(0, top * 1.12)
-    axes.set_xlabel("pictures per second")
+    axes.set_xlabel("images per second")
     first = rows[0]
     target = f" to {first.width} × {first.height}" if first.width and first.height else ""
-    axes.set_title(f"{first.picture}{target}")
+    axes.set_title(f"{first.image}{target}")
     axes.spines.left.set_visible(False)
     style.grid(axes, "x")
 

@@ -36,18 +36,6 @@ def mean_abs_difference(a: Image.Image, b: Image.Image) -> float:
     return sum(bands) / len(bands)
 
 
-def colour_difference(a: Image.Image, b: Image.Image) -> float:
-    """The mean absolute difference of the colours alone, in levels of Cb and Cr from 0 to 255.
-
-    SSIM is of the greys, and a picture that has lost its colours keeps all of it. Raises ValueError where the
-    sizes differ.
-    """
-    _same_size(a, b)
-    x, y = (image.convert("RGB").convert("YCbCr") for image in (a, b))
-    _, blue, red = ImageStat.Stat(ImageChops.difference(x, y)).mean
-    return (blue + red) / 2
-
-
 def ssim(a: Image.Image, b: Image.Image) -> float:
     """The mean structural similarity of two pictures in grey: 1 for equal ones, about 0 for unrelated ones.
 

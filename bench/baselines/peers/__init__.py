@@ -4,10 +4,10 @@ The settings are those that its own documentation gives for the most throughput,
 same: the cores, a stretch to the target, a JPEG of quality 85 that is not progressive, no metadata, no cache.
 
 ============ =================================================================================
-``sharp``    sharp in a small Node HTTP server (``sharp_server``), the picture in a POST
-``thumbor``  thumbor, the picture in a file
-``imgproxy`` imgproxy, the picture in a file
+``sharp``    sharp in a small Node HTTP server (``sharp_server``), the image in a POST
+``thumbor``  thumbor, the image in a file
+``imgproxy`` imgproxy, the image in a file
 ============ =================================================================================
 
-A picture that comes in a file spares the server its upload, which is in its favour.
+An image that comes in a file spares the server its upload, which is in its favour.
 """

@@ -14,20 +14,20 @@ from typing import Any, Self
 
 from bench.baselines.interface import Request
 from bench.baselines.served import Served
-from bench.pictures import cache_folder
+from bench.images import cache_folder
 
 START_SECONDS = 60
 
 
 def peers_folder() -> Path:
-    """Beside the pictures of the benchmarks, outside the repository."""
+    """Beside the images of the benchmarks, outside the repository."""
     return cache_folder() / "peers"
 
 
 class FileReader(Served):
-    """A server of HTTP that reads pictures from ``folder`` and is told its port, ``free_port``.
+    """A server of HTTP that reads images from ``folder`` and is told its port, ``free_port``.
 
-    A picture is copied there before it is asked for, and the server can read nothing else.
+    An image is copied there before it is asked for, and the server can read nothing else.
     """
 
     client = "bench.baselines.peers.http_client"
@@ -40,14 +40,14 @@ class FileReader(Served):
 
     @abstractmethod
     def path(self, request: Request) -> str:
-        """What is asked for over HTTP; the picture lies in the folder under its own name."""
+        """What is asked for over HTTP; the image lies in the folder under its own name."""
 
     def question(self, request: Request) -> dict[str, Any]:
         """See ``Served``."""
-        copy = self.folder / request.picture.name
+        copy = self.folder / request.image.name
         if not copy.exists():
-            shutil.copyfile(request.picture, copy)
-        return {"path": self.path(request), "picture": None}
+            shutil.copyfile(request.image, copy)
+        return {"path": self.path(request), "image": None}
 
     def free_port(self) -> int:
         """A port that nobody listens on, for the server that is started next."""

@@ -4,12 +4,12 @@ import http.client
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.crew import member_number
+from bench.measuring.process_group import member_number
 
 
-def prepare(ports: Sequence[int], path: str, picture: str | None) -> Callable[[], bytes]:
-    """What gets this path once, or posts the picture to it. Raises ``RuntimeError`` for what is not a 200."""
-    body = Path(picture).read_bytes() if picture else None
+def prepare(ports: Sequence[int], path: str, image: str | None) -> Callable[[], bytes]:
+    """What gets this path once, or posts the image to it. Raises ``RuntimeError`` for what is not a 200."""
+    body = Path(image).read_bytes() if image else None
     connection = http.client.HTTPConnection("127.0.0.1", ports[member_number() % len(ports)], timeout=120)
 
     def ask() -> bytes:

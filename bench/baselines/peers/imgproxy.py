@@ -20,7 +20,7 @@ class Imgproxy(FileReader):
     """A worker a core; it gives libvips one thread itself."""
 
     name = "imgproxy"
-    what = "imgproxy, a worker a core, the picture in a file"
+    what = "imgproxy, a worker a core, the image in a file"
     health = "/health"
 
     def missing(self) -> str | None:
@@ -53,4 +53,4 @@ class Imgproxy(FileReader):
     def path(self, request: Request) -> str:
         """See ``FileReader``."""
         size = f"resizing_type:force/width:{request.width}/height:{request.height}"
-        return f"/unsafe/{size}/plain/local:///{request.picture.name}@jpg"
+        return f"/unsafe/{size}/plain/local:///{request.image.name}@jpg"

@@ -16,10 +16,10 @@ FOLDER = Path(__file__).with_name("sharp_server")
 
 
 class Sharp(Served):
-    """sharp in a Node HTTP server: a thread a picture, as many pictures at a time as there are cores."""
+    """sharp in a Node HTTP server: a thread an image, as many images at a time as there are cores."""
 
     name = "sharp"
-    what = "sharp in a Node HTTP server, a thread a core, the picture in a POST"
+    what = "sharp in a Node HTTP server, a thread a core, the image in a POST"
     client = "bench.baselines.peers.http_client"
     arguments: ClassVar[list[str]] = []
 
@@ -48,7 +48,7 @@ class Sharp(Served):
 
     def question(self, request: Request) -> dict[str, Any]:
         """See ``Served``."""
-        return {"path": f"/{request.width}/{request.height}", "picture": str(request.picture)}
+        return {"path": f"/{request.width}/{request.height}", "image": str(request.image)}
 
 
 class SharpPlain(Sharp):

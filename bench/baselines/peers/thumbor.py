@@ -28,11 +28,11 @@ class Thumbor(FileReader):
     """A thumbor a core, each with a port of its own.
 
     With one port for all (``--processes``) the kernel spreads few connections unevenly, and a process works
-    on one picture at a time.
+    on one image at a time.
     """
 
     name = "thumbor"
-    what = "thumbor, a process a core, the picture in a file"
+    what = "thumbor, a process a core, the image in a file"
     health = "/healthcheck"
 
     def __init__(self, cores: Sequence[int] | None = None) -> None:
@@ -68,7 +68,7 @@ class Thumbor(FileReader):
     def path(self, request: Request) -> str:
         """See ``FileReader``."""
         filters = "filters:stretch():format(jpeg)"
-        return f"/unsafe/{request.width}x{request.height}/{filters}/{request.picture.name}"
+        return f"/unsafe/{request.width}x{request.height}/{filters}/{request.image.name}"
 
 
 def installed_at() -> Path:

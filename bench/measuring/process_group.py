@@ -1,0 +1,156 @@
+"""Processes that each do one thing over and over: the clients of a server, or a loop that needs none."""
+
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from bench import ROOT
+from bench.measuring.processes import cpu_seconds
+
+_MEMBER = "VIPSRV_BENCH_GROUP_MEMBER"
+
+LEAST = 2
+"""How often each does it at least, however little time there is: a rate is taken between completions."""
+
+
+@dataclass(frozen=True)
+class GroupRun:
+    """What a crew did: how often, how often a second while all were at it, in how much time by the clock and
+    of CPU, both in seconds.
+
+    ``speed`` is how often a second, too, of each until its own end, added up: one that shares its core with
+    another program, and ends long after the others, slows it by no more than its own part.
+    """
+
+    done: int
+    rate: float
+    speed: float
+    wall_seconds: float
+    cpu_seconds: float
+
+
+class ProcessGroup:
+    """``size`` processes on these cores, ended with the ``with``.
+
+    ``environment`` is added to that of this process.
+    """
+
+    def __init__(self, size: int, cores: Sequence[int], **environment: str) -> None:
+        self._size = size
+        self._cores = cores
+        self._environment = os.environ | environment
+        self._members: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Self:
+        with confined_to(self._cores):
+            for number in range(self._size):
+                member = subprocess.Popen(
+                    [sys.executable, "-m", "bench.measuring.process_group_member"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env=self._environment | {_MEMBER: str(number)},
+                    cwd=ROOT,
+                )
+                self._members.append(member)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for member in self._members:
+            assert member.stdin is not None
+            assert member.stdout is not None
+            with contextlib.suppress(BrokenPipeError):  # it has ended already
+                member.stdin.close()
+        for member in self._members:
+            if kind is not None:
+                member.kill()  # it may be in the middle of something long
+            member.wait()
+            assert member.stdout is not None
+            member.stdout.close()
+        self._members.clear()
+
+    @property
+    def pids(self) -> list[int]:
+        """Those of its processes."""
+        return [member.pid for member in self._members]
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all of them so far."""
+        return sum(cpu_seconds(pid) for pid in self.pids)
+
+    def prepare(self, module: str, **arguments: Any) -> bytes:
+        """Have each call ``module.prepare(**arguments)``, which gives the function that is then called over
+        and over; what that returned at its first call.
+
+        Raises ``RuntimeError`` where it fails; standard error says why.
+        """
+        (first, *_) = self._order({"module": module, "arguments": arguments})
+        return base64.b64decode(first["result"])
+
+    def work(self, *, seconds: float | None = None, count: int | None = None) -> GroupRun:
+        """Have all call it at the same time, for so many seconds, or so often each. Raises as ``prepare``."""
+        started = time.monotonic()
+        until = started + seconds if seconds is not None else None
+        replies = self._order({"until": until, "count": count})
+        wall = time.monotonic() - started
+        return GroupRun(
+            done=sum(len(reply["completed"]) for reply in replies),
+            rate=sum(rate(reply["completed"], until) for reply in replies),
+            speed=sum(len(reply["completed"]) / (reply["completed"][-1] - started) for reply in replies),
+            wall_seconds=wall,
+            cpu_seconds=sum(reply["cpu_seconds"] for reply in replies),
+        )
+
+    def _order(self, order: dict[str, Any]) -> list[dict[str, Any]]:
+        line = json.dumps(order) + "\n"
+        for member in self._members:
+            assert member.stdin is not None
+            member.stdin.write(line)
+            member.stdin.flush()
+        replies = []
+        for member in self._members:
+            assert member.stdout is not None
+            reply = member.stdout.readline()
+            if not reply:
+                raise RuntimeError(f"process {member.pid} of a crew has ended; see above")
+            replies.append(json.loads(reply))
+        return replies
+
+
+def member_number() -> int:
+    """In a process of a crew: which one it is, from 0 on."""
+    return int(os.environ[_MEMBER])
+
+
+@contextlib.contextmanager
+def confined_to(cores: Sequence[int]) -> Iterator[None]:
+    """What is started meanwhile may use these cores only."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def rate(completed: Sequence[float], until: float | None) -> float:
+    """One member's completions a second.
+
+    From the first to the last, for the first waits behind those of all others; and none after the end, when
+    others are at rest, unless there would be too few.
+    """
+    within = [moment for moment in completed if until is None or moment <= until]
+    counted = within if len(within) >= LEAST else completed
+    if len(counted) == 1:
+        return 0.0
+    return (len(counted) - 1) / (counted[-1] - counted[0])

@@ -1,0 +1,110 @@
+"""What the suites share: their options, the servers, and the loops that they are held against.
+
+    python -m pytest bench [--quick | --corpus DIR] [--benchmark-json result.json]
+
+``--quick`` takes less than three minutes on two cores, with the making of its images. With ``--corpus`` the
+claims about images are measured for every file of a folder instead; a file that the server refuses is a
+skipped row that says why.
+"""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from types import ModuleType
+
+import pytest
+
+from bench.measuring.server import Server
+from bench.suites.cases import FULL, QUICK, Case, of_folder
+from bench.suites.loops import BARE, Loop
+from bench.suites.measurement import Scale
+from vipsrv.server.cpus import available_cpus
+
+CONNECTIONS = 3000
+"""File descriptors that 1,000 idle connections and their server need, with room."""
+
+Loops = Callable[..., Loop]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A row an image for every function that takes a ``case``."""
+    if "case" not in metafunc.fixturenames:
+        return
+    folder = metafunc.config.getoption("--corpus")
+    if folder is not None:
+        try:
+            cases = of_folder(folder)
+        except NotADirectoryError as error:
+            raise pytest.UsageError(str(error)) from None
+    else:
+        cases = list(QUICK if metafunc.config.getoption("--quick") else FULL)
+    metafunc.parametrize("case", cases, ids=[case.id for case in cases])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what was not asked for."""
+
+    def wanted(item: pytest.Item) -> bool:
+        if config.getoption("--corpus") is not None:
+            return "case" in getattr(item, "fixturenames", ())
+        return not (config.getoption("--quick") and item.get_closest_marker("full"))
+
+    left_out = [item for item in items if not wanted(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if wanted(item)]
+
+
+@pytest.fixture(scope="session")
+def scale(request: pytest.FixtureRequest) -> Scale:
+    """How much is done for a row."""
+    return (
+        Scale(rounds=11, seconds=0.1)
+        if request.config.getoption("--quick")
+        else Scale(rounds=21, seconds=0.4)
+    )
+
+
+@pytest.fixture(scope="session")
+def one_worker() -> Iterator[Server]:
+    """A server with one worker, for what a request costs."""
+    with _server(1) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def all_cores() -> Iterator[Server]:
+    """A server with a worker a core, for what it can do."""
+    with _server(available_cpus()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def loops() -> Iterator[Loops]:
+    """Gives the loop of some work, prepared for a case: ``loops(case, BARE, processes=1)``.
+
+    There is one of each kind and number, so that a further case ends the one before. Raises ``RuntimeError``
+    where libvips cannot read the image.
+    """
+    with ExitStack() as stack:
+        started: dict[tuple[str, int], Loop] = {}
+
+        def start(case: Case, work: ModuleType = BARE, processes: int = 1) -> Loop:
+            key = (work.__name__, processes)
+            if key not in started:
+                started[key] = stack.enter_context(Loop(work, processes))
+            try:
+                started[key].prepare(case)
+            except RuntimeError:
+                del started[key]  # its processes have ended
+                raise
+            return started[key]
+
+        yield start
+
+
+def _server(workers: int) -> Server:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < CONNECTIONS <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (CONNECTIONS, hard))
+    return Server("--workers", str(workers), "--log-level", "warning", "--idle-timeout", "3600")

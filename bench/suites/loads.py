@@ -1,0 +1,136 @@
+"""Loads for the suites: threads of this process that ask over bare sockets, as many at a time as told."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal, Protocol, Self, TypeVar
+
+from bench.wire import Connection, resize_once
+
+Version = Literal[1, 2]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What came of a load: seconds from each request's first byte to its reply's last, and one result."""
+
+    seconds: list[float]
+    result: bytes
+
+
+class Load(Protocol):
+    """A closed loop of requests for the same."""
+
+    def run(self, requests: int) -> Answers:
+        """All of them. Raises ``Refused`` and ``OSError`` as soon as one fails."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked for: an image's bytes, and the size of the result in pixels."""
+
+    image: bytes
+    width: int
+    height: int
+
+
+def together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """What the calls return, each made in a thread, all at the same time.
+
+    Raises what one of them raised, when all have ended: a thread by itself would die unseen.
+    """
+    with ThreadPoolExecutor(len(calls)) as threads:
+        running = [threads.submit(call) for call in calls]
+    return [one.result() for one in running]
+
+
+class Connections:
+    """``count`` clients at a time: over a connection each that lasts (version 2), or one a request (1)."""
+
+    def __init__(self, port: int, job: Job, *, count: int = 1, version: Version = 2) -> None:
+        self._stack = ExitStack()
+        self._threads = self._stack.enter_context(ThreadPoolExecutor(count))
+        self._asks: list[Callable[[], bytes]] = []
+        for _ in range(count):
+            if version == 1:
+                self._asks.append(lambda: resize_once(port, job.image, job.width, job.height))
+            else:
+                connection = self._stack.enter_context(Connection(port))
+                self._asks.append(_over(connection, job))
+
+    def run(self, requests: int) -> Answers:
+        """As a ``Load``; whoever is free takes the next request."""
+        tickets: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(requests):
+            tickets.put(None)
+        results = [self._threads.submit(_work, one, tickets) for one in self._asks]
+        answers = [result.result() for result in results]
+        return Answers(
+            [seconds for answer in answers for seconds in answer.seconds],
+            next(answer.result for answer in answers if answer.seconds),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+class Pipelined:
+    """One connection of version 2 with up to ``in_flight`` requests under way."""
+
+    def __init__(self, port: int, job: Job, *, in_flight: int) -> None:
+        self._job = job
+        self._in_flight = in_flight
+        self._connection = Connection(port)
+
+    def run(self, requests: int) -> Answers:
+        """As a ``Load``. All requests are alike: the first reply is taken for that to the first."""
+        room = threading.Semaphore(self._in_flight)
+        sent: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+        def send() -> None:
+            for _ in range(requests):
+                room.acquire()
+                sent.put(time.perf_counter())
+                self._connection.send(self._job.image, self._job.width, self._job.height)
+
+        seconds, result = [], b""
+        with ThreadPoolExecutor(1) as threads:
+            sending = threads.submit(send)
+            for _ in range(requests):
+                result = self._connection.receive()
+                seconds.append(time.perf_counter() - sent.get())
+                room.release()
+            sending.result()
+        return Answers(seconds, result)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
+def _over(connection: Connection, job: Job) -> Callable[[], bytes]:
+    return lambda: connection.resize(job.image, job.width, job.height)
+
+
+def _work(once: Callable[[], bytes], tickets: "queue.SimpleQueue[None]") -> Answers:
+    seconds: list[float] = []
+    result = b""
+    while True:
+        try:
+            tickets.get_nowait()
+        except queue.Empty:
+            return Answers(seconds, result)
+        started = time.perf_counter()
+        result = once()
+        seconds.append(time.perf_counter() - started)

@@ -1,0 +1,76 @@
+"""Suite: the pipeline by itself, per format and size, in a process of its own and without a server.
+
+Rows as in ``bench.suites.measurement``, but the process that works is the loop over the pipeline.
+"""
+
+import contextlib
+import statistics
+from collections.abc import Iterator
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.measuring.processes import anonymous_bytes
+from bench.measuring.sampling import Peak
+from bench.suites.cases import Case
+from bench.suites.conftest import Loops
+from bench.suites.loops import PIPELINE, Loop, Turn
+from bench.suites.measurement import MEGA, Scale, about
+
+
+def test_the_pipeline_keeps_up_with_the_bare_loop(
+    benchmark: BenchmarkFixture, loops: Loops, scale: Scale, case: Case
+) -> None:
+    """Checked headers, limits, colours and all, it takes about the CPU of ``thumbnail_buffer`` or less."""
+    with Loop(PIPELINE) as pipeline:  # of its own, for its memory is looked at
+        if case.file is not None:  # of a corpus, about which nothing is known
+            with skipped_where_refused(case):
+                pipeline.prepare(case)
+                bare = loops(case)
+        else:
+            pipeline.prepare(case)
+            bare = loops(case)
+        _measure(benchmark, case, scale, pipeline, bare)
+
+
+@contextlib.contextmanager
+def skipped_where_refused(case: Case) -> Iterator[None]:
+    """A file that one of the two loops cannot read is a skipped row."""
+    try:
+        yield
+    except RuntimeError:
+        pytest.skip(f"{case.name}: the pipeline or the bare loop cannot read it; standard error says why")
+
+
+def _measure(benchmark: BenchmarkFixture, case: Case, scale: Scale, pipeline: Loop, bare: Loop) -> None:
+    idle = sum(map(anonymous_bytes, pipeline.pids))
+    once = min(bare.run(1).cpu for _ in range(2))
+    requests = scale.requests(once)
+    with Peak(pipeline.pids) as peak:
+        pipeline.run(max(3, requests))
+    turns: list[tuple[Turn, Turn]] = []
+    loop = Turn(0, 0)
+
+    def setup() -> None:
+        nonlocal loop
+        loop = bare.run(requests)
+
+    def run() -> None:
+        turns.append((pipeline.run(requests), loop))
+
+    benchmark.pedantic(run, setup=setup, rounds=scale.rounds_of(requests * once))
+    ratios = [own.cpu / loop.cpu for own, loop in turns]
+    row = benchmark.extra_info
+    row.update(about(case, pipeline.result))
+    row.update(
+        requests=requests,
+        mb_per_second=requests * row["input_bytes"] / MEGA / statistics.median(own.wall for own, _ in turns),
+        pipeline_cpu_ms=statistics.median(own.cpu for own, _ in turns) / requests * 1e3,
+        bare_cpu_ms=statistics.median(loop.cpu for _, loop in turns) / requests * 1e3,
+        cpu_over_bare=statistics.median(ratios),
+        cpu_over_bare_rounds=ratios,
+        size_over_bare=row["output_bytes"] / len(bare.result),
+        ssim_of_bare=about(case, bare.result)["ssim"],
+        idle_anonymous_mb=idle / MEGA,
+        peak_anonymous_mb=peak.bytes / MEGA,
+    )

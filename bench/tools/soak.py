@@ -1,0 +1,306 @@
+"""Ten minutes of the worst mix of images: does the server keep its memory budget, and lose nothing?
+
+    python -m bench.tools.soak [--minutes 10] [--connections 64] [--workers 2]
+
+Every connection sends again as soon as it has its answer: 400-megapixel TIFFs, progressive JPEGs, interlaced
+PNGs, AVIFs and large results by the few, small JPEGs by the many, bombs and refusals among them. Each answer
+must be an image of the right format and size that Pillow can read, or the refusal that belongs to it;
+``busy`` is tried again when the server says. Anything else is reported as wrong and ends it with 1, and so
+does a memory of all processes over the budget (see ``bench.tools.budget``), a connection that was lost or
+had no answer, or one kind of image that was never answered.
+
+The settings are tighter than the default, so that every limit is met: ``spool-memory`` is less than the
+uploads take, ``job-memory`` little more than the largest image, ``queue`` half of the connections. The
+deadline is longer than the default, for the heavy lane may have 16 requests before it.
+"""
+
+import io
+import multiprocessing
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyvips
+import typer
+from PIL import Image
+
+from bench.images import cache_folder, image_file
+from bench.measuring.processes import cpu_seconds
+from bench.measuring.sampling import Sampler
+from bench.measuring.server import Server
+from bench.suites.loads import together
+from bench.tools.budget import MIB, memory_budget, memory_of
+from vipsrv import Client, Timeout
+from vipsrv.errors import Busy, RequestError
+from vipsrv.server.settings import ServerSettings
+
+SPOOL_MEMORY = 64 * MIB
+JOB_MEMORY = 640 * MIB
+DECODE_MEMORY = 768 * MIB
+QUEUE = 32
+DEADLINE_SECONDS = 180.0
+
+SAMPLE_SECONDS = 0.02
+PROCESSES = 4
+NO_ANSWER_SECONDS = 210.0
+"""A client's patience, longer than the server's deadline: what it does not answer by then is lost."""
+
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a connection asks for: an image (of ``bench.images``, or ``BOMB``) at a size and with options
+    of version 2, or over version 1 where there are none; ``refusal`` is the code that is the right answer.
+    """
+
+    name: str
+    image: str
+    width: int = 400
+    height: int = 300
+    options: dict[str, Any] = field(default_factory=dict)
+    refusal: str = ""
+
+    @property
+    def format(self) -> str:
+        """Of the result, as Pillow calls it."""
+        return str(self.options.get("format", "jpeg")).upper()
+
+
+BOMB = "bomb"
+
+GIANTS = (
+    Kind("strip TIFF 400 MP", "strip-400mp.tif", 800, 600),
+    Kind("tiled TIFF 400 MP", "tiled-deflate-400mp.tif", 800, 600),
+)
+LARGE = (
+    Kind("progressive 100 MP", "progressive-100mp.jpg"),
+    Kind("AVIF 24 MP", "avif-24mp.avif"),
+    Kind("interlaced PNG 24 MP", "interlaced-24mp.png"),
+    Kind("progressive 12 MP", "progressive-12mp.jpg"),
+    Kind("JPEG 50 MP", "jpeg-50mp.jpg"),
+    Kind("GIF 6 MP", "gif-6mp.gif"),
+    Kind("AVIF 6 MP", "avif-6mp.avif"),
+    Kind("WebP 6 MP", "webp-6mp.webp"),
+    Kind("PNG 3 MP", "png-3mp.png"),
+    Kind("12 MP to 12 MP PNG", "jpeg-12mp.jpg", 4000, 3000, {"format": "png"}),
+    Kind("12 MP to 6 MP WebP", "jpeg-12mp.jpg", 3000, 2000, {"format": "webp"}),
+)
+SMALL = (
+    Kind("tiny JPEG", "jpeg-tiny.jpg", 80, 60),
+    Kind("JPEG 0.3 MP", "jpeg-0.3mp.jpg", 200, 150),
+    Kind("JPEG 1.9 MP", "jpeg-1.9mp.jpg"),
+    Kind("JPEG 0.3 MP to AVIF", "jpeg-0.3mp.jpg", 200, 150, {"format": "avif"}),
+    Kind("PNG bomb", BOMB, refusal="too_large"),
+    Kind("too large a result", "jpeg-tiny.jpg", 20_000, 20_000, refusal="too_large"),
+)
+SHARES = ((GIANTS, 1), (LARGE, 3), (SMALL, 12))
+"""What the connections send, in sixteenths of them: more giants would wait for longer than the deadline, for
+a heavy lane of one worker does some 20 of them a minute."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one request: ``right``, or what was wrong with it; seconds from asking to the answer, the
+    refusals as busy before it included.
+    """
+
+    kind: str
+    seconds: float
+    verdict: str
+    busy: int
+
+
+class Memory(Sampler):
+    """What the server's processes hold, while the ``with`` lasts."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(self._note, SAMPLE_SECONDS)
+        self._server = server
+        self._start = time.monotonic()
+        self.samples: list[tuple[float, int, int]] = []  # seconds, bytes of the gateway and of all workers
+        self.pids: set[int] = set()
+
+    @property
+    def peak(self) -> int:
+        """The most bytes that all of them together held."""
+        return max(gateway + workers for _, gateway, workers in self.samples)
+
+    def _note(self) -> None:
+        pids = self._server.pids
+        self.pids.update(pids)
+        gateway, *workers = memory_of(pids)
+        self.samples.append((time.monotonic() - self._start, gateway, sum(workers)))
+
+
+def main(
+    minutes: Annotated[float, typer.Option(min=0.1)] = 10.0,
+    connections: Annotated[int, typer.Option(min=16)] = 64,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Print the memory over time, and what was answered; exits with 1 if the budget or an answer failed."""
+    settings = ServerSettings(
+        workers=workers,
+        spool_memory=SPOOL_MEMORY,
+        job_memory=JOB_MEMORY,
+        decode_memory=DECODE_MEMORY,
+        queue=QUEUE,
+        deadline=DEADLINE_SECONDS,
+    )
+    budget = memory_budget(settings, connections)
+    paths = {kind.image: _path(kind.image) for kinds, _ in SHARES for kind in kinds}
+    with Server(*_arguments(settings)) as server:
+        pids = server.pids
+        with Memory(server) as memory:
+            answers, client_seconds = _send(server.port, paths, connections, minutes * 60)
+        gateway_seconds = cpu_seconds(pids[0])
+        idle = sum(memory_of(server.pids))
+    _print_memory(memory.samples)
+    print(
+        f"\nmemory of all processes: at most {memory.peak / MIB:.0f} MiB of a budget of "
+        f"{budget / MIB:.0f} MiB, {idle / MIB:.0f} MiB when all was done; "
+        f"{len(memory.pids) - len(pids)} workers replaced\n"
+        f"CPU seconds: clients {client_seconds:.0f}, gateway {gateway_seconds:.0f}\n"
+    )
+    faults = _print_answers(answers)
+    if memory.peak > budget:
+        faults.append("the memory budget was exceeded")
+    for fault in faults:
+        print(f"FAILED: {fault}")
+    raise typer.Exit(1 if faults else 0)
+
+
+def _arguments(settings: ServerSettings) -> list[str]:
+    given = settings.model_dump(exclude_unset=True)
+    flags = ((f"--{name.replace('_', '-')}", str(value)) for name, value in given.items())
+    return [*(word for flag in flags for word in flag), "--log-level", "warning"]
+
+
+def _path(name: str) -> Path:
+    if name != BOMB:
+        return image_file(name)
+    path = cache_folder() / "bomb-400mp.png"
+    if not path.exists():  # 400 MB of black in 0.4 MB
+        unfinished = path.with_suffix(".part")
+        pyvips.Image.black(20_000, 20_000).pngsave(str(unfinished), compression=9)
+        unfinished.rename(path)
+    return path
+
+
+# The clients
+
+
+def _send(port: int, paths: dict[str, Path], connections: int, seconds: float) -> tuple[list[Answer], float]:
+    """All answers, and the CPU seconds of the clients."""
+    end = time.monotonic() + seconds  # the clock is one for all processes
+    kinds = [kinds for kinds, share in SHARES for _ in range(share)]
+    assigned = [kinds[number * len(kinds) // connections] for number in range(connections)]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+        parts = [
+            pool.submit(_process, port, paths, list(enumerate(assigned))[number::PROCESSES], end)
+            for number in range(PROCESSES)
+        ]
+        results = [part.result() for part in parts]
+    answers = [answer for own, _ in results for answer in own]
+    return answers, sum(own for _, own in results)
+
+
+def _process(
+    port: int, paths: dict[str, Path], connections: Sequence[tuple[int, Sequence[Kind]]], end: float
+) -> tuple[list[Answer], float]:
+    """What one process of the clients does, in a thread for each connection."""
+    answers: list[Answer] = []
+
+    def connection(number: int, kinds: Sequence[Kind]) -> None:
+        timeout = Timeout(reply=NO_ANSWER_SECONDS)
+        with (
+            Client("127.0.0.1", port, protocol=1, timeout=timeout) as first,
+            Client("127.0.0.1", port, timeout=timeout) as second,
+        ):
+            turn = number
+            while time.monotonic() < end:
+                kind = kinds[turn % len(kinds)]
+                answers.append(_ask(second if kind.options else first, kind, paths[kind.image]))
+                turn += 1
+
+    together([partial(connection, *one) for one in connections])
+    return answers, time.process_time()
+
+
+def _ask(client: Client, kind: Kind, path: Path) -> Answer:
+    """One request until it is answered with something else than busy."""
+    start, busy = time.monotonic(), 0
+    while True:
+        try:
+            result = client.resize(path, width=kind.width, height=kind.height, **kind.options)
+        except Busy as error:
+            busy += 1
+            time.sleep((error.retry_after_ms or 100) / 1000)
+            continue
+        except RequestError as error:
+            verdict = "right" if error.code == kind.refusal else f"{error.status} {error.code}: {error}"
+        except Exception as error:  # noqa: BLE001 - a connection that ends by it would be missed by nobody
+            verdict = f"lost: {error!r}"
+        else:
+            verdict = "not refused" if kind.refusal else _judge(result.data, kind)
+        return Answer(kind.name, time.monotonic() - start, verdict, busy)
+
+
+def _judge(data: bytes, kind: Kind) -> str:
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            if (opened.format, opened.size) == (kind.format, (kind.width, kind.height)):
+                return "right"
+            return f"wrong: {opened.format} of {opened.size}"
+    except Exception as error:  # noqa: BLE001 - Pillow raises many kinds for what is no image
+        return f"wrong: {error!r}"
+
+
+# The report
+
+
+def _print_memory(samples: Sequence[tuple[float, int, int]]) -> None:
+    print(f"{'minute':>6} {'most, MiB: all':>15} {'gateway':>8} {'workers':>8} {'median: all':>12}")
+    for minute, group in groupby(samples, key=lambda sample: int(sample[0] // 60)):
+        within = list(group)
+        both = [gateway + workers for _, gateway, workers in within]
+        gateway, workers = (max(sample[place] for sample in within) for place in (1, 2))
+        print(
+            f"{minute + 1:6} {max(both) / MIB:15.0f} {gateway / MIB:8.0f} {workers / MIB:8.0f}"
+            f" {statistics.median(both) / MIB:12.0f}"
+        )
+
+
+def _print_answers(answers: Sequence[Answer]) -> list[str]:
+    """What was wrong, each in a sentence."""
+    by_kind: dict[str, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        by_kind[answer.kind].append(answer)
+    wrong = Counter((answer.kind, answer.verdict) for answer in answers if answer.verdict != "right")
+    print(f"{'':22} {'right':>7} {'wrong':>6} {'busy':>6} {'median s':>9} {'p99 s':>8} {'longest':>8}")
+    faults = [f"{kind}: {count} times {verdict}" for (kind, verdict), count in wrong.items()]
+    for kind in (kind.name for kinds, _ in SHARES for kind in kinds):
+        own = by_kind[kind]
+        right = sorted(answer.seconds for answer in own if answer.verdict == "right")
+        if not right:
+            faults.append(f"{kind}: none was answered")
+            continue
+        p99 = right[min(len(right) - 1, len(right) * 99 // 100)]
+        print(
+            f"{kind:22} {len(right):7} {len(own) - len(right):6} {sum(answer.busy for answer in own):6}"
+            f" {statistics.median(right):9.3f} {p99:8.3f} {right[-1]:8.3f}"
+        )
+    return faults
+
+
+if __name__ == "__main__":
+    typer.run(main)

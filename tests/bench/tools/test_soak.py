@@ -1,0 +1,80 @@
+"""What the soak test takes for right, for wrong, and for the server's promise."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from bench.measuring.processes import anonymous_bytes
+from bench.tools.budget import MIB, memory_budget, memory_of
+from bench.tools.soak import Answer, Kind, _judge, _print_answers
+from vipsrv.server.settings import ServerSettings
+
+KIND = Kind("small", "small.jpg", 40, 30)
+
+
+def image_file(kind: str, size: tuple[int, int]) -> bytes:
+    with io.BytesIO() as file:
+        Image.new("RGB", size, (90, 120, 40)).save(file, kind)
+        return file.getvalue()
+
+
+def settings(workers: int, job_memory: int, decode_memory: int) -> ServerSettings:
+    return ServerSettings(
+        workers=workers, job_memory=job_memory * MIB, decode_memory=decode_memory * MIB, spool_memory=64 * MIB
+    )
+
+
+@pytest.mark.parametrize(
+    ("workers", "job_memory", "decode_memory", "heavy"),
+    [
+        (2, 640, 768, 640),  # a lane of one worker, which no second job shares
+        (4, 640, 768, 768),  # of two, whose jobs share the memory
+        (8, 100, 768, 400),  # of four, which cannot use all of it
+        (4, 900, 768, 900),  # one that needs more than all of it runs alone
+    ],
+)
+def test_the_heavy_lane_is_in_the_budget(
+    workers: int, job_memory: int, decode_memory: int, heavy: int
+) -> None:
+    least = memory_budget(settings(workers, 1, 1), 64)
+    whole = memory_budget(settings(workers, job_memory, decode_memory), 64)
+    assert (whole - least) // MIB == heavy - 1
+
+
+def test_memory_is_that_of_all_processes_that_are_there() -> None:
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it runs now, and waits
+        (alive,) = memory_of([process.pid])
+        assert alive > MIB / 4
+        assert alive == anonymous_bytes(process.pid)
+        process.kill()
+        process.wait()
+        assert memory_of([process.pid]) == [0]
+
+
+def test_a_result_is_judged_by_format_size_and_pixels() -> None:
+    right = image_file("JPEG", (40, 30))
+    assert _judge(right, KIND) == "right"
+    assert _judge(image_file("JPEG", (41, 30)), KIND).startswith("wrong: JPEG of (41, 30)")
+    assert _judge(image_file("PNG", (40, 30)), KIND).startswith("wrong: PNG")
+    assert _judge(image_file("PNG", (40, 30))[:-30], Kind("", "", 40, 30, {"format": "png"})).startswith(
+        "wrong"
+    )
+    assert _judge(b"nothing", KIND).startswith("wrong")
+
+
+def test_what_was_wrong_and_what_never_came_is_a_fault() -> None:
+    answers = [
+        Answer("tiny JPEG", 0.1, "right", 0),
+        Answer("tiny JPEG", 0.1, "lost: gone", 0),
+        Answer("tiny JPEG", 0.1, "lost: gone", 0),
+    ]
+    faults = _print_answers(answers)
+    assert "tiny JPEG: 2 times lost: gone" in faults
+    assert "JPEG 1.9 MP: none was answered" in faults
+    assert "tiny JPEG: none was answered" not in faults
