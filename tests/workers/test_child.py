@@ -351,7 +351,7 @@ def test_a_bug_is_told_with_its_place() -> None:
         assert error.message == "the worker failed on this image: TypeError"
         assert error.where.startswith("TypeError: ")
         assert re.search(
-            r"calls\.py:\d+ .* < encode\.py:\d+ _write < .* < resize\.py:\d+ _finish", error.where
+            r"operations\.py:\d+ .* < encode\.py:\d+ _write < .* < resize\.py:\d+ _finish", error.where
         )
         child.send_resize(truncated(jpeg()), options=b'{"width": 80, "height": 60, "quality": 85}')
         assert type(child.refusal()) is CorruptImage
