@@ -11,6 +11,7 @@
 ``bmp``         a package: Windows and OS/2 bitmaps, read by vipsrv itself
 ``pnm``         PBM, PGM, PPM, PAM; likewise
 ``ico``         icons and cursors; likewise
+``tga``         Truevision TGA; likewise, recognised without a magic number
 --------------  -------------------------------------------------------------------------------------
 ``base``        what the description of a format may hold: read this before adding one
 ``registry``    finds all descriptions in this folder; which readers are on; who reads an upload

@@ -13,8 +13,5 @@ SIGNATURES = (
     signature("QOI", rb"qoif"),
     signature("DDS", rb"DDS "),
     signature("PCX", rb"\x0a[\0\x02-\x05]\x01[\x01\x02\x04\x08]"),
-    # TGA has no magic number: an image type without a palette or with one, bits per pixel, and flags.
-    signature("TGA", rb".\0[\x02\x03\x0a\x0b]\0{5}.{8}[\x08\x0f\x10\x18\x20][\0-\x3f]"),
-    signature("TGA", rb".\x01[\x01\x09]....[\x0f\x10\x18\x20].{8}[\x08\x10][\0-\x3f]"),
 )
 """In the order in which they are tried, after those of all formats that are read."""
