@@ -19,6 +19,7 @@ MAX_DIMENSION = 2**32 - 1
 """Pixels: what a version 1 header can carry; what is allowed is the server's ``--max-output-pixels``."""
 
 _INT64_MAX = 2**63 - 1
+_FIRST_ROTATED = 5  # the EXIF orientations 5 to 8 swap width and height
 _Record = TypeVar("_Record")
 
 
@@ -213,6 +214,15 @@ class ImageInfo:
     def from_meta(cls, meta: Any) -> Self:
         """The ``source`` of a reply's meta; raises ``ValueError``."""
         return _record(cls, "source", meta)
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height in pixels as a viewer sees them: after the orientation was applied."""
+        return self.swap_if_rotated(self.width, self.height)
+
+    def swap_if_rotated(self, width: int, height: int) -> tuple[int, int]:
+        """A size as stored becomes the size as seen, and the other way round."""
+        return (height, width) if self.orientation >= _FIRST_ROTATED else (width, height)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

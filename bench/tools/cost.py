@@ -30,7 +30,7 @@ from bench.measuring.processes import anonymous_bytes, cpu_seconds
 from vipsrv import pipeline
 from vipsrv.options import ResizeOptions
 from vipsrv.pipeline.cost import LIGHT, Cost, predict
-from vipsrv.pipeline.header import read_header
+from vipsrv.pipeline.probe import read_header
 from vipsrv.workers.channel import READY_SIZE, REPLY_SIZE, Carrier, JobHead, Operation, ReplyHead
 
 SAMPLE_SECONDS = 0.0005

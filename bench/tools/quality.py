@@ -32,7 +32,7 @@ from bench.images import image_file
 from vipsrv import pipeline
 from vipsrv.errors import RequestError
 from vipsrv.options import ImageInfo, ResizeOptions
-from vipsrv.pipeline.direct import FIRST_TURNED, jpeg_scale
+from vipsrv.pipeline.formats.jpeg import shrink_factor
 from vipsrv.worker_config import WorkerConfig
 
 IMAGES = (
@@ -102,10 +102,8 @@ def _files(paths: list[Path]) -> Iterator[Path]:
 
 
 def _sizes(info: ImageInfo) -> Iterator[tuple[int, int]]:
-    """The image's own aspect ratio in several widths, and one that is squeezed."""
-    width, height = info.width, info.height
-    if info.orientation >= FIRST_TURNED:
-        width, height = height, width
+    """The image's own aspect ratio in several widths, and one that is stretched."""
+    width, height = info.upright_size
     for across in WIDTHS:
         if across <= width:
             yield across, max(1, round(across * height / width))
@@ -120,8 +118,8 @@ def _row(path: Path, rounds: int) -> Iterator[bool]:
         cost = {name: _cpu_milliseconds(way, data, width, height, rounds) for name, way in WAYS.items()}
         likeness = {name: ssim(decode(way(data, width, height)), wanted) for name, way in WAYS.items()}
         good = likeness["pipeline"] >= min(likeness["thumbnail"] - TOLERANCE, GOOD)
-        stored = (height, width) if info.orientation >= FIRST_TURNED else (width, height)
-        scale = f"1/{jpeg_scale(info, *stored)}" if info.format == "jpeg" else ""
+        stored = info.swap_if_rotated(width, height)
+        scale = f"1/{shrink_factor((info.width, info.height), stored)}" if info.format == "jpeg" else ""
         cells = "".join(f"{cost[name]:9.1f} {likeness[name]:.4f}" for name in WAYS)
         size = f"{width} x {height}"
         print(f"{path.name[:28]:28} {size:>12} {scale:>4}{cells} {'' if good else '  too low'}", flush=True)

@@ -26,7 +26,7 @@ from tests.support.images import alpha_photo, photo, swapped_profile
 from vipsrv import pipeline
 from vipsrv.errors import Cancelled, CorruptImage, RequestError, TooLarge, UnsupportedFormat
 from vipsrv.options import Format, ResizeOptions
-from vipsrv.pipeline.bmp import rle
+from vipsrv.pipeline.formats.bmp import rle
 from vipsrv.worker_config import WorkerConfig
 
 WIDTH, HEIGHT = 131, 90  # every row but that of 32 bits is padded

@@ -29,12 +29,15 @@ from tests.support.images import (
 from vipsrv import pipeline
 from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.options import Fit, Format, Position, ResizeOptions
-from vipsrv.pipeline import layout
 from vipsrv.pipeline.cost import LIGHT, LIGHT_SECONDS, Cost, NeedsHeavyLane, predict, predict_all
-from vipsrv.pipeline.header import Header, read_header
-from vipsrv.pipeline.heif import Coded, coded_pixels
-from vipsrv.pipeline.job import Job
-from vipsrv.pipeline.page import open_page
+from vipsrv.pipeline.formats import webp
+from vipsrv.pipeline.formats.heif import CodedPixels, coded_pixels
+from vipsrv.pipeline.formats.jpeg import Scans, coefficient_bytes, count_scans
+from vipsrv.pipeline.formats.tiff.directory import metadata_sizes
+from vipsrv.pipeline.formats.tiff.layout import block_of
+from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.plan import DecodePlan
+from vipsrv.pipeline.probe import open_page, read_header
 from vipsrv.worker_config import WorkerConfig
 
 LIMITS = WorkerConfig(max_pixels=10**10, max_output_pixels=10**9)
@@ -100,21 +103,21 @@ def test_memory_grows_with_what_the_format_holds(
 def test_coefficients_are_counted_in_whole_units() -> None:
     # 17 x 9 pixels of 4:2:0 are 2 x 1 units of 16 x 16 pixels, 6 blocks of 128 bytes each.
     picture = encode(Image.new("RGB", (17, 9)), "JPEG", progressive=True, subsampling="4:2:0")
-    assert layout.jpeg_coefficient_bytes(pipeline.Upload.from_memory(picture)) == 2 * 6 * 128
-    assert layout.jpeg_coefficient_bytes(pipeline.Upload.from_memory(picture[:40])) == 0
+    assert coefficient_bytes(pipeline.Upload.from_memory(picture)) == 2 * 6 * 128
+    assert coefficient_bytes(pipeline.Upload.from_memory(picture[:40])) == 0
 
 
-def coded(picture: bytes, shown: int = 1) -> Coded:
+def coded(picture: bytes, shown: int = 1) -> CodedPixels:
     return coded_pixels(pipeline.Upload.from_memory(picture), shown)
 
 
 def test_pixels_of_an_avif_are_those_of_its_parts() -> None:
     whole = WIDTH * HEIGHT
-    assert coded(sample("avif")) == Coded(total=whole, largest=whole)
-    assert coded(sample("avif-alpha")) == Coded(total=2 * whole, largest=whole)
+    assert coded(sample("avif")) == CodedPixels(total=whole, largest=whole)
+    assert coded(sample("avif-alpha")) == CodedPixels(total=2 * whole, largest=whole)
     for more in ({}, {"shown": (100, 70)}, {"aperture": (100, 70)}):
         grid = avif_grid(3, 4, 64, **more)
-        assert coded(grid) == Coded(total=3 * 4 * 64 * 64, largest=64 * 64)
+        assert coded(grid) == CodedPixels(total=3 * 4 * 64 * 64, largest=64 * 64)
         seen = read_header(pipeline.Upload.from_memory(grid)).info
         assert (seen.width, seen.height) == (next(iter(more.values())) if more else (4 * 64, 3 * 64))
 
@@ -127,7 +130,7 @@ def test_the_forms_of_a_box_in_an_avif() -> None:
     to_the_end = grid[:at] + bytes(4) + grid[at + 4 : at + size]
     assert coded(wide) == coded(to_the_end) == coded(grid)
     # One picture without parts has the short form of all this.
-    assert coded(grid[:at] + struct.pack(">I4s", 12, b"mini") + bytes(4), shown=99) == Coded(99, 99)
+    assert coded(grid[:at] + struct.pack(">I4s", 12, b"mini") + bytes(4), shown=99) == CodedPixels(99, 99)
 
 
 def test_an_avif_that_does_not_tell_of_its_parts_is_corrupt() -> None:
@@ -166,8 +169,8 @@ def test_what_is_not_enlarged_takes_no_more_than_the_picture(kind: Fit) -> None:
 
 def test_scans_of_a_jpeg_are_counted_where_there_are_many() -> None:
     def counted(picture: bytes, most: int = 99) -> int:
-        allowed = layout.Scans(count=most, segments=1 << 20)
-        return layout.jpeg_scans(pipeline.Upload.from_memory(picture), allowed).count
+        allowed = Scans(count=most, segments=1 << 20)
+        return count_scans(pipeline.Upload.from_memory(picture), allowed).count
 
     many = jpeg_scans(30, side=64)
     assert counted(many) == 30
@@ -181,12 +184,12 @@ def test_scans_of_a_jpeg_are_counted_where_there_are_many() -> None:
 def test_blocks_of_a_tiff() -> None:
     tiled = pipeline.Upload.from_memory(tiled_tiff(300, 200, tile=64))
     strips = pipeline.Upload.from_memory(encode(Image.new("L", (300, 200)), "TIFF", compression="tiff_lzw"))
-    block, strip = layout.tiff_block(tiled, 0), layout.tiff_block(strips, 0)
+    block, strip = block_of(tiled, 0), block_of(strips, 0)
     assert block is not None
     assert strip is not None
     assert (block.width, block.height, block.is_tile, block.compression) == (64, 64, True, 1)
     assert (strip.width, strip.is_tile, strip.compression, strip.planar) == (300, False, 5, False)
-    assert layout.tiff_block(tiled, 1) is None
+    assert block_of(tiled, 1) is None
 
 
 def test_a_tiff_whose_directories_go_in_a_circle_ends() -> None:
@@ -194,12 +197,12 @@ def test_a_tiff_whose_directories_go_in_a_circle_ends() -> None:
     start = struct.unpack_from("<I", data, 4)[0]
     count = struct.unpack_from("<H", data, start)[0]
     struct.pack_into("<I", data, start + 2 + 12 * count, start)
-    assert len(list(layout.tiff_fields(pipeline.Upload.from_memory(bytes(data))))) == 1
+    assert len(list(metadata_sizes(pipeline.Upload.from_memory(bytes(data))))) == 1
 
 
 def test_webp_without_loss_is_told() -> None:
-    assert layout.webp_is_lossless(pipeline.Upload.from_memory(sample("webp-lossless")))
-    assert not layout.webp_is_lossless(pipeline.Upload.from_memory(sample("webp-alpha")))
+    assert webp.is_lossless(pipeline.Upload.from_memory(sample("webp-lossless")))
+    assert not webp.is_lossless(pipeline.Upload.from_memory(sample("webp-alpha")))
 
 
 @pytest.mark.parametrize("count", [1, 40, 1000])
@@ -320,12 +323,12 @@ def test_pages_are_counted_together() -> None:
 def test_of_a_page_that_is_done_nothing_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("vipsrv.pipeline.resize")
     run = module._run_checked
-    before: list[weakref.ref[Header]] = []
+    before: list[weakref.ref[ImageHeader]] = []
 
-    def run_checked(job: Job, *others: Any) -> Any:
+    def run_checked(decode: DecodePlan, *others: Any) -> Any:
         assert [header() for header in before] == [None] * len(before)
-        before.append(weakref.ref(job.header))
-        return run(job, *others)
+        before.append(weakref.ref(decode.header))
+        return run(decode, *others)
 
     monkeypatch.setattr(module, "_run_checked", run_checked)
     resize_pages([ResizeOptions(width=40, height=30, page=page) for page in range(3)])

@@ -11,9 +11,9 @@ from tests.support.images import jpeg
 from vipsrv import pipeline
 from vipsrv.errors import TooLarge
 from vipsrv.options import ResizeOptions
-from vipsrv.pipeline import layout
 from vipsrv.pipeline.cost import predict
-from vipsrv.pipeline.header import read_header
+from vipsrv.pipeline.formats.tiff.directory import MetadataSizes, metadata_sizes
+from vipsrv.pipeline.probe import read_header
 
 MEGA = 1 << 20
 
@@ -57,7 +57,7 @@ def with_head(more: bytes) -> bytes:
     ],
 )
 def test_metadata_of_a_jpeg_are_bounded_and_counted(make: Callable[[int], bytes]) -> None:
-    with pytest.raises(TooLarge, match="more than the 16777216 bytes allowed in front of its pixels"):
+    with pytest.raises(TooLarge, match="more than the 16777216 bytes allowed before its pixels"):
         info(make(260))
     much = make(160)
     resize(much, 80, 60)
@@ -69,7 +69,7 @@ def test_metadata_between_the_scans_of_a_jpeg_are_bounded() -> None:
     many = jpeg_scans(3, side=64)
     last = many.rindex(b"\xff\xda")
     resize(many[:last] + segments(10) + many[last:], 80, 60)
-    with pytest.raises(TooLarge, match="1048576 bytes of metadata behind its first scan"):
+    with pytest.raises(TooLarge, match="1048576 bytes of metadata after its first scan"):
         resize(many[:last] + segments(20) + many[last:], 80, 60)
     # Behind the end it is not read.
     resize(many + segments(20), 80, 60)
@@ -123,4 +123,4 @@ def test_other_fields_of_a_tiff_are_bounded_and_counted() -> None:
 
 def test_where_the_strips_of_a_tiff_are_is_no_metadata() -> None:
     upload = pipeline.Upload.from_memory(tiff_fields({STRIPS: (4, 4 * MEGA)}))
-    assert list(layout.tiff_fields(upload)) == [layout.Fields(description=0, others=0)]
+    assert list(metadata_sizes(upload)) == [MetadataSizes(description=0, others=0)]

@@ -29,8 +29,8 @@ from tests.support.images import (
 from vipsrv import pipeline
 from vipsrv.errors import BadRequest, Cancelled, RequestError, TooLarge
 from vipsrv.options import Fit, Format, ImageInfo, Keep, Position, ResizeOptions
-from vipsrv.pipeline import writers
-from vipsrv.pipeline import xmp as xmp_step
+from vipsrv.pipeline import output_format
+from vipsrv.pipeline.steps import metadata
 
 WRITTEN = ("jpeg", "png", "webp", "avif", "tiff", "gif")
 WITH_ALPHA = ("png", "webp", "avif", "tiff", "gif")
@@ -192,7 +192,7 @@ def test_auto_keeps_the_format(name: str, wanted: str) -> None:
 @pytest.mark.parametrize(("has_alpha", "wanted"), [(True, Format.PNG), (False, Format.JPEG)])
 def test_auto_for_a_format_that_is_only_read(*, has_alpha: bool, wanted: Format) -> None:
     source = ImageInfo(format="bmp", width=9, height=9, pages=1, has_alpha=has_alpha, orientation=1, size=99)
-    assert writers.find_writer(Format.AUTO, source).format is wanted
+    assert output_format.find_writer(Format.AUTO, source).format is wanted
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF"])
@@ -365,14 +365,14 @@ def test_what_is_no_orientation_in_xmp_stays() -> None:
     # Of another namespace, of another name, without a number.
     others = 'xmlns:a="urn:a" a:Orientation="6" tiff:Orientations="6" tiff:Orientation="six"/>'
     for packet in (xmp(others), xmp(f'xmlns:tiff="{TIFF_PROPERTIES}" {others}'), b"", b"no XML", bytes(99)):
-        assert xmp_step.upright(packet) == packet
+        assert metadata.without_orientation(packet) == packet
 
 
 def test_a_packet_too_large_to_look_through_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     packet = xmp(XMP_FORMS["an attribute"] % 6)
     asked = ResizeOptions(width=60, height=90, keep=Keep.ALL)
     for most, kept in ((len(packet), True), (len(packet) - 1, False)):
-        monkeypatch.setattr(xmp_step, "MOST_XMP", most)
+        monkeypatch.setattr(metadata, "MAX_XMP", most)
         data = run(tagged("JPEG", xmp=packet), asked).outputs[0].data
         assert (b"xmpmeta" in data) is kept
         assert b"a camera" in data
@@ -537,7 +537,7 @@ def test_options_that_exclude_each_other_are_refused_by_name(asked: dict[str, An
 
 
 def test_a_format_that_cannot_be_written_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(writers._writers, Format.AVIF)
+    monkeypatch.delitem(output_format._writers, Format.AVIF)
     assert refused(jpeg(), format="avif").message.startswith("format: avif cannot be written by this ")
     assert make(sample("avif"), format="auto").format == "JPEG"
 
@@ -555,7 +555,7 @@ def test_a_side_that_a_format_cannot_have_is_refused(file_format: str, most: int
     ("asked", "words"),
     [
         ({"fit": "outside", "width": 10_000, "height": 10}, "the result has 75760000 pixels"),
-        ({"fit": "cover", "width": 10_000, "height": 10}, "the result is cut from 75760000 pixels"),
+        ({"fit": "cover", "width": 10_000, "height": 10}, "the result is cropped from 75760000 pixels"),
         ({"fit": "inside", "width": 10_000}, "the result has 75760000 pixels"),
     ],
 )

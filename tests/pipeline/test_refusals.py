@@ -18,7 +18,7 @@ from vipsrv.errors import (
     UnsupportedFormat,
 )
 from vipsrv.options import Format, ResizeOptions
-from vipsrv.pipeline import limits
+from vipsrv.pipeline import limits, plan
 from vipsrv.worker_config import WorkerConfig
 
 # Of several frames or pages the first is made, and these may have all of it in what is left.
@@ -39,7 +39,7 @@ def test_a_damaged_picture_is_corrupt_or_has_the_exact_size(name: str, seed: int
 
 @pytest.mark.parametrize("picture", [b"", b"\0", b"\xff", garbage(), garbage(100_000), b"hello\n" * 100])
 def test_what_is_no_picture_is_not_supported(picture: bytes) -> None:
-    with pytest.raises(UnsupportedFormat, match=r"no image of a known format; send one of: jpeg, png, "):
+    with pytest.raises(UnsupportedFormat, match=r"not an image of a known format; send one of: jpeg, png, "):
         info(picture)
     assert isinstance(refusal(picture), UnsupportedFormat)
 
@@ -49,9 +49,6 @@ def test_what_is_no_picture_is_not_supported(picture: bytes) -> None:
     [
         (encode(photo(), "JPEG2000"), "JPEG 2000"),
         (encode(photo(64, 64), "PCX"), "PCX"),
-        (encode(photo(64, 64), "TGA"), "TGA"),
-        (encode(photo(64, 64).convert("L"), "TGA", compression="tga_rle"), "TGA"),
-        (encode(photo(64, 64).quantize(64), "TGA"), "TGA"),
         (b"P7 332\n" + bytes(100), "XV thumbnail"),
         (b"\0\0\0\x18ftypheic" + bytes(100), "HEIC"),
         (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100), "JPEG XL"),
@@ -133,7 +130,12 @@ def test_a_picture_without_its_first_frame_is_corrupt(name: str) -> None:
 def test_a_result_that_cannot_be_written_is_no_fault_of_a_sound_picture(
     monkeypatch: pytest.MonkeyPatch, file_format: str, count: int
 ) -> None:
-    monkeypatch.setattr(limits, "_MOST_SIDE", {})  # so that the encoder itself has to refuse
+    def any_side(
+        width: int, height: int, format_: Format, _max_side: int | None, config: WorkerConfig
+    ) -> None:
+        limits.check_result(width, height, format_, None, config)
+
+    monkeypatch.setattr(plan, "check_result", any_side)  # so that the encoder itself has to refuse
     options = [ResizeOptions(width=66_000, height=2, format=Format(file_format))] * count
     with pytest.raises(InternalError, match=r"^the result could not be written: .*\S"):
         run(jpeg(), *options)

@@ -1,27 +1,34 @@
-"""What is refused by its header alone, before a pixel is decoded."""
+"""Limits that are checked by the header alone, before a pixel is decoded."""
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import Format, ImageInfo
 from vipsrv.worker_config import WorkerConfig
 
-_MOST_SIDE = {Format.JPEG: 65_500, Format.WEBP: 16_383, Format.AVIF: 16_384, Format.GIF: 65_535}
-"""Pixels on a side that a format's writer takes: libjpeg's ``JPEG_MAX_DIMENSION``, the 14 bits of WebP, the
-16 bits of GIF, and what libvips 8.18 allows for AVIF. PNG and TIFF take more than ``max_output_pixels``."""
+MAX_PAGES = 10_000
+"""Pages or frames. Only one of them is ever decoded; this bounds the time to read the header to 0.1 s."""
 
 
-def check_limits(source: ImageInfo, width: int, height: int, format_: Format, config: WorkerConfig) -> None:
-    """Raises ``TooLarge``, which says the limit, what is allowed and what it would have taken.
+def too_many_pages(pages: int | None) -> TooLarge:
+    """The refusal of an image with more than ``MAX_PAGES``; ``None`` if they were not all counted."""
+    count = f"more than {MAX_PAGES}" if pages is None else f"{pages}"
+    return TooLarge(f"the image has {count} pages or frames; {MAX_PAGES} are allowed")
 
-    One page of the picture is counted, for one is decoded.
-    """
+
+def check_source(source: ImageInfo, config: WorkerConfig) -> None:
+    """Raise ``TooLarge`` if a page of the source has too many pixels."""
     if source.width * source.height > config.max_pixels:
         raise TooLarge(_over("the image", source.width, source.height, "max-pixels", config.max_pixels))
+
+
+def check_result(
+    width: int, height: int, format_: Format, max_side: int | None, config: WorkerConfig
+) -> None:
+    """Raise ``TooLarge`` if a result has too many pixels, or a side above the ``max_side`` of its format."""
     if width * height > config.max_output_pixels:
         raise TooLarge(_over("the result", width, height, "max-output-pixels", config.max_output_pixels))
-    most = _MOST_SIDE.get(format_)
-    if most is not None and max(width, height) > most:
+    if max_side is not None and max(width, height) > max_side:
         raise TooLarge(
-            f"the result would be {width} x {height}; a {format_} has at most {most} pixels on a side"
+            f"the result would be {width} x {height}; a {format_} has at most {max_side} pixels on a side"
         )
 
 

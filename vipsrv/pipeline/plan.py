@@ -1,107 +1,142 @@
-"""What each result will be, settled before anything is decoded."""
+"""Decide what is decoded and what each result will be, before anything is decoded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
-from vipsrv.options import ImageInfo, Keep, ResizeOptions
-from vipsrv.pipeline.direct import FIRST_TURNED, jpeg_scale
-from vipsrv.pipeline.fit import Placement, fit
-from vipsrv.pipeline.header import Header
-from vipsrv.pipeline.job import Job
-from vipsrv.pipeline.kept_profile import has_rgb_profile
-from vipsrv.pipeline.limits import check_limits
-from vipsrv.pipeline.mixes import check_mix
+from vipsrv.options import Keep, ResizeOptions
+from vipsrv.pipeline.formats import jpeg
+from vipsrv.pipeline.formats.base import LibvipsReader, Writer
+from vipsrv.pipeline.formats.registry import format_named
+from vipsrv.pipeline.geometry import Geometry, fit
+from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.icc_profile import has_rgb_profile
+from vipsrv.pipeline.limits import check_result, check_source
+from vipsrv.pipeline.option_rules import check_options
+from vipsrv.pipeline.output_format import find_writer
 from vipsrv.pipeline.upload import Upload
-from vipsrv.pipeline.writers import Writer, find_writer
+from vipsrv.pipeline.vips.stopping import StopCheck
 from vipsrv.worker_config import WorkerConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """One result. ``background`` is ``None`` where transparency is kept; ``keep_profile``: its colours are
-    those of the source's profile, which it carries.
+class OutputPlan:
+    """One result. ``background`` is ``None`` if transparency is kept. ``keep_profile``: the result keeps the
+    colours of the source's ICC profile, and carries that profile.
     """
 
     options: ResizeOptions
     writer: Writer
     quality: int
-    placement: Placement
+    geometry: Geometry
     background: str | None
     keep_profile: bool
 
     @property
-    def pixels(self) -> int:
-        """How many are computed, those that ``cover`` cuts off among them."""
-        across, down = self.placement.scaled
-        return max(across * down, self.placement.width * self.placement.height)
-
-    @property
     def lossless(self) -> bool:
-        """Whether no quality is involved."""
+        """Whether the result has no quality."""
         return self.options.lossless or not self.writer.lossy
 
 
-def make_plan(options: ResizeOptions, header: Header, config: WorkerConfig) -> Plan:
-    """The plan for one result of the page that ``header`` is of. Raises ``BadRequest`` and ``TooLarge``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodePlan:
+    """One page of an image that is decoded for one or several results.
+
+    The whole page is scaled to ``width`` × ``height``, in pixels as a viewer sees it. Its transparency is
+    flattened onto ``background`` (``#rrggbb``), or kept if that is ``None``. With ``keep_profile`` its
+    colours stay in the RGB space of the embedded profile instead of becoming sRGB. ``header`` is that of the
+    ``page``, counted from 0. ``threads`` is how many may compute at a time; ``watch`` tells a step when to
+    stop.
+    """
+
+    upload: Upload
+    header: ImageHeader
+    width: int
+    height: int
+    background: str | None
+    keep_profile: bool = False
+    page: int = 0
+    threads: int = 1
+    watch: StopCheck | None = None
+
+    @property
+    def keeps_alpha(self) -> bool:
+        """Whether the decoded image still has transparency."""
+        return self.background is None and self.header.info.has_alpha
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """The target size before the image is rotated by its orientation."""
+        return self.header.info.swap_if_rotated(self.width, self.height)
+
+    @property
+    def libvips_reader(self) -> LibvipsReader | None:
+        """The reader of the page's format; ``None`` for a built-in format."""
+        reader = format_named(self.header.info.format).reader
+        return reader if isinstance(reader, LibvipsReader) else None
+
+
+def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfig) -> OutputPlan:
+    """The plan for one result of the page with this header. Raises ``BadRequest`` and ``TooLarge``."""
     info = header.info
     writer = find_writer(options.format, info)
-    check_mix(options, writer)
-    placement = fit(options, *_seen(info))
-    check_limits(info, placement.width, placement.height, writer.format, config)
+    check_options(options, writer)
+    geometry = fit(options, *info.upright_size)
+    check_source(info, config)
+    check_result(geometry.width, geometry.height, writer.format, writer.max_side, config)
     keeps_alpha = info.has_alpha and writer.alpha
     wants_profile = options.keep in {Keep.ICC, Keep.ALL} and Keep.ICC in writer.keeps
-    return Plan(
+    return OutputPlan(
         options=options,
         writer=writer,
         quality=options.quality or config.quality,
-        placement=placement,
+        geometry=geometry,
         background=None if keeps_alpha else options.background,
         keep_profile=wants_profile and has_rgb_profile(header.image),
     )
 
 
 def likely_shrink(outputs: Sequence[ResizeOptions], width: int, height: int) -> int:
-    """At one over how much a JPEG of ``width`` × ``height`` pixels will be decoded for all ``outputs``.
+    """Shrink factor (1, 2, 4, 8) at which a JPEG of ``width`` × ``height`` pixels will be decoded for all
+    ``outputs``.
 
-    Its EXIF orientation is not known yet; where that swaps the two, it may be another.
+    The EXIF orientation is not known yet; if it swaps width and height, the factor may turn out different.
     """
-    upright = ImageInfo(
-        format="jpeg", width=width, height=height, pages=1, has_alpha=False, orientation=1, size=0
-    )
     scaled = [fit(options, width, height).scaled for options in outputs]
     across, down = max(one for one, _ in scaled), max(one for _, one in scaled)
-    return jpeg_scale(upright, min(width, across), min(height, down))
+    return jpeg.shrink_factor((width, height), (min(width, across), min(height, down)))
 
 
-def check_together(plans: Sequence[Plan], config: WorkerConfig) -> None:
-    """What ``make_plan`` does not see: pixels that are computed and cut off, and the sum of all, for those of
-    several results are in memory at a time. Raises ``TooLarge``.
+def check_together(plans: Sequence[OutputPlan], config: WorkerConfig) -> None:
+    """Check what ``plan_output`` cannot: pixels that are computed and then cropped, and the sum of all
+    results, which are in memory at the same time. Raises ``TooLarge``.
     """
     allowed = config.max_output_pixels
     for plan in plans:
-        width, height = plan.placement.scaled
+        width, height = plan.geometry.scaled
         if width * height > allowed:
             raise TooLarge(
-                f"the result is cut from {width * height} pixels ({width} x {height}); "
+                f"the result is cropped from {width * height} pixels ({width} x {height}); "
                 f"max-output-pixels allows {allowed}"
             )
-    together = sum(plan.pixels for plan in plans)
+    together = sum(plan.geometry.computed_pixels for plan in plans)
     if together > allowed:
         raise TooLarge(
             f"the {len(plans)} results take {together} pixels together; max-output-pixels allows {allowed}"
         )
 
 
-def make_job(upload: Upload, header: Header, plans: Sequence[Plan], config: WorkerConfig) -> Job:
-    """The one decode that serves all ``plans``, which are for the same page: as large as the largest of them
-    needs, transparency and profile kept if any of them needs those. Raises ``TooLarge``.
+def plan_decode(
+    upload: Upload, header: ImageHeader, plans: Sequence[OutputPlan], config: WorkerConfig
+) -> DecodePlan:
+    """The one decode that serves all ``plans``, which are for the same page. It is as large as the largest of
+    them needs, and keeps transparency and profile if any of them needs those. Raises ``TooLarge``.
     """
-    width = max(plan.placement.scaled[0] for plan in plans)
-    height = max(plan.placement.scaled[1] for plan in plans)
+    width = max(plan.geometry.scaled[0] for plan in plans)
+    height = max(plan.geometry.scaled[1] for plan in plans)
     if len(plans) > 1:
-        # What is larger than the picture is enlarged from it, each for itself.
-        own_width, own_height = _seen(header.info)
+        # Results that are larger than the image are enlarged from it one by one.
+        own_width, own_height = header.info.upright_size
         width, height = min(width, own_width), min(height, own_height)
         if width * height > config.max_output_pixels:
             raise TooLarge(
@@ -109,7 +144,7 @@ def make_job(upload: Upload, header: Header, plans: Sequence[Plan], config: Work
                 f"max-output-pixels allows {config.max_output_pixels}"
             )
     backgrounds = {plan.background for plan in plans}
-    return Job(
+    return DecodePlan(
         upload=upload,
         header=header,
         width=width,
@@ -118,8 +153,3 @@ def make_job(upload: Upload, header: Header, plans: Sequence[Plan], config: Work
         keep_profile=any(plan.keep_profile for plan in plans),
         page=plans[0].options.page,
     )
-
-
-def _seen(info: ImageInfo) -> tuple[int, int]:
-    turned = info.orientation >= FIRST_TURNED
-    return (info.height, info.width) if turned else (info.width, info.height)

@@ -1,4 +1,4 @@
-"""One picture in, one or several out: the list of steps, and one job through it."""
+"""Resize one image to one or several results: the list of steps, and one job through it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,50 +7,51 @@ import pyvips
 
 from vipsrv.errors import CorruptImage, InternalError, RequestError
 from vipsrv.options import ImageInfo, OutputInfo, ResizeOptions
-from vipsrv.pipeline import libvips
-from vipsrv.pipeline.background import lay_on_background
 from vipsrv.pipeline.cost import admit
-from vipsrv.pipeline.encode import encode
-from vipsrv.pipeline.header import read_header
-from vipsrv.pipeline.job import Job
-from vipsrv.pipeline.mixes import by_content
-from vipsrv.pipeline.order import put_in_order
-from vipsrv.pipeline.page import open_page
-from vipsrv.pipeline.place import own_background, own_colours, own_metadata, place
-from vipsrv.pipeline.plan import Plan, check_together, likely_shrink, make_job, make_plan
-from vipsrv.pipeline.scale import scale_to
-from vipsrv.pipeline.shrink import shrink
-from vipsrv.pipeline.srgb import drop_extra_bands, to_srgb
-from vipsrv.pipeline.stopping import Watch, stop_now_if, stop_when
-from vipsrv.pipeline.threads import several_threads
+from vipsrv.pipeline.option_rules import is_by_content
+from vipsrv.pipeline.plan import (
+    DecodePlan,
+    OutputPlan,
+    check_together,
+    likely_shrink,
+    plan_decode,
+    plan_output,
+)
+from vipsrv.pipeline.probe import open_page, read_header
+from vipsrv.pipeline.steps.background import flatten_alpha, flatten_result
+from vipsrv.pipeline.steps.colours import bgr_to_rgb, drop_extra_bands, result_to_srgb, to_srgb
+from vipsrv.pipeline.steps.crop_or_pad import crop_or_pad
+from vipsrv.pipeline.steps.encode import encode
+from vipsrv.pipeline.steps.metadata import clean_metadata
+from vipsrv.pipeline.steps.scale import scale_to
+from vipsrv.pipeline.steps.shrink import shrink
 from vipsrv.pipeline.upload import Upload
+from vipsrv.pipeline.vips.errors import forget_errors, logged_error, reason
+from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked, stop_while_computing
+from vipsrv.pipeline.vips.threads import use_threads
 from vipsrv.worker_config import WorkerConfig
 
-STEPS = (lay_on_background, shrink, put_in_order, to_srgb, drop_extra_bands)
-"""What is done to a picture after its header was read, once for all results, in this order. Behind it the
-picture is as large as the largest result needs."""
+DECODE_STEPS = (flatten_alpha, shrink, bgr_to_rgb, to_srgb, drop_extra_bands)
+"""The steps after the header was read, in this order, once for all results. After them the image has the size
+that the largest result needs."""
 
-OUTPUT_STEPS = (own_colours, own_background, place, own_metadata)
-"""What is done for each result, scaled to its own size, before its encoding, in this order."""
+OUTPUT_STEPS = (result_to_srgb, flatten_result, crop_or_pad, clean_metadata)
+"""The steps for each result, in this order, between its scaling and its encoding."""
 
-_WORTH_WATCHING = 2_000_000
-"""Pixels of the source or the results from which on a job is worth stopping in the middle: below it is over
-sooner (about 20 ms) than a stop would be noticed."""
+_MIN_WATCHED = 2_000_000
+"""Pixels of source or results. A smaller job is over sooner (about 20 ms) than a request to stop would be
+noticed."""
 
-_ENOUGH = 1.25
-"""A result is made from a smaller one only where that has this many times its pixels on both sides. Widths of
+_MIN_RATIO = 1.25
+"""A result is made from a smaller one only if that has this many times its pixels on both sides. Widths of
 1280, 960, 640 and 320, each from the one before, take 25 ms of CPU and have an SSIM of .998 to .999 against a
-full decode resized with Pillow's Lanczos; all from the picture 1600 wide take 32 ms for the same SSIM. The
-factor keeps a list of nearly equal sizes from being resized over and over: 799 from 800 loses .007 once."""
-
-_GOES_ON_AFTER_ERRORS = {"tiff"}
-"""Formats of which libvips 8.18 reports an error and goes on with a blank, ``fail_on`` or not: a tile that is
-cut off or damaged. (A JPEG's complaints are libjpeg's warnings, most of them of pictures that look right.)"""
+full decode resized with Pillow's Lanczos; all from the image 1600 wide take 32 ms for the same SSIM. The
+factor keeps a list of nearly equal sizes from being resized repeatedly: 799 from 800 loses .007 once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What was made, and its bytes."""
+    """A result: its facts and its bytes."""
 
     info: OutputInfo
     data: bytes
@@ -58,7 +59,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What was read, and what was made of it in the order in which it was asked for."""
+    """The facts of the source, and the outputs in the order in which they were asked for."""
 
     source: ImageInfo
     outputs: tuple[Output, ...]
@@ -69,21 +70,21 @@ def resize(
     outputs: Sequence[ResizeOptions],
     *,
     config: WorkerConfig,
-    watch: Watch | None = None,
+    watch: StopCheck | None = None,
     seconds: float | None = None,
     heavy_ok: bool = True,
     threads: int = 1,
 ) -> Result:
-    """Run one job of one or more results; ``config`` has the limits and the default quality.
-    ``seconds`` is the time it has; a job that is not light (see ``cost``) raises ``NeedsHeavyLane`` where it
-    is not ``heavy_ok``. ``threads`` is how many may compute at a time.
+    """Run one job of one or more results. ``config`` has the limits and the default quality.
 
-    The picture is decoded once, and again only for each other ``page`` that is asked for.
+    ``seconds`` is the time that the job has. If it is not light (see ``cost``) and not ``heavy_ok``,
+    ``NeedsHeavyLane`` is raised. ``threads`` is how many may compute at a time. The image is decoded once,
+    and once more for each other ``page`` that is asked for.
 
-    Raises ``BadRequest``, ``UnsupportedFormat``, ``TooLarge``, ``CorruptImage``, ``InternalError`` where a
-    sound picture's result cannot be written, or the reason to stop that ``watch`` gave.
+    Raises ``BadRequest``, ``UnsupportedFormat``, ``TooLarge``, ``CorruptImage``, ``InternalError`` if the
+    result of a valid image cannot be written, or the reason to stop that ``watch`` returned.
     """
-    libvips.forget_errors()
+    forget_errors()
     header = read_header(
         upload,
         tolerant=config.tolerate_truncated,
@@ -91,110 +92,116 @@ def resize(
         watch=watch,
     )
     pages = {page: open_page(upload, header, page) for page in {options.page for options in outputs}}
-    plans = [make_plan(options, pages[options.page], config) for options in outputs]
+    plans = [plan_output(options, pages[options.page], config) for options in outputs]
     check_together(plans, config)
     parts = [
         (pages[page], [options for options in outputs if options.page == page])
-        for page in reversed(pages)  # as they are done
+        for page in reversed(pages)  # in the order in which they are done
     ]
     cost = admit(upload, parts, config=config, seconds=seconds, heavy_ok=heavy_ok)
-    # None takes more memory for itself than all of the job takes with one.
+    # An additional thread takes at most as much memory as the whole job with one thread.
     threads = max(1, min(threads, config.job_memory // cost.memory))
     source = header.info
-    made: dict[int, Output] = {}
-    # What a page's decoder holds goes with its header.
+    done: dict[int, Output] = {}
+    # The memory of a page's decoder is freed together with its header.
     del header, parts
     while pages:
         page, page_header = pages.popitem()
         numbers = [number for number, plan in enumerate(plans) if plan.options.page == page]
-        own_plans = [plans[number] for number in numbers]
-        job = replace(make_job(upload, page_header, own_plans, config), threads=threads, watch=watch)
-        with several_threads(threads):
-            made |= zip(numbers, _run_checked(job, own_plans, watch), strict=True)
-        del job, page_header
-    return Result(source=source, outputs=tuple(made[number] for number in range(len(plans))))
+        page_plans = [plans[number] for number in numbers]
+        decode = replace(plan_decode(upload, page_header, page_plans, config), threads=threads, watch=watch)
+        with use_threads(threads):
+            done |= zip(numbers, _run_checked(decode, page_plans), strict=True)
+        del decode, page_header
+    return Result(source=source, outputs=tuple(done[number] for number in range(len(plans))))
 
 
-def _run_checked(job: Job, plans: Sequence[Plan], watch: Watch | None) -> list[Output]:
-    """Run the job; what libvips says of a picture becomes a refusal of it.
+def _run_checked(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
+    """Run the job, and turn an error of libvips into a refusal of the image.
 
-    Decoder and encoder work hand in hand, and either's failure is an error of the encoder's call. So whose
-    it was is found out by decoding once more, with nothing behind it.
+    Decoder and encoder run together, and the failure of either is an error of the encoder's call. To find out
+    which one failed, the image is decoded once more with nothing after it.
     """
-    info = job.header.info
     try:
-        outputs = _run(job, plans, watch)
+        outputs = _run(decode, plans)
     except pyvips.Error as error:
-        stop_now_if(watch)
-        is_sound = _decodes(job, plans, watch)
-        stop_now_if(watch)
-        if is_sound:
-            raise InternalError(f"the result could not be written: {libvips.reason(error)}") from error
-        raise _corrupt(job, libvips.reason(error)) from error
-    complaint = libvips.complaint() if info.format in _GOES_ON_AFTER_ERRORS else None
-    if complaint and job.header.fail_on != "none":
-        raise _corrupt(job, complaint)
+        stop_if_asked(decode.watch)
+        is_valid = _decodes(decode, plans)
+        stop_if_asked(decode.watch)
+        if is_valid:
+            raise InternalError(f"the result could not be written: {reason(error)}") from error
+        raise _corrupt(decode, reason(error)) from error
+    reader = decode.libvips_reader
+    if reader is not None and reader.continues_after_errors and decode.header.fail_on != "none":
+        # Not for all formats: libjpeg logs warnings, most of them about images that look right.
+        logged = logged_error()
+        if logged:
+            raise _corrupt(decode, logged)
     return outputs
 
 
-def _decodes(job: Job, plans: Sequence[Plan], watch: Watch | None) -> bool:
-    """Whether the picture can be decoded to what the job needs; opened anew, for it is read only once."""
+def _decodes(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:
+    """Whether the image can be decoded as far as the job needs. It is opened again, because it can be read
+    only once.
+    """
     try:
-        header = read_header(job.upload, tolerant=job.header.fail_on == "none")
-        job = replace(job, header=open_page(job.upload, header, job.page))
-        _decoded(job, plans, watch).avg()  # reads every pixel and keeps none
+        header = read_header(decode.upload, tolerant=decode.header.fail_on == "none")
+        decode = replace(decode, header=open_page(decode.upload, header, decode.page))
+        _decode(decode, plans).avg()  # reads every pixel and keeps none
     except (pyvips.Error, RequestError):
         return False
     return True
 
 
-def _decoded(job: Job, plans: Sequence[Plan], watch: Watch | None) -> pyvips.Image:
-    image = job.header.image
-    for step in STEPS:
-        image = step(image, job)
-    if watch is not None and _is_long(job, plans):
-        stop_when(image, watch)
+def _decode(decode: DecodePlan, plans: Sequence[OutputPlan]) -> pyvips.Image:
+    image = decode.header.image
+    for step in DECODE_STEPS:
+        image = step(image, decode)
+    if decode.watch is not None and _is_long(decode, plans):
+        stop_while_computing(image, decode.watch)
     return image
 
 
-def _run(job: Job, plans: Sequence[Plan], watch: Watch | None) -> list[Output]:
-    image = _decoded(job, plans, watch)
-    if len(plans) == 1 and not by_content(plans[0].options):
-        return [_finish(image, plans[0], job, watch)]
-    # Read more than once from here on.
+def _run(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
+    image = _decode(decode, plans)
+    if len(plans) == 1 and not is_by_content(plans[0].options):
+        return [_finish(image, plans[0], decode)]
+    # From here on the image is read more than once.
     image = image.copy_memory()
-    scaled = dict(_scaled(image, plans))
+    scaled = dict(_scale_to_each(image, plans))
     outputs = []
     for number, plan in enumerate(plans):
-        stop_now_if(watch)
-        outputs.append(_finish(scaled[number], plan, job, watch))
+        stop_if_asked(decode.watch)
+        outputs.append(_finish(scaled[number], plan, decode))
     return outputs
 
 
-def _scaled(image: pyvips.Image, plans: Sequence[Plan]) -> Iterator[tuple[int, pyvips.Image]]:
-    """The picture in the size of each plan, by its number, the largest first: what is smaller is made from
-    one before it.
+def _scale_to_each(image: pyvips.Image, plans: Sequence[OutputPlan]) -> Iterator[tuple[int, pyvips.Image]]:
+    """The number of each plan and the image in its size, the largest first. Smaller ones are made from those
+    before them.
     """
     made = [image]
-    largest_first = sorted(enumerate(plans), key=lambda item: _area(item[1].placement.scaled), reverse=True)
+    largest_first = sorted(enumerate(plans), key=lambda item: _area(item[1].geometry.scaled), reverse=True)
     for number, plan in largest_first:
-        width, height = plan.placement.scaled
-        enough = (one for one in made if one.width >= _ENOUGH * width and one.height >= _ENOUGH * height)
+        width, height = plan.geometry.scaled
+        enough = (
+            one for one in made if one.width >= _MIN_RATIO * width and one.height >= _MIN_RATIO * height
+        )
         smallest = min(enough, key=lambda one: _area((one.width, one.height)), default=image)
-        own = scale_to(smallest, width, height)
-        if own is not smallest:
-            own = own.copy_memory()
-            made.append(own)
-        yield number, own
+        scaled = scale_to(smallest, width, height)
+        if scaled is not smallest:
+            scaled = scaled.copy_memory()
+            made.append(scaled)
+        yield number, scaled
 
 
-def _finish(image: pyvips.Image, plan: Plan, job: Job, watch: Watch | None) -> Output:
+def _finish(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> Output:
     for step in OUTPUT_STEPS:
-        image = step(image, plan, job)
-    data, quality = encode(image, plan, watch)
+        image = step(image, plan, decode)
+    data, quality = encode(image, plan, decode.watch)
     info = OutputInfo(
-        width=plan.placement.width,
-        height=plan.placement.height,
+        width=plan.geometry.width,
+        height=plan.geometry.height,
         format=plan.writer.format.value,
         quality=quality,
         size=len(data),
@@ -202,14 +209,14 @@ def _finish(image: pyvips.Image, plan: Plan, job: Job, watch: Watch | None) -> O
     return Output(info=info, data=data)
 
 
-def _corrupt(job: Job, reason: str) -> CorruptImage:
-    return CorruptImage(f"this {job.header.info.format} cannot be decoded: {reason}")
+def _corrupt(decode: DecodePlan, message: str) -> CorruptImage:
+    return CorruptImage(f"this {decode.header.info.format} cannot be decoded: {message}")
 
 
-def _is_long(job: Job, plans: Sequence[Plan]) -> bool:
-    source = job.header.info
-    results = sum(plan.pixels for plan in plans)
-    return max(source.width * source.height, job.width * job.height, results) >= _WORTH_WATCHING
+def _is_long(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:
+    source = decode.header.info
+    results = sum(plan.geometry.computed_pixels for plan in plans)
+    return max(source.width * source.height, decode.width * decode.height, results) >= _MIN_WATCHED
 
 
 def _area(size: tuple[int, int]) -> int:

@@ -1,4 +1,4 @@
-"""A picture as it came: bytes in memory, or the descriptor of a file."""
+"""The encoded image as it was uploaded: bytes in memory, or the descriptor of a file."""
 
 import mmap
 import os
@@ -12,11 +12,11 @@ Memory = bytes | bytearray | memoryview
 
 
 class Upload:
-    """Where libvips reads a picture from, and how many bytes it is.
+    """An encoded image of ``size`` bytes, and the ``source`` from which libvips reads it without a copy.
 
-    The memory must stay as it is, and the descriptor open, until the job is over. ``source`` reads either
-    and copies nothing; ``memory`` is ``None`` for a file. One source serves the header and the decode, for
-    every loader of libvips rewinds it first; two over one descriptor would move each other's file offset.
+    ``memory`` is ``None`` for a file. The memory must not change, and the descriptor must stay open, until
+    the job is over. One source serves both the header and the decode, because every loader of libvips rewinds
+    it first; two sources on one descriptor would move each other's file offset.
     """
 
     def __init__(self, source: pyvips.Source, size: int, memory: Memory | None, descriptor: int) -> None:
@@ -30,7 +30,7 @@ class Upload:
         return self.read(0, count)
 
     def read(self, start: int, count: int) -> bytes:
-        """Up to ``count`` bytes from ``start`` on, none behind the end."""
+        """Up to ``count`` bytes from ``start`` on, fewer at the end of the file."""
         if self.memory is not None:
             return bytes(self.memory[start : start + count])
         if start >= self.size:
@@ -38,10 +38,11 @@ class Upload:
         return os.pread(self._descriptor, count, start)
 
     def view(self) -> memoryview:
-        """All of its bytes, not copied: a file is mapped. Raises ``CorruptImage`` for an empty one.
+        """All bytes, without a copy: a file is mapped. Raises ``CorruptImage`` for an empty file.
 
-        The mapping ends with the last that uses the view. The file must not become shorter until then, for
-        whoever reads on would be killed (SIGBUS); mapping what is too short already raises ``ValueError``.
+        The mapping exists as long as anything uses the view. The file must not become shorter during that
+        time, because reading beyond its end kills the process (SIGBUS). Mapping a file that is already too
+        short raises ``ValueError``.
         """
         if self.memory is not None:
             return memoryview(self.memory)
@@ -51,11 +52,11 @@ class Upload:
 
     @classmethod
     def from_memory(cls, data: Memory) -> Self:
-        """A picture in memory."""
+        """An upload in memory."""
         return cls(pyvips.Source.new_from_memory(data), len(data), data, -1)
 
     @classmethod
     def from_descriptor(cls, descriptor: int, size: int) -> Self:
-        """A picture of ``size`` bytes in an open, seekable file. The caller closes the descriptor."""
+        """An upload of ``size`` bytes in an open, seekable file. The caller closes the descriptor."""
         source = pyvips.Source.new_from_descriptor(descriptor)
         return cls(source, size, None, descriptor)

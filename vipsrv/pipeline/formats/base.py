@@ -1,0 +1,349 @@
+"""What the description of a format may hold. Each file of this folder makes one ``ImageFormat`` or a few.
+
+An ``ImageFormat`` has a ``name``, its ``signatures``, and one or more of
+
+- ``reader``: a ``LibvipsReader`` (a loader of libvips) or a ``BuiltinReader`` (code of vipsrv);
+- ``writer``: how results of the format are written, and what they can hold.
+
+The hooks of a reader are functions with defaults, so that a plain format is a few lines. Whatever a hook
+needs to know of a format belongs into the file of that format.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Protocol
+
+import pyvips
+
+from vipsrv.errors import TooLarge
+from vipsrv.options import Format, Keep
+from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.upload import Upload
+from vipsrv.pipeline.vips.operations import PreparedOperation, shape
+from vipsrv.pipeline.vips.stopping import StopCheck
+
+MAX_SIDE = 1_500_000
+"""Pixels on a side of an image of a built-in format; more than occur. If padding is not a whole number of
+pixels, rows are read one byte per pixel; this bound keeps that width below libvips' 100,000,000
+(``VIPS_MAX_COORD``)."""
+
+MEGA = 1_000_000
+SECONDS_PER_MEGABYTE = 0.0002
+"""CPU seconds for a million bytes of decoded pixels, for formats that were not measured."""
+
+SECONDS_PER_MEGABYTE_PARSED = 0.03
+"""CPU seconds for a million bytes of a file that Python code reads one by one (run lengths, text)."""
+
+
+# Recognition
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The first bytes of a kind of file, and its name for messages. ``is_read`` is false for a relative of
+    the format that its reader does not understand.
+    """
+
+    name: str
+    pattern: re.Pattern[bytes]
+    is_read: bool = True
+
+
+def signature(name: str, pattern: bytes, *, is_read: bool = True) -> Signature:
+    """A signature; in ``pattern`` a dot stands for any byte."""
+    return Signature(name, re.compile(pattern, re.DOTALL), is_read)
+
+
+# Costs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeRequest:
+    """A page to be decoded, counted from 0. ``scale`` (0 to 1) is the reduction that the decoder may apply by
+    itself: the result must not be smaller than this fraction of the image.
+    """
+
+    upload: Upload
+    header: ImageHeader
+    scale: float = 1.0
+    page: int = 0
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the page."""
+        return self.header.info.width * self.header.info.height
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeCost:
+    """What a decoder takes: ``held`` bytes of memory besides the rows that stream, and ``seconds`` of CPU per
+    million bytes of decoded pixels (about half of what was measured, because other machines are faster).
+
+    ``size`` is the width and height of what streams out of the decoder, ``None`` for that of the page.
+    ``pixels`` are those that are decoded, ``None`` for those of the page. ``frames`` is how many frames are
+    decoded to get the page, and ``parsing`` the seconds for reading the file in Python; both at worst.
+    """
+
+    seconds: float = SECONDS_PER_MEGABYTE
+    held: float = 0.0
+    size: tuple[float, float] | None = None
+    pixels: int | None = None
+    frames: int = 1
+    parsing: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeCost:
+    """What an encoder takes at its peak: ``pixel`` bytes per pixel, ``alpha`` more with an alpha channel, and
+    ``base`` bytes for large results, less for small ones. ``seconds`` of CPU are per million pixels, about a
+    third of what was measured, because flat images take less.
+    """
+
+    pixel: float
+    seconds: float
+    alpha: float = 0
+    base: int = 0
+
+    def memory(self, area: int, *, alpha: bool) -> float:
+        """Bytes for a result of ``area`` pixels."""
+        pixel = self.pixel + (self.alpha if alpha else 0)
+        return pixel * area + min(self.base, _BASE_PER_PIXEL * area)
+
+
+_BASE_PER_PIXEL = 40
+"""Bytes per pixel: an encoder's ``base`` is at most this."""
+
+
+# Reading by libvips
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedFile:
+    """What a loader opened: the image, the size of the whole image, and at which fraction it is decoded."""
+
+    image: pyvips.Image
+    width: int
+    height: int
+    shrink: int = 1
+
+
+ShrinkFor = Callable[[int, int], int]
+"""Width and height of a JPEG as stored → the fraction (1, 2, 4, 8) at which it will probably be decoded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """How ``start`` writes a tiny file to find out whether a loader works."""
+
+    saver: str
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+def _no_metadata(_upload: Upload) -> int:
+    return 0
+
+
+def _check_nothing(_upload: Upload, _page: int) -> None:
+    pass
+
+
+def _check_no_decode(_request: DecodeRequest) -> None:
+    pass
+
+
+def _is_right(_image: pyvips.Image) -> None:
+    return None
+
+
+def _page_pixels(request: DecodeRequest) -> int:
+    return request.pixels
+
+
+def whole_image_cost(request: DecodeRequest) -> DecodeCost:
+    """The cost of a decoder that holds all of the image several times over."""
+    return DecodeCost(held=request.pixels * whole_image_pixel(request.header))
+
+
+def whole_image_pixel(header: ImageHeader) -> int:
+    """Bytes per pixel of a decoder that holds all of the image several times over, as measured with AVIF: 15
+    for 8-bit 4:2:0, 20 for 4:4:4, 24 for 12 bits; 3 more with alpha.
+    """
+    is_deep = header.sample_bytes > 1
+    return (24 if is_deep else 21) + (4 if header.info.has_alpha else 0)
+
+
+@cache
+def _prepared(loader: str, fail_on: str) -> PreparedOperation:
+    return PreparedOperation(loader, "source", access="sequential", fail_on=fail_on)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibvipsReader:
+    """A format that libvips reads: the ``loader`` for sources and its ``family`` of classes.
+
+    ``prefix``: a file with these first bytes is of this format for certain; set it only for very frequent
+    formats. ``shares_loader``: the loader reads several formats, and the signature decides which one a file
+    is. ``needs_trial``: the loader may lack the decoder for this format, so it counts only if ``trial``
+    works. ``decodes_whole``: ``thumbnail`` decodes all of the image, too, and gains nothing over a plain
+    open. ``continues_after_errors``: libvips logs an error in the pixels and goes on with a blank area.
+    """
+
+    loader: str
+    family: str
+    trial: Trial | None = None
+    needs_trial: bool = False
+    prefix: bytes | None = None
+    shares_loader: bool = False
+    decodes_whole: bool = False
+    continues_after_errors: bool = False
+
+    check_metadata: Callable[[Upload], int] = _no_metadata
+    """Before libvips opens the file: raise ``TooLarge`` if its header would take too long or too much memory
+    to read; return the bytes of memory that its metadata will take."""
+
+    check_page: Callable[[Upload, int], None] = _check_nothing
+    """Before libvips opens a page: raise ``CorruptImage`` if it would decode the page wrongly."""
+
+    open_shrunk: Callable[[Upload, str, ShrinkFor], LoadedFile | None] | None = None
+    """Open an upload (with ``fail_on``) as small as it will probably be decoded, which saves opening it
+    again; ``None`` if it must be opened whole. Raises ``pyvips.Error``."""
+
+    corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
+    """The image that was opened, corrected; ``None`` if it is right as it is."""
+
+    open_scaled: Callable[[Upload, str, int, float], pyvips.Image] | None = None
+    """Open a page (upload, ``fail_on``, page, scale) reduced by the decoder itself to ``scale`` (0 to 1)."""
+
+    decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
+
+    coded_pixels: Callable[[DecodeRequest], int] = _page_pixels
+    """Pixels that are decoded to show the page. Raises ``CorruptImage``."""
+
+    check_decode: Callable[[DecodeRequest], None] = _check_no_decode
+    """Before pixels are decoded: raise ``TooLarge`` if that would take out of proportion long."""
+
+    @property
+    def library(self) -> str:
+        """What reads the format, for listings: the loader as libvips' documentation calls it."""
+        return f"libvips {self.loader.removesuffix('_source')}"
+
+    def open_whole(self, upload: Upload, fail_on: str) -> LoadedFile:
+        """Open the first page of an upload at its full size. Raises ``pyvips.Error``."""
+        image = _prepared(self.loader, fail_on)(upload.source)
+        width, height, *_ = shape(image)
+        return LoadedFile(image=image, width=width, height=height)
+
+
+# Reading by vipsrv
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltinImage:
+    """What a built-in reader found: ``width`` and ``height`` in pixels, and ``build``, which makes the
+    upright image. It is called after the limits were checked, and may raise ``CorruptImage`` and
+    ``TooLarge``.
+
+    ``is_bgr``: the three bands of the image are in the order blue, green, red. ``embedded``: the image of a
+    container, opened already, and the name of its format; ``memory``: the bytes that opening it took.
+    """
+
+    width: int
+    height: int
+    has_alpha: bool
+    build: Callable[[], pyvips.Image]
+    is_bgr: bool = False
+    embedded: tuple[str, pyvips.Image] | None = None
+    memory: int = 0
+
+
+class OpenBuiltin(Protocol):
+    """A function that reads the header of an upload."""
+
+    def __call__(self, upload: Upload, *, tolerant: bool, watch: StopCheck | None) -> BuiltinImage:
+        """Raises ``CorruptImage``, ``UnsupportedFormat`` and ``TooLarge``."""
+        ...
+
+
+def streamed_rows_cost(_request: DecodeRequest) -> DecodeCost:
+    """The cost of plain rows, which libvips reads from the file as it computes."""
+    return DecodeCost()
+
+
+def parsed_file_cost(request: DecodeRequest) -> DecodeCost:
+    """The cost of a file that Python code decodes into memory, byte by byte."""
+    return DecodeCost(
+        held=request.pixels * request.header.pixel_bytes,
+        parsing=request.upload.size / MEGA * SECONDS_PER_MEGABYTE_PARSED,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltinReader:
+    """A format that vipsrv reads itself, because libvips has no reader that is safe for hostile files.
+
+    ``recognises`` gets the upload and its first bytes. A format without a magic number sets ``has_magic`` to
+    false: its ``recognises`` is asked only about files that no other reader claims.
+    """
+
+    recognises: Callable[[Upload, bytes], object]
+    open: OpenBuiltin
+    has_magic: bool = True
+    decode_cost: Callable[[DecodeRequest], DecodeCost] = streamed_rows_cost
+
+    @property
+    def library(self) -> str:
+        """What reads the format, for listings."""
+        return "vipsrv"
+
+
+def check_sides(name: str, width: int, height: int) -> None:
+    """Raise ``TooLarge`` for an image that libvips cannot hold."""
+    if max(width, height) > MAX_SIDE:
+        raise TooLarge(f"this {name} is {width} x {height}; at most {MAX_SIDE} pixels on a side are allowed")
+
+
+# Writing
+
+ANY_METADATA = frozenset(Keep)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """How results of a format are written. ``lossy``: there is a quality; ``lossless``: every pixel can be
+    preserved; ``keeps``: the metadata that can be asked for (``all`` is as much as the format holds);
+    ``max_side``: the most pixels on a side, ``None`` if that is above every limit of the server.
+
+    ``lossless_cost`` is the cost of lossless results, ``None`` if it is the same.
+    """
+
+    format: Format
+    saver: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    lossy: bool
+    lossless: bool
+    alpha: bool
+    keeps: frozenset[Keep] = ANY_METADATA
+    max_side: int | None = None
+    cost: EncodeCost
+    lossless_cost: EncodeCost | None = None
+
+    save_plain: Callable[[pyvips.Image, int], bytes] | None = None
+    """A faster way to write a result without metadata, with a quality."""
+
+
+# All together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFormat:
+    """All that is known about one format. ``order`` is its place in listings, and the order in which
+    signatures are tried.
+    """
+
+    name: str
+    order: int
+    signatures: tuple[Signature, ...] = ()
+    reader: LibvipsReader | BuiltinReader | None = None
+    writer: Writer | None = None

@@ -1,0 +1,108 @@
+"""PNG: its metadata are bounded before libvips inflates them, and an interlaced one is held whole.
+
+Measured with libvips 8.18.7: it inflates all text of a PNG (0.4 MB to 400 MB, 0.7 s and 100 MB of memory),
+and keeps all metadata, in copies.
+"""
+
+import zlib
+
+from vipsrv.errors import TooLarge
+from vipsrv.options import Format
+from vipsrv.pipeline.formats.base import (
+    DecodeCost,
+    DecodeRequest,
+    EncodeCost,
+    ImageFormat,
+    LibvipsReader,
+    Trial,
+    Writer,
+    signature,
+)
+from vipsrv.pipeline.upload import Upload
+
+MAGIC = b"\x89PNG\r\n\x1a\n"
+
+_MAX_CHUNKS = 10_000
+"""Chunks before the pixels."""
+
+_MAX_TEXT = 8 << 20
+"""Bytes of metadata in the header, with text and profiles inflated: 15 ms."""
+
+_TEXT_COPIES = 4
+"""Bytes of memory that libvips takes per byte of text: 20 texts of 20 MB took 1.7 GB."""
+
+_CHUNK_HEAD = 8
+"""Bytes of length and name."""
+
+
+def check_metadata(upload: Upload) -> int:
+    """The bytes of memory that libvips will take for the metadata. Raises ``TooLarge``."""
+    position = len(MAGIC)
+    left = _MAX_TEXT
+    compressed: list[tuple[bytes, int, int]] = []
+    for _ in range(_MAX_CHUNKS):
+        head = upload.read(position, _CHUNK_HEAD)
+        name, length = head[4:], int.from_bytes(head[:4])
+        if len(head) < _CHUNK_HEAD or name in {b"IDAT", b"IEND"}:
+            break
+        # A chunk may claim to be longer than the file.
+        present = min(length, upload.size - position - _CHUNK_HEAD)
+        if name in {b"zTXt", b"iTXt", b"iCCP"}:
+            compressed.append((name, position + _CHUNK_HEAD, present))
+        elif name in {b"tEXt", b"eXIf", b"sPLT"}:  # libpng skips chunks that it does not know
+            left -= present
+        position += 12 + length
+    else:
+        raise TooLarge(f"this png has more than {_MAX_CHUNKS} chunks before its pixels")
+    for name, start, length in compressed:
+        if left < 0:
+            break
+        # Read no more than the limit plus one byte: if even the compressed text is longer, it is refused.
+        left -= _text_size(name, upload.read(start, min(length, _MAX_TEXT + 1)), left)
+    if left < 0:
+        raise TooLarge(f"the metadata in this png's header take more than the {_MAX_TEXT} bytes allowed")
+    return (_MAX_TEXT - left) * _TEXT_COPIES
+
+
+def _text_size(name: bytes, chunk: bytes, limit: int) -> int:
+    """The inflated size of a chunk's text in bytes. Counting stops at ``limit`` + 1."""
+    start = chunk.find(b"\0") + 1  # after the keyword
+    if name == b"iTXt":
+        if chunk[start : start + 1] != b"\1":
+            return len(chunk)
+        start = chunk.find(b"\0", chunk.find(b"\0", start + 2) + 1)  # after language and translated keyword
+    try:
+        return len(zlib.decompressobj().decompress(chunk[start + 1 :], limit + 1))
+    except zlib.error:
+        return len(chunk)
+
+
+def _decode_cost(request: DecodeRequest) -> DecodeCost:
+    if request.header.field("interlaced"):
+        return DecodeCost(seconds=0.0017, held=request.pixels * request.header.pixel_bytes)
+    return DecodeCost(seconds=0.0005)
+
+
+PNG = ImageFormat(
+    name="png",
+    order=20,
+    signatures=(signature("PNG", rb"\x89PNG\r\n\x1a\n"),),
+    reader=LibvipsReader(
+        loader="pngload_source",
+        family="VipsForeignLoadPng",
+        trial=Trial(saver="pngsave_buffer"),
+        decodes_whole=True,
+        check_metadata=check_metadata,
+        decode_cost=_decode_cost,
+    ),
+    writer=Writer(
+        format=Format.PNG,
+        saver="pngsave_buffer",
+        lossy=False,
+        lossless=True,
+        alpha=True,
+        cost=EncodeCost(pixel=4, alpha=1, seconds=0.008),
+    ),
+)
+
+FORMATS = (PNG,)

@@ -1,0 +1,179 @@
+"""Read the directories of a TIFF or BigTIFF: one per page, a chain through the file.
+
+libvips does not report these fields. What cannot be read counts as nothing; libvips will refuse it. Sources:
+TIFF revision 6.0 (1992) and libtiff's description of BigTIFF.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import islice
+
+from vipsrv.pipeline.upload import Upload
+
+
+class Tag(IntEnum):
+    """The numbers of the fields that are looked at."""
+
+    SUBFILE_TYPE = 254
+    WIDTH = 256
+    LENGTH = 257
+    BITS = 258
+    COMPRESSION = 259
+    PHOTOMETRIC = 262
+    FILL_ORDER = 266
+    DESCRIPTION = 270
+    STRIP_OFFSETS = 273
+    SAMPLES = 277
+    ROWS_PER_STRIP = 278
+    STRIP_SIZES = 279
+    PLANAR = 284
+    TILE_WIDTH = 322
+    TILE_LENGTH = 323
+    TILE_OFFSETS = 324
+    TILE_SIZES = 325
+
+
+_POSITIONS = {Tag.STRIP_OFFSETS, Tag.STRIP_SIZES, Tag.TILE_OFFSETS, Tag.TILE_SIZES}
+_MAX_FIELD = 64 << 20
+"""Bytes of a field: libvips gives libtiff 50 MB for one, and a longer one is skipped."""
+
+_INTEGER_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_TYPE_BYTES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
+_BIG_TIFF = 43
+_MAX_ENTRIES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataSizes:
+    """Bytes of a page's description, and of all other fields that are read, without the positions of its
+    strips or tiles.
+    """
+
+    description: int
+    others: int
+
+
+@dataclass(frozen=True, slots=True)
+class TiffStructure:
+    """The byte order of a file, and the ``struct`` letters of an offset and of a number of entries."""
+
+    order: str
+    offset: str
+    count: str
+
+    def number(self, upload: Upload, position: int, kind: str) -> int | None:
+        """The number at a position; ``None`` at the end of the file."""
+        size = struct.calcsize(f"={kind}")
+        data = upload.read(position, size)
+        return struct.unpack(f"{self.order}{kind}", data)[0] if len(data) == size else None
+
+    @property
+    def entry_size(self) -> int:
+        """Bytes of an entry: tag, type, number of values, and the value or its offset."""
+        return 4 + 2 * struct.calcsize(f"={self.offset}")
+
+    def fields(self, upload: Upload, position: int) -> dict[int, int]:
+        """The fields that hold a single integer, by tag."""
+        found = {}
+        for tag, kind, amount, value in self._entries(upload, position):
+            if kind in _INTEGER_TYPES and amount == 1:
+                integer = struct.Struct(f"{self.order}{_INTEGER_TYPES[kind]}")
+                if integer.size <= len(value):
+                    found[tag] = integer.unpack_from(value)[0]
+        return found
+
+    def numbers(self, upload: Upload, position: int, wanted: int, limit: int) -> list[int]:
+        """The integers of the field with the tag ``wanted``; none if it is missing, truncated, or has more
+        than ``limit``.
+        """
+        for tag, kind, amount, value in self._entries(upload, position):
+            if tag == wanted and kind in _INTEGER_TYPES and amount <= limit:
+                numbers = struct.Struct(f"{self.order}{amount}{_INTEGER_TYPES[kind]}")
+                if numbers.size > len(value):
+                    start = struct.unpack(f"{self.order}{self.offset}", value)[0]
+                    value = upload.read(start, numbers.size)  # noqa: PLW2901 - the value is elsewhere
+                return list(numbers.unpack_from(value)) if len(value) >= numbers.size else []
+        return []
+
+    def sizes(self, upload: Upload, position: int) -> Iterator[tuple[int, int]]:
+        """Tag and size in bytes of each field whose values are stored outside of the directory. Bytes beyond
+        the end of the file do not count.
+        """
+        for tag, kind, amount, value in self._entries(upload, position):
+            size = amount * _TYPE_BYTES.get(kind, 0)
+            if size > len(value):
+                start = struct.unpack(f"{self.order}{self.offset}", value)[0]
+                yield tag, max(0, min(size, upload.size - start))
+
+    def _entries(self, upload: Upload, position: int) -> Iterator[tuple[int, int, int, bytes]]:
+        """Tag, type, number of values, and the value or its offset, of each field."""
+        count = self.number(upload, position, self.count) or 0
+        size = min(count, _MAX_ENTRIES) * self.entry_size
+        data = upload.read(position + struct.calcsize(f"={self.count}"), size)
+        head = struct.Struct(f"{self.order}HH{self.offset}")
+        for start in range(0, len(data) - self.entry_size + 1, self.entry_size):
+            yield (*head.unpack_from(data, start), data[start + head.size : start + self.entry_size])
+
+
+def directories(upload: Upload) -> Iterator[tuple[int, TiffStructure]]:
+    """The position of each page's directory. The chain ends before it would repeat itself."""
+    head = upload.read(0, 4)
+    order = "<" if head.startswith(b"II") else ">"
+    if len(head) < 4:  # noqa: PLR2004 - byte order and version
+        return
+    if struct.unpack_from(f"{order}H", head, 2)[0] == _BIG_TIFF:
+        tiff, first = TiffStructure(order, "Q", "Q"), 8
+    else:
+        tiff, first = TiffStructure(order, "I", "H"), 4
+    position = tiff.number(upload, first, tiff.offset)
+    seen = set()
+    while position and position not in seen:
+        seen.add(position)
+        count = tiff.number(upload, position, tiff.count)
+        if count is None:
+            return
+        yield position, tiff
+        next_field = position + struct.calcsize(f"={tiff.count}") + count * tiff.entry_size
+        position = tiff.number(upload, next_field, tiff.offset)
+
+
+def page_fields(upload: Upload, page: int) -> dict[int, int]:
+    """The fields of a page (counted from 0) that hold a single integer, by tag; none if its directory cannot
+    be read.
+    """
+    found = next(islice(directories(upload), page, None), None)
+    if found is None:
+        return {}
+    position, tiff = found
+    return tiff.fields(upload, position)
+
+
+def metadata_sizes(upload: Upload) -> Iterator[MetadataSizes]:
+    """The sizes of each page's metadata, page after page."""
+    for position, tiff in directories(upload):
+        description = others = 0
+        for tag, size in tiff.sizes(upload, position):
+            if tag == Tag.DESCRIPTION:
+                description += size
+            elif tag not in _POSITIONS and size <= _MAX_FIELD:
+                others += size
+        yield MetadataSizes(description=description, others=others)

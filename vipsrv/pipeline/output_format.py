@@ -1,0 +1,86 @@
+"""Choose the format of a result, among those that this libvips can write."""
+
+from collections.abc import Iterable
+from functools import cache
+
+import pyvips
+
+from vipsrv.errors import BadRequest
+from vipsrv.options import Format, ImageInfo, Keep
+from vipsrv.pipeline.formats import registry
+from vipsrv.pipeline.formats.base import Writer
+
+_writers: dict[Format, Writer] = {}
+"""Those that work, in the order of ``Format``."""
+
+
+def try_writers() -> None:
+    """Write a tiny image in every format, once in a process, to find out which formats can be written.
+
+    Raises ``pyvips.Error`` if JPEG fails.
+    """
+    image = pyvips.Image.black(8, 8, bands=3).copy(interpretation="srgb")
+    for format_ in Format:
+        writer = _all_writers().get(format_)
+        if writer is None:
+            continue
+        try:
+            pyvips.Operation.call(writer.saver, image, **writer.options)
+        except pyvips.Error:
+            if format_ is Format.JPEG:
+                raise
+        else:
+            _writers[format_] = writer
+
+
+def written_formats() -> tuple[str, ...]:
+    """The names of the formats that can be written, after ``try_writers``."""
+    return tuple(format_.value for format_ in _writers)
+
+
+def find_writer(asked: Format, source: ImageInfo) -> Writer:
+    """The writer of the format that is asked for. ``auto`` is the format of the source; if that cannot be
+    written, PNG for an image with transparency and JPEG for one without. Raises ``BadRequest``.
+    """
+    if asked is Format.AUTO:
+        same = _writers.get(Format(source.format)) if source.format in list(Format) else None
+        instead = Format.PNG if source.has_alpha and Format.PNG in _writers else Format.JPEG
+        return same or _writers[instead]
+    writer = _writers.get(asked)
+    if writer is None:
+        raise BadRequest(f"format: {asked} cannot be written by this server's libvips; {_choose(_writers)}")
+    return writer
+
+
+def likely_writer(asked: Format, source: ImageInfo) -> Writer:
+    """The writer whose cost is that of ``asked``: for ``auto`` the format of the source, or PNG, which costs
+    at least as much as the others that ``find_writer`` may choose.
+    """
+    if asked is Format.AUTO:
+        asked = Format(source.format) if source.format in list(Format) else Format.PNG
+    return _all_writers()[asked]
+
+
+def formats_with_quality() -> str:
+    """A hint that names the formats whose quality can be lowered."""
+    return _choose(name for name, writer in _writers.items() if writer.lossy)
+
+
+def lossless_formats() -> str:
+    """A hint that names the formats that can be lossless."""
+    return _choose(name for name, writer in _writers.items() if writer.lossless)
+
+
+def formats_keeping(keep: Keep) -> str:
+    """A hint that names the formats that can hold this metadata."""
+    return _choose(name for name, writer in _writers.items() if keep in writer.keeps)
+
+
+@cache
+def _all_writers() -> dict[Format, Writer]:
+    writers = [format_.writer for format_ in registry.all_formats() if format_.writer is not None]
+    return {writer.format: writer for writer in writers}
+
+
+def _choose(formats: Iterable[Format]) -> str:
+    return f"choose one of: {', '.join(formats)}"

@@ -1,0 +1,171 @@
+"""Recognise the format of an upload and read its header, or that of a page. Nothing is decoded."""
+
+from dataclasses import replace
+
+import pyvips
+
+from vipsrv.errors import BadRequest, CorruptImage, RequestError, UnsupportedFormat
+from vipsrv.options import ImageInfo
+from vipsrv.pipeline.formats import registry
+from vipsrv.pipeline.formats.base import BuiltinReader, ImageFormat, LibvipsReader, ShrinkFor
+from vipsrv.pipeline.header import Decoder, ImageHeader
+from vipsrv.pipeline.upload import Upload
+from vipsrv.pipeline.vips.errors import forget_errors, reason
+from vipsrv.pipeline.vips.fields import get_field, orientation_of
+from vipsrv.pipeline.vips.stopping import StopCheck
+
+
+def read_info(upload: Upload) -> ImageInfo:
+    """The facts in the header. Raises ``UnsupportedFormat``, ``CorruptImage`` and ``TooLarge``."""
+    forget_errors()
+    return read_header(upload).info
+
+
+def read_header(
+    upload: Upload,
+    *,
+    tolerant: bool = False,
+    shrink_for: ShrinkFor | None = None,
+    watch: StopCheck | None = None,
+) -> ImageHeader:
+    """Recognise the format and open the header. ``tolerant`` accepts truncated and corrupt images.
+
+    With ``shrink_for`` a JPEG is opened as small as it will be decoded. ``watch`` is called while vipsrv's
+    own readers work.
+
+    Raises ``UnsupportedFormat``, ``CorruptImage`` and ``TooLarge``.
+    """
+    head = upload.head(registry.HEAD)
+    fail_on = "none" if tolerant else "error"
+    format_ = registry.find_format(upload, head)
+    match format_:
+        case ImageFormat(reader=LibvipsReader() as reader):
+            return _read_by_libvips(upload, format_.name, reader, fail_on, shrink_for)
+        case ImageFormat(reader=BuiltinReader() as builtin):
+            return _read_by_builtin(upload, format_.name, builtin, fail_on, watch)
+        case _:
+            raise _refusal(head)
+
+
+def _read_by_libvips(
+    upload: Upload, name: str, reader: LibvipsReader, fail_on: str, shrink_for: ShrinkFor | None
+) -> ImageHeader:
+    metadata_memory = reader.check_metadata(upload)
+    reader.check_page(upload, 0)
+    file = None
+    try:
+        if shrink_for is not None and reader.open_shrunk is not None:
+            file = reader.open_shrunk(upload, fail_on, shrink_for)
+        if file is None:
+            file = reader.open_whole(upload, fail_on)
+    except pyvips.Error as error:
+        raise CorruptImage(f"the header of this {name} cannot be read: {reason(error)}") from error
+    info = ImageInfo(
+        format=name,
+        width=file.width,
+        height=file.height,
+        pages=get_field(file.image, "n-pages", 1),
+        has_alpha=bool(file.image.hasalpha()),
+        orientation=orientation_of(file.image),
+        size=upload.size,
+    )
+    return _libvips_header(
+        info, reader, file.image, fail_on, shrink=file.shrink, metadata_memory=metadata_memory
+    )
+
+
+def _libvips_header(
+    info: ImageInfo,
+    reader: LibvipsReader,
+    image: pyvips.Image,
+    fail_on: str,
+    *,
+    shrink: int = 1,
+    metadata_memory: int,
+) -> ImageHeader:
+    corrected = reader.corrected(image)
+    return ImageHeader(
+        info,
+        lambda: image if corrected is None else corrected,
+        decoder=Decoder.LIBVIPS if corrected is None else Decoder.CORRECTED,
+        fail_on=fail_on,
+        shrink=shrink,
+        metadata_memory=metadata_memory,
+    )
+
+
+def _read_by_builtin(
+    upload: Upload, name: str, reader: BuiltinReader, fail_on: str, watch: StopCheck | None
+) -> ImageHeader:
+    found = reader.open(upload, tolerant=fail_on == "none", watch=watch)
+    info = ImageInfo(
+        format=name,
+        width=found.width,
+        height=found.height,
+        pages=1,
+        has_alpha=found.has_alpha,
+        orientation=1,
+        size=upload.size,
+    )
+    embedded = None
+    if found.embedded is not None:
+        inner_name, image = found.embedded
+        embedded = ImageHeader(
+            replace(info, format=inner_name),
+            lambda: image,
+            decoder=Decoder.LIBVIPS,
+            fail_on=fail_on,
+            metadata_memory=found.memory,
+        )
+    return ImageHeader(
+        info,
+        found.build,
+        decoder=Decoder.BUILTIN,
+        fail_on=fail_on,
+        is_bgr=found.is_bgr,
+        metadata_memory=found.memory,
+        embedded=embedded,
+    )
+
+
+def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
+    """The header of a page, counted from 0. Each page of a TIFF has its own size; a page of an animation is a
+    frame as a viewer sees it.
+
+    Raises ``BadRequest`` after the last page, and ``CorruptImage``.
+    """
+    if page == 0:
+        return header
+    info = header.info
+    if page >= info.pages:
+        count = f"{info.pages} page{'s' if info.pages > 1 else ''}"
+        raise BadRequest(f"page: {page} is beyond the last; this {info.format} has {count}, counted from 0")
+    reader = registry.format_named(info.format).reader
+    assert isinstance(reader, LibvipsReader), "images of built-in formats have one page"  # noqa: S101
+    reader.check_page(upload, page)
+    try:
+        image = pyvips.Operation.call(
+            reader.loader, upload.source, access="sequential", fail_on=header.fail_on, page=page
+        )
+    except pyvips.Error as error:
+        raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
+    page_info = replace(
+        info,
+        width=image.width,
+        height=image.height,
+        has_alpha=bool(image.hasalpha()),
+        orientation=orientation_of(image),
+    )
+    return _libvips_header(page_info, reader, image, header.fail_on, metadata_memory=header.metadata_memory)
+
+
+def _refusal(head: bytes) -> RequestError:
+    found = registry.recognise(head)
+    readable = [format_.name for format_ in registry.active_formats()]
+    what = "this is not an image of a known format"
+    if found is not None:
+        signature, format_ = found
+        if format_ is not None and signature.is_read and format_.name in readable:
+            return CorruptImage(f"this begins like {signature.name}, but its header cannot be read")
+        what = f"this looks like {signature.name}, which is not read here"
+    return UnsupportedFormat(f"{what}; send one of: {', '.join(readable)}")

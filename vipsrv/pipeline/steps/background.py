@@ -1,0 +1,40 @@
+"""Step: flatten transparency onto the background colour, if the result keeps none.
+
+This comes before the resize: opaque pixels can be averaged without mixing in the hidden colours of
+transparent pixels, which cause dark fringes. (``thumbnail`` premultiplies by alpha for the same purpose,
+which takes longer, and does not do so if only one of the two sides changes.)
+"""
+
+import pyvips
+
+from vipsrv.pipeline.icc_profile import colour_in
+from vipsrv.pipeline.plan import DecodePlan, OutputPlan
+from vipsrv.pipeline.steps.colours import three_bands, to_srgb, transform_profile
+from vipsrv.pipeline.steps.scale import open_scaled
+from vipsrv.pipeline.vips.fields import PROFILE
+
+_WHITE = {"srgb": 255, "b-w": 255, "rgb16": 65535, "grey16": 65535}
+"""White in those colour spaces in which it is the same for every ICC profile."""
+
+
+def flatten_alpha(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
+    """The image without alpha; unchanged if it has none or keeps it."""
+    if not decode.header.info.has_alpha or decode.background is None:
+        return image
+    image = open_scaled(image, decode)
+    white = _WHITE.get(image.interpretation)
+    if decode.background.lower() == "#ffffff" and white is not None:
+        return three_bands(image.flatten(background=white), decode)
+    # The background is an sRGB colour, so the image must become sRGB first.
+    if image.get_typeof(PROFILE) and not decode.keep_profile:
+        image = transform_profile(image)
+    image = to_srgb(image, decode)
+    colour = colour_in(image, decode.background, own_profile=decode.keep_profile)
+    return three_bands(image.flatten(background=colour), decode)
+
+
+def flatten_result(image: pyvips.Image, output: OutputPlan, decode: DecodePlan) -> pyvips.Image:
+    """Flatten the alpha that the decode kept for another result."""
+    if not decode.keeps_alpha or output.background is None:
+        return image
+    return image.flatten(background=colour_in(image, output.background, own_profile=output.keep_profile))

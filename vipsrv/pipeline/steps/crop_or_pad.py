@@ -1,0 +1,40 @@
+"""Step: crop the resized image (``cover``) or place it on a canvas (``contain``)."""
+
+import pyvips
+
+from vipsrv.options import Fit, Position
+from vipsrv.pipeline.icc_profile import colour_in
+from vipsrv.pipeline.option_rules import is_by_content
+from vipsrv.pipeline.plan import DecodePlan, OutputPlan
+
+_HALVES = {
+    Position.CENTRE: (1, 1),
+    Position.TOP: (1, 0),
+    Position.RIGHT_TOP: (2, 0),
+    Position.RIGHT: (2, 1),
+    Position.RIGHT_BOTTOM: (2, 2),
+    Position.BOTTOM: (1, 2),
+    Position.LEFT_BOTTOM: (0, 2),
+    Position.LEFT: (0, 1),
+    Position.LEFT_TOP: (0, 0),
+}
+"""How much of the free space is to the left of and above the image, in halves."""
+
+
+def crop_or_pad(image: pyvips.Image, output: OutputPlan, _decode: DecodePlan) -> pyvips.Image:
+    """The image in the size of the result. The canvas is opaque even if transparency is kept."""
+    geometry, options = output.geometry, output.options
+    width, height = geometry.width, geometry.height
+    if (width, height) == geometry.scaled:
+        return image
+    if options.fit is Fit.COVER and is_by_content(options):
+        return image.smartcrop(width, height, interesting=options.position.value)
+    halves_left, halves_above = _HALVES[options.position]
+    across, down = geometry.scaled
+    left, above = abs(width - across) * halves_left // 2, abs(height - down) * halves_above // 2
+    if options.fit is Fit.COVER:
+        return image.crop(left, above, width, height)
+    colour = colour_in(image, options.background, own_profile=output.keep_profile)
+    if image.hasalpha():
+        colour.append(255.0)
+    return image.embed(left, above, width, height, extend="background", background=colour)

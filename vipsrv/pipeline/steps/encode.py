@@ -1,0 +1,62 @@
+"""The last step: encode the image. Only now does libvips compute what the steps before it built."""
+
+import pyvips
+
+from vipsrv.errors import TooLarge
+from vipsrv.options import Keep
+from vipsrv.pipeline.plan import OutputPlan
+from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked
+
+LOSSLESS_QUALITY = 100
+"""The quality that is reported for a result that has none."""
+
+
+def encode(image: pyvips.Image, output: OutputPlan, watch: StopCheck | None) -> tuple[bytes, int]:
+    """The encoded result, with no metadata but those that the options keep, and its quality.
+
+    Raises ``pyvips.Error``, ``TooLarge`` if it does not fit into ``max_bytes``, and the reason of ``watch``.
+    """
+    if output.lossless:
+        return _write(image, output, None), LOSSLESS_QUALITY
+    if output.options.max_bytes is None:
+        return _write(image, output, output.quality), output.quality
+    return _write_within(image.copy_memory(), output, output.options.max_bytes, watch)
+
+
+def _write_within(
+    image: pyvips.Image, output: OutputPlan, max_bytes: int, watch: StopCheck | None
+) -> tuple[bytes, int]:
+    """Find the highest quality, up to the planned one, whose result has at most ``max_bytes``: by bisection,
+    with up to eight encodes of an image in memory.
+    """
+    data, best = _write(image, output, output.quality), output.quality
+    if len(data) <= max_bytes:
+        return data, best
+    found, fits, fails = b"", 0, best
+    while fails - fits > 1:
+        stop_if_asked(watch)
+        quality = (fits + fails) // 2
+        data = _write(image, output, quality)
+        if len(data) <= max_bytes:
+            found, fits = data, quality
+        else:
+            fails = quality
+    if not found:
+        raise TooLarge(
+            f"max_bytes: at quality 1 the {output.writer.format} still has {len(data)} bytes; "
+            f"{max_bytes} are allowed"
+        )
+    return found, fits
+
+
+def _write(image: pyvips.Image, output: OutputPlan, quality: int | None) -> bytes:
+    writer, options = output.writer, output.options
+    if writer.save_plain is not None and options.keep is Keep.NONE and quality is not None:
+        return writer.save_plain(image, quality)
+    arguments = dict(writer.options)
+    if quality is not None:
+        arguments["Q"] = quality
+    elif options.lossless and writer.lossy:
+        arguments["lossless"] = True
+    data: bytes = pyvips.Operation.call(writer.saver, image, keep=options.keep.value, **arguments)
+    return data

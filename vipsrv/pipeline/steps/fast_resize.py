@@ -1,0 +1,71 @@
+"""Resize the images that nearly all requests bring, without ``thumbnail``.
+
+``thumbnail`` takes 25 operations for any image, and opens it twice. 8-bit grey or RGB needs only two
+operations, on the image that was already opened for its header. And a JPEG is decoded no larger than the
+target needs, while ``thumbnail`` keeps a factor of two for itself: libjpeg decodes at 1/2, 1/4 or 1/8 for a
+part of the work, and by averaging, so that Lanczos only has to do the rest. (``python -m bench.quality``
+shows time and similarity.)
+"""
+
+import pyvips
+
+from vipsrv.options import ImageInfo
+from vipsrv.pipeline.formats import jpeg
+from vipsrv.pipeline.header import Decoder
+from vipsrv.pipeline.plan import DecodePlan
+from vipsrv.pipeline.vips.operations import PreparedOperation, shape
+
+_GREY_OR_RGB = {(1, "uchar", "b-w"), (3, "uchar", "srgb")}
+
+# The gap makes reductions by more than four begin with an average, as in ``thumbnail``.
+_reduce_rows = PreparedOperation("reducev", "in", "vshrink", gap=2.0)
+_reduce_columns = PreparedOperation("reduceh", "in", "hshrink", gap=2.0)
+_rotate = PreparedOperation("autorot", "in")
+
+
+def reduce_fast(image: pyvips.Image, decode: DecodePlan, width: int, height: int) -> pyvips.Image | None:
+    """The image in ``width`` × ``height`` pixels, upright, in its own colours; ``None`` for an image that
+    needs ``thumbnail``.
+
+    The size is the one that a viewer sees, and not larger than the image. Raises ``pyvips.Error``.
+    """
+    info, header = decode.header.info, decode.header
+    is_jpeg = info.format == jpeg.JPEG.name
+    if header.decoder is Decoder.LIBVIPS and image is header.image and not is_jpeg:
+        reader = decode.libvips_reader
+        if reader is not None and not reader.decodes_whole:
+            return None
+    if not is_simple(image):
+        return None
+    width, height = info.swap_if_rotated(width, height)
+    shrink = jpeg.shrink_factor((info.width, info.height), (width, height)) if is_jpeg else 1
+    if shrink != header.shrink:
+        # It was chosen before the EXIF orientation was known.
+        image = jpeg.open_at[header.fail_on](decode.upload.source, shrink)
+    return rotate_upright(reduce_to(image, width, height), info)
+
+
+def reduce_to(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    """Reduce the image to ``width`` × ``height`` pixels; a side that is already smaller stays as it is.
+
+    Raises ``pyvips.Error``.
+    """
+    own_width, own_height, *_ = shape(image)
+    if own_height > height:
+        image = _reduce_rows(image, own_height / height)
+    if own_width > width:
+        image = _reduce_columns(image, own_width / width)
+    return image
+
+
+def rotate_upright(image: pyvips.Image, info: ImageInfo) -> pyvips.Image:
+    """Rotate the image by its EXIF orientation. Raises ``pyvips.Error``, because it may be decoded here."""
+    if info.orientation == 1:
+        return image
+    # Rotating reads from the bottom, or column by column, which a decoder cannot do: keep the small image.
+    return _rotate(image.copy_memory())
+
+
+def is_simple(image: pyvips.Image) -> bool:
+    """Whether the image is 8-bit grey or RGB, and not high dynamic range in disguise."""
+    return shape(image)[2:] in _GREY_OR_RGB and not image.get_typeof("cicp-transfer-characteristics")

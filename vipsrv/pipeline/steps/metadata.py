@@ -1,0 +1,52 @@
+"""Step: remove metadata that are no longer true of the result.
+
+The orientation has been applied by then: libvips removed its tag, and writes 1 into the EXIF that is kept.
+But an XMP packet may contain the orientation as well, and a viewer that reads it there would rotate the
+upright result again. In RDF a property is an attribute or an element, and its prefix is whatever the packet
+binds to the namespace: ``tiff:Orientation="6"`` or ``<tiff:Orientation>6</tiff:Orientation>``. A packet is
+assumed to be UTF-8, as it nearly always is; one in UTF-16 stays unchanged. Sources: Adobe, "XMP
+Specification", part 1 (ISO 16684-1:2012) section 7 for the forms; CIPA DC-010 (2012), "Exif metadata for
+XMP", for the property.
+"""
+
+import re
+
+import pyvips
+
+from vipsrv.options import Keep
+from vipsrv.pipeline.plan import DecodePlan, OutputPlan
+from vipsrv.pipeline.vips.fields import EXIF_THUMBNAIL, PROFILE, XMP
+
+MAX_XMP = 1 << 20
+"""Bytes: a larger packet is not searched, which would take over 20 ms, but removed. A JPEG can hold one of
+64 KB."""
+
+_MAX_PREFIXES = 8
+_BINDING = re.compile(rb"""xmlns:([\w.-]{1,32})\s{0,8}=\s{0,8}["']http://ns\.adobe\.com/tiff/1\.0/["']""")
+
+
+def clean_metadata(image: pyvips.Image, output: OutputPlan, _decode: DecodePlan) -> pyvips.Image:
+    """Remove the EXIF thumbnail, a profile that the pixels are no longer in, and the orientation in XMP."""
+    if output.options.keep is Keep.NONE:
+        return image
+    image = image.copy()
+    for name in (EXIF_THUMBNAIL,) if output.keep_profile else (EXIF_THUMBNAIL, PROFILE):
+        if image.get_typeof(name):
+            image.remove(name)
+    if output.options.keep is Keep.ALL and image.get_typeof(XMP):
+        packet = without_orientation(image.get(XMP))
+        if packet is None:
+            image.remove(XMP)
+        else:
+            image.set_type(pyvips.GValue.blob_type, XMP, packet)
+    return image
+
+
+def without_orientation(packet: bytes) -> bytes | None:
+    """The XMP packet with every orientation set to 1; ``None`` if it is too large to be searched."""
+    if len(packet) > MAX_XMP:
+        return None
+    for prefix in sorted(set(_BINDING.findall(packet)))[:_MAX_PREFIXES]:
+        value = rb"""(%s:Orientation\s{0,8}(?:=\s{0,8}["']|>)\s{0,8})[0-9]{1,8}""" % re.escape(prefix)
+        packet = re.sub(value, rb"\g<1>1", packet)
+    return packet

@@ -1,0 +1,79 @@
+"""Resize an image to an exact size: enlarge it, or weight its colours by their alpha."""
+
+import pyvips
+
+from vipsrv.pipeline.plan import DecodePlan
+from vipsrv.pipeline.steps.colours import transform_profile
+from vipsrv.pipeline.steps.fast_resize import reduce_to
+from vipsrv.pipeline.vips.fields import PROFILE
+from vipsrv.pipeline.vips.operations import shape
+
+
+def scale_to(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    """The image in ``width`` × ``height`` pixels, reduced with Lanczos; unchanged if that is its size.
+
+    Colours are weighted by alpha while they are averaged, so that the hidden colours of transparent pixels do
+    not bleed into their neighbours. Raises ``pyvips.Error``.
+    """
+    if (image.width, image.height) == (width, height):
+        return image
+    if not image.hasalpha():
+        return _resize(image, width, height)
+    # Back to integers at once: resizing floats takes three times as long.
+    weighted = image.premultiply().cast(image.format)
+    return _resize(weighted, width, height).unpremultiply().cast(image.format)
+
+
+def scale_with_alpha(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
+    """The image in exactly the plan's size, upright, with its transparency. Raises ``pyvips.Error``.
+
+    ``thumbnail`` is not used, because libvips 8.18 omits the weighting if only one of the two sides changes.
+    """
+    image = open_scaled(image, decode)
+    image = scale_to(image, *decode.stored_size)
+    if decode.header.info.orientation != 1:
+        image = image.copy_memory().autorot()  # rotating reads column by column
+    if image.get_typeof(PROFILE) and not decode.keep_profile:
+        image = transform_profile(image)
+    return image
+
+
+def open_scaled(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
+    """The image opened again, reduced by its own decoder but not below the target; unchanged if its format's
+    decoder cannot do that.
+    """
+    reader = decode.libvips_reader
+    if reader is None or reader.open_scaled is None:
+        return image
+    header, (width, height) = decode.header, decode.stored_size
+    scale = min(1.0, max(width / header.info.width, height / header.info.height))
+    return reader.open_scaled(decode.upload, header.fail_on, decode.page, scale)
+
+
+def enlarge(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    """Enlarge the image to ``width`` × ``height`` pixels, bicubic; unchanged if that is its size.
+
+    ``thumbnail`` and ``resize`` of libvips 8.18 enlarge with ``affine``, too, but place the pixels half a
+    pixel of the result too far to the left and top, and blur a side that does not change: 1.8 grey levels of
+    mean difference to Pillow's bicubic for 640 × 480 to 800 × 600, here 0.04, in the same time.
+
+    Raises ``pyvips.Error``.
+    """
+    own_width, own_height, *_ = shape(image)
+    if (own_width, own_height) == (width, height):
+        return image
+    across, down = width / own_width, height / own_height
+    return image.affine(
+        [across, 0, 0, down],
+        interpolate=pyvips.Interpolate.new("bicubic"),
+        # The centre of a pixel is half a pixel from its corner in both images.
+        odx=(across - 1) / 2,
+        ody=(down - 1) / 2,
+        oarea=[0, 0, width, height],
+        extend="copy",
+        premultiplied=True,
+    )
+
+
+def _resize(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
+    return enlarge(reduce_to(image, width, height), width, height)

@@ -1,0 +1,70 @@
+"""Step: decode and resize, upright.
+
+8-bit grey or RGB takes the fast way, a large TIFF its own way. Everything else goes through ``thumbnail``,
+which decodes no more than the target needs (a WebP at any size, a TIFF from a level of its pyramid), reads
+row by row, rotates the image by its EXIF orientation, and converts from the ICC profile after the resize,
+where that is least work. None of these ways enlarges the image; that comes last.
+"""
+
+import pyvips
+
+from vipsrv.pipeline.formats.tiff import TIFF
+from vipsrv.pipeline.formats.tiff.layout import is_pyramid
+from vipsrv.pipeline.header import Decoder
+from vipsrv.pipeline.plan import DecodePlan
+from vipsrv.pipeline.steps.colours import transform_profile
+from vipsrv.pipeline.steps.fast_resize import reduce_fast
+from vipsrv.pipeline.steps.giant_tiff import reduce_giant
+from vipsrv.pipeline.steps.scale import enlarge, scale_with_alpha
+from vipsrv.pipeline.vips.fields import PROFILE
+
+
+def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
+    """The image in exactly the plan's size. Raises ``pyvips.Error``."""
+    if decode.keeps_alpha:
+        return scale_with_alpha(image, decode)
+    own_width, own_height = decode.header.info.upright_size
+    width, height = min(decode.width, own_width), min(decode.height, own_height)
+    has_profile = not decode.keep_profile and bool(image.get_typeof(PROFILE))
+    reduced = reduce_giant(image, decode, width, height)
+    if reduced is None:
+        reduced = reduce_fast(image, decode, width, height)
+    if reduced is None:
+        reduced = _by_thumbnail(image, decode, width, height, has_profile=has_profile)
+    elif has_profile:
+        reduced = transform_profile(reduced)
+    return enlarge(reduced, decode.width, decode.height)
+
+
+def _by_thumbnail(
+    image: pyvips.Image, decode: DecodePlan, width: int, height: int, *, has_profile: bool
+) -> pyvips.Image:
+    if not has_profile:
+        return _thumbnail(image, decode, width, height)
+    try:
+        return _thumbnail(image, decode, width, height, export_profile="srgb")
+    except pyvips.Error:
+        # A profile that is corrupt, or made for another kind of image, is ignored.
+        return _thumbnail(image, decode, width, height)
+
+
+def _thumbnail(
+    image: pyvips.Image, decode: DecodePlan, width: int, height: int, **profile: str
+) -> pyvips.Image:
+    header, size = decode.header, {"height": height, "size": "force"}
+    is_reopenable = header.decoder is Decoder.LIBVIPS and image is header.image and not decode.page
+    if not is_reopenable or _has_unrelated_pages(decode):
+        # Use the image that is open: thumbnail would take pages that halve in size for a pyramid.
+        return image.thumbnail_image(width, **size, **profile)
+    # A truncated or corrupt image must give an error and not half a result. ``thumbnail`` of libvips 8.18 and
+    # older ignores ``fail_on`` (libvips #5195), but passes an ``option_string`` on to the loader.
+    arguments = {"option_string": f"fail-on={header.fail_on}", **size, **profile}
+    if decode.upload.memory is not None:
+        # pyvips copies the buffer, which costs next to nothing for what is small enough to be in memory.
+        return pyvips.Image.thumbnail_buffer(decode.upload.memory, width, **arguments)
+    return pyvips.Image.thumbnail_source(decode.upload.source, width, **arguments)
+
+
+def _has_unrelated_pages(decode: DecodePlan) -> bool:
+    info = decode.header.info
+    return info.format == TIFF.name and info.pages > 1 and not is_pyramid(decode.upload)

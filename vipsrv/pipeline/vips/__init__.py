@@ -1,0 +1,1 @@
+"""libvips through pyvips: what is common to all formats and steps."""
