@@ -39,6 +39,9 @@ LEAVE_SECONDS = 1.0
 class WorkerState(Enum):
     """See the picture above."""
 
+    # Members are compared by identity. Enum's own hash is a Python function, and states change for every job.
+    __hash__ = object.__hash__
+
     STARTING = auto()
     IDLE = auto()
     BUSY = auto()

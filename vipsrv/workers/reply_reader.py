@@ -44,6 +44,9 @@ readers share it."""
 class ReadState(Enum):
     """What a worker is expected to send next; see the picture above."""
 
+    # Members are compared by identity. Enum's own hash is a Python function, and states change for every job.
+    __hash__ = object.__hash__
+
     HANDSHAKE = auto()
     NOTHING = auto()
     HEAD = auto()
@@ -71,7 +74,7 @@ class ReplyLimits:
     memory: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """A complete reply.
 
@@ -124,6 +127,15 @@ class ReplyReader:
         self._arrived = 0.0
         self._result: Slot | None = None
         self._result_left = 0  # bytes of the results that are still to be read
+        # Each reads what one call brings, and returns whether more is to be read now.
+        self._readers: dict[ReadState, Callable[[], bool]] = {
+            ReadState.HANDSHAKE: self._read_handshake,
+            ReadState.NOTHING: self._read_nothing,
+            ReadState.HEAD: self._read_head,
+            ReadState.RESULT: self._read_result,
+            ReadState.DISCARDING: self._read_and_discard,
+            ReadState.CLOSED: lambda: False,
+        }
         loop.add_reader(channel.fileno(), self._readable)
 
     def expect(self, job: Job) -> None:
@@ -148,32 +160,12 @@ class ReplyReader:
     def _readable(self) -> None:
         try:
             for _ in range(_READS_AT_ONCE):
-                if not self._read():
+                if not self._readers[self._state]():
                     break
         except ChannelError as error:
             self._handlers.broke_protocol(str(error))
         except RequestError as error:
             self._discard_result(error)
-
-    def _read(self) -> bool:
-        """Read what one call brings; ``False`` if there is nothing more to read now."""
-        match self._state:
-            case ReadState.RESULT:
-                return self._read_result()
-            case ReadState.HEAD:
-                # The beginning of the results comes along: small ones need no further call.
-                return self._read_head(_scratch)
-            case ReadState.DISCARDING:
-                size = self._receive_into(_scratch[: self._result_left])
-                return size > 0 and self._result_received(size)
-            case ReadState.HANDSHAKE:
-                return self._read_head(_scratch[: len(self._head) - self._head_filled])
-            case ReadState.NOTHING:
-                if self._receive_into(_scratch[:1]):
-                    raise ChannelError("it sent something without having a job")
-                return False
-            case ReadState.CLOSED:
-                return False
 
     def _receive_into(self, room: memoryview) -> int:
         """Read once; 0 if there is nothing at the moment, and at the end of the stream, which is reported."""
@@ -187,21 +179,37 @@ class ReplyReader:
             self._handlers.ended()
         return size
 
-    def _read_head(self, room: memoryview) -> bool:
-        size = self._receive_into(room)
+    def _read_handshake(self) -> bool:
+        size = self._receive_into(_scratch[: len(self._head) - self._head_filled])
         if not size:
             return False
-        part = room[: min(size, len(self._head) - self._head_filled)]
-        self._head[self._head_filled : self._head_filled + len(part)] = part
-        self._head_filled += len(part)
-        if self._head_filled < len(self._head):
-            return True
-        if self._state is ReadState.HANDSHAKE:
+        if self._fill_head(_scratch[:size]):
             ready = Ready.unpack(self._head)
             self._enter(ReadState.NOTHING)
             self._handlers.ready(ready)
             return False
-        return self._head_complete(room[len(part) : size])
+        return True
+
+    def _read_nothing(self) -> bool:
+        if self._receive_into(_scratch[:1]):
+            raise ChannelError("it sent something without having a job")
+        return False
+
+    def _read_head(self) -> bool:
+        # The beginning of the results comes along: small ones need no further call.
+        size = self._receive_into(_scratch)
+        if not size:
+            return False
+        missing = len(self._head) - self._head_filled
+        if self._fill_head(_scratch[: min(size, missing)]):
+            return self._head_complete(_scratch[missing:size])
+        return True
+
+    def _fill_head(self, part: memoryview) -> bool:
+        """Append to the head; return whether it is complete."""
+        self._head[self._head_filled : self._head_filled + len(part)] = part
+        self._head_filled += len(part)
+        return self._head_filled == len(self._head)
 
     def _head_complete(self, beginning: memoryview) -> bool:
         """Check a reply's head, and begin its results with the bytes that came along."""
@@ -257,6 +265,10 @@ class ReplyReader:
             return False
         result.filled(size)
         return self._result_received(size)
+
+    def _read_and_discard(self) -> bool:
+        size = self._receive_into(_scratch[: self._result_left])
+        return size > 0 and self._result_received(size)
 
     def _resume(self) -> None:
         if self._state is not ReadState.CLOSED:
