@@ -92,8 +92,7 @@ class Worker:
 async def worker(tmp_path: Path) -> AsyncIterator[Worker]:
     one = Worker(tmp_path)
     yield one
-    if "ended" not in one.reported and one.read.fileno() >= 0:
-        asyncio.get_running_loop().remove_reader(one.read.fileno())
+    asyncio.get_running_loop().remove_reader(one.read.fileno())
     one.read.close()
     one.channel.close()
     one.spool.close()

@@ -37,7 +37,7 @@ LEAVE_SECONDS = 1.0
 
 
 class WorkerState(Enum):
-    """See the picture above."""
+    """See the diagram above."""
 
     # Members are compared by identity. Enum's own hash is a Python function, and states change for every job.
     __hash__ = object.__hash__
@@ -109,7 +109,7 @@ class WorkerProcess:
 
     @property
     def state(self) -> WorkerState:
-        """See the picture above."""
+        """See the diagram above."""
         return self._state
 
     @property
@@ -211,7 +211,7 @@ class WorkerProcess:
             self._shared.close()
         job, self.job = self.job, None
         if job is not None:
-            job.fail(WorkerDied("the worker that had this image died of it; try once more, not again"))
+            job.fail(WorkerDied("the worker process ended while it had this image; retry once at most"))
             job.close()
         self._on_end(self)
 

@@ -42,7 +42,7 @@ readers share it."""
 
 
 class ReadState(Enum):
-    """What a worker is expected to send next; see the picture above."""
+    """What a worker is expected to send next; see the diagram above."""
 
     # Members are compared by identity. Enum's own hash is a Python function, and states change for every job.
     __hash__ = object.__hash__
