@@ -1,10 +1,11 @@
+"""The settings of a server, and what of them its workers are told."""
+
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from vipsrv.address import Address
 from vipsrv.options import DEFAULT_QUALITY
 from vipsrv.server.settings import ServerSettings
 from vipsrv.worker_config import WorkerConfig, declarations
@@ -121,14 +122,3 @@ def test_values_out_of_bounds_are_refused(monkeypatch: pytest.MonkeyPatch, name:
 
 def test_the_default_spool_folder_exists() -> None:
     assert Path(ServerSettings().spool_dir).is_dir()
-
-
-@pytest.mark.parametrize("text", ["127.0.0.1:80", "[::1]:80", "localhost:0", "unix:/run/a b"])
-def test_an_address_is_printed_as_it_was_given(text: str) -> None:
-    assert str(Address.parse(text)) == text
-
-
-@pytest.mark.parametrize("text", ["", "80", ":80", "host:", "host:http", "host:65536", "unix:"])
-def test_anything_else_is_not_an_address(text: str) -> None:
-    with pytest.raises(ValueError, match=r"HOST:PORT|no path"):
-        Address.parse(text)

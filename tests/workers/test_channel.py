@@ -1,4 +1,4 @@
-"""The layout of the channel: what is packed is unpacked, and anything else is a ``ChannelError``."""
+"""The layout of the channel: packing and unpacking agree, and anything else is a ``ChannelError``."""
 
 import struct
 from dataclasses import replace
@@ -71,7 +71,7 @@ JOBS = st.builds(
 READY = Ready(pid=1, readers={"png": "libvips"}, writers=("jpeg",))
 SOURCE = ImageInfo(format="png", width=3, height=2, pages=1, has_alpha=True, orientation=6, size=1234)
 OUTPUT = OutputInfo(width=30, height=20, format="jpeg", quality=85, size=700)
-A_WORKERS: set[type[RequestError]] = {
+WORKER_ERRORS: set[type[RequestError]] = {
     BadRequest,
     TooLarge,
     UnsupportedFormat,
@@ -88,7 +88,7 @@ def with_field(data: bytes, offset: int, layout: str, value: object) -> bytes:
     return bytes(changed)
 
 
-def test_the_handshake_survives() -> None:
+def test_a_handshake_is_unpacked_as_it_was_packed() -> None:
     readers = {"jpeg": "libvips jpegload 8.18.7", "png": "libvips pngload 8.18.7"}
     ready = Ready(pid=4321, readers=readers, writers=("jpeg", "webp"))
     assert len(ready.pack()) == READY_SIZE
@@ -96,32 +96,34 @@ def test_the_handshake_survives() -> None:
 
 
 @given(JOBS)
-def test_a_job_survives(head: JobHead) -> None:
+def test_the_head_of_a_job_is_unpacked_as_it_was_packed(head: JobHead) -> None:
     assert len(head.pack()) == JOB_SIZE
     assert JobHead.unpack(head.pack()) == head
 
 
 @given(U64, SOURCES, st.lists(OUTPUTS, max_size=MAX_OUTPUTS).map(tuple))
-def test_a_reply_survives(job_id: int, source: ImageInfo, outputs: tuple[OutputInfo, ...]) -> None:
+def test_the_head_of_a_reply_is_unpacked_as_it_was_packed(
+    job_id: int, source: ImageInfo, outputs: tuple[OutputInfo, ...]
+) -> None:
     reply = ReplyHead(job_id=job_id, source=source, outputs=outputs)
     assert len(reply.pack()) == REPLY_SIZE
     assert ReplyHead.unpack(reply.pack(), image_size=1234) == reply
 
 
-def test_what_a_heavy_job_needs_survives() -> None:
+def test_the_memory_of_a_heavy_job_is_unpacked_as_it_was_packed() -> None:
     reply = ReplyHead(job_id=9, needs=3 << 30)
     assert ReplyHead.unpack(reply.pack(), image_size=1) == reply
 
 
-@pytest.mark.parametrize("kind", sorted(A_WORKERS, key=attrgetter("status")))
-def test_a_failure_survives(kind: type[RequestError]) -> None:
+@pytest.mark.parametrize("kind", sorted(WORKER_ERRORS, key=attrgetter("status")))
+def test_an_error_is_unpacked_as_it_was_packed(kind: type[RequestError]) -> None:
     reply = ReplyHead.unpack(ReplyHead(job_id=9, error=kind("so it is")).pack(), image_size=1)
     assert (reply.job_id, reply.source, reply.outputs) == (9, None, ())
     assert type(reply.error) is kind
     assert reply.error.message == "so it is"
 
 
-def test_where_a_bug_is_survives_as_far_as_it_fits_and_is_made_printable() -> None:
+def test_the_place_of_a_bug_is_cut_and_made_printable() -> None:
     where = "ValueError: \x1b[2J\n; encode.py:60 _write < resize.py:88 resize" + " < child.py:9 run" * 100
     data = ReplyHead(job_id=9, error=InternalError("a bug", where=where)).pack()
     assert len(data) == REPLY_SIZE
@@ -133,8 +135,10 @@ def test_where_a_bug_is_survives_as_far_as_it_fits_and_is_made_printable() -> No
     assert error.where.isprintable()
 
 
-@pytest.mark.parametrize("kind", sorted(set(REQUEST_ERRORS.values()) - A_WORKERS, key=attrgetter("status")))
-def test_a_worker_cannot_say_what_is_the_gateways_to_say(kind: type[RequestError]) -> None:
+@pytest.mark.parametrize(
+    "kind", sorted(set(REQUEST_ERRORS.values()) - WORKER_ERRORS, key=attrgetter("status"))
+)
+def test_a_worker_cannot_send_errors_of_the_gateway(kind: type[RequestError]) -> None:
     with pytest.raises(ChannelError, match=f"the status {kind.status}"):
         ReplyHead.unpack(ReplyHead(job_id=9, error=kind("let me in")).pack(), image_size=1)
 
@@ -151,7 +155,7 @@ def test_a_message_is_cut_and_made_printable() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (with_field(READY.pack(), 0, "4s", b"HTTP"), "none"),
+        (with_field(READY.pack(), 0, "4s", b"HTTP"), "not a handshake"),
         (
             with_field(READY.pack(), 4, "!H", CHANNEL_VERSION + 1),
             f"version {CHANNEL_VERSION + 1} of the channel, not {CHANNEL_VERSION}",
@@ -161,7 +165,7 @@ def test_a_message_is_cut_and_made_printable() -> None:
         (replace(READY, writers=("png", "a b")).pack(), "name"),
     ],
 )
-def test_an_odd_handshake_is_refused(data: bytes, message: str) -> None:
+def test_a_malformed_handshake_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(ChannelError, match=message):
         Ready.unpack(data)
 
@@ -170,7 +174,7 @@ def test_an_odd_handshake_is_refused(data: bytes, message: str) -> None:
     ("offset", "layout", "value"),
     [(0, "4s", b"VRPL"), (4, "B", 0), (4, "B", 4), (5, "B", 3), (7, "B", 0), (7, "B", MAX_THREADS + 1)],
 )
-def test_an_odd_job_is_refused(offset: int, layout: str, value: object) -> None:
+def test_a_malformed_job_is_refused(offset: int, layout: str, value: object) -> None:
     good = JobHead(operation=Operation.RESIZE, job_id=1).pack()
     with pytest.raises(ChannelError, match="head of a job"):
         JobHead.unpack(with_field(good, offset, layout, value))
@@ -196,7 +200,7 @@ def test_an_odd_job_is_refused(offset: int, layout: str, value: object) -> None:
         (463, "!Q", 0),  # size
     ],
 )
-def test_an_odd_reply_is_refused(offset: int, layout: str, value: object) -> None:
+def test_a_malformed_reply_is_refused(offset: int, layout: str, value: object) -> None:
     good = ReplyHead(job_id=1, source=SOURCE, outputs=(OUTPUT,)).pack()
     with pytest.raises(ChannelError):
         ReplyHead.unpack(with_field(good, offset, layout, value), image_size=1234)

@@ -1,4 +1,4 @@
-"""Which core a worker keeps to; on real processes where that is the subject."""
+"""Which core each worker is kept to, with real processes where that is the subject."""
 
 import os
 import subprocess
@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from vipsrv.workers import core_pinning
-from vipsrv.workers.core_pinning import Placement, best_move, core_ticks, waited_ns
+from vipsrv.workers.core_pinning import CorePinning, best_move, core_ticks, waited_ns
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system keeps no process to a core"
 )
 
-# Three threads that do nothing; a line says that they are there.
+# Three threads that do nothing, and a line once they run.
 WORKER = """
 import sys, threading
 for _ in range(2):
@@ -49,10 +49,10 @@ def cores_of(pid: int) -> list[set[int]]:
     return [os.sched_getaffinity(int(thread.name)) for thread in threads]
 
 
-def test_all_threads_of_a_worker_keep_to_one_core_but_for_a_job_of_several(
+def test_all_threads_of_a_worker_keep_to_one_core_unless_it_is_spread(
     worker: subprocess.Popen[str], cores: list[int]
 ) -> None:
-    one = Placement(cores)
+    one = CorePinning(cores)
     one.add(worker.pid)
     assert cores_of(worker.pid) == [{cores[0]}] * 3
     one.spread(worker.pid)
@@ -61,10 +61,10 @@ def test_all_threads_of_a_worker_keep_to_one_core_but_for_a_job_of_several(
     assert cores_of(worker.pid) == [{cores[0]}] * 3
 
 
-def test_workers_are_dealt_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_spread_evenly_over_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[int, list[int]] = {}
     monkeypatch.setattr(core_pinning, "_confine", lambda pid, cores: kept.update({pid: list(cores)}))
-    one = Placement([4, 5, 6])
+    one = CorePinning([4, 5, 6])
     for pid in range(1, 5):
         one.add(pid)
     assert kept == {1: [4], 2: [5], 3: [6], 4: [4]}
@@ -73,28 +73,28 @@ def test_workers_are_dealt_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept[7] == [5]
 
 
-def test_who_had_to_wait_while_a_core_was_idle_moves_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_had_to_wait_moves_to_an_idle_core(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[int, list[int]] = {}
     monkeypatch.setattr(core_pinning, "_confine", lambda pid, cores: kept.update({pid: list(cores)}))
     waited = {1: 0, 2: 0}
     ticks = {4: (0, 0), 5: (0, 0), 6: (0, 0)}
     monkeypatch.setattr(core_pinning, "waited_ns", waited.get)
     monkeypatch.setattr(core_pinning, "core_ticks", lambda: dict(ticks))
-    one = Placement([4, 5, 6])
+    one = CorePinning([4, 5, 6])
     one.add(1)
     one.add(2)
-    one.balance()  # the first look, with which the next is compared
+    one.balance()  # the first measurement, with which the next one is compared
     waited[2] += 500_000_000
     ticks.update({4: (10, 100), 5: (0, 100), 6: (90, 100)})
     one.balance()
     assert kept == {1: [4], 2: [6]}
     ticks.update({4: (20, 200), 5: (0, 200), 6: (100, 200)})
-    one.balance()  # nobody had to wait in this second
+    one.balance()  # no worker had to wait in this second
     assert kept == {1: [4], 2: [6]}
     one.spread(2)
     waited[2] += 500_000_000
     ticks.update({4: (110, 300), 5: (0, 300), 6: (100, 300)})
-    one.balance()  # who has all cores is not moved
+    one.balance()  # a worker that has all cores is not moved
     one.gather(2)
     assert kept == {1: [4], 2: [6]}
 
@@ -111,14 +111,14 @@ def test_who_had_to_wait_while_a_core_was_idle_moves_there(monkeypatch: pytest.M
     ],
     ids=["moves", "no idle core", "no long wait", "its own is the idlest", "no worker", "first look"],
 )
-def test_a_worker_moves_only_where_that_helps(
+def test_a_worker_moves_only_if_that_helps(
     waits: dict[int, float], idle: dict[int, float], move: tuple[int, int] | None
 ) -> None:
     assert best_move(waits, {1: 4, 2: 5}, idle) == move
 
 
-def test_a_worker_that_is_gone_is_no_error(worker: subprocess.Popen[str], cores: list[int]) -> None:
-    one = Placement(cores)
+def test_a_worker_that_has_ended_is_no_error(worker: subprocess.Popen[str], cores: list[int]) -> None:
+    one = CorePinning(cores)
     worker.kill()
     worker.wait()
     one.add(worker.pid)
@@ -129,26 +129,26 @@ def test_a_worker_that_is_gone_is_no_error(worker: subprocess.Popen[str], cores:
     one.remove(worker.pid)
 
 
-def test_a_system_that_forbids_it_is_told_of_once_a_worker(
+def test_a_refusal_by_the_system_is_logged_once_for_each_worker(
     worker: subprocess.Popen[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     no_such_core = 1 << 20
     before = cores_of(worker.pid)
-    Placement([no_such_core]).add(worker.pid)
+    CorePinning([no_such_core]).add(worker.pid)
     (record,) = caplog.records
     assert f"worker {worker.pid} cannot be kept to a core" in record.message
     assert cores_of(worker.pid) == before
 
 
-def test_what_the_kernel_tells(worker: subprocess.Popen[str]) -> None:
+def test_the_times_of_the_kernel_can_be_read(worker: subprocess.Popen[str]) -> None:
     assert waited_ns(worker.pid) >= 0
     ticks = core_ticks()
     assert set(ticks) >= os.sched_getaffinity(0)
     assert all(0 <= idle <= total and total > 0 for idle, total in ticks.values())
 
 
-def test_one_core_needs_no_placement(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_core_needs_no_pinning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3})
-    assert Placement.create() is None
+    assert CorePinning.create() is None
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3, 4})
-    assert Placement.create() is not None
+    assert CorePinning.create() is not None

@@ -8,7 +8,7 @@ import pytest
 from vipsrv.worker_config import IN_MEMORY_SIZE
 from vipsrv.workers.shared_memory import SharedMemory, attach
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="memory with seals is Linux'")
+pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only Linux can seal memory")
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def shared() -> SharedMemory:
     return memory
 
 
-def test_what_the_gateway_puts_the_worker_sees(shared: SharedMemory) -> None:
+def test_the_worker_sees_what_the_gateway_puts(shared: SharedMemory) -> None:
     other_end = attach(shared.descriptor)
     shared.put([memoryview(b"one, "), memoryview(b"two")])
     assert bytes(other_end[:8]) == b"one, two"
@@ -33,7 +33,7 @@ def test_the_worker_can_neither_shrink_nor_grow_it(shared: SharedMemory) -> None
             os.ftruncate(shared.descriptor, size)
 
 
-def test_what_is_never_written_takes_no_room(shared: SharedMemory) -> None:
+def test_pages_that_were_never_written_take_no_room(shared: SharedMemory) -> None:
     shared.put([memoryview(b"x")])
     assert os.fstat(shared.descriptor).st_blocks * 512 <= mmap.PAGESIZE
 

@@ -34,8 +34,8 @@ def _words(given: object) -> object:
 
 
 def _default_spool_dir() -> Path:
-    # /tmp is memory on many systems; /var/tmp is for files that are large.
-    var_tmp = Path("/var/tmp")  # noqa: S108 - only unlinked files are made there
+    # On many systems /tmp is in memory; /var/tmp is on a disk.
+    var_tmp = Path("/var/tmp")  # noqa: S108 - only unlinked files are created there
     return var_tmp if var_tmp.is_dir() else Path(tempfile.gettempdir())
 
 
@@ -93,6 +93,8 @@ def _worker_settings() -> dict[str, Any]:
     return settings
 
 
+# The class is made at run time, so a type checker does not see the settings of the workers. They are read
+# through ``ServerSettings.worker_config``, which has types.
 if TYPE_CHECKING:
     _WorkerSettings = _ServiceSettings
 else:

@@ -2,15 +2,11 @@
 
 ::
 
-              a chunk is full              done
-        ┌──────────────────► WRITING ───────────────┐
-        │                                           ▼
-      IDLE ◄─────────────────────────────────────── IDLE
-        │                                           ▲
-        └──────────────────► SPLICING ──────────────┘
-              ... and the socket is known
-                             WRITING, SPLICING ── the disk fails ──► FAILED
-    closed by the owner:     WRITING, SPLICING ──► CLOSING ── done ──► CLOSED ◄── IDLE, FAILED
+    IDLE ── a chunk is full ──────────────────────────► WRITING ─── done ──► IDLE
+    IDLE ── a chunk is full, the socket is known ─────► SPLICING ── done ──► IDLE
+    WRITING, SPLICING ── the disk fails ──► FAILED
+    WRITING, SPLICING ── close() ──► CLOSING ── done ──► CLOSED
+    IDLE, FAILED ── close() ──► CLOSED
 """
 
 import asyncio
@@ -38,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class FileState(Enum):
-    """What happens to the file at the moment; see the picture above."""
+    """What happens to the file at the moment; see the diagram above."""
 
     IDLE = auto()
     WRITING = auto()

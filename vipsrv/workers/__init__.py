@@ -1,1 +1,1 @@
-"""The worker processes: ``child`` is what runs in one, ``pool`` keeps them from the gateway's side."""
+"""The worker processes: ``pool`` manages them in the gateway, ``child`` is the program that they run."""

@@ -1,15 +1,15 @@
-"""What the gateway and one worker say to each other over the worker's own socket: the layout of both ends.
+"""The messages between the gateway and one worker, over the worker's own socket: the layout for both ends.
 
 ::
 
-    worker ── READY ──────────────────────────────────────────────► gateway   once, after all is imported
+    worker ── READY ──────────────────────────────────────────────► gateway   once, when it can take jobs
     worker ◄─ JOB, options (JSON); the image by its carrier ─────── gateway   one job at a time
-    worker ◄─ JOB with CANCEL ───────────────────────────────────── gateway   any time, for the job it has
-    worker ── REPLY, the results' bytes ──────────────────────────► gateway   exactly one for a job
+    worker ◄─ JOB with CANCEL ───────────────────────────────────── gateway   any time, for the current job
+    worker ── REPLY, the bytes of the results ────────────────────► gateway   exactly one for each job
 
-A worker decodes hostile pictures and may itself have turned hostile. So all that the gateway reads from it
-is of fixed size and checked field by field, and the result is a stated number of opaque bytes. What is not
-as written here ends the worker. All integers are big-endian.
+A worker decodes hostile images, and one of them may have taken it over. So everything that the gateway reads
+from it has a fixed size and is checked field by field, and the results are a stated number of opaque bytes.
+A worker that breaks these rules is killed. All integers are big-endian.
 """
 
 import re
@@ -31,10 +31,10 @@ from vipsrv.errors import (
 from vipsrv.options import Format, ImageInfo, OutputInfo
 
 CHANNEL_VERSION = 4
-"""Changes with any layout below: a worker of another installation is told apart at the handshake."""
+"""Changes with any layout below, so that the handshake detects a worker of another installation."""
 
 MAX_THREADS = 64
-"""Threads that one job may have: further ones would find nothing to do."""
+"""Threads that one job may have; more would have nothing to do."""
 
 MAX_OUTPUTS = 16
 """Results that one job may have."""
@@ -69,15 +69,15 @@ _WORKER_ERRORS: dict[int, type[RequestError]] = {
         DeadlineExceeded,
     )
 }
-"""What a worker may say of a job. The rest of the tree is for the gateway to say, and so no worker's word."""
+"""The errors that a worker may report; all others are the gateway's own."""
 
 
 class ChannelError(Exception):
-    """The other end sent something that is not of this layout."""
+    """The other end sent something that does not have this layout."""
 
 
 class Operation(IntEnum):
-    """What a worker is told to do."""
+    """What a worker has to do."""
 
     RESIZE = 1
     INFO = 2
@@ -87,21 +87,23 @@ class Operation(IntEnum):
 class Carrier(IntEnum):
     """How the image reaches the worker."""
 
-    INLINE = 0  # as bytes behind the options, where there is no shared memory
-    DESCRIPTOR = 1  # as a file's descriptor, sent along with the job's first byte (SCM_RIGHTS)
-    SHARED = 2  # in the memory that the gateway shares with this worker alone
+    INLINE = 0  # as bytes after the options, if there is no shared memory
+    DESCRIPTOR = 1  # as the descriptor of a file, sent with the first byte of the job (SCM_RIGHTS)
+    SHARED = 2  # in the memory that the gateway shares with this worker only
 
 
 _OPERATIONS = frozenset(Operation)
 _CARRIERS = frozenset(Carrier)
 _RESULTS = tuple(format_.value for format_ in Format if format_ is not Format.AUTO)
-"""The formats of a result, by their number in a reply."""
+"""The formats of results; a reply has their index here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """The handshake: ``readers``, each format that this worker reads with the library that does it and its
-    version, and ``writers``, the formats that it can make.
+    """The handshake.
+
+    ``readers`` maps each format that the worker reads to the name and version of its library; ``writers`` are
+    the formats that it writes.
     """
 
     pid: int
@@ -109,10 +111,10 @@ class Ready:
     writers: tuple[str, ...]
 
     def pack(self) -> bytes:
-        """The handshake as ``READY_SIZE`` bytes. Raises ``ValueError`` where they are too few."""
+        """The handshake as ``READY_SIZE`` bytes. Raises ``ValueError`` if it needs more."""
         readers = "\n".join(f"{name}={library}" for name, library in self.readers.items()).encode()
         if len(readers) > _READERS_SIZE:
-            raise ValueError("there are more readers than the handshake has room for")
+            raise ValueError("the handshake has no room for so many readers")
         return _READY.pack(_READY_MAGIC, CHANNEL_VERSION, self.pid, readers, ",".join(self.writers).encode())
 
     @classmethod
@@ -120,7 +122,7 @@ class Ready:
         """The handshake from ``READY_SIZE`` bytes. Raises ``ChannelError``."""
         magic, version, pid, readers, writers = _READY.unpack(data)
         if magic != _READY_MAGIC:
-            raise ChannelError("the handshake is none")
+            raise ChannelError("its first message is not a handshake")
         if version != CHANNEL_VERSION:
             raise ChannelError(f"it speaks version {version} of the channel, not {CHANNEL_VERSION}")
         parts = (line.partition(b"=") for line in readers.rstrip(b"\0").split(b"\n"))
@@ -133,10 +135,10 @@ class Ready:
 
 @dataclass(slots=True, kw_only=True)
 class JobHead:
-    """The head of a job; sizes are bytes, ``deadline_ms`` is the time it may take, 0 for any.
+    """The head of a job; sizes are bytes, ``deadline_ms`` is the time it may take, 0 for no limit.
 
-    ``admitted`` says that the job may be heavy: otherwise one that is answers with what it needs. ``threads``
-    (1 to ``MAX_THREADS``) is how many may compute at a time.
+    ``admitted`` says that the job may be heavy; a heavy job without it is answered with the memory that it
+    needs. ``threads`` (1 to ``MAX_THREADS``) is how many may compute at the same time.
     """
 
     operation: Operation
@@ -168,11 +170,11 @@ class JobHead:
         magic, operation, carrier, admitted, threads, *sizes = _JOB.unpack(data)
         options_size, deadline_ms, job_id, image_size = sizes
         if magic != _JOB_MAGIC:
-            raise ChannelError("the head of a job is none")
+            raise ChannelError("the message is not the head of a job")
         if operation not in _OPERATIONS or carrier not in _CARRIERS or admitted > 1:
-            raise ChannelError("the head of a job tells of no known operation, carrier or lane")
+            raise ChannelError("the head of a job has an unknown operation, carrier or lane")
         if not 1 <= threads <= MAX_THREADS:
-            raise ChannelError("the head of a job tells of a number of threads that cannot be")
+            raise ChannelError("the head of a job has an impossible number of threads")
         return cls(
             operation=Operation(operation),
             job_id=job_id,
@@ -189,9 +191,9 @@ class JobHead:
 class ReplyHead:
     """The head of a reply: a RESIZE has ``source`` and ``outputs``, an INFO ``source``, a failure ``error``.
 
-    A job that was not admitted and is heavy has ``needs`` instead: the bytes of memory it would take. The
-    results follow, one after another, of ``outputs[…].size`` bytes each. An ``InternalError`` has its
-    ``where``, cut to as much as fits, in the place of the outputs.
+    A heavy job that was not admitted has only ``needs``, the bytes of memory it would take. The results
+    follow the head, one after another, ``outputs[…].size`` bytes each. For an ``InternalError``, the space of
+    the outputs holds as much of its ``where`` as fits.
     """
 
     job_id: int
@@ -234,11 +236,11 @@ class ReplyHead:
         """The head from ``REPLY_SIZE`` bytes, ``image_size`` being the job's. Raises ``ChannelError``."""
         magic, status, job_id, *rest, message, needs, count = _REPLY.unpack_from(data)
         if magic != _REPLY_MAGIC:
-            raise ChannelError("the head of its reply is none")
+            raise ChannelError("its message is not a reply")
         if status:
             kind = _WORKER_ERRORS.get(status)
             if kind is None:
-                raise ChannelError(f"its reply has the status {status}, which is not a worker's to give")
+                raise ChannelError(f"its reply has the status {status}, which no worker may send")
             if kind is InternalError:
                 where = _text(data[_REPLY.size : REPLY_SIZE])
                 return cls(job_id=job_id, error=InternalError(_text(message), where=where))
@@ -247,9 +249,9 @@ class ReplyHead:
             return cls(job_id=job_id, needs=needs)
         format_, width, height, pages, has_alpha, orientation = rest
         if not (width and height and pages and 1 <= orientation <= _MOST_ORIENTATION):
-            raise ChannelError("its reply tells of an image that cannot be")
+            raise ChannelError("its reply describes an impossible image")
         if count > MAX_OUTPUTS:
-            raise ChannelError("its reply tells of more results than there can be")
+            raise ChannelError("its reply has more results than a job may have")
         source = ImageInfo(
             format=_name(format_.rstrip(b"\0")),
             width=width,
@@ -271,17 +273,17 @@ def _pack_output(output: OutputInfo) -> bytes:
 def _unpack_output(data: bytes | bytearray, number: int) -> OutputInfo:
     width, height, quality, format_, size = _OUTPUT.unpack_from(data, _REPLY.size + number * _OUTPUT.size)
     if format_ >= len(_RESULTS) or not (width and height and size and quality <= _MOST_QUALITY):
-        raise ChannelError("its reply tells of a result that cannot be")
+        raise ChannelError("its reply describes an impossible result")
     return OutputInfo(width=width, height=height, format=_RESULTS[format_], quality=quality, size=size)
 
 
 @lru_cache(64)
 def _name(data: bytes) -> str:
     if not _NAME.fullmatch(data):
-        raise ChannelError("a name in its message is none")
+        raise ChannelError("a name in its message has forbidden characters")
     return data.decode("ascii")
 
 
 def _text(data: bytes | bytearray) -> str:
-    """Printable ASCII and nothing else, so that it can stand in a log line and in a reply."""
+    """Printable ASCII only, so that it is safe in a log line and in a reply."""
     return "".join(chr(byte) if byte in _PRINTABLE else "?" for byte in data.rstrip(b"\0"))

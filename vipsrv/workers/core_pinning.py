@@ -1,15 +1,15 @@
-"""On which core each worker runs.
+"""Keeps each worker on one core.
 
 ::
 
     a worker is ready ──► the core with the fewest workers
-                            └── it had to wait for that one while another was idle ──► the idle one
+                            └── it had to wait for that core while another was idle ──► the idle core
     a job of several threads ──► all cores, until it is done
 
-The threads of libvips hand the strips of a picture to one another, and to wake a thread on another core costs
-more than a small strip: kept to one core each, four workers answer a quarter to a half more 640 × 480 JPEGs a
-second. The system may still put others on that core, so once a second it is looked whether one is in the way;
-only one worker moves at a time, and the next second tells whether that was enough.
+The threads of libvips hand the strips of an image to one another, and waking a thread on another core costs
+more than a small strip: kept on one core each, four workers answer 25 to 50 % more 640 × 480 JPEGs a second.
+The system may still run other processes on that core, so the waiting times are checked once a second. One
+worker moves at a time; the next check shows whether that was enough.
 """
 
 import logging
@@ -21,10 +21,10 @@ from contextlib import suppress
 from pathlib import Path
 
 WAITED_SHARE = 0.2
-"""Of a second: a worker that was ready to run and did not for so long should be elsewhere, ..."""
+"""Share of a second: a worker that was ready to run but waited for longer moves to another core, ..."""
 
 IDLE_SHARE = 0.5
-"""... where there is a core that was idle for so long."""
+"""... if one was idle for longer than this share."""
 
 _NS = 1_000_000_000
 _PROC = Path("/proc")
@@ -33,8 +33,8 @@ _IDLE_FIELDS = slice(3, 5)  # of a line of /proc/stat: idle, and idle while wait
 _log = logging.getLogger(__name__)
 
 
-class Placement:
-    """Keeps workers, by their process ids, to one of the ``cores`` each; the first ones are given first."""
+class CorePinning:
+    """Keeps workers, given by process id, to one of the ``cores`` each, beginning with the first core."""
 
     def __init__(self, cores: Iterable[int]) -> None:
         self._cores = list(cores)
@@ -44,41 +44,39 @@ class Placement:
         self._ticks: dict[int, tuple[int, int]] = {}
 
     @classmethod
-    def create(cls) -> "Placement | None":
-        """One for the cores that this process may use; ``None`` for a single one, and where the system has
-        no such thing (it is not Linux).
-        """
+    def create(cls) -> "CorePinning | None":
+        """Pinning to the cores that this process may use; ``None`` for a single core and outside Linux."""
         cores = list(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-        # So that several small servers on a machine do not all begin with the same core.
+        # Shuffled, so that several small servers on a machine do not all begin with the same core.
         random.shuffle(cores)
         return cls(cores) if len(cores) > 1 and _PROC.joinpath("self/schedstat").exists() else None
 
     def add(self, pid: int) -> None:
-        """Keep a worker to the core that has the fewest."""
+        """Keep a new worker to the core that has the fewest."""
         taken = Counter(self._core_of.values())
         self._keep_to(pid, min(self._cores, key=lambda core: taken[core]))
 
     def remove(self, pid: int) -> None:
-        """A worker is gone."""
+        """Forget a worker that has ended."""
         self._core_of.pop(pid, None)
         self._waited.pop(pid, None)
         self._spread.discard(pid)
 
     def spread(self, pid: int) -> None:
-        """Let a worker use all cores, until it is gathered."""
+        """Let a worker use all cores until ``gather``."""
         if pid in self._core_of:
             self._spread.add(pid)
             _confine(pid, self._cores)
 
     def gather(self, pid: int) -> None:
-        """Keep a worker that was spread to its own core again."""
+        """Keep a worker to its own core again after ``spread``; without effect on others."""
         if pid in self._spread:
             self._spread.discard(pid)
-            self._waited.pop(pid, None)  # in which it counted for all its threads
+            self._waited.pop(pid, None)  # it was measured for several threads
             self._keep_to(pid, self._core_of[pid])
 
     def balance(self) -> None:
-        """To be called once a second: move a worker that had to wait while there was an idle core."""
+        """Move a worker that had to wait while a core was idle, if any. Call it once a second."""
         idle = self._idle_shares()
         waits = {pid: self._waited_share(pid) for pid in self._core_of if pid not in self._spread}
         move = best_move(waits, self._core_of, idle)
@@ -108,10 +106,10 @@ class Placement:
 def best_move(
     waits: Mapping[int, float], core_of: Mapping[int, int], idle: Mapping[int, float]
 ) -> tuple[int, int] | None:
-    """The worker that should move, and to which core, or ``None``.
+    """The process id of the worker that should move, and its new core; ``None`` if none should.
 
-    ``waits`` is the share of the time in which a worker, by its process id, waited for its core; ``idle`` the
-    share in which a core had nothing to do.
+    ``waits`` is the share of the time that each worker waited for its core, ``idle`` the share that each core
+    was idle.
     """
     if not waits or not idle:
         return None
@@ -123,7 +121,7 @@ def best_move(
 
 
 def waited_ns(pid: int) -> int:
-    """Nanoseconds that the threads of a process were ready and did not run, together; 0 for one that is gone.
+    """Nanoseconds that the threads of a process waited for a core, together; 0 if the process has ended.
 
     The second field of /proc/PID/task/TID/schedstat (Linux, Documentation/scheduler/sched-stats).
     """
@@ -136,24 +134,24 @@ def waited_ns(pid: int) -> int:
 
 
 def core_ticks() -> dict[int, tuple[int, int]]:
-    """For each core the ticks in which it was idle and all of them, since the start (/proc/stat)."""
+    """For each core its idle ticks and all its ticks since the system started (/proc/stat)."""
     ticks = {}
     for line in _PROC.joinpath("stat").read_text().splitlines():
         name, *fields = line.split()
         if name.startswith("cpu") and name != "cpu":
-            counts = [int(field) for field in fields[:8]]  # those behind are counted in the first two, too
+            counts = [int(field) for field in fields[:8]]  # the later fields are included in the first two
             ticks[int(name[3:])] = sum(counts[_IDLE_FIELDS]), sum(counts)
     return ticks
 
 
 def _confine(pid: int, cores: Iterable[int]) -> None:
-    """Keep all threads of a process to these cores; threads that they start will be, too."""
+    """Keep all threads of a process, and those that they start, to these cores."""
     try:
         for thread in _PROC.joinpath(str(pid), "task").iterdir():
             with suppress(ProcessLookupError):  # this thread has ended
                 os.sched_setaffinity(int(thread.name), cores)
     except (FileNotFoundError, ProcessLookupError):
-        return  # the process has
+        return  # the process has ended
     except OSError as error:
-        # The cores that may be used have changed, it is forbidden here, or no descriptor is left to look.
+        # The allowed cores have changed, the call is forbidden, or no descriptor is left to read /proc.
         _log.warning("worker %d cannot be kept to a core: %s", pid, error)

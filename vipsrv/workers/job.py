@@ -1,4 +1,4 @@
-"""One piece of work for a worker, as the gateway sees it."""
+"""One job for a worker, as the gateway sees it, and its outcome."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from itertools import count
 
 from vipsrv.errors import RequestError
 from vipsrv.options import ImageInfo, OutputInfo
-from vipsrv.storage.spool import Slot
+from vipsrv.storage import Slot
 from vipsrv.workers.channel import Operation
 
 _job_ids = count(1)
@@ -14,10 +14,11 @@ _job_ids = count(1)
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What came of a job: an ``error``, or the ``source`` and, for a RESIZE, ``outputs`` and ``result``, the
-    bytes of all outputs one after another.
+    """The outcome of a job.
 
-    ``started`` and ``ended`` are seconds of the clock ``time.monotonic``, 0 if no worker ever had it.
+    It is an ``error``, or the ``source`` and, for a RESIZE, ``outputs`` and ``result``, the bytes of all
+    outputs one after another. ``started`` and ``ended`` are seconds of ``time.monotonic``, 0 if no worker had
+    the job.
     """
 
     source: ImageInfo | None = None
@@ -30,12 +31,12 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """An image, what is to be done with it, and who waits for the outcome.
+    """An image, what to do with it, and whom to tell the outcome.
 
-    ``options`` is JSON; ``deadline`` is a second of ``time.monotonic``; ``memory`` is 0, or the bytes that a
-    worker has found the job to need, which makes it a heavy one; ``threads`` is how many may then compute at
-    a time. The job owns ``image`` and closes it
-    when nobody needs it any more. ``on_outcome`` is called exactly once, and then owns the outcome's result.
+    ``options`` is JSON and ``deadline`` is in seconds of ``time.monotonic``. ``memory`` is 0, or the bytes
+    that the job needs according to a worker, which makes it a heavy job; ``threads`` is how many may then
+    compute at the same time. The job owns ``image``; ``close`` closes it. ``on_outcome`` is called exactly
+    once and then owns the result.
     """
 
     operation: Operation
@@ -52,11 +53,11 @@ class Job:
 
     @property
     def answered(self) -> bool:
-        """Whether the outcome is known to whoever waits; a worker may still be at it."""
+        """Whether the outcome has been passed on; a worker may still be working on the job."""
         return self._answered
 
     def answer(self, outcome: Outcome) -> None:
-        """Tell the outcome; one that comes after the first is dropped."""
+        """Pass the outcome on; any further outcome is dropped."""
         if not self._answered:
             self._answered = True
             self.on_outcome(outcome)
@@ -68,7 +69,7 @@ class Job:
         self.answer(Outcome(error=error, started=self.started))
 
     def close(self) -> None:
-        """No worker has the job any more, and none will."""
+        """Release the image: no worker has the job or will get it."""
         self.image.close()
         if self.on_close is not None:
             self.on_close()

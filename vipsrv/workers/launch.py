@@ -1,26 +1,44 @@
-"""How a worker process is started, and what its end says: command line, environment, exit status."""
+"""Starting a worker process: command line, environment, descriptors; and the meaning of its exit status."""
 
 import json
 import os
 import re
 import signal
+import socket
+import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from dataclasses import asdict, dataclass
+
+from vipsrv.worker_config import WorkerConfig
+from vipsrv.workers.shared_memory import SharedMemory
 
 _KEPT_MEMORY = 32 << 20
-"""Bytes that a worker's malloc keeps at most when a picture is done, instead of giving them back."""
+"""Bytes of freed memory that a worker's malloc keeps for the next image, at most."""
 
 _NEEDED = re.compile(
     r"(PATH|HOME|LANG|LC_.*|TZ|TMPDIR|LD_LIBRARY_PATH|DYLD_.*|PYTHON.*|VIRTUAL_ENV|VIPS_.*)$"
 )
-"""The variables that a worker gets."""
+"""The environment variables that a worker gets."""
+
+Command = Callable[[list[int], WorkerConfig], list[str]]
+"""Makes the command line from the inherited descriptors (the socket's, then the shared memory's if there is
+any) and what every worker is told.
+"""
 
 
-def worker_command(inherited: list[int], config: dict[str, Any]) -> list[str]:
-    """``inherited`` are the descriptors of the socket and, where there is any, of the shared memory;
-    ``config`` is what the pool tells every worker.
-    """
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A process that was started, and what it shares with the gateway."""
+
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    shared: SharedMemory | None
+
+
+def worker_command(inherited: list[int], config: WorkerConfig) -> list[str]:
+    """The command line of a worker."""
     socket_fd, *shared_fd = map(str, inherited)
     return [
         sys.executable,
@@ -29,18 +47,44 @@ def worker_command(inherited: list[int], config: dict[str, Any]) -> list[str]:
         "--socket",
         socket_fd,
         "--config",
-        json.dumps({**config, "parent": os.getpid()}),
+        json.dumps({**asdict(config), "parent": os.getpid()}),
         *(["--shared", *shared_fd] if shared_fd else []),
     ]
 
 
+def launch(config: WorkerConfig, command: Command = worker_command) -> Launched:
+    """Start a worker. Raises ``OSError``, with nothing left open, if the system has no room for one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours.setblocking(False)
+    shared: SharedMemory | None = None
+    try:
+        shared = SharedMemory.create()
+        inherited = [theirs.fileno()] + ([shared.descriptor] if shared is not None else [])
+        process = subprocess.Popen(
+            command(inherited, config),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=inherited,
+            env=worker_environment(),
+        )
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        if shared is not None:
+            shared.close_descriptor()
+    return Launched(process, ours, shared)
+
+
 def worker_environment() -> dict[str, str]:
-    """What a worker needs of the environment and no more: it may hold secrets, and a decoder turn hostile."""
+    """The variables that a worker needs, and no others: they may hold secrets that no decoder should see."""
     needed = {name: value for name, value in os.environ.items() if _NEEDED.match(name)}
-    # One thread a job gives the best throughput when all workers are busy; two malloc arenas are enough
-    # for that and keep what is freed from being spread over many.
-    # glibc would give the strips of one picture back to the kernel and fault them in, zeroed, for the next.
-    # The safe path keeps a file of the current folder from being imported in place of a module.
+    # When all workers are busy, one thread a job gives the best throughput. Two malloc arenas are enough for
+    # that, and freed memory is not spread over many. With glibc's own thresholds, the memory of each strip
+    # would go back to the kernel and be faulted in, zeroed, for the next strip.
+    # The safe path prevents that a file in the current folder is imported in place of a module.
     return {
         **needed,
         "VIPS_CONCURRENCY": "1",
@@ -52,12 +96,12 @@ def worker_environment() -> dict[str, str]:
 
 
 def exit_reason(status: int) -> str:
-    """What completes the sentence "worker 7 ended: …", of an exit status as ``subprocess`` gives it."""
+    """Complete the sentence "worker 7 ended: …" from an exit status as ``subprocess`` gives it."""
     if status >= 0:
         return f"it exited with code {status}"
     name = f"signal {-status}"
     with suppress(ValueError):
         name = signal.Signals(-status).name
     if -status == signal.SIGKILL:
-        return f"it was killed by {name} (by hand, or by the kernel for want of memory)"
+        return f"it was killed by {name} (by hand, or by the kernel because memory ran out)"
     return f"it was killed by {name}"

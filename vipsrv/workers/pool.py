@@ -1,52 +1,71 @@
-"""The gateway's side of all workers: starts them, hands out jobs, and replaces those that end.
+"""All workers as the gateway sees them: starts them, hands out jobs, and replaces workers that end.
 
 ::
 
-    start() ── spawns `size` workers, fails with the reason if one cannot start
+    start() ── starts `size` workers, fails with the reason if one cannot start
     idle?  ──► run(job) ──► a WorkerProcess ──► job.answer(…) ──► on_idle()
-    watch() ── now and then: deadlines, workers that do not stop, workers that have grown
-    a worker ends ── its reason is logged, a new one takes its place
+    watch() ── regularly: deadlines, workers that do not stop, workers that have grown
+    a worker ends ── its reason is logged, and a new one takes its place
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import dataclass
+from typing import cast
 
 from vipsrv.errors import Cancelled, DeadlineExceeded, RequestError, StartFailed
-from vipsrv.storage.spool import Spool
+from vipsrv.storage import Spool
 from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.channel import Ready
-from vipsrv.workers.core_pinning import Placement
+from vipsrv.workers.core_pinning import CorePinning
 from vipsrv.workers.job import Job
-from vipsrv.workers.process import State, WorkerProcess
-
-START_SECONDS = 60.0
-"""How long a worker may take to start; it takes a fraction of a second on an idle machine."""
-
-STOP_SECONDS = 1.0
-"""How long a worker that was told to stop its job may go on before it is killed."""
-
-MAX_JOBS = 20_000
-"""Jobs after which a worker is replaced, so that no slow leak in a decoder adds up."""
-
-MAX_ANONYMOUS_MEMORY = 512 * 1024 * 1024
-"""Bytes that an idle worker may hold before it is replaced."""
+from vipsrv.workers.launch import Command, worker_command
+from vipsrv.workers.process import WorkerProcess, WorkerState
 
 _GROWTH_CHECK_SECONDS = 1.0
-_TRIAL_SECONDS = 1.0  # after it was ready: a worker that ends within them, without a job, failed to start
-_FREE_STARTS = 4
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 30.0
-"""After so many failed starts in a row, the next one waits: seconds, doubled each time up to the longest."""
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolPolicy:
+    """When a worker is killed or replaced, and how often starts are tried again.
+
+    ``start_seconds`` is how long a worker may take to start (a fraction of a second on an idle machine), and
+    ``stop_seconds`` how long it may go on with a job that it was told to stop. A worker is replaced after
+    ``max_jobs`` jobs, so that no slow leak in a decoder adds up, and when it holds more than
+    ``max_anonymous_memory`` bytes while it is idle. One that ends within ``trial_seconds`` of being ready,
+    without having had a job, failed to start. After ``free_starts`` failed starts in a row, the next one
+    waits ``first_pause`` seconds, doubled each time up to ``longest_pause``.
+    """
+
+    start_seconds: float = 60.0
+    stop_seconds: float = 1.0
+    max_jobs: int = 20_000
+    max_anonymous_memory: int = 512 * 1024 * 1024
+    trial_seconds: float = 1.0
+    free_starts: int = 4
+    first_pause: float = 0.1
+    longest_pause: float = 30.0
+
+    def pause_after(self, failures: int) -> float:
+        """Seconds to wait after so many failed starts in a row."""
+        if failures <= self.free_starts:
+            return 0.0
+        return min(self.longest_pause, self.first_pause * 2.0 ** min(failures - self.free_starts, 16))
+
+
+_DEFAULT_POLICY = PoolPolicy()
+
+
 class WorkerPool:
-    """``size`` workers. ``on_idle`` is called whenever one has become free for a job, ``on_heavy`` with a job
-    that a worker has found to be a heavy one, and given back. With ``pinned`` each keeps to a core.
+    """``size`` worker processes, started by ``start`` and replaced when they end.
+
+    ``on_idle`` is called whenever a worker has become free, ``on_heavy`` with a job that a worker has found
+    to be heavy and given back. With ``pinned``, each worker keeps to one core. ``command`` makes the command
+    line of a worker.
     """
 
     def __init__(
@@ -58,13 +77,17 @@ class WorkerPool:
         on_idle: Callable[[], None],
         on_heavy: Callable[[Job], None],
         pinned: bool = False,
+        policy: PoolPolicy = _DEFAULT_POLICY,
+        command: Command = worker_command,
     ) -> None:
-        self._placement = Placement.create() if pinned else None
+        self._pinning = CorePinning.create() if pinned else None
         self._spool = spool
-        self._config = asdict(config)
+        self._config = config
         self._size = size
         self._on_idle = on_idle
         self._on_heavy = on_heavy
+        self._policy = policy
+        self._command = command
         self._workers: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
         self._kill_at: dict[WorkerProcess, float] = {}
@@ -78,25 +101,30 @@ class WorkerPool:
         self._ready: Ready | None = None
 
     @property
+    def workers(self) -> frozenset[WorkerProcess]:
+        """The workers that run or start."""
+        return frozenset(self._workers)
+
+    @property
     def size(self) -> int:
-        """How many workers there should be."""
+        """The number of workers that the pool keeps up."""
         return self._size
 
     @property
     def formats(self) -> Ready:
-        """What the workers read and write, once they have started."""
+        """The handshake of a worker, which names the formats; only after ``start``."""
         if self._ready is None:
             raise RuntimeError("no worker has started yet")
         return self._ready
 
     @property
     def has_idle(self) -> bool:
-        """Whether a job could start at once."""
+        """Whether a worker is free."""
         return bool(self._idle)
 
     @property
     def threads_busy(self) -> int:
-        """How many threads the running jobs have together."""
+        """The threads of all running jobs together."""
         return sum(worker.job.threads for worker in self._workers if worker.job is not None)
 
     async def start(self) -> None:
@@ -114,23 +142,20 @@ class WorkerPool:
             raise
 
     async def stop(self) -> None:
-        """Kill all workers and wait until they are gone."""
+        """Kill all workers and wait until they have exited."""
         self._stopping = True
         for worker in list(self._workers):
-            worker.kill("the server stops")
+            worker.kill("the server is stopping")
         while self._reaping:
-            reaped = tuple(self._reaping)
-            await asyncio.gather(*reaped)
-            # From Python 3.12 on, to gather what is done lets no callback run, and so none that discards.
-            self._reaping.difference_update(reaped)
+            await asyncio.gather(*self._reaping)
 
     def run(self, job: Job) -> bool:
-        """Give a job to an idle worker; ``False`` if there is none after all."""
+        """Give a job to an idle worker; ``False`` if there is none."""
         while self._idle:
-            # The last one that was busy: its caches are warm.
+            # The one that was busy last: its caches are warm.
             worker = self._idle.pop()
-            if self._placement is not None and job.threads > 1:
-                self._placement.spread(worker.pid)
+            if self._pinning is not None and job.threads > 1:
+                self._pinning.spread(worker.pid)
             if worker.run(job):
                 return True
         return False
@@ -140,36 +165,38 @@ class WorkerPool:
         job.fail(error)
         worker = next((one for one in self._workers if one.job is job), None)
         if worker is not None and worker not in self._kill_at:
-            self._kill_at[worker] = time.monotonic() + STOP_SECONDS
-            worker.cancel()  # which may find that it is gone
+            self._kill_at[worker] = time.monotonic() + self._policy.stop_seconds
+            worker.cancel()  # may notice that the process is gone
 
     def cancel(self, job: Job) -> None:
-        """Nobody waits for a running job any more."""
+        """Stop a running job that nobody waits for any more."""
         self.stop_job(job, Cancelled("the client cancelled the request or went away"))
 
     def watch(self, now: float) -> None:
-        """To be called several times a second with ``time.monotonic()``."""
+        """Enforce deadlines and replace workers. Call it several times a second with ``time.monotonic()``."""
         for worker in list(self._workers):
             job = worker.job
             if worker in self._kill_at:
                 if now > self._kill_at[worker]:
-                    worker.kill(f"it did not stop its job within {STOP_SECONDS:g} s of being told to")
+                    worker.kill(
+                        f"it did not stop its job within {self._policy.stop_seconds:g} s of being told to"
+                    )
             elif job is not None and now > job.deadline:
                 self.stop_job(job, DeadlineExceeded("processing took longer than the deadline allows"))
-            elif worker.state is State.STARTING and now > self._start_deadlines[worker]:
-                worker.kill(f"it did not start within {START_SECONDS:g} s")
+            elif worker.state is WorkerState.STARTING and now > self._start_deadlines[worker]:
+                worker.kill(f"it did not start within {self._policy.start_seconds:g} s")
         if now > self._next_growth_check:
             self._next_growth_check = now + _GROWTH_CHECK_SECONDS
-            # On a server with a queue, none is idle for long enough to be met here.
+            # While requests queue, no worker is idle long enough to be checked here.
             self._check_when_done = {worker for worker in self._workers if worker.job is not None}
             for worker in list(self._idle):
                 self._retire_if_grown(worker)
-            if self._placement is not None:
-                self._placement.balance()
+            if self._pinning is not None:
+                self._pinning.balance()
 
     def _retire_if_grown(self, worker: WorkerProcess) -> bool:
         memory = worker.anonymous_memory()
-        if memory <= MAX_ANONYMOUS_MEMORY and worker.jobs_done < MAX_JOBS:
+        if memory <= self._policy.max_anonymous_memory and worker.jobs_done < self._policy.max_jobs:
             return False
         _log.info("worker %d is replaced: %d jobs, %d MB", worker.pid, worker.jobs_done, memory >> 20)
         worker.retire()
@@ -183,16 +210,17 @@ class WorkerPool:
             on_idle=self._worker_idle,
             on_heavy=self._on_heavy,
             on_end=self._worker_ended,
+            command=self._command,
         )
         self._workers.add(worker)
-        self._start_deadlines[worker] = time.monotonic() + START_SECONDS
+        self._start_deadlines[worker] = time.monotonic() + self._policy.start_seconds
 
     def _worker_idle(self, worker: WorkerProcess) -> None:
         if worker.jobs_done:
             self._failures_in_a_row = 0
         is_new = self._start_deadlines.pop(worker, None) is not None
-        if self._placement is not None:
-            (self._placement.add if is_new else self._placement.gather)(worker.pid)
+        if self._pinning is not None:
+            (self._pinning.add if is_new else self._pinning.gather)(worker.pid)
         if is_new:
             self._ready = worker.ready
             if self._started is not None and not self._start_deadlines and not self._started.done():
@@ -209,35 +237,43 @@ class WorkerPool:
         self._workers.discard(worker)
         self._check_when_done.discard(worker)
         self._kill_at.pop(worker, None)
-        if self._placement is not None:
-            self._placement.remove(worker.pid)
+        if self._pinning is not None:
+            self._pinning.remove(worker.pid)
         if worker in self._idle:
             self._idle.remove(worker)
         self._start_deadlines.pop(worker, None)
-        failed_to_start = not worker.had_job and time.monotonic() < worker.ready_at + _TRIAL_SECONDS
+        failed_to_start = (
+            not worker.had_job and time.monotonic() < worker.ready_at + self._policy.trial_seconds
+        )
         task = asyncio.get_running_loop().create_task(self._reap(worker, failed_to_start=failed_to_start))
         self._reaping.add(task)
-        task.add_done_callback(self._reaping.discard)
 
     async def _reap(self, worker: WorkerProcess, *, failed_to_start: bool) -> None:
         if not failed_to_start and not self._stopping:
             self._replace()
-        await asyncio.to_thread(worker.reap)
+        try:
+            await asyncio.to_thread(worker.reap)
+        finally:
+            # Not in a done callback: until that has run, `stop` would gather done tasks in an endless loop.
+            self._reaping.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         if self._stopping:
             return
-        told = (worker.pid, worker.end_reason)
-        if not failed_to_start:
+        if failed_to_start:
+            self._start_failed(worker)
+        else:
             level = logging.INFO if worker.retired else logging.WARNING
-            _log.log(level, "worker %d ended: %s", *told)
-            return
+            _log.log(level, "worker %d ended: %s", worker.pid, worker.end_reason)
+
+    def _start_failed(self, worker: WorkerProcess) -> None:
         if self._started is not None and not self._started.done():
             self._started.set_exception(StartFailed(f"a worker cannot start: {worker.end_reason}"))
             return
         self._failures_in_a_row += 1
-        pause = 0.0
-        if self._failures_in_a_row > _FREE_STARTS:
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures_in_a_row - _FREE_STARTS, 16))
-        _log.error("worker %d ended: %s; it did nothing; next try in %g s", *told, pause)
+        pause = self._policy.pause_after(self._failures_in_a_row)
+        _log.error(
+            "worker %d ended without having had a job: %s; next try in %g s",
+            *(worker.pid, worker.end_reason, pause),
+        )
         asyncio.get_running_loop().call_later(pause, self._replace)
 
     def _replace(self) -> None:
@@ -246,5 +282,6 @@ class WorkerPool:
         try:
             self._spawn()
         except OSError as error:
-            _log.error("a worker process cannot be started: %s; next try in %g s", error, _LONGEST_PAUSE)
-            asyncio.get_running_loop().call_later(_LONGEST_PAUSE, self._replace)
+            pause = self._policy.longest_pause
+            _log.error("a worker process cannot be started: %s; next try in %g s", error, pause)
+            asyncio.get_running_loop().call_later(pause, self._replace)

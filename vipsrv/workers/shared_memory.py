@@ -1,8 +1,9 @@
-"""Memory that the gateway and one worker share for the worker's life: how a small image reaches it.
+"""Memory that the gateway shares with one worker for the worker's life: how small images reach it.
 
-The gateway writes, the worker reads, in turns: an image is put there only while the worker has no job. So it
-is copied once and nobody is woken for it, where a socket copies it twice, a few pages at a time. No other
-worker ever sees this memory. Its size is sealed: a worker that shrank it would crash the gateway (SIGBUS).
+The gateway writes and the worker reads, in turns: an image is put there only while the worker has no job. The
+image is copied once, and no process has to be woken for the copy; a socket copies twice, a few pages at a
+time. No other worker sees this memory. Its size is sealed, because a worker that shrank it would crash the
+gateway (SIGBUS).
 """
 
 import fcntl
@@ -14,10 +15,10 @@ from vipsrv.worker_config import IN_MEMORY_SIZE
 
 
 class SharedMemory:
-    """The gateway's end: ``IN_MEMORY_SIZE`` bytes, of which those never written take no room.
+    """The gateway's end: ``IN_MEMORY_SIZE`` bytes; pages that were never written take no room.
 
-    ``descriptor`` is for the worker to inherit; ``close_descriptor`` when it has. Raises ``OSError`` where
-    there is no room for it.
+    The worker inherits ``descriptor``; call ``close_descriptor`` afterwards. Raises ``OSError`` if there is
+    no room.
     """
 
     def __init__(self) -> None:
@@ -34,26 +35,26 @@ class SharedMemory:
 
     @classmethod
     def create(cls) -> "SharedMemory | None":
-        """Such memory, or ``None`` where the system has none that can be sealed."""
+        """Shared memory, or ``None`` on systems that cannot seal it."""
         return cls() if hasattr(os, "memfd_create") else None
 
     def close_descriptor(self) -> None:
-        """The mapping is enough from now on."""
+        """Close the descriptor; the mapping remains."""
         os.close(self.descriptor)
 
     def put(self, views: Iterable[memoryview]) -> None:
-        """Copy an image in, from the start."""
+        """Copy an image to the start of the memory."""
         end = 0
         for view in views:
             start, end = end, end + len(view)
             self._view[start:end] = view
 
     def close(self) -> None:
-        """Give the memory back, once the worker is gone, too."""
+        """Unmap the memory; it is freed when the worker has ended as well."""
         self._view.release()
         self._map.close()
 
 
 def attach(descriptor: int) -> memoryview:
-    """The worker's end: the same memory, to be read only."""
+    """The worker's end: the same memory, read-only."""
     return memoryview(mmap.mmap(descriptor, IN_MEMORY_SIZE, prot=mmap.PROT_READ))
