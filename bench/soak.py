@@ -36,7 +36,7 @@ from bench.clients import together
 from bench.pictures import cache_folder, picture
 from bench.processes import Server, cpu_seconds
 from bench.sampling import Sampler
-from vipsrv import Client, Timeout
+from vipsrv import Client, Timeout, Version1Client
 from vipsrv.errors import Busy, RequestError
 from vipsrv.server.settings import ServerSettings
 
@@ -221,7 +221,7 @@ def _process(
     def connection(number: int, kinds: Sequence[Kind]) -> None:
         timeout = Timeout(reply=NO_ANSWER_SECONDS)
         with (
-            Client("127.0.0.1", port, protocol=1, timeout=timeout) as first,
+            Version1Client("127.0.0.1", port, timeout=timeout) as first,
             Client("127.0.0.1", port, timeout=timeout) as second,
         ):
             turn = number
@@ -234,7 +234,7 @@ def _process(
     return answers, time.process_time()
 
 
-def _ask(client: Client, kind: Kind, path: Path) -> Answer:
+def _ask(client: Client | Version1Client, kind: Kind, path: Path) -> Answer:
     """One request until it is answered with something else than busy."""
     start, busy = time.monotonic(), 0
     while True:

@@ -1,7 +1,7 @@
 import dataclasses
 import json
 from enum import StrEnum
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import example, given
@@ -12,11 +12,15 @@ from vipsrv.options import (
     DEFAULT_QUALITY,
     MAX_DIMENSION,
     Fit,
+    FitName,
     Format,
+    FormatName,
     ImageInfo,
     Keep,
+    KeepName,
     OutputInfo,
     Position,
+    PositionName,
     ResizeOptions,
     ResizeReport,
     ResizeRequest,
@@ -174,6 +178,37 @@ def test_a_list_of_one_output_is_the_same_request() -> None:
     assert flat == listed == ResizeRequest(outputs=(ResizeOptions(width=8, height=6),), deadline_ms=50)
 
 
+class Whole:
+    """A whole number of another type, as ``numpy.int64`` is."""
+
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __index__(self) -> int:
+        return self._value
+
+
+def test_whole_numbers_of_other_types_become_int() -> None:
+    options: Any = {name: Whole(7) for name in ("width", "height", "quality", "max_bytes", "page")}
+    request = ResizeRequest(outputs=(ResizeOptions(**options),), deadline_ms=Whole(7))  # type: ignore[arg-type]
+    assert request.to_meta() == dict.fromkeys([*options, "deadline_ms"], 7)
+    assert all(type(value) is int for value in request.to_meta().values())
+
+
+def test_jpg_is_another_name_of_jpeg() -> None:
+    options = ResizeOptions.from_meta({"width": 8, "height": 6, "format": "jpg"})
+    assert options.format is Format.JPEG
+    assert options == ResizeOptions(width=8, height=6)
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"), [(FitName, Fit), (PositionName, Position), (FormatName, Format), (KeepName, Keep)]
+)
+def test_the_literal_types_have_the_names_of_the_members(names: Any, kind: type[StrEnum]) -> None:
+    assert {kind(name) for name in get_args(names)} == set(kind)
+    assert len(get_args(names)) == len(kind) + (kind is Format)  # jpg is the one other name
+
+
 def test_words_become_members() -> None:
     options = ResizeOptions.from_meta({"width": 8, "fit": "cover", "position": "right top", "keep": "icc"})
     assert options.fit is Fit.COVER
@@ -222,14 +257,14 @@ UPLOAD = {"id": "0" * 32, "size": 10, "offset": 0}
         ({**GOOD, "background": 0xFFFFFF}, "background: must look like #ffffff, not 16777215"),
         ({**GOOD, "deadline_ms": 0}, "deadline_ms: must be from 1"),
         ({**GOOD, "deadline_ms": 0.5}, "deadline_ms: must be a whole number"),
-        ({**GOOD, "colour": "red"}, "colour: is no option of RESIZE"),
+        ({**GOOD, "colour": "red"}, "colour: is not an option of RESIZE"),
         ({**GOOD, "a\x1b\ud800" + "b" * 99: 1}, "a\\u001b\\ud800bbb"),
         ({"outputs": [GOOD], "width": 8}, "width: belongs inside each of outputs, not beside it"),
         ({"outputs": []}, "outputs: must be a list of one or more objects"),
         ({"outputs": GOOD}, "outputs: must be a list of one or more objects"),
         ({"outputs": [GOOD, 3]}, "outputs: must be a list of one or more objects"),
         ({"outputs": [GOOD, {**GOOD, "quality": 0}]}, "quality: must be from 1 to 100, not 0"),
-        ({"outputs": [{**GOOD, "deadline_ms": 5}]}, "deadline_ms: is no option of RESIZE"),
+        ({"outputs": [{**GOOD, "deadline_ms": 5}]}, "deadline_ms: is not an option of RESIZE"),
         ({**GOOD, "upload": None}, "upload: must be an object of id, size and offset"),
         ({**GOOD, "upload": {**UPLOAD, "name": "x"}}, "upload: must be an object of id, size and offset"),
         ({**GOOD, "upload": {**UPLOAD, "id": "0" * 31}}, "upload: id must be 32 lower-case hex digits"),
@@ -264,7 +299,7 @@ def test_any_json_values_are_a_request_or_a_value_error_that_names_the_option(me
 
 @given(st.text(max_size=60).filter(lambda name: name not in REQUEST_NAMES), json_values)
 def test_any_unknown_name_is_named_in_a_printable_way(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match="is no option of RESIZE") as error:
+    with pytest.raises(ValueError, match="is not an option of RESIZE") as error:
         ResizeRequest.from_meta({**GOOD, name: value})
     assert str(error.value).isascii()
     assert str(error.value).isprintable()

@@ -20,10 +20,9 @@ from tests.client.fake_server import SECONDS, FakeServer, Peer
 from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
 from vipsrv.cli.client import app
-from vipsrv.cli.exits import ExitCode
-from vipsrv.cli.sending import LONG_UPLOAD, Server, upload_progress
-from vipsrv.cli.striped_tiff import write_tiff
-from vipsrv.client import Client, Timeout
+from vipsrv.cli.demo_image import write_tiff
+from vipsrv.cli.exit_codes import ExitCode
+from vipsrv.cli.upload import LONG_UPLOAD, upload_progress
 from vipsrv.errors import REQUEST_ERRORS, RequestError
 from vipsrv.version import __version__
 
@@ -128,7 +127,7 @@ def test_json_has_all_figures(server: RunningServer, picture: Path) -> None:
 def test_version_1(server: RunningServer, picture: Path) -> None:
     done = run(picture, *at(server), "--protocol", 1)
     assert done.returncode == 0, done.stderr
-    assert "not told by version 1" in done.stdout.decode()
+    assert "version 1 of the protocol does not state it" in done.stdout.decode()
     assert dimensions(picture.with_name("processed_holiday.photo.jpg").read_bytes()) == (800, 600)
 
 
@@ -249,14 +248,6 @@ def test_no_progress_is_shown_where_nothing_listens(tmp_path: Path) -> None:
     assert "sending" not in shown
 
 
-def test_an_ipv6_address_is_shown_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Server, "_ask_at", lambda *_: "answer")
-    server = Server(
-        program="", host="::1", port=9, protocol=2, timeout=Timeout(), may_start_one=False, quiet=True
-    )
-    assert server.ask(Client.ping).server == "[::1]:9"
-
-
 # What goes wrong
 
 
@@ -290,7 +281,7 @@ def test_what_is_no_file_with_something_in_it(tmp_path: Path, question: list[str
         done = run(empty, *at(fake), *question)
         assert_one_line(done, ExitCode.FILE, f"{empty}: the file is empty")
         done = run("/dev/null", *at(fake), *question)
-        assert_one_line(done, ExitCode.FILE, "/dev/null: no regular file")
+        assert_one_line(done, ExitCode.FILE, "/dev/null: not a regular file")
 
 
 def test_a_file_that_may_not_be_read_is_an_error_of_the_file(
@@ -319,7 +310,7 @@ def test_beside_the_picture_in_a_folder_that_cannot_be_written(
     with FakeServer() as fake:  # which is not asked
         done = invoke(picture, *at(fake))
     assert done.exit_code == ExitCode.FILE
-    assert f"{picture.parent}: the folder cannot be written; name another place with --output" in done.stderr
+    assert f"{picture.parent}: the folder is not writable; name another one with --output" in done.stderr
 
 
 def test_connection_refused(picture: Path) -> None:
@@ -360,7 +351,10 @@ def test_a_server_that_is_none(picture: Path) -> None:
     with FakeServer(script) as fake:
         done = run(picture, *at(fake))
     assert_one_line(
-        done, ExitCode.NO_SERVER, "what is no reply", "check that a vipsrv server is at that address"
+        done,
+        ExitCode.NO_SERVER,
+        "not a version 2 reply",
+        "check that a vipsrv server listens at that address",
     )
 
 
@@ -385,7 +379,9 @@ def test_a_timeout(picture: Path) -> None:
 
 def test_what_version_1_cannot_say(picture: Path) -> None:
     done = run(picture, "--port", 1, "--protocol", 1, "--quality", 50)
-    assert_one_line(done, ExitCode.USAGE, "quality: version 1 of the protocol has width and height only")
+    assert_one_line(
+        done, ExitCode.USAGE, "--quality: version 1 of the protocol has only a width and a height"
+    )
 
 
 @pytest.mark.parametrize(
@@ -408,7 +404,7 @@ def test_usage(picture: Path, arguments: list[str]) -> None:
 
 
 def test_quiet_and_json_exclude_each_other(picture: Path) -> None:
-    assert_one_line(run(picture, "--quiet", "--json"), ExitCode.USAGE, "choose one")
+    assert_one_line(run(picture, "--quiet", "--json"), ExitCode.USAGE, "exclude each other")
 
 
 def _as_in_a_terminal() -> None:
@@ -529,7 +525,7 @@ def nothing_listens(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     with socket.socket() as taken:  # bound, so that nobody else gets it, but not listening
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        monkeypatch.setattr("vipsrv.cli.client.DEFAULT_PORT", port)
+        monkeypatch.setattr("vipsrv.client.server_address.DEFAULT_PORT", port)
         yield port
 
 
@@ -545,7 +541,10 @@ def test_where_nothing_listens_it_starts_a_server_for_the_call(picture: Path, no
     assert figures["server"] != f"127.0.0.1:{nothing_listens}"
     assert figures["processed"] == {"width": 800, "height": 600, "by": "Pillow"}
     assert done.stderr.count("\n") == 1
-    assert f"nothing listens on 127.0.0.1:{nothing_listens}, so a server of its own" in done.stderr
+    assert (
+        f"nothing listens on 127.0.0.1:{nothing_listens}, so a server was started for this call on "
+        in done.stderr
+    )
     assert figures["server"] in done.stderr
     host, _, port = figures["server"].rpartition(":")
     with pytest.raises(ConnectionRefusedError):
@@ -593,7 +592,7 @@ def test_a_server_of_its_own_that_does_not_start(
     (line,) = done.stderr.splitlines()
     assert "could not be started: " in line
     assert "--workers" in line
-    assert "by hand" in line
+    assert "run 'vipsrv serve' to see more" in line
 
 
 def test_an_error_of_its_own_server_is_one_line(tmp_path: Path, nothing_listens: int) -> None:

@@ -21,7 +21,7 @@ from tests.client.fake_server import FakeServer, Peer, Script, every
 from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
 from vipsrv.cli.client import app
-from vipsrv.cli.exits import ExitCode
+from vipsrv.cli.exit_codes import ExitCode
 from vipsrv.errors import BadRequest, TooLarge
 from vipsrv.version import __version__
 
@@ -240,23 +240,26 @@ def test_another_format_to_standard_output(picture: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--output-sizes", "320"], ["--output-sizes: '320' is no size"]),
-        (["--output-sizes", ""], ["--output-sizes: '' is no size"]),
-        (["--output-sizes", "8x6,8x6"], ["--output-sizes: 8x6 is there twice"]),
+        (["--output-sizes", "320"], ["--output-sizes: '320' is not a size"]),
+        (["--output-sizes", ""], ["--output-sizes: '' is not a size"]),
+        (["--output-sizes", "8x6,8x6"], ["--output-sizes: 8x6 is given twice"]),
         (["--output-sizes", "0x6"], ["width: must be from 1"]),
-        (["--output-sizes", "8x", "--width", 8], ["--output-sizes takes the place of --width"]),
-        (["--output-sizes", "8x,6x", "--output", "-"], ["standard output takes one result"]),
+        (["--output-sizes", "8x", "--width", 8], ["--output-sizes replaces --width"]),
+        (["--output-sizes", "8x,6x", "--output", "-"], ["--output - takes one result"]),
         (["--output-sizes", "8x", "--fit", "fill"], ["height: is missing; the fit 'fill' needs both"]),
         (["--width", 8, "--fit", "fill"], ["height: is missing; the fit 'fill' needs both"]),
-        (["--max-bytes", "much"], ["--max-bytes: 'much' is no size"]),
+        (["--max-bytes", "much"], ["--max-bytes: 'much' is not a size"]),
         (["--max-bytes", "0"], ["max_bytes: must be from 1"]),
         (["--background", "red"], ["background: must look like #ffffff"]),
         (
             ["--protocol", 1, "--output-sizes", "8x6,4x3"],
-            ["outputs: version 1 of the protocol has one result"],
+            ["--output-sizes: version 1 of the protocol returns one result"],
         ),
-        (["--protocol", 1, "--format", "png"], ["format: version 1 of the protocol has width and height"]),
-        (["--protocol", 1, "--width", 8], ["version 1 of the protocol needs both width and height"]),
+        (
+            ["--protocol", 1, "--format", "png"],
+            ["--format: version 1 of the protocol has only a width and a height"],
+        ),
+        (["--protocol", 1, "--width", 8], ["version 1 of the protocol needs both --width and --height"]),
     ],
     ids=str,
 )
@@ -287,7 +290,7 @@ def test_usage(picture: Path, unused_port: int, arguments: list[str]) -> None:
 def test_several_results_need_a_folder(picture: Path, unused_port: int, tmp_path: Path) -> None:
     for output in (tmp_path / "none", picture):
         done = invoke(unused_port, picture, "--output-sizes", "8x,6x", "--output", output)
-        assert_refused(done, ExitCode.FILE, f"{output}: no such folder to save in")
+        assert_refused(done, ExitCode.FILE, f"{output}: no such folder to save to")
 
 
 def test_no_result_of_several_goes_over_the_picture(picture: Path) -> None:
@@ -369,13 +372,13 @@ def test_formats(server: RunningServer, picture: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["the picture is missing"]),
-        (["--info"], ["the picture is missing"]),
-        (["PICTURE", "--formats"], ["--formats asks about the server and takes no picture"]),
+        ([], ["the image is missing"]),
+        (["--info"], ["the image is missing"]),
+        (["PICTURE", "--formats"], ["--formats describes the server and takes no image"]),
         (["PICTURE", "--info", "--width", 8], ["--info resizes nothing, so --width has no meaning"]),
         (["PICTURE", "--info", "--output", "x"], ["--info resizes nothing, so --output has no meaning"]),
         (["--formats", "--info"], ["--formats resizes nothing, so --info has no meaning"]),
-        (["--formats", "--protocol", 1], ["version 1 of the protocol has no hello"]),
+        (["--formats", "--protocol", 1], ["version 1 of the protocol has no --formats"]),
     ],
     ids=str,
 )

@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests.client.fake_server import SECONDS
 from vipsrv.cli import demo
-from vipsrv.cli.exits import ExitCode
-from vipsrv.cli.striped_tiff import rows, tiff_size, write_tiff
+from vipsrv.cli.demo_image import rows, tiff_size, write_tiff
+from vipsrv.cli.exit_codes import ExitCode
 
 
 def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -44,16 +44,16 @@ def test_the_whole_job(tmp_path: Path) -> None:
 def test_a_picture_larger_than_a_tiff_can_be(tmp_path: Path) -> None:
     done = run(tmp_path, "--width", "100000", "--height", "100000")
     assert done.returncode == ExitCode.USAGE
-    assert done.stderr.startswith("vipsrv demo: 100000 x 100000 pixels are 30")
+    assert done.stderr.startswith("vipsrv demo: 100000 x 100000 pixels take 30")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_room_for_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(10, 5, 5))
-    with pytest.raises(OSError, match="has room for 5 bytes and the picture takes 6; draw a smaller one"):
-        demo._check_room(tmp_path, 6)
-    demo._check_room(tmp_path, 5)
+    with pytest.raises(OSError, match="has 5 free bytes and the image takes 6; draw a smaller one"):
+        demo.check_room(tmp_path, 6)
+    demo.check_room(tmp_path, 5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (331, 257), (300, 2000), (100_000, 3)])

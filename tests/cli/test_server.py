@@ -134,7 +134,7 @@ def test_a_log_level_that_is_none(level: str) -> None:
 def test_the_log_level_may_come_from_the_environment() -> None:
     ended = vipsrv("serve", VIPSRV_LOG_LEVEL="loud")
     assert ended.returncode == 2
-    assert "--log-level: 'loud' is none of" in ended.stderr
+    assert "--log-level: 'loud' is not one of" in ended.stderr
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

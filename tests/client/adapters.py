@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from vipsrv.client import AsyncClient, Client
+from vipsrv.client import AsyncClient, AsyncVersion1Client, Client, Version1Client
 
 CALL_SECONDS = 60.0
 """After this long a call counts as hung, and its test fails."""
@@ -39,8 +39,9 @@ class Adapter:
 class BlockingAdapter(Adapter):
     cancels = False
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._client = Client(*arguments, **options)
+    def __init__(self, *arguments: Any, protocol: int = 2, **options: Any) -> None:
+        kind = Client if protocol == 2 else Version1Client
+        self._client = kind(*arguments, **options)
         self._pool = ThreadPoolExecutor(16)
 
     def submit(self, method: str, *arguments: Any, **options: Any) -> Future[Any]:
@@ -58,12 +59,17 @@ class AsyncAdapter(Adapter):
     cancels = True
 
     def __init__(
-        self, new_loop: Callable[[], asyncio.AbstractEventLoop], *arguments: Any, **options: Any
+        self,
+        new_loop: Callable[[], asyncio.AbstractEventLoop],
+        *arguments: Any,
+        protocol: int = 2,
+        **options: Any,
     ) -> None:
         self._loop = new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._client = AsyncClient(*arguments, **options)
+        kind = AsyncClient if protocol == 2 else AsyncVersion1Client
+        self._client = kind(*arguments, **options)
 
     def submit(self, method: str, *arguments: Any, **options: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(

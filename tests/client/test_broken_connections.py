@@ -15,9 +15,9 @@ import pytest
 from tests.client.conftest import MakeClient, Serve
 from tests.client.fake_server import LARGE, SECONDS, SIZE, Peer, Script, every, one, silent
 from vipsrv.client import Client, Timeout
-from vipsrv.client.blocking_connection import FIRST_PIECE_SIZE, Connection
-from vipsrv.client.core import Exchange
-from vipsrv.client.requests import Request
+from vipsrv.client.blocking_connection import FIRST_PIECE_SIZE, BlockingConnection
+from vipsrv.client.core import PendingRequest
+from vipsrv.client.requests import ClientRequest
 from vipsrv.errors import (
     ClientTimeout,
     ConnectFailed,
@@ -237,11 +237,11 @@ def test_likewise_of_a_thread_that_comes_late_to_its_turn(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, *, warm: bool
 ) -> None:
     is_there, waits, given_up = threading.Event(), threading.Event(), threading.Event()
-    begin = Connection._begin
+    begin = BlockingConnection._begin
 
     def begin_late(
-        connection: Connection, request: Request, size: int, done: threading.Event
-    ) -> Exchange | None:
+        connection: BlockingConnection, request: ClientRequest, size: int, done: threading.Event
+    ) -> PendingRequest | None:
         if size == len(b"small") and not waits.is_set():
             waits.set()
             with connection._state:
@@ -253,7 +253,7 @@ def test_likewise_of_a_thread_that_comes_late_to_its_turn(
         assert waits.wait(SECONDS)
         raise GivenUp
 
-    monkeypatch.setattr(Connection, "_begin", begin_late)
+    monkeypatch.setattr(BlockingConnection, "_begin", begin_late)
     server = serve(_takes_no_more(is_there, given_up, warm=warm), every)
     with Client(port=server.port) as client, ThreadPoolExecutor() as threads:
         if warm:

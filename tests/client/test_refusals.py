@@ -1,4 +1,4 @@
-"""Both clients with servers that refuse, and with some that speak something else."""
+"""Both clients with servers that refuse requests or speak another protocol."""
 
 import socket
 import threading
@@ -158,7 +158,9 @@ def test_an_error_without_a_request_concerns_all_that_wait(make_client: MakeClie
 # Servers that speak something else
 
 
-@pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(100), b"\xff" * 100])
+@pytest.mark.parametrize(
+    "garbage", [b"GARBAGE" * 20, bytes(100), b"\xff" * 100], ids=["text", "zeros", "ones"]
+)
 def test_garbage_is_a_protocol_error_and_the_next_call_works(
     make_client: MakeClient, serve: Serve, garbage: bytes
 ) -> None:
@@ -169,9 +171,20 @@ def test_garbage_is_a_protocol_error_and_the_next_call_works(
 
     server = serve(script, every)
     client = make_client(port=server.port)
-    with pytest.raises(ProtocolError, match=rf"127\.0\.0\.1:{server.port} sent what is no reply"):
+    with pytest.raises(ProtocolError, match=rf"127\.0\.0\.1:{server.port} sent something that is not"):
         client.call("resize", b"image", **SIZE)
     assert client.call("resize", b"image", **SIZE).data == b"image"
+
+
+def test_an_http_server_is_named_as_such(make_client: MakeClient, serve: Serve) -> None:
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.socket.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        peer.read_to_end()
+
+    server = serve(script)
+    with pytest.raises(ProtocolError, match=rf"127\.0\.0\.1:{server.port} speaks HTTP"):
+        make_client(port=server.port).call("resize", b"image", **SIZE)
 
 
 def test_a_server_that_speaks_first(make_client: MakeClient, serve: Serve) -> None:
@@ -180,7 +193,7 @@ def test_a_server_that_speaks_first(make_client: MakeClient, serve: Serve) -> No
         peer.read_to_end()
 
     server = serve(script)
-    with pytest.raises(ProtocolError, match="answers in version 1"):
+    with pytest.raises(ProtocolError, match="replied in version 1"):
         make_client(port=server.port).call("resize", b"image", **SIZE)
     assert server.connections == 1
 
@@ -199,13 +212,13 @@ def test_a_version_1_reply_to_version_2_is_a_protocol_error(make_client: MakeCli
         peer.reply_v1()
 
     server = serve(script)
-    with pytest.raises(ProtocolError, match="answers in version 1"):
+    with pytest.raises(ProtocolError, match="replied in version 1"):
         make_client(port=server.port).call("resize", b"image", **SIZE)
 
 
 def test_a_version_2_result_to_version_1_is_a_protocol_error(make_client: MakeClient, serve: Serve) -> None:
     server = serve(one)
-    with pytest.raises(ProtocolError, match="answers in version 2"):
+    with pytest.raises(ProtocolError, match="replied in version 2"):
         make_client(port=server.port, protocol=1).call("resize", b"image", **SIZE)
 
 
@@ -243,7 +256,7 @@ def test_a_reply_of_another_kind_is_a_protocol_error(make_client: MakeClient, se
         ("hello", None, {"server": "x", "limits": {}, "formats": {"in": 1, "out": []}, "fits": []}),
     ],
 )
-def test_a_senseless_meta_is_a_protocol_error(
+def test_an_invalid_meta_is_a_protocol_error(
     make_client: MakeClient,
     serve: Serve,
     method: str,
@@ -255,7 +268,7 @@ def test_a_senseless_meta_is_a_protocol_error(
         peer.reply(head, **meta)
 
     client = make_client(port=serve(script).port)
-    with pytest.raises(ProtocolError, match="does not make sense"):
+    with pytest.raises(ProtocolError, match="is invalid"):
         client.call(method, *([] if arguments is None else [b"image"]), **(arguments or {}))
 
 
@@ -272,12 +285,12 @@ def test_a_result_of_another_size_than_announced_is_a_protocol_error(
         make_client(port=server.port).call("resize", b"image", **SIZE)
 
 
-def test_a_server_of_version_1_that_closes_without_a_word(make_client: MakeClient, serve: Serve) -> None:
+def test_a_version_1_server_that_closes_without_a_reply(make_client: MakeClient, serve: Serve) -> None:
     def script(peer: Peer) -> None:
         assert peer.socket.recv(12)
         peer.socket.shutdown(socket.SHUT_WR)
         peer.read_to_end()
 
     server = serve(script)
-    with pytest.raises(ConnectionLost, match="may be one that speaks version 1 only"):
+    with pytest.raises(ConnectionLost, match="if it speaks version 1 only, use Version1Client"):
         make_client(port=server.port).call("resize", bytes(LARGE), **SIZE)

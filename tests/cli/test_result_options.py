@@ -2,7 +2,7 @@
 
 import pytest
 
-from vipsrv.cli.asking import Size, outputs_for, parse_bytes, parse_sizes
+from vipsrv.cli.result_options import Size, outputs_for, parse_bytes, parse_sizes
 from vipsrv.options import Fit, Format, ResizeOptions
 
 
@@ -35,7 +35,7 @@ def test_sizes_and_fit(
 
 @pytest.mark.parametrize("size", [(80, None), (None, 60), (80, 60)])
 def test_sizes_of_both_ways(size: Size) -> None:
-    with pytest.raises(ValueError, match="--output-sizes takes the place of --width and --height"):
+    with pytest.raises(ValueError, match="--output-sizes replaces --width and --height"):
         outputs_for(size, [(8, 6)], fit=None)
 
 
@@ -53,12 +53,12 @@ def test_a_list_of_sizes() -> None:
     ["", "320", "x", "320x,", ",320x", "320x240x3", "-1x2", "1.5x2", "axb", "8 x6", "٣x٤", "9" * 5000 + "x"],
 )
 def test_what_is_no_list_of_sizes(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^--output-sizes: .* is no size; write 800x600, 320x or x480"):
+    with pytest.raises(ValueError, match=r"^--output-sizes: .* is not a size; write 800x600, 320x or x480"):
         parse_sizes(text)
 
 
 def test_a_size_twice() -> None:
-    with pytest.raises(ValueError, match="--output-sizes: 320x is there twice"):
+    with pytest.raises(ValueError, match="--output-sizes: 320x is given twice"):
         parse_sizes("320x,8x6,320x")
 
 
@@ -84,5 +84,5 @@ def test_bytes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "KB", "-1", "1e3", "1TB", "1.KB", "1,5MB", "nan", "9" * 5000])
 def test_what_is_no_number_of_bytes(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^--max-bytes: .* is no size; write bytes, or as 100KB"):
+    with pytest.raises(ValueError, match=r"^--max-bytes: .* is not a size; write a number of bytes, 100KB"):
         parse_bytes("--max-bytes", text)

@@ -1,69 +1,15 @@
-"""Files that are whole or not there."""
+"""Where results are saved, and what is refused."""
 
 import errno
 import io
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vipsrv.cli.saving import check_target, save, target, targets, write_all
+from vipsrv.cli.output_files import check_output_file, output_file, output_files, write_all
 from vipsrv.client import ResizedImage
-
-
-def test_a_result_replaces_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "result.jpg"
-    for data in (b"first", b"second"):
-        save(data, path)
-        assert path.read_bytes() == data
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("mode", [0o600, 0o664, 0o444])
-def test_what_is_replaced_keeps_its_mode(tmp_path: Path, mode: int) -> None:
-    path = tmp_path / "result.jpg"
-    path.write_bytes(b"first")
-    path.chmod(mode)
-    save(b"second", path)
-    assert stat.S_IMODE(path.stat().st_mode) == mode
-    assert path.read_bytes() == b"second"
-
-
-@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_what_fails_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
-) -> None:
-    path = tmp_path / "result.jpg"
-    path.write_bytes(b"first")
-
-    def failing(*_: object) -> None:
-        raise fault
-
-    monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(type(fault)) as caught:
-        save(b"second", path)
-    if isinstance(caught.value, OSError):
-        assert caught.value.filename == str(path)
-    assert path.read_bytes() == b"first"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_what_failed_is_told_also_where_nothing_can_be_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(*_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    monkeypatch.setattr(Path, "unlink", failing)
-    with pytest.raises(OSError, match="No space left") as caught:
-        save(b"data", tmp_path / "result.jpg")
-    assert caught.value.filename == str(tmp_path / "result.jpg")
 
 
 def test_a_folder_that_cannot_be_written_is_found_beforehand(
@@ -76,22 +22,14 @@ def test_a_folder_that_cannot_be_written_is_found_beforehand(
     link.symlink_to(other / "result.jpg")
     # Asked of the system in place of a folder without rights, which a superuser may write to all the same.
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != other)
-    check_target(source, tmp_path / "result.jpg")
+    check_output_file(source, tmp_path / "result.jpg")
     for output in (other, other / "result.jpg", link):
-        with pytest.raises(PermissionError, match="cannot be written") as caught:
-            check_target(source, output)
+        with pytest.raises(PermissionError, match="is not writable") as caught:
+            check_output_file(source, output)
         assert caught.value.filename == str(other)
     pipe = other / "pipe"
     os.mkfifo(pipe)
-    check_target(source, pipe)  # is written itself, and nothing is made beside it
-
-
-def test_a_link_is_followed(tmp_path: Path) -> None:
-    link = tmp_path / "link.jpg"
-    link.symlink_to(tmp_path / "result.jpg")
-    save(b"data", link)
-    assert link.is_symlink()
-    assert (tmp_path / "result.jpg").read_bytes() == b"data"
+    check_output_file(source, pipe)  # is written itself, and nothing is made beside it
 
 
 @pytest.mark.parametrize(
@@ -106,8 +44,8 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 def test_the_default_name_has_the_format_s_own_ending(
     tmp_path: Path, source: str, kind: str, name: str
 ) -> None:
-    assert target(tmp_path / source, None, kind) == tmp_path / name
-    assert target(Path(source), tmp_path, kind) == tmp_path / name
+    assert output_file(tmp_path / source, None, kind) == tmp_path / name
+    assert output_file(Path(source), tmp_path, kind) == tmp_path / name
 
 
 def result(width: int, height: int, kind: str) -> ResizedImage:
@@ -134,8 +72,8 @@ def test_several_results_have_their_size_in_the_name(tmp_path: Path) -> None:
     ]
     folder = tmp_path / "folder"
     folder.mkdir()
-    assert targets(tmp_path / "a.b.png", None, results) == [tmp_path / name for name in names]
-    assert targets(tmp_path / "a.b.png", folder, results) == [folder / name for name in names]
+    assert output_files(tmp_path / "a.b.png", None, results) == [tmp_path / name for name in names]
+    assert output_files(tmp_path / "a.b.png", folder, results) == [folder / name for name in names]
 
 
 def test_no_result_of_several_goes_over_the_source(tmp_path: Path) -> None:
@@ -143,7 +81,7 @@ def test_no_result_of_several_goes_over_the_source(tmp_path: Path) -> None:
     source.write_bytes(b"source")
     (tmp_path / "processed_a_8x6.jpg").symlink_to(source)
     with pytest.raises(ValueError, match="never overwritten"):
-        targets(source, None, [result(4, 3, "jpeg"), result(8, 6, "jpeg")])
+        output_files(source, None, [result(4, 3, "jpeg"), result(8, 6, "jpeg")])
 
 
 class Narrow(io.RawIOBase):
