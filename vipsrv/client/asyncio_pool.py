@@ -84,14 +84,14 @@ class AsyncPool:
             await asyncio.to_thread(self._server.stop)
 
     def release(self) -> None:
-        """Close as ``close`` does, but wait for nothing: for a client that is garbage-collected."""
+        """Close without waiting for the connections, for a client that is garbage-collected."""
         self._closed = True
         connections, self._connections = self._connections, []
         if self._loop is not None and not self._loop.is_closed():
             for connection in connections:
                 self._loop.call_soon_threadsafe(connection.abort)
         if isinstance(self._server, EmbeddedServer):
-            self._server.release()
+            self._server.stop()
 
     def forget(self) -> None:
         """In a forked child: leave the connections to the parent; the next call makes its own."""

@@ -90,11 +90,11 @@ class BlockingPool:
             self._server.stop()
 
     def release(self) -> None:
-        """Close as ``close`` does, but wait for nothing: for a client that is garbage-collected."""
+        """Close without waiting for the reader thread, for a client that is garbage-collected."""
         for connection in self._take_connections():
             connection.close(wait=False)
         if isinstance(self._server, EmbeddedServer):
-            self._server.release()
+            self._server.stop()
 
     def forget(self) -> None:
         """In a forked child: leave the connections to the parent; the next call makes its own.

@@ -69,12 +69,6 @@ class EmbeddedServer:
         if process is not None:
             _stop(process)
 
-    def release(self) -> None:
-        """Let it stop by itself: close its standard input and do not wait."""
-        process, self._process = self._process, None
-        if process is not None:
-            _close_pipes(process)
-
     def forget(self) -> None:
         """In a forked child: leave the server to the parent, whose child process it is.
 
