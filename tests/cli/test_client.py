@@ -571,6 +571,25 @@ def test_no_embedded_turns_it_off(picture: Path, nothing_listens: int) -> None:
     assert f"127.0.0.1:{nothing_listens}: connection refused" in done.stderr
 
 
+def test_a_port_variable_that_kubernetes_sets_configures_nothing(
+    picture: Path, nothing_listens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIPSRV_PORT", "tcp://10.0.0.1:65432")
+    done = invoke(picture, "--no-embedded")
+    assert done.exit_code == ExitCode.NO_SERVER
+    assert f"127.0.0.1:{nothing_listens}: connection refused" in done.stderr
+
+
+def test_an_invalid_port_variable(
+    picture: Path, nothing_listens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del nothing_listens
+    monkeypatch.setenv("VIPSRV_PORT", "many")
+    done = invoke(picture)
+    assert done.exit_code == ExitCode.USAGE
+    assert "VIPSRV_PORT: must be a port from 1 to 65535, not 'many'" in done.stderr
+
+
 @pytest.mark.parametrize("setting", [{"VIPSRV_HOST": "127.0.0.1"}, {"VIPSRV_PORT": "{}"}])
 def test_a_configured_server_is_not_replaced(
     picture: Path, nothing_listens: int, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]

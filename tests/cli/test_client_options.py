@@ -114,6 +114,7 @@ def assert_refused(done: Result, code: ExitCode, *words: str) -> None:
             {"width": 800, "height": 600, "format": "webp", "quality": 80},
         ),
         (["--format", "auto"], {"width": 800, "height": 600, "format": "auto"}),
+        (["--format", "jpg"], {"width": 800, "height": 600}),
         (
             ["--format", "webp", "--lossless"],
             {"width": 800, "height": 600, "format": "webp", "lossless": True},
@@ -234,6 +235,39 @@ def test_another_format_to_standard_output(picture: Path) -> None:
     assert list(picture.parent.iterdir()) == [picture]
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "kind"),
+    [
+        ("x.png", [], "PNG"),
+        ("x.PNG", [], "PNG"),
+        ("x.webp", [], "WEBP"),
+        ("x.tif", [], "TIFF"),
+        ("x.tiff", [], "TIFF"),
+        ("x.gif", [], "GIF"),
+        ("x.jpg", [], "JPEG"),
+        ("x.jpeg", ["--format", "jpg"], "JPEG"),
+        ("x.dat", [], "JPEG"),
+        ("x", ["--format", "png"], "PNG"),
+        ("x.png", ["--format", "png"], "PNG"),
+        ("x.png", ["--format", "auto"], "PNG"),
+    ],
+)
+def test_the_ending_of_the_output_chooses_the_format(
+    picture: Path, tmp_path: Path, name: str, arguments: list[str], kind: str
+) -> None:
+    asked(picture, "--output", tmp_path / name, *arguments)
+    with Image.open(tmp_path / name) as image:
+        assert image.format == kind
+
+
+def test_a_folder_with_an_ending_chooses_no_format(picture: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "results.png"
+    folder.mkdir()
+    asked(picture, "--output", folder)
+    with Image.open(folder / "processed_photo.jpg") as image:
+        assert image.format == "JPEG"
+
+
 # What it refuses
 
 
@@ -250,6 +284,12 @@ def test_another_format_to_standard_output(picture: Path) -> None:
         (["--width", 8, "--fit", "fill"], ["height: is missing; the fit 'fill' needs both"]),
         (["--max-bytes", "much"], ["--max-bytes: 'much' is not a size"]),
         (["--max-bytes", "0"], ["max_bytes: must be from 1"]),
+        (
+            ["--format", "webp", "--output", "x.png"],
+            ["--format webp contradicts --output x.png, whose ending means png"],
+        ),
+        (["--format", "jpeg", "--output", "x.tif"], ["--format jpeg contradicts --output x.tif"]),
+        (["--protocol", 1, "--output", "x.png"], ["--format: version 1 of the protocol has only"]),
         (["--background", "red"], ["background: must look like #ffffff"]),
         (
             ["--protocol", 1, "--output-sizes", "8x6,4x3"],

@@ -1,9 +1,16 @@
-"""What words of a command line come to."""
+"""The options of each result, from the words of a command line."""
 
 import pytest
 
-from vipsrv.cli.result_options import Size, outputs_for, parse_bytes, parse_sizes
-from vipsrv.options import Fit, Format, ResizeOptions
+from vipsrv.cli.result_options import (
+    FORMAT_OF_ENDING,
+    Size,
+    outputs_for,
+    parse_bytes,
+    parse_sizes,
+    version_1_size,
+)
+from vipsrv.options import Fit, Format, Keep, ResizeOptions
 
 
 @pytest.mark.parametrize(
@@ -86,3 +93,35 @@ def test_bytes(text: str, size: int) -> None:
 def test_what_is_no_number_of_bytes(text: str) -> None:
     with pytest.raises(ValueError, match=r"^--max-bytes: .* is not a size; write a number of bytes, 100KB"):
         parse_bytes("--max-bytes", text)
+
+
+def test_every_format_that_is_written_has_an_ending() -> None:
+    assert {*FORMAT_OF_ENDING.values(), Format.AUTO} == set(Format)
+
+
+def test_version_1_has_a_size_alone() -> None:
+    assert version_1_size([ResizeOptions(width=8, height=6)], None) == (8, 6)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "deadline_ms", "said"),
+    [
+        (
+            [ResizeOptions(width=8, height=6)] * 2,
+            None,
+            "--output-sizes: version 1 of the protocol returns one",
+        ),
+        ([ResizeOptions(width=8, fit=Fit.INSIDE)], None, "needs both --width and --height"),
+        ([ResizeOptions(width=8, height=6, format=Format.PNG)], None, "--format: version 1 of the protocol"),
+        (
+            [ResizeOptions(width=8, height=6, max_bytes=9, keep=Keep.ALL)],
+            5,
+            "--deadline, --keep, --max-bytes: ",
+        ),
+    ],
+)
+def test_version_1_refuses_other_options(
+    outputs: list[ResizeOptions], deadline_ms: int | None, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        version_1_size(outputs, deadline_ms)
