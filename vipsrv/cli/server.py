@@ -124,13 +124,13 @@ def ping(
     host: Annotated[
         str | None,
         typer.Option(
-            help=f"Host of the server, or unix:/path.  [env var: VIPSRV_HOST; default: {DEFAULT_HOST}]"
+            help=f"Host of the server, or unix:/path (default: VIPSRV_HOST, or else {DEFAULT_HOST})."
         ),
     ] = None,
     port: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MAX_PORT, help=f"Port of the server.  [env var: VIPSRV_PORT; default: {DEFAULT_PORT}]"
+            min=1, max=MAX_PORT, help=f"Port of the server (default: VIPSRV_PORT, or else {DEFAULT_PORT})."
         ),
     ] = None,
     timeout: Annotated[
