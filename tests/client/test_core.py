@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vipsrv.client.core import FINISH_IF_LEFT, MAX_BODY_SIZE, MAX_REQUEST_ID, ClientCore, PendingRequest
+from vipsrv.client.core import FINISH_IF_LEFT, MAX_BODY_SIZE, ClientCore, PendingRequest
 from vipsrv.client.requests import HELLO, INFO, PING, ProtocolVersion, version_1_request
 from vipsrv.errors import Busy, ConnectionLost, ProtocolError
 from vipsrv.protocol import REPLY, Kind, RequestReader, pack_error, pack_message
@@ -81,11 +81,11 @@ def test_any_garbage_ends_every_request_once(garbage: bytes, piece: int, protoco
 
 
 def test_request_ids_begin_anew_and_leave_out_those_in_use() -> None:
-    core = new_core()
-    first = start(core)
-    core._last_id = MAX_REQUEST_ID - 1
-    assert [start(core).request_id for _ in range(3)] == [MAX_REQUEST_ID, 2, 3]
-    assert first.request_id == 1
+    core = ClientCore(2, "there", max_id=4)
+    first, second, third = (start(core) for _ in range(3))
+    assert [first.request_id, second.request_id, third.request_id] == [1, 2, 3]
+    core.receive_data(reply_to(second))
+    assert [start(core).request_id for _ in range(2)] == [4, 2]
 
 
 def test_what_is_abandoned_is_cancelled_and_its_reply_ignored() -> None:

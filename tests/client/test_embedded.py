@@ -12,6 +12,7 @@ import pytest
 
 from tests.client.fake_server import SECONDS
 from tests.support.images import jpeg
+from vipsrv.address import Address
 from vipsrv.client import AsyncClient, Client
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.errors import StartFailed
@@ -107,46 +108,57 @@ def test_a_program_that_prints_nothing_is_ended(monkeypatch: pytest.MonkeyPatch,
 # Clients with an embedded server
 
 
-def test_a_client_starts_one_with_its_first_call_and_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Address]:
+    """The addresses of the servers that the clients of a test have started, with one worker each."""
+    addresses: list[Address] = []
+
+    class Recorded(EmbeddedServer):
+        def start(self) -> Address:
+            addresses.append(super().start())
+            return addresses[-1]
+
+    monkeypatch.setattr("vipsrv.client.blocking_client.EmbeddedServer", Recorded)
+    monkeypatch.setattr("vipsrv.client.asyncio_client.EmbeddedServer", Recorded)
     monkeypatch.setenv("VIPSRV_WORKERS", "1")
+    return addresses
+
+
+def test_a_client_starts_one_with_its_first_call_and_stops_it(
+    started: list[Address], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VIPSRV_HOST", "nowhere.invalid")
     with Client.embedded() as client, ThreadPoolExecutor(3) as threads:
         results = [threads.submit(client.resize, IMAGE, width=8) for _ in range(3)]
         assert [result.result(SECONDS).height for result in results] == [6, 6, 6]
-        port = _embedded_port(client)
-        assert not gone(port)
-    assert gone(port)
+        (address,) = started
+        assert not gone(address.port)
+    assert gone(address.port)
 
 
-async def test_an_async_client_starts_one_and_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VIPSRV_WORKERS", "1")
+async def test_an_async_client_starts_one_and_stops_it(started: list[Address]) -> None:
     async with AsyncClient.embedded() as client:
         result = await client.resize(IMAGE, width=8)
         assert (result.width, result.height) == (8, 6)
-        port = _embedded_port(client)
-    assert gone(port)
+    assert gone(started[0].port)
 
 
-def test_a_client_without_a_call_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EmbeddedServer, "start", None)
+def test_a_client_without_a_call_starts_none(started: list[Address]) -> None:
     with Client.embedded():
         pass
+    assert started == []
 
 
-def test_a_dropped_client_stops_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VIPSRV_WORKERS", "1")
-
-    def use_and_drop() -> int:
+def test_a_dropped_client_stops_its_server(started: list[Address]) -> None:
+    def use_and_drop() -> None:
         client = Client.embedded()
         assert client.ping() > 0
-        port = _embedded_port(client)
         del client
         gc.collect()
-        return port
 
     with pytest.warns(ResourceWarning, match="unclosed Client"):
-        port = use_and_drop()
-    assert gone(port)
+        use_and_drop()
+    assert gone(started[0].port)
 
 
 def test_a_start_that_fails_is_raised_by_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,9 +173,3 @@ def test_without_the_server_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("vipsrv.client.embedded.server_is_installed", lambda: False)
     with Client.embedded() as client, pytest.raises(StartFailed, match="install vipsrv"):
         client.ping()
-
-
-def _embedded_port(client: Client | AsyncClient) -> int:
-    server = client._pool._server
-    assert isinstance(server, EmbeddedServer)
-    return server.start().port

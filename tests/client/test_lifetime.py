@@ -5,7 +5,7 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,19 +18,6 @@ from vipsrv.client import AsyncClient, Client
 IMAGE = jpeg(40, 30)
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
-
-@pytest.fixture
-def new_loop() -> Iterator[Callable[[], asyncio.AbstractEventLoop]]:
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    def make() -> asyncio.AbstractEventLoop:
-        loops.append(asyncio.new_event_loop())
-        return loops[-1]
-
-    yield make
-    for loop in loops:
-        loop.close()
 
 
 def succeeds_in_a_child(work: Callable[[], object]) -> bool:
@@ -107,16 +94,16 @@ async def _ping(client: AsyncClient) -> float:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_second_event_loop_has_a_connection_of_its_own(
-    server: RunningServer, new_loop: Callable[[], asyncio.AbstractEventLoop]
-) -> None:
+def test_a_second_event_loop_has_a_connection_of_its_own(server: RunningServer) -> None:
     client = AsyncClient(server.host, server.port)
-    first, second = new_loop(), new_loop()
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
     assert first.run_until_complete(_ping(client)) > 0
     assert second.run_until_complete(_ping(client)) > 0
     second.run_until_complete(client.aclose())
-    del client
-    gc.collect()  # of transports that the first loop left open, of which asyncio warns
+    first.close()
+    second.close()
+    del client, first, second
+    gc.collect()  # of the transport that the first loop left open, of which asyncio warns
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -126,7 +113,7 @@ def test_an_event_loop_that_has_ended_is_replaced(server: RunningServer) -> None
         assert asyncio.run(_ping(client)) > 0
     asyncio.run(client.aclose())
     del client
-    gc.collect()  # of transports that the first loop left open, of which asyncio warns
+    gc.collect()  # of the transport that the first loop left open, of which asyncio warns
 
 
 async def test_two_event_loops_at_the_same_time_are_refused(server: RunningServer) -> None:

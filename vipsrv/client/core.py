@@ -99,15 +99,17 @@ class ClientCore:
     """The requests of one connection to ``peer``, which is a name for error messages.
 
     Once it is ``closed`` no reply can come and no request can start; the connection then closes its socket.
-    ``received`` counts the bytes received so far.
+    ``received`` counts the bytes received so far. Request ids go from 1 to ``max_id``, and then
+    from 1 again.
     """
 
-    def __init__(self, protocol: ProtocolVersion, peer: str) -> None:
+    def __init__(self, protocol: ProtocolVersion, peer: str, *, max_id: int = MAX_REQUEST_ID) -> None:
         self._protocol = protocol
         self._peer = peer
         self._reader = ReplyReader()
         self._in_flight: dict[int, PendingRequest] = {}
         self._abandoned: set[int] = set()
+        self._max_id = max_id
         self._last_id = 0
         self._message: MessageStarted | None = None
         self._message_size = 0
@@ -237,9 +239,9 @@ class ClientCore:
         self.lost("the client was closed")
 
     def _new_id(self) -> int:
-        self._last_id = self._last_id % MAX_REQUEST_ID + 1
+        self._last_id = self._last_id % self._max_id + 1
         while self._last_id in self._in_flight or self._last_id in self._abandoned:
-            self._last_id = self._last_id % MAX_REQUEST_ID + 1
+            self._last_id = self._last_id % self._max_id + 1
         return self._last_id
 
     def _handle(self, event: Event) -> None:
