@@ -124,12 +124,12 @@ def _deepest_list() -> Any:
     return json.loads("[" * fits + "]" * fits)
 
 
-def test_the_words_are_those_of_the_contract() -> None:
+def test_the_names_are_those_of_the_protocol() -> None:
     for kind, words in WORDS.items():
         assert [member.value for member in kind] == words.split("," if "," in words else " ")
 
 
-def test_the_defaults_are_those_of_the_contract() -> None:
+def test_the_defaults_are_those_of_the_protocol() -> None:
     options = ResizeOptions(width=800, height=600)
     assert DEFAULT_QUALITY == 85
     assert dataclasses.asdict(options) == {
@@ -148,7 +148,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     }
 
 
-def test_what_is_default_stays_off_the_wire() -> None:
+def test_defaults_are_not_sent() -> None:
     assert ResizeOptions(width=800, height=600).to_meta() == {"width": 800, "height": 600}
     assert ResizeOptions(width=8, fit=Fit.INSIDE, quality=85).to_meta() == {
         "width": 8,
@@ -158,17 +158,17 @@ def test_what_is_default_stays_off_the_wire() -> None:
 
 
 @given(resize_options())
-def test_options_survive_the_wire(options: ResizeOptions) -> None:
+def test_options_are_the_same_after_json(options: ResizeOptions) -> None:
     assert ResizeOptions.from_meta(_through_json(options.to_meta())) == options
 
 
 @given(requests)
-def test_a_request_survives_the_wire(request: ResizeRequest) -> None:
+def test_a_request_is_the_same_after_json(request: ResizeRequest) -> None:
     assert ResizeRequest.from_meta(_through_json(request.to_meta())) == request
 
 
 @given(reports)
-def test_a_report_survives_the_wire(report: ResizeReport) -> None:
+def test_a_report_is_the_same_after_json(report: ResizeReport) -> None:
     assert ResizeReport.from_meta(_through_json(report.to_meta())) == report
 
 
@@ -209,7 +209,7 @@ def test_the_literal_types_have_the_names_of_the_members(names: Any, kind: type[
     assert len(get_args(names)) == len(kind) + (kind is Format)  # jpg is the one other name
 
 
-def test_words_become_members() -> None:
+def test_strings_become_enum_members() -> None:
     options = ResizeOptions.from_meta({"width": 8, "fit": "cover", "position": "right top", "keep": "icc"})
     assert options.fit is Fit.COVER
     assert options.position is Position.RIGHT_TOP
@@ -274,7 +274,7 @@ UPLOAD = {"id": "0" * 32, "size": 10, "offset": 0}
     ],
     ids=lambda value: None if isinstance(value, str) else ascii(value)[:50],
 )
-def test_what_makes_no_sense_is_refused_by_name(meta: dict[str, Any], message: str) -> None:
+def test_an_invalid_value_is_refused_by_name(meta: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the beginning is compared below
         ResizeRequest.from_meta(meta)
     assert str(error.value).startswith(message)
@@ -286,7 +286,7 @@ def test_what_makes_no_sense_is_refused_by_name(meta: dict[str, Any], message: s
 )
 @example({"fit": "inside", "width": 10**4000})
 @example({"width": float("inf"), "height": 1})
-def test_any_json_values_are_a_request_or_a_value_error_that_names_the_option(meta: dict[str, Any]) -> None:
+def test_any_json_is_a_request_or_a_value_error_that_names_the_option(meta: dict[str, Any]) -> None:
     try:
         request = ResizeRequest.from_meta(meta)
     except ValueError as error:
@@ -298,7 +298,7 @@ def test_any_json_values_are_a_request_or_a_value_error_that_names_the_option(me
 
 
 @given(st.text(max_size=60).filter(lambda name: name not in REQUEST_NAMES), json_values)
-def test_any_unknown_name_is_named_in_a_printable_way(name: str, value: Any) -> None:
+def test_an_unknown_name_is_printable_in_the_message(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match="is not an option of RESIZE") as error:
         ResizeRequest.from_meta({**GOOD, name: value})
     assert str(error.value).isascii()
@@ -349,7 +349,7 @@ REPORT = ResizeReport(
         ({"ratio": -1}, "ratio: must be a number from 0, not -1"),
     ],
 )
-def test_a_report_that_is_none_is_refused(change: dict[str, Any], message: str) -> None:
+def test_an_invalid_report_is_refused(change: dict[str, Any], message: str) -> None:
     ResizeReport.from_meta(REPORT)
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the beginning is compared below
         ResizeReport.from_meta({**REPORT, **change})
@@ -367,7 +367,7 @@ def test_a_report_that_is_none_is_refused(change: dict[str, Any], message: str) 
         },
     )
 )
-def test_any_report_from_a_server_is_one_or_a_value_error(change: dict[str, Any]) -> None:
+def test_any_json_is_a_report_or_a_value_error(change: dict[str, Any]) -> None:
     try:
         report = ResizeReport.from_meta({**REPORT, **change})
     except ValueError as error:
@@ -378,6 +378,6 @@ def test_any_report_from_a_server_is_one_or_a_value_error(change: dict[str, Any]
     assert named in {"source", "outputs", "ms", "ratio"}
 
 
-def test_names_that_a_newer_server_adds_are_passed_over() -> None:
+def test_unknown_names_in_a_report_are_ignored() -> None:
     newer = {**REPORT, "energy": 3, "source": {**REPORT["source"], "camera": "x"}}
     assert ResizeReport.from_meta(newer) == ResizeReport.from_meta(REPORT)

@@ -12,15 +12,13 @@ from vipsrv.cli.output_files import check_output_file, output_file, output_files
 from vipsrv.client import ResizedImage
 
 
-def test_a_folder_that_cannot_be_written_is_found_beforehand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_folder_is_refused_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, other = tmp_path / "source.jpg", tmp_path / "other"
     source.write_bytes(b"source")
     other.mkdir()
     link = tmp_path / "link.jpg"
     link.symlink_to(other / "result.jpg")
-    # Asked of the system in place of a folder without rights, which a superuser may write to all the same.
+    # Simulated, because a superuser may write to a read-only folder.
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != other)
     check_output_file(source, tmp_path / "result.jpg")
     for output in (other, other / "result.jpg", link):
@@ -41,7 +39,7 @@ def test_a_folder_that_cannot_be_written_is_found_beforehand(
         (".hidden", "jpeg", "processed_.hidden.jpg"),
     ],
 )
-def test_the_default_name_has_the_format_s_own_ending(
+def test_the_default_name_has_the_ending_of_the_format(
     tmp_path: Path, source: str, kind: str, name: str
 ) -> None:
     assert output_file(tmp_path / source, None, kind) == tmp_path / name
@@ -76,7 +74,7 @@ def test_several_results_have_their_size_in_the_name(tmp_path: Path) -> None:
     assert output_files(tmp_path / "a.b.png", folder, results) == [folder / name for name in names]
 
 
-def test_no_result_of_several_goes_over_the_source(tmp_path: Path) -> None:
+def test_none_of_several_results_overwrites_the_source(tmp_path: Path) -> None:
     source = tmp_path / "a.jpg"
     source.write_bytes(b"source")
     (tmp_path / "processed_a_8x6.jpg").symlink_to(source)
@@ -85,7 +83,7 @@ def test_no_result_of_several_goes_over_the_source(tmp_path: Path) -> None:
 
 
 class Narrow(io.RawIOBase):
-    """Takes a few bytes at a time until there is no room, and then says what it was made to say."""
+    """A stream that accepts a few bytes at a time until it is full; then it raises or returns ``full``."""
 
     def __init__(self, room: int, full: BaseException | None) -> None:
         self.taken = bytearray()
@@ -105,13 +103,13 @@ class Narrow(io.RawIOBase):
         return len(part)
 
 
-def test_all_is_written_to_a_stream_that_takes_a_part_at_a_time() -> None:
+def test_partial_writes_are_continued() -> None:
     stream = Narrow(100, None)
     write_all(bytes(range(100)), stream)
     assert stream.taken == bytes(range(100))
 
 
 @pytest.mark.parametrize("full", [None, OSError(errno.ENOSPC, "No space left on device")])
-def test_what_cannot_be_written_whole_is_an_error(full: BaseException | None) -> None:
+def test_an_incomplete_write_is_an_error(full: BaseException | None) -> None:
     with pytest.raises(OSError, match=r"Resource temporarily unavailable|No space left"):
         write_all(bytes(100), Narrow(99, full))

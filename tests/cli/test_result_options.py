@@ -41,7 +41,7 @@ def test_sizes_and_fit(
 
 
 @pytest.mark.parametrize("size", [(80, None), (None, 60), (80, 60)])
-def test_sizes_of_both_ways(size: Size) -> None:
+def test_a_size_beside_a_list_of_sizes(size: Size) -> None:
     with pytest.raises(ValueError, match="--output-sizes replaces --width and --height"):
         outputs_for(size, [(8, 6)], fit=None)
 
@@ -59,7 +59,7 @@ def test_a_list_of_sizes() -> None:
     "text",
     ["", "320", "x", "320x,", ",320x", "320x240x3", "-1x2", "1.5x2", "axb", "8 x6", "٣x٤", "9" * 5000 + "x"],
 )
-def test_what_is_no_list_of_sizes(text: str) -> None:
+def test_an_invalid_list_of_sizes(text: str) -> None:
     with pytest.raises(ValueError, match=r"^--output-sizes: .* is not a size; write 800x600, 320x or x480"):
         parse_sizes(text)
 
@@ -90,7 +90,7 @@ def test_bytes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "KB", "-1", "1e3", "1TB", "1.KB", "1,5MB", "nan", "9" * 5000])
-def test_what_is_no_number_of_bytes(text: str) -> None:
+def test_an_invalid_number_of_bytes(text: str) -> None:
     with pytest.raises(ValueError, match=r"^--max-bytes: .* is not a size; write a number of bytes, 100KB"):
         parse_bytes("--max-bytes", text)
 

@@ -1,4 +1,4 @@
-"""Both clients under one set of names, so that each test of the conformance suite is written once.
+"""Both clients behind one interface, so that each test of the conformance suite is written once.
 
 ``submit`` starts a call and gives a future, in a thread for the blocking client and as a task of an event
 loop that runs in a thread for the other; ``call`` waits for it.
@@ -13,14 +13,14 @@ from typing import Any
 from vipsrv.client import AsyncClient, AsyncVersion1Client, Client, Version1Client
 
 CALL_SECONDS = 60.0
-"""After this long a call counts as hung, and its test fails."""
+"""A call that takes longer counts as hung and fails its test."""
 
 
 class Adapter:
     """One client of either kind."""
 
     cancels: bool
-    """Whether a call that was begun can be cancelled."""
+    """Whether a started call can be cancelled."""
 
     def submit(self, method: str, *arguments: Any, **options: Any) -> Future[Any]:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Several calls that need a connection at the same time, and a client that is closed meanwhile."""
+"""Several calls that need a connection at the same time, and a client closed while it connects."""
 
 import asyncio
 import threading
@@ -38,7 +38,7 @@ class Gate:
 
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
-    """Released by each thread that begins to wait for the attempt of another."""
+    """A semaphore that each thread releases when it starts to wait for the attempt of another."""
     waits = threading.Semaphore(0)
 
     class Announced(Future[Any]):
@@ -66,7 +66,7 @@ def test_threads_share_one_attempt_and_its_error(
     assert gate.times == 1
 
 
-def test_threads_share_the_connection_that_was_made(
+def test_threads_share_one_connection(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, shared: threading.Semaphore
 ) -> None:
     gate = Gate()
@@ -81,7 +81,7 @@ def test_threads_share_the_connection_that_was_made(
     assert server.connections == gate.times == 1
 
 
-def test_a_thread_that_is_interrupted_leaves_the_others_to_try_again(
+def test_an_interrupted_attempt_is_repeated_by_another_thread(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, shared: threading.Semaphore
 ) -> None:
     gate = Gate(KeyboardInterrupt())
@@ -98,7 +98,7 @@ def test_a_thread_that_is_interrupted_leaves_the_others_to_try_again(
 
 
 @pytest.mark.parametrize("kind", [Client, Version1Client])
-def test_close_does_not_wait_for_a_connection_that_is_being_made(
+def test_close_does_not_wait_for_an_attempt_to_connect(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, kind: type[Client | Version1Client]
 ) -> None:
     gate = Gate()

@@ -80,7 +80,7 @@ def test_any_garbage_ends_every_request_once(garbage: bytes, piece: int, protoco
         assert len(garbage) >= 4 + struct.unpack("!I", garbage[:4])[0]
 
 
-def test_request_ids_begin_anew_and_leave_out_those_in_use() -> None:
+def test_request_ids_wrap_and_skip_those_in_use() -> None:
     core = ClientCore(2, "there", max_id=4)
     first, second, third = (start(core) for _ in range(3))
     assert [first.request_id, second.request_id, third.request_id] == [1, 2, 3]
@@ -88,7 +88,7 @@ def test_request_ids_begin_anew_and_leave_out_those_in_use() -> None:
     assert [start(core).request_id for _ in range(2)] == [4, 2]
 
 
-def test_what_is_abandoned_is_cancelled_and_its_reply_ignored() -> None:
+def test_an_abandoned_request_is_cancelled_and_its_reply_ignored() -> None:
     core = new_core()
     first, second = start(core, INFO, 5), start(core, INFO, 5)
     cancel = core.abandon(first)
@@ -105,7 +105,7 @@ def test_what_is_abandoned_is_cancelled_and_its_reply_ignored() -> None:
     assert core.closed  # one reply was due, not two
 
 
-def test_there_is_nothing_to_cancel_twice_or_after_the_reply_or_in_version_1() -> None:
+def test_no_cancel_is_sent_twice_or_after_the_reply_or_in_version_1() -> None:
     core = new_core()
     answered, abandoned = start(core), start(core)
     core.receive_data(reply_to(answered))
@@ -116,7 +116,7 @@ def test_there_is_nothing_to_cancel_twice_or_after_the_reply_or_in_version_1() -
     assert old.abandon(start(old)) is None
 
 
-def test_a_retired_connection_is_over_when_the_last_has_its_reply() -> None:
+def test_a_retired_connection_is_over_after_the_last_reply() -> None:
     core = new_core()
     first, large = start(core), start(core, INFO, 10 * FINISH_IF_LEFT)
     core.receive_data(pack_error(Kind.INFO, large.request_id, Busy("later")))
@@ -128,7 +128,7 @@ def test_a_retired_connection_is_over_when_the_last_has_its_reply() -> None:
     assert core.over
 
 
-def test_a_refused_request_of_which_little_is_left_is_finished() -> None:
+def test_a_refused_request_is_sent_to_its_end_if_little_is_left() -> None:
     core = new_core()
     pending = start(core, INFO, FINISH_IF_LEFT + 1)
     assert not core.stop_sending(pending)
@@ -144,9 +144,7 @@ def test_a_refused_request_of_which_little_is_left_is_finished() -> None:
 
 @pytest.mark.parametrize("answered_before", [False, True])
 @pytest.mark.parametrize("part", [0, 1])
-def test_only_what_met_the_close_of_an_idle_connection_may_go_again(
-    *, answered_before: bool, part: int
-) -> None:
+def test_only_requests_on_an_idle_connection_may_be_resent(*, answered_before: bool, part: int) -> None:
     core = new_core()
     if answered_before:
         core.receive_data(reply_to(start(core)))
@@ -157,7 +155,7 @@ def test_only_what_met_the_close_of_an_idle_connection_may_go_again(
     assert [one.may_resend for one in requests] == [answered_before and not part] * 2
 
 
-def test_what_was_not_started_on_a_closed_connection_belongs_on_another() -> None:
+def test_a_closed_connection_is_superseded() -> None:
     core = new_core()
     started = start(core)
     assert not core.superseded
@@ -167,14 +165,14 @@ def test_what_was_not_started_on_a_closed_connection_belongs_on_another() -> Non
     assert core.over
 
 
-def test_likewise_on_a_retired_one() -> None:
+def test_a_retired_connection_is_superseded() -> None:
     core = new_core()
     start(core)
     core.retire()
     assert core.superseded
 
 
-def test_on_a_connection_closed_before_anything_was_started_a_request_is_done_at_once() -> None:
+def test_a_request_on_a_connection_closed_at_once_fails() -> None:
     core = new_core()
     core.receive_eof()
     assert not core.superseded
@@ -185,7 +183,7 @@ def test_on_a_connection_closed_before_anything_was_started_a_request_is_done_at
 
 
 @pytest.mark.parametrize("lost_before", [False, True])
-def test_with_the_client_everything_ends(*, lost_before: bool) -> None:
+def test_closing_the_client_ends_every_request(*, lost_before: bool) -> None:
     core = new_core()
     core.receive_data(reply_to(start(core)))
     if lost_before:
@@ -220,7 +218,7 @@ def test_a_reply_that_is_too_large_is_refused_by_its_header(protocol: ProtocolVe
 @pytest.mark.parametrize(
     ("protocol", "reply"), [(2, huge(MAX_BODY_SIZE)), (1, struct.pack("!I", MAX_BODY_SIZE))]
 )
-def test_the_largest_reply_is_not(protocol: ProtocolVersion, reply: bytes) -> None:
+def test_the_largest_reply_is_accepted(protocol: ProtocolVersion, reply: bytes) -> None:
     core = new_core(protocol)
     start(core, version_1_request(1, 1), 5)
     core.receive_data(reply)
@@ -237,7 +235,7 @@ def test_the_largest_reply_is_not(protocol: ProtocolVersion, reply: bytes) -> No
         (1, False, False, "closed by the server before it replied$"),
     ],
 )
-def test_why_a_server_may_have_closed(
+def test_the_message_for_a_closed_connection(
     protocol: ProtocolVersion, *, sent: bool, received: bool, words: str
 ) -> None:
     core = new_core(protocol)
@@ -251,12 +249,12 @@ def test_why_a_server_may_have_closed(
         pending.result()
 
 
-def test_a_hello_says_who_asks() -> None:
+def test_a_hello_names_the_client() -> None:
     core = new_core()
     head = start(core, HELLO).head
     assert json.loads(head[28:])["client"].startswith("vipsrv/")
 
 
-def test_a_result_before_its_time_is_a_bug() -> None:
+def test_the_result_of_an_unfinished_request_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="not ended"):
         start(new_core()).result()

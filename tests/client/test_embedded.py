@@ -43,7 +43,7 @@ def test_it_serves_within_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gone(server.port)
 
 
-def test_it_is_gone_after_an_error() -> None:
+def test_it_ends_after_an_error() -> None:
     server = EmbeddedServer()
     with pytest.raises(KeyboardInterrupt), server as address:
         raise KeyboardInterrupt

@@ -74,7 +74,7 @@ def test_an_early_refusal_stops_the_upload(
         head = peer.read_head()
         assert head is not None
         peer.refuse(head, TooLarge("over the limit"))
-        # Nothing is read until the client has given up, so it cannot have sent the rest first.
+        # Nothing is read until the client has stopped sending, so it cannot have sent everything before.
         assert raised.wait(SECONDS)
         assert peer.read_to_end() < LARGE
 
@@ -90,7 +90,7 @@ def test_an_early_refusal_stops_the_upload(
     raised.set()
 
 
-def test_a_refused_upload_of_which_little_is_left_keeps_the_connection(
+def test_a_refused_upload_with_little_left_keeps_the_connection(
     make_client: MakeClient, serve: Serve
 ) -> None:
     def script(peer: Peer) -> None:
@@ -108,9 +108,7 @@ def test_a_refused_upload_of_which_little_is_left_keeps_the_connection(
     assert server.connections == 1
 
 
-def test_an_upload_that_is_given_up_does_not_cost_others_their_reply(
-    make_client: MakeClient, serve: Serve
-) -> None:
+def test_an_abandoned_upload_leaves_the_replies_of_others(make_client: MakeClient, serve: Serve) -> None:
     first_is_there, refused = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
@@ -119,7 +117,7 @@ def test_an_upload_that_is_given_up_does_not_cost_others_their_reply(
         second = peer.read_head()
         assert second is not None
         peer.refuse(second, TooLarge("over the limit"))
-        # A server reads on for a while; to the end here, which comes when nobody waits for anything more.
+        # A server goes on reading for a while; here until the client closes, when no reply is due any more.
         lingering = threading.Thread(target=peer.read_to_end)
         lingering.start()
         assert refused.wait(SECONDS)
@@ -141,7 +139,7 @@ def test_an_upload_that_is_given_up_does_not_cost_others_their_reply(
     assert server.connections == 2
 
 
-def test_an_error_without_a_request_concerns_all_that_wait(make_client: MakeClient, serve: Serve) -> None:
+def test_an_error_without_a_request_fails_every_request(make_client: MakeClient, serve: Serve) -> None:
     def script(peer: Peer) -> None:
         peer.read_request()
         peer.read_request()
@@ -222,7 +220,7 @@ def test_a_version_2_result_to_version_1_is_a_protocol_error(make_client: MakeCl
         make_client(port=server.port, protocol=1).call("resize", b"image", **SIZE)
 
 
-def test_a_reply_to_nothing_is_a_protocol_error(make_client: MakeClient, serve: Serve) -> None:
+def test_a_reply_to_an_unknown_request_is_a_protocol_error(make_client: MakeClient, serve: Serve) -> None:
     def script(peer: Peer) -> None:
         head, _ = peer.read_request()
         peer.socket.sendall(pack_message(head.kind | REPLY, head.request_id + 7, status=200))

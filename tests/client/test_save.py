@@ -28,7 +28,7 @@ def test_a_result_replaces_what_was_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o664, 0o444])
-def test_what_is_replaced_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+def test_a_replaced_file_keeps_its_mode(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "result.jpg"
     path.write_bytes(b"first")
     path.chmod(mode)
@@ -38,7 +38,7 @@ def test_what_is_replaced_keeps_its_mode(tmp_path: Path, mode: int) -> None:
 
 
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_what_fails_leaves_what_was_there(
+def test_a_failed_save_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
 ) -> None:
     path = tmp_path / "result.jpg"
@@ -56,7 +56,7 @@ def test_what_fails_leaves_what_was_there(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_failed_is_told_also_where_nothing_can_be_removed(
+def test_the_first_error_is_raised_if_cleaning_up_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*_: object, **__: object) -> None:

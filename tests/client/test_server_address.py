@@ -29,7 +29,7 @@ from vipsrv.client.server_address import choose_server, server_address
         ("::1", None, {}, "[::1]:65432", True),
     ],
 )
-def test_arguments_win_over_the_environment_and_that_over_the_defaults(
+def test_arguments_win_over_the_environment_over_the_defaults(
     host: str | None, port: int | None, environment: dict[str, str], address: str, *, configured: bool
 ) -> None:
     choice = choose_server(host, port, environment)

@@ -43,7 +43,7 @@ def test_a_version_2_request_and_its_reply(make_client: MakeClient, serve: Serve
     assert 0 < result.elapsed < SECONDS
 
 
-def test_version_1_is_the_bytes_of_the_table(make_client: MakeClient, serve: Serve) -> None:
+def test_the_bytes_of_version_1(make_client: MakeClient, serve: Serve) -> None:
     seen = bytearray()
 
     def script(peer: Peer) -> None:
@@ -89,7 +89,7 @@ def test_a_reply_may_come_byte_by_byte(make_client: MakeClient, serve: Serve) ->
     assert make_client(port=server.port).call("ping") > 0
 
 
-def test_progress_is_told_while_it_is_sent(make_client: MakeClient, serve: Serve) -> None:
+def test_progress_is_reported_during_the_upload(make_client: MakeClient, serve: Serve) -> None:
     told: list[int] = []
     server = serve(every)
     make_client(port=server.port).call("resize", bytes(1_000_000), **SIZE, on_sent=told.append)
@@ -171,7 +171,7 @@ def test_a_file_that_fails_while_it_is_read(make_client: MakeClient, serve: Serv
     "options",
     [{}, {"width": 8, "fit": "fill"}, {"width": 0, "height": 6}, {"width": 8, "height": 6, "fit": "x"}],
 )
-def test_senseless_options_are_refused_before_anything_is_sent(
+def test_invalid_options_are_refused_before_anything_is_sent(
     make_client: MakeClient, serve: Serve, options: dict[str, object]
 ) -> None:
     server = serve()
