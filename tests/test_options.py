@@ -1,7 +1,7 @@
 import dataclasses
 import json
 from enum import StrEnum
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import example, given
@@ -12,11 +12,15 @@ from vipsrv.options import (
     DEFAULT_QUALITY,
     MAX_DIMENSION,
     Fit,
+    FitName,
     Format,
+    FormatName,
     ImageInfo,
     Keep,
+    KeepName,
     OutputInfo,
     Position,
+    PositionName,
     ResizeOptions,
     ResizeReport,
     ResizeRequest,
@@ -120,12 +124,12 @@ def _deepest_list() -> Any:
     return json.loads("[" * fits + "]" * fits)
 
 
-def test_the_words_are_those_of_the_contract() -> None:
+def test_the_names_are_those_of_the_protocol() -> None:
     for kind, words in WORDS.items():
         assert [member.value for member in kind] == words.split("," if "," in words else " ")
 
 
-def test_the_defaults_are_those_of_the_contract() -> None:
+def test_the_defaults_are_those_of_the_protocol() -> None:
     options = ResizeOptions(width=800, height=600)
     assert DEFAULT_QUALITY == 85
     assert dataclasses.asdict(options) == {
@@ -144,7 +148,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     }
 
 
-def test_what_is_default_stays_off_the_wire() -> None:
+def test_defaults_are_not_sent() -> None:
     assert ResizeOptions(width=800, height=600).to_meta() == {"width": 800, "height": 600}
     assert ResizeOptions(width=8, fit=Fit.INSIDE, quality=85).to_meta() == {
         "width": 8,
@@ -154,17 +158,17 @@ def test_what_is_default_stays_off_the_wire() -> None:
 
 
 @given(resize_options())
-def test_options_survive_the_wire(options: ResizeOptions) -> None:
+def test_options_are_the_same_after_json(options: ResizeOptions) -> None:
     assert ResizeOptions.from_meta(_through_json(options.to_meta())) == options
 
 
 @given(requests)
-def test_a_request_survives_the_wire(request: ResizeRequest) -> None:
+def test_a_request_is_the_same_after_json(request: ResizeRequest) -> None:
     assert ResizeRequest.from_meta(_through_json(request.to_meta())) == request
 
 
 @given(reports)
-def test_a_report_survives_the_wire(report: ResizeReport) -> None:
+def test_a_report_is_the_same_after_json(report: ResizeReport) -> None:
     assert ResizeReport.from_meta(_through_json(report.to_meta())) == report
 
 
@@ -174,7 +178,38 @@ def test_a_list_of_one_output_is_the_same_request() -> None:
     assert flat == listed == ResizeRequest(outputs=(ResizeOptions(width=8, height=6),), deadline_ms=50)
 
 
-def test_words_become_members() -> None:
+class Whole:
+    """A whole number of another type, as ``numpy.int64`` is."""
+
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __index__(self) -> int:
+        return self._value
+
+
+def test_whole_numbers_of_other_types_become_int() -> None:
+    options: Any = {name: Whole(7) for name in ("width", "height", "quality", "max_bytes", "page")}
+    request = ResizeRequest(outputs=(ResizeOptions(**options),), deadline_ms=Whole(7))  # type: ignore[arg-type]
+    assert request.to_meta() == dict.fromkeys([*options, "deadline_ms"], 7)
+    assert all(type(value) is int for value in request.to_meta().values())
+
+
+def test_jpg_is_another_name_of_jpeg() -> None:
+    options = ResizeOptions.from_meta({"width": 8, "height": 6, "format": "jpg"})
+    assert options.format is Format.JPEG
+    assert options == ResizeOptions(width=8, height=6)
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"), [(FitName, Fit), (PositionName, Position), (FormatName, Format), (KeepName, Keep)]
+)
+def test_the_literal_types_have_the_names_of_the_members(names: Any, kind: type[StrEnum]) -> None:
+    assert {kind(name) for name in get_args(names)} == set(kind)
+    assert len(get_args(names)) == len(kind) + (kind is Format)  # jpg is the one other name
+
+
+def test_strings_become_enum_members() -> None:
     options = ResizeOptions.from_meta({"width": 8, "fit": "cover", "position": "right top", "keep": "icc"})
     assert options.fit is Fit.COVER
     assert options.position is Position.RIGHT_TOP
@@ -222,14 +257,14 @@ UPLOAD = {"id": "0" * 32, "size": 10, "offset": 0}
         ({**GOOD, "background": 0xFFFFFF}, "background: must look like #ffffff, not 16777215"),
         ({**GOOD, "deadline_ms": 0}, "deadline_ms: must be from 1"),
         ({**GOOD, "deadline_ms": 0.5}, "deadline_ms: must be a whole number"),
-        ({**GOOD, "colour": "red"}, "colour: is no option of RESIZE"),
+        ({**GOOD, "colour": "red"}, "colour: is not an option of RESIZE"),
         ({**GOOD, "a\x1b\ud800" + "b" * 99: 1}, "a\\u001b\\ud800bbb"),
         ({"outputs": [GOOD], "width": 8}, "width: belongs inside each of outputs, not beside it"),
         ({"outputs": []}, "outputs: must be a list of one or more objects"),
         ({"outputs": GOOD}, "outputs: must be a list of one or more objects"),
         ({"outputs": [GOOD, 3]}, "outputs: must be a list of one or more objects"),
         ({"outputs": [GOOD, {**GOOD, "quality": 0}]}, "quality: must be from 1 to 100, not 0"),
-        ({"outputs": [{**GOOD, "deadline_ms": 5}]}, "deadline_ms: is no option of RESIZE"),
+        ({"outputs": [{**GOOD, "deadline_ms": 5}]}, "deadline_ms: is not an option of RESIZE"),
         ({**GOOD, "upload": None}, "upload: must be an object of id, size and offset"),
         ({**GOOD, "upload": {**UPLOAD, "name": "x"}}, "upload: must be an object of id, size and offset"),
         ({**GOOD, "upload": {**UPLOAD, "id": "0" * 31}}, "upload: id must be 32 lower-case hex digits"),
@@ -239,7 +274,7 @@ UPLOAD = {"id": "0" * 32, "size": 10, "offset": 0}
     ],
     ids=lambda value: None if isinstance(value, str) else ascii(value)[:50],
 )
-def test_what_makes_no_sense_is_refused_by_name(meta: dict[str, Any], message: str) -> None:
+def test_an_invalid_value_is_refused_by_name(meta: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the beginning is compared below
         ResizeRequest.from_meta(meta)
     assert str(error.value).startswith(message)
@@ -251,7 +286,7 @@ def test_what_makes_no_sense_is_refused_by_name(meta: dict[str, Any], message: s
 )
 @example({"fit": "inside", "width": 10**4000})
 @example({"width": float("inf"), "height": 1})
-def test_any_json_values_are_a_request_or_a_value_error_that_names_the_option(meta: dict[str, Any]) -> None:
+def test_any_json_is_a_request_or_a_value_error_that_names_the_option(meta: dict[str, Any]) -> None:
     try:
         request = ResizeRequest.from_meta(meta)
     except ValueError as error:
@@ -263,8 +298,8 @@ def test_any_json_values_are_a_request_or_a_value_error_that_names_the_option(me
 
 
 @given(st.text(max_size=60).filter(lambda name: name not in REQUEST_NAMES), json_values)
-def test_any_unknown_name_is_named_in_a_printable_way(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match="is no option of RESIZE") as error:
+def test_an_unknown_name_is_printable_in_the_message(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match="is not an option of RESIZE") as error:
         ResizeRequest.from_meta({**GOOD, name: value})
     assert str(error.value).isascii()
     assert str(error.value).isprintable()
@@ -314,7 +349,7 @@ REPORT = ResizeReport(
         ({"ratio": -1}, "ratio: must be a number from 0, not -1"),
     ],
 )
-def test_a_report_that_is_none_is_refused(change: dict[str, Any], message: str) -> None:
+def test_an_invalid_report_is_refused(change: dict[str, Any], message: str) -> None:
     ResizeReport.from_meta(REPORT)
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the beginning is compared below
         ResizeReport.from_meta({**REPORT, **change})
@@ -332,7 +367,7 @@ def test_a_report_that_is_none_is_refused(change: dict[str, Any], message: str) 
         },
     )
 )
-def test_any_report_from_a_server_is_one_or_a_value_error(change: dict[str, Any]) -> None:
+def test_any_json_is_a_report_or_a_value_error(change: dict[str, Any]) -> None:
     try:
         report = ResizeReport.from_meta({**REPORT, **change})
     except ValueError as error:
@@ -343,6 +378,6 @@ def test_any_report_from_a_server_is_one_or_a_value_error(change: dict[str, Any]
     assert named in {"source", "outputs", "ms", "ratio"}
 
 
-def test_names_that_a_newer_server_adds_are_passed_over() -> None:
+def test_unknown_names_in_a_report_are_ignored() -> None:
     newer = {**REPORT, "energy": 3, "source": {**REPORT["source"], "camera": "x"}}
     assert ResizeReport.from_meta(newer) == ResizeReport.from_meta(REPORT)

@@ -1,14 +1,14 @@
-"""``python -m vipsrv`` is the ``vipsrv`` command."""
+"""The ``vipsrv`` command, also run by ``python -m vipsrv``."""
 
 import os
 import sys
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command, as its console script."""
     if os.name == "nt":
-        sys.exit("vipsrv: servers run on Linux and macOS; use vipsrv-client with --host and --port here")
-    from vipsrv.cli.server import main as command  # noqa: PLC0415 - it cannot even be imported there
+        sys.exit("vipsrv: the server runs on Linux and macOS; use vipsrv-client with --host and --port here")
+    from vipsrv.cli.server import main as command  # noqa: PLC0415 - it cannot be imported on Windows
 
     command()
 

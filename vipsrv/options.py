@@ -1,22 +1,23 @@
-"""What may be asked of a picture, and what is told of one.
+"""The options of a resize request, and the facts that a reply states about images.
 
-These are the values of version 2's JSON (see ``vipsrv/protocol/README.md``): the constructors check them,
-``from_meta`` reads them, ``to_meta`` writes them, leaving out what is default. A value that makes no sense
-raises ``ValueError`` with a message that starts with the option's name.
+These are the values of the JSON in protocol version 2 (see ``vipsrv/protocol/README.md``). The constructors
+check them, ``from_meta`` reads them from JSON, and ``to_meta`` writes them without the defaults. An invalid
+value raises ``ValueError`` with a message that starts with the name of the option.
 """
 
 import json
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 DEFAULT_QUALITY = 85
-"""The JPEG quality of the original, and so of every reply to version 1."""
+"""JPEG quality of the original server, and therefore of every version 1 reply."""
 
 MAX_DIMENSION = 2**32 - 1
-"""Pixels: what a version 1 header can carry; what is allowed is the server's ``--max-output-pixels``."""
+"""Pixels: the most that a version 1 header can carry. The server's ``--max-output-pixels`` is lower."""
 
 _INT64_MAX = 2**63 - 1
 _FIRST_ROTATED = 5  # the EXIF orientations 5 to 8 swap width and height
@@ -24,7 +25,7 @@ _Record = TypeVar("_Record")
 
 
 class Fit(StrEnum):
-    """How a picture of one aspect ratio is brought into a target of another."""
+    """How an image is fitted into a target size of another aspect ratio."""
 
     FILL = "fill"
     CONTAIN = "contain"
@@ -34,7 +35,7 @@ class Fit(StrEnum):
 
 
 class Position(StrEnum):
-    """Which part ``cover`` keeps and where ``contain`` places the picture."""
+    """The part of the image that ``cover`` keeps, and where ``contain`` places the image."""
 
     CENTRE = "centre"
     TOP = "top"
@@ -50,7 +51,10 @@ class Position(StrEnum):
 
 
 class Format(StrEnum):
-    """The formats of a result; ``auto`` keeps the source's where it can be written."""
+    """The format of a result; ``auto`` keeps the format of the source if the server can write it.
+
+    ``jpg`` is accepted as another name of ``jpeg``.
+    """
 
     JPEG = "jpeg"
     PNG = "png"
@@ -60,9 +64,13 @@ class Format(StrEnum):
     GIF = "gif"
     AUTO = "auto"
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Format | None":
+        return cls.JPEG if value == "jpg" else None
+
 
 class Keep(StrEnum):
-    """Which metadata of the source a result carries."""
+    """The metadata of the source that is copied to a result."""
 
     NONE = "none"
     ICC = "icc"
@@ -70,13 +78,39 @@ class Keep(StrEnum):
     ALL = "all"
 
 
+FitName = Literal["fill", "contain", "cover", "inside", "outside"]
+PositionName = Literal[
+    "centre",
+    "top",
+    "right top",
+    "right",
+    "right bottom",
+    "bottom",
+    "left bottom",
+    "left",
+    "left top",
+    "entropy",
+    "attention",
+]
+FormatName = Literal["jpeg", "jpg", "png", "webp", "avif", "tiff", "gif", "auto"]
+KeepName = Literal["none", "icc", "exif", "all"]
+
+
+def default_fit(width: int | None, height: int | None) -> Fit:
+    """The fit that the clients choose if the user names none: keep the aspect ratio if one side is missing.
+
+    The protocol's own default is ``fill``, which needs both sides.
+    """
+    return Fit.INSIDE if width is None or height is None else Fit.FILL
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeOptions:
-    """One result that is asked for.
+    """The options of one requested result.
 
-    ``width`` and ``height`` are pixels of the result as a viewer sees it; one may be ``None`` where the fit
-    keeps the aspect ratio. ``quality`` is 1–100, ``None`` for the server's own; ``max_bytes`` lowers it until
-    the result fits; ``background`` is ``#rrggbb``; ``page`` counts from 0.
+    ``width`` and ``height`` are pixels of the result as a viewer shows it; one may be ``None`` if the fit
+    keeps the aspect ratio. ``quality`` is 1–100, or ``None`` for the server's default. ``max_bytes`` lowers
+    the quality until the result is no larger. ``background`` is ``#rrggbb``. ``page`` counts from 0.
     """
 
     width: int | None = None
@@ -93,6 +127,9 @@ class ResizeOptions:
     enlarge: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("width", "height", "quality", "max_bytes", "page"):
+            # The class is frozen, so not by assignment.
+            object.__setattr__(self, name, _as_int(getattr(self, name)))
         _check_int("width", self.width, 1, MAX_DIMENSION)
         _check_int("height", self.height, 1, MAX_DIMENSION)
         _check_int("quality", self.quality, 1, 100)
@@ -101,7 +138,7 @@ class ResizeOptions:
         _check_bool("lossless", self.lossless)
         _check_bool("enlarge", self.enlarge)
         for name, kind in (("fit", Fit), ("position", Position), ("format", Format), ("keep", Keep)):
-            # Frozen, so not by assignment; a plain text becomes a member here.
+            # A plain string becomes a member.
             object.__setattr__(self, name, _choice(name, kind, getattr(self, name)))
         _check_colour("background", self.background)
         if self.width is None and self.height is None:
@@ -112,15 +149,15 @@ class ResizeOptions:
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> Self:
-        """Options from a JSON object; raises ``ValueError`` for unknown names and senseless values."""
+        """Read options from a JSON object. Raises ``ValueError`` for unknown names and invalid values."""
         known = {option.name for option in fields(cls)}
         for name in meta:
             if name not in known:
-                raise ValueError(f"{_printable(name)}: is no option of RESIZE")
+                raise ValueError(f"{_printable(name)}: is not an option of RESIZE")
         return cls(**meta)
 
     def to_meta(self) -> dict[str, Any]:
-        """The JSON object that ``from_meta`` reads back, without the defaults."""
+        """Return the JSON object that ``from_meta`` reads, without the defaults."""
         return {
             option.name: getattr(self, option.name)
             for option in fields(self)
@@ -130,7 +167,7 @@ class ResizeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadSlot:
-    """A resumable upload: its random 128-bit ``id`` in hex, whole ``size`` and ``offset`` in bytes."""
+    """Part of a resumable upload: a random 128-bit ``id`` in hex, total ``size`` and ``offset`` in bytes."""
 
     id: str
     size: int
@@ -138,7 +175,7 @@ class UploadSlot:
 
     @classmethod
     def from_meta(cls, meta: Any) -> Self:
-        """A slot from a JSON object; raises ``ValueError``."""
+        """Read a slot from a JSON object. Raises ``ValueError``."""
         if not isinstance(meta, dict) or set(meta) != {"id", "size", "offset"}:
             raise ValueError("upload: must be an object of id, size and offset")
         if not isinstance(meta["id"], str) or not re.fullmatch(r"[0-9a-f]{32}", meta["id"]):
@@ -150,9 +187,9 @@ class UploadSlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeRequest:
-    """The whole meta of a RESIZE: the results asked for, and what concerns them all.
+    """The meta of a RESIZE message: the requested results, and the options that hold for all of them.
 
-    ``deadline_ms`` is how long it may wait for a worker and be processed, once it has arrived.
+    ``deadline_ms`` limits the time from the arrival of the request to its result: waiting and processing.
     """
 
     outputs: tuple[ResizeOptions, ...]
@@ -160,13 +197,14 @@ class ResizeRequest:
     upload: UploadSlot | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "deadline_ms", _as_int(self.deadline_ms))
         _check_int("deadline_ms", self.deadline_ms, 1, 2**31 - 1)
         if not self.outputs:
             raise ValueError("outputs: must be one or more")
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> Self:
-        """A request from a JSON object; raises ``ValueError``."""
+        """Read a request from a JSON object. Raises ``ValueError``."""
         options = dict(meta)
         deadline_ms = options.pop("deadline_ms", None)
         upload = UploadSlot.from_meta(options.pop("upload")) if "upload" in options else None
@@ -183,7 +221,7 @@ class ResizeRequest:
         return cls(outputs=outputs, deadline_ms=deadline_ms, upload=upload)
 
     def to_meta(self) -> dict[str, Any]:
-        """The JSON object that ``from_meta`` reads back."""
+        """Return the JSON object that ``from_meta`` reads."""
         meta: dict[str, Any] = {}
         if len(self.outputs) == 1:
             meta.update(self.outputs[0].to_meta())
@@ -198,8 +236,10 @@ class ResizeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageInfo:
-    """What the header of an image says: ``width`` and ``height`` in pixels as stored (before the EXIF
-    ``orientation`` of 1–8 is applied), ``size`` in bytes.
+    """Facts from the header of an image.
+
+    ``width`` and ``height`` are pixels as stored, before the EXIF ``orientation`` (1–8) is applied; ``size``
+    is bytes.
     """
 
     format: str
@@ -212,7 +252,7 @@ class ImageInfo:
 
     @classmethod
     def from_meta(cls, meta: Any) -> Self:
-        """The ``source`` of a reply's meta; raises ``ValueError``."""
+        """Read the ``source`` object of a reply's meta. Raises ``ValueError``."""
         return _record(cls, "source", meta)
 
     @property
@@ -227,7 +267,7 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputInfo:
-    """One result: ``width`` and ``height`` in pixels, ``size`` in bytes, and the ``quality`` used (1–100)."""
+    """Facts about one result: ``width`` and ``height`` in pixels, ``size`` in bytes, ``quality`` 1–100."""
 
     width: int
     height: int
@@ -238,8 +278,10 @@ class OutputInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Milliseconds at the server: receiving the upload, waiting for a worker, the worker's work, and from
-    the first byte of the request to the reply.
+    """Milliseconds that a request took at the server.
+
+    ``receive``: receiving the upload. ``queue``: waiting for a worker. ``process``: the work of the worker.
+    ``total``: from the first byte of the request to the reply.
     """
 
     receive: float
@@ -250,7 +292,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeReport:
-    """The meta of a RESIZE reply: ``ratio`` is source bytes over result bytes."""
+    """The meta of a RESIZE reply. ``ratio`` is the source's bytes divided by the bytes of all results."""
 
     source: ImageInfo
     outputs: tuple[OutputInfo, ...]
@@ -259,7 +301,7 @@ class ResizeReport:
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> Self:
-        """A report from a JSON object; raises ``ValueError``. Names unknown here are passed over."""
+        """Read a report from a JSON object; unknown names are ignored. Raises ``ValueError``."""
         outputs = meta.get("outputs")
         if not isinstance(outputs, list | tuple) or not outputs:
             raise ValueError(f"outputs: must be a list of one or more objects, not {_shown(outputs)}")
@@ -271,8 +313,15 @@ class ResizeReport:
         )
 
     def to_meta(self) -> dict[str, Any]:
-        """The JSON object that ``from_meta`` reads back."""
+        """Return the JSON object that ``from_meta`` reads."""
         return asdict(self)
+
+
+def _as_int(value: Any) -> Any:
+    """Convert a whole number of another type, such as ``numpy.int64``; leave other values as they are."""
+    if type(value) is int or isinstance(value, bool) or not hasattr(value, "__index__"):
+        return value
+    return operator.index(value)
 
 
 def _check_int(name: str, value: Any, least: int, most: int, *, optional: bool = True) -> None:
@@ -295,20 +344,23 @@ def _check_colour(name: str, value: Any) -> None:
 
 
 def _choice(name: str, kind: type[StrEnum], value: Any) -> StrEnum:
-    if not isinstance(value, str) or value not in list(kind):
-        raise ValueError(f"{name}: must be one of {', '.join(kind)}, not {_shown(value)}")
-    return kind(value)
+    if isinstance(value, str):
+        try:
+            return kind(value)
+        except ValueError:
+            pass  # reported below, in the words of an option
+    raise ValueError(f"{name}: must be one of {', '.join(kind)}, not {_shown(value)}")
 
 
 def _float(name: str, value: Any) -> float:
-    # The range first: a whole number may be too large for a float.
+    # Check the range before converting: an integer may be too large for a float.
     if type(value) not in (int, float) or not 0 <= value <= _INT64_MAX:
         raise ValueError(f"{name}: must be a number from 0, not {_shown(value)}")
     return float(value)
 
 
 def _record(kind: type[_Record], name: str, meta: Any) -> _Record:
-    """A dataclass of plain values from the JSON object ``meta``, which messages call ``name``."""
+    """Make a dataclass of plain values from the JSON object ``meta``; error messages call it ``name``."""
     if not isinstance(meta, dict):
         raise ValueError(f"{name}: must be an object, not {_shown(meta)}")  # noqa: TRY004 - one error type
     values = {
@@ -329,10 +381,10 @@ def _plain(name: str, kind: Any, value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message: short, printable and without recursion, whatever a peer may have sent."""
+    """Return a value as text for an error message: short, printable, and safe for deeply nested input."""
     if isinstance(value, str):
         return json.dumps(value[:40])
-    if isinstance(value, int) and value.bit_length() > 64:  # noqa: PLR2004 - more than any option takes
+    if isinstance(value, int) and value.bit_length() > 64:  # noqa: PLR2004 - larger than any valid value
         return f"a number of {value.bit_length()} bits"
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)

@@ -37,7 +37,7 @@ from bench.measuring.sampling import Sampler
 from bench.measuring.server import Server
 from bench.suites.loads import together
 from bench.tools.budget import MIB, memory_budget, memory_of
-from vipsrv import Client, Timeout
+from vipsrv import Client, Timeout, Version1Client
 from vipsrv.errors import Busy, RequestError
 from vipsrv.server.settings import ServerSettings
 
@@ -222,7 +222,7 @@ def _process(
     def connection(number: int, kinds: Sequence[Kind]) -> None:
         timeout = Timeout(reply=NO_ANSWER_SECONDS)
         with (
-            Client("127.0.0.1", port, protocol=1, timeout=timeout) as first,
+            Version1Client("127.0.0.1", port, timeout=timeout) as first,
             Client("127.0.0.1", port, timeout=timeout) as second,
         ):
             turn = number
@@ -235,7 +235,7 @@ def _process(
     return answers, time.process_time()
 
 
-def _ask(client: Client, kind: Kind, path: Path) -> Answer:
+def _ask(client: Client | Version1Client, kind: Kind, path: Path) -> Answer:
     """One request until it is answered with something else than busy."""
     start, busy = time.monotonic(), 0
     while True:

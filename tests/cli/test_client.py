@@ -1,4 +1,4 @@
-"""``vipsrv-client`` as a user meets it: a process, its files, what it prints and its exit code."""
+"""``vipsrv-client`` as a user runs it: a process, its files, its output and its exit code."""
 
 import errno
 import io
@@ -20,15 +20,14 @@ from tests.client.fake_server import SECONDS, FakeServer, Peer
 from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
 from vipsrv.cli.client import app
-from vipsrv.cli.exits import ExitCode
-from vipsrv.cli.sending import LONG_UPLOAD, Server, upload_progress
-from vipsrv.cli.striped_tiff import write_tiff
-from vipsrv.client import Client, Timeout
+from vipsrv.cli.demo_image import write_tiff
+from vipsrv.cli.exit_codes import ExitCode
+from vipsrv.cli.upload import LONG_UPLOAD, upload_progress
 from vipsrv.errors import REQUEST_ERRORS, RequestError
 from vipsrv.version import __version__
 
 COMMAND = Path(sys.executable).with_name("vipsrv-client")
-PICTURE = jpeg(400, 300)
+PHOTO = jpeg(400, 300)
 
 pytestmark = pytest.mark.skipif(
     not COMMAND.exists(), reason=f"vipsrv is not installed: there is no {COMMAND.name}"
@@ -36,14 +35,14 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def photo(tmp_path: Path) -> Path:
     path = tmp_path / "holiday.photo.png"  # the name says nothing of the format
-    path.write_bytes(PICTURE)
+    path.write_bytes(PHOTO)
     return path
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """Ours without the settings of whoever runs the tests."""
+    """This environment without the settings of the person who runs the tests."""
     return {name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")} | settings
 
 
@@ -68,7 +67,7 @@ def dimensions(data: bytes) -> tuple[int, int]:
 
 
 def assert_one_line(done: "subprocess.CompletedProcess[bytes]", code: int, *words: str) -> None:
-    """The command failed with this code and one line that says these words, and printed nothing else."""
+    """Check that the command failed with this code and one line of these words, and printed nothing."""
     said = done.stderr.decode()
     assert done.returncode == code, said
     assert said.startswith("vipsrv-client: ")
@@ -81,13 +80,13 @@ def assert_one_line(done: "subprocess.CompletedProcess[bytes]", code: int, *word
 # What it does
 
 
-def test_it_saves_beside_the_picture_and_says_what_it_took(server: RunningServer, picture: Path) -> None:
-    done = run(picture, *at(server))
+def test_it_saves_beside_the_image_and_prints_a_report(server: RunningServer, photo: Path) -> None:
+    done = run(photo, *at(server))
     assert (done.returncode, done.stderr) == (0, b"")
-    saved = picture.with_name("processed_holiday.photo.jpg")
+    saved = photo.with_name("processed_holiday.photo.jpg")
     assert dimensions(saved.read_bytes()) == (800, 600)
-    assert picture.read_bytes() == PICTURE
-    assert sorted(path.name for path in picture.parent.iterdir()) == [picture.name, saved.name]
+    assert photo.read_bytes() == PHOTO
+    assert sorted(path.name for path in photo.parent.iterdir()) == [photo.name, saved.name]
     figures = dict(line.split("  ", 1) for line in done.stdout.decode().splitlines())
     assert [name.strip() for name in figures] == [
         "original size",
@@ -101,23 +100,23 @@ def test_it_saves_beside_the_picture_and_says_what_it_took(server: RunningServer
         "processed dimensions",
     ]
     text = done.stdout.decode()
-    assert f"({len(PICTURE):,} bytes)" in text
+    assert f"({len(PHOTO):,} bytes)" in text
     assert str(saved) in text
     assert "original dimensions   400 x 300\n" in text
     assert "processed dimensions  800 x 600\n" in text
 
 
-def test_json_has_all_figures(server: RunningServer, picture: Path) -> None:
-    done = run(picture, *at(server), "--width", 80, "--height", 60, "--quality", 50, "--json")
+def test_the_report_as_json(server: RunningServer, photo: Path) -> None:
+    done = run(photo, *at(server), "--width", 80, "--height", 60, "--quality", 50, "--json")
     figures = json.loads(done.stdout)
-    saved = picture.with_name("processed_holiday.photo.jpg")
-    assert figures["image"] == str(picture)
+    saved = photo.with_name("processed_holiday.photo.jpg")
+    assert figures["image"] == str(photo)
     assert figures["server"] == f"127.0.0.1:{server.port}"
     assert figures["embedded"] is False
-    assert figures["original_bytes"] == len(PICTURE)
-    assert figures["sent_bytes"] > len(PICTURE)
+    assert figures["original_bytes"] == len(PHOTO)
+    assert figures["sent_bytes"] > len(PHOTO)
     assert figures["received_bytes"] > figures["result_bytes"] == saved.stat().st_size
-    assert figures["ratio"] == pytest.approx(len(PICTURE) / figures["result_bytes"], abs=1e-3)
+    assert figures["ratio"] == pytest.approx(len(PHOTO) / figures["result_bytes"], abs=1e-3)
     assert set(figures["server_ms"]) == {"receive", "queue", "process", "total"}
     assert figures["total_seconds"] * 1000 > figures["server_ms"]["total"]
     assert (figures["format"], figures["quality"], figures["saved"]) == ("jpeg", 50, str(saved))
@@ -125,51 +124,49 @@ def test_json_has_all_figures(server: RunningServer, picture: Path) -> None:
     assert figures["processed"] == {"width": 80, "height": 60, "by": "Pillow"}
 
 
-def test_version_1(server: RunningServer, picture: Path) -> None:
-    done = run(picture, *at(server), "--protocol", 1)
+def test_version_1(server: RunningServer, photo: Path) -> None:
+    done = run(photo, *at(server), "--protocol", 1)
     assert done.returncode == 0, done.stderr
-    assert "not told by version 1" in done.stdout.decode()
-    assert dimensions(picture.with_name("processed_holiday.photo.jpg").read_bytes()) == (800, 600)
+    assert "version 1 of the protocol does not state it" in done.stdout.decode()
+    assert dimensions(photo.with_name("processed_holiday.photo.jpg").read_bytes()) == (800, 600)
 
 
-def test_quiet_prints_nothing(server: RunningServer, picture: Path) -> None:
-    done = run(picture, *at(server), "--quiet")
+def test_quiet_prints_nothing(server: RunningServer, photo: Path) -> None:
+    done = run(photo, *at(server), "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    assert picture.with_name("processed_holiday.photo.jpg").exists()
+    assert photo.with_name("processed_holiday.photo.jpg").exists()
 
 
-def test_standard_output_is_the_picture_alone(server: RunningServer, picture: Path) -> None:
-    done = run(picture, *at(server), "--output", "-")
+def test_standard_output_is_the_image_alone(server: RunningServer, photo: Path) -> None:
+    done = run(photo, *at(server), "--output", "-")
     assert done.returncode == 0
     assert dimensions(done.stdout) == (800, 600)
     assert "compression ratio" in done.stderr.decode()
-    assert list(picture.parent.iterdir()) == [picture]
+    assert list(photo.parent.iterdir()) == [photo]
 
 
-def test_the_server_may_be_set_by_the_environment(server: RunningServer, picture: Path) -> None:
-    done = run(picture, "--json", VIPSRV_HOST="127.0.0.1", VIPSRV_PORT=str(server.port))
+def test_the_server_may_be_set_by_the_environment(server: RunningServer, photo: Path) -> None:
+    done = run(photo, "--json", VIPSRV_HOST="127.0.0.1", VIPSRV_PORT=str(server.port))
     assert json.loads(done.stdout)["server"] == f"127.0.0.1:{server.port}"
 
 
-def test_an_output_may_be_a_file_or_a_folder(server: RunningServer, picture: Path, tmp_path: Path) -> None:
+def test_an_output_may_be_a_file_or_a_folder(server: RunningServer, photo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    assert run(picture, *at(server), "-o", tmp_path / "other.jpg").returncode == 0
-    assert run(picture, *at(server), "-o", folder).returncode == 0
+    assert run(photo, *at(server), "-o", tmp_path / "other.jpg").returncode == 0
+    assert run(photo, *at(server), "-o", folder).returncode == 0
     assert dimensions((tmp_path / "other.jpg").read_bytes()) == (800, 600)
     assert dimensions((folder / "processed_holiday.photo.jpg").read_bytes()) == (800, 600)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_an_output_that_is_no_file_is_not_replaced_by_one(
-    server: RunningServer, picture: Path, tmp_path: Path
-) -> None:
+def test_a_named_pipe_as_output_is_written_to(server: RunningServer, photo: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     read: list[bytes] = []
     reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
     reader.start()
-    done = run(picture, *at(server), "--output", pipe)
+    done = run(photo, *at(server), "--output", pipe)
     reader.join(SECONDS)
     assert done.returncode == 0, done.stderr
     assert dimensions(read[0]) == (800, 600)
@@ -177,18 +174,18 @@ def test_an_output_that_is_no_file_is_not_replaced_by_one(
 
 
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="this system has no /dev/stdout")
-def test_an_output_may_be_the_name_of_a_pipe(server: RunningServer, picture: Path) -> None:
-    done = run(picture, *at(server), "--output", "/dev/stdout", "--quiet")
+def test_dev_stdout_as_output(server: RunningServer, photo: Path) -> None:
+    done = run(photo, *at(server), "--output", "/dev/stdout", "--quiet")
     assert done.returncode == 0, done.stderr
     assert dimensions(done.stdout) == (800, 600)
-    assert list(picture.parent.iterdir()) == [picture]
+    assert list(photo.parent.iterdir()) == [photo]
 
 
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="this system has no /dev/stdout")
-def test_a_pipe_by_name_that_is_closed_after_a_part(server: RunningServer, picture: Path) -> None:
+def test_a_pipe_that_is_closed_during_the_write(server: RunningServer, photo: Path) -> None:
     reading, writing = os.pipe()
     process = subprocess.Popen(
-        [COMMAND, picture, *at(server), "--output", f"/dev/fd/{writing}", "--format", "tiff"],
+        [COMMAND, photo, *at(server), "--output", f"/dev/fd/{writing}", "--format", "tiff"],
         pass_fds=[writing],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -249,32 +246,26 @@ def test_no_progress_is_shown_where_nothing_listens(tmp_path: Path) -> None:
     assert "sending" not in shown
 
 
-def test_an_ipv6_address_is_shown_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Server, "_ask_at", lambda *_: "answer")
-    server = Server(
-        program="", host="::1", port=9, protocol=2, timeout=Timeout(), may_start_one=False, quiet=True
-    )
-    assert server.ask(Client.ping).server == "[::1]:9"
-
-
 # What goes wrong
 
 
 @pytest.mark.parametrize("link", [None, os.symlink, os.link], ids=["itself", "symlink", "hard link"])
-def test_never_over_the_picture(server: RunningServer, picture: Path, tmp_path: Path, link: object) -> None:
-    output = picture
+def test_the_image_is_never_overwritten(
+    server: RunningServer, photo: Path, tmp_path: Path, link: object
+) -> None:
+    output = photo
     if callable(link):
         output = tmp_path / "link"
-        link(picture, output)
-    assert_one_line(run(picture, *at(server), "--output", output), ExitCode.USAGE, "never overwritten")
-    assert picture.read_bytes() == PICTURE
+        link(photo, output)
+    assert_one_line(run(photo, *at(server), "--output", output), ExitCode.USAGE, "never overwritten")
+    assert photo.read_bytes() == PHOTO
 
 
-def test_nor_over_a_picture_that_the_default_name_stands_for(server: RunningServer, picture: Path) -> None:
-    link = picture.with_name("processed_holiday.photo.jpg")
-    link.symlink_to(picture)
-    assert_one_line(run(picture, *at(server)), ExitCode.USAGE, "never overwritten")
-    assert picture.read_bytes() == PICTURE
+def test_the_image_is_not_overwritten_through_the_default_name(server: RunningServer, photo: Path) -> None:
+    link = photo.with_name("processed_holiday.photo.jpg")
+    link.symlink_to(photo)
+    assert_one_line(run(photo, *at(server)), ExitCode.USAGE, "never overwritten")
+    assert photo.read_bytes() == PHOTO
 
 
 def test_no_such_file(tmp_path: Path) -> None:
@@ -283,109 +274,110 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("question", [[], ["--info"]])
-def test_what_is_no_file_with_something_in_it(tmp_path: Path, question: list[str]) -> None:
+def test_empty_files_and_devices_are_refused(tmp_path: Path, question: list[str]) -> None:
     empty = tmp_path / "empty.jpg"
     empty.touch()
     with FakeServer() as fake:  # which is not asked
         done = run(empty, *at(fake), *question)
         assert_one_line(done, ExitCode.FILE, f"{empty}: the file is empty")
         done = run("/dev/null", *at(fake), *question)
-        assert_one_line(done, ExitCode.FILE, "/dev/null: no regular file")
+        assert_one_line(done, ExitCode.FILE, "/dev/null: not a regular file")
 
 
-def test_a_file_that_may_not_be_read_is_an_error_of_the_file(
-    picture: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_file_is_a_file_error(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.R_OK)
 
     def forbidden(*_: object, **__: object) -> object:
-        raise PermissionError(errno.EACCES, "Permission denied", str(picture))
+        raise PermissionError(errno.EACCES, "Permission denied", str(photo))
 
     monkeypatch.setattr("vipsrv.client.sources.open", forbidden, raising=False)
     with FakeServer() as fake:
-        done = invoke(picture, *at(fake))
-    assert (done.exit_code, done.stderr) == (ExitCode.FILE, f"vipsrv-client: {picture}: Permission denied\n")
+        done = invoke(photo, *at(fake))
+    assert (done.exit_code, done.stderr) == (ExitCode.FILE, f"vipsrv-client: {photo}: Permission denied\n")
 
 
-def test_no_such_folder(server: RunningServer, picture: Path, tmp_path: Path) -> None:
-    done = run(picture, *at(server), "--output", tmp_path / "none" / "x.jpg")
+def test_no_such_folder(server: RunningServer, photo: Path, tmp_path: Path) -> None:
+    done = run(photo, *at(server), "--output", tmp_path / "none" / "x.jpg")
     assert_one_line(done, ExitCode.FILE, f"{tmp_path / 'none'}: no such folder")
 
 
-def test_beside_the_picture_in_a_folder_that_cannot_be_written(
-    picture: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_folder_is_refused_beforehand(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
     with FakeServer() as fake:  # which is not asked
-        done = invoke(picture, *at(fake))
+        done = invoke(photo, *at(fake))
     assert done.exit_code == ExitCode.FILE
-    assert f"{picture.parent}: the folder cannot be written; name another place with --output" in done.stderr
+    assert f"{photo.parent}: the folder is not writable; name another one with --output" in done.stderr
 
 
-def test_connection_refused(picture: Path) -> None:
+def test_connection_refused(photo: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    done = run(picture, "--port", port)
+    done = run(photo, "--port", port)
     assert_one_line(
         done, ExitCode.NO_SERVER, f"127.0.0.1:{port}: connection refused", "vipsrv serve", "--port"
     )
 
 
-def test_no_picture(server: RunningServer, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image(server: RunningServer, tmp_path: Path) -> None:
     text = tmp_path / "text.jpg"
-    text.write_text("This is no picture, whatever its name says.\n" * 10)
+    text.write_text("This is no image, whatever its name says.\n" * 10)
     done = run(text, *at(server))
     assert_one_line(done, ExitCode.REFUSED, "the server answered 415 unsupported_format: ", "convert it")
     assert list(tmp_path.iterdir()) == [text]
 
 
 @pytest.mark.parametrize("error", REQUEST_ERRORS.values(), ids=lambda error: error.code)
-def test_every_refusal_is_one_line(picture: Path, error: type[RequestError]) -> None:
+def test_every_refusal_is_one_line(photo: Path, error: type[RequestError]) -> None:
     def script(peer: Peer) -> None:
         head, _ = peer.read_request()
         peer.refuse(head, error("for a\nreason"))
 
     with FakeServer(script) as fake:
-        done = invoke(picture, *at(fake))
+        done = invoke(photo, *at(fake))
     assert done.exit_code == ExitCode.REFUSED
     assert f"vipsrv-client: the server answered {error.status} {error.code}: for a reason" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_server_that_is_none(picture: Path) -> None:
+def test_a_server_of_another_protocol(photo: Path) -> None:
     def script(peer: Peer) -> None:
         peer.socket.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
         peer.read_to_end()
 
     with FakeServer(script) as fake:
-        done = run(picture, *at(fake))
+        done = run(photo, *at(fake))
     assert_one_line(
-        done, ExitCode.NO_SERVER, "what is no reply", "check that a vipsrv server is at that address"
+        done,
+        ExitCode.NO_SERVER,
+        "not a version 2 reply",
+        "check that a vipsrv server listens at that address",
     )
 
 
-def test_a_connection_that_breaks(picture: Path) -> None:
+def test_a_connection_that_breaks(photo: Path) -> None:
     def script(peer: Peer) -> None:
         peer.read_request()
 
     with FakeServer(script) as fake:
         assert_one_line(
-            run(picture, *at(fake)), ExitCode.NO_SERVER, "was lost", "closed by the server before it"
+            run(photo, *at(fake)), ExitCode.NO_SERVER, "was lost", "closed by the server before it"
         )
 
 
-def test_a_timeout(picture: Path) -> None:
+def test_a_timeout(photo: Path) -> None:
     def script(peer: Peer) -> None:
         peer.read_to_end()
 
     with FakeServer(script) as fake:
-        done = run(picture, *at(fake), "--timeout", 0.1)
+        done = run(photo, *at(fake), "--timeout", 0.1)
     assert_one_line(done, ExitCode.TIMEOUT, "has not answered within 0.1 s", "--timeout")
 
 
-def test_what_version_1_cannot_say(picture: Path) -> None:
-    done = run(picture, "--port", 1, "--protocol", 1, "--quality", 50)
-    assert_one_line(done, ExitCode.USAGE, "quality: version 1 of the protocol has width and height only")
+def test_version_1_refuses_other_options(photo: Path) -> None:
+    done = run(photo, "--port", 1, "--protocol", 1, "--quality", 50)
+    assert_one_line(
+        done, ExitCode.USAGE, "--quality: version 1 of the protocol has only a width and a height"
+    )
 
 
 @pytest.mark.parametrize(
@@ -400,24 +392,24 @@ def test_what_version_1_cannot_say(picture: Path) -> None:
         ["--no-such"],
     ],
 )
-def test_usage(picture: Path, arguments: list[str]) -> None:
-    done = run(picture, *arguments)
+def test_usage(photo: Path, arguments: list[str]) -> None:
+    done = run(photo, *arguments)
     assert done.returncode == ExitCode.USAGE
     assert arguments[0] in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
 
 
-def test_quiet_and_json_exclude_each_other(picture: Path) -> None:
-    assert_one_line(run(picture, "--quiet", "--json"), ExitCode.USAGE, "choose one")
+def test_quiet_and_json_exclude_each_other(photo: Path) -> None:
+    assert_one_line(run(photo, "--quiet", "--json"), ExitCode.USAGE, "exclude each other")
 
 
 def _as_in_a_terminal() -> None:
-    # What a shell starts in the background, as it may have the tests, ignores the signal.
+    # A process that a shell started in the background, such as the tests, ignores the signal.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are different there")
-def test_ctrl_c_is_silent(picture: Path) -> None:
+def test_ctrl_c_is_silent(photo: Path) -> None:
     is_there = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -427,7 +419,7 @@ def test_ctrl_c_is_silent(picture: Path) -> None:
 
     with FakeServer(script) as fake:
         process = subprocess.Popen(
-            [COMMAND, picture, *at(fake)],
+            [COMMAND, photo, *at(fake)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment(),
@@ -438,15 +430,15 @@ def test_ctrl_c_is_silent(picture: Path) -> None:
             process.send_signal(signal.SIGINT)
             said = process.communicate(timeout=SECONDS)
     assert (process.returncode, said) == (ExitCode.INTERRUPTED, (b"", b""))
-    assert list(picture.parent.iterdir()) == [picture]
+    assert list(photo.parent.iterdir()) == [photo]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe shows otherwise there")
-def test_standard_output_that_is_closed(server: RunningServer, picture: Path) -> None:
+def test_standard_output_that_is_closed(server: RunningServer, photo: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [COMMAND, picture, *at(server), "--output", "-"],
+        [COMMAND, photo, *at(server), "--output", "-"],
         stdout=writing,
         stderr=subprocess.PIPE,
         check=False,
@@ -460,10 +452,10 @@ def test_standard_output_that_is_closed(server: RunningServer, picture: Path) ->
 @pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe shows otherwise there")
 @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
 def test_standard_output_that_is_closed_after_a_part(
-    server: RunningServer, picture: Path, unbuffered: str
+    server: RunningServer, photo: Path, unbuffered: str
 ) -> None:
     process = subprocess.Popen(
-        [COMMAND, picture, *at(server), "--output", "-", "--format", "tiff", "--quiet"],
+        [COMMAND, photo, *at(server), "--output", "-", "--format", "tiff", "--quiet"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(PYTHONUNBUFFERED=unbuffered),
@@ -471,7 +463,7 @@ def test_standard_output_that_is_closed_after_a_part(
     assert process.stdout is not None
     assert process.stderr is not None
     with process:
-        # More than a pipe holds is still to come, so the command is within its write when the reader goes.
+        # The result is larger than a pipe, so the command is still writing when the reader closes it.
         process.stdout.read(1)
         process.stdout.close()
         said = process.stderr.read()
@@ -480,10 +472,10 @@ def test_standard_output_that_is_closed_after_a_part(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such shell")
-def test_standard_output_that_was_never_open(picture: Path) -> None:
+def test_standard_output_that_was_never_open(photo: Path) -> None:
     with FakeServer() as fake:  # which is not asked
         done = subprocess.run(
-            ["/bin/sh", "-c", 'exec "$0" "$@" >&-', COMMAND, picture, *at(fake), "--output", "-"],
+            ["/bin/sh", "-c", 'exec "$0" "$@" >&-', COMMAND, photo, *at(fake), "--output", "-"],
             capture_output=True,
             check=False,
             env=environment(),
@@ -504,10 +496,10 @@ def test_no_progress_where_standard_error_was_never_open(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("arguments", [[], ["--output", "-"]])
-def test_standard_output_that_is_full(server: RunningServer, picture: Path, arguments: list[str]) -> None:
+def test_standard_output_that_is_full(server: RunningServer, photo: Path, arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [COMMAND, picture, *at(server), *arguments],
+            [COMMAND, photo, *at(server), *arguments],
             stdout=full,
             stderr=subprocess.PIPE,
             check=False,
@@ -517,19 +509,19 @@ def test_standard_output_that_is_full(server: RunningServer, picture: Path, argu
     assert_one_line(done, ExitCode.FILE, "No space left on device")
 
 
-# The server of its own
+# The embedded server
 
 
 @pytest.fixture
 def nothing_listens(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The default port is one that nothing listens on."""
+    """Replace the default port by one on which nothing listens."""
     for name in list(os.environ):
         if name.startswith("VIPSRV_"):
             monkeypatch.delenv(name)
     with socket.socket() as taken:  # bound, so that nobody else gets it, but not listening
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        monkeypatch.setattr("vipsrv.cli.client.DEFAULT_PORT", port)
+        monkeypatch.setattr("vipsrv.client.server_address.DEFAULT_PORT", port)
         yield port
 
 
@@ -537,69 +529,89 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
-def test_where_nothing_listens_it_starts_a_server_for_the_call(picture: Path, nothing_listens: int) -> None:
-    done = invoke(picture, "--json")
+def test_where_nothing_listens_it_starts_a_server_for_the_call(photo: Path, nothing_listens: int) -> None:
+    done = invoke(photo, "--json")
     assert done.exit_code == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["embedded"] is True
     assert figures["server"] != f"127.0.0.1:{nothing_listens}"
     assert figures["processed"] == {"width": 800, "height": 600, "by": "Pillow"}
     assert done.stderr.count("\n") == 1
-    assert f"nothing listens on 127.0.0.1:{nothing_listens}, so a server of its own" in done.stderr
+    assert (
+        f"nothing listens on 127.0.0.1:{nothing_listens}, so a server was started for this call on "
+        in done.stderr
+    )
     assert figures["server"] in done.stderr
     host, _, port = figures["server"].rpartition(":")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, int(port)), SECONDS)
 
 
-def test_beside_the_picture_there_is_nothing_but_the_json(picture: Path, nothing_listens: int) -> None:
+def test_json_is_alone_on_standard_error(photo: Path, nothing_listens: int) -> None:
     del nothing_listens
-    done = invoke(picture, "--json", "--output", "-")
+    done = invoke(photo, "--json", "--output", "-")
     assert done.exit_code == 0
     assert json.loads(done.stderr)["embedded"] is True
     assert dimensions(done.stdout_bytes) == (800, 600)
 
 
-def test_quiet_does_not_tell_of_it(picture: Path, nothing_listens: int) -> None:
+def test_quiet_hides_the_note_about_the_server(photo: Path, nothing_listens: int) -> None:
     del nothing_listens
-    done = invoke(picture, "--quiet")
+    done = invoke(photo, "--quiet")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_no_embedded_turns_it_off(picture: Path, nothing_listens: int) -> None:
-    done = invoke(picture, "--no-embedded")
+def test_no_embedded_turns_it_off(photo: Path, nothing_listens: int) -> None:
+    done = invoke(photo, "--no-embedded")
     assert done.exit_code == ExitCode.NO_SERVER
     assert f"127.0.0.1:{nothing_listens}: connection refused" in done.stderr
 
 
+def test_a_port_variable_that_kubernetes_sets_configures_nothing(
+    photo: Path, nothing_listens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIPSRV_PORT", "tcp://10.0.0.1:65432")
+    done = invoke(photo, "--no-embedded")
+    assert done.exit_code == ExitCode.NO_SERVER
+    assert f"127.0.0.1:{nothing_listens}: connection refused" in done.stderr
+
+
+def test_an_invalid_port_variable(photo: Path, nothing_listens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    del nothing_listens
+    monkeypatch.setenv("VIPSRV_PORT", "many")
+    done = invoke(photo)
+    assert done.exit_code == ExitCode.USAGE
+    assert "VIPSRV_PORT: must be a port from 1 to 65535, not 'many'" in done.stderr
+
+
 @pytest.mark.parametrize("setting", [{"VIPSRV_HOST": "127.0.0.1"}, {"VIPSRV_PORT": "{}"}])
 def test_a_configured_server_is_not_replaced(
-    picture: Path, nothing_listens: int, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]
+    photo: Path, nothing_listens: int, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]
 ) -> None:
     for name, value in setting.items():
         monkeypatch.setenv(name, value.format(nothing_listens))
-    done = invoke(picture)
+    done = invoke(photo)
     assert done.exit_code == ExitCode.NO_SERVER
     assert "connection refused" in done.stderr
 
 
-def test_a_server_of_its_own_that_does_not_start(
-    picture: Path, nothing_listens: int, monkeypatch: pytest.MonkeyPatch
+def test_an_embedded_server_that_does_not_start(
+    photo: Path, nothing_listens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del nothing_listens
     monkeypatch.setenv("VIPSRV_WORKERS", "none")
-    done = invoke(picture)
+    done = invoke(photo)
     assert done.exit_code == ExitCode.NO_SERVER
     (line,) = done.stderr.splitlines()
     assert "could not be started: " in line
     assert "--workers" in line
-    assert "by hand" in line
+    assert "run 'vipsrv serve' to see more" in line
 
 
-def test_an_error_of_its_own_server_is_one_line(tmp_path: Path, nothing_listens: int) -> None:
+def test_an_error_of_an_embedded_server_is_one_line(tmp_path: Path, nothing_listens: int) -> None:
     del nothing_listens
     text = tmp_path / "text.jpg"
-    text.write_text("no picture\n" * 100)
+    text.write_text("no image\n" * 100)
     done = invoke(text, "--quiet")
     assert done.exit_code == ExitCode.REFUSED
     assert done.stderr.count("\n") == 1

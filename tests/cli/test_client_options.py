@@ -1,8 +1,6 @@
-"""``vipsrv-client`` with the options of version 2, and with several results: what it asks for, what it saves
-and what it says.
+"""``vipsrv-client`` with the options of version 2 and several results: its requests, files and output.
 
-The server is a fake that answers with pictures of the sizes and formats asked for. What the real server makes
-of the options is not the subject here.
+The server is a fake that answers with images of the requested sizes and formats.
 """
 
 import io
@@ -21,26 +19,26 @@ from tests.client.fake_server import FakeServer, Peer, Script, every
 from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
 from vipsrv.cli.client import app
-from vipsrv.cli.exits import ExitCode
+from vipsrv.cli.exit_codes import ExitCode
 from vipsrv.errors import BadRequest, TooLarge
 from vipsrv.version import __version__
 
-PICTURE = jpeg(400, 300)
+PHOTO = jpeg(400, 300)
 
 
 @pytest.fixture
-def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in list(os.environ):
         if name.startswith("VIPSRV_"):
             monkeypatch.delenv(name)
     path = tmp_path / "photo.jpg"
-    path.write_bytes(PICTURE)
+    path.write_bytes(PHOTO)
     return path
 
 
 @pytest.fixture
 def unused_port() -> Iterator[int]:
-    """A port that nothing listens on: what is refused before anything is sent does not need one."""
+    """A port on which nothing listens, for options that are refused before anything is sent."""
     with socket.socket() as taken:  # bound, so that nobody else gets it, but not listening
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -51,7 +49,7 @@ def invoke(port: int, *arguments: object) -> Result:
 
 
 def painted(options: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
-    """A picture as the options ask for, of a 4:3 original that is a PNG, and what is told of it."""
+    """Return an image as requested, from a 4:3 PNG, and its entry in the reply."""
     width = options.get("width") or round(options["height"] * 4 / 3)
     height = options.get("height") or round(options["width"] * 3 / 4)
     kind = options.get("format", "jpeg").replace("auto", "png")
@@ -63,7 +61,7 @@ def painted(options: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
 
 
 def painting(seen: list[dict[str, Any]]) -> Script:
-    """Keeps the meta of its request and answers with what it asks for."""
+    """Records the meta of the request and answers with the requested images."""
 
     def script(peer: Peer) -> None:
         head, _ = peer.read_request()
@@ -74,17 +72,17 @@ def painting(seen: list[dict[str, Any]]) -> Script:
     return script
 
 
-def asked(picture: Path, *arguments: object) -> dict[str, Any]:
-    """The meta of the request that these arguments come to."""
+def asked(photo: Path, *arguments: object) -> dict[str, Any]:
+    """Return the meta of the request that these arguments make."""
     seen: list[dict[str, Any]] = []
     with FakeServer(painting(seen)) as fake:
-        done = invoke(fake.port, picture, "--quiet", *arguments)
+        done = invoke(fake.port, photo, "--quiet", *arguments)
     assert (done.exit_code, done.output) == (0, "")
     return seen[0]
 
 
 def assert_refused(done: Result, code: ExitCode, *words: str) -> None:
-    """It ended with this code and one line that says these words."""
+    """Check that the command ended with this code and one line with these words."""
     assert done.exit_code == code, done.output
     assert done.stdout == ""
     assert done.stderr.startswith("vipsrv-client: ")
@@ -114,6 +112,7 @@ def assert_refused(done: Result, code: ExitCode, *words: str) -> None:
             {"width": 800, "height": 600, "format": "webp", "quality": 80},
         ),
         (["--format", "auto"], {"width": 800, "height": 600, "format": "auto"}),
+        (["--format", "jpg"], {"width": 800, "height": 600}),
         (
             ["--format", "webp", "--lossless"],
             {"width": 800, "height": 600, "format": "webp", "lossless": True},
@@ -149,8 +148,8 @@ def assert_refused(done: Result, code: ExitCode, *words: str) -> None:
     ],
     ids=str,
 )
-def test_what_the_options_come_to(picture: Path, arguments: list[object], meta: dict[str, Any]) -> None:
-    assert asked(picture, *arguments) == meta
+def test_the_request_for_each_option(photo: Path, arguments: list[object], meta: dict[str, Any]) -> None:
+    assert asked(photo, *arguments) == meta
 
 
 # What it saves and says
@@ -160,43 +159,43 @@ def test_what_the_options_come_to(picture: Path, arguments: list[object], meta: 
     ("kind", "ending"),
     [("jpeg", "jpg"), ("png", "png"), ("webp", "webp"), ("tiff", "tif"), ("gif", "gif"), ("auto", "png")],
 )
-def test_the_ending_is_that_of_the_format_that_came_back(picture: Path, kind: str, ending: str) -> None:
-    asked(picture, "--width", 80, "--height", 60, "--format", kind)
-    saved = picture.with_name(f"processed_photo.{ending}")
+def test_a_saved_result_has_the_ending_of_its_format(photo: Path, kind: str, ending: str) -> None:
+    asked(photo, "--width", 80, "--height", 60, "--format", kind)
+    saved = photo.with_name(f"processed_photo.{ending}")
     with Image.open(saved) as image:
         assert image.size == (80, 60)
-    assert sorted(picture.parent.iterdir()) == sorted([picture, saved])
+    assert sorted(photo.parent.iterdir()) == sorted([photo, saved])
 
 
-def test_several_results_are_saved_and_listed(picture: Path) -> None:
+def test_several_results_are_saved_and_listed(photo: Path) -> None:
     seen: list[dict[str, Any]] = []
     with FakeServer(painting(seen)) as fake:
-        done = invoke(fake.port, picture, "--output-sizes", "320x,x60,50x50", "--format", "png")
+        done = invoke(fake.port, photo, "--output-sizes", "320x,x60,50x50", "--format", "png")
     assert done.exit_code == 0, done.output
     sizes = [(320, 240), (80, 60), (50, 50)]
-    paths = [picture.with_name(f"processed_photo_{width}x{height}.png") for width, height in sizes]
+    paths = [photo.with_name(f"processed_photo_{width}x{height}.png") for width, height in sizes]
     for path, size in zip(paths, sizes, strict=True):
         with Image.open(path) as image:
             assert (image.format, image.size) == ("PNG", size)
         assert f"saved                 {path}\n  dimensions          {size[0]} x {size[1]}\n" in done.stdout
-    assert sorted(picture.parent.iterdir()) == sorted([picture, *paths])
+    assert sorted(photo.parent.iterdir()) == sorted([photo, *paths])
     assert "(all 3 results together)" in done.stdout
     assert "original dimensions   400 x 300\n" in done.stdout
 
 
-def test_json_of_several_results(picture: Path, tmp_path: Path) -> None:
+def test_json_of_several_results(photo: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     with FakeServer(painting([])) as fake:
         done = invoke(
-            fake.port, picture, "--output-sizes", "320x,x60", "--quality", 70, "--json", "--output", folder
+            fake.port, photo, "--output-sizes", "320x,x60", "--quality", 70, "--json", "--output", folder
         )
     figures = json.loads(done.stdout)
     first, second = figures.pop("outputs")
     path = folder / "processed_photo_320x240.jpg"
     assert first == {
         "result_bytes": path.stat().st_size,
-        "ratio": pytest.approx(len(PICTURE) / path.stat().st_size, abs=1e-3),
+        "ratio": pytest.approx(len(PHOTO) / path.stat().st_size, abs=1e-3),
         "format": "jpeg",
         "quality": 70,
         "saved": str(path),
@@ -219,19 +218,52 @@ def test_json_of_several_results(picture: Path, tmp_path: Path) -> None:
     }
 
 
-def test_two_sizes_that_come_to_the_same_are_both_saved(picture: Path) -> None:
-    asked(picture, "--output-sizes", "80x,80x60")
-    names = [path.name for path in sorted(picture.parent.iterdir())]
+def test_two_results_of_one_size_are_both_saved(photo: Path) -> None:
+    asked(photo, "--output-sizes", "80x,80x60")
+    names = [path.name for path in sorted(photo.parent.iterdir())]
     assert names == ["photo.jpg", "processed_photo_80x60.jpg", "processed_photo_80x60_2.jpg"]
 
 
-def test_another_format_to_standard_output(picture: Path) -> None:
+def test_another_format_to_standard_output(photo: Path) -> None:
     with FakeServer(painting([])) as fake:
-        done = invoke(fake.port, picture, "--format", "png", "--output", "-")
+        done = invoke(fake.port, photo, "--format", "png", "--output", "-")
     with Image.open(io.BytesIO(done.stdout_bytes)) as image:
         assert (image.format, image.size) == ("PNG", (800, 600))
     assert "compression ratio" in done.stderr
-    assert list(picture.parent.iterdir()) == [picture]
+    assert list(photo.parent.iterdir()) == [photo]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "kind"),
+    [
+        ("x.png", [], "PNG"),
+        ("x.PNG", [], "PNG"),
+        ("x.webp", [], "WEBP"),
+        ("x.tif", [], "TIFF"),
+        ("x.tiff", [], "TIFF"),
+        ("x.gif", [], "GIF"),
+        ("x.jpg", [], "JPEG"),
+        ("x.jpeg", ["--format", "jpg"], "JPEG"),
+        ("x.dat", [], "JPEG"),
+        ("x", ["--format", "png"], "PNG"),
+        ("x.png", ["--format", "png"], "PNG"),
+        ("x.png", ["--format", "auto"], "PNG"),
+    ],
+)
+def test_the_ending_of_the_output_chooses_the_format(
+    photo: Path, tmp_path: Path, name: str, arguments: list[str], kind: str
+) -> None:
+    asked(photo, "--output", tmp_path / name, *arguments)
+    with Image.open(tmp_path / name) as image:
+        assert image.format == kind
+
+
+def test_a_folder_with_an_ending_chooses_no_format(photo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "results.png"
+    folder.mkdir()
+    asked(photo, "--output", folder)
+    with Image.open(folder / "processed_photo.jpg") as image:
+        assert image.format == "JPEG"
 
 
 # What it refuses
@@ -240,30 +272,39 @@ def test_another_format_to_standard_output(picture: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--output-sizes", "320"], ["--output-sizes: '320' is no size"]),
-        (["--output-sizes", ""], ["--output-sizes: '' is no size"]),
-        (["--output-sizes", "8x6,8x6"], ["--output-sizes: 8x6 is there twice"]),
+        (["--output-sizes", "320"], ["--output-sizes: '320' is not a size"]),
+        (["--output-sizes", ""], ["--output-sizes: '' is not a size"]),
+        (["--output-sizes", "8x6,8x6"], ["--output-sizes: 8x6 is given twice"]),
         (["--output-sizes", "0x6"], ["width: must be from 1"]),
-        (["--output-sizes", "8x", "--width", 8], ["--output-sizes takes the place of --width"]),
-        (["--output-sizes", "8x,6x", "--output", "-"], ["standard output takes one result"]),
+        (["--output-sizes", "8x", "--width", 8], ["--output-sizes replaces --width"]),
+        (["--output-sizes", "8x,6x", "--output", "-"], ["--output - takes one result"]),
         (["--output-sizes", "8x", "--fit", "fill"], ["height: is missing; the fit 'fill' needs both"]),
         (["--width", 8, "--fit", "fill"], ["height: is missing; the fit 'fill' needs both"]),
-        (["--max-bytes", "much"], ["--max-bytes: 'much' is no size"]),
+        (["--max-bytes", "much"], ["--max-bytes: 'much' is not a size"]),
         (["--max-bytes", "0"], ["max_bytes: must be from 1"]),
+        (
+            ["--format", "webp", "--output", "x.png"],
+            ["--format webp contradicts --output x.png, whose ending means png"],
+        ),
+        (["--format", "jpeg", "--output", "x.tif"], ["--format jpeg contradicts --output x.tif"]),
+        (["--protocol", 1, "--output", "x.png"], ["--format: version 1 of the protocol has only"]),
         (["--background", "red"], ["background: must look like #ffffff"]),
         (
             ["--protocol", 1, "--output-sizes", "8x6,4x3"],
-            ["outputs: version 1 of the protocol has one result"],
+            ["--output-sizes: version 1 of the protocol returns one result"],
         ),
-        (["--protocol", 1, "--format", "png"], ["format: version 1 of the protocol has width and height"]),
-        (["--protocol", 1, "--width", 8], ["version 1 of the protocol needs both width and height"]),
+        (
+            ["--protocol", 1, "--format", "png"],
+            ["--format: version 1 of the protocol has only a width and a height"],
+        ),
+        (["--protocol", 1, "--width", 8], ["version 1 of the protocol needs both --width and --height"]),
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused_before_anything_is_sent(
-    picture: Path, unused_port: int, arguments: list[object], words: list[str]
+def test_invalid_options_are_refused_before_anything_is_sent(
+    photo: Path, unused_port: int, arguments: list[object], words: list[str]
 ) -> None:
-    assert_refused(invoke(unused_port, picture, *arguments), ExitCode.USAGE, *words)
+    assert_refused(invoke(unused_port, photo, *arguments), ExitCode.USAGE, *words)
 
 
 @pytest.mark.parametrize(
@@ -278,24 +319,24 @@ def test_what_makes_no_sense_is_refused_before_anything_is_sent(
     ],
     ids=str,
 )
-def test_usage(picture: Path, unused_port: int, arguments: list[str]) -> None:
-    done = invoke(unused_port, picture, *arguments)
+def test_usage(photo: Path, unused_port: int, arguments: list[str]) -> None:
+    done = invoke(unused_port, photo, *arguments)
     assert done.exit_code == ExitCode.USAGE
     assert arguments[0] in done.stderr
 
 
-def test_several_results_need_a_folder(picture: Path, unused_port: int, tmp_path: Path) -> None:
-    for output in (tmp_path / "none", picture):
-        done = invoke(unused_port, picture, "--output-sizes", "8x,6x", "--output", output)
-        assert_refused(done, ExitCode.FILE, f"{output}: no such folder to save in")
+def test_several_results_need_a_folder(photo: Path, unused_port: int, tmp_path: Path) -> None:
+    for output in (tmp_path / "none", photo):
+        done = invoke(unused_port, photo, "--output-sizes", "8x,6x", "--output", output)
+        assert_refused(done, ExitCode.FILE, f"{output}: no such folder to save to")
 
 
-def test_no_result_of_several_goes_over_the_picture(picture: Path) -> None:
-    picture.with_name("processed_photo_80x60.jpg").symlink_to(picture)
+def test_none_of_several_results_overwrites_the_image(photo: Path) -> None:
+    photo.with_name("processed_photo_80x60.jpg").symlink_to(photo)
     with FakeServer(painting([])) as fake:
-        done = invoke(fake.port, picture, "--output-sizes", "40x,80x")
+        done = invoke(fake.port, photo, "--output-sizes", "40x,80x")
     assert_refused(done, ExitCode.USAGE, "never overwritten")
-    assert picture.read_bytes() == PICTURE
+    assert photo.read_bytes() == PHOTO
 
 
 @pytest.mark.parametrize(
@@ -309,31 +350,29 @@ def test_no_result_of_several_goes_over_the_picture(picture: Path) -> None:
     ],
     ids=["a mix", "too many"],
 )
-def test_what_the_server_refuses_is_one_line(
-    picture: Path, error: BadRequest | TooLarge, words: list[str]
-) -> None:
+def test_a_refusal_is_one_line(photo: Path, error: BadRequest | TooLarge, words: list[str]) -> None:
     def script(peer: Peer) -> None:
         head, _ = peer.read_request()
         peer.refuse(head, error)
 
     with FakeServer(script) as fake:
-        done = invoke(fake.port, picture, "--lossless", "--output-sizes", "8x,6x")
+        done = invoke(fake.port, photo, "--lossless", "--output-sizes", "8x,6x")
     assert_refused(done, ExitCode.REFUSED, *words)
-    assert list(picture.parent.iterdir()) == [picture]
+    assert list(photo.parent.iterdir()) == [photo]
 
 
-def test_results_that_do_not_add_up_are_not_saved(picture: Path) -> None:
+def test_inconsistent_results_are_not_saved(photo: Path) -> None:
     with FakeServer(every) as fake:
-        done = invoke(fake.port, picture, "--output-sizes", "8x,6x")
+        done = invoke(fake.port, photo, "--output-sizes", "8x,6x")
     assert_refused(done, ExitCode.NO_SERVER, "was asked for 2 results and announced 1")
-    assert list(picture.parent.iterdir()) == [picture]
+    assert list(photo.parent.iterdir()) == [photo]
 
 
 # Questions
 
 
-def test_info(server: RunningServer, picture: Path) -> None:
-    done = invoke(server.port, picture, "--info")
+def test_info(server: RunningServer, photo: Path) -> None:
+    done = invoke(server.port, photo, "--info")
     assert done.stdout.splitlines() == [
         "format                jpeg",
         "width                 400",
@@ -341,14 +380,14 @@ def test_info(server: RunningServer, picture: Path) -> None:
         "pages                 1",
         "has alpha             False",
         "orientation           1",
-        f"size                  {len(PICTURE)}",
+        f"size                  {len(PHOTO)}",
     ]
-    assert json.loads(invoke(server.port, picture, "--info", "--json").stdout)["width"] == 400
-    assert list(picture.parent.iterdir()) == [picture]
+    assert json.loads(invoke(server.port, photo, "--info", "--json").stdout)["width"] == 400
+    assert list(photo.parent.iterdir()) == [photo]
 
 
-def test_formats(server: RunningServer, picture: Path) -> None:
-    del picture  # asked for only because it clears the environment
+def test_formats(server: RunningServer, photo: Path) -> None:
+    del photo  # asked for only because it clears the environment
     told = json.loads(invoke(server.port, "--formats", "--json").stdout)
     assert set(told) == {
         "server",
@@ -369,18 +408,18 @@ def test_formats(server: RunningServer, picture: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["the picture is missing"]),
-        (["--info"], ["the picture is missing"]),
-        (["PICTURE", "--formats"], ["--formats asks about the server and takes no picture"]),
-        (["PICTURE", "--info", "--width", 8], ["--info resizes nothing, so --width has no meaning"]),
-        (["PICTURE", "--info", "--output", "x"], ["--info resizes nothing, so --output has no meaning"]),
+        ([], ["the image is missing"]),
+        (["--info"], ["the image is missing"]),
+        (["PHOTO", "--formats"], ["--formats describes the server and takes no image"]),
+        (["PHOTO", "--info", "--width", 8], ["--info resizes nothing, so --width has no meaning"]),
+        (["PHOTO", "--info", "--output", "x"], ["--info resizes nothing, so --output has no meaning"]),
         (["--formats", "--info"], ["--formats resizes nothing, so --info has no meaning"]),
-        (["--formats", "--protocol", 1], ["version 1 of the protocol has no hello"]),
+        (["--formats", "--protocol", 1], ["version 1 of the protocol has no --formats"]),
     ],
     ids=str,
 )
-def test_questions_that_make_no_sense(
-    picture: Path, unused_port: int, arguments: list[object], words: list[str]
+def test_invalid_info_commands(
+    photo: Path, unused_port: int, arguments: list[object], words: list[str]
 ) -> None:
-    given = [picture if argument == "PICTURE" else argument for argument in arguments]
+    given = [photo if argument == "PHOTO" else argument for argument in arguments]
     assert_refused(invoke(unused_port, *given), ExitCode.USAGE, *words)

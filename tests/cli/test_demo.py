@@ -1,4 +1,4 @@
-"""``vipsrv demo``, and the picture that it draws."""
+"""``vipsrv demo``, and the image that it draws."""
 
 import os
 import re
@@ -6,14 +6,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from tests.client.fake_server import SECONDS
 from vipsrv.cli import demo
-from vipsrv.cli.exits import ExitCode
-from vipsrv.cli.striped_tiff import rows, tiff_size, write_tiff
+from vipsrv.cli.demo_image import rows, tiff_size, write_tiff
+from vipsrv.cli.exit_codes import ExitCode
 
 
 def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -28,7 +29,7 @@ def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_the_whole_job(tmp_path: Path) -> None:
+def test_the_demonstration(tmp_path: Path) -> None:
     done = run(tmp_path, "--width", "1200", "--height", "900")
     assert (done.returncode, done.stderr) == (0, "")
     assert "a TIFF of 1200 x 900 pixels, 3 MB" in done.stdout
@@ -41,24 +42,24 @@ def test_the_whole_job(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [result]
 
 
-def test_a_picture_larger_than_a_tiff_can_be(tmp_path: Path) -> None:
+def test_an_image_larger_than_a_tiff_can_be(tmp_path: Path) -> None:
     done = run(tmp_path, "--width", "100000", "--height", "100000")
     assert done.returncode == ExitCode.USAGE
-    assert done.stderr.startswith("vipsrv demo: 100000 x 100000 pixels are 30")
+    assert done.stderr.startswith("vipsrv demo: 100000 x 100000 pixels take 30")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_room_for_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(10, 5, 5))
-    with pytest.raises(OSError, match="has room for 5 bytes and the picture takes 6; draw a smaller one"):
-        demo._check_room(tmp_path, 6)
-    demo._check_room(tmp_path, 5)
+def test_a_full_disk_is_refused_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=5))
+    with pytest.raises(OSError, match="has 5 free bytes and the image takes 6; draw a smaller one"):
+        demo.check_room(tmp_path, 6)
+    demo.check_room(tmp_path, 5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (331, 257), (300, 2000), (100_000, 3)])
-def test_what_is_drawn_is_what_a_reader_sees(tmp_path: Path, size: tuple[int, int]) -> None:
-    path = tmp_path / "picture.tif"
+def test_the_drawn_file_is_a_valid_tiff(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "photo.tif"
     write_tiff(path, *size)
     assert path.stat().st_size == tiff_size(*size)
     with Image.open(path) as image:
@@ -66,7 +67,7 @@ def test_what_is_drawn_is_what_a_reader_sees(tmp_path: Path, size: tuple[int, in
         assert image.tobytes() == b"".join(map(bytes, rows(*size)))
 
 
-def test_the_picture_is_worth_looking_at() -> None:
+def test_the_image_is_worth_looking_at() -> None:
     drawn = Image.frombytes("RGB", (300, 200), b"".join(map(bytes, rows(300, 200))))
     for band in drawn.split():
         darkest, brightest = band.getextrema()

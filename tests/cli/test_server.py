@@ -43,13 +43,13 @@ def test_a_wrong_value_is_one_line_that_names_the_flag() -> None:
     assert [line.split()[1] for line in ended.stderr.splitlines()] == ["--port:", "--quality:"]
 
 
-def test_a_listener_that_is_none_is_a_wrong_value() -> None:
+def test_an_invalid_listener() -> None:
     ended = vipsrv("serve", "--listen", "unix:/a", "--listen", "foo")
     assert ended.returncode == 2
     assert ended.stderr == "vipsrv: --listen: 'foo' is none of HOST:PORT, [IPV6]:PORT and unix:/path\n"
 
 
-def test_formats_lists_what_is_read_by_which_library_and_what_is_written() -> None:
+def test_formats_lists_readers_with_their_libraries_and_writers() -> None:
     ended = vipsrv("formats", "--formats", "png,bmp")
     assert ended.returncode == 0
     lines = [line.split() for line in ended.stdout.splitlines()]
@@ -59,11 +59,11 @@ def test_formats_lists_what_is_read_by_which_library_and_what_is_written() -> No
         ["png", "libvips", "pngload"],
         ["bmp", "vipsrv", __version__],
     ]
-    # What is written has nothing to do with what is read.
+    # The formats to read do not limit those to write.
     assert ["jpeg"] in lines[written + 1 :]
 
 
-def test_formats_lists_more_where_nothing_is_said() -> None:
+def test_formats_lists_everything_by_default() -> None:
     ended = vipsrv("formats")
     assert {"jpeg", "png", "webp", "tiff", "gif", "bmp", "pnm", "ico"} <= set(ended.stdout.split())
 
@@ -82,7 +82,7 @@ def test_ping(server: RunningServer) -> None:
     assert f"127.0.0.1:{server.port} answered in" in ended.stdout
 
 
-def test_ping_of_nobody() -> None:
+def test_ping_without_a_server() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port
         ended = vipsrv("ping", "--port", str(closed.getsockname()[1]))
@@ -103,7 +103,7 @@ def test_ping_of_nobody() -> None:
         ["--host", "unix:"],
     ],
 )
-def test_ping_of_what_makes_no_sense(arguments: list[str]) -> None:
+def test_ping_with_invalid_arguments(arguments: list[str]) -> None:
     ended = vipsrv("ping", *arguments)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
@@ -125,7 +125,7 @@ def test_ping_of_a_unix_socket_and_of_ipv6(start_server: StartServer, tmp_path: 
 
 
 @pytest.mark.parametrize("level", ["loud", ""])
-def test_a_log_level_that_is_none(level: str) -> None:
+def test_an_invalid_log_level(level: str) -> None:
     ended = vipsrv("serve", "--log-level", level)
     assert ended.returncode == 2
     assert "--log-level" in ended.stderr
@@ -134,7 +134,7 @@ def test_a_log_level_that_is_none(level: str) -> None:
 def test_the_log_level_may_come_from_the_environment() -> None:
     ended = vipsrv("serve", VIPSRV_LOG_LEVEL="loud")
     assert ended.returncode == 2
-    assert "--log-level: 'loud' is none of" in ended.stderr
+    assert "--log-level: 'loud' is not one of" in ended.stderr
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
@@ -143,7 +143,7 @@ def test_a_server_whose_standard_descriptors_are_closed(tmp_path: Path, closed: 
     command = f'exec "$0" -m vipsrv serve --workers 1 --listen "unix:$1" {closed}'
     with subprocess.Popen(["/bin/sh", "-c", command, sys.executable, str(path)]) as process:
         try:
-            # The socket is there before the workers have started and it is listened on.
+            # The socket file exists before the workers have started and the server listens.
             wait_until(
                 lambda: (
                     process.poll() is not None or vipsrv("ping", "--host", f"unix:{path}").returncode == 0
@@ -156,7 +156,7 @@ def test_a_server_whose_standard_descriptors_are_closed(tmp_path: Path, closed: 
             process.kill()
 
 
-def test_a_server_that_goes_with_a_standard_input_that_was_never_open() -> None:
+def test_until_stdin_closes_with_a_closed_standard_input() -> None:
     command = 'exec "$0" -m vipsrv serve --workers 1 --port 0 --until-stdin-closes <&-'
     ended = subprocess.run(
         ["/bin/sh", "-c", command, sys.executable],
@@ -169,7 +169,7 @@ def test_a_server_that_goes_with_a_standard_input_that_was_never_open() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_server_that_cannot_say_where_it_listens() -> None:
+def test_a_server_that_cannot_print_its_address() -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
             [sys.executable, "-m", "vipsrv", "serve", "--port", "0", "--workers", "1"],

@@ -1,4 +1,4 @@
-"""Both clients under one set of names, so that each test of the conformance suite is written once.
+"""Both clients behind one interface, so that each test of the conformance suite is written once.
 
 ``submit`` starts a call and gives a future, in a thread for the blocking client and as a task of an event
 loop that runs in a thread for the other; ``call`` waits for it.
@@ -10,17 +10,17 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from vipsrv.client import AsyncClient, Client
+from vipsrv.client import AsyncClient, AsyncVersion1Client, Client, Version1Client
 
 CALL_SECONDS = 60.0
-"""After this long a call counts as hung, and its test fails."""
+"""A call that takes longer counts as hung and fails its test."""
 
 
 class Adapter:
     """One client of either kind."""
 
     cancels: bool
-    """Whether a call that was begun can be cancelled."""
+    """Whether a started call can be cancelled."""
 
     def submit(self, method: str, *arguments: Any, **options: Any) -> Future[Any]:
         raise NotImplementedError
@@ -39,8 +39,9 @@ class Adapter:
 class BlockingAdapter(Adapter):
     cancels = False
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._client = Client(*arguments, **options)
+    def __init__(self, *arguments: Any, protocol: int = 2, **options: Any) -> None:
+        kind = Client if protocol == 2 else Version1Client
+        self._client = kind(*arguments, **options)
         self._pool = ThreadPoolExecutor(16)
 
     def submit(self, method: str, *arguments: Any, **options: Any) -> Future[Any]:
@@ -58,12 +59,17 @@ class AsyncAdapter(Adapter):
     cancels = True
 
     def __init__(
-        self, new_loop: Callable[[], asyncio.AbstractEventLoop], *arguments: Any, **options: Any
+        self,
+        new_loop: Callable[[], asyncio.AbstractEventLoop],
+        *arguments: Any,
+        protocol: int = 2,
+        **options: Any,
     ) -> None:
         self._loop = new_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._client = AsyncClient(*arguments, **options)
+        kind = AsyncClient if protocol == 2 else AsyncVersion1Client
+        self._client = kind(*arguments, **options)
 
     def submit(self, method: str, *arguments: Any, **options: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(

@@ -1,6 +1,4 @@
-"""A server that does what a test tells it, well or badly: a thread a connection, over the library's own
-codec.
-"""
+"""A fake server that runs a test's script for each connection, in a thread, with the library's own codec."""
 
 import socket
 import threading
@@ -21,10 +19,10 @@ from vipsrv.protocol import (
 )
 
 SECONDS = 30.0
-"""After this long anything that a fake waits for counts as missing, and its test fails."""
+"""A fake server that waits longer fails its test."""
 
 SIZE = {"width": 8, "height": 6}
-"""The target that the tests ask for: the fake's results have it."""
+"""The size that the tests request, which is also that of the fake server's results."""
 
 LARGE = 64 << 20
 """Bytes: more than the buffers of two sockets hold, so that it cannot be sent unless the server reads."""
@@ -48,7 +46,7 @@ class Peer:
         self._reader = RequestReader()
 
     def read_head(self) -> MessageStarted | None:
-        """The next request without its body; ``None`` at the end of the stream."""
+        """Read the next request without its body; ``None`` at the end of the stream."""
         while self._reader.wanted and not self._reader.in_body:
             data = self.socket.recv(self._reader.wanted)
             if not data:
@@ -59,7 +57,7 @@ class Peer:
         return None
 
     def read_body(self) -> bytes:
-        """The rest of the body of the present request."""
+        """Read the rest of the body of the current request."""
         body = bytearray()
         while self._reader.in_body:
             data = self.socket.recv(min(self._reader.wanted, 1 << 20))
@@ -71,13 +69,13 @@ class Peer:
         return bytes(body)
 
     def read_request(self) -> tuple[MessageStarted, bytes]:
-        """The next request, which must come, with its body."""
+        """Read the next request with its body; the end of the stream fails the test."""
         head = self.read_head()
         assert head is not None, "the client closed the connection instead of sending a request"
         return head, self.read_body()
 
     def read_to_end(self) -> int:
-        """Discard everything up to the end of the stream, be it a reset; gives the number of bytes."""
+        """Discard everything up to the end of the stream or a reset, and return the number of bytes."""
         discarded = 0
         try:
             while data := self.socket.recv(1 << 20):
@@ -87,7 +85,7 @@ class Peer:
         return discarded
 
     def reply(self, head: MessageStarted, *, body: bytes = b"result", **meta: Any) -> None:
-        """A good reply of the kind that was asked for; ``meta`` is put over the usual one."""
+        """Send a valid reply to a request; ``meta`` replaces parts of the usual meta."""
         output = {"width": 8, "height": 6, "format": "jpeg", "quality": 85, "size": len(body)}
         usual: dict[int, dict[str, Any]] = {
             Kind.RESIZE: {
@@ -140,11 +138,10 @@ Script = Callable[[Peer], None]
 
 
 class FakeServer:
-    """Listens on ``port``; the first connection is handled by the first script, the next by the next, and so
-    on.
+    """Listens on ``port``; the first script handles the first connection, the second the next, and so on.
 
-    What a script raises is raised again at the end of the ``with``, so that it fails its test. A connection
-    more than there are scripts is an error of that kind.
+    An exception of a script is raised again at the end of the ``with`` block and so fails the test. So does a
+    connection beyond the number of scripts.
     """
 
     def __init__(self, *scripts: Script) -> None:

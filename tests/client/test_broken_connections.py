@@ -15,9 +15,9 @@ import pytest
 from tests.client.conftest import MakeClient, Serve
 from tests.client.fake_server import LARGE, SECONDS, SIZE, Peer, Script, every, one, silent
 from vipsrv.client import Client, Timeout
-from vipsrv.client.blocking_connection import FIRST_PIECE_SIZE, Connection
-from vipsrv.client.core import Exchange
-from vipsrv.client.requests import Request
+from vipsrv.client.blocking_connection import FIRST_PIECE_SIZE, BlockingConnection
+from vipsrv.client.core import PendingRequest
+from vipsrv.client.requests import ClientRequest
 from vipsrv.errors import (
     ClientTimeout,
     ConnectFailed,
@@ -38,7 +38,7 @@ def test_connection_refused(make_client: MakeClient) -> None:
 
 
 @pytest.mark.parametrize("host", ["no such host", "a" * 300, "a..b"])
-def test_a_host_that_is_none(make_client: MakeClient, host: str) -> None:
+def test_an_invalid_host(make_client: MakeClient, host: str) -> None:
     with pytest.raises(ConnectFailed, match="no connection to"):
         make_client(host, 1).call("ping")
 
@@ -92,7 +92,7 @@ def test_a_connection_reset_while_it_is_sent(make_client: MakeClient, serve: Ser
 
 @pytest.mark.skipif(not hasattr(os, "sendfile"), reason="this system has no sendfile")
 @pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.ENETDOWN, errno.ETIMEDOUT])
-def test_a_network_that_fails_within_a_file_is_no_error_of_the_file(
+def test_a_network_error_during_sendfile_is_a_lost_connection(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def unreachable(*_: object) -> int:
@@ -111,7 +111,9 @@ def test_a_network_that_fails_within_a_file_is_no_error_of_the_file(
 
 
 @pytest.mark.skipif(not hasattr(os, "sendfile"), reason="this system has no sendfile")
-def test_an_error_of_the_file_is_one(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_error_during_sendfile_is_raised(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unreadable(*_: object) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -123,9 +125,7 @@ def test_an_error_of_the_file_is_one(serve: Serve, tmp_path: Path, monkeypatch: 
         client.resize(image, width=8, height=6)
 
 
-def test_an_idle_connection_that_the_server_closed_is_made_anew(
-    make_client: MakeClient, serve: Serve
-) -> None:
+def test_an_idle_connection_closed_by_the_server_is_replaced(make_client: MakeClient, serve: Serve) -> None:
     server = serve(one, one, one)
     client = make_client(port=server.port)
     for _ in range(3):
@@ -133,7 +133,7 @@ def test_an_idle_connection_that_the_server_closed_is_made_anew(
 
 
 @pytest.mark.parametrize("size", [5, 700_000])
-def test_a_request_that_met_the_close_of_an_idle_connection_is_sent_again(
+def test_a_request_sent_while_the_server_closed_an_idle_connection_is_resent(
     make_client: MakeClient, serve: Serve, tmp_path: Path, size: int
 ) -> None:
     def answers_then_closes_on_the_next(peer: Peer) -> None:
@@ -150,7 +150,7 @@ def test_a_request_that_met_the_close_of_an_idle_connection_is_sent_again(
     assert server.connections == 2
 
 
-def test_it_is_sent_again_only_once(make_client: MakeClient, serve: Serve) -> None:
+def test_a_request_is_resent_only_once(make_client: MakeClient, serve: Serve) -> None:
     def answers_then_closes_on_the_next(peer: Peer) -> None:
         one(peer)
         peer.read_request()
@@ -166,7 +166,7 @@ def test_it_is_sent_again_only_once(make_client: MakeClient, serve: Serve) -> No
     assert server.connections == 2
 
 
-def test_a_request_lost_beside_another_is_not_sent_again(make_client: MakeClient, serve: Serve) -> None:
+def test_a_request_lost_beside_another_is_not_resent(make_client: MakeClient, serve: Serve) -> None:
     def script(peer: Peer) -> None:
         one(peer)
         first, _ = peer.read_request()
@@ -182,7 +182,7 @@ def test_a_request_lost_beside_another_is_not_sent_again(make_client: MakeClient
 
 
 class Announced(io.BytesIO):
-    """An image that tells when a call begins with it."""
+    """An image that sets an event when a call starts to use it."""
 
     def __init__(self, data: bytes, begun: threading.Event) -> None:
         super().__init__(data)
@@ -194,7 +194,7 @@ class Announced(io.BytesIO):
 
 
 def _takes_no_more(is_there: threading.Event, given_up: threading.Event, *, warm: bool) -> Script:
-    """Answers a PING if ``warm``, then takes the head of a request and no more until it is given up."""
+    """Answers a PING if ``warm``, then reads the head of a request and nothing more until it is abandoned."""
 
     def script(peer: Peer) -> None:
         if warm:
@@ -208,7 +208,7 @@ def _takes_no_more(is_there: threading.Event, given_up: threading.Event, *, warm
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_a_call_cancelled_while_it_is_sent_fails_no_other_that_waits_for_its_turn(
+def test_cancelling_an_upload_does_not_fail_the_call_behind_it(
     make_client: MakeClient, serve: Serve, *, warm: bool
 ) -> None:
     is_there, begun, given_up = threading.Event(), threading.Event(), threading.Event()
@@ -233,15 +233,15 @@ class GivenUp(Exception):
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_likewise_of_a_thread_that_comes_late_to_its_turn(
+def test_abandoning_an_upload_does_not_fail_a_thread_that_comes_late(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, *, warm: bool
 ) -> None:
     is_there, waits, given_up = threading.Event(), threading.Event(), threading.Event()
-    begin = Connection._begin
+    begin = BlockingConnection._begin
 
     def begin_late(
-        connection: Connection, request: Request, size: int, done: threading.Event
-    ) -> Exchange | None:
+        connection: BlockingConnection, request: ClientRequest, size: int, done: threading.Event
+    ) -> PendingRequest | None:
         if size == len(b"small") and not waits.is_set():
             waits.set()
             with connection._state:
@@ -253,7 +253,7 @@ def test_likewise_of_a_thread_that_comes_late_to_its_turn(
         assert waits.wait(SECONDS)
         raise GivenUp
 
-    monkeypatch.setattr(Connection, "_begin", begin_late)
+    monkeypatch.setattr(BlockingConnection, "_begin", begin_late)
     server = serve(_takes_no_more(is_there, given_up, warm=warm), every)
     with Client(port=server.port) as client, ThreadPoolExecutor() as threads:
         if warm:
@@ -268,16 +268,14 @@ def test_likewise_of_a_thread_that_comes_late_to_its_turn(
     assert server.connections == 2
 
 
-def test_a_server_that_closes_at_once_is_not_asked_for_ever(make_client: MakeClient, serve: Serve) -> None:
+def test_a_server_that_always_closes_is_tried_once(make_client: MakeClient, serve: Serve) -> None:
     server = serve(lambda _: None)
     with pytest.raises(ConnectionLost):
         make_client(port=server.port).call("resize", b"image", **SIZE)
     assert server.connections == 1
 
 
-def test_what_is_in_flight_on_a_used_connection_ends_with_the_client(
-    make_client: MakeClient, serve: Serve
-) -> None:
+def test_close_ends_requests_on_a_connection_used_before(make_client: MakeClient, serve: Serve) -> None:
     is_there = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -299,13 +297,13 @@ def test_what_is_in_flight_on_a_used_connection_ends_with_the_client(
 # Timeouts
 
 
-def test_a_server_that_does_not_answer_in_time_is_told_to_stop(make_client: MakeClient, serve: Serve) -> None:
+def test_a_reply_timeout_cancels_the_request(make_client: MakeClient, serve: Serve) -> None:
     def script(peer: Peer) -> None:
         head, _ = peer.read_request()
         cancel, _ = peer.read_request()
         assert cancel.kind == Kind.CANCEL
         assert cancel.meta == {"request_id": head.request_id}
-        # All of it late: the reply after all, and that to the CANCEL. Neither is taken for another's.
+        # Both late: the reply, and the reply to the CANCEL. Neither may be taken for that of another request.
         peer.reply(head, body=b"late")
         peer.reply(cancel, cancelled=False)
         every(peer)
@@ -385,7 +383,7 @@ def test_a_cancelled_call_tells_the_server(make_client: MakeClient, serve: Serve
     assert server.connections == 1
 
 
-def test_a_call_cancelled_while_it_is_sent_ends_its_connection_after_the_others(
+def test_cancelling_an_upload_closes_the_connection_after_the_other_replies(
     make_client: MakeClient,
     serve: Serve,
 ) -> None:
@@ -413,7 +411,7 @@ def test_a_call_cancelled_while_it_is_sent_ends_its_connection_after_the_others(
     assert server.connections == 2
 
 
-def test_close_ends_what_waits(make_client: MakeClient, serve: Serve) -> None:
+def test_close_ends_a_waiting_call(make_client: MakeClient, serve: Serve) -> None:
     is_there = threading.Event()
 
     def script(peer: Peer) -> None:

@@ -1,6 +1,5 @@
-"""What both clients promise, against the real server. Bad servers are in the tests beside."""
+"""What both clients promise, with a real server. Other tests use servers that misbehave."""
 
-import asyncio
 import gzip
 import inspect
 import io
@@ -19,13 +18,20 @@ from tests.client.conftest import MakeClient
 from tests.conftest import StartServer
 from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
-from vipsrv.client import AsyncClient, Client, ResizeResult
+from vipsrv.client import (
+    AsyncClient,
+    AsyncVersion1Client,
+    Client,
+    ResizeResult,
+    Version1Client,
+    Version1Result,
+)
 from vipsrv.client.sources import PIECE_SIZE
 from vipsrv.errors import BadRequest, CorruptImage, RequestError, TooLarge, UnsupportedFormat
 from vipsrv.protocol import Kind
 from vipsrv.version import __version__
 
-PICTURE = jpeg(400, 300)
+PHOTO = jpeg(400, 300)
 
 
 def dimensions(data: bytes) -> tuple[int, int]:
@@ -68,70 +74,67 @@ SOURCES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def large_picture() -> bytes:
-    """A picture that is sent in several pieces, padded behind its end to a multiple of four bytes."""
+def large_image() -> bytes:
+    """An image that is sent in several pieces, padded at its end to a multiple of four bytes."""
     data = jpeg(2000, 1500, quality=98)
     assert len(data) > 2 * PIECE_SIZE
     return data + bytes(-len(data) % 4)
 
 
 @pytest.fixture
-def picture_file(large_picture: bytes, tmp_path: Path) -> Path:
-    path = tmp_path / "picture.jpg"
-    path.write_bytes(large_picture)
+def image_file(large_image: bytes, tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(large_image)
     return path
 
 
 @pytest.mark.parametrize("protocol", [1, 2])
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_source_arrives(
-    make_client: MakeClient, server: RunningServer, picture_file: Path, source: str, protocol: int
+    make_client: MakeClient, server: RunningServer, image_file: Path, source: str, protocol: int
 ) -> None:
     client = make_client(server.host, server.port, protocol=protocol)
-    with SOURCES[source](picture_file) as image:
+    with SOURCES[source](image_file) as image:
         result: ResizeResult = client.call("resize", image, width=200, height=120)
     assert dimensions(result.data) == (200, 120)
-    assert result.ratio == pytest.approx(picture_file.stat().st_size / len(result.data), rel=1e-2)
-    assert result.sent > picture_file.stat().st_size
+    assert result.ratio == pytest.approx(image_file.stat().st_size / len(result.data), rel=1e-2)
+    assert result.sent > image_file.stat().st_size
 
 
-def test_a_file_object_is_sent_from_where_it_stands(
+def test_a_file_object_is_sent_from_its_current_position(
     make_client: MakeClient, server: RunningServer, tmp_path: Path
 ) -> None:
-    path = tmp_path / "picture"
-    path.write_bytes(b"something else" + PICTURE)
+    path = tmp_path / "photo"
+    path.write_bytes(b"something else" + PHOTO)
     client = make_client(server.host, server.port)
     with opened_at(path, 14) as file:
-        assert client.call("info", file).size == len(PICTURE)
+        assert client.call("info", file).size == len(PHOTO)
 
 
-def test_what_a_result_says(make_client: MakeClient, server: RunningServer) -> None:
+def test_the_fields_of_a_result(make_client: MakeClient, server: RunningServer) -> None:
     result: ResizeResult = make_client(server.host, server.port).call(
-        "resize", PICTURE, width=80, height=70, quality=60
+        "resize", PHOTO, width=80, height=70, quality=60
     )
     assert dimensions(result.data) == (result.width, result.height) == (80, 70)
     assert (result.format, result.quality) == ("jpeg", 60)
-    assert result.source is not None
     assert (result.source.format, result.source.width, result.source.height) == ("jpeg", 400, 300)
-    assert result.source.size == len(PICTURE)
-    assert result.timings is not None
+    assert result.source.size == len(PHOTO)
     assert 0 < result.timings.process <= result.timings.total < result.elapsed * 1000
     assert result.received > len(result.data)
     assert "data" not in repr(result)
 
 
-def test_what_a_version_1_result_says(make_client: MakeClient, server: RunningServer) -> None:
-    result: ResizeResult = make_client(server.host, server.port, protocol=1).call(
-        "resize", PICTURE, width=80, height=70
+def test_the_fields_of_a_version_1_result(make_client: MakeClient, server: RunningServer) -> None:
+    result: Version1Result = make_client(server.host, server.port, protocol=1).call(
+        "resize", PHOTO, width=80, height=70
     )
     assert dimensions(result.data) == (result.width, result.height) == (80, 70)
-    assert (result.sent, result.received) == (12 + len(PICTURE), 4 + len(result.data))
-    assert (result.source, result.timings) == (None, None)
+    assert (result.sent, result.received) == (12 + len(PHOTO), 4 + len(result.data))
 
 
 def test_info_ping_and_hello(make_client: MakeClient, server: RunningServer) -> None:
     client = make_client(server.host, server.port)
-    info = client.call("info", PICTURE)
+    info = client.call("info", PHOTO)
     assert (info.format, info.width, info.height, info.pages, info.has_alpha) == ("jpeg", 400, 300, 1, False)
     assert 0 < client.call("ping") < CALL_SECONDS
     hello = client.call("hello")
@@ -145,8 +148,8 @@ def test_info_ping_and_hello(make_client: MakeClient, server: RunningServer) -> 
 @pytest.mark.parametrize("protocol", [1, 2])
 @pytest.mark.parametrize(
     ("image", "error"),
-    [(b"this is no picture", UnsupportedFormat), (PICTURE[: len(PICTURE) // 2], CorruptImage)],
-    ids=["no picture", "half a picture"],
+    [(b"this is no image", UnsupportedFormat), (PHOTO[: len(PHOTO) // 2], CorruptImage)],
+    ids=["no image", "half an image"],
 )
 def test_refusals(
     make_client: MakeClient, server: RunningServer, image: bytes, error: type[RequestError], protocol: int
@@ -155,18 +158,18 @@ def test_refusals(
     with pytest.raises(error) as caught:
         client.call("resize", image, width=80, height=60)
     assert str(caught.value)
-    assert dimensions(client.call("resize", PICTURE, width=8, height=6).data) == (8, 6)
+    assert dimensions(client.call("resize", PHOTO, width=8, height=6).data) == (8, 6)
 
 
-def test_what_is_not_offered_yet_is_a_bad_request(make_client: MakeClient, server: RunningServer) -> None:
+def test_a_missing_page_is_a_bad_request(make_client: MakeClient, server: RunningServer) -> None:
     client = make_client(server.host, server.port)
     with pytest.raises(BadRequest, match="page"):
-        client.call("resize", PICTURE, width=80, height=60, page=3)
+        client.call("resize", PHOTO, width=80, height=60, page=3)
     assert client.call("ping") > 0
 
 
 @pytest.mark.parametrize("protocol", [1, 2])
-def test_an_upload_over_the_limit_is_refused_as_such(
+def test_an_upload_over_the_limit_is_too_large(
     make_client: MakeClient, start_server: StartServer, tmp_path: Path, protocol: int
 ) -> None:
     server = start_server("--workers", "1", "--max-upload", "1MB")
@@ -176,18 +179,18 @@ def test_an_upload_over_the_limit_is_refused_as_such(
     client = make_client(server.host, server.port, protocol=protocol)
     with pytest.raises(TooLarge, match="200000000"):
         client.call("resize", large, width=80, height=60)
-    assert dimensions(client.call("resize", PICTURE, width=8, height=6).data) == (8, 6)
+    assert dimensions(client.call("resize", PHOTO, width=8, height=6).data) == (8, 6)
 
 
 @pytest.mark.parametrize("protocol", [1, 2])
 def test_many_calls_at_once(make_client: MakeClient, server: RunningServer, protocol: int) -> None:
     client = make_client(server.host, server.port, protocol=protocol)
     sizes = [(20 + number, 90 - number) for number in range(60)]
-    calls = [client.submit("resize", PICTURE, width=width, height=height) for width, height in sizes]
+    calls = [client.submit("resize", PHOTO, width=width, height=height) for width, height in sizes]
     assert [dimensions(call.result(CALL_SECONDS).data) for call in calls] == sizes
 
 
-def test_a_server_that_closes_idle_connections_goes_unnoticed(
+def test_calls_succeed_although_the_server_closes_idle_connections(
     make_client: MakeClient, start_server: StartServer
 ) -> None:
     server = start_server("--workers", "1", "--idle-timeout", "0.2")
@@ -198,7 +201,7 @@ def test_a_server_that_closes_idle_connections_goes_unnoticed(
 
 
 def _wait_until_closed(server: RunningServer) -> None:
-    """Until the server has closed a connection opened now: those that were idle before are closed, too."""
+    """Wait until the server has closed a connection opened now; those idle before are then closed, too."""
     with socket.create_connection((server.host, server.port), CALL_SECONDS) as probe:
         assert probe.recv(1) == b""
 
@@ -206,7 +209,7 @@ def _wait_until_closed(server: RunningServer) -> None:
 def test_a_unix_socket(make_client: MakeClient, start_server: StartServer, tmp_path: Path) -> None:
     server = start_server("--workers", "1", "--listen", f"unix:{tmp_path / 'socket'}")
     client = make_client(address=server.listeners[0])
-    assert dimensions(client.call("resize", PICTURE, width=8, height=6).data) == (8, 6)
+    assert dimensions(client.call("resize", PHOTO, width=8, height=6).data) == (8, 6)
 
 
 def test_after_a_restart_of_the_server_the_next_call_works(
@@ -220,7 +223,7 @@ def test_after_a_restart_of_the_server_the_next_call_works(
     assert client.call("ping") > 0
 
 
-# What no server is needed for
+# Without a server
 
 
 @pytest.mark.parametrize("image", [b"", io.BytesIO(b""), io.BytesIO()])
@@ -234,7 +237,7 @@ def test_a_pipe_cannot_be_sent(make_client: MakeClient) -> None:
     os.close(writing)
     with (
         os.fdopen(reading, "rb") as pipe,
-        pytest.raises(ValueError, match="not seekable, so it cannot tell its size; pass bytes"),
+        pytest.raises(ValueError, match="not seekable, so its size is unknown; pass bytes"),
     ):
         make_client(port=1).call("resize", pipe, width=8, height=6)
 
@@ -242,12 +245,12 @@ def test_a_pipe_cannot_be_sent(make_client: MakeClient) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_named_pipe_cannot_be_sent(make_client: MakeClient, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="pipe is no regular file"):
+    with pytest.raises(ValueError, match="pipe is not a regular file"):
         make_client(port=1).call("resize", tmp_path / "pipe", width=8, height=6)
 
 
 @pytest.mark.parametrize("image", [io.StringIO("text"), None, 7, ["a"]])
-def test_what_is_no_image_source(make_client: MakeClient, image: object) -> None:
+def test_an_invalid_image_source(make_client: MakeClient, image: object) -> None:
     with pytest.raises(TypeError, match="an image is bytes, a path or a binary file object"):
         make_client(port=1).call("info", image)
 
@@ -269,18 +272,23 @@ def test_version_1_cannot_announce_4_gb(make_client: MakeClient, tmp_path: Path)
 
 
 @pytest.mark.parametrize("address", ["tcp:x", "unix:", "/path", ""])
-def test_an_address_that_is_none(make_client: MakeClient, address: str) -> None:
+def test_an_invalid_address(make_client: MakeClient, address: str) -> None:
     with pytest.raises(ValueError, match="address: must look like unix:/path"):
         make_client(address=address)
 
 
 @pytest.mark.parametrize("port", [0, -1, 65_536])
-def test_a_port_that_is_none(make_client: MakeClient, port: int) -> None:
+def test_an_invalid_port(make_client: MakeClient, port: int) -> None:
     with pytest.raises(ValueError, match="port: must be from 1 to 65535"):
         make_client(port=port)
 
 
-def test_both_clients_have_the_same_methods() -> None:
+@pytest.mark.parametrize(
+    ("kind", "async_kind"), [(Client, AsyncClient), (Version1Client, AsyncVersion1Client)]
+)
+def test_both_clients_have_the_same_methods(
+    kind: type[Client | Version1Client], async_kind: type[AsyncClient | AsyncVersion1Client]
+) -> None:
     def methods(client: type) -> dict[str, inspect.Signature]:
         return {
             name: inspect.signature(member)
@@ -288,14 +296,13 @@ def test_both_clients_have_the_same_methods() -> None:
             if callable(member) and not name.startswith("_")
         }
 
-    blocking, native = methods(Client), methods(AsyncClient)
-    native["close"] = native.pop("aclose")
-    assert blocking == native
-    assert inspect.signature(Client) == inspect.signature(AsyncClient)
+    assert methods(kind) == methods(async_kind)
+    assert inspect.signature(kind) == inspect.signature(async_kind)
+    assert inspect.signature(kind.close) == inspect.signature(async_kind.aclose)
 
 
 def test_every_request_of_the_protocol_has_its_method() -> None:
-    # CANCEL is what cancelling a call sends; resumable uploads come with a later issue.
+    # CANCEL is sent when a call is cancelled; resumable uploads are not offered yet.
     missing = {Kind.CANCEL, Kind.UPLOAD_STATUS}
     assert {kind.name.lower() for kind in set(Kind) - missing} < set(dir(Client))
 
@@ -307,13 +314,8 @@ def test_context_managers(server: RunningServer) -> None:
         client.ping()
 
 
-async def _ping_within_a_context(server: RunningServer) -> AsyncClient:
+async def test_async_context_managers(server: RunningServer) -> None:
     async with AsyncClient(server.host, server.port) as client:
         assert await client.ping() > 0
-    return client
-
-
-def test_async_context_managers(server: RunningServer) -> None:
-    client = asyncio.run(_ping_within_a_context(server))
     with pytest.raises(RuntimeError, match="the client is closed"):
-        asyncio.run(client.ping())
+        await client.ping()

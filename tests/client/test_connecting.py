@@ -1,4 +1,4 @@
-"""Several calls that need a connection at the same time, and a client that is closed meanwhile."""
+"""Several calls that need a connection at the same time, and a client closed while it connects."""
 
 import asyncio
 import threading
@@ -9,16 +9,16 @@ import pytest
 
 from tests.client.conftest import Serve
 from tests.client.fake_server import SECONDS, every, one
-from vipsrv.client import AsyncClient, Client
-from vipsrv.client.aio_connection import AsyncConnection
-from vipsrv.client.blocking_connection import Connection
+from vipsrv.client import AsyncClient, Client, Version1Client
+from vipsrv.client.asyncio_connection import AsyncConnection
+from vipsrv.client.blocking_connection import BlockingConnection
 from vipsrv.errors import ConnectFailed
 
 CALLS = 4
 
 
 class Gate:
-    """Stands for ``Connection``: waits until it is opened, then connects or fails; tells how often asked."""
+    """Replaces ``BlockingConnection``: counts calls, and waits until opened to connect or raise."""
 
     def __init__(self, fault: BaseException | None = None) -> None:
         self.asked = threading.Semaphore(0)
@@ -26,19 +26,19 @@ class Gate:
         self.opened = threading.Event()
         self._fault = fault
 
-    def __call__(self, *arguments: Any) -> Connection:
+    def __call__(self, *arguments: Any) -> BlockingConnection:
         self.times += 1
         self.asked.release()
         assert self.opened.wait(SECONDS)
         fault, self._fault = self._fault, None
         if fault is not None:
             raise fault
-        return Connection(*arguments)
+        return BlockingConnection(*arguments)
 
 
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
-    """Released by each thread that begins to wait for the attempt of another."""
+    """A semaphore that each thread releases when it starts to wait for the attempt of another."""
     waits = threading.Semaphore(0)
 
     class Announced(Future[Any]):
@@ -46,7 +46,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
             waits.release()
             return super().result(timeout)
 
-    monkeypatch.setattr("vipsrv.client.blocking.Future", Announced)
+    monkeypatch.setattr("vipsrv.client.blocking_pool.Future", Announced)
     return waits
 
 
@@ -54,7 +54,7 @@ def test_threads_share_one_attempt_and_its_error(
     monkeypatch: pytest.MonkeyPatch, shared: threading.Semaphore
 ) -> None:
     gate = Gate(ConnectFailed("no connection"))
-    monkeypatch.setattr("vipsrv.client.blocking.Connection", gate)
+    monkeypatch.setattr("vipsrv.client.blocking_pool.BlockingConnection", gate)
     with ThreadPoolExecutor(CALLS) as threads, Client(port=9) as client:
         calls = [threads.submit(client.ping) for _ in range(CALLS)]
         for _ in range(CALLS - 1):
@@ -66,11 +66,11 @@ def test_threads_share_one_attempt_and_its_error(
     assert gate.times == 1
 
 
-def test_threads_share_the_connection_that_was_made(
+def test_threads_share_one_connection(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, shared: threading.Semaphore
 ) -> None:
     gate = Gate()
-    monkeypatch.setattr("vipsrv.client.blocking.Connection", gate)
+    monkeypatch.setattr("vipsrv.client.blocking_pool.BlockingConnection", gate)
     server = serve(every)
     with ThreadPoolExecutor(CALLS) as threads, Client(port=server.port) as client:
         calls = [threads.submit(client.ping) for _ in range(CALLS)]
@@ -81,11 +81,11 @@ def test_threads_share_the_connection_that_was_made(
     assert server.connections == gate.times == 1
 
 
-def test_a_thread_that_is_interrupted_leaves_the_others_to_try_again(
+def test_an_interrupted_attempt_is_repeated_by_another_thread(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, shared: threading.Semaphore
 ) -> None:
     gate = Gate(KeyboardInterrupt())
-    monkeypatch.setattr("vipsrv.client.blocking.Connection", gate)
+    monkeypatch.setattr("vipsrv.client.blocking_pool.BlockingConnection", gate)
     server = serve(every)
     with ThreadPoolExecutor(2) as threads, Client(port=server.port) as client:
         interrupted = threads.submit(client.ping)
@@ -97,14 +97,14 @@ def test_a_thread_that_is_interrupted_leaves_the_others_to_try_again(
         assert other.result(SECONDS) > 0
 
 
-@pytest.mark.parametrize("protocol", [1, 2])
-def test_close_does_not_wait_for_a_connection_that_is_being_made(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, protocol: Any
+@pytest.mark.parametrize("kind", [Client, Version1Client])
+def test_close_does_not_wait_for_an_attempt_to_connect(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, kind: type[Client | Version1Client]
 ) -> None:
     gate = Gate()
-    monkeypatch.setattr("vipsrv.client.blocking.Connection", gate)
+    monkeypatch.setattr("vipsrv.client.blocking_pool.BlockingConnection", gate)
     server = serve(lambda _: None)
-    client = Client(port=server.port, protocol=protocol)
+    client = kind(port=server.port)
     with ThreadPoolExecutor(2) as threads:
         call = threads.submit(lambda: client.resize(b"image", width=8, height=6))
         assert gate.asked.acquire(timeout=SECONDS)
@@ -120,14 +120,14 @@ def test_over_version_1_each_thread_connects_for_itself(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate()
-    monkeypatch.setattr("vipsrv.client.blocking.Connection", gate)
+    monkeypatch.setattr("vipsrv.client.blocking_pool.BlockingConnection", gate)
 
     def answers(peer: Any) -> None:
         peer.read_request()
         peer.reply_v1()
 
     server = serve(answers, answers)
-    with ThreadPoolExecutor(2) as threads, Client(port=server.port, protocol=1) as client:
+    with ThreadPoolExecutor(2) as threads, Version1Client(port=server.port) as client:
         calls = [threads.submit(lambda: client.resize(b"image", width=8, height=6)) for _ in range(2)]
         try:
             for _ in calls:
@@ -138,53 +138,46 @@ def test_over_version_1_each_thread_connects_for_itself(
             assert call.result(SECONDS).data == b"result"
 
 
-def test_tasks_share_one_attempt_and_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = 0
+async def test_tasks_share_one_attempt_and_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = 0
+    opened = asyncio.Event()
 
-    async def scenario() -> list[Any]:
-        opened = asyncio.Event()
+    async def connect(*_: object) -> AsyncConnection:
+        nonlocal attempts
+        attempts += 1
+        await opened.wait()
+        raise ConnectFailed("no connection")
 
-        async def connect(*_: object) -> AsyncConnection:
-            nonlocal times
-            times += 1
-            await opened.wait()
-            raise ConnectFailed("no connection")
-
-        monkeypatch.setattr(AsyncConnection, "connect", connect)
-        async with AsyncClient(port=9) as client:
-            calls = [asyncio.create_task(client.ping()) for _ in range(CALLS)]
-            for _ in range(3):
-                await asyncio.sleep(0)
-            opened.set()
-            return await asyncio.gather(*calls, return_exceptions=True)
-
-    assert [str(error) for error in asyncio.run(scenario())] == ["no connection"] * CALLS
-    assert times == 1
+    monkeypatch.setattr(AsyncConnection, "connect", connect)
+    async with AsyncClient(port=9) as client:
+        calls = [asyncio.create_task(client.ping()) for _ in range(CALLS)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        opened.set()
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+    assert [str(error) for error in errors] == ["no connection"] * CALLS
+    assert attempts == 1
 
 
-def test_a_task_that_is_cancelled_leaves_the_attempt_to_the_others(
+async def test_a_cancelled_task_leaves_the_attempt_to_the_others(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(one)
-    real = AsyncConnection.connect
+    connect_for_real = AsyncConnection.connect
+    opened = asyncio.Event()
 
-    async def scenario() -> None:
-        opened = asyncio.Event()
+    async def connect(*arguments: Any) -> AsyncConnection:
+        await opened.wait()
+        return await connect_for_real(*arguments)
 
-        async def connect(*arguments: Any) -> AsyncConnection:
-            await opened.wait()
-            return await real(*arguments)
-
-        monkeypatch.setattr(AsyncConnection, "connect", connect)
-        async with AsyncClient(port=server.port) as client:
-            first, second = (asyncio.create_task(client.ping()) for _ in range(2))
-            for _ in range(3):
-                await asyncio.sleep(0)
-            first.cancel()
+    monkeypatch.setattr(AsyncConnection, "connect", connect)
+    async with AsyncClient(port=server.port) as client:
+        first, second = (asyncio.create_task(client.ping()) for _ in range(2))
+        for _ in range(3):
             await asyncio.sleep(0)
-            opened.set()
-            assert await second > 0
-            assert first.cancelled()
-
-    asyncio.run(scenario())
+        first.cancel()
+        await asyncio.sleep(0)
+        opened.set()
+        assert await second > 0
+        assert first.cancelled()
     assert server.connections == 1

@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vipsrv.client.core import FINISH_IF_LEFT, MAX_BODY_SIZE, MAX_REQUEST_ID, ClientCore, Exchange
-from vipsrv.client.requests import HELLO, INFO, PING, Protocol, ResizeArguments, resize_request
+from vipsrv.client.core import FINISH_IF_LEFT, MAX_BODY_SIZE, ClientCore, PendingRequest
+from vipsrv.client.requests import HELLO, INFO, PING, ProtocolVersion, version_1_request
 from vipsrv.errors import Busy, ConnectionLost, ProtocolError
 from vipsrv.protocol import REPLY, Kind, RequestReader, pack_error, pack_message
 
 
-def new_core(protocol: Protocol = 2) -> ClientCore:
+def new_core(protocol: ProtocolVersion = 2) -> ClientCore:
     return ClientCore(protocol, "there")
 
 
-def start(core: ClientCore, request: Any = PING, size: int = 0) -> Exchange:
+def start(core: ClientCore, request: Any = PING, size: int = 0) -> PendingRequest:
     return core.start(request, size, lambda: None)
 
 
-def reply_to(exchange: Exchange, body: bytes = b"", meta: dict[str, Any] | None = None) -> bytes:
-    head = pack_message(exchange.kind | REPLY, exchange.request_id, meta, status=200, body_size=len(body))
+def reply_to(pending: PendingRequest, body: bytes = b"", meta: dict[str, Any] | None = None) -> bytes:
+    head = pack_message(pending.kind | REPLY, pending.request_id, meta, status=200, body_size=len(body))
     return head + body
 
 
@@ -43,52 +43,52 @@ def test_replies_in_any_order_and_split_go_to_their_requests(
 ) -> None:
     core = new_core()
     done: list[None] = []
-    exchanges = [core.start(INFO, len(body), lambda: done.append(None)) for body in bodies]
+    requests = [core.start(INFO, len(body), lambda: done.append(None)) for body in bodies]
     replies = {
-        exchange: reply_to(exchange, body, {"n": len(body)})
-        for exchange, body in zip(exchanges, bodies, strict=True)
+        pending: reply_to(pending, body, {"n": len(body)})
+        for pending, body in zip(requests, bodies, strict=True)
     }
-    order = list(exchanges)
+    order = list(requests)
     random.shuffle(order)
-    wire = b"".join(replies[exchange] for exchange in order)
+    wire = b"".join(replies[pending] for pending in order)
     for at in range(0, len(wire), piece):
         core.receive_data(wire[at : at + piece])
     assert len(done) == len(bodies)
-    for exchange, body in zip(exchanges, bodies, strict=True):
-        reply = exchange.result()
-        assert (reply.body, reply.meta, reply.received) == (body, {"n": len(body)}, len(replies[exchange]))
+    for pending, body in zip(requests, bodies, strict=True):
+        reply = pending.result()
+        assert (reply.body, reply.meta, reply.received) == (body, {"n": len(body)}, len(replies[pending]))
     assert core.received == len(wire)
     assert core.usable
 
 
 @given(st.binary(min_size=1, max_size=400), st.integers(1, 50), st.sampled_from([1, 2]))
-def test_any_garbage_ends_every_exchange_once(garbage: bytes, piece: int, protocol: Protocol) -> None:
+def test_any_garbage_ends_every_request_once(garbage: bytes, piece: int, protocol: ProtocolVersion) -> None:
     core = new_core(protocol)
     ended: list[int] = []
-    request = resize_request(ResizeArguments(width=1, height=1), protocol)
-    exchange = core.start(request, 1, lambda: ended.append(1))
+    request = version_1_request(1, 1)
+    pending = core.start(request, 1, lambda: ended.append(1))
     for at in range(0, len(garbage), piece):
         core.receive_data(garbage[at : at + piece])
     core.receive_eof()
     assert ended == [1]
     assert core.closed
-    assert exchange.done
-    if exchange.error is not None:
-        assert isinstance(exchange.error, (ProtocolError, ConnectionLost))
+    assert pending.done
+    if pending.error is not None:
+        assert isinstance(pending.error, (ProtocolError, ConnectionLost))
     else:  # version 1 has no mark: some garbage is a reply
         assert protocol == 1
         assert len(garbage) >= 4 + struct.unpack("!I", garbage[:4])[0]
 
 
-def test_request_ids_begin_anew_and_leave_out_those_in_use() -> None:
-    core = new_core()
-    first = start(core)
-    core._last_id = MAX_REQUEST_ID - 1
-    assert [start(core).request_id for _ in range(3)] == [MAX_REQUEST_ID, 2, 3]
-    assert first.request_id == 1
+def test_request_ids_wrap_and_skip_those_in_use() -> None:
+    core = ClientCore(2, "there", max_id=4)
+    first, second, third = (start(core) for _ in range(3))
+    assert [first.request_id, second.request_id, third.request_id] == [1, 2, 3]
+    core.receive_data(reply_to(second))
+    assert [start(core).request_id for _ in range(2)] == [4, 2]
 
 
-def test_what_is_abandoned_is_cancelled_and_its_reply_ignored() -> None:
+def test_an_abandoned_request_is_cancelled_and_its_reply_ignored() -> None:
     core = new_core()
     first, second = start(core, INFO, 5), start(core, INFO, 5)
     cancel = core.abandon(first)
@@ -105,7 +105,7 @@ def test_what_is_abandoned_is_cancelled_and_its_reply_ignored() -> None:
     assert core.closed  # one reply was due, not two
 
 
-def test_there_is_nothing_to_cancel_twice_or_after_the_reply_or_in_version_1() -> None:
+def test_no_cancel_is_sent_twice_or_after_the_reply_or_in_version_1() -> None:
     core = new_core()
     answered, abandoned = start(core), start(core)
     core.receive_data(reply_to(answered))
@@ -116,7 +116,7 @@ def test_there_is_nothing_to_cancel_twice_or_after_the_reply_or_in_version_1() -
     assert old.abandon(start(old)) is None
 
 
-def test_a_retired_connection_is_over_when_the_last_has_its_reply() -> None:
+def test_a_retired_connection_is_over_after_the_last_reply() -> None:
     core = new_core()
     first, large = start(core), start(core, INFO, 10 * FINISH_IF_LEFT)
     core.receive_data(pack_error(Kind.INFO, large.request_id, Busy("later")))
@@ -128,15 +128,15 @@ def test_a_retired_connection_is_over_when_the_last_has_its_reply() -> None:
     assert core.over
 
 
-def test_a_refused_request_of_which_little_is_left_is_finished() -> None:
+def test_a_refused_request_is_sent_to_its_end_if_little_is_left() -> None:
     core = new_core()
-    exchange = start(core, INFO, FINISH_IF_LEFT + 1)
-    assert not core.stop_sending(exchange)
-    core.receive_data(pack_error(Kind.INFO, exchange.request_id, Busy("later")))
-    assert core.stop_sending(exchange)
+    pending = start(core, INFO, FINISH_IF_LEFT + 1)
+    assert not core.stop_sending(pending)
+    core.receive_data(pack_error(Kind.INFO, pending.request_id, Busy("later")))
+    assert core.stop_sending(pending)
     assert core.over  # whoever sends it has to be woken
-    exchange.unsent -= 1
-    assert not core.stop_sending(exchange)
+    pending.unsent -= 1
+    assert not core.stop_sending(pending)
     assert not core.over
     core.end_sending(complete=True)
     assert core.usable
@@ -144,20 +144,18 @@ def test_a_refused_request_of_which_little_is_left_is_finished() -> None:
 
 @pytest.mark.parametrize("answered_before", [False, True])
 @pytest.mark.parametrize("part", [0, 1])
-def test_only_what_met_the_close_of_an_idle_connection_may_go_again(
-    *, answered_before: bool, part: int
-) -> None:
+def test_only_requests_on_an_idle_connection_may_be_resent(*, answered_before: bool, part: int) -> None:
     core = new_core()
     if answered_before:
         core.receive_data(reply_to(start(core)))
-    exchanges = [start(core), start(core)]
+    requests = [start(core), start(core)]
     if part:
-        core.receive_data(reply_to(exchanges[0])[:part])
+        core.receive_data(reply_to(requests[0])[:part])
     core.lost("gone")
-    assert [one.may_resend for one in exchanges] == [answered_before and not part] * 2
+    assert [one.may_resend for one in requests] == [answered_before and not part] * 2
 
 
-def test_what_was_not_started_on_a_closed_connection_belongs_on_another() -> None:
+def test_a_closed_connection_is_superseded() -> None:
     core = new_core()
     started = start(core)
     assert not core.superseded
@@ -167,25 +165,25 @@ def test_what_was_not_started_on_a_closed_connection_belongs_on_another() -> Non
     assert core.over
 
 
-def test_likewise_on_a_retired_one() -> None:
+def test_a_retired_connection_is_superseded() -> None:
     core = new_core()
     start(core)
     core.retire()
     assert core.superseded
 
 
-def test_on_a_connection_closed_before_anything_was_started_an_exchange_is_done_at_once() -> None:
+def test_a_request_on_a_connection_closed_at_once_fails() -> None:
     core = new_core()
     core.receive_eof()
     assert not core.superseded
-    exchange = start(core)
+    pending = start(core)
     with pytest.raises(ConnectionLost):
-        exchange.result()
-    assert not exchange.may_resend
+        pending.result()
+    assert not pending.may_resend
 
 
 @pytest.mark.parametrize("lost_before", [False, True])
-def test_with_the_client_everything_ends(*, lost_before: bool) -> None:
+def test_closing_the_client_ends_every_request(*, lost_before: bool) -> None:
     core = new_core()
     core.receive_data(reply_to(start(core)))
     if lost_before:
@@ -194,10 +192,10 @@ def test_with_the_client_everything_ends(*, lost_before: bool) -> None:
     core.close()
     assert not core.superseded
     late = start(core)
-    for exchange in {late} if lost_before else {in_flight, late}:
-        assert not exchange.may_resend
+    for pending in {late} if lost_before else {in_flight, late}:
+        assert not pending.may_resend
         with pytest.raises(ConnectionLost, match="the client was closed"):
-            exchange.result()
+            pending.result()
 
 
 def huge(size: int) -> bytes:
@@ -208,21 +206,21 @@ def huge(size: int) -> bytes:
     ("protocol", "reply"),
     [(2, huge(MAX_BODY_SIZE + 1)), (2, huge(2**62)), (1, struct.pack("!I", MAX_BODY_SIZE + 1)), (1, b"HTTP")],
 )
-def test_a_reply_that_is_too_large_is_refused_by_its_header(protocol: Protocol, reply: bytes) -> None:
+def test_a_reply_that_is_too_large_is_refused_by_its_header(protocol: ProtocolVersion, reply: bytes) -> None:
     core = new_core(protocol)
-    exchange = start(core, resize_request(ResizeArguments(width=1, height=1), protocol), 5)
+    pending = start(core, version_1_request(1, 1), 5)
     core.receive_data(reply)
     assert core.closed
     with pytest.raises(ProtocolError, match=f"bytes, over the {MAX_BODY_SIZE} that are accepted"):
-        exchange.result()
+        pending.result()
 
 
 @pytest.mark.parametrize(
     ("protocol", "reply"), [(2, huge(MAX_BODY_SIZE)), (1, struct.pack("!I", MAX_BODY_SIZE))]
 )
-def test_the_largest_reply_is_not(protocol: Protocol, reply: bytes) -> None:
+def test_the_largest_reply_is_accepted(protocol: ProtocolVersion, reply: bytes) -> None:
     core = new_core(protocol)
-    start(core, resize_request(ResizeArguments(width=1, height=1), protocol), 5)
+    start(core, version_1_request(1, 1), 5)
     core.receive_data(reply)
     assert not core.closed
 
@@ -230,31 +228,33 @@ def test_the_largest_reply_is_not(protocol: Protocol, reply: bytes) -> None:
 @pytest.mark.parametrize(
     ("protocol", "sent", "received", "words"),
     [
-        (2, False, False, "before it had taken the request; it may be one that speaks version 1 only"),
+        (2, False, False, "before it had received the request; if it speaks version 1 only"),
         (2, True, False, "closed by the server before it replied$"),
         (2, True, True, "before the reply was complete$"),
         (2, False, True, "before the reply was complete$"),
         (1, False, False, "closed by the server before it replied$"),
     ],
 )
-def test_why_a_server_may_have_closed(protocol: Protocol, *, sent: bool, received: bool, words: str) -> None:
+def test_the_message_for_a_closed_connection(
+    protocol: ProtocolVersion, *, sent: bool, received: bool, words: str
+) -> None:
     core = new_core(protocol)
-    exchange = start(core, INFO, 5)
+    pending = start(core, INFO, 5)
     if sent:
         core.end_sending(complete=True)
     if received:
-        core.receive_data(reply_to(exchange)[:9])
+        core.receive_data(reply_to(pending)[:9])
     core.receive_eof()
     with pytest.raises(ConnectionLost, match=words):
-        exchange.result()
+        pending.result()
 
 
-def test_a_hello_says_who_asks() -> None:
+def test_a_hello_names_the_client() -> None:
     core = new_core()
     head = start(core, HELLO).head
     assert json.loads(head[28:])["client"].startswith("vipsrv/")
 
 
-def test_a_result_before_its_time_is_a_bug() -> None:
-    with pytest.raises(RuntimeError, match="not done"):
+def test_the_result_of_an_unfinished_request_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="not ended"):
         start(new_core()).result()

@@ -1,17 +1,23 @@
-"""The server of one's own: it goes with what started it, however that came."""
+"""An embedded server: it ends with the client or process that started it."""
 
+import gc
 import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.client.fake_server import SECONDS
-from vipsrv.client import Client
+from tests.support.images import jpeg
+from vipsrv.address import Address
+from vipsrv.client import AsyncClient, Client
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.errors import StartFailed
+
+IMAGE = jpeg(40, 30)
 
 START_AND_WAIT = """
 import sys
@@ -30,21 +36,21 @@ def gone(port: int) -> bool:
     return False
 
 
-def test_it_serves_within_the_context_and_is_gone_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_serves_within_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIPSRV_LISTEN", "127.0.0.1:1")  # would win over the port of its own
     with EmbeddedServer() as server, Client(server.host, server.port) as client:
         assert client.ping() > 0
     assert gone(server.port)
 
 
-def test_it_is_gone_after_an_error() -> None:
+def test_it_ends_after_an_error() -> None:
     server = EmbeddedServer()
-    with pytest.raises(KeyboardInterrupt), server:
+    with pytest.raises(KeyboardInterrupt), server as address:
         raise KeyboardInterrupt
-    assert gone(server.port)
+    assert gone(address.port)
 
 
-def test_ctrl_c_as_it_starts_leaves_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_during_the_start_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[threading.Timer] = []
     start = threading.Timer.start
 
@@ -76,24 +82,94 @@ def test_it_does_not_outlive_a_process_that_is_killed() -> None:
         socket.create_connection(("127.0.0.1", port), SECONDS).close()
 
 
-def test_a_start_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_states_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIPSRV_QUALITY", "101")
     with pytest.raises(StartFailed, match=r"could not be started: .*--quality.*101"), EmbeddedServer():
         pass
 
 
-def test_a_program_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     with pytest.raises(StartFailed, match="No such file"), EmbeddedServer():
         pass
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a script is no program there")
-def test_a_program_that_says_nothing_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_program_that_prints_nothing_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     silent = tmp_path / "silent"
     silent.write_text("#!/bin/sh\nexec sleep 1000\n")
     silent.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(silent))
     monkeypatch.setattr("vipsrv.client.embedded.START_SECONDS", 0.2)
-    with pytest.raises(StartFailed, match=r"said nothing within 0\.2 s"), EmbeddedServer():
+    with pytest.raises(StartFailed, match=r"printed nothing within 0\.2 s"), EmbeddedServer():
         pass
+
+
+# Clients with an embedded server
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Address]:
+    """The addresses of the servers that the clients of a test have started, with one worker each."""
+    addresses: list[Address] = []
+
+    class Recorded(EmbeddedServer):
+        def start(self) -> Address:
+            addresses.append(super().start())
+            return addresses[-1]
+
+    monkeypatch.setattr("vipsrv.client.blocking_client.EmbeddedServer", Recorded)
+    monkeypatch.setattr("vipsrv.client.asyncio_client.EmbeddedServer", Recorded)
+    monkeypatch.setenv("VIPSRV_WORKERS", "1")
+    return addresses
+
+
+def test_a_client_starts_one_with_its_first_call_and_stops_it(
+    started: list[Address], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIPSRV_HOST", "nowhere.invalid")
+    with Client.embedded() as client, ThreadPoolExecutor(3) as threads:
+        results = [threads.submit(client.resize, IMAGE, width=8) for _ in range(3)]
+        assert [result.result(SECONDS).height for result in results] == [6, 6, 6]
+        (address,) = started
+        assert not gone(address.port)
+    assert gone(address.port)
+
+
+async def test_an_async_client_starts_one_and_stops_it(started: list[Address]) -> None:
+    async with AsyncClient.embedded() as client:
+        result = await client.resize(IMAGE, width=8)
+        assert (result.width, result.height) == (8, 6)
+    assert gone(started[0].port)
+
+
+def test_a_client_without_a_call_starts_none(started: list[Address]) -> None:
+    with Client.embedded():
+        pass
+    assert started == []
+
+
+def test_a_dropped_client_stops_its_server(started: list[Address]) -> None:
+    def use_and_drop() -> None:
+        client = Client.embedded()
+        assert client.ping() > 0
+        del client
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="unclosed Client"):
+        use_and_drop()
+    assert gone(started[0].port)
+
+
+def test_a_start_that_fails_is_raised_by_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIPSRV_QUALITY", "101")
+    with Client.embedded() as client:
+        for _ in range(2):
+            with pytest.raises(StartFailed, match="could not be started"):
+                client.ping()
+
+
+def test_without_the_server_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vipsrv.client.embedded.server_is_installed", lambda: False)
+    with Client.embedded() as client, pytest.raises(StartFailed, match="install vipsrv"):
+        client.ping()

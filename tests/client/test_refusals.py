@@ -1,4 +1,4 @@
-"""Both clients with servers that refuse, and with some that speak something else."""
+"""Both clients with servers that refuse requests or speak another protocol."""
 
 import socket
 import threading
@@ -74,7 +74,7 @@ def test_an_early_refusal_stops_the_upload(
         head = peer.read_head()
         assert head is not None
         peer.refuse(head, TooLarge("over the limit"))
-        # Nothing is read until the client has given up, so it cannot have sent the rest first.
+        # Nothing is read until the client has stopped sending, so it cannot have sent everything before.
         assert raised.wait(SECONDS)
         assert peer.read_to_end() < LARGE
 
@@ -90,7 +90,7 @@ def test_an_early_refusal_stops_the_upload(
     raised.set()
 
 
-def test_a_refused_upload_of_which_little_is_left_keeps_the_connection(
+def test_a_refused_upload_with_little_left_keeps_the_connection(
     make_client: MakeClient, serve: Serve
 ) -> None:
     def script(peer: Peer) -> None:
@@ -108,9 +108,7 @@ def test_a_refused_upload_of_which_little_is_left_keeps_the_connection(
     assert server.connections == 1
 
 
-def test_an_upload_that_is_given_up_does_not_cost_others_their_reply(
-    make_client: MakeClient, serve: Serve
-) -> None:
+def test_an_abandoned_upload_leaves_the_replies_of_others(make_client: MakeClient, serve: Serve) -> None:
     first_is_there, refused = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
@@ -119,7 +117,7 @@ def test_an_upload_that_is_given_up_does_not_cost_others_their_reply(
         second = peer.read_head()
         assert second is not None
         peer.refuse(second, TooLarge("over the limit"))
-        # A server reads on for a while; to the end here, which comes when nobody waits for anything more.
+        # A server goes on reading for a while; here until the client closes, when no reply is due any more.
         lingering = threading.Thread(target=peer.read_to_end)
         lingering.start()
         assert refused.wait(SECONDS)
@@ -141,7 +139,7 @@ def test_an_upload_that_is_given_up_does_not_cost_others_their_reply(
     assert server.connections == 2
 
 
-def test_an_error_without_a_request_concerns_all_that_wait(make_client: MakeClient, serve: Serve) -> None:
+def test_an_error_without_a_request_fails_every_request(make_client: MakeClient, serve: Serve) -> None:
     def script(peer: Peer) -> None:
         peer.read_request()
         peer.read_request()
@@ -158,7 +156,9 @@ def test_an_error_without_a_request_concerns_all_that_wait(make_client: MakeClie
 # Servers that speak something else
 
 
-@pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", bytes(100), b"\xff" * 100])
+@pytest.mark.parametrize(
+    "garbage", [b"GARBAGE" * 20, bytes(100), b"\xff" * 100], ids=["text", "zeros", "ones"]
+)
 def test_garbage_is_a_protocol_error_and_the_next_call_works(
     make_client: MakeClient, serve: Serve, garbage: bytes
 ) -> None:
@@ -169,9 +169,20 @@ def test_garbage_is_a_protocol_error_and_the_next_call_works(
 
     server = serve(script, every)
     client = make_client(port=server.port)
-    with pytest.raises(ProtocolError, match=rf"127\.0\.0\.1:{server.port} sent what is no reply"):
+    with pytest.raises(ProtocolError, match=rf"127\.0\.0\.1:{server.port} sent something that is not"):
         client.call("resize", b"image", **SIZE)
     assert client.call("resize", b"image", **SIZE).data == b"image"
+
+
+def test_an_http_server_is_named_as_such(make_client: MakeClient, serve: Serve) -> None:
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.socket.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        peer.read_to_end()
+
+    server = serve(script)
+    with pytest.raises(ProtocolError, match=rf"127\.0\.0\.1:{server.port} speaks HTTP"):
+        make_client(port=server.port).call("resize", b"image", **SIZE)
 
 
 def test_a_server_that_speaks_first(make_client: MakeClient, serve: Serve) -> None:
@@ -180,7 +191,7 @@ def test_a_server_that_speaks_first(make_client: MakeClient, serve: Serve) -> No
         peer.read_to_end()
 
     server = serve(script)
-    with pytest.raises(ProtocolError, match="answers in version 1"):
+    with pytest.raises(ProtocolError, match="replied in version 1"):
         make_client(port=server.port).call("resize", b"image", **SIZE)
     assert server.connections == 1
 
@@ -199,17 +210,17 @@ def test_a_version_1_reply_to_version_2_is_a_protocol_error(make_client: MakeCli
         peer.reply_v1()
 
     server = serve(script)
-    with pytest.raises(ProtocolError, match="answers in version 1"):
+    with pytest.raises(ProtocolError, match="replied in version 1"):
         make_client(port=server.port).call("resize", b"image", **SIZE)
 
 
 def test_a_version_2_result_to_version_1_is_a_protocol_error(make_client: MakeClient, serve: Serve) -> None:
     server = serve(one)
-    with pytest.raises(ProtocolError, match="answers in version 2"):
+    with pytest.raises(ProtocolError, match="replied in version 2"):
         make_client(port=server.port, protocol=1).call("resize", b"image", **SIZE)
 
 
-def test_a_reply_to_nothing_is_a_protocol_error(make_client: MakeClient, serve: Serve) -> None:
+def test_a_reply_to_an_unknown_request_is_a_protocol_error(make_client: MakeClient, serve: Serve) -> None:
     def script(peer: Peer) -> None:
         head, _ = peer.read_request()
         peer.socket.sendall(pack_message(head.kind | REPLY, head.request_id + 7, status=200))
@@ -243,7 +254,7 @@ def test_a_reply_of_another_kind_is_a_protocol_error(make_client: MakeClient, se
         ("hello", None, {"server": "x", "limits": {}, "formats": {"in": 1, "out": []}, "fits": []}),
     ],
 )
-def test_a_senseless_meta_is_a_protocol_error(
+def test_an_invalid_meta_is_a_protocol_error(
     make_client: MakeClient,
     serve: Serve,
     method: str,
@@ -255,7 +266,7 @@ def test_a_senseless_meta_is_a_protocol_error(
         peer.reply(head, **meta)
 
     client = make_client(port=serve(script).port)
-    with pytest.raises(ProtocolError, match="does not make sense"):
+    with pytest.raises(ProtocolError, match="is invalid"):
         client.call(method, *([] if arguments is None else [b"image"]), **(arguments or {}))
 
 
@@ -272,12 +283,12 @@ def test_a_result_of_another_size_than_announced_is_a_protocol_error(
         make_client(port=server.port).call("resize", b"image", **SIZE)
 
 
-def test_a_server_of_version_1_that_closes_without_a_word(make_client: MakeClient, serve: Serve) -> None:
+def test_a_version_1_server_that_closes_without_a_reply(make_client: MakeClient, serve: Serve) -> None:
     def script(peer: Peer) -> None:
         assert peer.socket.recv(12)
         peer.socket.shutdown(socket.SHUT_WR)
         peer.read_to_end()
 
     server = serve(script)
-    with pytest.raises(ConnectionLost, match="may be one that speaks version 1 only"):
+    with pytest.raises(ConnectionLost, match="if it speaks version 1 only, use Version1Client"):
         make_client(port=server.port).call("resize", bytes(LARGE), **SIZE)

@@ -1,16 +1,17 @@
-"""What exactly both clients send, and what they make of good replies, in any order and many at once."""
+"""What exactly both clients send, and what they return for valid replies in any order."""
 
 import os
 import socket
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.client.conftest import MakeClient, Serve
 from tests.client.fake_server import SECONDS, SIZE, Peer, every, silent
-from vipsrv.client import ResizeResult
-from vipsrv.options import ImageInfo, Timings
+from vipsrv.client import ResizeResult, Version1Result
+from vipsrv.options import ImageInfo, ResizeOptions, Timings
 from vipsrv.protocol import REPLY, Kind, pack_message
 
 # What goes over the wire
@@ -42,7 +43,7 @@ def test_a_version_2_request_and_its_reply(make_client: MakeClient, serve: Serve
     assert 0 < result.elapsed < SECONDS
 
 
-def test_version_1_is_the_bytes_of_the_table(make_client: MakeClient, serve: Serve) -> None:
+def test_the_bytes_of_version_1(make_client: MakeClient, serve: Serve) -> None:
     seen = bytearray()
 
     def script(peer: Peer) -> None:
@@ -52,14 +53,13 @@ def test_version_1_is_the_bytes_of_the_table(make_client: MakeClient, serve: Ser
 
     server = serve(script, script)
     client = make_client(port=server.port, protocol=1)
-    result: ResizeResult = client.call("resize", b"image", **SIZE)
+    result: Version1Result = client.call("resize", b"image", **SIZE)
     assert seen == struct.pack("!III", 5, 8, 6) + b"image"
     seen.clear()
     assert client.call("resize", b"other", **SIZE).data == b"jpeg"
     assert server.connections == 2
     assert result.data == b"jpeg"
     assert (result.width, result.height, result.format, result.quality) == (8, 6, "jpeg", 85)
-    assert (result.source, result.timings) == (None, None)
     assert (result.ratio, result.sent, result.received) == (5 / 4, 17, 8)
 
 
@@ -89,7 +89,7 @@ def test_a_reply_may_come_byte_by_byte(make_client: MakeClient, serve: Serve) ->
     assert make_client(port=server.port).call("ping") > 0
 
 
-def test_progress_is_told_while_it_is_sent(make_client: MakeClient, serve: Serve) -> None:
+def test_progress_is_reported_during_the_upload(make_client: MakeClient, serve: Serve) -> None:
     told: list[int] = []
     server = serve(every)
     make_client(port=server.port).call("resize", bytes(1_000_000), **SIZE, on_sent=told.append)
@@ -168,9 +168,10 @@ def test_a_file_that_fails_while_it_is_read(make_client: MakeClient, serve: Serv
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"width": 8}, {"width": 0, "height": 6}, {"width": 8, "height": 6, "fit": "x"}]
+    "options",
+    [{}, {"width": 8, "fit": "fill"}, {"width": 0, "height": 6}, {"width": 8, "height": 6, "fit": "x"}],
 )
-def test_senseless_options_are_refused_before_anything_is_sent(
+def test_invalid_options_are_refused_before_anything_is_sent(
     make_client: MakeClient, serve: Serve, options: dict[str, object]
 ) -> None:
     server = serve()
@@ -179,24 +180,58 @@ def test_senseless_options_are_refused_before_anything_is_sent(
     assert server.connections == 0
 
 
+@pytest.mark.parametrize("size", [{"width": 0, "height": 6}, {"width": 8, "height": 2**32}])
+def test_version_1_refuses_an_invalid_size_before_anything_is_sent(
+    make_client: MakeClient, serve: Serve, size: dict[str, int]
+) -> None:
+    server = serve()
+    with pytest.raises(ValueError, match=r"^(width|height): must be from 1 to"):
+        make_client(port=server.port, protocol=1).call("resize", b"image", **size)
+    assert server.connections == 0
+
+
+# Proportions and other conveniences
+
+
 @pytest.mark.parametrize(
-    "options", [{"quality": 80}, {"format": "png"}, {"deadline_ms": 5}, {"fit": "inside"}]
+    ("options", "meta"),
+    [
+        ({"width": 640}, {"width": 640, "fit": "inside"}),
+        ({"height": 480}, {"height": 480, "fit": "inside"}),
+        ({"width": 640, "height": None}, {"width": 640, "fit": "inside"}),
+        ({"width": 640, "fit": "cover"}, {"width": 640, "fit": "cover"}),
+        ({"width": 640, "height": 480}, {"width": 640, "height": 480}),
+        ({**SIZE, "format": "jpg"}, SIZE),
+    ],
+    ids=str,
 )
-def test_version_1_refuses_what_it_cannot_say(
-    make_client: MakeClient, serve: Serve, options: dict[str, object]
+def test_the_fit_and_the_format_that_a_client_fills_in(
+    make_client: MakeClient, serve: Serve, options: dict[str, Any], meta: dict[str, Any]
 ) -> None:
-    (name,) = options
-    server = serve()
-    with pytest.raises(ValueError, match=f"{name}: version 1 of the protocol has width"):
-        make_client(port=server.port, protocol=1).call("resize", b"image", **SIZE, **options)
-    assert server.connections == 0
+    seen: list[dict[str, Any]] = []
+
+    def script(peer: Peer) -> None:
+        head, _ = peer.read_request()
+        seen.append(head.meta)
+        peer.reply(head)
+
+    make_client(port=serve(script).port).call("resize", b"image", **options)
+    assert seen == [meta]
 
 
-@pytest.mark.parametrize(("method", "arguments"), [("info", [b"image"]), ("ping", []), ("hello", [])])
-def test_version_1_has_no_other_requests(
-    make_client: MakeClient, serve: Serve, method: str, arguments: list[bytes]
-) -> None:
-    server = serve()
-    with pytest.raises(ValueError, match=f"version 1 of the protocol has no {method}"):
-        make_client(port=server.port, protocol=1).call(method, *arguments)
-    assert server.connections == 0
+def test_options_may_be_one_object(make_client: MakeClient, serve: Serve) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def script(peer: Peer) -> None:
+        head, _ = peer.read_request()
+        seen.append(head.meta)
+        peer.reply(head)
+
+    options = ResizeOptions(width=8, height=6, quality=70)
+    make_client(port=serve(script).port).call("resize", b"image", options, deadline_ms=500)
+    assert seen == [{**SIZE, "quality": 70, "deadline_ms": 500}]
+
+
+def test_options_in_both_ways_are_refused(make_client: MakeClient, serve: Serve) -> None:
+    with pytest.raises(ValueError, match="quality: is given by name beside a ResizeOptions"):
+        make_client(port=serve().port).call("resize", b"image", ResizeOptions(width=8, height=6), quality=70)

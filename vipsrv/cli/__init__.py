@@ -1,1 +1,1 @@
-"""The two commands, ``vipsrv`` and ``vipsrv-client``."""
+"""The two commands: ``vipsrv`` (server.py, demo.py) and ``vipsrv-client`` (client.py)."""

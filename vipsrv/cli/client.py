@@ -1,23 +1,40 @@
-"""``vipsrv-client``: send a picture to a server, save what comes back, say what it took.
+"""``vipsrv-client``: send an image to a server, save the result, print a report.
 
-Exit codes: see ``ExitCode`` in ``vipsrv.cli.exits``; ``--help`` lists them, too.
+The exit codes are ``ExitCode`` in ``vipsrv.cli.exit_codes``; ``--help`` lists them, too.
 """
 
 import errno
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from vipsrv.cli.asking import outputs_for, parse_bytes, parse_sizes
-from vipsrv.cli.exits import EXIT_CODES, ExitCode, one_line_errors
-from vipsrv.cli.figures import Figures
-from vipsrv.cli.saving import check_folder, check_target, save, target, targets, write_all
-from vipsrv.cli.sending import Server, check_picture, upload_progress
-from vipsrv.cli.telling import image_rows, refuse_other_options, server_rows
-from vipsrv.client import Client, ResizeResults, Timeout
+from vipsrv.address import MAX_PORT
+from vipsrv.cli.exit_codes import EXIT_CODES, ExitCode, one_line_errors
+from vipsrv.cli.info_commands import (
+    image_rows,
+    print_rows,
+    refuse_other_options,
+    refuse_version_1,
+    server_rows,
+)
+from vipsrv.cli.output_files import check_folder, check_output_file, output_file, output_files, write_all
+from vipsrv.cli.result_options import (
+    choose_format,
+    outputs_for,
+    parse_bytes,
+    parse_format,
+    parse_sizes,
+    version_1_size,
+)
+from vipsrv.cli.result_report import ResultReport
+from vipsrv.cli.server_choice import Answer, CallServer
+from vipsrv.cli.upload import check_image, upload_progress
+from vipsrv.client import Client, ResizedImage, ResizeResults, Timeout, Version1Client, Version1Result
+from vipsrv.client.server_address import HOST_VARIABLE, PORT_VARIABLE, choose_server
 from vipsrv.client.timeouts import MAX_SECONDS
 from vipsrv.options import MAX_DIMENSION, Fit, Format, Keep, Position, ResizeOptions
 from vipsrv.protocol import DEFAULT_HEIGHT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WIDTH
@@ -28,7 +45,7 @@ PROGRAM = "vipsrv-client"
 STANDARD_OUTPUT = Path("-")
 
 MAX_DEADLINE = (2**31 - 1) // 1000
-"""Seconds: what the protocol can say."""
+"""Seconds: the longest deadline that the protocol can carry."""
 
 app = typer.Typer(
     add_completion=False,
@@ -39,9 +56,9 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command, as its console script."""
     for stream in (sys.stdout, sys.stderr):
-        # A file name may hold what the terminal's encoding does not.
+        # A file name may contain characters that the terminal's encoding lacks.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -61,64 +78,76 @@ def resize(
     context: typer.Context,
     image: Annotated[
         Path | None,
-        # Whether it is readable shows when it is read, as an error of the file and none of the command line.
-        typer.Argument(help="The picture to resize.", show_default=False, readable=False),
+        # typer does not check that it is readable: that is an error of the file and not of the command line.
+        typer.Argument(help="The image to resize.", show_default=False, readable=False),
     ] = None,
     *,
     width: Annotated[
-        int | None, typer.Option(min=1, max=MAX_DIMENSION, help=f"Pixels.  [default: {DEFAULT_WIDTH}]")
+        int | None,
+        typer.Option(min=1, max=MAX_DIMENSION, help=f"Width in pixels.  [default: {DEFAULT_WIDTH}]"),
     ] = None,
     height: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=MAX_DIMENSION,
-            help=f"Pixels.  [default: {DEFAULT_HEIGHT}]  With only one of both, the picture's proportions "
-            "give the other.",
+            help=f"Height in pixels.  [default: {DEFAULT_HEIGHT}]  With only one of width and height, the "
+            "image keeps its proportions.",
         ),
     ] = None,
     output_sizes: Annotated[
         str | None,
         typer.Option(
             metavar="SIZES",
-            help="Several results from one upload, as 320x,x480,800x600; "
-            "each is saved as processed_<name>_<width>x<height>.",
+            help="Make several results from one upload, for example 320x,x480,800x600; each is saved as "
+            "processed_<name>_<width>x<height>.",
         ),
     ] = None,
     fit: Annotated[
         Fit | None,
         typer.Option(
-            help="How a picture of other proportions is fitted: stretched (fill), with borders (contain), "
-            "cut (cover), no larger (inside) or no smaller (outside) than the size.  "
-            "[default: fill; inside where one side is left out]"
+            help="How to fit an image of other proportions: stretch it (fill), add borders (contain), crop "
+            "it (cover), or keep its proportions within (inside) or around (outside) the size.  "
+            "[default: fill; inside if only one side is given]"
         ),
     ] = None,
     position: Annotated[
         Position,
         typer.Option(
-            metavar="PLACE", help=f"What cover keeps and where contain places: {', '.join(Position)}."
+            metavar="POSITION",
+            help=f"The part that cover keeps, and where contain places the image: {', '.join(Position)}.",
         ),
     ] = Position.CENTRE,
     format_: Annotated[
-        Format, typer.Option("--format", help="Of the result; auto keeps the picture's where it can.")
-    ] = Format.JPEG,
-    quality: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Quality; without it the server's own.")
+        Format | None,
+        typer.Option(
+            "--format",
+            metavar=f"[{'|'.join(Format)}]",
+            parser=parse_format,
+            help="Format of the result; auto keeps the format of the image if the server can write it.  "
+            "[default: that of the ending of --output; otherwise jpeg]",
+        ),
     ] = None,
-    lossless: Annotated[bool, typer.Option("--lossless", help="Lose nothing in the encoding.")] = False,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Quality, 1 to 100.  [default: the server's]")
+    ] = None,
+    lossless: Annotated[bool, typer.Option("--lossless", help="Encode without loss.")] = False,
     max_bytes: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Lower the quality until a result fits, as 100KB or 1.5MiB."),
+        typer.Option(
+            metavar="SIZE",
+            help="Lower the quality until the result is no larger than this, for example 100KB or 1.5MiB.",
+        ),
     ] = None,
     background: Annotated[
-        str, typer.Option(metavar="COLOUR", help="Behind transparency and in borders.")
+        str, typer.Option(metavar="COLOUR", help="Colour behind transparency and of borders.")
     ] = "#ffffff",
-    keep: Annotated[Keep, typer.Option(help="Metadata of the picture that a result carries.")] = Keep.NONE,
+    keep: Annotated[Keep, typer.Option(help="Metadata to copy to the result.")] = Keep.NONE,
     page: Annotated[
         int, typer.Option(min=0, help="Page of a document or frame of an animation, from 0.")
     ] = 0,
     enlarge: Annotated[
-        bool, typer.Option("--enlarge/--no-enlarge", help="Whether a small picture is made larger.")
+        bool, typer.Option("--enlarge/--no-enlarge", help="Whether to enlarge an image that is smaller.")
     ] = True,
     deadline: Annotated[
         float | None,
@@ -126,7 +155,7 @@ def resize(
             min=0.001,
             max=MAX_DEADLINE,
             metavar="SECONDS",
-            help="The server gives up when the answer takes longer; without it the server's own holds.",
+            help="Time after which the server gives up.  [default: the server's]",
         ),
     ] = None,
     output: Annotated[
@@ -135,85 +164,96 @@ def resize(
             "--output",
             "-o",
             readable=False,
-            help="File or folder to save in, or - for standard output; "
-            "without it processed_<name> beside the picture.",
+            help="File or folder to save to, or - for standard output.  "
+            "[default: processed_<name> beside the image]",
         ),
     ] = None,
     info: Annotated[
         bool,
-        typer.Option("--info", help="Resize nothing: print what the server reads in the picture's header."),
+        typer.Option("--info", help="Print what the image's header states, and resize nothing."),
     ] = False,
     formats: Annotated[
         bool,
-        typer.Option("--formats", help="Resize nothing: print what the server reads, writes and allows."),
+        typer.Option("--formats", help="Print the server's formats, fits and limits, and resize nothing."),
     ] = False,
     host: Annotated[
         str | None,
-        typer.Option(envvar="VIPSRV_HOST", help=f"The server's name, or unix:/path. [{DEFAULT_HOST}]"),
+        typer.Option(
+            help=f"Host of the server, or unix:/path.  [env var: {HOST_VARIABLE}; default: {DEFAULT_HOST}]"
+        ),
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65_535, envvar="VIPSRV_PORT", help=f"The server's port. [{DEFAULT_PORT}]"),
+        typer.Option(
+            min=1,
+            max=MAX_PORT,
+            help=f"Port of the server.  [env var: {PORT_VARIABLE}; default: {DEFAULT_PORT}]",
+        ),
     ] = None,
     protocol: Annotated[
-        int, typer.Option(min=1, max=2, help="Version of the protocol; 1 for old servers.")
+        int, typer.Option(min=1, max=2, help="Version of the protocol; 1 is for old servers.")
     ] = 2,
     timeout: Annotated[
         float,
         typer.Option(
-            min=0.001, max=MAX_SECONDS, help="Seconds to wait for the answer once the picture is sent."
+            min=0.001,
+            max=MAX_SECONDS,
+            metavar="SECONDS",
+            help="Time to wait for the reply once the image has been sent.",
         ),
     ] = 120.0,
     embedded: Annotated[
         bool,
         typer.Option(
             "--embedded/--no-embedded",
-            help="Start a server for this call if none is configured and none listens by default.",
+            help="Whether to start a server for this call if none is configured and none listens at the "
+            "default address.",
         ),
     ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Resize a picture by a vipsrv server and save the result.
+    """Resize an image with a vipsrv server and save the result.
 
-    Prints what it took. With --output - the picture goes to standard output and the figures to standard
-    error; with --json nothing but these, unless it fails.
+    Prints a report of sizes, times and dimensions. With --output - the image goes to standard output and the
+    report to standard error; with --json, too, standard error holds only the report unless the call fails.
     """
     with one_line_errors(PROGRAM):
         if quiet and as_json:
-            raise ValueError("--quiet and --json: choose one")
-        # Whoever reads the JSON from standard error, beside the picture, finds nothing else there.
+            raise ValueError("--quiet and --json exclude each other")
+        # With the image on standard output, the JSON must be alone on standard error.
         silent = quiet or (as_json and output == STANDARD_OUTPUT)
-        server = Server(
+        server = CallServer(
             program=PROGRAM,
-            host=host or DEFAULT_HOST,
-            port=port or DEFAULT_PORT,
-            protocol=1 if protocol == 1 else 2,
+            choice=choose_server(host or None, port),
             timeout=Timeout(reply=timeout),
-            may_start_one=embedded and host is None and port is None,
+            may_start_one=embedded,
             quiet=silent,
         )
         if formats:
             refuse_other_options(context, "--formats", image)
-            _print(server_rows(server.ask(Client.hello).answer), as_json=as_json)
+            refuse_version_1("--formats", protocol)
+            print_rows(server_rows(server.ask(Client.hello).value), as_json=as_json)
             return
         if image is None:
-            raise ValueError("the picture is missing; see --help")
-        picture = image
-        check_picture(picture)
+            raise ValueError("the image is missing; see --help")
+        file = image
+        check_image(file)
         if info:
             refuse_other_options(context, "--info")
-            _print(image_rows(server.ask(lambda client: client.info(picture)).answer), as_json=as_json)
+            refuse_version_1("--info", protocol)
+            print_rows(image_rows(server.ask(lambda client: client.info(file)).value), as_json=as_json)
             return
+        several = output_sizes is not None
         outputs = outputs_for(
             (width, height),
             [] if output_sizes is None else parse_sizes(output_sizes),
             fit=fit,
             position=position,
-            format=format_,
+            format=choose_format(format_, None if several else output),
             quality=quality,
             lossless=lossless,
             max_bytes=None if max_bytes is None else parse_bytes("--max-bytes", max_bytes),
@@ -222,64 +262,71 @@ def resize(
             page=page,
             enlarge=enlarge,
         )
-        several = output_sizes is not None
-        _check_output(picture, output, several=several)
+        _check_output(file, output, several=several)
         deadline_ms = None if deadline is None else max(1, round(deadline * 1000))
-        answered = server.ask(lambda client: _resize(client, picture, outputs, deadline_ms, quiet=silent))
-        saved = _deliver(picture, output, answered.answer, several=several)
+        answer: Answer[ResizeResults] | Answer[Version1Result]
+        if protocol == 1:
+            answer = _resize_over_version_1(server, file, version_1_size(outputs, deadline_ms))
+            images: Sequence[ResizedImage] = [answer.value]
+        else:
+            answer = _resize(server, file, outputs, deadline_ms)
+            images = answer.value.outputs
+        saved = _save(file, output, images, several=several)
         if not quiet:
-            figures = Figures.of(
-                picture,
-                answered.answer,
+            report = ResultReport.of(
+                file,
+                answer.value,
                 saved=saved,
-                server=answered.server,
-                embedded=answered.embedded,
+                server=answer.server,
+                embedded=answer.embedded,
                 listed=several,
             )
-            text = json.dumps(figures.to_json()) if as_json else "\n".join(figures.lines())
+            text = json.dumps(report.to_json()) if as_json else "\n".join(report.lines())
             typer.echo(text, err=output == STANDARD_OUTPUT)
 
 
-def _print(rows: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    for name, value in rows.items():
-        text = ", ".join(value) if isinstance(value, list) else value
-        typer.echo(f"{name.replace('_', ' '):<21} {'not told' if text is None else text}")
-
-
 def _check_output(image: Path, output: Path | None, *, several: bool) -> None:
-    """Refuse before anything is sent what could not be delivered afterwards."""
+    """Check before anything is sent that the results can be saved."""
     if output is None:
         check_folder(image.parent)
     elif several:
         if output == STANDARD_OUTPUT:
-            raise ValueError("--output -: standard output takes one result, and --output-sizes makes several")
+            raise ValueError("--output - takes one result, and --output-sizes makes several")
         check_folder(output)
     elif output != STANDARD_OUTPUT:
-        check_target(image, output)
+        check_output_file(image, output)
     elif sys.stdout is None:
         raise OSError(errno.EBADF, "standard output is closed")
 
 
 def _resize(
-    client: Client, image: Path, outputs: tuple[ResizeOptions, ...], deadline_ms: int | None, *, quiet: bool
-) -> ResizeResults:
-    with upload_progress(image, quiet=quiet) as on_sent:
-        return client.resize_all(image, outputs, deadline_ms=deadline_ms, on_sent=on_sent)
+    server: CallServer, image: Path, outputs: tuple[ResizeOptions, ...], deadline_ms: int | None
+) -> Answer[ResizeResults]:
+    def request(client: Client) -> ResizeResults:
+        with upload_progress(image, quiet=server.quiet) as on_sent:
+            return client.resize_all(image, outputs, deadline_ms=deadline_ms, on_sent=on_sent)
+
+    return server.ask(request)
 
 
-def _deliver(image: Path, output: Path | None, results: ResizeResults, *, several: bool) -> list[Path | None]:
-    """Save the results; the path of each, or ``None`` for standard output."""
+def _resize_over_version_1(server: CallServer, image: Path, size: tuple[int, int]) -> Answer[Version1Result]:
+    def request(client: Version1Client) -> Version1Result:
+        with upload_progress(image, quiet=server.quiet) as on_sent:
+            return client.resize(image, width=size[0], height=size[1], on_sent=on_sent)
+
+    return server.ask_version_1(request)
+
+
+def _save(
+    image: Path, output: Path | None, results: Sequence[ResizedImage], *, several: bool
+) -> list[Path | None]:
+    """Save the results and return the path of each, or ``None`` for standard output."""
     if output == STANDARD_OUTPUT:
-        write_all(results.outputs[0].data, sys.stdout.buffer)
+        write_all(results[0].data, sys.stdout.buffer)
         return [None]
     if several:
-        paths = targets(image, output, results.outputs)
+        paths = output_files(image, output, results)
     else:
-        paths = [target(image, output, results.outputs[0].format)]
-        check_target(image, paths[0])
-    for result, path in zip(results.outputs, paths, strict=True):
-        save(result.data, path)
-    return list(paths)
+        paths = [output_file(image, output, results[0].format)]
+        check_output_file(image, paths[0])
+    return [result.save(path) for result, path in zip(results, paths, strict=True)]

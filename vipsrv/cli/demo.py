@@ -1,7 +1,7 @@
-"""``vipsrv demo``: the whole job for someone who has no picture at hand.
+"""``vipsrv demo``: a complete example for a user without an image at hand.
 
-Draws a large TIFF, starts a server, sends the picture, saves the result and prints what it took. Its exit
-codes are those of ``vipsrv-client``.
+It draws a large TIFF, starts a server, sends the image, saves the result and prints a report. Its exit codes
+are those of ``vipsrv-client``.
 """
 
 import shutil
@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
-from vipsrv.cli.exits import one_line_errors
-from vipsrv.cli.figures import Figures
-from vipsrv.cli.saving import save, target
-from vipsrv.cli.sending import upload_progress
-from vipsrv.cli.striped_tiff import tiff_size, write_tiff
+from vipsrv.cli.demo_image import tiff_size, write_tiff
+from vipsrv.cli.exit_codes import one_line_errors
+from vipsrv.cli.output_files import output_file
+from vipsrv.cli.result_report import ResultReport
+from vipsrv.cli.upload import upload_progress
 from vipsrv.client import Client
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.options import ResizeOptions
@@ -27,49 +27,48 @@ PROGRAM = "vipsrv demo"
 
 def demo(
     width: Annotated[
-        int, typer.Option(min=1, max=100_000, help="Width of the drawn picture, pixels.")
+        int, typer.Option(min=1, max=100_000, help="Width of the drawn image in pixels.")
     ] = 12_000,
     height: Annotated[
-        int, typer.Option(min=1, max=100_000, help="Height of the drawn picture, pixels.")
+        int, typer.Option(min=1, max=100_000, help="Height of the drawn image in pixels.")
     ] = 9_000,
 ) -> None:
-    """Draw a large TIFF, have it resized by a server of its own, print the figures, leave the result."""
+    """Draw a large TIFF, resize it with an embedded server, print a report and keep the result."""
     with one_line_errors(PROGRAM):
         size = tiff_size(width, height)
         folder = Path(tempfile.mkdtemp(prefix="vipsrv-demo-"))
-        picture = folder / "picture.tif"
+        image = folder / "image.tif"
         try:
-            _check_room(folder, size)
+            check_room(folder, size)
             typer.echo(f"drawing    a TIFF of {width} x {height} pixels, {size / 1e6:.0f} MB, in {folder}")
             started = time.monotonic()
-            write_tiff(picture, width, height)
+            write_tiff(image, width, height)
             typer.echo(f"drawn      in {time.monotonic() - started:.1f} s")
-            saved = _resize(picture)
+            saved = _resize(image)
         finally:
-            picture.unlink(missing_ok=True)
+            image.unlink(missing_ok=True)
             if not any(folder.iterdir()):
                 folder.rmdir()
         typer.echo(f"\nThe TIFF is removed; the result stays in {saved}")
 
 
-def _resize(picture: Path) -> Path:
+def _resize(image: Path) -> Path:
     started = time.monotonic()
     with EmbeddedServer() as server:
-        where = f"{server.host}:{server.port}"
-        typer.echo(f"serving    on {where}, ready after {time.monotonic() - started:.1f} s")
-        typer.echo(f"sending    the picture, to be {DEFAULT_WIDTH} x {DEFAULT_HEIGHT}\n")
-        with Client(server.host, server.port) as client, upload_progress(picture, quiet=False) as on_sent:
-            asked = ResizeOptions(width=DEFAULT_WIDTH, height=DEFAULT_HEIGHT)
-            results = client.resize_all(picture, [asked], on_sent=on_sent)
+        typer.echo(f"serving    on {server}, ready after {time.monotonic() - started:.1f} s")
+        typer.echo(f"sending    the image, to be resized to {DEFAULT_WIDTH} x {DEFAULT_HEIGHT}\n")
+        with Client(server.host, server.port) as client, upload_progress(image, quiet=False) as on_sent:
+            options = ResizeOptions(width=DEFAULT_WIDTH, height=DEFAULT_HEIGHT)
+            results = client.resize_all(image, [options], on_sent=on_sent)
     (output,) = results.outputs
-    saved = target(picture, None, output.format)
-    save(output.data, saved)
-    figures = Figures.of(picture, results, saved=[saved], server=where, embedded=True)
-    typer.echo("\n".join(figures.lines()))
+    saved = output.save(output_file(image, None, output.format))
+    report = ResultReport.of(image, results, saved=[saved], server=str(server), embedded=True)
+    typer.echo("\n".join(report.lines()))
     return saved
 
 
-def _check_room(folder: Path, size: int) -> None:
+def check_room(folder: Path, size: int) -> None:
+    """Raise ``OSError`` if the folder's disk has not enough free space for an image of ``size`` bytes."""
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise OSError(f"{folder} has room for {free} bytes and the picture takes {size}; draw a smaller one")
+        raise OSError(f"{folder} has {free} free bytes and the image takes {size}; draw a smaller one")

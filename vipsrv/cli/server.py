@@ -1,6 +1,6 @@
-"""``vipsrv``: serve pictures, ask whether a server answers, see the whole job at work.
+"""``vipsrv``: run a server, list its formats, check whether one answers, and run a demonstration.
 
-Exit codes: 0 done, 1 the server could not start or did not answer, 2 the command line makes no sense.
+Exit codes: 0 done, 1 the server could not start or did not answer, 2 the command line is invalid.
 """
 
 import inspect
@@ -13,9 +13,9 @@ import typer
 from pydantic import ByteSize, ValidationError
 from pydantic.fields import FieldInfo
 
-from vipsrv.address import UNIX_PREFIX, Address
+from vipsrv.address import MAX_PORT, Address
 from vipsrv.cli.demo import demo
-from vipsrv.cli.exits import drop_what_cannot_be_written, open_missing_descriptors
+from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
 from vipsrv.errors import StartFailed, VipsrvError
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server import ServerSettings, formats_of, serve
@@ -23,7 +23,7 @@ from vipsrv.version import __version__
 
 app = typer.Typer(
     name="vipsrv",
-    help="A high-throughput image backend on libvips.",
+    help="A high-throughput image server on libvips.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -34,7 +34,7 @@ _METAVARS = {int: "NUMBER", ByteSize: "SIZE", float: "SECONDS", Path: "FOLDER"}
 
 
 def main() -> None:
-    """The command, once it is known that it can run here."""
+    """Run the command, as its console script."""
     open_missing_descriptors()
     app()
 
@@ -63,27 +63,27 @@ def _serve(
             envvar="VIPSRV_LOG_LEVEL",
             show_envvar=False,
             metavar="LEVEL",
-            help="Least level that is logged to standard error: debug, info, warning, error.",
+            help="Lowest level that is logged to standard error: debug, info, warning or error.",
         ),
     ] = "info",
     until_stdin_closes: Annotated[
         bool,
         typer.Option(
             "--until-stdin-closes",
-            help="Stop when standard input ends: so a server goes with what started it.",
+            help="Stop when standard input closes, that is, when the process that started the server ends.",
         ),
     ] = False,
     **given: Any,
 ) -> None:
-    """Serve pictures until SIGTERM or ctrl-C, which finish what is in flight; a second one stops at once.
+    """Serve until SIGTERM or ctrl-C, which finish the requests in flight; a second one stops at once.
 
-    When ready, prints "vipsrv listening on HOST:PORT" (or "unix:/path"), a line for each listener.
+    When ready, prints "vipsrv listening on HOST:PORT" (or "unix:/path"), one line for each listener.
     Sizes are bytes and may be written as 200MB or 2GiB. Every setting can also come from the environment,
-    as VIPSRV_PORT or VIPSRV_MAX_UPLOAD; a flag wins over it, and an empty one counts as none.
+    for example VIPSRV_PORT or VIPSRV_MAX_UPLOAD; a flag wins over it, and an empty variable counts as unset.
     """
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
-        _fail(f"--log-level: {log_level!r} is none of debug, info, warning and error", code=2)
+        _fail(f"--log-level: {log_level!r} is not one of debug, info, warning and error", code=2)
     logging.basicConfig(
         level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -96,17 +96,17 @@ def _serve(
     try:
         serve(settings, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
     except StartFailed as error:
-        drop_what_cannot_be_written()
+        discard_unwritable_output()
         _fail(str(error), code=1)
 
 
 @app.command()
 def formats(
     formats: Annotated[
-        str | None, typer.Option(help="As for 'vipsrv serve': the formats to read, with commas between them.")
+        str | None, typer.Option(help="Formats to read, separated by commas, as for 'vipsrv serve'.")
     ] = None,
 ) -> None:
-    """List what a server reads, by which library and version, and what it writes."""
+    """List the formats that a server reads, with library and version, and those that it writes."""
     try:
         known = formats_of(_settings({"formats": formats}))
     except StartFailed as error:
@@ -122,25 +122,31 @@ def formats(
 @app.command()
 def ping(
     host: Annotated[
-        str, typer.Option(help="The server's address, or unix:/path.", envvar="VIPSRV_HOST")
-    ] = DEFAULT_HOST,
+        str | None,
+        typer.Option(
+            help=f"Host of the server, or unix:/path (default: VIPSRV_HOST, or else {DEFAULT_HOST})."
+        ),
+    ] = None,
     port: Annotated[
-        int, typer.Option(min=1, max=65_535, help="The server's port.", envvar="VIPSRV_PORT")
-    ] = DEFAULT_PORT,
+        int | None,
+        typer.Option(
+            min=1, max=MAX_PORT, help=f"Port of the server (default: VIPSRV_PORT, or else {DEFAULT_PORT})."
+        ),
+    ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.001, max=86_400, help="Seconds to wait for the answer.")
+        float, typer.Option(min=0.001, max=86_400, help="Seconds to wait for the reply.")
     ] = 3.0,
 ) -> None:
-    """Ask a server whether it answers: prints the round trip in milliseconds, exits with 1 if it does not."""
-    # A server has no need of these.
+    """Check whether a server answers: print the round trip in milliseconds, or exit with 1."""
+    # Imported here because a server does not need the clients.
     from vipsrv.client import Client, Timeout  # noqa: PLC0415
-    from vipsrv.client.address import server_address  # noqa: PLC0415
+    from vipsrv.client.server_address import server_address  # noqa: PLC0415
 
-    unix = host if host.startswith(UNIX_PREFIX) else None
+    host = host or None
     try:
-        where = server_address(host, port, unix)
+        where = server_address(host, port)
         each = Timeout(connect=timeout, send=timeout, reply=timeout)
-        with Client(host, port, address=unix, timeout=each) as client:
+        with Client(host, port, timeout=each) as client:
             seconds = client.ping()
     except VipsrvError as error:
         _fail(str(error), code=1)
@@ -150,7 +156,7 @@ def ping(
 
 
 def _settings(given: dict[str, Any]) -> ServerSettings:
-    """The settings from what was given on the command line, and for the rest from the environment."""
+    """Make the settings from the command line and, for the others, the environment."""
     try:
         return ServerSettings(
             **{name: value for name, value in given.items() if value is not None and value != []}
@@ -163,7 +169,7 @@ def _settings(given: dict[str, Any]) -> ServerSettings:
 
 def _print_addresses(addresses: list[Address]) -> None:
     for address in addresses:
-        print(f"vipsrv listening on {address}", flush=True)  # noqa: T201 - the line that programs wait for
+        print(f"vipsrv listening on {address}", flush=True)  # noqa: T201 - programs wait for this line
 
 
 def _flag(name: str) -> str:
@@ -180,11 +186,11 @@ def _fail(message: str, *, code: int) -> NoReturn:
 
 
 def _parameter(name: str, setting: FieldInfo) -> inspect.Parameter:
-    """A command-line option for a setting. Values stay texts: the settings model reads and checks them."""
+    """Make the command-line option of a setting. Its value stays text, which the settings model checks."""
     default = setting.get_default(call_default_factory=True, validated_data={})
     shown = default.human_readable() if isinstance(default, ByteSize) else str(default)
     kind = setting.annotation if isinstance(setting.annotation, type) else str
-    if kind is bool:  # a flag for what is not the default
+    if kind is bool:  # a flag for the value that is not the default
         flag = f" /--no-{_flag(name)[2:]}" if default else _flag(name)
         annotation: Any = Annotated[bool | None, typer.Option(flag, help=setting.description)]
     else:

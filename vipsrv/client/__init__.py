@@ -2,28 +2,43 @@
 
 ::
 
-    Client     blocking.py ─► blocking_connection.py ─┐
-                                                      ├─► core.py (no I/O) ─► vipsrv.protocol
-    AsyncClient aio.py ─────► aio_connection.py ──────┘
-                 both: requests.py (what to ask), sources.py (the image), results.py (what came back)
+    Client       blocking_client.py ─► blocking_pool.py ─► blocking_connection.py ─┐
+                                                                                   ├─► core.py (no I/O)
+    AsyncClient  asyncio_client.py ──► asyncio_pool.py ──► asyncio_connection.py ──┘   └─► vipsrv.protocol
+
+    both: server_address.py (where to connect), requests.py (what to ask), sources.py (the image),
+          results.py (what came back), embedded.py (a server that the client starts)
+
+`Version1Client` and `AsyncVersion1Client` speak version 1 of the protocol, for old servers.
 """
 
-from vipsrv.client.aio import AsyncClient
-from vipsrv.client.blocking import Client
+from vipsrv.client.asyncio_client import AsyncClient, AsyncVersion1Client
+from vipsrv.client.blocking_client import Client, Version1Client
 from vipsrv.client.requests import ResizeArguments
-from vipsrv.client.results import Limits, ResizedImage, ResizeResult, ResizeResults, ServerInfo
-from vipsrv.client.sources import ImageSource
+from vipsrv.client.results import (
+    ResizedImage,
+    ResizeResult,
+    ResizeResults,
+    ServerInfo,
+    ServerLimits,
+    Version1Result,
+)
+from vipsrv.client.sources import ImageSource, SeekableReader
 from vipsrv.client.timeouts import Timeout
 
 __all__ = [
     "AsyncClient",
+    "AsyncVersion1Client",
     "Client",
     "ImageSource",
-    "Limits",
     "ResizeArguments",
     "ResizeResult",
     "ResizeResults",
     "ResizedImage",
+    "SeekableReader",
     "ServerInfo",
+    "ServerLimits",
     "Timeout",
+    "Version1Client",
+    "Version1Result",
 ]

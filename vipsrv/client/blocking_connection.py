@@ -1,10 +1,10 @@
-"""One connection of the blocking client: a socket, a thread that reads from it, and turns to write to it.
+"""One connection of the blocking client: a socket, and a thread that reads from it.
 
 ::
 
-    calling threads ── turn to send ──► socket ──► server
-          ▲                               │
-          └──── Event ◄── core ◄── reader thread
+    calling threads ── one at a time ──► socket ──► server
+          ▲                                │
+          └───── Event ◄── core ◄── reader thread
 """
 
 import errno
@@ -12,9 +12,9 @@ import socket
 import threading
 
 from vipsrv.address import Address
-from vipsrv.client.address import connect_error, reason
-from vipsrv.client.core import ClientCore, Exchange
-from vipsrv.client.requests import Protocol, Request
+from vipsrv.client.core import ClientCore, PendingRequest
+from vipsrv.client.requests import ClientRequest, ProtocolVersion
+from vipsrv.client.server_address import connect_error, reason
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source, shortened
 from vipsrv.client.timeouts import Timeout
 from vipsrv.errors import ClientTimeout, ConnectFailed
@@ -22,7 +22,7 @@ from vipsrv.errors import ClientTimeout, ConnectFailed
 READ_SIZE = 256 * 1024
 FIRST_PIECE_SIZE = 64 * 1024
 
-_OF_THE_NETWORK = {
+_NETWORK_ERRORS = {
     errno.EHOSTDOWN,
     errno.EHOSTUNREACH,
     errno.ENETDOWN,
@@ -31,17 +31,17 @@ _OF_THE_NETWORK = {
     errno.ENOTCONN,
     errno.ETIMEDOUT,
 }
-"""What ``sendfile`` can fail with besides ``ConnectionError`` that is no error of the image's file."""
+"""Errors of ``sendfile``, besides ``ConnectionError``, that concern the network and not the image's file."""
 
 
-class Connection:
-    """A connection that stands. Raises ``ConnectFailed`` or ``ClientTimeout`` if it cannot be made."""
+class BlockingConnection:
+    """An open connection. Raises ``ConnectFailed`` or ``ClientTimeout`` if it cannot be made."""
 
-    def __init__(self, address: Address, protocol: Protocol, timeout: Timeout) -> None:
+    def __init__(self, address: Address, protocol: ProtocolVersion, timeout: Timeout) -> None:
         self._timeout = timeout
         self._peer = str(address)
         self._core = ClientCore(protocol, self._peer)
-        self._state = threading.Condition()  # for all that follows, and for the core
+        self._state = threading.Condition()  # guards the fields below and the core
         self._sending = False
         self._cancels: list[bytes] = []
         self._reading = True
@@ -51,56 +51,68 @@ class Connection:
 
     @property
     def usable(self) -> bool:
-        """Whether a further request may go over it."""
+        """Whether another request may be sent over it."""
         return self._core.usable
 
     @property
     def ended(self) -> bool:
-        """Whether it is closed, with nobody using it any more."""
+        """Whether it is closed and no thread uses it any more."""
         with self._state:
             return not self._reading and not self._sending
 
-    def call(self, request: Request, source: Source | None, on_sent: OnSent | None) -> Exchange | None:
-        """Send a request and wait for its end; ``None`` if the connection ended before its turn came.
+    def call(
+        self, request: ClientRequest, source: Source | None, on_sent: OnSent | None
+    ) -> PendingRequest | None:
+        """Send a request and wait until it ends; ``None`` if the connection ended before it could be sent.
 
-        Raises ``ClientTimeout``, and ``OSError`` where the image cannot be read.
+        Raises ``ClientTimeout``, and ``OSError`` if the image cannot be read.
         """
         done = threading.Event()
-        exchange = self._begin(request, source.size if source else 0, done)
-        if exchange is None or exchange.done:
-            return exchange
+        pending = self._begin(request, source.size if source else 0, done)
+        if pending is None or pending.done:
+            return pending
         try:
             complete = False
             try:
-                complete = self._send_request(exchange, source, on_sent)
+                complete = self._send_request(pending, source, on_sent)
             finally:
                 self._end_turn(complete=complete)
             answered = done.wait(self._timeout.reply)
         except BaseException:
-            self._abandon(exchange)
+            self._abandon(pending)
             raise
         if not answered:
-            self._abandon(exchange)
+            self._abandon(pending)
             raise ClientTimeout(f"{self._peer} has not answered within {self._timeout.reply} s")
-        return exchange
+        return pending
 
-    def close(self) -> None:
-        """Drop the connection: what is in flight ends with ``ConnectionLost``."""
+    def close(self, *, wait: bool = True) -> None:
+        """Close the connection: requests in flight end with ``ConnectionLost``.
+
+        By default, ``wait`` until the reader thread has ended.
+        """
         with self._state:
             self._core.close()
             self._shut_down()
-        if threading.current_thread() is not self._reader:
+        if wait and threading.current_thread() is not self._reader:
             self._reader.join()
 
-    def _begin(self, request: Request, body_size: int, done: threading.Event) -> Exchange | None:
+    def forget(self) -> None:
+        """In a forked child: close this process's copy of the socket and leave the parent's connection open.
+
+        Takes no lock, since another thread of the parent may have held it at the fork.
+        """
+        self._socket.close()
+
+    def _begin(self, request: ClientRequest, body_size: int, done: threading.Event) -> PendingRequest | None:
         with self._state:
             while self._sending and self._core.usable:
                 self._state.wait()
             if self._core.superseded:
                 return None
-            exchange = self._core.start(request, body_size, done.set)
-            self._sending = self._sending or not exchange.done
-            return exchange
+            pending = self._core.start(request, body_size, done.set)
+            self._sending = self._sending or not pending.done
+            return pending
 
     def _end_turn(self, *, complete: bool) -> None:
         with self._state:
@@ -108,7 +120,7 @@ class Connection:
         self._send_cancels()
 
     def _send_cancels(self) -> None:
-        """Send the CANCELs that gathered meanwhile, then let the next one have its turn."""
+        """Send the CANCELs that have gathered, then let the next thread send."""
         while True:
             with self._state:
                 if not self._cancels or not self._core.usable:
@@ -120,47 +132,47 @@ class Connection:
             try:
                 self._send(memoryview(message))
             except (OSError, ClientTimeout):
-                # Nobody waits for a CANCEL: whoever uses the connection next learns of its state.
+                # No caller waits for a CANCEL, so nothing is raised: the next call gets another connection.
                 with self._state:
                     self._core.retire()
 
-    def _abandon(self, exchange: Exchange) -> None:
+    def _abandon(self, pending: PendingRequest) -> None:
         with self._state:
-            cancel = self._core.abandon(exchange)
+            cancel = self._core.abandon(pending)
             if cancel is None:
                 self._settle()
                 return
             self._cancels.append(cancel)
             if self._sending:
-                return  # whoever is sending sends it afterwards
+                return  # the sending thread sends it afterwards
             self._sending = True
         self._send_cancels()
 
-    def _send_request(self, exchange: Exchange, source: Source | None, on_sent: OnSent | None) -> bool:
-        """Whether the whole request was sent.
+    def _send_request(self, pending: PendingRequest, source: Source | None, on_sent: OnSent | None) -> bool:
+        """Send a request; return whether all of it was sent.
 
-        A broken connection is no error here: the reader thread learns what it was, be it a refusal.
+        A broken connection is not an error here: the reader thread finds out why, a refusal for example.
         """
         try:
             if source is None:
-                self._send(memoryview(exchange.head))
+                self._send(memoryview(pending.head))
                 return True
-            # The head travels with the beginning of the image, so that a small one is one segment.
+            # The head is sent together with the beginning of the image: one segment for a small image.
             first = source.read(FIRST_PIECE_SIZE)
-            self._send(memoryview(b"".join((exchange.head, first))))
-            exchange.unsent -= len(first)
+            self._send(memoryview(b"".join((pending.head, first))))
+            pending.unsent -= len(first)
             while True:
                 if on_sent is not None:
-                    on_sent(source.size - exchange.unsent)
-                if not exchange.unsent or self._core.stop_sending(exchange):
-                    return not exchange.unsent
-                size = min(exchange.unsent, PIECE_SIZE)
-                exchange.unsent -= self._send_piece(source, source.size - exchange.unsent, size)
+                    on_sent(source.size - pending.unsent)
+                if not pending.unsent or self._core.stop_sending(pending):
+                    return not pending.unsent
+                size = min(pending.unsent, PIECE_SIZE)
+                pending.unsent -= self._send_piece(source, source.size - pending.unsent, size)
         except ConnectionError:
             return False
 
     def _send_piece(self, source: Source, offset: int, size: int) -> int:
-        """Send ``size`` bytes of the image, or the fewer that its file's ``read`` gives."""
+        """Send ``size`` bytes of the image, or fewer if its file reads fewer; return the number sent."""
         file = source.file
         if file is None:
             piece = source.read(size)
@@ -175,7 +187,7 @@ class Connection:
                 if not self._socket.sendfile(file, start + sent, size - sent):
                     raise shortened(offset + sent, source.size)
             except OSError as error:
-                if error.errno in _OF_THE_NETWORK:
+                if error.errno in _NETWORK_ERRORS:
                     raise BrokenPipeError(error.strerror) from error
                 if not isinstance(error, TimeoutError):
                     raise
@@ -191,9 +203,10 @@ class Connection:
                 data = data[self._socket.send(data) :]
             except OSError as error:
                 if not isinstance(error, TimeoutError) or error.errno is not None:
-                    # Whatever it was: to be told apart from an error of the image's file.
+                    # One class for all errors of the socket, distinct from those of the image's file.
                     raise BrokenPipeError(error.strerror) from error
-                # A server with enough in flight stops reading until it has answered some: that is no stall.
+                # A server with many requests in flight stops reading until it has replied to some. While
+                # replies arrive, the connection has not stalled.
                 if self._core.received == progress:
                     raise self._stalled() from None
 
@@ -205,7 +218,7 @@ class Connection:
             try:
                 data = self._socket.recv(READ_SIZE)
             except TimeoutError:
-                continue  # the socket's timeout is for sending; between replies there is nothing to read
+                continue  # the socket's timeout is meant for sending; reading waits without limit
             except OSError as error:
                 with self._state:
                     self._core.lost(reason(error))
@@ -224,14 +237,14 @@ class Connection:
             self._state.notify_all()
 
     def _settle(self) -> None:
-        """With the state held: drop the connection if nobody has any use for it."""
+        """With the lock held: close the connection if it is of no further use."""
         if self._core.over:
             self._shut_down()
 
     def _shut_down(self) -> None:
-        """With the state held: wake whoever reads or sends; the last of them closes the socket.
+        """With the lock held: wake the threads that read and send; the last of them closes the socket.
 
-        A descriptor closed under a thread that still uses it might by then belong to something else.
+        A descriptor must not be closed while a thread uses it: its number may be reused for another file.
         """
         self._core.retire()
         if not self._reading and not self._sending:
@@ -240,7 +253,7 @@ class Connection:
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            return  # the server was faster
+            return  # the server has closed it already
 
 
 def _connect(address: Address, timeout: Timeout) -> socket.socket:

@@ -1,7 +1,7 @@
-"""A server of one's own for as long as it is needed: ``vipsrv serve`` as a child on a free loopback port.
+"""An embedded server: ``vipsrv serve`` as a child process on a free loopback port.
 
-It holds its standard input as a lifeline: when that ends, because it is closed here or because this process
-is gone, however that came, the server stops.
+Its standard input is its lifeline: when that closes, because it is stopped here or because this process has
+ended in whatever way, the server stops.
 """
 
 import os
@@ -9,9 +9,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from importlib.util import find_spec
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
+from vipsrv.address import Address
 from vipsrv.errors import StartFailed
 from vipsrv.protocol import DEFAULT_HOST
 
@@ -20,25 +22,67 @@ START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 
 
-class EmbeddedServer:
-    """A context manager: the server is ready at ``host`` and ``port`` within it, and gone after it.
+def server_is_installed() -> bool:
+    """Whether this installation includes the server; the distribution ``vipsrv-client`` does not."""
+    return find_spec("vipsrv.server") is not None
 
-    Raises ``StartFailed`` with the server's own reason if it does not start within 30 s.
+
+class EmbeddedServer:
+    """A server that runs from ``start`` to ``stop``, or within a ``with`` block.
+
+    Both may be called more than once and from several threads.
     """
 
-    host = DEFAULT_HOST
-    port: int
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the fields below
+        self._process: subprocess.Popen[bytes] | None = None
+        self._address = Address()
 
-    def __enter__(self) -> Self:
-        # A file rather than a pipe: nobody has to read along so that the server can go on writing.
-        with tempfile.TemporaryFile() as log:
-            self._process = _start(log)
-            try:
-                self.port = self._wait_until_ready(log)
-            except BaseException:
-                self._stop()
-                raise
-        return self
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and not stopped since."""
+        return self._process is not None
+
+    def start(self) -> Address:
+        """Start it if it does not run yet, and return its address once it accepts connections.
+
+        Raises ``StartFailed`` with the server's own reason if it is not ready within 30 s.
+        """
+        with self._lock:
+            if self._process is None:
+                # A file rather than a pipe: the server can go on writing although nobody reads.
+                with tempfile.TemporaryFile() as log:
+                    process = _start(log)
+                    try:
+                        port = _wait_until_ready(process, log)
+                    except BaseException:
+                        _stop(process)
+                        raise
+                self._address = Address(DEFAULT_HOST, port)
+                self._process = process
+            return self._address
+
+    def stop(self) -> None:
+        """Stop it: by closing its standard input, and after 5 s by killing it."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            _stop(process)
+
+    def forget(self) -> None:
+        """In a forked child: leave the server to the parent, whose child process it is.
+
+        Its address remains valid here as long as the parent keeps it running. Takes no lock, since another
+        thread of the parent may have held it at the fork.
+        """
+        self._lock = threading.Lock()
+        process = self._process
+        if process is not None:
+            _close_pipes(process)
+            process.returncode = 0  # it is not a child of this process, so it cannot be waited for
+
+    def __enter__(self) -> Address:
+        return self.start()
 
     def __exit__(
         self,
@@ -46,41 +90,12 @@ class EmbeddedServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stop()
-
-    def _wait_until_ready(self, log: IO[bytes]) -> int:
-        # A pipe cannot be read with a timeout everywhere; the end of the process ends the read.
-        killer = threading.Timer(START_SECONDS, self._process.kill)
-        killer.daemon = True  # a ctrl-C at the wrong moment must not leave the interpreter waiting for it
-        try:
-            killer.start()
-            line = self._process.stdout.readline().decode(errors="replace") if self._process.stdout else ""
-        finally:
-            killer.cancel()
-        if not line.startswith(READY):
-            self._stop()
-            log.seek(0)
-            said = log.read().decode(errors="replace").strip().splitlines()
-            reason = said[-1] if said else f"it said nothing within {START_SECONDS:g} s"
-            raise StartFailed(f"a server of its own could not be started: {reason}")
-        return int(line.removeprefix(READY))
-
-    def _stop(self) -> None:
-        process = self._process
-        try:
-            if process.stdin is not None:
-                process.stdin.close()
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass  # then by force, below
-        finally:
-            process.kill()  # does nothing to one that has ended
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+        self.stop()
 
 
 def _start(log: IO[bytes]) -> "subprocess.Popen[bytes]":
+    if not server_is_installed():
+        raise StartFailed("the server is not installed here; install vipsrv to have one started")
     arguments = ["serve", "--host", DEFAULT_HOST, "--port", "0", "--until-stdin-closes"]
     options: dict[str, Any] = {}
     if os.name == "nt":
@@ -92,7 +107,7 @@ def _start(log: IO[bytes]) -> "subprocess.Popen[bytes]":
     environment = {name: value for name, value in os.environ.items() if name.upper() != "VIPSRV_LISTEN"}
     try:
         return subprocess.Popen(
-            # -P: what lies in the current folder, which may be one of downloads, is not imported.
+            # -P: do not import modules from the current folder, which may hold downloads.
             [sys.executable, "-P", "-m", "vipsrv", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -101,4 +116,42 @@ def _start(log: IO[bytes]) -> "subprocess.Popen[bytes]":
             **options,
         )
     except OSError as error:
-        raise StartFailed(f"a server of its own could not be started: {error}") from error
+        raise StartFailed(f"an embedded server could not be started: {error}") from error
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", log: IO[bytes]) -> int:
+    """Return the port on which the server listens. Raises ``StartFailed``."""
+    # Reading from a pipe with a timeout is not possible on every system; killing the process ends the read.
+    killer = threading.Timer(START_SECONDS, process.kill)
+    killer.daemon = True  # a ctrl-C here must not make the interpreter wait for it at exit
+    try:
+        killer.start()
+        line = process.stdout.readline().decode(errors="replace") if process.stdout else ""
+    finally:
+        killer.cancel()
+    if not line.startswith(READY):
+        _stop(process)
+        log.seek(0)
+        output = log.read().decode(errors="replace").strip().splitlines()
+        reason = output[-1] if output else f"it printed nothing within {START_SECONDS:g} s"
+        raise StartFailed(f"an embedded server could not be started: {reason}")
+    return int(line.removeprefix(READY))
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        if process.stdin is not None:
+            process.stdin.close()
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass  # killed below
+    finally:
+        process.kill()  # has no effect on a process that has ended
+        process.wait()
+        _close_pipes(process)
+
+
+def _close_pipes(process: "subprocess.Popen[bytes]") -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()

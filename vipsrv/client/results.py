@@ -1,22 +1,25 @@
-"""What a client gives back: the values made from a reply's meta and body."""
+"""What a client returns: values made from the meta and body of a reply."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from vipsrv.client.core import Reply
-from vipsrv.client.requests import Request
+from vipsrv.client.requests import ClientRequest
+from vipsrv.client.save import save
 from vipsrv.errors import ProtocolError
 from vipsrv.options import DEFAULT_QUALITY, Format, ImageInfo, OutputInfo, ResizeReport, Timings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizedImage:
-    """One picture that was made.
+    """One image that the server made.
 
-    ``data`` is the picture's file; ``width`` and ``height`` are pixels; ``quality`` is the one used, 1–100;
-    ``ratio`` is bytes of the original over bytes of this one.
+    ``data`` is the encoded image; ``width`` and ``height`` are pixels; ``quality`` is the quality used,
+    1–100; ``ratio`` is the bytes of the original divided by the bytes of this image.
     """
 
     data: bytes = field(repr=False)
@@ -26,19 +29,28 @@ class ResizedImage:
     quality: int
     ratio: float
 
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the image to a file, replacing it if it exists, and return the path.
+
+        The file is never seen half written. The ending of the name does not change the format. Raises
+        ``OSError``. This blocks; in a coroutine use ``await asyncio.to_thread(result.save, path)``.
+        """
+        file = Path(path)
+        save(self.data, file)
+        return file
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeResult(ResizedImage):
-    """A resized picture, and what it took.
+    """A resized image, and what the request took.
 
-    ``source`` tells of the original and ``timings`` are milliseconds at the server; version 1 tells neither,
-    and there ``width``, ``height``, ``format`` and ``quality`` are what that version promises. ``sent`` and
-    ``received`` are bytes on the wire, headers included; ``elapsed`` is the whole call in seconds, connecting
-    included, by the client's clock.
+    ``source`` describes the original and ``timings`` are milliseconds at the server. ``sent`` and
+    ``received`` are bytes on the wire, headers included. ``elapsed`` is seconds for the whole call by the
+    client's clock, including the time to connect.
     """
 
-    source: ImageInfo | None
-    timings: Timings | None
+    source: ImageInfo
+    timings: Timings
     sent: int
     received: int
     elapsed: float
@@ -46,21 +58,22 @@ class ResizeResult(ResizedImage):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeResults:
-    """Several pictures made of one upload, in the order they were asked for, and what they took together.
+    """Several images made from one upload, in the order of the request, and what the request took.
 
-    ``ratio`` is bytes of the original over bytes of all ``outputs``; the rest is as in ``ResizeResult``.
+    ``ratio`` is the bytes of the original divided by the bytes of all ``outputs``; the other fields are those
+    of ``ResizeResult``.
     """
 
     outputs: tuple[ResizedImage, ...]
-    source: ImageInfo | None
-    timings: Timings | None
+    source: ImageInfo
+    timings: Timings
     ratio: float
     sent: int
     received: int
     elapsed: float
 
     def only(self) -> ResizeResult:
-        """The same as a ``ResizeResult``, where there is one output. Raises ``ValueError`` for several."""
+        """Return the single output as a ``ResizeResult``. Raises ``ValueError`` if there are several."""
         (output,) = self.outputs
         return ResizeResult(
             data=output.data,
@@ -78,9 +91,22 @@ class ResizeResults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a server takes: bytes of an upload, pixels of a source and of a result, and milliseconds for a
-    request; ``None`` for a limit that it did not tell.
+class Version1Result(ResizedImage):
+    """A resized image from a version 1 reply, which states nothing about the original or the server's time.
+
+    ``width``, ``height``, ``format`` and ``quality`` are those that version 1 promises. The other fields are
+    those of ``ResizeResult``.
+    """
+
+    sent: int
+    received: int
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLimits:
+    """The limits of a server: bytes of an upload, pixels of a source and of all results of a request, and
+    milliseconds for a request. ``None`` for a limit that the server did not state.
     """
 
     max_upload: int | None = None
@@ -91,61 +117,70 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
-    """What a server says of itself: ``name`` and version, ``limits``, what it ``reads`` and ``writes``, and
-    the ``fits`` it knows.
+    """A server's description of itself: ``name`` with the version, ``limits``, the formats that it ``reads``
+    and ``writes``, and the ``fits`` that it supports.
     """
 
     name: str
-    limits: Limits
+    limits: ServerLimits
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     fits: tuple[str, ...]
 
 
-def resize_results(request: Request, reply: Reply, *, size: int, sent: int, elapsed: float) -> ResizeResults:
-    """The results of a RESIZE of ``size`` bytes. Raises ``ProtocolError`` for a senseless reply."""
-    if reply.version == 1:
-        report = None
-        told = [
-            OutputInfo(
-                width=request.width,
-                height=request.height,
-                format=Format.JPEG.value,
-                quality=DEFAULT_QUALITY,
-                size=len(reply.body),
-            )
-        ]
-    else:
-        try:
-            report = ResizeReport.from_meta(reply.meta)
-        except ValueError as error:
-            raise _senseless("RESIZE", error) from None
-        told = list(report.outputs)
-    if len(told) != request.results:
-        raise ProtocolError(f"the server was asked for {request.results} results and announced {len(told)}")
+def resize_results(
+    request: ClientRequest, reply: Reply, *, size: int, sent: int, elapsed: float
+) -> ResizeResults:
+    """Make the results of a RESIZE of an image of ``size`` bytes. Raises ``ProtocolError``."""
+    try:
+        report = ResizeReport.from_meta(reply.meta)
+    except ValueError as error:
+        raise _invalid_reply("RESIZE", error) from None
+    announced = report.outputs
+    if len(announced) != request.results:
+        raise ProtocolError(
+            f"the server was asked for {request.results} results and announced {len(announced)}"
+        )
     return ResizeResults(
-        outputs=tuple(_cut(told, reply.body, size)),
-        source=report.source if report else None,
-        timings=report.ms if report else None,
-        ratio=report.ratio if report else size / len(reply.body),
+        outputs=tuple(_cut(announced, reply.body, size)),
+        source=report.source,
+        timings=report.ms,
+        ratio=report.ratio,
         sent=sent,
         received=reply.received,
         elapsed=elapsed,
     )
 
 
-def _cut(told: list[OutputInfo], body: bytes, size: int) -> Iterator[ResizedImage]:
-    """The pictures that lie one after another in ``body``; all is checked before the first is given."""
-    announced = sum(output.size for output in told)
-    if announced != len(body):
-        raise ProtocolError(f"the server announced {announced} bytes of results and sent {len(body)}")
-    for output in told:
+def version_1_result(
+    request: ClientRequest, reply: Reply, *, size: int, sent: int, elapsed: float
+) -> Version1Result:
+    """Make the result of a version 1 request with an image of ``size`` bytes."""
+    return Version1Result(
+        data=reply.body,
+        width=request.width,
+        height=request.height,
+        format=Format.JPEG.value,
+        quality=DEFAULT_QUALITY,
+        ratio=size / len(reply.body),
+        sent=sent,
+        received=reply.received,
+        elapsed=elapsed,
+    )
+
+
+def _cut(announced: tuple[OutputInfo, ...], body: bytes, size: int) -> Iterator[ResizedImage]:
+    """Cut ``body`` into the images that it holds one after another, once all of them have been checked."""
+    total = sum(output.size for output in announced)
+    if total != len(body):
+        raise ProtocolError(f"the server announced {total} bytes of results and sent {len(body)}")
+    for output in announced:
         if not output.size:
             raise ProtocolError(f"the server sent an empty result for {output.width} x {output.height}")
         if not re.fullmatch(r"[a-z0-9]{1,16}", output.format):
             raise ProtocolError(f"the server named {output.format[:40]!r} as the format of a result")
     start = 0
-    for output in told:
+    for output in announced:
         data = body[start : start + output.size]
         start += output.size
         yield ResizedImage(
@@ -159,33 +194,35 @@ def _cut(told: list[OutputInfo], body: bytes, size: int) -> Iterator[ResizedImag
 
 
 def image_info(reply: Reply) -> ImageInfo:
-    """The answer to an INFO. Raises ``ProtocolError``."""
+    """Make the result of an INFO. Raises ``ProtocolError``."""
     try:
         return ImageInfo.from_meta(reply.meta["source"])
     except (KeyError, ValueError) as error:
-        raise _senseless("INFO", error) from None
+        raise _invalid_reply("INFO", error) from None
 
 
 def server_info(reply: Reply) -> ServerInfo:
-    """The answer to a HELLO. Raises ``ProtocolError``."""
+    """Make the result of a HELLO. Raises ``ProtocolError``."""
     meta = reply.meta
     try:
         return ServerInfo(
             name=str(meta["server"]),
-            limits=Limits(**{name: meta["limits"].get(name) for name in Limits.__dataclass_fields__}),
+            limits=ServerLimits(
+                **{name: meta["limits"].get(name) for name in ServerLimits.__dataclass_fields__}
+            ),
             reads=_words(meta["formats"]["in"]),
             writes=_words(meta["formats"]["out"]),
             fits=_words(meta["fits"]),
         )
     except (AttributeError, KeyError, TypeError) as error:
-        raise _senseless("HELLO", error) from None
+        raise _invalid_reply("HELLO", error) from None
 
 
 def _words(listed: Any) -> tuple[str, ...]:
     if not isinstance(listed, list):
-        raise TypeError("a list was expected")
+        raise TypeError("expected a list")
     return tuple(str(word) for word in listed)
 
 
-def _senseless(kind: str, error: Exception) -> ProtocolError:
-    return ProtocolError(f"the reply to {kind} does not make sense: {type(error).__name__}: {error}")
+def _invalid_reply(kind: str, error: Exception) -> ProtocolError:
+    return ProtocolError(f"the reply to {kind} is invalid: {type(error).__name__}: {error}")

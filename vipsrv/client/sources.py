@@ -1,8 +1,7 @@
-"""The image that is sent: bytes, a path or a binary file object, read piece by piece.
+"""The image to send: bytes, a path or a binary file object, read piece by piece.
 
-Nothing is loaded as a whole: what lies in memory is sent from there, what lies in a file is read while it is
-sent. The protocol tells the size before the bytes, so a pipe, which cannot tell its size, is refused with a
-``ValueError`` that says what to do rather than copied somewhere in silence.
+A file is never loaded as a whole; it is read while it is sent. The protocol sends the size before the bytes,
+so a pipe, whose size is unknown, is refused with a ``ValueError`` that says what to do.
 """
 
 import io
@@ -10,32 +9,47 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, cast
+from typing import Protocol, cast
 
 PIECE_SIZE = 256 * 1024
-"""Bytes that are read and sent at a time: between two of them is seen whether the request has been refused.
-"""
+"""Bytes that are read and sent at a time. Between two pieces the client checks whether it was refused."""
 
 OnSent = Callable[[int], None]
-"""Called while an image is being sent with the bytes of it sent so far."""
+"""Called while an image is being sent, with the number of its bytes sent so far."""
 
-ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
-"""What may be sent. ``bytes`` are the image itself, a ``str`` is a path, and a file object is sent from where
-it stands to its end.
+
+class SeekableReader(Protocol):
+    """A binary file object as far as a client needs one, such as an open file or a ``BytesIO``."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read at most ``size`` bytes; none at the end."""
+        ...
+
+    def seek(self, offset: int, whence: int, /) -> int:
+        """Move to an offset and return the new position."""
+        ...
+
+    def tell(self) -> int:
+        """Return the current position."""
+        ...
+
+
+ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str] | SeekableReader
+"""An image to send: ``bytes`` are the image itself, a ``str`` is a path, and a file object is sent from its
+current position to its end.
 """
 
 
 class Source:
-    """An image of ``size`` bytes to be read in pieces, more than once if need be.
+    """An image of ``size`` bytes that is read in pieces, and again from its start if it has to be resent.
 
-    ``file`` is the regular file behind it where there is one, for ``sendfile``, and ``start`` where in it the
-    image begins.
+    ``start`` is the offset of the image in its file object.
     """
 
-    def __init__(self, *, data: memoryview | None = None, stream: BinaryIO | None = None) -> None:
+    def __init__(self, *, data: memoryview | None = None, stream: SeekableReader | None = None) -> None:
         if data is not None:
             self._data: memoryview | None = data
-            self._stream: BinaryIO = io.BytesIO()
+            self._stream: SeekableReader = io.BytesIO()
             self.start = 0
             self.size = len(data)
         elif stream is not None:
@@ -48,15 +62,15 @@ class Source:
 
     @property
     def in_memory(self) -> bool:
-        """Whether reading a piece costs no I/O."""
+        """Whether the image is in memory, so that reading a piece needs no I/O."""
         return self._data is not None
 
     @property
-    def file(self) -> BinaryIO | None:
-        """The regular file whose bytes are the image's, or ``None``, also where the system has no
-        ``sendfile``.
+    def file(self) -> io.FileIO | io.BufferedReader | None:
+        """The regular file to use with ``sendfile``, or ``None`` if the image is not in one.
 
-        Only the types that are certain: a ``GzipFile``, say, has a descriptor too, of other bytes.
+        Only types whose descriptor is known to hold the image's own bytes: that of a ``GzipFile``, for
+        example, holds others. ``None`` on a system without ``sendfile``.
         """
         if not hasattr(os, "sendfile"):
             return None
@@ -67,15 +81,15 @@ class Source:
         return None
 
     def rewind(self) -> None:
-        """Start again from the first byte."""
+        """Go back to the first byte."""
         self._position = 0
         if self._data is None:
-            self._stream.seek(self.start)
+            self._stream.seek(self.start, os.SEEK_SET)
 
     def read(self, size: int) -> memoryview:
-        """The next piece of at most ``size`` bytes; never more than ``self.size`` in all.
+        """Read the next piece of at most ``size`` bytes, never beyond the size that the image had at first.
 
-        Raises ``OSError`` where the file cannot be read or has become shorter meanwhile.
+        Raises ``OSError`` if the file cannot be read or has become shorter.
         """
         wanted = min(size, self.size - self._position)
         if self._data is not None:
@@ -90,21 +104,21 @@ class Source:
 
 @contextmanager
 def open_source(image: ImageSource) -> Iterator[Source]:
-    """The source for an image; a file that is opened here is closed again.
+    """Open the source of an image; a file that is opened here is closed afterwards.
 
-    Raises ``OSError`` for a path that cannot be opened, ``ValueError`` for an empty image and for one that
-    cannot tell its size, ``TypeError`` for what is no image source.
+    Raises ``OSError`` for a path that cannot be opened, ``ValueError`` for an empty image and for one of
+    unknown size, and ``TypeError`` for an object that is not an image source.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
         yield Source(data=memoryview(image).cast("B"))
     elif isinstance(image, (str, os.PathLike)):
-        # Asked before it is opened: to open a named pipe is to wait for its other end.
-        mode = os.stat(image).st_mode  # noqa: PTH116 - a str is as welcome as a Path
+        # Checked before it is opened: opening a named pipe waits for its other end.
+        mode = os.stat(image).st_mode  # noqa: PTH116 - a str is accepted, too
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise ValueError(
-                f"{os.fspath(image)} is no regular file, so it cannot tell its size; read it into bytes"
+                f"{os.fspath(image)} is not a regular file, so its size is unknown; read it into bytes"
             )
-        # Unbuffered, for every read is a large one.
+        # Unbuffered, because every read is a large one.
         with open(image, "rb", buffering=0) as file:  # noqa: PTH123
             yield Source(stream=file)
     else:
@@ -112,23 +126,24 @@ def open_source(image: ImageSource) -> Iterator[Source]:
 
 
 def shortened(sent: int, size: int) -> OSError:
-    """The error for a file that ends before the size that it had at first."""
+    """Return the error for a file that became shorter while it was sent."""
     return OSError(f"the image file became shorter while it was sent: {sent} of {size} bytes were there")
 
 
-def _binary(stream: object) -> BinaryIO:
+def _binary(stream: object) -> SeekableReader:
     if isinstance(stream, io.TextIOBase) or not hasattr(stream, "read"):
         raise TypeError(f"an image is bytes, a path or a binary file object, not {type(stream).__name__}")
-    return cast(BinaryIO, stream)
+    return cast(SeekableReader, stream)
 
 
-def _extent(stream: BinaryIO) -> tuple[int, int]:
+def _extent(stream: SeekableReader) -> tuple[int, int]:
+    """Return the current position, and the number of bytes from there to the end."""
     try:
         start = stream.tell()
         end = stream.seek(0, os.SEEK_END)
-        stream.seek(start)
+        stream.seek(start, os.SEEK_SET)
     except (AttributeError, OSError):
         raise ValueError(
-            "the file object is not seekable, so it cannot tell its size; pass bytes or a regular file"
+            "the file object is not seekable, so its size is unknown; pass bytes or a regular file"
         ) from None
     return start, max(0, end - start)

@@ -1,24 +1,26 @@
-"""How long a client waits for each step."""
+"""How long a client waits for each step of a call."""
 
 from dataclasses import dataclass
 
 MAX_SECONDS = (2**31 - 1) // 1000
-"""24 days: poll() takes milliseconds as an int of the system, and of more a socket waits for what is left of
-them modulo 2**32. ``threading.TIMEOUT_MAX`` is larger everywhere.
+"""24 days, the most that poll() takes in milliseconds. Longer timeouts wrap modulo 2**32 ms.
+
+``threading.TIMEOUT_MAX`` is larger on every system.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeout:
-    """Seconds for each step of a call, ``None`` to wait without end; past them ``ClientTimeout`` is raised.
+    """Seconds for each step of a call; a step that takes longer raises ``ClientTimeout``.
 
-    Raises ``ValueError`` for what is not above 0 and at most ``MAX_SECONDS``.
+    ``connect``: until the connection is made. ``send``: how long the server may neither accept nor send a
+    single byte while the request is being sent. ``reply``: from the end of the request to the end of the
+    reply. ``None`` waits without limit.
 
-    ``connect``: until the connection stands. ``send``: how long the server may neither take nor send a single
-    byte while the request is being sent. ``reply``: from the end of the request to the end of the reply.
+    ``reply`` is longer by default than the time a server allows a request (``--deadline``), so that the
+    server's own reason arrives before the client gives up.
 
-    The defaults suit a server with its own: ``reply`` is longer than the time that a server allows a request
-    (``--deadline``), so that its reason arrives before the client gives up.
+    Raises ``ValueError`` for a value that is not above 0 and at most ``MAX_SECONDS``.
     """
 
     connect: float | None = 5.0
@@ -31,7 +33,7 @@ class Timeout:
             if seconds is not None and not 0 < seconds <= MAX_SECONDS:
                 raise ValueError(
                     f"{name}: must be more than 0 and at most {MAX_SECONDS} seconds, or None to wait without "
-                    f"end; not {seconds}"
+                    f"limit; not {seconds}"
                 )
 
     def __repr__(self) -> str:

@@ -1,8 +1,8 @@
-"""One connection of the asyncio client: a protocol that feeds the core, and turns to write.
+"""One connection of the asyncio client: an ``asyncio.Protocol`` over the core; one task sends at a time.
 
-An image in a file is read in a thread, piece by piece. The loop's own ``sendfile`` would stop reading from
-the socket meanwhile, so a refusal would not be seen, and a server that waits for its replies to be read would
-never take the rest.
+An image in a file is read in a thread, piece by piece. The event loop's ``sendfile`` would stop reading from
+the socket meanwhile: a refusal would go unseen, and a server that waits for its replies to be read would
+never accept the rest.
 """
 
 import asyncio
@@ -10,18 +10,18 @@ import socket
 from typing import Self, cast
 
 from vipsrv.address import Address
-from vipsrv.client.address import connect_error, reason
-from vipsrv.client.core import ClientCore, Exchange
-from vipsrv.client.requests import Protocol, Request
+from vipsrv.client.core import ClientCore, PendingRequest
+from vipsrv.client.requests import ClientRequest, ProtocolVersion
+from vipsrv.client.server_address import connect_error, reason
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source
 from vipsrv.client.timeouts import Timeout
 from vipsrv.errors import ClientTimeout, ConnectFailed
 
 
 class AsyncConnection(asyncio.Protocol):
-    """A connection, once ``connect`` has made it."""
+    """A connection; ``connect`` makes one that is open."""
 
-    def __init__(self, peer: str, protocol: Protocol, timeout: Timeout) -> None:
+    def __init__(self, peer: str, protocol: ProtocolVersion, timeout: Timeout) -> None:
         self._timeout = timeout
         self._peer = peer
         self._core = ClientCore(protocol, peer)
@@ -36,10 +36,10 @@ class AsyncConnection(asyncio.Protocol):
     async def connect(
         cls,
         address: Address,
-        protocol: Protocol,
-        timeout: Timeout,  # noqa: ASYNC109 - a value of several, handed on
+        protocol: ProtocolVersion,
+        timeout: Timeout,  # noqa: ASYNC109 - several timeouts for later steps
     ) -> Self:
-        """A connection that stands. Raises ``ConnectFailed`` or ``ClientTimeout``."""
+        """Connect. Raises ``ConnectFailed`` or ``ClientTimeout``."""
         loop = asyncio.get_running_loop()
         connection = cls(str(address), protocol, timeout)
         try:
@@ -56,32 +56,34 @@ class AsyncConnection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether a further request may go over it."""
+        """Whether another request may be sent over it."""
         return self._core.usable
 
     @property
     def ended(self) -> bool:
-        """Whether its transport is gone."""
+        """Whether its transport is closed."""
         return self._ended.is_set()
 
-    async def call(self, request: Request, source: Source | None, on_sent: OnSent | None) -> Exchange | None:
-        """Send a request and wait for its end; ``None`` if the connection ended before its turn came.
+    async def call(
+        self, request: ClientRequest, source: Source | None, on_sent: OnSent | None
+    ) -> PendingRequest | None:
+        """Send a request and wait until it ends; ``None`` if the connection ended before it could be sent.
 
-        Raises ``ClientTimeout``, and ``OSError`` where the image cannot be read.
+        Raises ``ClientTimeout``, and ``OSError`` if the image cannot be read.
         """
         done = asyncio.Event()
         async with self._turn:
             if self._core.superseded:
                 return None
-            exchange = self._core.start(request, source.size if source else 0, done.set)
-            if exchange.done:
-                return exchange
+            pending = self._core.start(request, source.size if source else 0, done.set)
+            if pending.done:
+                return pending
             complete = False
             try:
-                complete = await self._send_request(exchange, source, on_sent)
+                complete = await self._send_request(pending, source, on_sent)
             except BaseException:
                 self._core.retire()
-                self._abandon(exchange)
+                self._abandon(pending)
                 raise
             finally:
                 self._core.end_sending(complete=complete)
@@ -91,68 +93,74 @@ class AsyncConnection(asyncio.Protocol):
             async with asyncio.timeout(self._timeout.reply):
                 await done.wait()
         except TimeoutError:
-            self._abandon(exchange)
+            self._abandon(pending)
             raise ClientTimeout(f"{self._peer} has not answered within {self._timeout.reply} s") from None
         except BaseException:
-            self._abandon(exchange)
+            self._abandon(pending)
             raise
-        return exchange
+        return pending
 
     async def close(self) -> None:
-        """Drop the connection: what is in flight ends with ``ConnectionLost``."""
-        self._core.close()
-        self._settle()
+        """Close the connection: requests in flight end with ``ConnectionLost``."""
+        self.abort()
         await self._ended.wait()
 
-    # What asyncio calls
+    def abort(self) -> None:
+        """Close the connection without waiting until it is closed."""
+        self._core.close()
+        self._settle()
+
+    # The methods that asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection stands; asyncio has switched on TCP_NODELAY."""
+        """Keep the transport; asyncio has switched on TCP_NODELAY."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of replies."""
+        """Process bytes of replies."""
         self._core.receive_data(data)
         self._settle()
 
     def eof_received(self) -> None:
-        """The server has closed its side; the transport then closes ours."""
+        """Note that the server has closed its side; the transport then closes ours."""
         self._core.receive_eof()
         self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The end, however it came."""
+        """End every request in flight, for whatever reason the connection was lost."""
         self._core.lost(reason(exc) if exc else "closed")
         self._writable.set()
         self._ended.set()
 
     def pause_writing(self) -> None:
-        """The transport's buffer is full."""
+        """Stop sending while the transport's buffer is full."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """The transport's buffer has emptied."""
+        """Send again: the transport's buffer has emptied."""
         self._writable.set()
 
     # Sending
 
-    async def _send_request(self, exchange: Exchange, source: Source | None, on_sent: OnSent | None) -> bool:
-        """Whether the whole request is on its way.
+    async def _send_request(
+        self, pending: PendingRequest, source: Source | None, on_sent: OnSent | None
+    ) -> bool:
+        """Send a request; return whether all of it was handed to the transport.
 
-        A broken connection is no error here: the core knows what it was, be it a refusal.
+        A broken connection is not an error here: the core knows why, a refusal for example.
         """
-        head = exchange.head
+        head = pending.head
         while True:
             piece = await self._next_piece(source)
             await self._until_writable()
-            if self._core.stop_sending(exchange):
+            if self._core.stop_sending(pending):
                 return False
             self._transport.write(b"".join((head, piece)) if head else piece)
             head = b""
-            exchange.unsent -= len(piece)
+            pending.unsent -= len(piece)
             if source is not None and on_sent is not None:
-                on_sent(source.size - exchange.unsent)
-            if not exchange.unsent:
+                on_sent(source.size - pending.unsent)
+            if not pending.unsent:
                 return True
 
     async def _next_piece(self, source: Source | None) -> bytes | memoryview:
@@ -164,12 +172,12 @@ class AsyncConnection(asyncio.Protocol):
         try:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:
-            # The file must not be closed under the thread that reads it.
+            # The file must not be closed while the thread reads it.
             await asyncio.wait([reading])
             raise
 
     async def _until_writable(self) -> None:
-        # A turn of the loop in any case: a refusal is to be seen even while the socket takes all it is given.
+        # Always let the loop run once, to see a refusal even while the socket accepts everything at once.
         await asyncio.sleep(0)
         while not self._writable.is_set():
             unsent, received = self._transport.get_write_buffer_size(), self._core.received
@@ -177,20 +185,21 @@ class AsyncConnection(asyncio.Protocol):
                 async with asyncio.timeout(self._timeout.send):
                     await self._writable.wait()
             except TimeoutError:
-                # A server with enough in flight stops reading until it has answered some: that is no stall.
+                # A server with many requests in flight stops reading until it has replied to some. While
+                # replies arrive, the connection has not stalled.
                 if self._transport.get_write_buffer_size() == unsent and self._core.received == received:
                     text = f"{self._peer} has not taken any of the request for {self._timeout.send} s"
                     raise ClientTimeout(text) from None
 
-    def _abandon(self, exchange: Exchange) -> None:
-        """Let the server know that nobody waits any more, now or after the image that is being sent."""
-        cancel = self._core.abandon(exchange)
+    def _abandon(self, pending: PendingRequest) -> None:
+        """Tell the server to stop, now or after the image that is being sent."""
+        cancel = self._core.abandon(pending)
         if cancel is not None:
             self._cancels.append(cancel)
         self._settle()
 
     def _settle(self) -> None:
-        """Do what is due: send the CANCELs, or drop the connection if nobody has any use for it."""
+        """Send the CANCELs that have gathered, or close the connection if it is of no further use."""
         if self._core.over:
             self._transport.abort()
         elif self._cancels and not self._turn.locked() and self._core.usable:

@@ -1,9 +1,16 @@
-"""What words of a command line come to."""
+"""The options of each result, from the words of a command line."""
 
 import pytest
 
-from vipsrv.cli.asking import Size, outputs_for, parse_bytes, parse_sizes
-from vipsrv.options import Fit, Format, ResizeOptions
+from vipsrv.cli.result_options import (
+    FORMAT_OF_ENDING,
+    Size,
+    outputs_for,
+    parse_bytes,
+    parse_sizes,
+    version_1_size,
+)
+from vipsrv.options import Fit, Format, Keep, ResizeOptions
 
 
 @pytest.mark.parametrize(
@@ -34,8 +41,8 @@ def test_sizes_and_fit(
 
 
 @pytest.mark.parametrize("size", [(80, None), (None, 60), (80, 60)])
-def test_sizes_of_both_ways(size: Size) -> None:
-    with pytest.raises(ValueError, match="--output-sizes takes the place of --width and --height"):
+def test_a_size_beside_a_list_of_sizes(size: Size) -> None:
+    with pytest.raises(ValueError, match="--output-sizes replaces --width and --height"):
         outputs_for(size, [(8, 6)], fit=None)
 
 
@@ -52,13 +59,13 @@ def test_a_list_of_sizes() -> None:
     "text",
     ["", "320", "x", "320x,", ",320x", "320x240x3", "-1x2", "1.5x2", "axb", "8 x6", "٣x٤", "9" * 5000 + "x"],
 )
-def test_what_is_no_list_of_sizes(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^--output-sizes: .* is no size; write 800x600, 320x or x480"):
+def test_an_invalid_list_of_sizes(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^--output-sizes: .* is not a size; write 800x600, 320x or x480"):
         parse_sizes(text)
 
 
 def test_a_size_twice() -> None:
-    with pytest.raises(ValueError, match="--output-sizes: 320x is there twice"):
+    with pytest.raises(ValueError, match="--output-sizes: 320x is given twice"):
         parse_sizes("320x,8x6,320x")
 
 
@@ -83,6 +90,38 @@ def test_bytes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "KB", "-1", "1e3", "1TB", "1.KB", "1,5MB", "nan", "9" * 5000])
-def test_what_is_no_number_of_bytes(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^--max-bytes: .* is no size; write bytes, or as 100KB"):
+def test_an_invalid_number_of_bytes(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^--max-bytes: .* is not a size; write a number of bytes, 100KB"):
         parse_bytes("--max-bytes", text)
+
+
+def test_every_format_that_is_written_has_an_ending() -> None:
+    assert {*FORMAT_OF_ENDING.values(), Format.AUTO} == set(Format)
+
+
+def test_version_1_has_a_size_alone() -> None:
+    assert version_1_size([ResizeOptions(width=8, height=6)], None) == (8, 6)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "deadline_ms", "said"),
+    [
+        (
+            [ResizeOptions(width=8, height=6)] * 2,
+            None,
+            "--output-sizes: version 1 of the protocol returns one",
+        ),
+        ([ResizeOptions(width=8, fit=Fit.INSIDE)], None, "needs both --width and --height"),
+        ([ResizeOptions(width=8, height=6, format=Format.PNG)], None, "--format: version 1 of the protocol"),
+        (
+            [ResizeOptions(width=8, height=6, max_bytes=9, keep=Keep.ALL)],
+            5,
+            "--deadline, --keep, --max-bytes: ",
+        ),
+    ],
+)
+def test_version_1_refuses_other_options(
+    outputs: list[ResizeOptions], deadline_ms: int | None, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        version_1_size(outputs, deadline_ms)

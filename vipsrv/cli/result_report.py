@@ -1,4 +1,4 @@
-"""What a resize took, for a person and as JSON."""
+"""The report of a resize: sizes, times, ratio and dimensions, as text and as JSON."""
 
 import io
 import warnings
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vipsrv.client import ResizedImage, ResizeResults
+from vipsrv.client import ResizedImage, ResizeResults, Version1Result
 
 PILLOW = "Pillow"
 SERVER = "server"
@@ -15,20 +15,20 @@ SERVER = "server"
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """Pixels as stored in a file; told ``by`` Pillow, from the file itself, or by the server."""
+    """Width and height in pixels as stored; read ``by`` Pillow from the file, or stated by the server."""
 
     width: int
     height: int
     by: str
 
     def __str__(self) -> str:
-        mark = "" if self.by == PILLOW else "  (the server's figures: Pillow cannot open it)"
+        mark = "" if self.by == PILLOW else "  (as stated by the server: Pillow cannot open it)"
         return f"{self.width} x {self.height}{mark}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutputFigures:
-    """Of one result; ``saved`` is its path, ``None`` if it went to standard output. Sizes are bytes."""
+class OutputReport:
+    """The report of one result. ``saved`` is its path, ``None`` for standard output. Sizes are bytes."""
 
     result_bytes: int
     ratio: float
@@ -38,9 +38,9 @@ class OutputFigures:
     processed: Dimensions
 
     @classmethod
-    def of(cls, result: ResizedImage, saved: Path | None) -> "OutputFigures":
-        """With the dimensions verified from the file. Raises ``OSError``."""
-        # From the file where it is one: a pipe that was written to cannot be read back.
+    def of(cls, result: ResizedImage, saved: Path | None) -> "OutputReport":
+        """Make the report of a result, with the dimensions read from its file. Raises ``OSError``."""
+        # A pipe that was written to cannot be read back.
         verified = saved if saved is not None and saved.is_file() else result.data
         return cls(
             result_bytes=len(result.data),
@@ -53,11 +53,11 @@ class OutputFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """Sizes in bytes, times in milliseconds unless named otherwise; ``None`` where it is not known.
+class ResultReport:
+    """The report of a request. Sizes are bytes, times are milliseconds unless named otherwise.
 
-    ``ratio`` and ``result_bytes`` are those of all ``outputs`` together. ``listed`` tells that several may
-    have been asked for, so that they are shown as a list also where there is one.
+    ``ratio`` and ``result_bytes`` are those of all ``outputs`` together. ``listed`` shows the outputs as a
+    list even if there is only one. ``None`` is a value that is not known.
     """
 
     image: str
@@ -71,26 +71,31 @@ class Figures:
     result_bytes: int
     ratio: float
     original: Dimensions | None
-    outputs: tuple[OutputFigures, ...]
+    outputs: tuple[OutputReport, ...]
     listed: bool
 
     @classmethod
     def of(
         cls,
         image: Path,
-        results: ResizeResults,
+        results: ResizeResults | Version1Result,
         *,
         saved: Sequence[Path | None],
         server: str,
         embedded: bool,
         listed: bool = False,
-    ) -> "Figures":
-        """Of results and where each was saved, with the dimensions verified from the files.
+    ) -> "ResultReport":
+        """Make the report of results and their files, with the dimensions read from the files.
 
         Raises ``OSError``.
         """
-        told = results.source
-        of_server = Dimensions(told.width, told.height, SERVER) if told else None
+        if isinstance(results, Version1Result):
+            outputs: tuple[ResizedImage, ...] = (results,)
+            stated, timings = None, None
+        else:
+            outputs = results.outputs
+            stated = Dimensions(results.source.width, results.source.height, SERVER)
+            timings = asdict(results.timings)
         return cls(
             image=str(image),
             server=server,
@@ -98,27 +103,25 @@ class Figures:
             original_bytes=image.stat().st_size,
             sent_bytes=results.sent,
             received_bytes=results.received,
-            server_ms=asdict(results.timings) if results.timings else None,
+            server_ms=timings,
             total_seconds=round(results.elapsed, 6),
-            result_bytes=sum(len(output.data) for output in results.outputs),
+            result_bytes=sum(len(output.data) for output in outputs),
             ratio=round(results.ratio, 3),
-            original=measure(image) or of_server,
-            outputs=tuple(
-                OutputFigures.of(output, path) for output, path in zip(results.outputs, saved, strict=True)
-            ),
+            original=measure(image) or stated,
+            outputs=tuple(OutputReport.of(output, path) for output, path in zip(outputs, saved, strict=True)),
             listed=listed,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The same names as the fields, and where no list was asked for those of the one output, too."""
-        figures = asdict(self)
-        if not figures.pop("listed"):
-            (output,) = figures.pop("outputs")
-            figures = output | figures
-        return figures
+        """Return the fields; unless ``listed``, the fields of the single output stand among them."""
+        report = asdict(self)
+        if not report.pop("listed"):
+            (output,) = report.pop("outputs")
+            report = output | report
+        return report
 
     def lines(self) -> list[str]:
-        """For a person: a name and its figure in each."""
+        """Return lines of text with a name and a value each."""
         together = f"  (all {len(self.outputs)} results together)" if len(self.outputs) > 1 else ""
         rows = [
             ("original size", _size(self.original_bytes)),
@@ -128,7 +131,7 @@ class Figures:
             ("total time", f"{self.total_seconds * 1000:.1f} ms"),
             ("compression ratio", f"{self.ratio:.2f} : 1{together}"),
         ]
-        original = ("original dimensions", str(self.original or "not known: Pillow cannot open it"))
+        original = ("original dimensions", str(self.original or "unknown: Pillow cannot open it"))
         if self.listed:
             rows.append(original)
             for output in self.outputs:
@@ -140,31 +143,31 @@ class Figures:
             rows.append(("saved", output.saved or "standard output"))
             rows.append(original)
             rows.append(("processed dimensions", str(output.processed)))
-        return [f"{name:<21} {figure}" for name, figure in rows]
+        return [f"{name:<21} {value}" for name, value in rows]
 
     def _server_time(self) -> str:
         if self.server_ms is None:
-            return "not told by version 1 of the protocol"
+            return "unknown: version 1 of the protocol does not state it"
         ms = self.server_ms
         return (
             f"{ms['process']:.1f} ms"
-            f"  (receiving {ms['receive']:.1f}, waiting {ms['queue']:.1f}, in all {ms['total']:.1f})"
+            f"  (receiving {ms['receive']:.1f}, waiting {ms['queue']:.1f}, total {ms['total']:.1f})"
         )
 
 
 def measure(image: Path | bytes) -> Dimensions | None:
-    """What Pillow reads from a file's header, or ``None`` where it cannot."""
-    from PIL import Image  # noqa: PLC0415 - only here, and not before a result is there
+    """Read the dimensions from an image's header with Pillow; ``None`` if it cannot."""
+    from PIL import Image  # noqa: PLC0415 - loaded only once there is a result
 
     limit = Image.MAX_IMAGE_PIXELS
-    # The limit is for those who decode; here a header is read.
+    # The limit protects decoding; only the header is read here.
     Image.MAX_IMAGE_PIXELS = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
                 return Dimensions(*opened.size, PILLOW)
-    except Exception:  # noqa: BLE001 - each of its readers has errors of its own for a file it cannot read
+    except Exception:  # noqa: BLE001 - each of its readers raises its own errors
         return None
     finally:
         Image.MAX_IMAGE_PIXELS = limit

@@ -1,8 +1,8 @@
-"""A large picture out of nothing: an uncompressed TIFF drawn row by row, as fast as a disk takes it.
+"""Draw the image of ``vipsrv demo``: a large uncompressed TIFF, row by row, as fast as the disk writes.
 
-The pixels are zone plates (rings whose phase grows with the square of the distance), one for each colour. As
-x² and y² add up, a row is the first row's phases with a constant added, which ``bytes.translate`` does at the
-speed of C.
+The pixels are zone plates (rings whose phase grows with the square of the distance), one for each colour.
+Because x² and y² add up, each row is the first row's phases plus a constant, which ``bytes.translate``
+computes at the speed of C.
 """
 
 import math
@@ -13,7 +13,7 @@ from pathlib import Path
 BANDS = 3
 STRIP_BYTES = 256 * 1024
 MAX_PIXEL_BYTES = 2**32 - 2**20
-"""Offsets of a TIFF have 32 bits, and in front of the pixels lie less than a MiB of tables."""
+"""Offsets in a TIFF have 32 bits, and the tables in front of the pixels take less than 1 MiB."""
 
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
 
@@ -22,30 +22,32 @@ _PLATES = (
     (0.62, 0.55, 12.0, 150, 60),
     (0.45, 0.20, 1.2, 150, 95),
 )
-"""For red, green and blue: the centre as parts of width and height; the rings within one longer side of it;
-the middle of the colour in grey levels, and how far it goes up and down from there.
+"""For red, green and blue: the centre as fractions of width and height; the number of rings within one longer
+side of it; the mean of the colour in grey levels, and its amplitude.
 """
 
 
 def tiff_size(width: int, height: int) -> int:
-    """Bytes of the file that ``write_tiff`` makes. Raises ``ValueError`` for more than a TIFF can hold."""
+    """Return the size in bytes of the file of ``write_tiff``. Raises ``ValueError`` if it is too large."""
     pixels = width * height * BANDS
     if pixels > MAX_PIXEL_BYTES:
-        raise ValueError(f"{width} x {height} pixels are {pixels} bytes, and a TIFF holds {MAX_PIXEL_BYTES}")
-    return len(_head(width, height)) + pixels
+        raise ValueError(
+            f"{width} x {height} pixels take {pixels} bytes, and a TIFF holds at most {MAX_PIXEL_BYTES}"
+        )
+    return len(tiff_head(width, height)) + pixels
 
 
 def write_tiff(path: Path, width: int, height: int) -> None:
-    """Draw a picture of ``width`` × ``height`` pixels, 8-bit RGB. Raises ``OSError`` and ``ValueError``."""
+    """Draw an 8-bit RGB image of ``width`` × ``height`` pixels. Raises ``OSError`` and ``ValueError``."""
     tiff_size(width, height)
     with path.open("wb", buffering=STRIP_BYTES) as file:
-        file.write(_head(width, height))
+        file.write(tiff_head(width, height))
         for row in rows(width, height):
             file.write(row)
 
 
 def rows(width: int, height: int) -> Iterator[bytearray]:
-    """The pixels of each row, from the top. The same array every time, so it is to be used at once."""
+    """Yield the pixels of each row from the top, in one array that is overwritten by the next row."""
     side = max(width, height)
     waves, across, down = [], [], []
     for x, y, rings, middle, swing in _PLATES:
@@ -62,37 +64,37 @@ def rows(width: int, height: int) -> Iterator[bytearray]:
 
 
 def _phases(length: int, centre: float, side: int, rings: float) -> bytes:
-    """Phases along one axis, 256 to a whole turn."""
+    """Return the phases along one axis; 256 are one period."""
     scale = 256 * rings / side**2
-    return bytes(int(scale * (place - centre) ** 2) & 255 for place in range(length))
+    return bytes(int(scale * (position - centre) ** 2) & 255 for position in range(length))
 
 
-def _head(width: int, height: int) -> bytes:
-    """The file up to its pixels: header, directory (TIFF 6.0, sections 2 and 6), places of the strips."""
+def tiff_head(width: int, height: int) -> bytes:
+    """Return the file up to its pixels: header, directory (TIFF 6.0, sections 2 and 6), strip offsets."""
     row = width * BANDS
     rows_per_strip = max(1, STRIP_BYTES // row)
     strips = -(-height // rows_per_strip)
     full, last = rows_per_strip * row, (height - (strips - 1) * rows_per_strip) * row
     sizes = [full] * (strips - 1) + [last]
     entries = 12
-    extra = 8 + 2 + entries * 12 + 4  # where values begin that are too long for an entry
+    extra = 8 + 2 + entries * 12 + 4  # offset of the values that do not fit into an entry
     bits_at = extra
     resolution_at = bits_at + 2 * BANDS
     offsets_at = resolution_at + 8
     sizes_at = offsets_at + 4 * strips
     pixels_at = sizes_at + 4 * strips
-    # One value lies in its entry, more lie behind the directory.
-    places = [pixels_at if strips == 1 else offsets_at, sizes[0] if strips == 1 else sizes_at]
+    # A single value is in its entry; several are behind the directory.
+    values = [pixels_at if strips == 1 else offsets_at, sizes[0] if strips == 1 else sizes_at]
     directory = [
         (256, _LONG, 1, width),
         (257, _LONG, 1, height),
         (258, _SHORT, BANDS, bits_at),
         (259, _SHORT, 1, 1),  # not compressed
         (262, _SHORT, 1, 2),  # RGB
-        (273, _LONG, strips, places[0]),
+        (273, _LONG, strips, values[0]),
         (277, _SHORT, 1, BANDS),
         (278, _LONG, 1, rows_per_strip),
-        (279, _LONG, strips, places[1]),
+        (279, _LONG, strips, values[1]),
         (282, _RATIONAL, 1, resolution_at),
         (283, _RATIONAL, 1, resolution_at),
         (296, _SHORT, 1, 2),  # the resolution is per inch

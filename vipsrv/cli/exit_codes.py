@@ -1,0 +1,90 @@
+"""How ``vipsrv-client`` and ``vipsrv demo`` end: an exit code, and on failure one line on standard error."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import NoReturn
+
+import typer
+
+from vipsrv.cli.standard_streams import discard_unwritable_output
+from vipsrv.errors import (
+    Busy,
+    ClientTimeout,
+    ConnectFailed,
+    ConnectionLost,
+    CorruptImage,
+    Draining,
+    InternalError,
+    ProtocolError,
+    RequestError,
+    StartFailed,
+    TooLarge,
+    UnsupportedFormat,
+    VipsrvError,
+    WorkerDied,
+)
+
+
+class ExitCode(IntEnum):
+    """The exit code of the process; 0 is success."""
+
+    REFUSED = 1
+    USAGE = 2
+    NO_SERVER = 3
+    FILE = 4
+    TIMEOUT = 5
+    INTERRUPTED = 130
+
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 the server refused the image or failed on it; 2 the command line is invalid; "
+    "3 no server could be reached or started, or the connection broke; 4 a file could not be read or "
+    "written; 5 a timeout; 130 interrupted."
+)
+
+_ADVICE: dict[type[VipsrvError], str] = {
+    TooLarge: "ask for less, or raise the server's limits (vipsrv serve --help)",
+    UnsupportedFormat: "convert it first; vipsrv-client --formats lists what the server reads",
+    CorruptImage: "check that the file is complete",
+    Busy: "try again a little later",
+    Draining: "try again a little later",
+    WorkerDied: "try once more; the server's log says why",
+    InternalError: "the server's log says more",
+    ConnectFailed: "start a server with 'vipsrv serve', or name another one with --host and --port",
+    ConnectionLost: "try again; if it happens again, the server's log says more",
+    ProtocolError: "check that a vipsrv server listens at that address",
+    ClientTimeout: "try again, or allow more time with --timeout",
+    StartFailed: "run 'vipsrv serve' to see more",
+}
+
+
+@contextmanager
+def one_line_errors(program: str) -> Iterator[None]:
+    """Turn every error that a user may meet into one line, after the program's name, and its exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except RequestError as error:
+        _fail(program, f"the server answered {error.status} {error.code}: {error}", error, ExitCode.REFUSED)
+    except ClientTimeout as error:
+        _fail(program, str(error), error, ExitCode.TIMEOUT)
+    except VipsrvError as error:
+        _fail(program, str(error), error, ExitCode.NO_SERVER)
+    except OSError as error:
+        discard_unwritable_output()
+        if isinstance(error, BrokenPipeError) and error.filename is None:
+            _fail(program, "standard output was closed before everything was written", error, ExitCode.FILE)
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        _fail(program, f"{where}{error.strerror or error}", error, ExitCode.FILE)
+    except ValueError as error:
+        _fail(program, str(error), error, ExitCode.USAGE)
+
+
+def _fail(program: str, message: str, error: Exception, code: ExitCode) -> NoReturn:
+    advice = _ADVICE.get(type(error)) if isinstance(error, VipsrvError) else None
+    line = f"{program}: {message}" + (f"; {advice}" if advice else "")
+    typer.echo(line.replace("\n", " "), err=True)
+    raise typer.Exit(code)

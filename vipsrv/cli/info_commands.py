@@ -1,0 +1,59 @@
+"""``vipsrv-client --info`` and ``--formats``: print what a server states about an image or itself."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from vipsrv.client import ServerInfo
+from vipsrv.options import ImageInfo
+
+_CONNECTION_PARAMETERS = {"host", "port", "protocol", "timeout", "embedded", "as_json", "image"}
+"""The parameters that make sense with ``--info`` and ``--formats``, too."""
+
+
+def image_rows(info: ImageInfo) -> dict[str, Any]:
+    """Return the fields of ``ImageInfo``: pixels as stored, bytes."""
+    return asdict(info)
+
+
+def server_rows(info: ServerInfo) -> dict[str, Any]:
+    """Return a server's name, formats, fits and limits (bytes, pixels, milliseconds)."""
+    return {
+        "server": info.name,
+        "reads": list(info.reads),
+        "writes": list(info.writes),
+        "fits": list(info.fits),
+        **asdict(info.limits),
+    }
+
+
+def print_rows(rows: dict[str, Any], *, as_json: bool) -> None:
+    """Print names and values, a line each or as one JSON object."""
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for name, value in rows.items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        typer.echo(f"{name.replace('_', ' '):<21} {'unknown' if text is None else text}")
+
+
+def refuse_other_options(context: typer.Context, command: str, image: Path | None = None) -> None:
+    """Raise ``ValueError`` for an option or image that ``--info`` or ``--formats`` would ignore."""
+    if image is not None:
+        raise ValueError(f"{command} describes the server and takes no image")
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name in _CONNECTION_PARAMETERS or command in parameter.opts:
+            continue
+        if source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"{command} resizes nothing, so {parameter.opts[0]} has no meaning with it")
+
+
+def refuse_version_1(command: str, protocol: int) -> None:
+    """Raise ``ValueError`` if the version of the protocol cannot carry the request."""
+    if protocol == 1:
+        raise ValueError(f"version 1 of the protocol has no {command}; use --protocol 2")

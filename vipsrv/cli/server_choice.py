@@ -1,0 +1,82 @@
+"""The server of a ``vipsrv-client`` call: the one that listens, or one started for the call."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import typer
+
+from vipsrv.address import Address
+from vipsrv.client import Client, Timeout, Version1Client
+from vipsrv.client.embedded import EmbeddedServer, server_is_installed
+from vipsrv.client.server_address import ServerChoice
+from vipsrv.errors import ConnectFailed
+
+T = TypeVar("T")
+
+
+class ServerNotInstalled(ConnectFailed):
+    """Nothing listens at the default address, and this installation has no server to start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What a server returned, its address, and whether it was started for the call."""
+
+    value: T
+    server: str
+    embedded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallServer:
+    """The server to use for one call.
+
+    ``may_start_one`` allows starting one if none is configured and nothing listens at the default address.
+    """
+
+    program: str
+    choice: ServerChoice
+    timeout: Timeout
+    may_start_one: bool
+    quiet: bool
+
+    def ask(self, request: Callable[[Client], T]) -> Answer[T]:
+        """Make a request with a client of the server. Raises the errors of ``Client``."""
+
+        def at(address: Address) -> T:
+            with Client(*_client_arguments(address), timeout=self.timeout) as client:
+                return request(client)
+
+        return self._ask(at)
+
+    def ask_version_1(self, request: Callable[[Version1Client], T]) -> Answer[T]:
+        """Make a request over version 1 of the protocol. Raises the errors of ``Version1Client``."""
+
+        def at(address: Address) -> T:
+            with Version1Client(*_client_arguments(address), timeout=self.timeout) as client:
+                return request(client)
+
+        return self._ask(at)
+
+    def _ask(self, request_at: Callable[[Address], T]) -> Answer[T]:
+        there = self.choice.address
+        try:
+            return Answer(request_at(there), str(there), embedded=False)
+        except ConnectFailed:
+            if not self.may_start_one or self.choice.configured:
+                raise
+        if not server_is_installed():
+            raise ServerNotInstalled(
+                f"nothing listens on {there}; install vipsrv to have a server started for the call, or name "
+                "a running server with --host and --port"
+            )
+        with EmbeddedServer() as here:
+            if not self.quiet:
+                note = f"nothing listens on {there}, so a server was started for this call on {here}"
+                typer.echo(f"{self.program}: {note}", err=True)
+            return Answer(request_at(here), str(here), embedded=True)
+
+
+def _client_arguments(address: Address) -> tuple[str, int | None]:
+    return (str(address), None) if address.path else (address.host, address.port)

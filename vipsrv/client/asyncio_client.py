@@ -1,0 +1,204 @@
+"""The asyncio clients."""
+
+import time
+import warnings
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, Unpack
+
+from vipsrv.client.asyncio_pool import AsyncPool
+from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.requests import (
+    HELLO,
+    INFO,
+    PING,
+    ClientRequest,
+    ResizeArguments,
+    check_version_1_size,
+    resize_all_request,
+    resize_request,
+    version_1_request,
+)
+from vipsrv.client.results import (
+    ResizeResult,
+    ResizeResults,
+    ServerInfo,
+    Version1Result,
+    image_info,
+    resize_results,
+    server_info,
+    version_1_result,
+)
+from vipsrv.client.server_address import server_address
+from vipsrv.client.sources import ImageSource, OnSent, open_source
+from vipsrv.client.timeouts import Timeout
+from vipsrv.options import ImageInfo, ResizeOptions
+
+
+class _ClosableClient:
+    """The end of a client: by ``aclose``, by the end of an ``async with`` block, or with a warning."""
+
+    _pool: AsyncPool
+
+    async def aclose(self) -> None:
+        """Close the connection; calls in progress end with ``ConnectionLost``. May be called again."""
+        await self._pool.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        pool = getattr(self, "_pool", None)  # missing if the constructor raised
+        if pool is not None and pool.in_use:
+            pool.release()
+            warnings.warn(f"unclosed {type(self).__name__}", ResourceWarning, stacklevel=2, source=self)
+
+
+class AsyncClient(_ClosableClient):
+    """A client for a vipsrv server.
+
+    The server is the one at ``host`` and ``port``; what is left out comes from ``VIPSRV_HOST`` and
+    ``VIPSRV_PORT``, and otherwise is 127.0.0.1 and 65432. For a unix socket, ``address`` or ``host`` is
+    ``unix:/path``. ``AsyncClient.embedded()`` starts a server of its own.
+
+    Concurrent calls share one connection, which the first call makes, and do not wait for each other's
+    replies. The call after a connection was lost makes a new one. A client is for one event loop at a time. A
+    call that is cancelled tells the server to stop. Image files are read in a thread.
+
+    Besides the errors that each method names, the methods raise ``ConnectFailed``, ``ConnectionLost``,
+    ``ClientTimeout``, ``ProtocolError`` and the subclasses of ``RequestError``, all of them
+    ``vipsrv.VipsrvError``, and ``RuntimeError`` after ``aclose``.
+    """
+
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        address: str | None = None,
+        timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+    ) -> None:
+        self._pool = AsyncPool(server_address(host, port, address), 2, timeout)
+
+    @classmethod
+    def embedded(cls, *, timeout: Timeout = Timeout()) -> Self:  # noqa: B008 - an immutable value
+        """Make a client with a server of its own, which runs on this machine until the client is closed.
+
+        The first call starts the server and may raise ``StartFailed``. The server is configured by the
+        ``VIPSRV_`` variables of the environment, except for its address.
+        """
+        client = cls.__new__(cls)
+        client._pool = AsyncPool(EmbeddedServer(), 2, timeout)  # noqa: SLF001 - of this class
+        return client
+
+    async def resize(
+        self,
+        image: ImageSource,
+        options: ResizeOptions | None = None,
+        *,
+        on_sent: OnSent | None = None,
+        **named: Unpack[ResizeArguments],
+    ) -> ResizeResult:
+        """Resize an image: bytes, a path, or a binary file object, which is read from its current position.
+
+        The options are given by name, as in ``ResizeArguments``, or as one ``ResizeOptions``. ``width`` and
+        ``height`` are pixels; with only one of them the image keeps its proportions. ``on_sent`` is called
+        with the number of bytes of the image that have been sent so far.
+
+        Raises ``ValueError`` for invalid options or an empty image, and ``OSError`` for a file that cannot be
+        read.
+        """
+        return (await self._resize(resize_request(options, named), image, on_sent)).only()
+
+    async def resize_all(
+        self,
+        image: ImageSource,
+        outputs: Sequence[ResizeOptions],
+        *,
+        deadline_ms: int | None = None,
+        on_sent: OnSent | None = None,
+    ) -> ResizeResults:
+        """Make several results from an image that is sent and decoded once.
+
+        ``deadline_ms`` holds for all of them together; either all succeed or the call raises. Raises the
+        errors of ``resize``.
+        """
+        return await self._resize(resize_all_request(outputs, deadline_ms), image, on_sent)
+
+    async def info(self, image: ImageSource) -> ImageInfo:
+        """Return what the header of an image states, without decoding it. Raises the errors of ``resize``."""
+        with open_source(image) as source:
+            return image_info((await self._pool.call(INFO, source)).result())
+
+    async def ping(self) -> float:
+        """Return the seconds of a round trip to the server, not counting the time to connect."""
+        await self._pool.connection()
+        started = time.monotonic()
+        (await self._pool.call(PING)).result()
+        return time.monotonic() - started
+
+    async def hello(self) -> ServerInfo:
+        """Return the server's formats, fits and limits."""
+        return server_info((await self._pool.call(HELLO)).result())
+
+    async def _resize(
+        self, request: ClientRequest, image: ImageSource, on_sent: OnSent | None
+    ) -> ResizeResults:
+        started = time.monotonic()
+        with open_source(image) as source:
+            pending = await self._pool.call(request, source, on_sent)
+            reply = pending.result()
+        return resize_results(
+            request,
+            reply,
+            size=source.size,
+            sent=len(pending.head) + source.size,
+            elapsed=time.monotonic() - started,
+        )
+
+
+class AsyncVersion1Client(_ClosableClient):
+    """A client for old servers, which speak version 1 of the protocol only.
+
+    It is constructed and may be used as ``AsyncClient``, and raises the same errors. Each request has a
+    connection of its own.
+    """
+
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        address: str | None = None,
+        timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+    ) -> None:
+        self._pool = AsyncPool(server_address(host, port, address), 1, timeout)
+
+    async def resize(
+        self, image: ImageSource, *, width: int, height: int, on_sent: OnSent | None = None
+    ) -> Version1Result:
+        """Stretch an image to a size in pixels; the result is a JPEG of quality 85.
+
+        Everything else is as in ``AsyncClient.resize``.
+        """
+        started = time.monotonic()
+        request = version_1_request(width, height)
+        with open_source(image) as source:
+            check_version_1_size(source.size)
+            pending = await self._pool.call(request, source, on_sent)
+            reply = pending.result()
+        return version_1_result(
+            request,
+            reply,
+            size=source.size,
+            sent=len(pending.head) + source.size,
+            elapsed=time.monotonic() - started,
+        )

@@ -1,0 +1,167 @@
+"""The connections of a blocking client: made when a call needs one, shared by calls, made anew when lost."""
+
+import os
+import threading
+import weakref
+from concurrent.futures import Future
+
+from vipsrv.address import Address
+from vipsrv.client.blocking_connection import BlockingConnection
+from vipsrv.client.core import PendingRequest
+from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.requests import ClientRequest, ProtocolVersion
+from vipsrv.client.sources import OnSent, Source
+from vipsrv.client.timeouts import Timeout
+from vipsrv.errors import VipsrvError
+
+
+class BlockingPool:
+    """Connections to one server, which may be an embedded one that is started with the first connection.
+
+    Version 2 requests share one connection; each version 1 request has its own.
+    """
+
+    def __init__(self, server: Address | EmbeddedServer, protocol: ProtocolVersion, timeout: Timeout) -> None:
+        self._server = server
+        self._protocol: ProtocolVersion = protocol
+        self._timeout = timeout
+        self._lock = threading.Lock()  # guards the fields below
+        self._connections: list[BlockingConnection] = []
+        self._attempt: Future[BlockingConnection | None] | None = None
+        self._closed = False
+        _POOLS.add(self)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a connection or an embedded server would be left behind without ``close``."""
+        server_runs = isinstance(self._server, EmbeddedServer) and self._server.running
+        return server_runs or any(not connection.ended for connection in self._connections)
+
+    def call(
+        self, request: ClientRequest, source: Source | None = None, on_sent: OnSent | None = None
+    ) -> PendingRequest:
+        """Send a request and wait until it ends.
+
+        It is sent once more if an idle connection turns out to have been closed by the server.
+        """
+        resent = False
+        while True:
+            connection = self.connection()
+            try:
+                pending = connection.call(request, source, on_sent)
+            finally:
+                if self._protocol == 1:
+                    self._close_one(connection)
+            if pending is None:
+                continue  # the connection ended while this call waited to send
+            if not pending.may_resend or resent:
+                return pending
+            resent = True
+            if source is not None:
+                source.rewind()
+
+    def connection(self) -> BlockingConnection:
+        """Return a usable connection; calls that need one at the same time share the attempt to make it."""
+        if self._protocol == 1:
+            return self._connect()
+        while True:
+            with self._lock:
+                self._check_open()
+                for connection in self._connections:
+                    if connection.usable:
+                        return connection
+                attempt, is_ours = self._attempt or Future(), self._attempt is None
+                self._attempt = attempt
+            if is_ours:
+                return self._attempt_to_connect(attempt)
+            try:
+                shared = attempt.result()
+            except (VipsrvError, RuntimeError) as error:
+                # A copy for each call, because each is raised in another thread.
+                raise type(error)(*error.args) from error
+            if shared is not None:
+                return shared
+
+    def close(self) -> None:
+        """Close the connections and stop an embedded server. May be called again."""
+        for connection in self._take_connections():
+            connection.close()
+        if isinstance(self._server, EmbeddedServer):
+            self._server.stop()
+
+    def release(self) -> None:
+        """Close without waiting for the reader thread, for a client that is garbage-collected."""
+        for connection in self._take_connections():
+            connection.close(wait=False)
+        if isinstance(self._server, EmbeddedServer):
+            self._server.stop()
+
+    def forget(self) -> None:
+        """In a forked child: leave the connections to the parent; the next call makes its own.
+
+        Takes no lock, since another thread of the parent may have held it at the fork.
+        """
+        self._lock = threading.Lock()
+        self._attempt = None
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            connection.forget()
+        if isinstance(self._server, EmbeddedServer):
+            self._server.forget()
+
+    def _take_connections(self) -> list[BlockingConnection]:
+        with self._lock:
+            self._closed = True
+            connections, self._connections = self._connections, []
+        return connections
+
+    def _attempt_to_connect(self, attempt: "Future[BlockingConnection | None]") -> BlockingConnection:
+        connection = None
+        try:
+            connection = self._connect()
+        except (VipsrvError, RuntimeError) as error:
+            attempt.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                self._attempt = None
+            if not attempt.done():
+                attempt.set_result(connection)  # None after a ctrl-C, which concerns this thread only
+        return connection
+
+    def _connect(self) -> BlockingConnection:
+        with self._lock:
+            self._check_open()
+        address = self._server.start() if isinstance(self._server, EmbeddedServer) else self._server
+        connection = BlockingConnection(address, self._protocol, self._timeout)
+        with self._lock:
+            if not self._closed:
+                self._connections = [one for one in self._connections if not one.ended]
+                self._connections.append(connection)
+                return connection
+        connection.close()
+        if isinstance(self._server, EmbeddedServer):
+            self._server.stop()  # it may have been started after close
+        raise RuntimeError("the client was closed while it connected")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+
+    def _close_one(self, connection: BlockingConnection) -> None:
+        connection.close()
+        with self._lock:
+            if connection in self._connections:
+                self._connections.remove(connection)
+
+
+_POOLS: "weakref.WeakSet[BlockingPool]" = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for pool in list(_POOLS):
+        pool.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,36 @@
+"""Write a result to a file so that the file is never seen half written."""
+
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+
+def save(data: bytes, path: Path) -> None:
+    """Write ``data`` to a file. Its name holds either the old content or all of the new, with the old mode.
+
+    A device or a pipe is written to directly. Raises ``OSError``.
+    """
+    if path.exists() and not path.is_file():
+        # There is nothing to replace. The path is not resolved: /dev/stdout of a pipe leads to something that
+        # is not a path.
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        return
+    path = path.resolve()
+    part = path.with_name(f".vipsrv-{secrets.token_hex(8)}.part")
+    try:
+        with part.open("xb") as file:
+            if path.exists():
+                part.chmod(stat.S_IMODE(path.stat().st_mode))
+            file.write(data)
+        os.replace(part, path)  # noqa: PTH105 - Path.replace names only one of the two paths in its error
+    except BaseException as error:
+        with suppress(OSError):  # if the part could not be made, the error to report is the first one
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise

@@ -1,0 +1,96 @@
+"""The address of the server that a client connects to, and the errors of connecting."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vipsrv.address import MAX_PORT, UNIX_PREFIX, Address
+from vipsrv.client.timeouts import Timeout
+from vipsrv.errors import ClientTimeout, ConnectFailed
+from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
+
+HOST_VARIABLE = "VIPSRV_HOST"
+PORT_VARIABLE = "VIPSRV_PORT"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerChoice:
+    """The server to connect to. ``configured`` is false if nobody named one, so that it is the default."""
+
+    address: Address
+    configured: bool
+
+
+def choose_server(
+    host: str | None = None, port: int | None = None, environment: Mapping[str, str] = os.environ
+) -> ServerChoice:
+    """Choose the server from a host and port that were given, then the environment, then the defaults.
+
+    ``VIPSRV_HOST`` and ``VIPSRV_PORT`` stand in for what is ``None``; an empty variable counts as unset. The
+    host may be ``unix:/path``. Raises ``ValueError``.
+    """
+    if host is None:
+        host = environment.get(HOST_VARIABLE) or None
+        if host and host.startswith(UNIX_PREFIX) and port is not None:
+            host = None  # a port that was given means TCP and wins over a unix socket of the environment
+    configured = host is not None
+    if host is None:
+        host = DEFAULT_HOST
+    elif host.startswith(UNIX_PREFIX):
+        return ServerChoice(_unix_address(host), configured=True)
+    if port is None:
+        port = _port_from(environment)
+    configured = configured or port is not None
+    return ServerChoice(_tcp_address(host, DEFAULT_PORT if port is None else port), configured=configured)
+
+
+def server_address(host: str | None, port: int | None, address: str | None = None) -> Address:
+    """Return the address for the arguments of a client; ``address``, if given, has the form ``unix:/path``.
+
+    Raises ``ValueError``.
+    """
+    if address is not None:
+        return _unix_address(address)
+    return choose_server(host, port).address
+
+
+def _tcp_address(host: str, port: int) -> Address:
+    if not 1 <= port <= MAX_PORT:
+        raise ValueError(f"port: must be from 1 to {MAX_PORT}, not {port}")
+    return Address(host, port)
+
+
+def _unix_address(text: str) -> Address:
+    path = text.removeprefix(UNIX_PREFIX)
+    if path == text or not path:
+        raise ValueError(f"address: must look like unix:/path, not {text!r}; TCP takes host and port")
+    return Address(path=path)
+
+
+def _port_from(environment: Mapping[str, str]) -> int | None:
+    text = environment.get(PORT_VARIABLE, "")
+    # Kubernetes sets VIPSRV_PORT=tcp://10.0.0.1:65432 in every pod beside a Service named vipsrv.
+    if not text or "://" in text:
+        return None
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:6]) <= MAX_PORT:
+        raise ValueError(f"{PORT_VARIABLE}: must be a port from 1 to {MAX_PORT}, not {text[:40]!r}")
+    return int(text)
+
+
+def connect_error(
+    error: OSError | UnicodeError, address: Address, timeout: Timeout
+) -> ClientTimeout | ConnectFailed:
+    """Return the error to raise for a failed attempt to connect.
+
+    ``UnicodeError`` is raised for a name that cannot be a host name.
+    """
+    if isinstance(error, TimeoutError) and error.errno is None:  # with an errno it is the system's timeout
+        return ClientTimeout(f"no connection to {address} within {timeout.connect} s")
+    return ConnectFailed(f"no connection to {address}: {reason(error)}")
+
+
+def reason(error: Exception) -> str:
+    """Return the text of a system error without its number."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused, nothing listens there"  # asyncio's own text does not say so
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
