@@ -9,19 +9,17 @@ as a real one of its kind.
 The drawn pixels do not depend on the number of threads. The AVIF's bytes do: its encoder shares its work out.
 
 They are kept outside the repository, in `$VIPSRV_BENCH_CACHE` or the user's cache folder, and made again when
-their recipe changes. `python -m bench.images` makes all of them and prints path, dimensions and size.
+their recipe changes. `python -m bench.tools.make_images` makes all of them.
 """
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Any
 
 import pyvips
-import typer
 
 CACHE_VARIABLE = "VIPSRV_BENCH_CACHE"
 
@@ -260,38 +258,3 @@ def canvas(width: int, height: int, seed: int, texture: float, grain: float) -> 
     tiled = tile.replicate(-(-width // tile.width), -(-height // tile.height)).crop(0, 0, width, height)
     light = fractal(width, height, seed * 10 + 8, finest=10) * 0.05 + 1
     return (tiled * light).cast("uchar").copy(interpretation="srgb")
-
-
-def main(
-    names: Annotated[list[str] | None, typer.Argument(help="Images to make; without any, all.")] = None,
-    *,
-    only_list: Annotated[bool, typer.Option("--list", help="Print what there is and make nothing.")] = False,
-    giants: Annotated[
-        bool, typer.Option(help="Make those of 48 MB and of 100 megapixels and more, too.")
-    ] = True,
-    cache: Annotated[
-        Path | None, typer.Option(envvar=CACHE_VARIABLE, help="The folder that the images are kept in.")
-    ] = None,
-) -> None:
-    """Make the images of the benchmarks where they are missing; print path, dimensions and size of each."""
-    if only_list:
-        for name, recipe in IMAGES.items():
-            print(f"{name:25} {recipe.description}")
-        return
-    for name in names or [name for name, recipe in IMAGES.items() if giants or not recipe.giant]:
-        started = time.monotonic()
-        try:
-            path = image_file(name, cache)
-            header = pyvips.Image.new_from_file(str(path))
-        except KeyError as error:
-            raise typer.BadParameter(error.args[0]) from None
-        except (OSError, pyvips.Error) as error:
-            typer.echo(f"{name} could not be made in {cache or cache_folder()}: {error}", err=True)
-            raise typer.Exit(1) from None
-        megabytes = path.stat().st_size / 1e6
-        seconds = time.monotonic() - started
-        print(f"{path}  {header.width} x {header.height}  {megabytes:.3f} MB  ({seconds:.1f} s)", flush=True)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 KIND: Literal["vipsrv-bench-load"] = "vipsrv-bench-load"
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 
 FROM_INTENDED_START = "from intended start"
 CORRECTED = "corrected by the expected interval"
@@ -168,7 +168,7 @@ class Document:
     """A whole file: one run for each ``--rate``, or one."""
 
     kind: Literal["vipsrv-bench-load"] = KIND
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     started: str
     """UTC, ISO 8601."""
     command: list[str]

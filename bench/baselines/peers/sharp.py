@@ -26,9 +26,9 @@ class Sharp(Served):
     def missing(self) -> str | None:
         """See ``Baseline``."""
         if not shutil.which("node"):
-            return "no node on the path; install Node 20.9 or later, then python -m bench.baselines.install"
+            return "no node on the path; install Node 20.9 or later, then python -m bench.tools.install_peers"
         if not (installed_at() / "node_modules" / "sharp").is_dir():
-            return "sharp is not installed; python -m bench.baselines.install does"
+            return "sharp is not installed; python -m bench.tools.install_peers does"
         return None
 
     def version(self) -> str:

@@ -42,7 +42,7 @@ class Thumbor(FileReader):
     def missing(self) -> str | None:
         """See ``Baseline``."""
         if not (installed_at() / "bin" / "thumbor").exists():
-            return "thumbor is not installed; python -m bench.baselines.install does"
+            return "thumbor is not installed; python -m bench.tools.install_peers does"
         return None
 
     def version(self) -> str:

@@ -98,7 +98,7 @@ def test_a_document_is_read_as_it_was_written(written: Document) -> None:
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"version": 2}, "version"), ({"kind": "else"}, "kind"), ({"runs": [{}]}, r"runs\.0\.loop")],
+    [({"version": 3}, "version"), ({"kind": "else"}, "kind"), ({"runs": [{}]}, r"runs\.0\.loop")],
 )
 def test_another_document_is_refused_by_name(
     written: Document, change: dict[str, object], named: str

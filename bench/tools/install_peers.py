@@ -1,6 +1,6 @@
 """Installs the peers that come from package registries, outside the repository.
 
-    python -m bench.baselines.install [sharp] [thumbor]
+    python -m bench.tools.install_peers [sharp] [thumbor]
 
 sharp's and thumbor's versions are fixed in ``peers``, so that figures of different days can be compared.
 """
