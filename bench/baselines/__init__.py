@@ -15,7 +15,7 @@
 
 from bench.baselines.bare_loop import BareLoop
 from bench.baselines.codec_floor import CodecFloor
-from bench.baselines.interface import Baseline, Request, Run
+from bench.baselines.interface import Baseline, ClosedLoopRun, Request
 from bench.baselines.original import Original, OriginalDraft
 from bench.baselines.own_server import OwnServer
 from bench.baselines.peers.imgproxy import Imgproxy
@@ -44,12 +44,12 @@ __all__ = [
     "PEERS",
     "BareLoop",
     "Baseline",
+    "ClosedLoopRun",
     "CodecFloor",
     "Original",
     "OriginalDraft",
     "OwnServer",
     "PipelineLoop",
     "Request",
-    "Run",
     "TurboJpegFloor",
 ]

@@ -20,7 +20,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Run:
+class ClosedLoopRun:
     """What a baseline did under a closed loop.
 
     ``requests`` were answered in ``wall_seconds``, of which ``requests_per_second`` is the rate while all
@@ -84,7 +84,7 @@ class Baseline(Protocol):
         *,
         seconds: float | None = None,
         count: int | None = None,
-    ) -> Run:
+    ) -> ClosedLoopRun:
         """The same request over and over by each client, for so many seconds or so often each.
 
         A loop has no use for the clients and runs in one process a core instead.

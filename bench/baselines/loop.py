@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from bench.baselines.interface import Request, Run, all_cores
+from bench.baselines.interface import ClosedLoopRun, Request, all_cores
 from bench.measuring.process_group import ProcessGroup
 from vipsrv import pipeline
 
@@ -52,12 +52,12 @@ class Loop:
         *,
         seconds: float | None = None,
         count: int | None = None,
-    ) -> Run:
+    ) -> ClosedLoopRun:
         """See ``Baseline``."""
         if request != self._prepared:
             self.ask(request)
         shift = self._crew.work(seconds=seconds, count=count)
-        return Run(shift.done, shift.rate, shift.wall_seconds, shift.cpu_seconds, 0.0)
+        return ClosedLoopRun(shift.done, shift.rate, shift.wall_seconds, shift.cpu_seconds, 0.0)
 
     def cpu_seconds(self) -> float:
         """See ``Baseline``."""

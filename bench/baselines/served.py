@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from bench import ROOT
-from bench.baselines.interface import Request, Run, all_cores
+from bench.baselines.interface import ClosedLoopRun, Request, all_cores
 from bench.measuring.process_group import ProcessGroup, confined_to, member_number
 from bench.measuring.processes import tree_cpu_seconds
 from bench.wire import resize_once
@@ -85,14 +85,14 @@ class Served(ABC):
         *,
         seconds: float | None = None,
         count: int | None = None,
-    ) -> Run:
+    ) -> ClosedLoopRun:
         """See ``Baseline``."""
         self._prepare(clients, request)
         before = self.cpu_seconds()
         shift = clients.work(seconds=seconds, count=count)
         # All of its requests are answered by now, so that no CPU time of others is in it.
         taken = self.cpu_seconds() - before
-        return Run(shift.done, shift.rate, shift.wall_seconds, taken, shift.cpu_seconds)
+        return ClosedLoopRun(shift.done, shift.rate, shift.wall_seconds, taken, shift.cpu_seconds)
 
     def cpu_seconds(self) -> float:
         """See ``Baseline``."""

@@ -25,7 +25,8 @@ import typer
 from bench.images import IMAGES, image_file
 from bench.load.plan import Plan, Source
 from bench.load.record import NOT_CORRECTED, CoresStats, Document, Percentiles, Run, to_json
-from bench.load.run import LoadFailed, Own, run
+from bench.load.run import LoadFailed, run
+from bench.load.summary import StartedServer
 from bench.measuring.machine import commit, this_machine
 from bench.measuring.server import Server
 from bench.tools.arguments import in_a_folder
@@ -107,7 +108,7 @@ def main(
     with contextlib.ExitStack() as stack:
         own = None
         if not (host or port):
-            own = Own(stack.enter_context(Server(*arguments)), arguments)
+            own = StartedServer(stack.enter_context(Server(*arguments)), arguments)
         for one in rates:
             plan = Plan(
                 host=own.server.host if own else host or DEFAULT_HOST,

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from bench.report import quality, style
 from bench.report.inputs import Suite
-from bench.report.throughput import three_figures
+from bench.report.throughput import three_digits
 
 CPU = "cpu_over_bare"
 """Of ``extra_info``: the server's or pipeline's CPU time over that of a bare loop in the same run."""
@@ -54,7 +54,7 @@ def panels(ordered: Sequence[Suite]) -> list[Panel]:
     claims: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for place, suite in enumerate(ordered):
         for row in suite.benchmarks:
-            value = row.figure(CPU)
+            value = row.metric(CPU)
             if value is not None:
                 claim, _, case = row.name.removeprefix("test_").partition("[")
                 points = claims.setdefault(claim, {}).setdefault(case.rstrip("]"), [])
@@ -130,7 +130,7 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
 
 def _end(line: Line) -> str:
     value = line.points[-1][1]
-    return f"{three_figures(value) if value >= 10 else f'{value:.3f}'}  {line.name}"
+    return f"{three_digits(value) if value >= 10 else f'{value:.3f}'}  {line.name}"
 
 
 def _inches_beside(panel: Panel) -> float:

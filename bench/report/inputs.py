@@ -87,7 +87,7 @@ class Benchmark:
     stats: Stats
     extra_info: dict[str, Any] = field(default_factory=dict)
 
-    def figure(self, name: str) -> float | None:
+    def metric(self, name: str) -> float | None:
         """A number of its ``extra_info``, ``None`` where it has none of that name."""
         found = self.extra_info.get(name)
         return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from bench.load.record import CORRECTED, FROM_INTENDED_START, NOT_CORRECTED, Document, Run
 from bench.report import style
-from bench.report.throughput import three_figures
+from bench.report.throughput import three_digits
 
 _PERCENTILES = (
     ("p50_ms", "p50", style.BLUE, "o"),
@@ -74,7 +74,7 @@ def chart(sweep: Sweep) -> Figure:
     for field, label, colour, marker in _PERCENTILES:
         values = [getattr(run.latency, field) for run in sweep.runs]
         axes.plot(loads, values, color=colour, marker=marker, markersize=5, linewidth=1.8)
-        ends.append((values[-1], f"{label}  {three_figures(values[-1])}", colour))
+        ends.append((values[-1], f"{label}  {three_digits(values[-1])}", colour))
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 1.5, 2, 3, 5, 7)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

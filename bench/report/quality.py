@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from bench.report import style
 from bench.report.inputs import Comparison, Suite
-from bench.report.throughput import NAMES, OWN, three_figures
+from bench.report.throughput import NAMES, OWN, three_digits
 
 _ROW_INCHES = 0.3
 _SERVER_INCHES = 0.07
@@ -47,7 +47,7 @@ def of_suite(suite: Suite) -> list[Result]:
     """Of each row that says both and whose case is an image with its target, ``NAME-WIDTHxHEIGHT``."""
     results: dict[str, Result] = {}
     for row in suite.benchmarks:
-        ratio, ssim = row.figure("compression_ratio"), row.figure("ssim")
+        ratio, ssim = row.metric("compression_ratio"), row.metric("ssim")
         case = _CASE.search(row.name)
         if ratio is not None and ssim is not None and case:
             results.setdefault(case["image"], Result(case["image"], OWN, ratio, ssim))
@@ -75,7 +75,7 @@ def chart(results: Sequence[Result]) -> Figure:
             for axes, value in ((ratio, result.ratio), (ssim, result.ssim)):
                 axes.plot(value, place - spread, marker, color=colour, markersize=size)
             if result.server == OWN:
-                for axes, text in ((ratio, three_figures(result.ratio)), (ssim, f"{result.ssim:.3f}")):
+                for axes, text in ((ratio, three_digits(result.ratio)), (ssim, f"{result.ssim:.3f}")):
                     axes.annotate(
                         text,
                         (result.ratio if axes is ratio else result.ssim, place - spread),

@@ -163,7 +163,7 @@ def _suites(suites: list[Suite]) -> list[Section]:
             row.fullname,
             row.stats.median * 1e3,
             row.stats.rounds,
-            *map(row.figure, _METRICS),
+            *map(row.metric, _METRICS),
         ]
         for row in last.benchmarks
     ]

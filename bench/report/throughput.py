@@ -79,7 +79,7 @@ def _panel(axes: Axes, rows: Sequence[ComparedRow], bars: int) -> None:
         else:
             axes.barh(place, row.throughput, 0.68, color=style.BLUE if own else style.GREY)
         axes.annotate(
-            three_figures(row.throughput),
+            three_digits(row.throughput),
             (row.throughput, place),
             xytext=(4, 0),
             textcoords="offset points",
@@ -117,7 +117,7 @@ def _conditions(comparison: Comparison) -> str:
     return " ".join(words)
 
 
-def three_figures(number: float) -> str:
+def three_digits(number: float) -> str:
     """A number as a person would write it down: 1,234 · 123 · 12.3 · 1.23."""
     if number >= 100:
         return f"{number:,.0f}"

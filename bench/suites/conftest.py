@@ -16,14 +16,14 @@ import pytest
 
 from bench.measuring.server import Server
 from bench.suites.cases import FULL, QUICK, Case, of_folder
-from bench.suites.loops import BARE, Loop
+from bench.suites.loops import BARE, CaseLoop
 from bench.suites.measurement import Scale
 from vipsrv.server.cpus import available_cpus
 
 CONNECTIONS = 3000
 """File descriptors that 1,000 idle connections and their server need, with room."""
 
-Loops = Callable[..., Loop]
+Loops = Callable[..., CaseLoop]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -87,12 +87,12 @@ def loops() -> Iterator[Loops]:
     where libvips cannot read the image.
     """
     with ExitStack() as stack:
-        started: dict[tuple[str, int], Loop] = {}
+        started: dict[tuple[str, int], CaseLoop] = {}
 
-        def start(case: Case, work: ModuleType = BARE, processes: int = 1) -> Loop:
+        def start(case: Case, work: ModuleType = BARE, processes: int = 1) -> CaseLoop:
             key = (work.__name__, processes)
             if key not in started:
-                started[key] = stack.enter_context(Loop(work, processes))
+                started[key] = stack.enter_context(CaseLoop(work, processes))
             try:
                 started[key].prepare(case)
             except RuntimeError:

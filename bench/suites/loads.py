@@ -32,7 +32,7 @@ class Load(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ImageRequest:
     """What is asked for: an image's bytes, and the size of the result in pixels."""
 
     image: bytes
@@ -53,16 +53,16 @@ def together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
 class Connections:
     """``count`` clients at a time: over a connection each that lasts (version 2), or one a request (1)."""
 
-    def __init__(self, port: int, job: Job, *, count: int = 1, version: Version = 2) -> None:
+    def __init__(self, port: int, request: ImageRequest, *, count: int = 1, version: Version = 2) -> None:
         self._stack = ExitStack()
         self._threads = self._stack.enter_context(ThreadPoolExecutor(count))
         self._asks: list[Callable[[], bytes]] = []
         for _ in range(count):
             if version == 1:
-                self._asks.append(lambda: resize_once(port, job.image, job.width, job.height))
+                self._asks.append(lambda: resize_once(port, request.image, request.width, request.height))
             else:
                 connection = self._stack.enter_context(Connection(port))
-                self._asks.append(_over(connection, job))
+                self._asks.append(_over(connection, request))
 
     def run(self, requests: int) -> Answers:
         """As a ``Load``; whoever is free takes the next request."""
@@ -86,8 +86,8 @@ class Connections:
 class Pipelined:
     """One connection of version 2 with up to ``in_flight`` requests under way."""
 
-    def __init__(self, port: int, job: Job, *, in_flight: int) -> None:
-        self._job = job
+    def __init__(self, port: int, request: ImageRequest, *, in_flight: int) -> None:
+        self._request = request
         self._in_flight = in_flight
         self._connection = Connection(port)
 
@@ -100,7 +100,7 @@ class Pipelined:
             for _ in range(requests):
                 room.acquire()
                 sent.put(time.perf_counter())
-                self._connection.send(self._job.image, self._job.width, self._job.height)
+                self._connection.send(self._request.image, self._request.width, self._request.height)
 
         seconds, result = [], b""
         with ThreadPoolExecutor(1) as threads:
@@ -119,8 +119,8 @@ class Pipelined:
         self._connection.close()
 
 
-def _over(connection: Connection, job: Job) -> Callable[[], bytes]:
-    return lambda: connection.resize(job.image, job.width, job.height)
+def _over(connection: Connection, request: ImageRequest) -> Callable[[], bytes]:
+    return lambda: connection.resize(request.image, request.width, request.height)
 
 
 def _work(once: Callable[[], bytes], tickets: "queue.SimpleQueue[None]") -> Answers:

@@ -27,7 +27,7 @@ class Turn:
     wall: float
 
 
-class Loop:
+class CaseLoop:
     """``processes`` with one thread of libvips each, which can make the result of a ``Case``.
 
     They are started with the ``with``, and ``prepare`` comes before ``run``.

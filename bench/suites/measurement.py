@@ -177,7 +177,7 @@ class Measurement:
 
         benchmark.pedantic(timed, setup=setup, teardown=teardown, rounds=scale.rounds_of(requests * once))
         if self._server.pids != pids:
-            raise RuntimeError("a worker was replaced meanwhile, so that its figures are lost")
+            raise RuntimeError("a worker was replaced meanwhile, so that its values are lost")
         row = benchmark.extra_info
         row.update(about(case, first.result))
         row.update(self._times(requests, row["input_bytes"]))
@@ -199,7 +199,7 @@ class Measurement:
         gateways = [one.processes[0] for one in rounds]
         workers = [sum(worker.cpu_ns for worker in one.processes[1:]) for one in rounds]
         servers = [gateway.cpu_ns + cpu for gateway, cpu in zip(gateways, workers, strict=True)]
-        figures = {
+        values = {
             "gateway_cpu_ms": median([gateway.cpu_ns / MEGA for gateway in gateways]),
             "workers_cpu_ms": median([cpu / MEGA for cpu in workers]),
             "server_cpu_ms": median([cpu / MEGA for cpu in servers]),
@@ -221,7 +221,7 @@ class Measurement:
             ratios = [cpu / MEGA / requests / loop for cpu, loop in zip(servers, bare, strict=True)]
             parts = [one.cpu_ns / MEGA / requests / loop for one, loop in zip(gateways, bare, strict=True)]
             speeds = [requests / own * turn.wall / each for own, turn in zip(walls, turns, strict=True)]
-            figures |= {
+            values |= {
                 "bare_cpu_ms": statistics.median(bare),
                 "cpu_over_bare": statistics.median(ratios),
                 "cpu_over_bare_rounds": ratios,
@@ -232,11 +232,11 @@ class Measurement:
             each = math.ceil(requests / self._floor.processes) * self._floor.processes
             floor = [one.floor.cpu / each * 1e3 for one in rounds if one.floor]
             ratios = [cpu / MEGA / requests / least for cpu, least in zip(servers, floor, strict=True)]
-            figures |= {
+            values |= {
                 "floor_cpu_ms": statistics.median(floor),
                 "cpu_over_floor": statistics.median(ratios),
             }
-        return figures
+        return values
 
     def _trace(self, row: dict[str, Any], at_once: int) -> None:
         least, most = TRACED

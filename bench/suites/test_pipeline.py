@@ -14,7 +14,7 @@ from bench.measuring.processes import anonymous_bytes
 from bench.measuring.sampling import Peak
 from bench.suites.cases import Case
 from bench.suites.conftest import Loops
-from bench.suites.loops import PIPELINE, Loop, Turn
+from bench.suites.loops import PIPELINE, CaseLoop, Turn
 from bench.suites.measurement import MEGA, Scale, about
 
 
@@ -22,7 +22,7 @@ def test_the_pipeline_keeps_up_with_the_bare_loop(
     benchmark: BenchmarkFixture, loops: Loops, scale: Scale, case: Case
 ) -> None:
     """Checked headers, limits, colours and all, it takes about the CPU of ``thumbnail_buffer`` or less."""
-    with Loop(PIPELINE) as pipeline:  # of its own, for its memory is looked at
+    with CaseLoop(PIPELINE) as pipeline:  # of its own, for its memory is looked at
         if case.file is not None:  # of a corpus, about which nothing is known
             with skipped_where_refused(case):
                 pipeline.prepare(case)
@@ -42,7 +42,9 @@ def skipped_where_refused(case: Case) -> Iterator[None]:
         pytest.skip(f"{case.name}: the pipeline or the bare loop cannot read it; standard error says why")
 
 
-def _measure(benchmark: BenchmarkFixture, case: Case, scale: Scale, pipeline: Loop, bare: Loop) -> None:
+def _measure(
+    benchmark: BenchmarkFixture, case: Case, scale: Scale, pipeline: CaseLoop, bare: CaseLoop
+) -> None:
     idle = sum(map(anonymous_bytes, pipeline.pids))
     once = min(bare.run(1).cpu for _ in range(2))
     requests = scale.requests(once)

@@ -12,8 +12,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.measuring.server import Server
 from bench.suites.cases import PAGE, PHONE, SCREEN, SPOOLED, Case
 from bench.suites.conftest import Loops
-from bench.suites.loads import Connections, Job, Load, Pipelined, Version
-from bench.suites.loops import FLOOR, Loop, Turn
+from bench.suites.loads import Connections, ImageRequest, Load, Pipelined, Version
+from bench.suites.loops import FLOOR, CaseLoop, Turn
 from bench.suites.measurement import Measurement, Scale
 from bench.wire import Refused
 from vipsrv.server.cpus import available_cpus
@@ -55,18 +55,18 @@ class WithoutIdle:
         self._idle.close()
 
 
-def _job(case: Case) -> Job:
-    return Job(case.path.read_bytes(), case.width, case.height)
+def _request(case: Case) -> ImageRequest:
+    return ImageRequest(case.path.read_bytes(), case.width, case.height)
 
 
 def test_one_client_waits_for_little_but_the_work(
     benchmark: BenchmarkFixture, one_worker: Server, loops: Loops, scale: Scale, case: Case
 ) -> None:
     """One client after another request: latency, and CPU of gateway and worker, stay by the bare loop's."""
-    job = _job(case)
-    with Connections(one_worker.port, job) as load:
-        loop: Loop | None = None
-        floor: Loop | None = None
+    request = _request(case)
+    with Connections(one_worker.port, request) as load:
+        loop: CaseLoop | None = None
+        floor: CaseLoop | None = None
         if case.file is not None:  # of a corpus, about which nothing is known
             try:
                 load.run(1)
@@ -88,7 +88,7 @@ def test_the_gateway_takes_a_fraction_of_a_millisecond(
 ) -> None:
     """Eight connections, which last (version 2) or are made for each request (1): the gateway's CPU."""
     case = UPLOADS[upload]
-    with Connections(all_cores.port, _job(case), count=8, version=version) as load:
+    with Connections(all_cores.port, _request(case), count=8, version=version) as load:
         Measurement(all_cores, load, loops(case, processes=available_cpus())).run(
             benchmark, case, scale, at_once=8
         )
@@ -103,7 +103,7 @@ def test_two_connections_a_worker_keep_all_workers_busy(
 ) -> None:
     """At 2 × workers connections the throughput is that of as many bare loops, less what clients take."""
     case, workers = UPLOADS[upload], available_cpus()
-    with Connections(all_cores.port, _job(case), count=2 * workers) as load:
+    with Connections(all_cores.port, _request(case), count=2 * workers) as load:
         Measurement(all_cores, load, loops(case, processes=workers)).run(
             benchmark, case, scale, at_once=2 * workers, each=EACH
         )
@@ -119,7 +119,7 @@ def test_a_thousand_idle_connections_cost_nothing(
     """
     case, workers = SCREEN, available_cpus()
     with (
-        Connections(all_cores.port, _job(case), count=2 * workers) as load,
+        Connections(all_cores.port, _request(case), count=2 * workers) as load,
         WithoutIdle(all_cores, load, at_once=2 * workers) as without,
     ):
         row = Measurement(all_cores, load, without).run(
@@ -135,7 +135,7 @@ def test_pipelined_requests_need_one_connection(
 ) -> None:
     """Eight requests under way on one connection keep all workers as busy as eight connections."""
     case = PAGE
-    with Pipelined(all_cores.port, _job(case), in_flight=8) as load:
+    with Pipelined(all_cores.port, _request(case), in_flight=8) as load:
         Measurement(all_cores, load, loops(case, processes=available_cpus())).run(
             benchmark, case, scale, at_once=8
         )
@@ -145,6 +145,6 @@ def test_a_large_upload_is_not_held_in_memory(
     benchmark: BenchmarkFixture, one_worker: Server, loops: Loops, scale: Scale
 ) -> None:
     """48 MB go through a file: both processes stay below what the image has in bytes."""
-    with Connections(one_worker.port, _job(SPOOLED)) as load:
+    with Connections(one_worker.port, _request(SPOOLED)) as load:
         row = Measurement(one_worker, load, loops(SPOOLED)).run(benchmark, SPOOLED, scale)
     assert row["peak_anonymous_mb"] - row["idle_anonymous_mb"] < row["input_bytes"] / 1e6

@@ -16,17 +16,17 @@ from bench.images import CACHE_VARIABLE, IMAGES, cache_folder, image_file
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="Images to make; without any, all.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Images to make. [default: all]")] = None,
     *,
-    only_list: Annotated[bool, typer.Option("--list", help="Print what there is and make nothing.")] = False,
+    only_list: Annotated[bool, typer.Option("--list", help="List the images and make nothing.")] = False,
     giants: Annotated[
-        bool, typer.Option(help="Make those of 48 MB and of 100 megapixels and more, too.")
+        bool, typer.Option(help="Make the giants, too: those of 48 MB, and of 100 megapixels and more.")
     ] = True,
     cache: Annotated[
-        Path | None, typer.Option(envvar=CACHE_VARIABLE, help="The folder that the images are kept in.")
+        Path | None, typer.Option(envvar=CACHE_VARIABLE, help="The folder to keep the images in.")
     ] = None,
 ) -> None:
-    """Make the images of the benchmarks where they are missing; print path, dimensions and size of each."""
+    """Make the missing images; print path, dimensions and size of each."""
     if only_list:
         for name, recipe in IMAGES.items():
             print(f"{name:25} {recipe.description}")

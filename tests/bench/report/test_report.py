@@ -286,5 +286,5 @@ def test_text_of_others_cannot_be_markup() -> None:
 @pytest.mark.parametrize(
     ("number", "text"), [(1234.4, "1,234"), (123.4, "123"), (12.34, "12.3"), (1.234, "1.23")]
 )
-def test_three_figures(number: float, text: str) -> None:
-    assert throughput.three_figures(number) == text
+def test_three_digits(number: float, text: str) -> None:
+    assert throughput.three_digits(number) == text

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from bench.baselines import Run
+from bench.baselines import ClosedLoopRun
 from bench.measuring.process_group import rate
 from bench.tools.compare import net_rate
 from bench.tools.comparison import print_table, verdicts
 
 
-def run(*, wall: float, cpu: float, client: float) -> Run:
-    return Run(100, 50.0, wall, cpu, client)
+def run(*, wall: float, cpu: float, client: float) -> ClosedLoopRun:
+    return ClosedLoopRun(100, 50.0, wall, cpu, client)
 
 
 def test_clients_on_cores_of_their_own_take_nothing() -> None:
@@ -120,4 +120,4 @@ def test_the_table_names_what_is_missing_and_what_disturbed(
     assert "imgproxy is missing: no imgproxy on the path" in told
     assert "a fast one" in told
     assert "0.950    0.60" in told
-    assert ("Others had up to 40%" in told) == told_of
+    assert ("Others used up to 40%" in told) == told_of

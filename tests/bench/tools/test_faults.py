@@ -67,7 +67,7 @@ def test_latency_is_not_measured_with_a_client_less() -> None:
 
 def test_the_gateways_cpu_is_not_measured_with_a_client_less() -> None:
     with FakeServer(nothing) as server, pytest.raises(ConnectionError):
-        gateway._round(server, b"image", 8, 8, 2, 0.01)  # type: ignore[arg-type]  # it has what is used
+        gateway.measure_round(server, b"image", 8, 8, 2, 0.01)  # type: ignore[arg-type]  # it has what is used
 
 
 def test_replies_after_the_end_of_a_round_are_divided_by_the_time_until_they_came() -> None:
@@ -76,7 +76,7 @@ def test_replies_after_the_end_of_a_round_are_divided_by_the_time_until_they_cam
         return b"result"
 
     with FakeServer(late, late) as server:
-        *_, rate = gateway._round(server, b"image", 8, 8, 2, 0.01)  # type: ignore[arg-type]  # likewise
+        *_, rate = gateway.measure_round(server, b"image", 8, 8, 2, 0.01)  # type: ignore[arg-type]  # likewise
     assert rate <= 2 / 0.2
 
 
@@ -85,7 +85,7 @@ def test_the_soak_counts_whatever_a_client_raises(small: Path) -> None:
         def resize(self, *_: object, **__: object) -> None:
             raise ValueError("not foreseen")
 
-    answer = soak._ask(Broken(), soak.SMALL[0], small)  # type: ignore[arg-type]  # it has what is used
+    answer = soak.ask(Broken(), soak.SMALL[0], small)  # type: ignore[arg-type]  # it has what is used
     assert answer.verdict == "lost: ValueError('not foreseen')"
 
 
