@@ -26,7 +26,7 @@ _COUNTED = {
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Runs that differ in nothing but their load, the least load first."""
+    """Runs that differ only in their load, in ascending order of load."""
 
     name: str
     loop: str
@@ -34,7 +34,7 @@ class Sweep:
 
 
 def sweeps(documents: Iterable[Document]) -> list[Sweep]:
-    """Those of at least two loads, of all files together; of several runs alike the last counts."""
+    """Find the sweeps with at least two loads in all files; of several equal runs the last one counts."""
     groups: dict[tuple[str, str], dict[float, Run]] = {}
     for document in documents:
         for run in document.runs:
@@ -48,7 +48,7 @@ def sweeps(documents: Iterable[Document]) -> list[Sweep]:
 
 
 def describe(run: Run) -> str:
-    """A run without its load."""
+    """Describe a run, without its load."""
     names = [image.name for image in run.images]
     mix = ", ".join(names) if len(names) <= 3 else f"a mix of {len(names)} images"
     words = f"{mix} to {run.width} × {run.height}, version {run.protocol}"
@@ -65,7 +65,7 @@ def load_of(run: Run) -> float:
 
 
 def chart(sweep: Sweep) -> Figure:
-    """A line for each percentile."""
+    """Draw a line for each percentile."""
     figure = Figure(figsize=(8.0, 5.0))
     axes = figure.subplots()
     figure.subplots_adjust(left=0.1, right=0.86, top=0.8, bottom=0.13)

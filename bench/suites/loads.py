@@ -1,4 +1,4 @@
-"""Loads for the suites: threads of this process that ask over bare sockets, as many at a time as told."""
+"""Loads for the suites and tools: threads that send requests over bare sockets."""
 
 import queue
 import threading
@@ -17,23 +17,23 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What came of a load: seconds from each request's first byte to its reply's last, and one result."""
+    """The seconds of each request, from its first byte to the reply's last, and one result."""
 
     seconds: list[float]
     result: bytes
 
 
 class Load(Protocol):
-    """A closed loop of requests for the same."""
+    """A closed loop of equal requests."""
 
     def run(self, requests: int) -> Answers:
-        """All of them. Raises ``Refused`` and ``OSError`` as soon as one fails."""
+        """Send so many requests. Raises ``Refused`` and ``OSError`` as soon as one fails."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """What is asked for: an image's bytes, and the size of the result in pixels."""
+    """An image's bytes, and the size of the result in pixels."""
 
     image: bytes
     width: int
@@ -41,9 +41,9 @@ class ImageRequest:
 
 
 def together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
-    """What the calls return, each made in a thread, all at the same time.
+    """Make all calls at the same time, each in a thread, and return their results.
 
-    Raises what one of them raised, when all have ended: a thread by itself would die unseen.
+    When all have ended, raises what one of them raised; an exception in a plain thread would go unnoticed.
     """
     with ThreadPoolExecutor(len(calls)) as threads:
         running = [threads.submit(call) for call in calls]
@@ -51,7 +51,7 @@ def together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
 
 
 class Connections:
-    """``count`` clients at a time: over a connection each that lasts (version 2), or one a request (1)."""
+    """``count`` clients, each with a persistent connection (version 2) or one connection a request (1)."""
 
     def __init__(self, port: int, request: ImageRequest, *, count: int = 1, version: Version = 2) -> None:
         self._stack = ExitStack()
@@ -65,7 +65,7 @@ class Connections:
                 self._asks.append(_over(connection, request))
 
     def run(self, requests: int) -> Answers:
-        """As a ``Load``; whoever is free takes the next request."""
+        """See ``Load``. The next request goes to any client that is free."""
         tickets: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(requests):
             tickets.put(None)
@@ -84,7 +84,7 @@ class Connections:
 
 
 class Pipelined:
-    """One connection of version 2 with up to ``in_flight`` requests under way."""
+    """One connection of version 2 with up to ``in_flight`` requests in flight."""
 
     def __init__(self, port: int, request: ImageRequest, *, in_flight: int) -> None:
         self._request = request
@@ -92,7 +92,7 @@ class Pipelined:
         self._connection = Connection(port)
 
     def run(self, requests: int) -> Answers:
-        """As a ``Load``. All requests are alike: the first reply is taken for that to the first."""
+        """See ``Load``. Because all requests are equal, replies are matched with requests in order."""
         room = threading.Semaphore(self._in_flight)
         sent: queue.SimpleQueue[float] = queue.SimpleQueue()
 

@@ -1,7 +1,7 @@
-"""Suite: what the two clients of the package add to a bare socket, as CPU of the process that asks.
+"""Suite: what the two clients of the package add to a bare socket, in CPU time of the calling process.
 
-Rows as in ``bench.suites.measurement``; the client's CPU is held against that of ``bench.wire`` in turns
-within the row: ``client_over_socket`` is the ratio.
+Rows are as in ``bench.suites.measurement``; the client's CPU time is compared with that of ``bench.wire`` in
+turns within the row; ``client_over_socket`` is the ratio.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class Blocking:
 
 
 class Asyncio:
-    """``vipsrv.AsyncClient`` with ``in_flight`` requests under way on its one connection, as a ``Load``."""
+    """``vipsrv.AsyncClient`` with ``in_flight`` requests in flight on its one connection, as a ``Load``."""
 
     def __init__(self, port: int, request: ImageRequest, *, in_flight: int = 8) -> None:
         self._runner = asyncio.Runner()
@@ -97,7 +97,9 @@ def test_a_client_adds_little_to_a_bare_socket(
     sent: Case,
     at_once: int,
 ) -> None:
-    """Checked options, sources, timeouts and results for a fraction of a millisecond of the caller's CPU."""
+    """Checked options, sources, timeouts and results cost the caller a fraction of a millisecond of CPU
+    time.
+    """
     request = ImageRequest(sent.path.read_bytes(), sent.width, sent.height)
     by_socket: list[float] = []
     with make(all_cores.port, request) as load, Connections(all_cores.port, request, count=at_once) as bare:

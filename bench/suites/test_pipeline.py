@@ -1,6 +1,6 @@
-"""Suite: the pipeline by itself, per format and size, in a process of its own and without a server.
+"""Suite: the pipeline alone, by format and size, in a process of its own and without a server.
 
-Rows as in ``bench.suites.measurement``, but the process that works is the loop over the pipeline.
+Rows are as in ``bench.suites.measurement``; the measured process is the loop over the pipeline.
 """
 
 import contextlib
@@ -21,9 +21,11 @@ from bench.suites.measurement import MEGA, Scale, about
 def test_the_pipeline_keeps_up_with_the_bare_loop(
     benchmark: BenchmarkFixture, loops: Loops, scale: Scale, case: Case
 ) -> None:
-    """Checked headers, limits, colours and all, it takes about the CPU of ``thumbnail_buffer`` or less."""
-    with CaseLoop(PIPELINE) as pipeline:  # of its own, for its memory is looked at
-        if case.file is not None:  # of a corpus, about which nothing is known
+    """With checked headers, limits and colours it takes about as much CPU time as ``thumbnail_buffer``, or
+    less.
+    """
+    with CaseLoop(PIPELINE) as pipeline:  # a loop of its own, because its memory is measured
+        if case.file is not None:  # a file of a corpus, which may be unreadable
             with skipped_where_refused(case):
                 pipeline.prepare(case)
                 bare = loops(case)
@@ -35,7 +37,7 @@ def test_the_pipeline_keeps_up_with_the_bare_loop(
 
 @contextlib.contextmanager
 def skipped_where_refused(case: Case) -> Iterator[None]:
-    """A file that one of the two loops cannot read is a skipped row."""
+    """Skip the row of a file that one of the two loops cannot read."""
     try:
         yield
     except RuntimeError:

@@ -10,21 +10,22 @@ all cores, and the clients' CPU time is taken into account (``requests_per_secon
 The JSON is an object: ``machine``, ``commit``, ``time`` (UTC), ``settings``, ``versions`` and ``missing``
 (by server), and ``rows``, one for each image and server:
 
-============================ ======================================================================
-``image``, ``server``      names; ``width``, ``height`` of the result
-``requests_per_second``      as counted
-``requests_per_second_net``  as if the clients had taken no time of the servers' cores
-``cpu_ms_per_request``       user and system time of all of the server's processes
-``client_cpu_ms_per_request`` of the load generator, ``null`` for a loop
-``ratio_to_bare_loop``       of ``requests_per_second_net``; higher is better
-``cpu_ratio_to_bare_loop``   of ``cpu_ms_per_request``; lower is better
+================================== ==================================================================
+``image``, ``server``              names
+``width``, ``height``              of the result
+``requests_per_second``            as counted
+``requests_per_second_net``        as if the clients had taken no time of the servers' cores
+``cpu_ms_per_request``             user and system time of all of the server's processes
+``client_cpu_ms_per_request``      of the clients; ``null`` for a loop
+``ratio_to_bare_loop``             of ``requests_per_second_net``; higher is better
+``cpu_ratio_to_bare_loop``         of ``cpu_ms_per_request``; lower is better
 ``input_bytes``, ``output_bytes``  of the image and of the result
-``compression_ratio``        input bytes over output bytes
-``ssim``                     to a full decode and Lanczos, ``null`` where no result is made
-``colour_difference``        likewise, the mean absolute difference of Cb and Cr
-``others_share``             share of the servers' cores used by other processes and machines, 0 to 1
-``rounds``                   ``requests_per_second_net`` and ``cpu_ms_per_request`` of each
-============================ ======================================================================
+``compression_ratio``              input bytes over output bytes
+``ssim``                           to the reference; ``null`` if no result is made
+``colour_difference``              likewise, the mean absolute difference of Cb and Cr
+``others_share``                   share of the servers' cores used by other programs and machines, 0 to 1
+``rounds``                         ``requests_per_second_net`` and ``cpu_ms_per_request`` of each
+================================== ==================================================================
 """
 
 import contextlib

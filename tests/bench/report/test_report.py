@@ -134,7 +134,7 @@ def test_the_main_chart_shows_what_makes_a_result(folder: Path, tmp_path: Path) 
 
 
 def test_the_main_chart_is_of_one_comparison(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(typer.BadParameter, match="here are 0"):
+    with pytest.raises(typer.BadParameter, match="these files have 0"):
         main([folder / "load.json"], out=None, main_chart=tmp_path / "main.svg")
     with pytest.raises(typer.BadParameter, match="--out"):
         main([folder], out=None, main_chart=None)
