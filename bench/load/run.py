@@ -1,4 +1,4 @@
-"""One run: the generator processes are started, observed and added up."""
+"""One run of a load: starts the generator processes, observes the server and waits for the end."""
 
 import contextlib
 import ctypes
@@ -30,11 +30,11 @@ _COUNT_MARKS = 20
 
 
 class LoadFailed(Exception):
-    """A run that has no result, and why."""
+    """A run has no result; the message says why."""
 
 
 def run(plan: Plan, *, processes: int, idle: int = 0, own: StartedServer | None = None) -> Run:
-    """The values of one run. Raises ``LoadFailed``."""
+    """Carry out one run. Raises ``LoadFailed``."""
     with contextlib.ExitStack() as stack:
         held = None
         if idle:
@@ -50,10 +50,10 @@ def run(plan: Plan, *, processes: int, idle: int = 0, own: StartedServer | None 
 
 
 class _Processes:
-    """The generator processes, ended with the ``with``."""
+    """The generator processes, which are ended after the ``with``."""
 
     def __init__(self, plan: Plan, processes: int) -> None:
-        # Fresh ones, so that no thread or socket of the parent is in them.
+        # Spawned, so that they inherit no thread or socket of the parent.
         context = multiprocessing.get_context("spawn")
         self.counters: Counters = context.RawArray(ctypes.c_ulonglong, 2 * processes)
         self.tallies: list[Tally] = []
@@ -85,28 +85,28 @@ class _Processes:
 
     @property
     def images(self) -> int:
-        """Replies with an image so far."""
+        """Replies with a result so far."""
         return sum(self.counters[::2])
 
     @property
     def errors(self) -> int:
-        """Other replies so far."""
+        """Error replies so far."""
         return sum(self.counters[1::2])
 
     def wait_until_ready(self) -> None:
-        """All have their requests made and, in version 2, their connections."""
+        """Wait until all have built their requests and, in version 2, have connected."""
         for pipe in self._pipes:
             if not pipe.poll(_START_SECONDS):
                 raise LoadFailed(f"a process of the load generator was not ready after {_START_SECONDS:g} s")
             _receive(pipe)
 
     def begin(self, start: Start) -> None:
-        """Tell all when to start."""
+        """Tell all processes when to start."""
         for pipe in self._pipes:
             pipe.send(start)
 
     def ended(self, seconds: float) -> bool:
-        """Wait at most so long for the end of all; gives whether it has come."""
+        """Wait at most so many seconds; return whether all processes have ended."""
         running = self._pipes[:]
         for ready in wait(running, seconds):
             pipe = next(pipe for pipe in running if pipe is ready)
@@ -166,7 +166,7 @@ def _observe(plan: Plan, workers: _Processes, monitor: ServerMonitor | None) -> 
     if seconds is None:
         seconds = max(tally.last_reply for tally in workers.tallies) - measure_from
         if seconds <= 0:
-            raise LoadFailed("nothing was answered in the measured time")
+            raise LoadFailed("no request was answered in the measured time")
     assert before is not None
     assert after is not None
     cpu = cpu_between(before[1], after[1]) if monitor is not None else None
@@ -174,7 +174,7 @@ def _observe(plan: Plan, workers: _Processes, monitor: ServerMonitor | None) -> 
 
 
 def _marks(count: int | None) -> Iterator[float]:
-    """Numbers of replies at which memory is sampled, whatever the time: 100, 1,000, and then evenly."""
+    """The numbers of replies at which memory is sampled: 100, 1,000, and then evenly up to the count."""
     yield 100
     yield 1000
     if count is not None:

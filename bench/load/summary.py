@@ -40,7 +40,7 @@ class StartedServer:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What was seen of the server and the cores; ``seconds`` is the measured time."""
+    """What was observed of the server and the cores. ``seconds`` is the measured time."""
 
     seconds: float
     cpu: tuple[float, list[float]] | None
@@ -92,7 +92,7 @@ def summarise(
         idle=idle,
         warmup_seconds=plan.warmup,
         seconds=observed.seconds,
-        replies_per_second=sum(tally.images_in_time for tally in tallies) / observed.seconds,
+        replies_per_second=sum(tally.results_in_time for tally in tallies) / observed.seconds,
         sent_mb_per_second=sum(tally.sent_bytes_in_time for tally in tallies) / observed.seconds / 1e6,
         received_mb_per_second=sum(tally.received_bytes_in_time for tally in tallies)
         / observed.seconds
@@ -114,7 +114,7 @@ def summarise(
         ),
         cores=CoresStats(
             cores=len(os.sched_getaffinity(0)),
-            # The clocks of cores and processes are not read at the very same moment.
+            # The clocks of cores and processes are not read at exactly the same moment.
             others=None if others is None else max(0.0, others / observed.cores.total),
             stolen=observed.cores.stolen / observed.cores.total,
         ),

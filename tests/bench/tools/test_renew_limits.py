@@ -34,12 +34,12 @@ def test_the_value_is_the_median_of_the_runs() -> None:
     assert medians(read_limits(TEXT), list(runs))[B, "ssim"] == 0.8
 
 
-def test_what_was_not_measured_is_not_renewed() -> None:
+def test_a_limit_without_a_measurement_is_an_error() -> None:
     with pytest.raises(ValueError, match="ssim is in none of the results"):
         medians(read_limits(TEXT), [{B: {"ssim": None, "cpu_over_bare": 1}, C: {"ssim": 0.8}}])
 
 
-def test_a_limit_that_is_not_found_is_told() -> None:
+def test_a_limit_that_is_not_found_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"test_a\.py::test_c gateway_waits"):
         renewed(TEXT, {(C, "gateway_waits"): 1.0})
 

@@ -1,4 +1,4 @@
-"""What the soak test takes for right, for wrong, and for the server's promise."""
+"""How the soak test judges results, and the memory budget."""
 
 import io
 import subprocess
@@ -44,7 +44,7 @@ def test_the_heavy_lane_is_in_the_budget(
     assert (whole - least) // MIB == heavy - 1
 
 
-def test_memory_is_that_of_all_processes_that_are_there() -> None:
+def test_memory_is_read_for_running_processes_and_zero_for_others() -> None:
     command = [sys.executable, "-c", "print(flush=True); input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -68,7 +68,7 @@ def test_a_result_is_judged_by_format_size_and_pixels() -> None:
     assert judge(b"nothing", KIND).startswith("wrong")
 
 
-def test_what_was_wrong_and_what_never_came_is_a_fault() -> None:
+def test_wrong_and_missing_outcomes_are_faults() -> None:
     outcomes = [
         Outcome("tiny JPEG", 0.1, "right", 0),
         Outcome("tiny JPEG", 0.1, "lost: gone", 0),
