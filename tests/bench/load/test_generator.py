@@ -20,7 +20,7 @@ from vipsrv.errors import Busy
 from vipsrv.protocol import V1_REPLY
 
 Script = Callable[[Peer], None]
-PICTURE = b"\xff\xd8 and so on"
+RESULT = b"\xff\xd8 and so on"
 
 
 def source(folder: Path, data: bytes, weight: float = 1.0) -> Source:
@@ -85,7 +85,7 @@ def test_a_request_larger_than_the_sockets_hold_arrives_whole(planned: MakePlan,
     def script(peer: Peer) -> None:
         head, body = peer.read_request()
         received.append(len(body))
-        peer.reply(head, body=PICTURE)
+        peer.reply(head, body=RESULT)
 
     with FakeServer(script) as fake:
         plan = planned(fake.port, protocol=2, sources=(source(tmp_path, bytes(LARGE)),))
@@ -98,7 +98,7 @@ def test_replies_out_of_order_belong_to_their_requests(planned: MakePlan, tmp_pa
         first, _ = peer.read_request()
         second, _ = peer.read_request()
         peer.refuse(second, Busy("later"))
-        peer.reply(first, body=PICTURE)
+        peer.reply(first, body=RESULT)
 
     with FakeServer(script) as fake:
         mix = (source(tmp_path, b"one"), source(tmp_path, b"two"))
@@ -154,7 +154,7 @@ def test_a_lost_connection_loses_its_requests_and_is_replaced(planned: MakePlan)
     def serves(peer: Peer) -> None:
         for _ in range(2):
             head, _ = peer.read_request()
-            peer.reply(head, body=PICTURE)
+            peer.reply(head, body=RESULT)
 
     with FakeServer(dies, serves) as fake:
         tally = generated(planned(fake.port, protocol=2, pipeline=2, count=4))
@@ -172,7 +172,7 @@ def test_an_open_loop_counts_from_when_a_request_was_due(planned: MakePlan) -> N
     def script(peer: Peer) -> None:
         for _ in range(4):
             head, _ = peer.read_request()
-            peer.reply(head, body=PICTURE)
+            peer.reply(head, body=RESULT)
 
     with FakeServer(script) as fake:
         # As if nothing could be sent for the first 1,000 seconds.
@@ -187,7 +187,7 @@ def test_a_closed_loop_can_correct_for_coordinated_omission(planned: MakePlan) -
     def script(peer: Peer) -> None:
         head, _ = peer.read_request()
         time.sleep(0.05)  # the wait is what is measured
-        peer.reply(head, body=PICTURE)
+        peer.reply(head, body=RESULT)
 
     with FakeServer(script) as fake:
         tally = generated(planned(fake.port, protocol=2, expected_interval=0.01))
