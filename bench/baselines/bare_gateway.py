@@ -20,7 +20,6 @@ from typing import cast
 import uvloop
 
 from vipsrv.protocol import HEADER, REPLY, Kind
-from vipsrv.protocol.frames import MAGIC
 
 _SHARED = 8 << 20
 _JOB = struct.Struct("!QII")
@@ -139,7 +138,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def reply(self, result: memoryview) -> None:
         """Send a result."""
-        head = HEADER.pack(0, MAGIC, 2, Kind.RESIZE | REPLY, 200, 1, 0, len(result))
+        head = HEADER.pack(0, b"VIPS", 2, Kind.RESIZE | REPLY, 200, 1, 0, len(result))
         self._transport.writelines([head, bytes(result)])
 
 

@@ -34,8 +34,8 @@ class Sampler:
 class Peak(Sampler):
     """``bytes`` is the most anonymous memory that these processes held together while the ``with`` lasted."""
 
-    def __init__(self, pids: Sequence[int]) -> None:
-        super().__init__(self._note, _PEAK_SECONDS)
+    def __init__(self, pids: Sequence[int], seconds: float = _PEAK_SECONDS) -> None:
+        super().__init__(self._note, seconds)
         self._pids = pids
         self.bytes = 0
 

@@ -8,7 +8,7 @@ a skipped row with the reason.
 """
 
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from types import ModuleType
 
@@ -16,14 +16,11 @@ import pytest
 
 from bench.measuring.server import Server
 from bench.suites.cases import FULL, QUICK, Case, of_folder
-from bench.suites.loops import BARE, CaseLoop
+from bench.suites.loops import BARE, WORKERS, CaseLoop, Loops
 from bench.suites.measurement import Scale
-from vipsrv.server.cpus import available_cpus
 
 CONNECTIONS = 3000
 """File descriptors that 1,000 idle connections and their server need, and some more."""
-
-Loops = Callable[..., CaseLoop]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -75,7 +72,7 @@ def one_worker() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def all_cores() -> Iterator[Server]:
     """A server with a worker a core, to measure throughput."""
-    with _server(available_cpus()) as server:
+    with _server(WORKERS) as server:
         yield server
 
 

@@ -1,5 +1,6 @@
 """Loops that make the result of a case again and again, in turns with the server that is measured."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Self
@@ -8,6 +9,10 @@ from bench.baselines import bare_loop, codec_floor, pipeline_loop
 from bench.baselines.interface import all_cores
 from bench.measuring.process_group import ProcessGroup
 from bench.suites.cases import Case
+from vipsrv.server.cpus import available_cpus
+
+WORKERS = available_cpus()
+"""How many workers the server has by default."""
 
 BARE = bare_loop
 """``thumbnail_buffer`` and ``jpegsave_buffer``."""
@@ -66,3 +71,7 @@ class CaseLoop:
 
     def __exit__(self, *_: object) -> None:
         self._crew.__exit__(None, None, None)
+
+
+Loops = Callable[..., CaseLoop]
+"""Starts or reuses a loop and prepares it: ``(case, work=BARE, processes=1)``."""

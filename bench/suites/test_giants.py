@@ -20,8 +20,7 @@ from bench.measuring.sampling import Peak
 from bench.measuring.server import Server
 from bench.suites.cases import GIANTS, Case
 from bench.suites.measurement import MEGA, about
-from vipsrv import Client
-from vipsrv.client import Timeout
+from vipsrv import Client, Timeout
 
 ROUNDS = 3
 

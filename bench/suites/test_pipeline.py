@@ -13,8 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.measuring.processes import anonymous_bytes
 from bench.measuring.sampling import Peak
 from bench.suites.cases import Case
-from bench.suites.conftest import Loops
-from bench.suites.loops import PIPELINE, CaseLoop, Turn
+from bench.suites.loops import PIPELINE, CaseLoop, Loops, Turn
 from bench.suites.measurement import MEGA, Scale, about
 
 

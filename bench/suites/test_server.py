@@ -11,12 +11,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measuring.server import Server
 from bench.suites.cases import PAGE, PHONE, SCREEN, SPOOLED, Case
-from bench.suites.conftest import Loops
 from bench.suites.loads import Connections, ImageRequest, Load, Pipelined, Version
-from bench.suites.loops import FLOOR, CaseLoop, Turn
+from bench.suites.loops import FLOOR, WORKERS, CaseLoop, Loops, Turn
 from bench.suites.measurement import Measurement, Scale
 from bench.wire import Refused
-from vipsrv.server.cpus import available_cpus
 
 UPLOADS = {"50KB": PAGE, "0.3MB": SCREEN, "2.7MB": PHONE}
 IDLE = 1000
@@ -89,9 +87,7 @@ def test_the_gateway_takes_a_fraction_of_a_millisecond(
     """The gateway's CPU time at eight connections, persistent (version 2) or one a request (1)."""
     case = UPLOADS[upload]
     with Connections(all_cores.port, _request(case), count=8, version=version) as load:
-        Measurement(all_cores, load, loops(case, processes=available_cpus())).run(
-            benchmark, case, scale, at_once=8
-        )
+        Measurement(all_cores, load, loops(case, processes=WORKERS)).run(benchmark, case, scale, at_once=8)
 
 
 @pytest.mark.parametrize(
@@ -102,10 +98,10 @@ def test_two_connections_a_worker_keep_all_workers_busy(
     benchmark: BenchmarkFixture, all_cores: Server, loops: Loops, scale: Scale, upload: str
 ) -> None:
     """At 2 × workers connections the throughput is that of a bare loop a worker, less the clients' time."""
-    case, workers = UPLOADS[upload], available_cpus()
-    with Connections(all_cores.port, _request(case), count=2 * workers) as load:
-        Measurement(all_cores, load, loops(case, processes=workers)).run(
-            benchmark, case, scale, at_once=2 * workers, each=EACH
+    case = UPLOADS[upload]
+    with Connections(all_cores.port, _request(case), count=2 * WORKERS) as load:
+        Measurement(all_cores, load, loops(case, processes=WORKERS)).run(
+            benchmark, case, scale, at_once=2 * WORKERS, each=EACH
         )
 
 
@@ -117,13 +113,13 @@ def test_a_thousand_idle_connections_cost_nothing(
     Rounds with and without them take turns; ``cpu_over_none``, ``gateway_over_none`` and
     ``throughput_over_none`` are the ratios.
     """
-    case, workers = SCREEN, available_cpus()
+    case = SCREEN
     with (
-        Connections(all_cores.port, _request(case), count=2 * workers) as load,
-        WithoutIdle(all_cores, load, at_once=2 * workers) as without,
+        Connections(all_cores.port, _request(case), count=2 * WORKERS) as load,
+        WithoutIdle(all_cores, load, at_once=2 * WORKERS) as without,
     ):
         row = Measurement(all_cores, load, without).run(
-            benchmark, case, scale, at_once=2 * workers, each=EACH
+            benchmark, case, scale, at_once=2 * WORKERS, each=EACH
         )
     row["idle_connections"] = IDLE
     for name in [name for name in row if "bare" in name]:
@@ -136,9 +132,7 @@ def test_pipelined_requests_need_one_connection(
     """Eight requests in flight on one connection keep all workers as busy as eight connections."""
     case = PAGE
     with Pipelined(all_cores.port, _request(case), in_flight=8) as load:
-        Measurement(all_cores, load, loops(case, processes=available_cpus())).run(
-            benchmark, case, scale, at_once=8
-        )
+        Measurement(all_cores, load, loops(case, processes=WORKERS)).run(benchmark, case, scale, at_once=8)
 
 
 def test_a_large_upload_is_not_held_in_memory(

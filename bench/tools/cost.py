@@ -9,16 +9,12 @@ measured. The exit code is 1 if a prediction of memory is too low. The images ar
 """
 
 import array
-import contextlib
 import json
 import math
-import os
 import socket
 import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,15 +23,22 @@ import typer
 
 from bench.images import cache_folder, photo
 from bench.measuring.processes import anonymous_bytes, cpu_seconds
+from bench.measuring.sampling import Peak
 from vipsrv import pipeline
 from vipsrv.options import ResizeOptions
 from vipsrv.pipeline.cost import LIGHT, Cost, predict
 from vipsrv.pipeline.header import read_header
+from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.channel import READY_SIZE, REPLY_SIZE, Carrier, JobHead, Operation, ReplyHead
+from vipsrv.workers.launch import worker_command, worker_environment
 
 SAMPLE_SECONDS = 0.0005
 BLOCK = 1000
-Save = Callable[[pyvips.Image, str], None]
+
+_UNLIMITED = WorkerConfig(
+    max_pixels=10**10, max_output_pixels=10**9, job_memory=1 << 36, max_expansion=1 << 30
+)
+"""Limits that no image of this command reaches."""
 
 
 @dataclass(frozen=True)
@@ -171,17 +174,12 @@ class Worker:
 
     def __init__(self) -> None:
         self._channel, theirs = socket.socketpair()
-        config = {"max_pixels": 10**10, "max_output_pixels": 10**9, "quality": 85, "parent": os.getpid()}
-        config |= {"job_memory": 1 << 36, "max_expansion": 1 << 30}
         with theirs:
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "vipsrv.workers.child"),
-                    *("--socket", str(theirs.fileno()), "--config", json.dumps(config)),
-                ],
+                worker_command([theirs.fileno()], asdict(_UNLIMITED)),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"VIPS_CONCURRENCY": "1", "MALLOC_ARENA_MAX": "2"},
+                env=worker_environment(),
             )
         self._receive(READY_SIZE)
 
@@ -198,12 +196,12 @@ class Worker:
             image_size=size,
         )
         idle, seconds = anonymous_bytes(pid), cpu_seconds(pid)
-        with path.open("rb") as file, sampled(pid) as peak:
+        with path.open("rb") as file, Peak([pid], SAMPLE_SECONDS) as peak:
             descriptor = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file.fileno()]))
             self._channel.sendmsg([head.pack() + data], [descriptor])
             reply = ReplyHead.unpack(self._receive(REPLY_SIZE), image_size=size)
         refusal = "" if reply.error is None else str(reply.error)
-        return Taken(peak[0] - idle, cpu_seconds(pid) - seconds, refusal)
+        return Taken(max(peak.bytes, idle) - idle, cpu_seconds(pid) - seconds, refusal)
 
     def close(self) -> None:
         """End the process."""
@@ -216,24 +214,6 @@ class Worker:
         if len(data) < size:
             raise SystemExit("the worker died")
         return data
-
-
-@contextlib.contextmanager
-def sampled(pid: int) -> Iterator[list[int]]:
-    """Sample the anonymous memory of a process while the ``with`` lasts; the list holds the peak."""
-    peak, over = [anonymous_bytes(pid)], threading.Event()
-
-    def sample() -> None:
-        while not over.wait(SAMPLE_SECONDS):
-            peak[0] = max(peak[0], anonymous_bytes(pid))
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        over.set()
-        thread.join()
 
 
 def compare(title: str, path: Path, options: dict[str, Any]) -> bool:

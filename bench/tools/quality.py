@@ -31,7 +31,7 @@ from bench.images import image_file
 from vipsrv import pipeline
 from vipsrv.errors import RequestError
 from vipsrv.options import ImageInfo, ResizeOptions
-from vipsrv.pipeline.direct import FIRST_TURNED, jpeg_scale
+from vipsrv.pipeline.direct import jpeg_scale
 from vipsrv.worker_config import WorkerConfig
 
 IMAGES = (
@@ -46,6 +46,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 WIDTHS = (1280, 800, 320, 100)
 QUALITY = 85
 TOLERANCE = 0.01
+FIRST_SWAPPED = 5
+"""The EXIF orientations from this one on swap width and height."""
 GOOD = 0.98
 
 Way = Callable[[bytes, int, int], bytes]
@@ -103,7 +105,7 @@ def _files(paths: list[Path]) -> Iterator[Path]:
 def _sizes(info: ImageInfo) -> Iterator[tuple[int, int]]:
     """Sizes in the image's own proportions, and one that is distorted."""
     width, height = info.width, info.height
-    if info.orientation >= FIRST_TURNED:
+    if info.orientation >= FIRST_SWAPPED:
         width, height = height, width
     for across in WIDTHS:
         if across <= width:
@@ -119,7 +121,7 @@ def _row(path: Path, rounds: int) -> Iterator[bool]:
         cost = {name: _cpu_milliseconds(way, data, width, height, rounds) for name, way in WAYS.items()}
         likeness = {name: ssim(decode(way(data, width, height)), wanted) for name, way in WAYS.items()}
         good = likeness["pipeline"] >= min(likeness["thumbnail"] - TOLERANCE, GOOD)
-        stored = (height, width) if info.orientation >= FIRST_TURNED else (width, height)
+        stored = (height, width) if info.orientation >= FIRST_SWAPPED else (width, height)
         scale = f"1/{jpeg_scale(info, *stored)}" if info.format == "jpeg" else ""
         cells = "".join(f"{cost[name]:9.1f} {likeness[name]:.4f}" for name in WAYS)
         size = f"{width} x {height}"
