@@ -22,6 +22,7 @@ from typing import Annotated
 
 import typer
 
+from bench.arguments import in_a_folder
 from bench.images import IMAGES, image_file
 from bench.load.plan import Plan, Source
 from bench.load.record import NOT_CORRECTED, CoresStats, Document, Percentiles, Run, to_json
@@ -29,7 +30,6 @@ from bench.load.run import LoadFailed, run
 from bench.load.summary import StartedServer
 from bench.measuring.machine import commit, this_machine
 from bench.measuring.server import Server
-from bench.tools.arguments import in_a_folder
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT, V1_MAX_SIZE
 
 _DEFAULT_PICTURE = "jpeg-1.9mp.jpg"

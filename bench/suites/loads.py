@@ -1,18 +1,17 @@
-"""Loads for the suites and tools: threads that send requests over bare sockets."""
+"""Loads for the suites: threads that send requests over bare sockets."""
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Literal, Protocol, Self
 
 from bench.wire import Connection, resize_once
 
 Version = Literal[1, 2]
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +37,6 @@ class ImageRequest:
     image: bytes
     width: int
     height: int
-
-
-def together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
-    """Make all calls at the same time, each in a thread, and return their results.
-
-    When all have ended, raises what one of them raised; an exception in a plain thread would go unnoticed.
-    """
-    with ThreadPoolExecutor(len(calls)) as threads:
-        running = [threads.submit(call) for call in calls]
-    return [one.result() for one in running]
 
 
 class Connections:

@@ -40,6 +40,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.arguments import in_a_folder
 from bench.baselines import ALL, BareLoop, Baseline, ClosedLoopRun, Request
 from bench.baselines.interface import all_cores
 from bench.image_quality import colour_difference, decode, reference, ssim
@@ -47,7 +48,6 @@ from bench.images import image_file
 from bench.measuring.cores import Cores
 from bench.measuring.machine import commit, this_machine
 from bench.measuring.process_group import ProcessGroup
-from bench.tools.arguments import in_a_folder
 from bench.tools.comparison import print_table, print_verdicts
 
 CASES = {

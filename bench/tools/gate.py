@@ -30,7 +30,7 @@ from typing import Annotated, Any
 import typer
 
 from bench import BENCH, ROOT
-from bench.tools.arguments import in_a_folder
+from bench.arguments import in_a_folder
 
 Rows = Mapping[str, Mapping[str, Any]]
 """The ``extra_info`` of each row, by the row's name."""

@@ -19,7 +19,7 @@ import typer
 from bench.images import image_file
 from bench.measuring.processes import cpu_seconds
 from bench.measuring.server import Server
-from bench.suites.loads import together
+from bench.tools.threads import run_together
 from bench.wire import Connection
 
 UPLOADS = {"jpeg-0.3mp.jpg": (200, 150), "jpeg-1.9mp.jpg": (800, 600), "jpeg-12mp.jpg": (800, 600)}
@@ -79,7 +79,7 @@ def measure_round(
     before = cpu_seconds(gateway), sum(map(cpu_seconds, pids))
     began = time.monotonic()
     ends_at = began + seconds
-    together([partial(ask, number) for number in range(connections)])
+    run_together([partial(ask, number) for number in range(connections)])
     took = time.monotonic() - began  # until the last reply, because replies after the end are counted, too
     done = sum(counts)
     taken = cpu_seconds(gateway) - before[0], sum(map(cpu_seconds, pids)) - before[1]

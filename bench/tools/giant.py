@@ -24,10 +24,10 @@ from typing import Annotated
 import pyvips
 import typer
 
+from bench.arguments import known_images
 from bench.baselines import vipsthumbnail
 from bench.images import image_file
 from bench.measuring.server import Server
-from bench.tools.arguments import known_images
 from vipsrv import Client
 
 WIDTH, HEIGHT = 800, 600

@@ -22,7 +22,7 @@ import typer
 
 from bench.images import image_file
 from bench.measuring.server import Server
-from bench.suites.loads import together
+from bench.tools.threads import run_together
 from bench.wire import resize_file_once, resize_once
 
 GIANT = "strip-400mp.tif"
@@ -95,7 +95,7 @@ def measure(port: int, image: bytes, clients: int, seconds: float) -> list[Inter
             resize_once(port, image, 200, 150)
             requests.append((start, time.monotonic()))
 
-    together([client] * clients)
+    run_together([client] * clients)
     return requests
 
 

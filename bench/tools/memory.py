@@ -15,11 +15,11 @@ from typing import Annotated
 
 import typer
 
+from bench.arguments import known_images
 from bench.images import image_file
 from bench.measuring.processes import anonymous_bytes
 from bench.measuring.sampling import Peak
 from bench.measuring.server import Server
-from bench.tools.arguments import known_images
 
 CLIENT = "from vipsrv.cli.client import main; main()"
 """The same as the console script ``vipsrv-client``, wherever that is installed."""

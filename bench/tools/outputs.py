@@ -18,8 +18,8 @@ from typing import Annotated
 import pyvips
 import typer
 
+from bench.arguments import known_image
 from bench.images import image_file
-from bench.tools.arguments import known_image
 from vipsrv import pipeline
 from vipsrv.options import Fit, ResizeOptions
 from vipsrv.worker_config import WorkerConfig

@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
+from bench.arguments import known_image
 from bench.baselines import BareLoop, Request
 from bench.images import image_file
 from bench.measuring.server import Server
-from bench.tools.arguments import known_image
 from bench.wire import resize_once
 
 

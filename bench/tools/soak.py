@@ -35,8 +35,8 @@ from bench.images import cache_folder, image_file
 from bench.measuring.processes import cpu_seconds
 from bench.measuring.sampling import Sampler
 from bench.measuring.server import Server
-from bench.suites.loads import together
 from bench.tools.budget import MIB, memory_budget, memory_of
+from bench.tools.threads import run_together
 from vipsrv import Client, Timeout
 from vipsrv.errors import Busy, RequestError
 from vipsrv.server.settings import ServerSettings
@@ -235,7 +235,7 @@ def _process(
                 outcomes.append(ask(second if kind.options else first, kind, paths[kind.image]))
                 turn += 1
 
-    together([partial(connection, *one) for one in connections])
+    run_together([partial(connection, *one) for one in connections])
     return outcomes, time.process_time()
 
 

@@ -11,12 +11,13 @@ import pytest
 from bench import BENCH, ROOT
 
 ALLOWED = {
+    "arguments": {"images"},
     "images": set(),
     "image_quality": set(),
     "wire": set(),
     "measuring": set(),
     "baselines": {"images", "measuring", "wire"},
-    "load": {"images", "measuring", "wire", "tools.arguments"},
+    "load": {"images", "measuring", "wire", "arguments"},
     "report": {"load", "baselines"},
     "suites": {"images", "image_quality", "measuring", "baselines", "wire"},
 }
@@ -70,5 +71,5 @@ def test_every_command_in_a_document_exists(document: str) -> None:
 
 def test_every_tool_is_in_the_readme() -> None:
     mentioned = set(re.findall(r"python -m bench\.tools\.(\w+)", (BENCH / "README.md").read_text()))
-    shared = {"__init__", "arguments", "budget", "comparison"}
+    shared = {"__init__", "budget", "comparison", "threads"}
     assert {tool.stem for tool in (BENCH / "tools").glob("*.py")} - shared == mentioned - {"NAME"}

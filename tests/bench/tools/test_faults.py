@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from bench.suites.loads import together
 from bench.tools import chaos, gateway, latency, soak
+from bench.tools.threads import run_together
 from bench.wire import resize_once
 from tests.bench.tools.fakes import Answer, FakeServer, garbage, jpeg, nothing, right
 
@@ -90,6 +90,6 @@ def test_the_soak_counts_unexpected_exceptions(small: Path) -> None:
 
 
 def test_calls_made_together_raise_what_one_of_them_raised() -> None:
-    assert together([partial(pow, 2, power) for power in range(3)]) == [1, 2, 4]
+    assert run_together([partial(pow, 2, power) for power in range(3)]) == [1, 2, 4]
     with pytest.raises(ZeroDivisionError):
-        together([partial(pow, 0, 1), partial(pow, 0, -1)])
+        run_together([partial(pow, 0, 1), partial(pow, 0, -1)])
