@@ -10,7 +10,8 @@ measuring/  a server process, CPU time, memory, system calls; processes that wor
 =========== ====================================================================================
 
 ``images.py`` draws the test images, ``image_quality.py`` compares results with references, ``wire.py`` is the
-client that all of them use. ``limits.toml`` holds the limits of the gate.
+client that all of them use, ``arguments.py`` checks arguments of commands. ``limits.toml`` holds the limits
+of the gate.
 """
 
 from pathlib import Path

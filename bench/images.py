@@ -1,31 +1,30 @@
-"""The images of the benchmarks: made by code from fixed seeds, so that nothing has to be downloaded.
+"""The test images, drawn from fixed seeds, so that nothing has to be downloaded.
 
-They behave like photographs where that matters to a codec: a spectrum of about 1/f, which is equal contrast
+They behave like photographs as far as a codec can tell: a spectrum of about 1/f, which is equal contrast
 in every octave (D. J. Field, "Relations between the statistics of natural images and the response properties
 of cortical cells", J. Opt. Soc. Am. A 4, 1987), flat and busy regions divided by sharp edges, a lens a little
 softer than the sensor, and sensor noise. The contrast of each image is chosen so that its file is as large
 as a real one of its kind.
 
-The drawn pixels do not depend on the number of threads. The AVIF's bytes do: its encoder shares its work out.
+The pixels do not depend on the number of threads. The bytes of an AVIF do, because its encoder is
+multithreaded.
 
 They are kept outside the repository, in `$VIPSRV_BENCH_CACHE` or the user's cache folder, and made again when
-their recipe changes. `python -m bench.images` makes all of them and prints path, dimensions and size.
+their recipe changes. `python -m bench.tools.make_images` makes all of them.
 """
 
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Any
 
 import pyvips
-import typer
 
 CACHE_VARIABLE = "VIPSRV_BENCH_CACHE"
 
-# Part of every recipe: to be raised when `photo` or `canvas` draws something else.
+# Part of every fingerprint: increase it when `photo` or `canvas` draws different pixels.
 GENERATION = 1
 
 # The side of the block that a giant image is tiled from, in pixels.
@@ -37,7 +36,7 @@ class Recipe:
     """How one image is made.
 
     `width` and `height` are in pixels. `texture` is the contrast of each octave of detail and `grain` that of
-    the sensor's noise, both as standard deviations in grey levels: the dials for the size of the file.
+    the sensor's noise, both as standard deviations in grey levels; they determine the size of the file.
     `saver` is the name of libvips' saver and `options` its arguments. A `giant` is tiled from one block, so
     that it takes little memory and time to make.
     """
@@ -54,12 +53,12 @@ class Recipe:
 
     @property
     def fingerprint(self) -> str:
-        """What a cached file is held against: all of the recipe but its description."""
+        """Identifies the recipe of a cached file: all fields but the description."""
         return f"{GENERATION} {self!r}\n"
 
 
 def _jpeg(description: str, width: int, height: int, texture: float, seed: int, **options: Any) -> Recipe:
-    # Cameras and phones store 4:2:0 at any quality; libvips would stop at 90.
+    # Cameras and phones store 4:2:0 at any quality; libvips does so only below 90.
     settings = {"Q": 85, "subsample_mode": "on", **options}
     return Recipe(description, width, height, texture, "jpegsave", settings, seed)
 
@@ -152,61 +151,61 @@ def cache_folder() -> Path:
 
 
 def image_file(name: str, cache: Path | None = None) -> Path:
-    """The file of the image `name`, made now if the cache does not hold it as its recipe says.
+    """The file of the image `name`; it is made now if the cache has none of its recipe.
 
-    A file appears under its name only when it is whole; two processes making the same one do no harm.
+    A file gets its name only when it is complete, so two processes may make the same one.
 
-    Raises KeyError for a name that is not in `IMAGES`, OSError where the cache cannot be written and
-    pyvips.Error where libvips cannot save.
+    Raises KeyError for a name that is not in `IMAGES`, OSError if the cache cannot be written and
+    pyvips.Error if libvips cannot save.
     """
     if name not in IMAGES:
         raise KeyError(f"no image is called {name!r}; there are: {', '.join(IMAGES)}")
     recipe = IMAGES[name]
     folder = cache or cache_folder()
     path = folder / name
-    # The recipe is written after the image: found and equal, it vouches for a whole one.
-    voucher = folder / f"{name}.recipe"
-    if path.is_file() and voucher.is_file() and voucher.read_text() == recipe.fingerprint:
+    # The fingerprint is written after the image, so a matching one means that the image is complete.
+    fingerprint = folder / f"{name}.recipe"
+    if path.is_file() and fingerprint.is_file() and fingerprint.read_text() == recipe.fingerprint:
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    voucher.unlink(missing_ok=True)
+    fingerprint.unlink(missing_ok=True)
     part = folder / f".{name}.{os.getpid()}.part"
     try:
         getattr(draw(recipe), recipe.saver)(str(part), **recipe.options)
         part.replace(path)
         part.write_text(recipe.fingerprint)
-        part.replace(voucher)
+        part.replace(fingerprint)
     finally:
         part.unlink(missing_ok=True)
     return path
 
 
 def draw(recipe: Recipe) -> pyvips.Image:
-    """The pixels of a recipe: sRGB, 8 bits, computed as they are saved."""
+    """Draw the pixels of a recipe: sRGB, 8 bits, computed while they are saved."""
     make = canvas if recipe.giant else photo
     return make(recipe.width, recipe.height, recipe.seed, recipe.texture, recipe.grain)
 
 
 def fractal(width: int, height: int, seed: int, *, finest: int = 0, roughness: float = 1.0) -> pyvips.Image:
-    """Random terrain: one float band, the sum of white noise enlarged from every octave.
+    """Draw random terrain: one float band, the sum of enlarged white noise of every octave.
 
-    The octaves go from about four cells over the shorter side down to cells of 2**`finest` pixels. The first
-    has a standard deviation of 1, each other `roughness` times that of the one before; a roughness of 1 is a
-    1/f spectrum.
+    The octaves go from about four cells along the shorter side down to cells of 2**`finest` pixels. The first
+    has a standard deviation of 1, each further one `roughness` times that of the one before; a roughness of 1
+    is a 1/f spectrum.
     """
     coarsest = finest
     while min(width, height) >> coarsest > 4:
         coarsest += 1
     terrain: Any = None
     for octave in range(coarsest, finest - 1, -1):
-        # Two cells more on every side, so that enlarging never meets the border.
+        # Two more cells on every side, so that the enlarging does not see the border.
         columns, rows = (-(-side >> octave) + 4 for side in (width, height))
         deviation = roughness ** (coarsest - octave)
         noise = pyvips.Image.gaussnoise(columns, rows, mean=0, sigma=deviation, seed=seed * 100 + octave)
         if terrain is not None:
             noise += terrain.resize(2, kernel="cubic").crop(2, 2, columns, rows)
-        # Held in memory, for otherwise each octave would compute those before it many times over; the last
-        # one, as large as the image, is computed as it is read.
+        # Kept in memory, because otherwise each octave would compute those before it many times over. The
+        # last one is as large as the image and is computed while it is read.
         terrain = noise.copy_memory() if octave else noise
     if finest:
         terrain = terrain.resize(1 << finest, kernel="cubic")
@@ -214,8 +213,8 @@ def fractal(width: int, height: int, seed: int, *, finest: int = 0, roughness: f
     return terrain.crop(margin, margin, width, height)
 
 
-# The regions of a photograph: colour, and how much of the texture is seen there. The first is the ground that
-# the others lie on: a sky, leaves, a wall, shadow.
+# The regions of a photograph, as colour and share of the texture: sky (the background of the others), leaves,
+# a wall, shadow.
 _REGIONS = (
     ((150, 175, 205), 0.15),
     ((95, 110, 70), 1.0),
@@ -225,7 +224,7 @@ _REGIONS = (
 
 
 def photo(width: int, height: int, seed: int, texture: float, grain: float) -> pyvips.Image:
-    """Something like a photograph, 8-bit sRGB: regions with sharp edges, texture, light, sensor noise.
+    """Draw an image like a photograph, 8-bit sRGB: regions with sharp edges, texture, light, sensor noise.
 
     `texture` and `grain` are standard deviations in grey levels, of one octave of texture and of the noise.
     """
@@ -233,7 +232,7 @@ def photo(width: int, height: int, seed: int, texture: float, grain: float) -> p
     colour: Any = pyvips.Image.black(width, height, bands=3) + list(first[0])
     contrast: Any = pyvips.Image.black(width, height) + first[1]
     for index, (own_colour, own_contrast) in enumerate(others):
-        # A terrain cut at some height gives islands; the steep ramp is an edge about a pixel wide.
+        # A terrain cut at a height gives islands; the steep ramp is an edge about a pixel wide.
         height_above = fractal(width, height, seed * 10 + index, finest=3, roughness=0.6) - 0.6 * (index - 1)
         ramp = height_above * (max(width, height) / 60) + 0.5
         inside = (ramp > 0).ifthenelse((ramp < 1).ifthenelse(ramp, 1), 0)
@@ -250,9 +249,9 @@ def photo(width: int, height: int, seed: int, texture: float, grain: float) -> p
 
 
 def canvas(width: int, height: int, seed: int, texture: float, grain: float) -> pyvips.Image:
-    """An image of any size, tiled from one block of `BLOCK` pixels under an uneven light, in bounded memory.
+    """Draw an image of any size in bounded memory, tiled from one block of `BLOCK` pixels under uneven light.
 
-    The block lies beside its mirror images, so that no seam shows, and the light makes every tile different.
+    The block is joined with its mirror images, so that no seam shows; the light makes every tile different.
     """
     block = photo(BLOCK, BLOCK, seed, texture, grain)
     pair = block.join(block.fliphor(), "horizontal")
@@ -260,38 +259,3 @@ def canvas(width: int, height: int, seed: int, texture: float, grain: float) -> 
     tiled = tile.replicate(-(-width // tile.width), -(-height // tile.height)).crop(0, 0, width, height)
     light = fractal(width, height, seed * 10 + 8, finest=10) * 0.05 + 1
     return (tiled * light).cast("uchar").copy(interpretation="srgb")
-
-
-def main(
-    names: Annotated[list[str] | None, typer.Argument(help="Images to make; without any, all.")] = None,
-    *,
-    only_list: Annotated[bool, typer.Option("--list", help="Print what there is and make nothing.")] = False,
-    giants: Annotated[
-        bool, typer.Option(help="Make those of 48 MB and of 100 megapixels and more, too.")
-    ] = True,
-    cache: Annotated[
-        Path | None, typer.Option(envvar=CACHE_VARIABLE, help="The folder that the images are kept in.")
-    ] = None,
-) -> None:
-    """Make the images of the benchmarks where they are missing; print path, dimensions and size of each."""
-    if only_list:
-        for name, recipe in IMAGES.items():
-            print(f"{name:25} {recipe.description}")
-        return
-    for name in names or [name for name, recipe in IMAGES.items() if giants or not recipe.giant]:
-        started = time.monotonic()
-        try:
-            path = image_file(name, cache)
-            header = pyvips.Image.new_from_file(str(path))
-        except KeyError as error:
-            raise typer.BadParameter(error.args[0]) from None
-        except (OSError, pyvips.Error) as error:
-            typer.echo(f"{name} could not be made in {cache or cache_folder()}: {error}", err=True)
-            raise typer.Exit(1) from None
-        megabytes = path.stat().st_size / 1e6
-        seconds = time.monotonic() - started
-        print(f"{path}  {header.width} x {header.height}  {megabytes:.3f} MB  ({seconds:.1f} s)", flush=True)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,4 +1,4 @@
-"""What vipsrv is compared with: one idea a file, all behind the interface of ``interface``.
+"""What vipsrv is compared with: one baseline a file, all with the interface in ``interface``.
 
 ==================== ======================================================================
 ``bare_loop``        (a) ``thumbnail_buffer`` and ``jpegsave_buffer`` in one process a core
@@ -10,12 +10,14 @@
 ``peers``            (e) the servers of others
 ==================== ======================================================================
 
-``loop`` and ``served`` are the two kinds: processes that work by themselves, and servers that are asked.
+``loop`` and ``served`` are the two kinds: processes that work without clients, and servers. Outside the
+interface are ``vipsthumbnail`` (libvips alone on a file, for giants) and ``bare_gateway`` (a gateway that
+only passes bytes on).
 """
 
 from bench.baselines.bare_loop import BareLoop
 from bench.baselines.codec_floor import CodecFloor
-from bench.baselines.interface import Baseline, Request, Run
+from bench.baselines.interface import Baseline, ClosedLoopRun, Request
 from bench.baselines.original import Original, OriginalDraft
 from bench.baselines.own_server import OwnServer
 from bench.baselines.peers.imgproxy import Imgproxy
@@ -37,19 +39,19 @@ ALL: tuple[type[Baseline], ...] = (
     OriginalDraft,
     *PEERS,
 )
-"""Every one, in the order of the table."""
+"""All of them, in the order of the table."""
 
 __all__ = [
     "ALL",
     "PEERS",
     "BareLoop",
     "Baseline",
+    "ClosedLoopRun",
     "CodecFloor",
     "Original",
     "OriginalDraft",
     "OwnServer",
     "PipelineLoop",
     "Request",
-    "Run",
     "TurboJpegFloor",
 ]

@@ -1,7 +1,8 @@
-"""The least that a gateway in Python can cost: the system calls of vipsrv's for version 2, and no more.
+"""A gateway that only passes bytes on, with the same system calls as vipsrv for version 2.
 
-It trusts everybody: nothing is checked, limited, timed, logged or cleaned up, and a request that is not what
-``bench.tools.gateway`` sends breaks it. Its workers resize by ``thumbnail_buffer``.
+It is the least that a gateway in Python can cost. Nothing is checked, limited, timed, logged or cleaned up,
+and any request that ``bench.tools.gateway`` does not send breaks it. Its workers resize by
+``thumbnail_buffer``.
 
     python -m bench.baselines.bare_gateway WORKERS WIDTH HEIGHT
 """
@@ -19,7 +20,6 @@ from typing import cast
 import uvloop
 
 from vipsrv.protocol import HEADER, REPLY, Kind
-from vipsrv.protocol.frames import MAGIC
 
 _SHARED = 8 << 20
 _JOB = struct.Struct("!QII")
@@ -42,7 +42,7 @@ _scratch = memoryview(bytearray(64 * 1024))
 
 
 class Worker:
-    """A process that resizes what is put into the memory shared with it."""
+    """A process that resizes the image in the memory that it shares with the gateway."""
 
     def __init__(self, pool: "Pool") -> None:
         ours, theirs = socket.socketpair()
@@ -82,7 +82,7 @@ class Worker:
 
 
 class Pool:
-    """The workers, and the images that wait for one."""
+    """The workers, and a queue of images."""
 
     def __init__(self, size: int) -> None:
         self._idle = [Worker(self) for _ in range(size)]
@@ -96,7 +96,7 @@ class Pool:
             self._waiting.append((connection, image))
 
     def idle(self, worker: Worker) -> None:
-        """A worker has finished."""
+        """Give a worker that has finished its next image."""
         if self._waiting:
             worker.run(*self._waiting.popleft())
         else:
@@ -118,11 +118,11 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the size is known
-        """The head and what comes with it go to the scratch, the rest to its place."""
+        """Receive the head and what follows it into the scratch buffer, the rest into the image's buffer."""
         return self._buffer[self._filled : self._size] if self._size else _scratch
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Bytes have been put there."""
+        """Handle received bytes."""
         if self._size:
             self._filled += nbytes
         else:
@@ -138,12 +138,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def reply(self, result: memoryview) -> None:
         """Send a result."""
-        head = HEADER.pack(0, MAGIC, 2, Kind.RESIZE | REPLY, 200, 1, 0, len(result))
+        head = HEADER.pack(0, b"VIPS", 2, Kind.RESIZE | REPLY, 200, 1, 0, len(result))
         self._transport.writelines([head, bytes(result)])
 
 
 async def serve(workers: int, width: int, height: int) -> None:
-    """Listen on a free port of the loopback, tell it as ``vipsrv serve`` does, and go on until killed."""
+    """Listen on a free loopback port, print it as ``vipsrv serve`` does, and serve until killed."""
     pool = Pool(workers)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(pool, width, height), "127.0.0.1", 0)

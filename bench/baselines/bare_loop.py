@@ -1,6 +1,6 @@
-"""What libvips recommends and nothing else: ``thumbnail_buffer`` and ``jpegsave_buffer`` in a bare loop.
+"""What libvips recommends: ``thumbnail_buffer`` and ``jpegsave_buffer`` in a bare loop.
 
-The operation cache is off, for no two requests of a server are alike.
+The operation cache is off, because the requests of a server differ.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class BareLoop(Loop):
 
 
 def prepare(image: str, width: int, height: int) -> Callable[[], bytes]:
-    """What makes one result of the image of this path."""
+    """Return the function that makes one result of the image at this path."""
     data = Path(image).read_bytes()
     pyvips.cache_set_max(0)
 

@@ -1,9 +1,10 @@
-"""What libvips' codecs alone take: the decode that the target needs, and the encode of an image of its size.
+"""The cost of libvips' codecs alone: the decode that the target needs, and the encode of a result of its
+size.
 
-There is nothing between the two, no resize, so the result is an image of the right size that was made once,
-before the loop. No server on this libvips can be below it. A JPEG is decoded at the smallest of 1/1, 1/2, 1/4
-and 1/8 that is no smaller than the target, a WebP at the smallest scale that is not, for its decoder reduces
-by any factor, and all others whole; the pixels go to memory.
+There is no resize between the two; the image that is encoded was made once, before the loop. No server with
+this libvips can take less. A JPEG is decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 that is not smaller
+than the target, a WebP at the smallest scale that is not, because its decoder reduces by any factor, and all
+other formats whole. The pixels go to memory.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,9 @@ class CodecFloor(Loop):
 
 
 def decode_scale(width: int, height: int, target_width: int, target_height: int) -> int:
-    """At one over how much a JPEG can be decoded and is no smaller than the target; all in pixels."""
+    """Shrink factor (1, 2, 4, 8) for decoding a JPEG of this size to no less than the target; all in
+    pixels.
+    """
     fitting = (
         scale for scale in (8, 4, 2) if scale * target_width <= width and scale * target_height <= height
     )
@@ -35,7 +38,7 @@ def decode_scale(width: int, height: int, target_width: int, target_height: int)
 
 
 def prepare(image: str, width: int, height: int) -> Callable[[], bytes]:
-    """What decodes the image of this path once and encodes one of the target's size once."""
+    """Return the function that decodes the image at this path and encodes an image of the target's size."""
     data = Path(image).read_bytes()
     header = pyvips.Image.new_from_buffer(data, "")
     options: dict[str, Any] = {"access": "sequential"}

@@ -1,4 +1,4 @@
-"""What compare, the suites and the report know of a baseline, whatever it is made of."""
+"""The interface of all baselines."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from bench.measuring.process_group import ProcessGroup
 
 @dataclass(frozen=True)
 class Request:
-    """A file to be made a JPEG of quality 85 of exactly ``width`` × ``height`` pixels."""
+    """An image file to resize to a JPEG of quality 85 of exactly ``width`` × ``height`` pixels."""
 
     image: Path
     width: int
@@ -20,12 +20,12 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a baseline did under a closed loop.
+class ClosedLoopRun:
+    """The measurements of a baseline under a closed loop.
 
-    ``requests`` were answered in ``wall_seconds``, of which ``requests_per_second`` is the rate while all
-    loops were running. ``cpu_seconds`` is the user and system time of all processes of the baseline over all
-    of these requests, ``client_cpu_seconds`` that of the processes that asked (0 where nobody has to ask).
+    ``requests`` were answered in ``wall_seconds``; ``requests_per_second`` is the rate while all loops were
+    running. ``cpu_seconds`` is the user and system time of all the baseline's processes for these requests,
+    ``client_cpu_seconds`` that of the clients (0 for a loop, which has none).
     """
 
     requests: int
@@ -36,46 +36,46 @@ class Run:
 
     @property
     def cpu_ms(self) -> float:
-        """CPU milliseconds a request."""
+        """CPU milliseconds a request of the baseline."""
         return self.cpu_seconds * 1e3 / self.requests
 
     @property
     def client_cpu_ms(self) -> float:
-        """The same of who asked."""
+        """CPU milliseconds a request of the clients."""
         return self.client_cpu_seconds * 1e3 / self.requests
 
 
 class Baseline(Protocol):
-    """Something that resizes images, confined to some cores while its ``with`` lasts.
+    """Something that resizes images on given cores, and runs while its ``with`` lasts.
 
-    It is made with the numbers of these cores. Nothing is started before the ``with``.
+    It is constructed with the numbers of the cores; no process starts before the ``with``.
     """
 
     name: str
-    """One word, as in the tables."""
+    """One word, for the tables."""
     what: str
-    """What it is, in a line."""
+    """A description of one line."""
     makes_result: bool
-    """Whether what it gives is the image resized, and not just as much work."""
+    """Whether its output is the resized image; a floor does a part of the work and gives another image."""
     cores: Sequence[int]
 
     @property
     def port(self) -> int:
-        """Of 127.0.0.1 while the ``with`` lasts; 0 where there is none, as with a loop."""
+        """The port on 127.0.0.1 while the ``with`` lasts; 0 for a loop."""
 
     def __init__(self, cores: Sequence[int] | None = None) -> None: ...
 
     def missing(self) -> str | None:
-        """Why it cannot be started here and how to change that; ``None`` where it can."""
+        """Why it cannot be started here and how to change that; ``None`` if it can."""
 
     def version(self) -> str:
-        """The software that it consists of, with versions. Only where it is not missing."""
+        """The versions of its software. To be called only if it is not missing."""
 
     def reads(self, image: Path) -> bool:
-        """Whether it reads images of that kind, by the file's name."""
+        """Whether it can read this kind of image, by the file's name."""
 
     def ask(self, request: Request) -> bytes:
-        """The result of one request. Raises what its client raises, ``RuntimeError`` for a loop."""
+        """Make one request and return the result. Raises what the client raises, or ``RuntimeError``."""
 
     def load(
         self,
@@ -84,11 +84,11 @@ class Baseline(Protocol):
         *,
         seconds: float | None = None,
         count: int | None = None,
-    ) -> Run:
-        """The same request over and over by each client, for so many seconds or so often each.
+    ) -> ClosedLoopRun:
+        """Repeat a request by each client, for some seconds or ``count`` times each.
 
-        A loop has no use for the clients and runs in one process a core instead.
-        Raises ``RuntimeError`` where a client or a loop fails.
+        A loop does not use the clients and runs in one process a core instead. Raises ``RuntimeError`` if a
+        client or a loop fails.
         """
 
     def cpu_seconds(self) -> float:

@@ -1,17 +1,17 @@
-"""A baseline without a server: processes that do the work over and over, one a core unless told otherwise."""
+"""A baseline without a server: processes that repeat the work, one a core by default."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from bench.baselines.interface import Request, Run, all_cores
+from bench.baselines.interface import ClosedLoopRun, Request, all_cores
 from bench.measuring.process_group import ProcessGroup
 from vipsrv import pipeline
 
 
 class Loop:
-    """A ``Baseline``. ``work`` names the module whose ``prepare(image, width, height)`` gives the function
+    """A ``Baseline``. ``work`` names a module whose ``prepare(image, width, height)`` returns the function
     that makes one result. libvips has one thread in each process.
     """
 
@@ -27,14 +27,14 @@ class Loop:
         self._prepared: Request | None = None
 
     def missing(self) -> str | None:
-        """Nothing is needed that vipsrv does not need, too."""
+        """See ``Baseline``: it needs nothing that vipsrv does not need."""
         return None
 
     def version(self) -> str:
         """See ``Baseline``."""
         return f"libvips {pipeline.version()}"
 
-    def reads(self, image: Path) -> bool:  # noqa: ARG002 - that of libvips that vipsrv has
+    def reads(self, image: Path) -> bool:  # noqa: ARG002 - it reads what vipsrv reads
         """See ``Baseline``."""
         return True
 
@@ -48,16 +48,16 @@ class Loop:
     def load(
         self,
         request: Request,
-        clients: ProcessGroup | None = None,  # noqa: ARG002 - nobody has to ask a loop
+        clients: ProcessGroup | None = None,  # noqa: ARG002 - a loop has no clients
         *,
         seconds: float | None = None,
         count: int | None = None,
-    ) -> Run:
+    ) -> ClosedLoopRun:
         """See ``Baseline``."""
         if request != self._prepared:
             self.ask(request)
         shift = self._crew.work(seconds=seconds, count=count)
-        return Run(shift.done, shift.rate, shift.wall_seconds, shift.cpu_seconds, 0.0)
+        return ClosedLoopRun(shift.done, shift.rate, shift.wall_seconds, shift.cpu_seconds, 0.0)
 
     def cpu_seconds(self) -> float:
         """See ``Baseline``."""

@@ -1,4 +1,4 @@
-"""The server that vipsrv replaces, as a baseline; with Pillow's draft mode, too."""
+"""The server that vipsrv replaces, as a baseline, and the same with Pillow's draft mode."""
 
 import sys
 

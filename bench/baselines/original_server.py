@@ -1,9 +1,9 @@
-"""The way of the server that vipsrv replaces: version 1 in one thread, everything decoded by Pillow.
+"""A server that works like the one that vipsrv replaces: version 1, one thread, full decode by Pillow.
 
     python -m bench.baselines.original_server [--draft]
 
-Written here from the description of the protocol. With ``--draft`` a JPEG is decoded at the smallest of
-1/1, 1/2, 1/4 and 1/8 that is no smaller than the target, which is one line more.
+Written from the description of the protocol. With ``--draft`` a JPEG is decoded at the smallest of 1/1, 1/2,
+1/4 and 1/8 that is not smaller than the target; this takes one more line.
 """
 
 import io
@@ -17,7 +17,7 @@ from vipsrv.options import DEFAULT_QUALITY
 
 
 def resized(data: bytes, width: int, height: int, *, draft: bool) -> bytes:
-    """A JPEG of this size. Raises ``OSError`` where Pillow cannot read the image."""
+    """Resize an image to a JPEG of this size. Raises ``OSError`` if Pillow cannot read it."""
     image = Image.open(io.BytesIO(data))
     if draft:
         image.draft("RGB", (width, height))
@@ -28,8 +28,8 @@ def resized(data: bytes, width: int, height: int, *, draft: bool) -> bytes:
 
 
 def main() -> None:
-    """Serve until killed; the port is printed once it listens."""
-    Image.MAX_IMAGE_PIXELS = None  # what is sent here is known
+    """Print the port, and serve until killed."""
+    Image.MAX_IMAGE_PIXELS = None  # only our own images are sent
     draft = "--draft" in sys.argv[1:]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(f"listening on {listener.getsockname()[1]}", flush=True)

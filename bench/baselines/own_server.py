@@ -1,4 +1,4 @@
-"""vipsrv itself, as compare sees it beside the others."""
+"""vipsrv itself, as one of the servers to compare."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from vipsrv.version import __version__
 
 
 class OwnServer(Served):
-    """``vipsrv serve`` with a worker a core, unless told otherwise, and its defaults."""
+    """``vipsrv serve`` with its defaults, and a worker a core unless ``workers`` is given."""
 
     name = "vipsrv"
     what = "vipsrv serve, a worker a core, version 1"
@@ -29,5 +29,5 @@ class OwnServer(Served):
         return [sys.executable, "-m", "vipsrv", "serve", "--port", "0", "--log-level", "warning", *workers]
 
     def environment(self) -> Mapping[str, str]:
-        """See ``Served``: the settings of whoever measures are not the benchmark's."""
+        """See ``Served``: without the user's own settings of vipsrv."""
         return {name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")}

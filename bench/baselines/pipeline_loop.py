@@ -1,4 +1,4 @@
-"""The server's own pipeline in a bare loop: what a request costs without the server."""
+"""The server's own pipeline in a bare loop: the cost of a request without the server."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ class PipelineLoop(Loop):
 
 
 def prepare(image: str, width: int, height: int) -> Callable[[], bytes]:
-    """What makes one result of the image of this path."""
+    """Return the function that makes one result of the image at this path."""
     data = Path(image).read_bytes()
     options = ResizeOptions(width=width, height=height)
     pipeline.start()

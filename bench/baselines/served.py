@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from bench import ROOT
-from bench.baselines.interface import Request, Run, all_cores
+from bench.baselines.interface import ClosedLoopRun, Request, all_cores
 from bench.measuring.process_group import ProcessGroup, confined_to, member_number
 from bench.measuring.processes import tree_cpu_seconds
 from bench.wire import resize_once
@@ -21,8 +21,8 @@ STOP_SECONDS = 10
 class Served(ABC):
     """A ``Baseline``. A subclass gives the command of a server that prints ``listening on PORT``.
 
-    ``client`` names the module whose ``prepare`` gives the function that asks it once; see ``question``.
-    ``instances`` are as many servers alike, over which the clients are spread evenly.
+    ``client`` names a module whose ``prepare`` returns the function that sends one request; its arguments are
+    ``ports`` and those of ``client_arguments``. The clients are spread evenly over ``instances`` servers.
     """
 
     name: str
@@ -38,38 +38,38 @@ class Served(ABC):
 
     @property
     def port(self) -> int:
-        """See ``Baseline``: of the first."""
+        """See ``Baseline``: the port of the first instance."""
         return self.ports[0] if self.ports else 0
 
     @abstractmethod
     def command(self) -> list[str]:
-        """What to start."""
+        """The command that starts the server."""
 
     def environment(self) -> Mapping[str, str] | None:
-        """All of its environment; ``None`` for that of this process."""
+        """The server's whole environment; ``None`` for that of this process."""
         return None
 
     def wait_until_ready(self, process: subprocess.Popen[str]) -> int:
-        """The port that what was started listens on. Raises ``RuntimeError`` where it has ended instead."""
+        """The port that the started process listens on. Raises ``RuntimeError`` if it has ended instead."""
         assert process.stdout is not None
         ready = _READY.fullmatch(process.stdout.readline())
         if ready is None:
-            raise RuntimeError(f"{self.name} did not start; see above")
+            raise RuntimeError(f"{self.name} did not start; its messages are above")
         return int(ready[1])
 
     def missing(self) -> str | None:
-        """Nothing is needed that vipsrv does not need, too."""
+        """See ``Baseline``: it needs nothing that vipsrv does not need."""
         return None
 
     @abstractmethod
     def version(self) -> str:
         """See ``Baseline``."""
 
-    def reads(self, image: Path) -> bool:  # noqa: ARG002 - most read all that is measured
+    def reads(self, image: Path) -> bool:  # noqa: ARG002 - most servers read all images
         """See ``Baseline``."""
         return True
 
-    def question(self, request: Request) -> dict[str, Any]:
+    def client_arguments(self, request: Request) -> dict[str, Any]:
         """The arguments of the client's ``prepare`` beside ``ports``."""
         return {"image": str(request.image), "width": request.width, "height": request.height}
 
@@ -85,14 +85,14 @@ class Served(ABC):
         *,
         seconds: float | None = None,
         count: int | None = None,
-    ) -> Run:
+    ) -> ClosedLoopRun:
         """See ``Baseline``."""
         self._prepare(clients, request)
         before = self.cpu_seconds()
         shift = clients.work(seconds=seconds, count=count)
-        # All of its requests are answered by now, so that no CPU time of others is in it.
+        # All of these requests have been answered, so the time contains no other requests.
         taken = self.cpu_seconds() - before
-        return Run(shift.done, shift.rate, shift.wall_seconds, taken, shift.cpu_seconds)
+        return ClosedLoopRun(shift.done, shift.rate, shift.wall_seconds, taken, shift.cpu_seconds)
 
     def cpu_seconds(self) -> float:
         """See ``Baseline``."""
@@ -116,7 +116,7 @@ class Served(ABC):
         self._stop()
 
     def _prepare(self, clients: ProcessGroup, request: Request) -> bytes:
-        return clients.prepare(self.client, ports=self.ports, **self.question(request))
+        return clients.prepare(self.client, ports=self.ports, **self.client_arguments(request))
 
     def _start(self) -> None:
         process = subprocess.Popen(

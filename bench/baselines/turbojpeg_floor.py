@@ -1,4 +1,4 @@
-"""The same floor by libjpeg-turbo's own library: what JPEG takes without libvips.
+"""The floor of the codecs by libjpeg-turbo's own library: the cost of JPEG without libvips.
 
 The system's ``libturbojpeg`` is called with ctypes. It decodes straight into a buffer that is reused and
 encodes with the settings of libvips: the accurate DCT, 4:2:0, no optimised tables.

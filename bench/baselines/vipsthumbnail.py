@@ -1,4 +1,4 @@
-"""libvips alone on a file, in a process of its own with all cores: what a giant's upload is compared with."""
+"""libvips alone on a file, in a process of its own with all cores, to compare with a giant's upload."""
 
 import os
 import resource
@@ -25,7 +25,7 @@ _READ_AT_ONCE = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """What it took: seconds by the clock and of CPU, and its anonymous memory at most, in bytes."""
+    """Seconds by the clock, CPU seconds, and the most bytes of anonymous memory."""
 
     seconds: float
     cpu: float
@@ -33,29 +33,29 @@ class Alone:
 
 
 def command() -> str | None:
-    """Where ``vipsthumbnail`` is, if it is on the path."""
+    """The path of ``vipsthumbnail``; ``None`` if it is not installed."""
     return shutil.which("vipsthumbnail")
 
 
 def by_command(program: str, path: Path, width: int, height: int, result: Path) -> Alone:
-    """The file in ``width`` × ``height`` as a JPEG of quality 85, by ``vipsthumbnail``."""
+    """Resize a file to a JPEG of quality 85 by ``vipsthumbnail``."""
     return _run(program, str(path), "--size", f"{width}x{height}!", "--output", f"{result}[Q=85]")
 
 
 def by_pyvips(path: Path, width: int, height: int, result: Path) -> Alone:
-    """The same by the pyvips at hand; its seconds are without the start of Python."""
+    """Do the same by pyvips; ``seconds`` does not include the start of Python."""
     return _run(sys.executable, "-c", _BY_PYVIPS, str(path), str(width), str(height), str(result))
 
 
 def read_into_cache(path: Path) -> None:
-    """Have a file in the page cache, so that no disk is measured."""
+    """Read a file into the page cache, so that the disk is not measured."""
     with path.open("rb", buffering=0) as file:
         while file.read(_READ_AT_ONCE):
             pass
 
 
 def _run(*arguments: str) -> Alone:
-    # libvips' own default: a thread a core.
+    # libvips' default is a thread a core.
     environment = {name: value for name, value in os.environ.items() if name != "VIPS_CONCURRENCY"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
@@ -65,10 +65,10 @@ def _run(*arguments: str) -> Alone:
     ):
         assert process.stdout is not None
         said = process.stdout.read()
-        # It stays in /proc for as long as it is looked at.
+        # The process is not reaped while its memory is sampled.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         took = time.monotonic() - started
-    assert process.returncode == 0, "see above"
+    assert process.returncode == 0, "it failed; its messages are above"
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Alone(float(said) if said else took, cpu, peak.bytes)

@@ -1,14 +1,14 @@
-"""A load on a server, and what it gives for it.
+"""Put a load on a server and measure it.
 
     python -m bench.load --image jpeg-1.9mp.jpg --connections 8 --duration 10
     python -m bench.load --image jpeg-1.9mp.jpg --protocol 2 --rate 50 --rate 100 --json load.json
     python -m bench.load --corpus FOLDER --count 20000 --host 192.0.2.1 --port 65432
 
-Without --rate the loop is closed: each connection sends its next request when it has its reply, so that a
-slow server is asked less. With it the loop is open: requests are due by the clock whether or not earlier ones
-were answered, and latency counts from when they were due (no coordinated omission).
+Without --rate the loop is closed: each connection sends its next request when it has the reply, so a slow
+server gets fewer requests. With --rate the loop is open: requests are due by the clock whether or not earlier
+ones were answered, and latency counts from when they were due (no coordinated omission).
 
-Prints throughput, latency percentiles, errors by code, and CPU per reply of the server it started and of
+Prints throughput, latency percentiles, errors by code, and CPU time per reply of the server it started and of
 itself; --json writes them as described in bench/load/record.py.
 """
 
@@ -22,13 +22,14 @@ from typing import Annotated
 
 import typer
 
+from bench.arguments import in_a_folder
 from bench.images import IMAGES, image_file
 from bench.load.plan import Plan, Source
 from bench.load.record import NOT_CORRECTED, CoresStats, Document, Percentiles, Run, to_json
-from bench.load.run import LoadFailed, Own, run
+from bench.load.run import LoadFailed, run
+from bench.load.summary import StartedServer
 from bench.measuring.machine import commit, this_machine
 from bench.measuring.server import Server
-from bench.tools.arguments import in_a_folder
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT, V1_MAX_SIZE
 
 _DEFAULT_PICTURE = "jpeg-1.9mp.jpg"
@@ -39,7 +40,8 @@ _DAY = "86400"
 
 def main(
     server_arguments: Annotated[
-        list[str] | None, typer.Argument(help="Behind --: further arguments for its own 'vipsrv serve'.")
+        list[str] | None,
+        typer.Argument(help="After --: more arguments for the 'vipsrv serve' that it starts."),
     ] = None,
     *,
     images: Annotated[
@@ -47,57 +49,62 @@ def main(
         typer.Option(
             "--image",
             metavar="NAME[:WEIGHT]",
-            help="A name of bench.images or a file; several make a mix.",
+            help="The name of a test image, or a file; several make a mix.",
         ),
     ] = None,
     corpus: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Send every file of this folder.")
     ] = None,
-    connections: Annotated[int, typer.Option(min=1, help="At a time, of all processes together.")] = 8,
+    connections: Annotated[int, typer.Option(min=1, help="Connections of all processes together.")] = 8,
     rate: Annotated[
-        list[float] | None, typer.Option(help="Requests a second: an open loop. Several make several runs.")
+        list[float] | None,
+        typer.Option(help="Requests a second, for an open loop. Several make several runs."),
     ] = None,
     duration: Annotated[float | None, typer.Option(min=0.1, help="Seconds to measure. [default: 10]")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Measure this many requests instead.")] = None,
-    warmup: Annotated[float, typer.Option(min=0, help="Seconds of the same load before.")] = 1.0,
+    warmup: Annotated[float, typer.Option(min=0, help="Seconds of the same load before measuring.")] = 1.0,
     width: Annotated[int, typer.Option(min=1)] = 800,
     height: Annotated[int, typer.Option(min=1)] = 600,
     protocol: Annotated[int, typer.Option(min=1, max=2)] = 1,
     pipeline: Annotated[
-        int, typer.Option(min=1, help="Requests in flight on a connection; above 1 in version 2 only.")
+        int, typer.Option(min=1, help="Requests in flight on a connection; more than 1 only in version 2.")
     ] = 1,
-    processes: Annotated[int, typer.Option(min=1, help="Of the load generator.")] = 2,
-    idle: Annotated[int, typer.Option(min=0, help="Further connections that send nothing meanwhile.")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes of the load generator.")] = 2,
+    idle: Annotated[int, typer.Option(min=0, help="Additional connections that send nothing.")] = 0,
     expected_interval: Annotated[
         float | None,
         typer.Option(
             min=0.001,
-            help="Milliseconds at which a connection of a closed loop would send: corrects latencies.",
+            help="Milliseconds between requests on a connection of a closed loop: corrects latencies.",
         ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds of silence after which it gives up.")
+        float, typer.Option(min=0.1, help="Seconds without any reply after which it gives up.")
     ] = 60.0,
-    seed: Annotated[int, typer.Option(help="Of the order in which the mix is sent.")] = 1,
-    host: Annotated[str | None, typer.Option(help="A server that runs already; else it starts one.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the order of the mix.")] = 1,
+    host: Annotated[str | None, typer.Option(help="A running server; by default it starts one.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535)] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Of its own server; 0 for the server's default.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Workers of the server that it starts; 0 for the default.")
+    ] = 0,
     json: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Write all figures to this file.", callback=in_a_folder),
+        typer.Option(dir_okay=False, help="Write all results to this file.", callback=in_a_folder),
     ] = None,
 ) -> None:
-    """Put a load on a server and print what came back."""
+    """Put a load on a server and print the results."""
     if duration is not None and count is not None:
-        raise typer.BadParameter("--duration and --count exclude each other")
+        raise typer.BadParameter("--duration and --count cannot be combined")
     if pipeline > 1 and protocol == 1:
-        raise typer.BadParameter("version 1 has one request a connection; --pipeline takes --protocol 2")
+        raise typer.BadParameter("version 1 has one request a connection; --pipeline needs --protocol 2")
     if rate and expected_interval is not None:
-        raise typer.BadParameter("--expected-interval is for a closed loop; with --rate nothing is omitted")
+        raise typer.BadParameter(
+            "--expected-interval is for a closed loop; with --rate nothing needs to be corrected"
+        )
     if any(one <= 0 for one in rate or []):
         raise typer.BadParameter("--rate must be above 0")
     if (host or port) and (workers or server_arguments):
-        raise typer.BadParameter("--workers and what stands behind -- are for a server of its own")
+        raise typer.BadParameter("--workers and arguments after -- need a server that this command starts")
     sources = tuple(_sources(images or [], corpus))
     _allow_open_files(connections + idle + _SPARE_FILES)
     arguments = _server_arguments(workers, connections + idle, server_arguments or [])
@@ -107,7 +114,7 @@ def main(
     with contextlib.ExitStack() as stack:
         own = None
         if not (host or port):
-            own = Own(stack.enter_context(Server(*arguments)), arguments)
+            own = StartedServer(stack.enter_context(Server(*arguments)), arguments)
         for one in rates:
             plan = Plan(
                 host=own.server.host if own else host or DEFAULT_HOST,
@@ -150,7 +157,7 @@ def _sources(names: list[str], corpus: Path | None) -> Iterator[Source]:
             share = float(weight)
         except ValueError:
             name, share = text, 1.0
-        if not name:  # a file whose name is a number
+        if not name:  # the name of the file is a number
             name, share = text, 1.0
         if not 0 < share < float("inf"):
             raise typer.BadParameter(f"--image {text}: the weight must be above 0")
@@ -164,7 +171,8 @@ def _sources(names: list[str], corpus: Path | None) -> Iterator[Source]:
     fit = [path for path in found if 0 < path.stat().st_size <= V1_MAX_SIZE]
     if len(fit) < len(found):
         typer.echo(
-            f"{len(found) - len(fit)} files of {corpus} are empty or above 4 GiB and not sent", err=True
+            f"{len(found) - len(fit)} files of {corpus} are empty or larger than 4 GiB and are not sent",
+            err=True,
         )
     if not fit:
         raise typer.BadParameter(f"--corpus {corpus}: no file in it can be sent")
@@ -174,7 +182,7 @@ def _sources(names: list[str], corpus: Path | None) -> Iterator[Source]:
 
 def _server_arguments(workers: int, connections: int, further: list[str]) -> list[str]:
     arguments = ["--log-level", "error", "--connections", str(max(4096, connections + 16))]
-    # Idle connections stay idle for as long as the runs take.
+    # The server must not close idle connections during the runs.
     arguments += ["--idle-timeout", _DAY]
     if workers:
         arguments += ["--workers", str(workers)]
@@ -184,7 +192,7 @@ def _server_arguments(workers: int, connections: int, further: list[str]) -> lis
 def _allow_open_files(wanted: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if wanted > hard != resource.RLIM_INFINITY:
-        raise typer.BadParameter(f"{wanted} open files are needed, and 'ulimit -Hn' allows {hard}")
+        raise typer.BadParameter(f"{wanted} open files are needed, but 'ulimit -Hn' allows {hard}")
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
@@ -215,7 +223,7 @@ def _print(done: Run) -> None:
         first, last = done.server.memory[0], done.server.memory[-1]
         most = max(sample.total_bytes for sample in done.server.memory)
         print(
-            f"  server memory {first.total_bytes / 1e6:.0f} MB at first, "
+            f"  server memory {first.total_bytes / 1e6:.0f} MB at the start, "
             f"{last.total_bytes / 1e6:.0f} MB after {last.requests} replies, {most / 1e6:.0f} MB at most"
         )
     generator = done.generator
@@ -226,8 +234,8 @@ def _print(done: Run) -> None:
     )
     if generator.saturated:
         typer.echo(
-            "  WARNING: the load generator was saturated or late, so these figures may be its own and not "
-            "the server's; take more --processes or leave it more cores",
+            "  WARNING: the load generator was saturated or late, so these results may be its own and not "
+            "the server's; use more --processes or leave it more cores",
             err=True,
         )
     _print_cores(done.cores)
@@ -240,13 +248,13 @@ def _print_cores(cores: CoresStats) -> None:
     print(f"  {cores.cores} cores: {others}other machines {cores.stolen:.0%}")
     if (cores.others or 0.0) + cores.stolen > _DISTURBED:
         typer.echo(
-            "  WARNING: the machine was not idle, so these figures are worse than they could be", err=True
+            "  WARNING: the machine was not idle, so these results are worse than they could be", err=True
         )
 
 
 def _print_latency(name: str, latency: Percentiles | None, *, note: str) -> None:
     if latency is None:
-        print(f"  no {name}: nothing was answered")
+        print(f"  no {name}: no request was answered")
         return
     print(
         f"  {name} in ms: p50 {latency.p50_ms:.1f}, p90 {latency.p90_ms:.1f}, p99 {latency.p99_ms:.1f}, "

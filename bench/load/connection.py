@@ -1,4 +1,4 @@
-"""One connection of the load: requests written as the socket takes them, replies read into one buffer."""
+"""A non-blocking connection of the load generator. All connections read into one buffer."""
 
 import errno
 import select
@@ -21,12 +21,12 @@ _JPEG = b"\xff\xd8"
 
 
 class ServerGone(Exception):
-    """Nobody listens at the address, or no more connections can be made to it."""
+    """No server listens at the address, or it accepts no more connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back for one request: a code where it was no image, else the size of the image."""
+    """The reply to one request: an error code, or the size of the result."""
 
     lane: int
     size: int
@@ -36,8 +36,8 @@ class Reply:
 class Connection:
     """A non-blocking connection registered with ``epoll``.
 
-    ``in_flight`` are the lanes, numbers from 0, whose requests have been given to ``send`` and not been
-    answered. In version 2 a lane's request id is its number plus one.
+    A lane is a place for one request in flight, numbered from 0. ``in_flight`` are the lanes whose requests
+    have been sent but not answered. In version 2 a lane's request id is its number plus one.
     """
 
     def __init__(self, host: str, port: int, version: int, epoll: select.epoll, buffer: memoryview) -> None:
@@ -55,7 +55,7 @@ class Connection:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setblocking(False)
-        # A request written in several pieces must not wait for the acknowledgement of the one before.
+        # The pieces of a request must not wait for the acknowledgement of earlier ones.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         failure = self._socket.connect_ex((host, port))
         if failure not in {0, errno.EINPROGRESS}:
@@ -64,18 +64,18 @@ class Connection:
         epoll.register(self._socket, select.EPOLLIN)
 
     def fileno(self) -> int:
-        """The socket's number."""
+        """The socket's file descriptor."""
         return self._socket.fileno()
 
     def send(self, lane: int, head: bytes, body: memoryview) -> None:
-        """Send a request; what the socket does not take now follows in ``writable``."""
+        """Send a request; what the socket does not accept now is sent by ``writable``."""
         self.in_flight.add(lane)
         self._outgoing.append(memoryview(head))
         self._outgoing.append(body)
         self.writable()
 
     def writable(self) -> None:
-        """Write what the socket takes. Raises ``ServerGone`` if the connection was refused."""
+        """Write what the socket accepts. Raises ``ServerGone`` if the connection was refused."""
         while self._outgoing and not self._broken:
             try:
                 sent = self._socket.sendmsg(list(islice(self._outgoing, _PARTS_A_CALL)))
@@ -84,7 +84,7 @@ class Connection:
             except ConnectionRefusedError as error:
                 raise ServerGone(f"the connection was refused: {error.strerror}") from None
             except OSError:
-                # The reason may still be waiting to be read, so reading goes on up to the end.
+                # An error reply may still be waiting to be read, so reading continues to the end.
                 self._broken = True
                 self._outgoing.clear()
                 break
@@ -101,9 +101,9 @@ class Connection:
             self._epoll.modify(self._socket, events)
 
     def readable(self) -> tuple[list[Reply], bool]:
-        """The replies that are complete with what can be read now, and whether the connection has ended.
+        """Read once; return the replies that are now complete, and whether the connection has ended.
 
-        Requests left ``in_flight`` at the end were lost with it. Raises ``ServerGone`` if it was refused.
+        Requests still ``in_flight`` at the end are lost. Raises ``ServerGone`` if the connection was refused.
         """
         try:
             received = self._socket.recv_into(self._buffer)
@@ -129,11 +129,11 @@ class Connection:
             replies += [Reply(lane, 0, "protocol") for lane in self.in_flight]
             self.in_flight.clear()
             return replies, True
-        # Version 1 is one request a connection; behind an error reply its reader would wait for more.
+        # Version 1 has one request a connection; after an error reply the reader would wait for more.
         return replies, self._version == 1 and bool(replies)
 
     def close(self) -> None:
-        """Close the socket, which takes it from ``epoll``, too."""
+        """Close the socket, which also removes it from ``epoll``."""
         self._socket.close()
 
     def _check(self, data: memoryview) -> None:
@@ -144,7 +144,7 @@ class Connection:
     def _ended(self) -> Reply:
         reply = self._reply
         assert reply is not None
-        # Version 1 has no ids; the error reply that may follow its size of zero has one without meaning.
+        # Version 1 has no ids; the id of the error reply that may follow a size of zero means nothing.
         lane = 0 if self._version == 1 else reply.request_id - 1
         if lane not in self.in_flight:
             raise ProtocolError(f"a reply to request {reply.request_id}, which is not in flight")

@@ -1,4 +1,4 @@
-"""One process of the load: an event loop of its own over bare sockets, with little work per request."""
+"""One process of the load: an event loop over bare sockets that does little work per request."""
 
 import contextlib
 import ctypes
@@ -15,19 +15,19 @@ from bench.load.plan import Plan, Requests, choices
 from bench.load.schedule import Due, Schedule
 
 Pipe = pipes.Connection
-"""The parent's and a generator's end of what they tell each other."""
+"""An end of the pipe between the parent and a generator."""
 
 Counters = ctypes.Array[ctypes.c_ulonglong]
-"""Replies so far, in memory shared by all: of each process its images and its errors."""
+"""Replies so far, in shared memory: for each process the number of results and of errors."""
 
 _BUFFER_SIZE = 1 << 20
 _TURN_SECONDS = 0.1
-"""The longest that the loop waits without looking at the clock."""
+"""The longest time that the loop waits without checking the clock."""
 
 
 @dataclass(slots=True)
 class ImageTally:
-    """What became of the measured requests for one image."""
+    """The outcomes of the measured requests for one image."""
 
     answered: int = 0
     failed: int = 0
@@ -37,7 +37,7 @@ class ImageTally:
 
 @dataclass(kw_only=True)
 class Tally:
-    """What one process has measured; histograms as text (``Latencies.encode``)."""
+    """The measurements of one process; histograms are text (``Latencies.encode``)."""
 
     latency: str = ""
     service: str = ""
@@ -45,15 +45,15 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
     images: list[ImageTally] = field(default_factory=list)
     replies_in_time: int = 0
-    """Of any kind, within the measured time; the next three are of images only."""
-    images_in_time: int = 0
+    """Replies of any kind within the measured time; the next three count results only."""
+    results_in_time: int = 0
     sent_bytes_in_time: int = 0
     received_bytes_in_time: int = 0
     last_reply: float = 0.0
     cpu_seconds: float = 0.0
-    """Within the measured time."""
+    """CPU seconds within the measured time."""
     cpu_interval: float = 0.0
-    """What that was measured over."""
+    """The seconds over which ``cpu_seconds`` was measured."""
 
 
 _NEVER = Due(0.0, measured=False)
@@ -61,7 +61,7 @@ _NEVER = Due(0.0, measured=False)
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """A place for one request at a time: a number on one of the connections."""
+    """A place for one request in flight on one of the connections."""
 
     index: int
     connection: Connection | None
@@ -72,9 +72,9 @@ class _Lane:
 
 
 class Generator:
-    """The load of one process: ``connections`` of the plan's, scheduled by ``schedule``.
+    """The load of one process, over ``connections`` of the plan's connections.
 
-    ``on_reply`` is called with whether it was an error, for each reply.
+    ``on_reply`` is called for each reply, with whether it was an error.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Generator:
                 self._connect([_Lane(index, None, 0.0) for index in range(plan.pipeline)])
 
     def run(self, schedule: Schedule, measure_from: float, end: float | None) -> Tally:
-        """Send what the schedule says and wait for all replies. Raises ``ServerGone``."""
+        """Send requests by the schedule and wait for all replies. Raises ``ServerGone``."""
         self._measure_from, self._measure_to = measure_from, end or float("inf")
         cpu_from: tuple[float, float] | None = None
         cpu_to: tuple[float, float] | None = None
@@ -141,7 +141,7 @@ class Generator:
         self._epoll.close()
 
     def _send_due(self, schedule: Schedule) -> float | None:
-        """Send what is due on the lanes that are idle; gives when the next is due, ``None`` for never."""
+        """Send what is due on idle lanes; return when the next request is due, ``None`` for never."""
         while True:
             now = time.monotonic()
             due = schedule.next_due(now)
@@ -160,7 +160,7 @@ class Generator:
             lane.connection.send(lane.index, *self._requests.parts(lane.source, lane.index))
 
     def _wait(self, until: float | None) -> bool:
-        """Wait for sockets, at most until then; gives whether anything happened."""
+        """Wait for sockets, at most until that time; return whether anything happened."""
         if until is None:
             events = self._epoll.poll(_TURN_SECONDS)
         else:
@@ -198,7 +198,7 @@ class Generator:
             self._connect(lanes)
 
     def _connect(self, lanes: list[_Lane]) -> None:
-        """A new connection for these lanes; in version 2 they are idle then."""
+        """Open a new connection for these lanes; in version 2 they become idle."""
         plan = self._plan
         connection = Connection(plan.host, plan.port, plan.protocol, self._epoll, self._buffer)
         self._connections[connection.fileno()] = connection
@@ -223,7 +223,7 @@ class Generator:
                 tally.images[lane.source].failed += 1
             return
         if in_time:
-            tally.images_in_time += 1
+            tally.results_in_time += 1
             tally.sent_bytes_in_time += plan.sources[lane.source].size
             tally.received_bytes_in_time += reply.size
         if due.measured:
@@ -249,7 +249,7 @@ class Generator:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What the parent tells a generator that is ready: times of ``time.monotonic``."""
+    """The parent's message to a generator that is ready, in times of ``time.monotonic``."""
 
     start: float
     measure_from: float
@@ -261,7 +261,7 @@ def work(
 ) -> None:
     """The main function of a generator process.
 
-    Sends ``"ready"``, receives a ``Start`` and sends a ``Tally``; or sends a sentence that says what failed.
+    Sends ``"ready"``, receives a ``Start`` and sends a ``Tally``, or sends a sentence about what failed.
     """
 
     def on_reply(error: bool) -> None:  # noqa: FBT001 - a callback of one argument

@@ -1,7 +1,7 @@
-"""Latencies in a histogram that keeps three significant figures from a microsecond to an hour.
+"""Latencies in a histogram with three significant digits from a microsecond to an hour.
 
-The histogram is HdrHistogram (https://hdrhistogram.github.io/HdrHistogram/), so its text form can be read by
-that project's tools, and the histograms of several processes add up without loss.
+The histogram is HdrHistogram (https://hdrhistogram.github.io/HdrHistogram/): that project's tools can read
+its text form, and the histograms of several processes can be added without loss.
 """
 
 from typing import Self
@@ -12,15 +12,15 @@ from bench.load.record import Percentiles
 
 _LOWEST = 1
 _HIGHEST = 3_600_000_000
-_FIGURES = 3
+_DIGITS = 3
 _MICROSECONDS = 1e6
 
 
 class Latencies:
-    """Latencies given in seconds; one above an hour counts as an hour."""
+    """A histogram of latencies in seconds; one above an hour counts as an hour."""
 
     def __init__(self) -> None:
-        self._histogram = HdrHistogram(_LOWEST, _HIGHEST, _FIGURES)
+        self._histogram = HdrHistogram(_LOWEST, _HIGHEST, _DIGITS)
 
     def __len__(self) -> int:
         return int(self._histogram.total_count)
@@ -30,12 +30,12 @@ class Latencies:
         self._histogram.record_value(_microseconds(seconds))
 
     def record_corrected(self, seconds: float, interval: float) -> None:
-        """Count one latency, and those of the requests that its wait kept from being sent.
+        """Count one latency, and those of the requests that could not be sent during it.
 
-        A closed loop that would have sent every ``interval`` seconds sends nothing while it waits. Each
-        missed request is counted with the time it would have had to wait: ``seconds - interval``,
-        ``seconds - 2 * interval`` and so on while positive. That is HdrHistogram's correction for
-        coordinated omission (G. Tene, "How NOT to Measure Latency").
+        A closed loop that should send every ``interval`` seconds sends nothing while it waits. Each missed
+        request is counted with the time it would have waited: ``seconds - interval``, ``seconds - 2 *
+        interval`` and so on while positive. This is HdrHistogram's correction for coordinated omission (G.
+        Tene, "How NOT to Measure Latency").
         """
         self._histogram.record_corrected_value(_microseconds(seconds), round(interval * _MICROSECONDS))
 
@@ -44,16 +44,16 @@ class Latencies:
         return bytes(self._histogram.encode()).decode("ascii")
 
     def add(self, encoded: str) -> Self:
-        """Add what another one's ``encode`` gave."""
+        """Add another histogram, as encoded by ``encode``."""
         self._histogram.decode_and_add(encoded.encode("ascii"))
         return self
 
     def percentile(self, percent: float) -> float:
-        """The latency in milliseconds that this share of all did not exceed."""
+        """The latency in milliseconds that ``percent`` % of all do not exceed."""
         return float(self._histogram.get_value_at_percentile(percent)) / 1e3
 
     def summary(self) -> Percentiles | None:
-        """The usual percentiles; ``None`` where nothing was recorded."""
+        """The usual percentiles; ``None`` if nothing was recorded."""
         if not len(self):
             return None
         return Percentiles(

@@ -1,4 +1,4 @@
-"""What a load is made of: the images with their weights, and everything a generator process has to know."""
+"""The plan of a load: the images with their weights, and all settings of the generator processes."""
 
 import mmap
 import random
@@ -10,12 +10,12 @@ from pathlib import Path
 from bench.wire import resize_head, version_1_head
 
 _SEQUENCE = 4096
-"""How many choices of a mix are drawn before they repeat."""
+"""How many choices of a mix are drawn before the sequence repeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An image to send; among several each is sent in proportion to its weight."""
+    """An image to send. Each image of a mix is sent in proportion to its weight."""
 
     name: str
     path: Path
@@ -25,7 +25,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One run, as all processes know it. Times in seconds; ``rate`` a second, ``None`` for a closed loop."""
+    """The settings of one run. Times are in seconds; ``rate`` is a second, ``None`` for a closed loop."""
 
     host: str
     port: int
@@ -40,22 +40,22 @@ class Plan:
     duration: float | None = None
     count: int | None = None
     timeout: float = 60.0
-    """How long nothing at all may come back before what is in flight is given up."""
+    """How long to wait without any reply before the requests in flight are given up."""
     expected_interval: float | None = None
     seed: int = 1
 
 
 def choices(sources: tuple[Source, ...], seed: int) -> Iterator[int]:
-    """Indices of ``sources`` without end, drawn by weight; the same for the same seed."""
+    """Draw indices of ``sources`` by weight without end; the same ones for the same seed."""
     weights = [source.weight for source in sources]
     drawn = random.Random(seed).choices(range(len(sources)), weights, k=_SEQUENCE)
     return cycle([0] if len(sources) == 1 else drawn)
 
 
 class Requests:
-    """The bytes of every request, made once: what is in front of the image, and the image itself.
+    """The bytes of all requests, built once: the head, and the image.
 
-    An image is mapped, not read: the processes share its pages, and one of a gigabyte costs none.
+    Images are mapped, not read, so that the processes share their pages and large ones take no memory.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -70,7 +70,7 @@ class Requests:
         ]
 
     def parts(self, source: int, lane: int) -> tuple[bytes, memoryview]:
-        """Head and body of a request for this image, as the ``lane``-th of those in flight."""
+        """The head and body of a request for this image on this lane."""
         return self._heads[source][0 if self._version_1 else lane], self._bodies[source]
 
 

@@ -1,4 +1,4 @@
-"""One line on a terminal that says how far a run is."""
+"""A line on a terminal that shows the progress of a run."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ _EVERY_SECONDS = 0.2
 
 
 class Progress:
-    """Rewrites its line at most five times a second; writes nothing where ``stream`` is no terminal."""
+    """Rewrites its line at most five times a second; writes nothing if ``stream`` is not a terminal."""
 
     def __init__(
         self, label: str, *, duration: float | None, count: int | None, stream: TextIO = sys.stderr
@@ -21,22 +21,22 @@ class Progress:
         self._last = (time.monotonic(), 0)
         self._width = 0
 
-    def show(self, seconds: float, images: int, errors: int) -> None:
-        """``seconds`` since the start, and the replies so far."""
+    def show(self, seconds: float, results: int, errors: int) -> None:
+        """Show the seconds since the start and the replies so far."""
         now = time.monotonic()
         before, then = self._last
         if not self._shown or now - before < _EVERY_SECONDS:
             return
-        rate = (images + errors - then) / (now - before)
-        self._last = now, images + errors
+        rate = (results + errors - then) / (now - before)
+        self._last = now, results + errors
         if self._duration is not None:
             share = f"{min(seconds, self._duration):.0f} of {self._duration:g} s"
         else:
-            share = f"{images + errors} of {self._count}"
-        self._write(f"{self._label}: {share}, {images} images, {errors} errors, {rate:.0f}/s")
+            share = f"{results + errors} of {self._count}"
+        self._write(f"{self._label}: {share}, {results} results, {errors} errors, {rate:.0f}/s")
 
     def end(self) -> None:
-        """Take the line away."""
+        """Erase the line."""
         if self._shown:
             self._write("")
             self._stream.write("\r")

@@ -1,7 +1,7 @@
-"""What ``python -m bench.load --json FILE`` writes: one ``Document``, with the fields of these classes.
+"""The file that ``python -m bench.load --json FILE`` writes: one ``Document``.
 
-``Document.version`` goes up when a field changes its meaning or goes away; a reader may meet further fields.
-Times are seconds or, where the name says so, milliseconds; sizes are bytes; a MB is 1,000,000 bytes.
+``Document.version`` increases when a field changes its meaning or is removed; a reader must accept more
+fields. Times are seconds or, where the name says so, milliseconds; sizes are bytes; a MB is 1,000,000 bytes.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 KIND: Literal["vipsrv-bench-load"] = "vipsrv-bench-load"
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 
 FROM_INTENDED_START = "from intended start"
 CORRECTED = "corrected by the expected interval"
@@ -19,7 +19,7 @@ NOT_CORRECTED = "not corrected"
 
 @dataclass(frozen=True, kw_only=True)
 class Percentiles:
-    """Latencies of the requests that were answered with an image."""
+    """Latencies of the requests that were answered with a result."""
 
     count: int
     mean_ms: float
@@ -40,7 +40,7 @@ class ImageStats:
     bytes: int
     weight: float
     answered: int
-    """Requests for it that were answered with an image."""
+    """Requests for the image that were answered with a result."""
     failed: int
     mean_ms: float | None
     mean_result_bytes: float | None
@@ -65,14 +65,14 @@ class MemorySample:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerStats:
-    """The server that the load generator started: CPU in the measured time, memory in all of the run."""
+    """The server that the load generator started: CPU time in the measured time, memory in the whole run."""
 
     arguments: list[str]
-    """Those of ``vipsrv serve``."""
+    """The arguments of ``vipsrv serve``."""
     gateway_cpu_ms: float
-    """CPU milliseconds per reply, as the next."""
+    """CPU milliseconds per reply of the gateway."""
     worker_cpu_ms: list[float]
-    """One for each worker, the busiest first."""
+    """CPU milliseconds per reply of each worker, the busiest first."""
     memory: list[MemorySample]
 
     @property
@@ -83,7 +83,7 @@ class ServerStats:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorStats:
-    """The load generator itself: whether it could have been what was measured."""
+    """The load generator itself, which shows whether it limited the results."""
 
     processes: int
     cpu_ms: float
@@ -91,29 +91,29 @@ class GeneratorStats:
     busiest: float
     """CPU time of its busiest process over the measured time, 0 to 1."""
     saturated: bool
-    """Whether that, or the next, is so much that the figures may be the generator's and not the server's."""
+    """Whether ``busiest`` or ``late_p99_ms`` is so high that the generator may have limited the results."""
     late_p99_ms: float | None
-    """How late it sent what it could have sent, in 99 of 100 cases at most."""
+    """99th percentile of how late it sent requests on idle lanes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoresStats:
-    """What else the cores did in the measured time: shares of all their time, 0 to 1.
+    """What else used the cores in the measured time, as shares of their time, 0 to 1.
 
-    The cores are those that the generator might use, which its own server shares.
+    The cores are those that the generator may use; the server that it started shares them.
     """
 
     cores: int
     others: float | None
-    """Taken by processes that are neither the server's nor the generator's; ``None`` for a server that was
-    already running, whose share is not known."""
+    """The share of processes that belong neither to the server nor to the generator; ``None`` for a server
+    that was already running, whose share is unknown."""
     stolen: float
-    """Given to other machines by the hypervisor."""
+    """The share that the hypervisor gave to other machines."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IdleStats:
-    """The connections that were held beside the load and sent nothing."""
+    """The connections that were held open beside the load and sent nothing."""
 
     asked: int
     open_at_end: int
@@ -124,30 +124,30 @@ class Run:
     """One load on one server."""
 
     loop: Literal["open", "closed"]
-    """Open: sent by the clock, ``rate`` a second. Closed: sent as soon as a connection is free."""
+    """Open: requests are sent by the clock. Closed: they are sent as soon as a connection is free."""
     rate: float | None
     protocol: Literal[1, 2]
     connections: int
     pipeline: int
-    """Requests in flight on a connection at most."""
+    """The most requests in flight on a connection."""
     width: int
     height: int
     idle: IdleStats | None
     warmup_seconds: float
-    """Sent before ``seconds``; counted in nothing but ``MemorySample.requests``."""
+    """The time before ``seconds``; its requests count only in ``MemorySample.requests``."""
     seconds: float
-    """The measured time: as asked for, or up to the last of the requests asked for."""
+    """The measured time: the given duration, or up to the reply to the last of ``count`` requests."""
     replies_per_second: float
-    """Images that came back within ``seconds``, over ``seconds``."""
+    """Results within ``seconds``, over ``seconds``."""
     sent_mb_per_second: float
-    """Images sent by the requests that were answered within ``seconds``, in MB."""
+    """Images of the requests that were answered within ``seconds``, in MB."""
     received_mb_per_second: float
     answered: int
-    """Requests due in the measured time that were answered with an image."""
+    """Requests due in the measured time that were answered with a result."""
     errors: dict[str, int]
-    """Those that were not: by the code of the protocol's error reply, or ``connection_lost`` (closed before
-    the reply was complete), ``no_reply`` (nothing came any more), ``not_a_jpeg`` and ``protocol`` (what came
-    was not what was to come)."""
+    """The other requests due in the measured time, by the code of the protocol's error reply, or
+    ``connection_lost`` (closed before the reply was complete), ``no_reply`` (no reply arrived),
+    ``not_a_jpeg`` (the result is not a JPEG) and ``protocol`` (the reply broke the protocol)."""
     coordinated_omission: str
     """``from intended start``: open loop, latency counts from when the request was due.
     ``corrected by the expected interval``: closed loop, missed requests are counted, too.
@@ -155,7 +155,7 @@ class Run:
     expected_interval_ms: float | None
     latency: Percentiles | None
     service: Percentiles | None
-    """As ``latency``, but from when the request was really sent, and never corrected."""
+    """As ``latency``, but from when the request was actually sent, and never corrected."""
     images: list[ImageStats]
     server: ServerStats | None
     """``None`` for a server that was already running."""
@@ -165,17 +165,17 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A whole file: one run for each ``--rate``, or one."""
+    """The whole file, with one run for each ``--rate``, or one run."""
 
     kind: Literal["vipsrv-bench-load"] = KIND
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     started: str
     """UTC, ISO 8601."""
     command: list[str]
     machine: dict[str, str | int]
-    """What it ran on: the fields of ``bench.measuring.machine.Machine``."""
+    """The fields of ``bench.measuring.machine.Machine``."""
     commit: str | None
-    """Of the repository of this code, with ``+`` where files were changed; ``None`` outside of one."""
+    """The commit of this repository, with ``+`` if files were changed; ``None`` outside a repository."""
     runs: list[Run]
 
 
@@ -183,10 +183,10 @@ _ADAPTER = TypeAdapter(Document)
 
 
 def to_json(document: Document) -> bytes:
-    """The file's bytes."""
+    """Encode a document as the bytes of a file."""
     return _ADAPTER.dump_json(document, indent=1) + b"\n"
 
 
 def from_json(data: bytes | str) -> Document:
-    """A document from a file's bytes. Raises ``ValueError`` that names what is missing or of a wrong type."""
+    """Decode a file's bytes. Raises ``ValueError``, which names what is missing or has a wrong type."""
     return _ADAPTER.validate_json(data)

@@ -1,24 +1,24 @@
-"""When requests are due: by the clock in an open loop, at once in a closed one."""
+"""When requests are due: by the clock in an open loop, immediately in a closed loop."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """One request: when it was to be sent (``time.monotonic``), and whether it counts."""
+    """One request: when it is due (``time.monotonic``), and whether it is measured."""
 
     intended: float
     measured: bool
 
 
 class Schedule:
-    """The requests of one of ``of`` processes, the ``index``-th.
+    """The schedule of the ``index``-th of ``of`` processes.
 
-    All send from ``start`` on and measure from ``measure_from``; until ``end``, or until this process has
-    sent ``count`` measured requests. With a ``rate`` (of all processes together, a second) request number
-    ``n`` of this process is due at ``start + (index + n * of) / rate``, so that those of all processes are
-    evenly spaced, whether or not earlier ones were answered. Without one, a request is due whenever it can be
-    sent.
+    Requests are sent from ``start`` and measured from ``measure_from``, until ``end``, or until this process
+    has sent ``count`` measured requests. With a ``rate`` (a second, of all processes together) request number
+    ``n`` of this process is due at ``start + (index + n * of) / rate``, so that the requests of all processes
+    are evenly spaced, whether or not earlier ones were answered. Without a rate, a request is due whenever it
+    can be sent.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Schedule:
         of: int = 1,
     ) -> None:
         if end is None and count is None:
-            raise ValueError("a load without an end or a count would never end")
+            raise ValueError("a load needs an end or a count")
         self._start = start
         self._measure_from = measure_from
         self._end = end
@@ -45,7 +45,9 @@ class Schedule:
         self._measured = 0
 
     def next_due(self, now: float) -> float | None:
-        """When the next request is due, not before ``now`` in a closed loop; ``None`` for no more."""
+        """When the next request is due; in a closed loop not before ``now``. ``None`` if there are no
+        more.
+        """
         due = max(self._start, now) if self._rate is None else self._intended()
         if self._end is not None and due >= self._end:
             return None
@@ -54,7 +56,7 @@ class Schedule:
         return due
 
     def take(self, now: float) -> Due:
-        """The next request, to be sent now. There has to be one."""
+        """Take the next request, which is sent now. There must be one."""
         intended = now if self._rate is None else self._intended()
         measured = intended >= self._measure_from
         self._sent += 1
@@ -67,5 +69,5 @@ class Schedule:
 
 
 def shares(total: int, of: int) -> list[int]:
-    """``total`` things dealt out to ``of`` processes as evenly as can be."""
+    """Divide ``total`` things among ``of`` processes as evenly as possible."""
     return [total // of + (number < total % of) for number in range(of)]

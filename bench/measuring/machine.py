@@ -1,4 +1,4 @@
-"""What a benchmark ran on: without it no figure means anything."""
+"""The machine and the software that a benchmark ran on; every result records them."""
 
 import os
 import platform
@@ -18,9 +18,7 @@ from vipsrv import pipeline
 
 @dataclass(frozen=True)
 class Machine:
-    """The computer and its software, in words; ``cores`` are those that this process may use, ``memory`` is
-    in bytes.
-    """
+    """The machine and its software. ``cores`` are those that this process may use, ``memory`` is in bytes."""
 
     cpu: str
     cores: int
@@ -33,12 +31,12 @@ class Machine:
     libjpeg_turbo_of_pillow: str
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields, for JSON."""
         return asdict(self)
 
 
 def this_machine() -> Machine:
-    """The one that this runs on."""
+    """Describe the machine that this runs on."""
     return Machine(
         cpu=processor(),
         cores=len(os.sched_getaffinity(0)),
@@ -53,7 +51,7 @@ def this_machine() -> Machine:
 
 
 def processor() -> str:
-    """The model's name where the kernel tells one (/proc/cpuinfo), else the architecture."""
+    """The processor's model name from /proc/cpuinfo (psutil has none), else the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -63,7 +61,7 @@ def processor() -> str:
 
 
 def commit() -> str | None:
-    """The repository's commit, with a ``+`` behind it where files differ from it; ``None`` outside of one."""
+    """The repository's commit, with a ``+`` if files differ from it; ``None`` outside a repository."""
     try:
         described = subprocess.run(
             ["git", "-C", ROOT, "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],  # noqa: S607

@@ -1,4 +1,4 @@
-"""Processes that each do one thing over and over: the clients of a server, or a loop that needs none."""
+"""Processes that each repeat one operation: the clients of a server, or loops without a server."""
 
 import base64
 import contextlib
@@ -18,16 +18,16 @@ from bench.measuring.processes import cpu_seconds
 _MEMBER = "VIPSRV_BENCH_GROUP_MEMBER"
 
 LEAST = 2
-"""How often each does it at least, however little time there is: a rate is taken between completions."""
+"""The least number of repetitions: a rate is taken between two completions."""
 
 
 @dataclass(frozen=True)
 class GroupRun:
-    """What a crew did: how often, how often a second while all were at it, in how much time by the clock and
-    of CPU, both in seconds.
+    """What a group did: ``done`` operations, ``rate`` a second while all members were running.
 
-    ``speed`` is how often a second, too, of each until its own end, added up: one that shares its core with
-    another program, and ends long after the others, slows it by no more than its own part.
+    ``speed`` is also operations a second, but adds up the members' own rates, each until its own end: a
+    member that shares its core with another program, and ends long after the others, lowers it only by its
+    own part.
     """
 
     done: int
@@ -38,9 +38,9 @@ class GroupRun:
 
 
 class ProcessGroup:
-    """``size`` processes on these cores, ended with the ``with``.
+    """``size`` processes on these cores, which run while the ``with`` lasts.
 
-    ``environment`` is added to that of this process.
+    ``environment`` is added to this process's environment.
     """
 
     def __init__(self, size: int, cores: Sequence[int], **environment: str) -> None:
@@ -69,11 +69,11 @@ class ProcessGroup:
         for member in self._members:
             assert member.stdin is not None
             assert member.stdout is not None
-            with contextlib.suppress(BrokenPipeError):  # it has ended already
+            with contextlib.suppress(BrokenPipeError):  # the process has ended already
                 member.stdin.close()
         for member in self._members:
             if kind is not None:
-                member.kill()  # it may be in the middle of something long
+                member.kill()  # it may be in the middle of a long operation
             member.wait()
             assert member.stdout is not None
             member.stdout.close()
@@ -81,24 +81,27 @@ class ProcessGroup:
 
     @property
     def pids(self) -> list[int]:
-        """Those of its processes."""
+        """The ids of the processes."""
         return [member.pid for member in self._members]
 
     def cpu_seconds(self) -> float:
-        """User and system time of all of them so far."""
+        """User and system time of all processes so far."""
         return sum(cpu_seconds(pid) for pid in self.pids)
 
     def prepare(self, module: str, **arguments: Any) -> bytes:
-        """Have each call ``module.prepare(**arguments)``, which gives the function that is then called over
-        and over; what that returned at its first call.
+        """Have each member call ``module.prepare(**arguments)``, which returns the operation to repeat.
 
-        Raises ``RuntimeError`` where it fails; standard error says why.
+        Returns the result of the operation's first call. Raises ``RuntimeError`` if a member fails; standard
+        error says why.
         """
         (first, *_) = self._order({"module": module, "arguments": arguments})
         return base64.b64decode(first["result"])
 
     def work(self, *, seconds: float | None = None, count: int | None = None) -> GroupRun:
-        """Have all call it at the same time, for so many seconds, or so often each. Raises as ``prepare``."""
+        """Have all members repeat the operation at the same time, for some seconds or ``count`` times each.
+
+        Raises ``RuntimeError`` if a member fails.
+        """
         started = time.monotonic()
         until = started + seconds if seconds is not None else None
         replies = self._order({"until": until, "count": count})
@@ -122,19 +125,19 @@ class ProcessGroup:
             assert member.stdout is not None
             reply = member.stdout.readline()
             if not reply:
-                raise RuntimeError(f"process {member.pid} of a crew has ended; see above")
+                raise RuntimeError(f"process {member.pid} of a group has ended; its messages are above")
             replies.append(json.loads(reply))
         return replies
 
 
 def member_number() -> int:
-    """In a process of a crew: which one it is, from 0 on."""
+    """In a member process: its index in the group, from 0."""
     return int(os.environ[_MEMBER])
 
 
 @contextlib.contextmanager
 def confined_to(cores: Sequence[int]) -> Iterator[None]:
-    """What is started meanwhile may use these cores only."""
+    """Processes started within the ``with`` may use these cores only."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -144,10 +147,10 @@ def confined_to(cores: Sequence[int]) -> Iterator[None]:
 
 
 def rate(completed: Sequence[float], until: float | None) -> float:
-    """One member's completions a second.
+    """One member's operations a second.
 
-    From the first to the last, for the first waits behind those of all others; and none after the end, when
-    others are at rest, unless there would be too few.
+    Counted from the first completion, which had to wait for all members to start, to the last one before
+    ``until``, after which other members are idle; later ones count only if there would be too few.
     """
     within = [moment for moment in completed if until is None or moment <= until]
     counted = within if len(within) >= LEAST else completed

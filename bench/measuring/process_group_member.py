@@ -1,4 +1,4 @@
-"""One process of a ``bench.measuring.process_group``: orders come as lines of JSON, and replies go back."""
+"""A member process of a ``ProcessGroup``: reads orders as lines of JSON and writes a reply to each."""
 
 import base64
 import importlib
@@ -12,7 +12,7 @@ from bench.measuring.process_group import LEAST
 
 
 def main() -> None:
-    """Obey until standard input ends."""
+    """Carry out orders until standard input ends."""
     call: Callable[[], bytes] | None = None
     for line in sys.stdin:
         order = json.loads(line)

@@ -1,4 +1,4 @@
-"""Looking again and again, in a thread, at something that happens meanwhile."""
+"""Sampling a value in a thread while something else runs."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -10,10 +10,10 @@ _PEAK_SECONDS = 0.005
 
 
 class Sampler:
-    """Calls ``look`` every ``seconds`` while the ``with`` lasts."""
+    """Calls ``sample`` every ``seconds`` while the ``with`` lasts."""
 
-    def __init__(self, look: Callable[[], None], seconds: float) -> None:
-        self._look = look
+    def __init__(self, sample: Callable[[], None], seconds: float) -> None:
+        self._sample = sample
         self._seconds = seconds
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -28,14 +28,14 @@ class Sampler:
 
     def _run(self) -> None:
         while not self._over.wait(self._seconds):
-            self._look()
+            self._sample()
 
 
 class Peak(Sampler):
-    """``bytes``: the most anonymous memory that these processes together held while the ``with`` lasted."""
+    """``bytes`` is the most anonymous memory that these processes held together while the ``with`` lasted."""
 
-    def __init__(self, pids: Sequence[int]) -> None:
-        super().__init__(self._note, _PEAK_SECONDS)
+    def __init__(self, pids: Sequence[int], seconds: float = _PEAK_SECONDS) -> None:
+        super().__init__(self._note, seconds)
         self._pids = pids
         self.bytes = 0
 

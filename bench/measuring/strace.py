@@ -1,4 +1,4 @@
-"""How many system calls a process makes, counted by ``strace``."""
+"""Counts the system calls of a process by ``strace``."""
 
 import re
 import shutil
@@ -13,15 +13,15 @@ _ATTACHED = re.compile(r"Process \d+ attached")
 
 
 class CannotTrace(Exception):
-    """There is no ``strace`` on the path, or it may not attach; says which."""
+    """``strace`` is not on the path or may not attach; the message says which."""
 
 
 class Calls:
     """The system calls of the process ``pid`` and its threads while the ``with`` lasts.
 
-    ``total`` is their number and ``by_name`` the same of each, from ``strace -c``, once the ``with`` is over.
-    What is traced is several times as slow, so nothing else is to be measured meanwhile. Entering raises
-    ``CannotTrace``.
+    After the ``with``, ``total`` is their number and ``by_name`` the number for each name, from ``strace
+    -c``. A traced process is several times slower, so nothing else can be measured at the same time. Entering
+    raises ``CannotTrace``.
     """
 
     def __init__(self, pid: int) -> None:
@@ -59,9 +59,9 @@ class Calls:
 
 
 def parse_summary(text: str) -> tuple[dict[str, int], int]:
-    """The calls of each name, and of all, in what ``strace -c`` writes. No call at all writes nothing.
+    """Parse the output of ``strace -c`` into the number of calls by name, and of all calls.
 
-    Raises ``ValueError`` for a table without a total.
+    The output is empty if there was no call. Raises ``ValueError`` for a table without a total.
     """
     if not text.strip():
         return {}, 0

@@ -1,1 +1,1 @@
-"""An HTML page and SVG charts from what the benchmarks wrote as JSON: ``python -m bench.report``."""
+"""An HTML page and SVG charts from the JSON files of the benchmarks: ``python -m bench.report``."""

@@ -1,4 +1,4 @@
-"""A report of benchmarks: an HTML page that needs no other file, and its charts as SVG.
+"""Make a report: an HTML page that needs no other file, and its charts as SVG.
 
     python -m bench.report DIRECTORY_OR_FILES --out DIRECTORY
     python -m bench.report compare.json --main bench/throughput.svg
@@ -34,7 +34,7 @@ def main(
 ) -> None:
     """Make a report."""
     if out is None and main_chart is None:
-        raise typer.BadParameter("say what to make: --out DIRECTORY, --main FILE, or both")
+        raise typer.BadParameter("give --out DIRECTORY, --main FILE, or both")
     try:
         found = inputs.read(paths)
     except inputs.NotABenchmark as error:
@@ -43,14 +43,14 @@ def main(
     for sentence in found.skipped:
         typer.echo(sentence, err=True)
     if not found:
-        typer.echo("none of these files has benchmarks", err=True)
+        typer.echo("none of these files is a result of a benchmark", err=True)
         raise typer.Exit(1)
     with style.drawn():
         if main_chart is not None:
             if len(found.comparisons) != 1:
                 number = len(found.comparisons)
                 raise typer.BadParameter(
-                    f"--main takes the JSON of one bench.tools.compare, and here are {number}"
+                    f"--main takes the JSON of one bench.tools.compare, and these files have {number}"
                 )
             figure = throughput.chart(found.comparisons[0][1], results_only=True)
             main_chart.write_bytes(style.svg(figure, "Throughput of vipsrv and of what it is compared with"))

@@ -1,4 +1,4 @@
-"""The figures of the suites over the commits that they were taken at."""
+"""The metrics of the suites over the commits at which they were measured."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from bench.report import quality, style
 from bench.report.inputs import Suite
-from bench.report.throughput import three_figures
+from bench.report.throughput import three_digits
 
 CPU = "cpu_over_bare"
-"""Of ``extra_info``: the server's or pipeline's CPU time over that of a bare loop in the same run."""
+"""The metric of ``extra_info`` that compares CPU time with a bare loop in the same run."""
 
 _COMMIT_LETTERS = 9
 _COLUMNS = 2
@@ -26,7 +26,7 @@ _TOLD = 4
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One figure of one row over the commits, by their place in the order of time."""
+    """One metric of one row over the commits. A point is the commit's index in time order, and the value."""
 
     name: str
     points: tuple[tuple[int, float], ...]
@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Lines that can be held against one another."""
+    """Lines that can be compared with one another."""
 
     title: str
     lines: tuple[Line, ...]
@@ -42,7 +42,7 @@ class Panel:
 
 
 def commits(suites: Iterable[Suite]) -> list[Suite]:
-    """One file a commit, in the commits' order; of several of one commit the one that ran last."""
+    """Sort the files by commit; of several files of one commit keep the one that ran last."""
     found: dict[tuple[str, bool], Suite] = {}
     for suite in sorted(suites, key=lambda suite: suite.datetime):
         found[suite.commit_info.id, suite.commit_info.dirty] = suite
@@ -50,11 +50,13 @@ def commits(suites: Iterable[Suite]) -> list[Suite]:
 
 
 def panels(ordered: Sequence[Suite]) -> list[Panel]:
-    """CPU by claim, a line for each case of it; compression ratio and SSIM by image."""
+    """The panels: CPU time for each claim, with a line a case; compression ratio and SSIM, with a line an
+    image.
+    """
     claims: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for place, suite in enumerate(ordered):
         for row in suite.benchmarks:
-            value = row.figure(CPU)
+            value = row.metric(CPU)
             if value is not None:
                 claim, _, case = row.name.removeprefix("test_").partition("[")
                 points = claims.setdefault(claim, {}).setdefault(case.rstrip("]"), [])
@@ -72,13 +74,13 @@ def panels(ordered: Sequence[Suite]) -> list[Panel]:
 
 
 def label(suite: Suite) -> str:
-    """A commit on the axis."""
+    """The label of a commit on the axis."""
     info = suite.commit_info
     return info.id[:_COMMIT_LETTERS] + ("+" if info.dirty else "") + "\n" + info.time[:10]
 
 
 def chart(ordered: Sequence[Suite]) -> Figure:
-    """All panels, two beside each other."""
+    """Draw all panels, two in a row."""
     shown = panels(ordered)
     rows = [shown[start : start + _COLUMNS] for start in range(0, len(shown), _COLUMNS)]
     heights = [max(_LEAST_INCHES, *(len(one.lines) * _LABEL_INCHES for one in row)) + 0.85 for row in rows]
@@ -119,7 +121,7 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(lambda *_: "")
     axes.margins(y=0.12)
-    # The last commit has a label, and before it as many as there is space for.
+    # The last commit has a label, and as many before it as there is space for.
     told = range(len(names) - 1, -1, -math.ceil(len(names) / _TOLD))
     axes.set_xticks(list(told), [names[place] for place in told], fontsize=8)
     axes.set_xlim(-0.3, len(names) - 0.9)
@@ -130,11 +132,11 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
 
 def _end(line: Line) -> str:
     value = line.points[-1][1]
-    return f"{three_figures(value) if value >= 10 else f'{value:.3f}'}  {line.name}"
+    return f"{three_digits(value) if value >= 10 else f'{value:.3f}'}  {line.name}"
 
 
 def _inches_beside(panel: Panel) -> float:
-    """What has to be free right of a panel for its labels, and for a title that is longer than the panel."""
+    """The inches to leave free to the right of a panel, for its labels or for a longer title."""
     title = style.inches(panel.title, _TITLE_SIZE) - _PANEL_INCHES
     return max(style.label_inches(map(_end, panel.lines)), title)
 

@@ -1,7 +1,7 @@
-"""The JSON files that a report is made from, read and told apart.
+"""Read the JSON files that a report is made from, and detect their kind.
 
-``bench.load --json``, ``bench.tools.compare --json`` and pytest-benchmark's ``--benchmark-json``. Of each
-only the fields that are shown have to be there.
+``bench.load --json``, ``bench.tools.compare --json`` and pytest-benchmark's ``--benchmark-json``. Of each,
+only the fields that the report shows are required.
 """
 
 import json
@@ -16,12 +16,12 @@ from bench.load.record import KIND, Document, from_json
 
 
 class NotABenchmark(Exception):
-    """A file that is none of the three kinds, or one of them without what is shown of it."""
+    """A file is none of the three kinds, or lacks a field that the report shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRow:
-    """One server with one image, as ``bench.tools.compare`` describes it."""
+    """One row of ``bench.tools.compare``: one server and one image."""
 
     image: str
     server: str
@@ -38,13 +38,13 @@ class ComparedRow:
 
     @property
     def throughput(self) -> float:
-        """Requests a second, without what the clients took of the server's cores where that is known."""
+        """Requests a second, corrected for the clients' use of the server's cores if that is known."""
         net = self.requests_per_second_net
         return self.requests_per_second if net is None else net
 
     @property
     def is_loop(self) -> bool:
-        """Whether nobody asked it over a socket: a limit, not a server."""
+        """Whether this is a loop without clients: a bound, not a server."""
         return self.client_cpu_ms_per_request is None
 
 
@@ -63,7 +63,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class CommitInfo:
-    """Where pytest-benchmark ran."""
+    """The commit at which pytest-benchmark ran."""
 
     id: str
     time: str
@@ -72,7 +72,7 @@ class CommitInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """Seconds of a round."""
+    """The statistics of a row's rounds, in seconds."""
 
     median: float
     rounds: int
@@ -87,8 +87,8 @@ class Benchmark:
     stats: Stats
     extra_info: dict[str, Any] = field(default_factory=dict)
 
-    def figure(self, name: str) -> float | None:
-        """A number of its ``extra_info``, ``None`` where it has none of that name."""
+    def metric(self, name: str) -> float | None:
+        """A number of ``extra_info``; ``None`` if there is none of that name."""
         found = self.extra_info.get(name)
         return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
 
@@ -104,13 +104,13 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """All that was read, each with its file."""
+    """Everything that was read, each with its file."""
 
     loads: list[tuple[Path, Document]] = field(default_factory=list)
     comparisons: list[tuple[Path, Comparison]] = field(default_factory=list)
     suites: list[tuple[Path, Suite]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    """Files of folders that are none of these: a sentence each."""
+    """A sentence for each file of a folder that is none of these."""
 
     def __bool__(self) -> bool:
         return bool(self.loads or self.comparisons or self.suites)
@@ -121,7 +121,10 @@ _SUITE = TypeAdapter(Suite)
 
 
 def read(paths: Iterable[Path]) -> Inputs:
-    """All files, and all ``.json`` of all folders. Raises ``NotABenchmark`` for a file, ``OSError``."""
+    """Read all files, and all ``.json`` files of all folders.
+
+    Raises ``OSError``, and ``NotABenchmark`` for a file that was named itself.
+    """
     inputs = Inputs()
     for path, named in _files(paths):
         try:
@@ -141,7 +144,7 @@ def read(paths: Iterable[Path]) -> Inputs:
 
 
 def parse(data: bytes) -> Document | Comparison | Suite:
-    """What one file holds. Raises ``NotABenchmark``."""
+    """Parse one file. Raises ``NotABenchmark``."""
     try:
         content = json.loads(data)
     except ValueError as error:
@@ -161,7 +164,7 @@ def parse(data: bytes) -> Document | Comparison | Suite:
 
 
 def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
-    """Each file, and whether it was named itself."""
+    """Yield each file, and whether it was named itself."""
     for path in paths:
         if path.is_dir():
             yield from ((found, False) for found in sorted(path.rglob("*.json")))

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from bench.load.record import CORRECTED, FROM_INTENDED_START, NOT_CORRECTED, Document, Run
 from bench.report import style
-from bench.report.throughput import three_figures
+from bench.report.throughput import three_digits
 
 _PERCENTILES = (
     ("p50_ms", "p50", style.BLUE, "o"),
@@ -26,7 +26,7 @@ _COUNTED = {
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Runs that differ in nothing but their load, the least load first."""
+    """Runs that differ only in their load, in ascending order of load."""
 
     name: str
     loop: str
@@ -34,7 +34,7 @@ class Sweep:
 
 
 def sweeps(documents: Iterable[Document]) -> list[Sweep]:
-    """Those of at least two loads, of all files together; of several runs alike the last counts."""
+    """Find the sweeps with at least two loads in all files; of several equal runs the last one counts."""
     groups: dict[tuple[str, str], dict[float, Run]] = {}
     for document in documents:
         for run in document.runs:
@@ -48,7 +48,7 @@ def sweeps(documents: Iterable[Document]) -> list[Sweep]:
 
 
 def describe(run: Run) -> str:
-    """A run without its load."""
+    """Describe a run, without its load."""
     names = [image.name for image in run.images]
     mix = ", ".join(names) if len(names) <= 3 else f"a mix of {len(names)} images"
     words = f"{mix} to {run.width} × {run.height}, version {run.protocol}"
@@ -65,7 +65,7 @@ def load_of(run: Run) -> float:
 
 
 def chart(sweep: Sweep) -> Figure:
-    """A line for each percentile."""
+    """Draw a line for each percentile."""
     figure = Figure(figsize=(8.0, 5.0))
     axes = figure.subplots()
     figure.subplots_adjust(left=0.1, right=0.86, top=0.8, bottom=0.13)
@@ -74,7 +74,7 @@ def chart(sweep: Sweep) -> Figure:
     for field, label, colour, marker in _PERCENTILES:
         values = [getattr(run.latency, field) for run in sweep.runs]
         axes.plot(loads, values, color=colour, marker=marker, markersize=5, linewidth=1.8)
-        ends.append((values[-1], f"{label}  {three_figures(values[-1])}", colour))
+        ends.append((values[-1], f"{label}  {three_digits(values[-1])}", colour))
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 1.5, 2, 3, 5, 7)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

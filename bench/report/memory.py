@@ -1,4 +1,4 @@
-"""The memory of a server's processes over the time of a run."""
+"""Charts of the memory of a server's processes during a run."""
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -12,12 +12,12 @@ _MEGA = 1e6
 
 
 def at(samples: list[MemorySample], replies: int) -> MemorySample | None:
-    """The first sample after so many replies."""
+    """The first sample after this many replies."""
     return next((sample for sample in samples if sample.requests >= replies), None)
 
 
 def growth(samples: list[MemorySample]) -> float | None:
-    """The memory at the end over that after 1,000 replies; ``None`` where there were no more than these."""
+    """The memory at the end over that after 1,000 replies; ``None`` if there were no more."""
     first = at(samples, FIRST_MARK)
     if first is None or first is samples[-1]:
         return None
@@ -25,7 +25,7 @@ def growth(samples: list[MemorySample]) -> float | None:
 
 
 def chart(run: Run) -> Figure:
-    """All processes together, and the gateway and each worker by itself."""
+    """Draw a line for all processes together, for the gateway and for each worker."""
     assert run.server is not None
     samples = run.server.memory
     seconds = [sample.seconds for sample in samples]
@@ -49,7 +49,7 @@ def chart(run: Run) -> Figure:
         axes.annotate(
             f"{sample.total_bytes / _MEGA:.0f} MB after\n{sample.requests:,} replies",
             (sample.seconds, sample.total_bytes / _MEGA),
-            # Memory grows: below the first and above the last there is no line.
+            # Memory grows, so there is no line below the first label and above the last.
             xytext=(6, -9) if mark == FIRST_MARK else (0, 9),
             textcoords="offset points",
             va="top" if mark == FIRST_MARK else "bottom",

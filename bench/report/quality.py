@@ -1,4 +1,4 @@
-"""What came back: how much smaller than what was sent, and how alike, by format."""
+"""Charts of the results by format: how much smaller than the source, and how similar to the reference."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from bench.report import style
 from bench.report.inputs import Comparison, Suite
-from bench.report.throughput import NAMES, OWN, three_figures
+from bench.report.throughput import NAMES, OWN, three_digits
 
 _ROW_INCHES = 0.3
 _SERVER_INCHES = 0.07
@@ -20,7 +20,7 @@ _CASE = re.compile(r"\[(?P<image>.+)-\d+x\d+\]$")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One image's result: ``ratio`` is the image's bytes over the result's."""
+    """The result of one image; ``ratio`` is the image's bytes over the result's."""
 
     image: str
     server: str
@@ -29,13 +29,13 @@ class Result:
 
     @property
     def format(self) -> str:
-        """By the file's ending, as images are grouped."""
+        """The image's format, by the file's ending."""
         ending = self.image.rpartition(".")[2].lower()
         return {"jpg": "jpeg", "tif": "tiff"}.get(ending, ending)
 
 
 def of_comparison(comparison: Comparison) -> list[Result]:
-    """Of every server that made a result."""
+    """The results of all servers in a comparison that made one."""
     return [
         Result(row.image, row.server, row.input_bytes / row.output_bytes, row.ssim)
         for row in comparison.rows
@@ -44,10 +44,10 @@ def of_comparison(comparison: Comparison) -> list[Result]:
 
 
 def of_suite(suite: Suite) -> list[Result]:
-    """Of each row that says both and whose case is an image with its target, ``NAME-WIDTHxHEIGHT``."""
+    """The results in a suite: of rows with both metrics whose case is ``NAME-WIDTHxHEIGHT``."""
     results: dict[str, Result] = {}
     for row in suite.benchmarks:
-        ratio, ssim = row.figure("compression_ratio"), row.figure("ssim")
+        ratio, ssim = row.metric("compression_ratio"), row.metric("ssim")
         case = _CASE.search(row.name)
         if ratio is not None and ssim is not None and case:
             results.setdefault(case["image"], Result(case["image"], OWN, ratio, ssim))
@@ -55,7 +55,7 @@ def of_suite(suite: Suite) -> list[Result]:
 
 
 def chart(results: Sequence[Result]) -> Figure:
-    """A row for each image, a mark for each server; images of a format lie together."""
+    """Draw a row for each image, grouped by format, with a mark for each server."""
     images = sorted({(result.format, result.image) for result in results})
     servers = _servers(results)
     legend = -(-len(servers) // _LEGEND_COLUMNS) * 0.22 if len(servers) > 1 else 0.0
@@ -75,7 +75,7 @@ def chart(results: Sequence[Result]) -> Figure:
             for axes, value in ((ratio, result.ratio), (ssim, result.ssim)):
                 axes.plot(value, place - spread, marker, color=colour, markersize=size)
             if result.server == OWN:
-                for axes, text in ((ratio, three_figures(result.ratio)), (ssim, f"{result.ssim:.3f}")):
+                for axes, text in ((ratio, three_digits(result.ratio)), (ssim, f"{result.ssim:.3f}")):
                     axes.annotate(
                         text,
                         (result.ratio if axes is ratio else result.ssim, place - spread),
@@ -109,7 +109,7 @@ def chart(results: Sequence[Result]) -> Figure:
     ]
     if len(servers) > 1:
         figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=_LEGEND_COLUMNS)
-    style.headline(figure, "Compression and likeness by format", "More is better in both.")
+    style.headline(figure, "Compression and similarity by format", "Higher is better in both.")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The parts of the report, each from the files that it is about."""
+"""The sections of the report, each made from the files of its kind."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ _METRICS = {
 
 
 def sections(inputs: Inputs) -> list[Section]:
-    """All that there are figures for."""
+    """Make every section that there are results for."""
     found: list[Section] = []
     for number, (path, comparison) in enumerate(inputs.comparisons):
         found.append(_throughput(path, comparison, _suffix(number, len(inputs.comparisons))))
@@ -89,7 +89,7 @@ def _latency(documents: list[Document]) -> Section:
     notes = [f"latency {way}" for way in sorted({run.coordinated_omission for run in runs})]
     if any(run.generator.saturated for run in runs):
         notes.append(
-            "In rows marked * the load generator was saturated or late, and may be what was measured."
+            "In rows marked * the load generator was saturated or late, so it may have limited the result."
         )
     notes += sorted({_ran_on(None, one.machine, one.commit, None) for one in documents})
     return Section("Load", charts, [Table(head, [_run(run) for run in runs])], notes)
@@ -126,7 +126,7 @@ def _memory(documents: list[Document]) -> list[Section]:
         _drawn(f"memory{_suffix(number, len(longest))}", "Memory over time", memory.chart(run))
         for number, run in enumerate(longest)
     ]
-    return [Section("Memory", charts, notes=["The runs of most replies, three at most."])]
+    return [Section("Memory", charts, notes=["The runs with the most replies, three at most."])]
 
 
 def _last_reply(run: Run) -> int:
@@ -140,7 +140,7 @@ def _quality(inputs: Inputs) -> Section | None:
         results = quality.of_suite(ordered[-1]) if ordered else []
     if not results:
         return None
-    title = "Compression and likeness by format"
+    title = "Compression and similarity by format"
     head = ["format", "image", "server", "bytes sent over bytes returned", "SSIM"]
     ordered_results = sorted(results, key=lambda one: (one.format, one.image, one.server))
     rows: list[list[Cell]] = [
@@ -163,7 +163,7 @@ def _suites(suites: list[Suite]) -> list[Section]:
             row.fullname,
             row.stats.median * 1e3,
             row.stats.rounds,
-            *map(row.figure, _METRICS),
+            *map(row.metric, _METRICS),
         ]
         for row in last.benchmarks
     ]

@@ -1,4 +1,4 @@
-"""How all charts look: one font, few colours that the colour-blind can tell apart, a white card.
+"""The style of all charts: one font, few colours that colour-blind readers can tell apart, a white card.
 
 The colours are those of M. Okabe and K. Ito, "Color Universal Design" (2008). The card is white in the file
 itself, so that a chart reads the same on a light and on a dark page.
@@ -27,15 +27,15 @@ MUTED = "#5F6B7A"
 
 LINES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, INK)
 MARKERS = "osD^vPX*"
-"""One more than there are colours, so that no two of the first 56 lines look alike."""
+"""One more than there are colours, so that the first 56 lines all look different."""
 
 _LABEL_POINTS = 12.0
 _LABEL_SIZE = 9.0
 _LABEL_GAP = 8.0
 
 _SETTINGS = {
-    "svg.hashsalt": "vipsrv",  # the same figures give the same bytes
-    "svg.fonttype": "path",  # a viewer's own fonts would be wider or narrower than the space left for them
+    "svg.hashsalt": "vipsrv",  # so that the same data gives the same bytes
+    "svg.fonttype": "path",  # a viewer's fonts could be wider than the space left for the text
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 10,
     "text.color": INK,
@@ -58,15 +58,15 @@ _SETTINGS = {
 
 @contextmanager
 def drawn() -> Iterator[None]:
-    """Charts made within look alike; what else uses matplotlib is left as it is."""
+    """Apply the style within the ``with``; other users of matplotlib are not affected."""
     with mpl.rc_context(_SETTINGS):  # type: ignore[arg-type]  # its keys are a closed list of literals
         yield
 
 
 def headline(figure: Figure, title: str, below: str) -> None:
-    """A title over the whole chart, and a line that says what is better and how it was measured.
+    """Write a title over the chart, and a line that says which direction is better and how it was measured.
 
-    Each takes a line of the height that the chart has above its panels: 0.85 inches.
+    Both fit in the 0.85 inches that a chart has above its panels.
     """
     height = figure.get_figheight()
     figure.text(0.15 / figure.get_figwidth(), 1 - 0.2 / height, title, fontsize=14, weight="bold", va="top")
@@ -74,18 +74,19 @@ def headline(figure: Figure, title: str, below: str) -> None:
 
 
 def grid(axes: Axes, axis: str) -> None:
-    """Faint lines across one axis."""
+    """Draw faint grid lines across one axis."""
     axes.grid(axis="x" if axis == "x" else "y")
     axes.tick_params(length=0)
 
 
 def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
-    """Words right of the panel at the height of their value, moved apart where they would overlap.
+    """Write labels to the right of the panel at the height of their values, moved apart if they would
+    overlap.
 
-    ``ends`` are value, words and colour. The panel must have its place and its axis its scale before.
+    ``ends`` are value, text and colour. The panel's position and the scale of its axis must be set before.
     """
     apart = _LABEL_POINTS / (axes.bbox.height * 72 / axes.figure.dpi)
-    bottom, top = axes.get_ylim()  # which also makes the axis fit its lines
+    bottom, top = axes.get_ylim()  # this also makes the axis fit its lines
     axes.set_ylim(bottom, top)
     to_share = axes.transData + axes.transAxes.inverted()
     ordered = sorted(ends)
@@ -112,23 +113,23 @@ def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
 
 
 def look(number: int) -> tuple[str, str]:
-    """Colour and marker of the line or the server of this number."""
+    """Colour and marker of the line or server with this index."""
     return LINES[number % len(LINES)], MARKERS[number % len(MARKERS)]
 
 
 def label_inches(words: Iterable[str]) -> float:
-    """What the longest of the words takes right of a panel, where ``label_ends`` writes it."""
+    """The inches that the longest label of ``label_ends`` takes to the right of a panel."""
     return max((inches(one, _LABEL_SIZE) for one in words), default=0.0) + 2 * _LABEL_GAP / 72
 
 
 def inches(words: str, size: float) -> float:
-    """The width of bold words of ``size`` points."""
+    """The width of bold text of ``size`` points."""
     drawn = TextPath((0, 0), words, size=size, prop=FontProperties(family="DejaVu Sans", weight="bold"))
     return float(drawn.get_extents().width) / 72
 
 
 def svg(figure: Figure, title: str) -> bytes:
-    """The chart's file, the same for the same figures; ``title`` is told to screen readers."""
+    """The chart as an SVG file, the same bytes for the same data; screen readers read ``title``."""
     out = io.BytesIO()
     figure.savefig(out, format="svg", metadata={"Title": title, "Date": None, "Creator": None})
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Throughput of all that was compared: a panel for each image, a bar for each server."""
+"""The chart of a comparison's throughput: a panel for each image, a bar for each server."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ NAMES = {
     "original": "Pillow server, one thread",
     "original-draft": "Pillow server, draft mode",
 }
-"""What the baselines are called in a chart; any other keeps its own name."""
+"""The names of the baselines in a chart; other servers keep their own."""
 
 _BAR_INCHES = 0.29
 _PANEL_INCHES = 0.75
@@ -29,7 +29,7 @@ _COLUMNS = 2
 
 
 def chart(comparison: Comparison, *, results_only: bool = False) -> Figure:
-    """Requests a second, panel by panel. ``results_only``: without what does the codecs' work only."""
+    """Draw requests a second. ``results_only`` leaves out the floors, which make no result."""
     rows = [row for row in comparison.rows if row.ssim is not None or not results_only]
     images = list(dict.fromkeys(row.image for row in rows))
     panels = [[row for row in rows if row.image == image] for image in images]
@@ -79,7 +79,7 @@ def _panel(axes: Axes, rows: Sequence[ComparedRow], bars: int) -> None:
         else:
             axes.barh(place, row.throughput, 0.68, color=style.BLUE if own else style.GREY)
         axes.annotate(
-            three_figures(row.throughput),
+            three_digits(row.throughput),
             (row.throughput, place),
             xytext=(4, 0),
             textcoords="offset points",
@@ -92,7 +92,7 @@ def _panel(axes: Axes, rows: Sequence[ComparedRow], bars: int) -> None:
         if row.server == OWN:
             label.set_color(style.BLUE)
             label.set_fontweight("bold")
-    # Bars are as thick in every panel, however many there are.
+    # Bars have the same thickness in every panel.
     axes.set_ylim(len(ordered) - bars - 0.6, len(ordered) - 0.4)
     axes.set_xlim(0, top * 1.12)
     axes.set_xlabel("images per second")
@@ -117,8 +117,8 @@ def _conditions(comparison: Comparison) -> str:
     return " ".join(words)
 
 
-def three_figures(number: float) -> str:
-    """A number as a person would write it down: 1,234 · 123 · 12.3 · 1.23."""
+def three_digits(number: float) -> str:
+    """Format a number with three significant digits: 1,234 · 123 · 12.3 · 1.23."""
     if number >= 100:
         return f"{number:,.0f}"
     return f"{number:.1f}" if number >= 10 else f"{number:.2f}"

@@ -1,4 +1,4 @@
-"""What the suites resize: images of ``bench.images``, or every file of a folder."""
+"""The cases of the suites: images of ``bench.images``, or every file of a folder."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +10,7 @@ from bench.images import image_file
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An image, by its name in ``IMAGES`` or as a file, and the size in pixels that is asked for."""
+    """An image, by its name in ``IMAGES`` or as a file, and the size of the result in pixels."""
 
     name: str
     width: int
@@ -19,12 +19,12 @@ class Case:
 
     @property
     def path(self) -> Path:
-        """Where the image is, made now if it has to be."""
+        """The image's file, made now if it is missing."""
         return self.file or image_file(self.name)
 
     @property
     def id(self) -> str:
-        """How its rows are told apart."""
+        """Identifies the case in the names of rows."""
         return f"{self.name}-{self.width}x{self.height}"
 
 
@@ -35,11 +35,11 @@ SCREEN = Case("jpeg-1.9mp.jpg", 800, 600)
 PHONE = Case("jpeg-12mp.jpg", 800, 600)
 """2.7 MB."""
 SPOOLED = Case("strip-16mp.tif", 800, 600)
-"""48 MB, which the server keeps in a file."""
+"""48 MB: large enough for the server to store it in a file."""
 GIANTS = (Case("strip-400mp.tif", 800, 600), Case("tiled-deflate-400mp.tif", 800, 600))
 
 QUICK = (PAGE, SCREEN, PHONE, Case("png-3mp.png", 800, 600), Case("webp-6mp.webp", 800, 533))
-"""One of each kind that differs in cost, made in half a minute on two cores."""
+"""One image of each kind that differs in cost; all are made in half a minute on two cores."""
 
 FULL = (
     *QUICK,
@@ -54,9 +54,9 @@ FULL = (
 
 
 def of_folder(folder: Path) -> list[Case]:
-    """Every file below ``folder``, to be made 800 × 600. Raises ``NotADirectoryError``."""
+    """A case for every file below ``folder``, 800 × 600. Raises ``NotADirectoryError``."""
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is no folder")
+        raise NotADirectoryError(f"{folder} is not a folder")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [Case(str(path.relative_to(folder)), 800, 600, path.absolute()) for path in files]
 

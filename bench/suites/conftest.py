@@ -1,14 +1,14 @@
-"""What the suites share: their options, the servers, and the loops that they are held against.
+"""The fixtures of the suites: cases, servers, and the loops that they are compared with.
 
     python -m pytest bench [--quick | --corpus DIR] [--benchmark-json result.json]
 
-``--quick`` takes less than three minutes on two cores, with the making of its images. With ``--corpus`` the
-claims about images are measured for every file of a folder instead; a file that the server refuses is a
-skipped row that says why.
+``--quick`` takes less than three minutes on two cores, including the making of its images. With ``--corpus``
+the claims about images are measured for every file of a folder instead; a file that the server refuses gives
+a skipped row with the reason.
 """
 
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from types import ModuleType
 
@@ -16,18 +16,15 @@ import pytest
 
 from bench.measuring.server import Server
 from bench.suites.cases import FULL, QUICK, Case, of_folder
-from bench.suites.loops import BARE, Loop
+from bench.suites.loops import BARE, WORKERS, CaseLoop, Loops
 from bench.suites.measurement import Scale
-from vipsrv.server.cpus import available_cpus
 
 CONNECTIONS = 3000
-"""File descriptors that 1,000 idle connections and their server need, with room."""
-
-Loops = Callable[..., Loop]
+"""File descriptors that 1,000 idle connections and their server need, and some more."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A row an image for every function that takes a ``case``."""
+    """Make a row for each image in every test that takes a ``case``."""
     if "case" not in metafunc.fixturenames:
         return
     folder = metafunc.config.getoption("--corpus")
@@ -42,7 +39,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what was not asked for."""
+    """Leave out the rows that the options exclude."""
 
     def wanted(item: pytest.Item) -> bool:
         if config.getoption("--corpus") is not None:
@@ -57,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def scale(request: pytest.FixtureRequest) -> Scale:
-    """How much is done for a row."""
+    """How much is measured for a row."""
     return (
         Scale(rounds=11, seconds=0.1)
         if request.config.getoption("--quick")
@@ -67,36 +64,36 @@ def scale(request: pytest.FixtureRequest) -> Scale:
 
 @pytest.fixture(scope="session")
 def one_worker() -> Iterator[Server]:
-    """A server with one worker, for what a request costs."""
+    """A server with one worker, to measure the cost of a request."""
     with _server(1) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def all_cores() -> Iterator[Server]:
-    """A server with a worker a core, for what it can do."""
-    with _server(available_cpus()) as server:
+    """A server with a worker a core, to measure throughput."""
+    with _server(WORKERS) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def loops() -> Iterator[Loops]:
-    """Gives the loop of some work, prepared for a case: ``loops(case, BARE, processes=1)``.
+    """A function that prepares a loop for a case: ``loops(case, BARE, processes=1)``.
 
-    There is one of each kind and number, so that a further case ends the one before. Raises ``RuntimeError``
-    where libvips cannot read the image.
+    Loops with the same work and number of processes are reused, so preparing a case replaces the one before.
+    Raises ``RuntimeError`` if libvips cannot read the image.
     """
     with ExitStack() as stack:
-        started: dict[tuple[str, int], Loop] = {}
+        started: dict[tuple[str, int], CaseLoop] = {}
 
-        def start(case: Case, work: ModuleType = BARE, processes: int = 1) -> Loop:
+        def start(case: Case, work: ModuleType = BARE, processes: int = 1) -> CaseLoop:
             key = (work.__name__, processes)
             if key not in started:
-                started[key] = stack.enter_context(Loop(work, processes))
+                started[key] = stack.enter_context(CaseLoop(work, processes))
             try:
                 started[key].prepare(case)
             except RuntimeError:
-                del started[key]  # its processes have ended
+                del started[key]  # the processes have ended
                 raise
             return started[key]
 

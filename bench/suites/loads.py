@@ -1,71 +1,60 @@
-"""Loads for the suites: threads of this process that ask over bare sockets, as many at a time as told."""
+"""Loads for the suites: threads that send requests over bare sockets."""
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Literal, Protocol, Self
 
 from bench.wire import Connection, resize_once
 
 Version = Literal[1, 2]
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What came of a load: seconds from each request's first byte to its reply's last, and one result."""
+    """The seconds of each request, from its first byte to the reply's last, and one result."""
 
     seconds: list[float]
     result: bytes
 
 
 class Load(Protocol):
-    """A closed loop of requests for the same."""
+    """A closed loop of equal requests."""
 
     def run(self, requests: int) -> Answers:
-        """All of them. Raises ``Refused`` and ``OSError`` as soon as one fails."""
+        """Send so many requests. Raises ``Refused`` and ``OSError`` as soon as one fails."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What is asked for: an image's bytes, and the size of the result in pixels."""
+class ImageRequest:
+    """An image's bytes, and the size of the result in pixels."""
 
     image: bytes
     width: int
     height: int
 
 
-def together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
-    """What the calls return, each made in a thread, all at the same time.
-
-    Raises what one of them raised, when all have ended: a thread by itself would die unseen.
-    """
-    with ThreadPoolExecutor(len(calls)) as threads:
-        running = [threads.submit(call) for call in calls]
-    return [one.result() for one in running]
-
-
 class Connections:
-    """``count`` clients at a time: over a connection each that lasts (version 2), or one a request (1)."""
+    """``count`` clients, each with a persistent connection (version 2) or one connection a request (1)."""
 
-    def __init__(self, port: int, job: Job, *, count: int = 1, version: Version = 2) -> None:
+    def __init__(self, port: int, request: ImageRequest, *, count: int = 1, version: Version = 2) -> None:
         self._stack = ExitStack()
         self._threads = self._stack.enter_context(ThreadPoolExecutor(count))
         self._asks: list[Callable[[], bytes]] = []
         for _ in range(count):
             if version == 1:
-                self._asks.append(lambda: resize_once(port, job.image, job.width, job.height))
+                self._asks.append(lambda: resize_once(port, request.image, request.width, request.height))
             else:
                 connection = self._stack.enter_context(Connection(port))
-                self._asks.append(_over(connection, job))
+                self._asks.append(_over(connection, request))
 
     def run(self, requests: int) -> Answers:
-        """As a ``Load``; whoever is free takes the next request."""
+        """See ``Load``. The next request goes to any client that is free."""
         tickets: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(requests):
             tickets.put(None)
@@ -84,15 +73,15 @@ class Connections:
 
 
 class Pipelined:
-    """One connection of version 2 with up to ``in_flight`` requests under way."""
+    """One connection of version 2 with up to ``in_flight`` requests in flight."""
 
-    def __init__(self, port: int, job: Job, *, in_flight: int) -> None:
-        self._job = job
+    def __init__(self, port: int, request: ImageRequest, *, in_flight: int) -> None:
+        self._request = request
         self._in_flight = in_flight
         self._connection = Connection(port)
 
     def run(self, requests: int) -> Answers:
-        """As a ``Load``. All requests are alike: the first reply is taken for that to the first."""
+        """See ``Load``. Because all requests are equal, replies are matched with requests in order."""
         room = threading.Semaphore(self._in_flight)
         sent: queue.SimpleQueue[float] = queue.SimpleQueue()
 
@@ -100,7 +89,7 @@ class Pipelined:
             for _ in range(requests):
                 room.acquire()
                 sent.put(time.perf_counter())
-                self._connection.send(self._job.image, self._job.width, self._job.height)
+                self._connection.send(self._request.image, self._request.width, self._request.height)
 
         seconds, result = [], b""
         with ThreadPoolExecutor(1) as threads:
@@ -119,8 +108,8 @@ class Pipelined:
         self._connection.close()
 
 
-def _over(connection: Connection, job: Job) -> Callable[[], bytes]:
-    return lambda: connection.resize(job.image, job.width, job.height)
+def _over(connection: Connection, request: ImageRequest) -> Callable[[], bytes]:
+    return lambda: connection.resize(request.image, request.width, request.height)
 
 
 def _work(once: Callable[[], bytes], tickets: "queue.SimpleQueue[None]") -> Answers:

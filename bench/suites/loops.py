@@ -1,5 +1,6 @@
-"""An image made over and over in processes of their own: what a server is held against, in turns with it."""
+"""Loops that make the result of a case again and again, in turns with the server that is measured."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Self
@@ -8,46 +9,51 @@ from bench.baselines import bare_loop, codec_floor, pipeline_loop
 from bench.baselines.interface import all_cores
 from bench.measuring.process_group import ProcessGroup
 from bench.suites.cases import Case
+from vipsrv.server.cpus import available_cpus
+
+WORKERS = available_cpus()
+"""How many workers the server has by default."""
 
 BARE = bare_loop
-"""Baseline (a)."""
+"""``thumbnail_buffer`` and ``jpegsave_buffer``."""
 PIPELINE = pipeline_loop
-"""The server's own pipeline without a server around it."""
+"""The server's pipeline without the server."""
 FLOOR = codec_floor
-"""Baseline (d)."""
+"""The codecs alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What some rounds took of all processes together: seconds of CPU, and by the clock, as if those that had
-    ended had gone on until all was done.
+    """The time of some rounds in all processes: CPU seconds, and seconds by the clock.
+
+    The latter is calculated as if processes that ended early had continued until all work was done.
     """
 
     cpu: float
     wall: float
 
 
-class Loop:
-    """``processes`` with one thread of libvips each, which can make the result of a ``Case``.
+class CaseLoop:
+    """``processes`` with one libvips thread each that make the result of a ``Case``.
 
-    They are started with the ``with``, and ``prepare`` comes before ``run``.
+    They run while the ``with`` lasts. Call ``prepare`` before ``run``.
     """
 
     def __init__(self, work: ModuleType, processes: int = 1) -> None:
         self.processes = processes
         self.result = b""
-        """What it makes, since it was prepared."""
+        """The result of the prepared case."""
         self._work = work
         self._crew = ProcessGroup(processes, all_cores(), VIPS_CONCURRENCY="1")
         self._prepared: Case | None = None
 
     @property
     def pids(self) -> list[int]:
-        """Those of its processes."""
+        """The ids of the processes."""
         return self._crew.pids
 
     def prepare(self, case: Case) -> None:
-        """Load the image and make its result once. Raises ``RuntimeError`` where libvips cannot."""
+        """Load the image and make its result once. Raises ``RuntimeError`` if libvips cannot."""
         if case != self._prepared:
             self.result = self._crew.prepare(
                 self._work.__name__, image=str(case.path), width=case.width, height=case.height
@@ -55,7 +61,7 @@ class Loop:
             self._prepared = case
 
     def run(self, rounds: int) -> Turn:
-        """``rounds`` in each of the processes, at the same time."""
+        """Make the result ``rounds`` times in each process, all at the same time."""
         shift = self._crew.work(count=rounds)
         return Turn(shift.cpu_seconds, shift.done / shift.speed)
 
@@ -65,3 +71,7 @@ class Loop:
 
     def __exit__(self, *_: object) -> None:
         self._crew.__exit__(None, None, None)
+
+
+Loops = Callable[..., CaseLoop]
+"""Starts or reuses a loop and prepares it: ``(case, work=BARE, processes=1)``."""

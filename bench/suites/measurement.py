@@ -1,38 +1,39 @@
-"""One row of a suite: a load in rounds, with a bare loop in turns, and everything that is noted of it.
+"""Measures one row of a suite: a load in rounds, in turns with a loop that it is compared with.
 
-Each round is first that of the loop, then that of the server, so that what else the machine does hits both
-and their ratio holds. What is noted in a row's ``extra_info`` (of a request, and the
-median of the rounds, unless it says otherwise):
+Each round runs the loop first and then the server, so that other programs disturb both alike and their ratio
+holds. A row's ``extra_info`` has the following values, per request and as the median of the rounds unless
+stated otherwise:
 
-===================================== ==================================================================
-``requests``                          in a round
-``input_bytes``, ``output_bytes``     of an image and of its result
-``compression_ratio``                 the one by the other
-``ssim``                              of the result to a whole decode and Lanczos, in grey
-``colour_difference``                 to the same, the mean of that of Cb and of Cr, which have 256 levels
-``mb_per_second``                     of images, in 10**6 bytes
-``gateway_cpu_ms``, ``workers_cpu_ms`` user and system time by process, the workers together
-``server_cpu_ms``                     both
-``worker_cpu_ms``                     a list, of each worker
-``client_cpu_ms``                     of the process that asks
-``bare_cpu_ms``                       of the bare loop
-``cpu_over_bare``                     the server's CPU by the loop's; ``cpu_over_bare_rounds`` are all of them
-``floor_cpu_ms``, ``cpu_over_floor``  the codecs' alone, and the server's CPU by it
-``gateway_over_bare``                 the gateway's CPU by the loop's
-``throughput_over_bare``              by the clock, against a loop a worker
-``p50_ms``, ``p99_ms``                from first byte to last, of all requests of all rounds
-``idle_anonymous_mb``                 of all processes together before, in 10**6 bytes, with what their
-                                      malloc has kept of earlier rows, for rows share a server
-``peak_anonymous_mb``                 and at most, sampled in a run of its own: on top of that, so it is the
-                                      most of all rows so far and not the need of this one
-``gateway_waits``                     voluntary context switches
-``gateway_preemptions``               and the others
-``gateway_reads_writes``              ``syscr`` and ``syscw``, without ``recv`` and ``send``
-``gateway_syscalls``                  all of them, by ``strace -c`` in a run of its own
-``gateway_transfers``                 those of them that move bytes, which time does not add to
-===================================== ==================================================================
+====================================== =================================================================
+``requests``                           in a round
+``input_bytes``, ``output_bytes``      of an image and of its result
+``compression_ratio``                  input bytes over output bytes
+``ssim``                               of the result to its reference, in luma
+``colour_difference``                  to the same, the mean of that of Cb and of Cr, which have 256 levels
+``mb_per_second``                      of images, in 10**6 bytes
+``gateway_cpu_ms``, ``workers_cpu_ms`` user and system time of the gateway, and of all workers together
+``server_cpu_ms``                      both together
+``worker_cpu_ms``                      a list, of each worker
+``client_cpu_ms``                      of the process that sends the requests
+``bare_cpu_ms``                        of the bare loop
+``cpu_over_bare``                      the server's CPU time over the loop's
+``cpu_over_bare_rounds``               the same for each round
+``floor_cpu_ms``, ``cpu_over_floor``   of the codecs alone, and the server's CPU time over it
+``gateway_over_bare``                  the gateway's CPU time over the loop's
+``throughput_over_bare``               by the clock, against one loop a worker
+``p50_ms``, ``p99_ms``                 from first byte to last, of all requests of all rounds
+``idle_anonymous_mb``                  of all processes together before the row, in 10**6 bytes, including
+                                       what malloc kept from earlier rows on the same server
+``peak_anonymous_mb``                  the most during a separate run, sampled; since rows share a server, it
+                                       is the most of all rows so far, not what this row needs
+``gateway_waits``                      voluntary context switches
+``gateway_preemptions``                involuntary context switches
+``gateway_reads_writes``               ``syscr`` and ``syscw``, without ``recv`` and ``send``
+``gateway_syscalls``                   all system calls, by ``strace -c`` in a separate run
+``gateway_transfers``                  those of them that move bytes; slowness does not add to their number
+====================================== =================================================================
 
-What could not be had is ``None``, and ``missing`` says of each why.
+A value that could not be measured is ``None``, and ``missing`` says why.
 """
 
 import math
@@ -62,14 +63,14 @@ TRANSFERS = (
 """System calls that move bytes."""
 _QUALITY = ("ssim", "colour_difference")
 TRACED = (10, 50)
-"""Requests under ``strace``: at least and at most, where a round has as many."""
+"""The least and the most requests under ``strace``; in between, as many as a round has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is done for a row: so many rounds, each of so many seconds of the bare loop's CPU, about.
+    """How much is measured for a row: a number of rounds, each of about so many CPU seconds of the bare loop.
 
-    Where the fewest requests take longer, as eight at once do, there are fewer rounds, but ``LEAST``.
+    If the fewest requests take longer, as eight at once do, there are fewer rounds, but at least ``LEAST``.
     """
 
     rounds: int
@@ -78,20 +79,21 @@ class Scale:
     LEAST: ClassVar[int] = 5
 
     def requests(self, once: float, at_once: int = 1, *, each: int = 1) -> int:
-        """In a round of what takes ``once`` seconds of CPU: at least two, a multiple of ``at_once``, and at
-        least ``each`` times that.
+        """The number of requests in a round, if one takes ``once`` CPU seconds.
+
+        At least two, a multiple of ``at_once``, and at least ``each`` times that.
         """
         least = max(each, 2 if at_once == 1 else 1)
         return max(least, math.ceil(self.seconds / once / at_once)) * at_once
 
     def rounds_of(self, seconds: float) -> int:
-        """Rounds, where each takes ``seconds`` of CPU."""
+        """The number of rounds, if each takes ``seconds`` of CPU time."""
         return max(self.LEAST, min(self.rounds, round(self.rounds * self.seconds / seconds)))
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round took."""
+    """The measurements of one round."""
 
     bare: Turn | None
     floor: Turn | None
@@ -100,32 +102,32 @@ class Round:
     client_cpu: float
 
 
-class Yardstick(Protocol):
-    """What a server is held against: a ``Loop``, or what behaves like one."""
+class ComparedLoop(Protocol):
+    """What a server is compared with: a ``CaseLoop``, or an object that behaves like one."""
 
     @property
     def processes(self) -> int:
-        """How many do each of the rounds of a ``run``."""
+        """How many processes run the rounds."""
         ...
 
     def run(self, rounds: int, /) -> Turn:
-        """So many rounds in each of them."""
+        """Run so many rounds in each process."""
         ...
 
 
 class Measurement:
-    """A server under a load, with a loop in turns.
+    """A server under a load, in turns with a loop.
 
-    ``between``, too, is called before each round, with the number of requests. ``rounds`` is what each took.
+    ``between`` is called before each round, with the number of requests. ``rounds`` has their measurements.
     """
 
     def __init__(
         self,
         server: Server,
         load: Load,
-        loop: Yardstick | None,
+        loop: ComparedLoop | None,
         *,
-        floor: Yardstick | None = None,
+        floor: ComparedLoop | None = None,
         between: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._server = server
@@ -138,11 +140,11 @@ class Measurement:
     def run(
         self, benchmark: BenchmarkFixture, case: Case, scale: Scale, *, at_once: int = 1, each: int = 1
     ) -> dict[str, Any]:
-        """The row, in ``benchmark.extra_info``, which is returned. ``at_once``: requests under way; ``each``:
-        at least so many after one another in a round, where its time by the clock is to tell something.
+        """Measure the row; fill and return ``benchmark.extra_info``.
 
-        Raises ``Refused`` and ``OSError`` where a request fails and ``RuntimeError`` where a worker was
-        replaced.
+        ``at_once`` is the number of requests in flight. ``each`` is the least number of requests a connection
+        in a round; set it if throughput by the clock counts. Raises ``Refused`` and ``OSError`` if a request
+        fails and ``RuntimeError`` if a worker was replaced.
         """
         pids = self._server.pids
         idle = sum(map(anonymous_bytes, pids))
@@ -177,7 +179,7 @@ class Measurement:
 
         benchmark.pedantic(timed, setup=setup, teardown=teardown, rounds=scale.rounds_of(requests * once))
         if self._server.pids != pids:
-            raise RuntimeError("a worker was replaced meanwhile, so that its figures are lost")
+            raise RuntimeError("a worker was replaced, so its measurements are lost")
         row = benchmark.extra_info
         row.update(about(case, first.result))
         row.update(self._times(requests, row["input_bytes"]))
@@ -199,7 +201,7 @@ class Measurement:
         gateways = [one.processes[0] for one in rounds]
         workers = [sum(worker.cpu_ns for worker in one.processes[1:]) for one in rounds]
         servers = [gateway.cpu_ns + cpu for gateway, cpu in zip(gateways, workers, strict=True)]
-        figures = {
+        values = {
             "gateway_cpu_ms": median([gateway.cpu_ns / MEGA for gateway in gateways]),
             "workers_cpu_ms": median([cpu / MEGA for cpu in workers]),
             "server_cpu_ms": median([cpu / MEGA for cpu in servers]),
@@ -221,7 +223,7 @@ class Measurement:
             ratios = [cpu / MEGA / requests / loop for cpu, loop in zip(servers, bare, strict=True)]
             parts = [one.cpu_ns / MEGA / requests / loop for one, loop in zip(gateways, bare, strict=True)]
             speeds = [requests / own * turn.wall / each for own, turn in zip(walls, turns, strict=True)]
-            figures |= {
+            values |= {
                 "bare_cpu_ms": statistics.median(bare),
                 "cpu_over_bare": statistics.median(ratios),
                 "cpu_over_bare_rounds": ratios,
@@ -232,11 +234,11 @@ class Measurement:
             each = math.ceil(requests / self._floor.processes) * self._floor.processes
             floor = [one.floor.cpu / each * 1e3 for one in rounds if one.floor]
             ratios = [cpu / MEGA / requests / least for cpu, least in zip(servers, floor, strict=True)]
-            figures |= {
+            values |= {
                 "floor_cpu_ms": statistics.median(floor),
                 "cpu_over_floor": statistics.median(ratios),
             }
-        return figures
+        return values
 
     def _trace(self, row: dict[str, Any], at_once: int) -> None:
         least, most = TRACED
@@ -255,7 +257,7 @@ class Measurement:
 
 
 def about(case: Case, result: bytes) -> dict[str, Any]:
-    """What is to be said of a result: sizes, ratio, likeness."""
+    """Describe a result: sizes, compression ratio and quality."""
     size = case.path.stat().st_size
     row: dict[str, Any] = {
         "input_bytes": size,
@@ -270,10 +272,10 @@ def about(case: Case, result: bytes) -> dict[str, Any]:
     return row
 
 
-def _turn(loop: Yardstick | None, requests: int) -> Turn | None:
+def _turn(loop: ComparedLoop | None, requests: int) -> Turn | None:
     return None if loop is None else loop.run(math.ceil(requests / loop.processes))
 
 
 def _percentile(values: list[float], percent: int) -> float:
-    """The least of the values that at least ``percent`` of a hundred of them do not exceed."""
+    """The least value that at least ``percent`` % of the values do not exceed."""
     return sorted(values)[math.ceil(len(values) * percent / 100) - 1]

@@ -1,7 +1,7 @@
-"""Suite: what the two clients of the package add to a bare socket, as CPU of the process that asks.
+"""Suite: what the two clients of the package add to a bare socket, in CPU time of the calling process.
 
-Rows as in ``bench.suites.measurement``; the client's CPU is held against that of ``bench.wire`` in turns
-within the row: ``client_over_socket`` is the ratio.
+Rows are as in ``bench.suites.measurement``; the client's CPU time is compared with that of ``bench.wire`` in
+turns within the row; ``client_over_socket`` is the ratio.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measuring.server import Server
 from bench.suites.cases import PAGE, PHONE, Case
-from bench.suites.loads import Answers, Connections, Job
+from bench.suites.loads import Answers, Connections, ImageRequest
 from bench.suites.measurement import Measurement, Scale
 from vipsrv import AsyncClient, Client
 
@@ -23,16 +23,18 @@ from vipsrv import AsyncClient, Client
 class Blocking:
     """``vipsrv.Client``, one request after another, as a ``Load``."""
 
-    def __init__(self, port: int, job: Job) -> None:
+    def __init__(self, port: int, request: ImageRequest) -> None:
         self._client = Client(port=port)
-        self._job = job
+        self._request = request
 
     def run(self, requests: int) -> Answers:
         """See ``Load``."""
         seconds, result = [], b""
         for _ in range(requests):
             started = time.perf_counter()
-            result = self._client.resize(self._job.image, width=self._job.width, height=self._job.height).data
+            result = self._client.resize(
+                self._request.image, width=self._request.width, height=self._request.height
+            ).data
             seconds.append(time.perf_counter() - started)
         return Answers(seconds, result)
 
@@ -44,12 +46,12 @@ class Blocking:
 
 
 class Asyncio:
-    """``vipsrv.AsyncClient`` with ``in_flight`` requests under way on its one connection, as a ``Load``."""
+    """``vipsrv.AsyncClient`` with ``in_flight`` requests in flight on its one connection, as a ``Load``."""
 
-    def __init__(self, port: int, job: Job, *, in_flight: int = 8) -> None:
+    def __init__(self, port: int, request: ImageRequest, *, in_flight: int = 8) -> None:
         self._runner = asyncio.Runner()
         self._client = AsyncClient(port=port)
-        self._job = job
+        self._request = request
         self._in_flight = in_flight
 
     def run(self, requests: int) -> Answers:
@@ -63,7 +65,7 @@ class Asyncio:
             async with room:
                 started = time.perf_counter()
                 result = await self._client.resize(
-                    self._job.image, width=self._job.width, height=self._job.height
+                    self._request.image, width=self._request.width, height=self._request.height
                 )
                 return time.perf_counter() - started, result.data
 
@@ -91,14 +93,16 @@ def test_a_client_adds_little_to_a_bare_socket(
     benchmark: BenchmarkFixture,
     all_cores: Server,
     scale: Scale,
-    make: Callable[[int, Job], Blocking | Asyncio],
+    make: Callable[[int, ImageRequest], Blocking | Asyncio],
     sent: Case,
     at_once: int,
 ) -> None:
-    """Checked options, sources, timeouts and results for a fraction of a millisecond of the caller's CPU."""
-    job = Job(sent.path.read_bytes(), sent.width, sent.height)
+    """Checked options, sources, timeouts and results cost the caller a fraction of a millisecond of CPU
+    time.
+    """
+    request = ImageRequest(sent.path.read_bytes(), sent.width, sent.height)
     by_socket: list[float] = []
-    with make(all_cores.port, job) as load, Connections(all_cores.port, job, count=at_once) as bare:
+    with make(all_cores.port, request) as load, Connections(all_cores.port, request, count=at_once) as bare:
 
         def ask_by_socket(requests: int) -> None:
             before = time.process_time()

@@ -1,10 +1,10 @@
 """Suite: images of 400 megapixels, uploads included, against libvips alone on the same file on disk.
 
-Rows have the figures of ``bench.suites.measurement`` that concern one request on an idle machine, and those
-of the ``vipsthumbnail`` command, in turns: ``latency_over_thumbnail``, ``thumbnail_seconds``,
-``thumbnail_cpu_seconds`` and ``thumbnail_peak_anonymous_mb``. ``thumbnail`` says what ran: where the command
-is not on the path, the same by pyvips in a process of its own with all cores, less the time that Python takes
-to start.
+Rows have those values of ``bench.suites.measurement`` that concern one request on an idle machine, and those
+of the ``vipsthumbnail`` command, which takes turns with the server: ``latency_over_thumbnail``,
+``thumbnail_seconds``, ``thumbnail_cpu_seconds`` and ``thumbnail_peak_anonymous_mb``. ``thumbnail`` says what
+ran: without the command on the path it is pyvips in a process of its own with all cores, without the start of
+Python.
 """
 
 import statistics
@@ -20,8 +20,7 @@ from bench.measuring.sampling import Peak
 from bench.measuring.server import Server
 from bench.suites.cases import GIANTS, Case
 from bench.suites.measurement import MEGA, about
-from vipsrv import Client
-from vipsrv.client import Timeout
+from vipsrv import Client, Timeout
 
 ROUNDS = 3
 
@@ -31,7 +30,7 @@ ROUNDS = 3
 def test_a_giant_takes_little_longer_than_vipsthumbnail(
     benchmark: BenchmarkFixture, all_cores: Server, giant: Case, tmp_path: Path
 ) -> None:
-    """Upload and all, by the clock, and in little memory."""
+    """By the clock, including the upload, and in little memory."""
     path = giant.path
     vipsthumbnail.read_into_cache(path)
     alone: list[vipsthumbnail.Alone] = []

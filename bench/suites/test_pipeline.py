@@ -1,6 +1,6 @@
-"""Suite: the pipeline by itself, per format and size, in a process of its own and without a server.
+"""Suite: the pipeline alone, by format and size, in a process of its own and without a server.
 
-Rows as in ``bench.suites.measurement``, but the process that works is the loop over the pipeline.
+Rows are as in ``bench.suites.measurement``; the measured process is the loop over the pipeline.
 """
 
 import contextlib
@@ -13,17 +13,18 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.measuring.processes import anonymous_bytes
 from bench.measuring.sampling import Peak
 from bench.suites.cases import Case
-from bench.suites.conftest import Loops
-from bench.suites.loops import PIPELINE, Loop, Turn
+from bench.suites.loops import PIPELINE, CaseLoop, Loops, Turn
 from bench.suites.measurement import MEGA, Scale, about
 
 
 def test_the_pipeline_keeps_up_with_the_bare_loop(
     benchmark: BenchmarkFixture, loops: Loops, scale: Scale, case: Case
 ) -> None:
-    """Checked headers, limits, colours and all, it takes about the CPU of ``thumbnail_buffer`` or less."""
-    with Loop(PIPELINE) as pipeline:  # of its own, for its memory is looked at
-        if case.file is not None:  # of a corpus, about which nothing is known
+    """With checked headers, limits and colours it takes about as much CPU time as ``thumbnail_buffer``, or
+    less.
+    """
+    with CaseLoop(PIPELINE) as pipeline:  # a loop of its own, because its memory is measured
+        if case.file is not None:  # a file of a corpus, which may be unreadable
             with skipped_where_refused(case):
                 pipeline.prepare(case)
                 bare = loops(case)
@@ -35,14 +36,16 @@ def test_the_pipeline_keeps_up_with_the_bare_loop(
 
 @contextlib.contextmanager
 def skipped_where_refused(case: Case) -> Iterator[None]:
-    """A file that one of the two loops cannot read is a skipped row."""
+    """Skip the row of a file that one of the two loops cannot read."""
     try:
         yield
     except RuntimeError:
         pytest.skip(f"{case.name}: the pipeline or the bare loop cannot read it; standard error says why")
 
 
-def _measure(benchmark: BenchmarkFixture, case: Case, scale: Scale, pipeline: Loop, bare: Loop) -> None:
+def _measure(
+    benchmark: BenchmarkFixture, case: Case, scale: Scale, pipeline: CaseLoop, bare: CaseLoop
+) -> None:
     idle = sum(map(anonymous_bytes, pipeline.pids))
     once = min(bare.run(1).cpu for _ in range(2))
     requests = scale.requests(once)

@@ -1,6 +1,6 @@
-"""Suite: what the protocol costs by itself, bytes to events, without sockets.
+"""Suite: the cost of the protocol alone, from bytes to events, without sockets.
 
-There is no image and no server in these rows, so they say only how many messages, or 10**6 bytes, a second.
+These rows have no image and no server, so they give only messages, or 10**6 bytes, a second.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from vipsrv.protocol import REPLY, V1_REQUEST, Kind, MessageEnded, ReplyReader, 
 MESSAGES = 200
 BODY = bytes(2_700_000)
 READ = 65_536
-"""Bytes that a read of a socket gives at a time."""
+"""Bytes that one read of a socket returns."""
 OPTIONS = {"width": 800, "height": 600}
 
 
@@ -78,7 +78,7 @@ def test_a_large_body_passes_at_the_speed_of_its_reads(
 
 
 def test_a_request_in_pieces_costs_little_more(benchmark: BenchmarkFixture) -> None:
-    """One that arrives a few bytes at a time is parsed without reading anything twice."""
+    """A request that arrives a few bytes at a time is parsed without reading a byte twice."""
     data = pack_message(Kind.RESIZE, 1, OPTIONS)
     assert benchmark(lambda: _all(RequestReader(), data, 3)) == 1
     _note(benchmark, messages=1, size=len(data))

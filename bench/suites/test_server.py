@@ -1,4 +1,4 @@
-"""Suite: a server from outside, end to end over loopback TCP. Rows as in ``bench.suites.measurement``."""
+"""Suite: a server end to end over loopback TCP. Rows are as in ``bench.suites.measurement``."""
 
 import contextlib
 import socket
@@ -11,22 +11,20 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measuring.server import Server
 from bench.suites.cases import PAGE, PHONE, SCREEN, SPOOLED, Case
-from bench.suites.conftest import Loops
-from bench.suites.loads import Connections, Job, Load, Pipelined, Version
-from bench.suites.loops import FLOOR, Loop, Turn
+from bench.suites.loads import Connections, ImageRequest, Load, Pipelined, Version
+from bench.suites.loops import FLOOR, WORKERS, CaseLoop, Loops, Turn
 from bench.suites.measurement import Measurement, Scale
 from bench.wire import Refused
-from vipsrv.server.cpus import available_cpus
 
 UPLOADS = {"50KB": PAGE, "0.3MB": SCREEN, "2.7MB": PHONE}
 IDLE = 1000
 EACH = 16
-"""Requests of a connection, at least, in a round whose throughput counts: with fewer, its beginning and end,
-where not all workers have something to do, would be most of it."""
+"""The least requests a connection in a round whose throughput counts. With fewer, most of the round would be
+its beginning and end, when not all workers have work."""
 
 
 class WithoutIdle:
-    """The same load with no idle connection, as a ``Yardstick``; after each run they are there again."""
+    """The same load without idle connections, which are opened again after each run."""
 
     processes = 1
 
@@ -37,15 +35,15 @@ class WithoutIdle:
         self._idle = ExitStack()
 
     def run(self, requests: int) -> Turn:
-        """What the server takes without them."""
+        """Measure the server without idle connections."""
         self._idle.close()
-        self._load.run(self._at_once)  # behind the closing of them all
+        self._load.run(self._at_once)  # returns when all of them are closed
         began, before = time.perf_counter(), sum(self._server.cpu_seconds())
         self._load.run(requests)
         turn = Turn(sum(self._server.cpu_seconds()) - before, time.perf_counter() - began)
         for _ in range(IDLE):
             self._idle.enter_context(socket.create_connection((self._server.host, self._server.port)))
-        self._load.run(self._at_once)  # behind the accepting of them all
+        self._load.run(self._at_once)  # returns when all of them are accepted
         return turn
 
     def __enter__(self) -> Self:
@@ -55,19 +53,19 @@ class WithoutIdle:
         self._idle.close()
 
 
-def _job(case: Case) -> Job:
-    return Job(case.path.read_bytes(), case.width, case.height)
+def _request(case: Case) -> ImageRequest:
+    return ImageRequest(case.path.read_bytes(), case.width, case.height)
 
 
 def test_one_client_waits_for_little_but_the_work(
     benchmark: BenchmarkFixture, one_worker: Server, loops: Loops, scale: Scale, case: Case
 ) -> None:
-    """One client after another request: latency, and CPU of gateway and worker, stay by the bare loop's."""
-    job = _job(case)
-    with Connections(one_worker.port, job) as load:
-        loop: Loop | None = None
-        floor: Loop | None = None
-        if case.file is not None:  # of a corpus, about which nothing is known
+    """One client with one request at a time: latency and CPU time stay close to the bare loop's."""
+    request = _request(case)
+    with Connections(one_worker.port, request) as load:
+        loop: CaseLoop | None = None
+        floor: CaseLoop | None = None
+        if case.file is not None:  # a file of a corpus, which may be unreadable
             try:
                 load.run(1)
             except Refused as reason:
@@ -86,12 +84,10 @@ def test_one_client_waits_for_little_but_the_work(
 def test_the_gateway_takes_a_fraction_of_a_millisecond(
     benchmark: BenchmarkFixture, all_cores: Server, loops: Loops, scale: Scale, upload: str, version: Version
 ) -> None:
-    """Eight connections, which last (version 2) or are made for each request (1): the gateway's CPU."""
+    """The gateway's CPU time at eight connections, persistent (version 2) or one a request (1)."""
     case = UPLOADS[upload]
-    with Connections(all_cores.port, _job(case), count=8, version=version) as load:
-        Measurement(all_cores, load, loops(case, processes=available_cpus())).run(
-            benchmark, case, scale, at_once=8
-        )
+    with Connections(all_cores.port, _request(case), count=8, version=version) as load:
+        Measurement(all_cores, load, loops(case, processes=WORKERS)).run(benchmark, case, scale, at_once=8)
 
 
 @pytest.mark.parametrize(
@@ -101,29 +97,29 @@ def test_the_gateway_takes_a_fraction_of_a_millisecond(
 def test_two_connections_a_worker_keep_all_workers_busy(
     benchmark: BenchmarkFixture, all_cores: Server, loops: Loops, scale: Scale, upload: str
 ) -> None:
-    """At 2 × workers connections the throughput is that of as many bare loops, less what clients take."""
-    case, workers = UPLOADS[upload], available_cpus()
-    with Connections(all_cores.port, _job(case), count=2 * workers) as load:
-        Measurement(all_cores, load, loops(case, processes=workers)).run(
-            benchmark, case, scale, at_once=2 * workers, each=EACH
+    """At 2 × workers connections the throughput is that of a bare loop a worker, less the clients' time."""
+    case = UPLOADS[upload]
+    with Connections(all_cores.port, _request(case), count=2 * WORKERS) as load:
+        Measurement(all_cores, load, loops(case, processes=WORKERS)).run(
+            benchmark, case, scale, at_once=2 * WORKERS, each=EACH
         )
 
 
 def test_a_thousand_idle_connections_cost_nothing(
     benchmark: BenchmarkFixture, all_cores: Server, scale: Scale
 ) -> None:
-    """1,000 connections with nothing to do beside 2 × workers busy ones: CPU and throughput stay.
+    """1,000 idle connections beside 2 × workers busy ones change neither CPU time nor throughput.
 
-    The rounds without them and those with them take turns; ``cpu_over_none``, ``gateway_over_none`` and
+    Rounds with and without them take turns; ``cpu_over_none``, ``gateway_over_none`` and
     ``throughput_over_none`` are the ratios.
     """
-    case, workers = SCREEN, available_cpus()
+    case = SCREEN
     with (
-        Connections(all_cores.port, _job(case), count=2 * workers) as load,
-        WithoutIdle(all_cores, load, at_once=2 * workers) as without,
+        Connections(all_cores.port, _request(case), count=2 * WORKERS) as load,
+        WithoutIdle(all_cores, load, at_once=2 * WORKERS) as without,
     ):
         row = Measurement(all_cores, load, without).run(
-            benchmark, case, scale, at_once=2 * workers, each=EACH
+            benchmark, case, scale, at_once=2 * WORKERS, each=EACH
         )
     row["idle_connections"] = IDLE
     for name in [name for name in row if "bare" in name]:
@@ -133,18 +129,16 @@ def test_a_thousand_idle_connections_cost_nothing(
 def test_pipelined_requests_need_one_connection(
     benchmark: BenchmarkFixture, all_cores: Server, loops: Loops, scale: Scale
 ) -> None:
-    """Eight requests under way on one connection keep all workers as busy as eight connections."""
+    """Eight requests in flight on one connection keep all workers as busy as eight connections."""
     case = PAGE
-    with Pipelined(all_cores.port, _job(case), in_flight=8) as load:
-        Measurement(all_cores, load, loops(case, processes=available_cpus())).run(
-            benchmark, case, scale, at_once=8
-        )
+    with Pipelined(all_cores.port, _request(case), in_flight=8) as load:
+        Measurement(all_cores, load, loops(case, processes=WORKERS)).run(benchmark, case, scale, at_once=8)
 
 
 def test_a_large_upload_is_not_held_in_memory(
     benchmark: BenchmarkFixture, one_worker: Server, loops: Loops, scale: Scale
 ) -> None:
-    """48 MB go through a file: both processes stay below what the image has in bytes."""
-    with Connections(one_worker.port, _job(SPOOLED)) as load:
+    """An upload of 48 MB goes through a file: gateway and worker together grow by less than its size."""
+    with Connections(one_worker.port, _request(SPOOLED)) as load:
         row = Measurement(one_worker, load, loops(SPOOLED)).run(benchmark, SPOOLED, scale)
     assert row["peak_anonymous_mb"] - row["idle_anonymous_mb"] < row["input_bytes"] / 1e6

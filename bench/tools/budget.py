@@ -1,20 +1,20 @@
-"""The memory that a server's settings promise it stays under, and the memory that it has.
+"""The memory that a server with given settings stays under, and the memory that it uses.
 
-The promise is the sum of what each setting bounds, in anonymous memory (``RssAnon`` and ``RssShmem``):
+The budget is the sum of what each setting bounds, in anonymous memory (``RssAnon`` and ``RssShmem``):
 
 ======================  ================================================================================
-the gateway             ``GATEWAY_BASE``: Python, the event loop, code that was imported
+the gateway             ``GATEWAY_BASE``: Python, the event loop, imported code
 uploads, results        ``spool_memory``, and ``KEPT_FREE`` of chunks of the other size; for each connection
-                        what its slot may take when that is used up (``OVERDRAFT`` and the chunk that is
-                        filled), what was read ahead, and one piece of a file that is being sent
-each worker             ``WORKER_BASE``: Python, libvips and what its malloc keeps between two images;
-                        and ``LIGHT`` for a job outside of the heavy lane
-shared memory           an upload of at most ``IN_MEMORY_SIZE`` for each worker, counted twice, for the
-                        gateway and the worker have both mapped it
-the heavy lane          ``decode_memory``, or ``job_memory`` for each worker of the lane where that is less
+                        what its slot may take when the budget is used up (``OVERDRAFT`` and the chunk being
+                        filled), the read-ahead buffer, and one piece of a file being sent
+each worker             ``WORKER_BASE``: Python, libvips and what malloc keeps between two jobs; and ``LIGHT``
+                        for a job outside the heavy lane
+shared memory           an upload of at most ``IN_MEMORY_SIZE`` for each worker, counted twice, because the
+                        gateway and the worker both map it
+the heavy lane          ``decode_memory``, or ``job_memory`` for each worker of the lane if that is less
 ======================  ================================================================================
 
-The page cache behind the spool's files is not in it: the kernel takes that back when it has a better use.
+The page cache of the spool's files is not included: the kernel reclaims it when it needs memory.
 """
 
 from collections.abc import Iterable
@@ -30,17 +30,18 @@ from vipsrv.worker_config import IN_MEMORY_SIZE
 MIB = 1 << 20
 
 GATEWAY_BASE = 48 * MIB
-"""Bytes of a gateway without a connection (25 MiB measured with Python 3.11), and what its malloc keeps."""
+"""Bytes of a gateway without connections (25 MiB measured with Python 3.11), and what its malloc keeps."""
 
 WORKER_BASE = 96 * MIB
-"""Bytes of a worker that has done many images: 15 MiB when it starts, and ``_KEPT_MEMORY`` of
-``workers/launch.py`` in each of its two arenas."""
+"""Bytes of a worker that has done many jobs: 15 MiB when it starts, and what its malloc settings keep in each
+of its two arenas (``workers/launch.py``)."""
 
-_FILE_PIECE = 256 * 1024  # of server/outbox.py
+_FILE_PIECE = 256 * 1024
+"""Bytes: what the outbox reads of a result's file at a time."""
 
 
 def memory_budget(settings: ServerSettings, connections: int) -> int:
-    """Bytes that a server of these settings stays under with so many connections."""
+    """Bytes that a server with these settings and so many connections stays under."""
     lane = max(1, settings.workers // 2)
     job_memory = settings.worker_config().job_memory
     heavy = min(lane * job_memory, max(settings.decode_memory, job_memory))
@@ -55,12 +56,16 @@ def memory_budget(settings: ServerSettings, connections: int) -> int:
 
 
 def memory_of(pids: Iterable[int]) -> list[int]:
-    """Anonymous bytes of each process; 0 of one that has ended meanwhile."""
+    """Anonymous bytes of each process; 0 for one that has ended."""
     return [_memory(pid) for pid in pids]
 
 
 def _memory(pid: int) -> int:
     try:
         return anonymous_bytes(pid)
-    except (FileNotFoundError, ProcessLookupError, KeyError):  # gone, or a zombie, which has no memory
+    except (
+        FileNotFoundError,
+        ProcessLookupError,
+        KeyError,
+    ):  # it is gone, or it is a zombie and has no memory
         return 0

@@ -1,9 +1,9 @@
-"""Many connections at once while workers are killed: is every reply right, and is none lost?
+"""Kill workers while many connections send requests: is every reply right, and is none lost?
 
     python -m bench.tools.chaos [--connections 200] [--seconds 20] [--every 0.2]
 
-Sends a mix of images over version 1 and kills a random worker with SIGKILL again and again. Each reply
-must be an image of the exact size, or the error 502 worker_died; at the end the server must serve as before.
+Sends a mix of images over version 1 and kills a random worker with SIGKILL again and again. Each reply must
+be an image of the exact size, or the error 502 worker_died. At the end the server must work as before.
 """
 
 import io
@@ -37,11 +37,11 @@ WORKER_DIED = "502 worker_died"
 
 def main(
     connections: Annotated[int, typer.Option(min=1)] = 200,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long to send.")] = 20.0,
-    every: Annotated[float, typer.Option(min=0, help="Seconds between kills; 0 kills none.")] = 0.2,
-    workers: Annotated[int, typer.Option(min=0, help="0 for the server's default.")] = 0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Duration.")] = 20.0,
+    every: Annotated[float, typer.Option(min=0, help="Seconds between kills; 0 to kill none.")] = 0.2,
+    workers: Annotated[int, typer.Option(min=0, help="Workers; 0 for the server's default.")] = 0,
 ) -> None:
-    """Print how many replies of each kind came; exits with 1 if one was wrong or lost."""
+    """Print how many replies of each kind came; exits with 1 if one is wrong or lost."""
     images = [image_file(name).read_bytes() for name in IMAGES]
     over = threading.Event()
     arguments = ("--workers", str(workers)) if workers else ()
@@ -84,8 +84,8 @@ def _kill_workers(server: Server, seconds: float, every: float) -> int:
 
 
 def _one(port: int, image: bytes, width: int, height: int) -> str:
-    """What came of a request: whatever goes wrong is counted, for a client that ends by it would be missed by
-    nobody.
+    """Send a request and return its outcome. Every failure is an outcome: an exception would end the client
+    unnoticed.
     """
     try:
         result = resize_once(port, image, width, height)
@@ -97,7 +97,7 @@ def _one(port: int, image: bytes, width: int, height: int) -> str:
         with Image.open(io.BytesIO(result)) as opened:
             opened.load()
             size = opened.size
-    except Exception as error:  # noqa: BLE001 - Pillow raises many kinds for what is no image
+    except Exception as error:  # noqa: BLE001 - Pillow raises many kinds of errors for data that is no image
         return f"no image: {type(error).__name__}"
     return "right" if size == (width, height) else f"wrong size: {size}"
 

@@ -1,30 +1,31 @@
-"""vipsrv beside everything that it can be compared with, in one run, and what of that it is to reach.
+"""Compare vipsrv with its baselines and peers in one run, and check the targets.
 
     python -m bench.tools.compare [--image jpeg-12mp.jpg …] [--server vipsrv …] [--cores N] [--json FILE]
 
-Every server is started on the same cores and asked in a closed loop, by turns: a round is one turn of each,
-and a figure is the median of the rounds. A ratio is taken within a round, so that it holds on a noisy
-machine. The servers get the first ``--cores`` of the cores at hand and the clients the others; where none is
-left they share, and what the clients took is accounted for (``requests_per_second_net``).
+All servers run on the same cores and get a closed loop of requests in turns: a round is one turn of each, and
+every number is the median of the rounds. Ratios are taken within a round, so that they hold on a noisy
+machine. The servers get the first ``--cores`` cores and the clients the others. If none is left they share
+all cores, and the clients' CPU time is taken into account (``requests_per_second_net``).
 
 The JSON is an object: ``machine``, ``commit``, ``time`` (UTC), ``settings``, ``versions`` and ``missing``
-(server → words), and ``rows``, one for each image and server:
+(by server), and ``rows``, one for each image and server:
 
-============================ ======================================================================
-``image``, ``server``      names; ``width``, ``height`` of the result
-``requests_per_second``      as counted
-``requests_per_second_net``  if the clients had taken nothing of the servers' cores
-``cpu_ms_per_request``       user and system time of all of the server's processes
-``client_cpu_ms_per_request`` of the load generator, ``null`` for a loop
-``ratio_to_bare_loop``       of ``requests_per_second_net``; more is better
-``cpu_ratio_to_bare_loop``   of ``cpu_ms_per_request``; less is better
+================================== ==================================================================
+``image``, ``server``              names
+``width``, ``height``              of the result
+``requests_per_second``            as counted
+``requests_per_second_net``        as if the clients had taken no time of the servers' cores
+``cpu_ms_per_request``             user and system time of all of the server's processes
+``client_cpu_ms_per_request``      of the clients; ``null`` for a loop
+``ratio_to_bare_loop``             of ``requests_per_second_net``; higher is better
+``cpu_ratio_to_bare_loop``         of ``cpu_ms_per_request``; lower is better
 ``input_bytes``, ``output_bytes``  of the image and of the result
-``compression_ratio``        the one over the other
-``ssim``                     to a full decode and Lanczos, ``null`` where no result is made
-``colour_difference``        to the same, the mean of that of Cb and of Cr, likewise
-``others_share``             of the servers' cores that other processes and machines had, 0 to 1
-``rounds``                   ``requests_per_second_net`` and ``cpu_ms_per_request`` of each
-============================ ======================================================================
+``compression_ratio``              input bytes over output bytes
+``ssim``                           to the reference; ``null`` if no result is made
+``colour_difference``              likewise, the mean absolute difference of Cb and Cr
+``others_share``                   share of the servers' cores used by other programs and machines, 0 to 1
+``rounds``                         ``requests_per_second_net`` and ``cpu_ms_per_request`` of each
+================================== ==================================================================
 """
 
 import contextlib
@@ -39,14 +40,14 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.baselines import ALL, BareLoop, Baseline, Request, Run
+from bench.arguments import in_a_folder
+from bench.baselines import ALL, BareLoop, Baseline, ClosedLoopRun, Request
 from bench.baselines.interface import all_cores
 from bench.image_quality import colour_difference, decode, reference, ssim
 from bench.images import image_file
 from bench.measuring.cores import Cores
 from bench.measuring.machine import commit, this_machine
 from bench.measuring.process_group import ProcessGroup
-from bench.tools.arguments import in_a_folder
 from bench.tools.comparison import print_table, print_verdicts
 
 CASES = {
@@ -62,10 +63,10 @@ CASES = {
 Round = dict[str, float]
 
 
-def net_rate(run: Run, cores: int, *, shared: bool) -> float:
-    """Requests a second if the clients had taken nothing of the ``cores`` of the server.
+def net_rate(run: ClosedLoopRun, cores: int, *, shared: bool) -> float:
+    """Requests a second as if the clients had taken no time of the server's ``cores``.
 
-    Where they share them, what they took and was not idle anyway would have been the server's.
+    If they share the cores, the server would have had the clients' time, except what would have been idle.
     """
     if not shared:
         return run.requests_per_second
@@ -78,7 +79,7 @@ def net_rate(run: Run, cores: int, *, shared: bool) -> float:
 def row(
     request: Request, server: Baseline, result: bytes, rounds: Sequence[Round], bare: Sequence[Round]
 ) -> dict[str, Any]:
-    """One row of the JSON; ``bare`` are the same rounds of the bare loop."""
+    """Build one row of the JSON; ``bare`` are the same rounds of the bare loop."""
     name, size = request.image.name, request.image.stat().st_size
 
     def median(key: str) -> float:
@@ -121,14 +122,14 @@ def measure(
     rounds: int,
     shared: bool,
 ) -> list[dict[str, Any]]:
-    """The rows of one image, in the order of the servers; the bare loop must be one of them."""
+    """Measure one image with all servers, in their order; the bare loop must be one of them."""
     able = [server for server in servers if server.reads(request.image)]
     results = {server.name: server.ask(request) for server in able}
-    figures: dict[str, list[Round]] = {server.name: [] for server in able}
+    measured: dict[str, list[Round]] = {server.name: [] for server in able}
     for number in range(rounds + 1):
         for server in able:
             before, own_before = Cores.now(cores=set(server.cores)), _cpu_seconds(server, clients, shared)
-            # The first round warms up.
+            # The first round is a warm-up.
             run = server.load(request, clients, seconds=seconds if number else min(seconds, 0.5))
             of_cores = Cores.now(cores=set(server.cores)) - before
             others = of_cores.busy + of_cores.stolen - (_cpu_seconds(server, clients, shared) - own_before)
@@ -140,30 +141,33 @@ def measure(
                 "others_share": max(0.0, others / of_cores.total),
             }
             if number:
-                figures[server.name].append(one)
+                measured[server.name].append(one)
         print(f"{request.image.name}: round {number} of {rounds}", file=sys.stderr)
-    bare = figures[BareLoop.name]
-    return [row(request, server, results[server.name], figures[server.name], bare) for server in able]
+    bare = measured[BareLoop.name]
+    return [row(request, server, results[server.name], measured[server.name], bare) for server in able]
 
 
 def main(
     images: Annotated[
-        list[str] | None, typer.Option("--image", help="One of the cases; without any, all.")
+        list[str] | None, typer.Option("--image", help="An image to measure. [default: all]")
     ] = None,
     servers: Annotated[
-        list[str] | None, typer.Option("--server", help="By name; the bare loop always runs.")
+        list[str] | None,
+        typer.Option("--server", help="A server, by name; the bare loop always runs. [default: all]"),
     ] = None,
-    cores: Annotated[int | None, typer.Option(min=1, help="Cores of the servers; all.")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="Cores for the servers. [default: all]")] = None,
     connections: Annotated[int, typer.Option(min=1, help="Clients, each a process.")] = 8,
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each turn.")] = 2.0,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", dir_okay=False, help="Write the figures there, too.", callback=in_a_folder),
+        typer.Option(
+            "--json", dir_okay=False, help="Write the results to this file, too.", callback=in_a_folder
+        ),
     ] = None,
 ) -> None:
-    """Print one table, what is missing, and what it ran on."""
-    # As with ctrl-C, the servers are ended, too.
+    """Print the table, the missing servers, the machine and the targets."""
+    # Stop the servers, too, as ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     _check("--image", images, CASES)
     _check("--server", servers, [one.name for one in ALL])
@@ -173,7 +177,7 @@ def main(
     wanted = [one(own) for one in ALL if not servers or one.name in {*servers, BareLoop.name}]
     missing = {server.name: reason for server in wanted if (reason := server.missing())}
     present = [server for server in wanted if server.name not in missing]
-    figures: dict[str, Any] = {
+    document: dict[str, Any] = {
         "machine": this_machine().as_dict(),
         "commit": commit(),
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -194,17 +198,17 @@ def main(
             running.enter_context(server)
         for name in images or CASES:
             request = Request(image_file(name), *CASES[name])
-            figures["rows"] += measure(
+            document["rows"] += measure(
                 request, present, clients, seconds=seconds, rounds=rounds, shared=not others
             )
-            if json_file:  # as far as it got, for a long run may be interrupted
-                json_file.write_text(json.dumps(figures, indent=1) + "\n")
-    print_table(figures)
-    print_verdicts(figures)
+            if json_file:  # after each image, because a long run may be interrupted
+                json_file.write_text(json.dumps(document, indent=1) + "\n")
+    print_table(document)
+    print_verdicts(document)
 
 
 def _cpu_seconds(server: Baseline, clients: ProcessGroup, shared: bool) -> float:  # noqa: FBT001
-    """What of the time of the server's cores is not others'."""
+    """CPU seconds on the server's cores that belong to the measurement."""
     return server.cpu_seconds() + (clients.cpu_seconds() if shared else 0.0)
 
 

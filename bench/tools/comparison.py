@@ -1,4 +1,4 @@
-"""The figures of ``bench.tools.compare`` as a table, and held against what vipsrv is to reach."""
+"""The results of ``bench.tools.compare`` as a table, and the targets that vipsrv is to reach."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,32 +6,32 @@ from typing import Any
 from bench.baselines import PEERS, Original, OwnServer, PipelineLoop
 
 OVER_ORIGINAL = {"jpeg-12mp.jpg": 2.5, "jpeg-1.9mp.jpg": 3.0}
-"""Requests for each second of CPU, over those of the original server: at least."""
+"""Least ratio of requests for each CPU second to those of the original server."""
 
 OF_PIPELINE_LOOP = 0.93
-"""Throughput over that of the same pipeline without a server: at least."""
+"""Least ratio of the throughput to that of the same pipeline without a server."""
 
 SSIM_STEP = 0.001
-"""What is no difference between two values of SSIM to be seen; the table has as many places, too."""
+"""A difference of SSIM that is not visible; the table has as many digits."""
 
 SIZE_TOLERANCE = 0.03
-"""Of the bytes of a result."""
+"""By which share the bytes of a result may be more than a peer's."""
 
 OTHERS = 0.05
-"""The share of the cores that others may have without a remark."""
+"""The share of the cores that others may use without a remark."""
 
-Figures = dict[str, Any]
+Document = dict[str, Any]
 Row = dict[str, Any]
 
 
-def print_table(figures: Figures) -> None:
-    """A row for each image and server; then what they are, what is missing, what it ran on."""
+def print_table(document: Document) -> None:
+    """Print a row for each image and server, then the versions, the missing servers and the machine."""
     print(
         f"{'image':16}{'server':17}{'requests/s':>11}{'of bare loop':>13}{'CPU ms':>9}{'of bare loop':>13}"
         f"{'client':>8}{'bytes':>9}{'SSIM':>7}{'colour':>8}"
     )
     last = ""
-    for row in figures["rows"]:
+    for row in document["rows"]:
         client, likeness, colour = (
             row[name] for name in ("client_cpu_ms_per_request", "ssim", "colour_difference")
         )
@@ -44,40 +44,40 @@ def print_table(figures: Figures) -> None:
             f"{'' if colour is None else f'{colour:.2f}':>8}"
         )
         last = row["image"]
-    settings = figures["settings"]
+    settings = document["settings"]
     print(
         f"\nMedians of {settings['rounds']} rounds of {settings['seconds']:g} s a turn; "
         f"{settings['connections']} connections; "
         f"servers on cores {settings['server_cores']}, clients on {settings['client_cores']}."
     )
-    others = max(row["others_share"] for row in figures["rows"])
+    others = max(row["others_share"] for row in document["rows"])
     if others > OTHERS:
         print(
-            f"Others had up to {others:.0%} of the servers' cores: requests/s tell little here; "
+            f"Others used up to {others:.0%} of the servers' cores: requests/s mean little here; "
             "CPU ms are the servers' own."
         )
-    for server, version in figures["versions"].items():
+    for server, version in document["versions"].items():
         print(f"{server}: {version}")
-    for server, reason in figures["missing"].items():
+    for server, reason in document["missing"].items():
         print(f"{server} is missing: {reason}")
-    machine = figures["machine"]
+    machine = document["machine"]
     print(
         f"On {machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, Python {machine['python']}; "
-        f"commit {figures['commit'] or 'unknown'}"
+        f"commit {document['commit'] or 'unknown'}"
     )
 
 
-def print_verdicts(figures: Figures) -> None:
-    """A line for each target that the figures have something to say about."""
+def print_verdicts(document: Document) -> None:
+    """Print a line for each target that was measured."""
     print()
-    for met, line in verdicts(figures):
+    for met, line in verdicts(document):
         print(f"{'met   ' if met else 'NOT MET'} {line}")
 
 
-def verdicts(figures: Figures) -> Iterator[tuple[bool, str]]:
-    """Each target: whether it is met, and the figures that say so."""
+def verdicts(document: Document) -> Iterator[tuple[bool, str]]:
+    """Check each target: yield whether it is met, and a line with the numbers."""
     images: dict[str, dict[str, Row]] = {}
-    for row in figures["rows"]:
+    for row in document["rows"]:
         images.setdefault(row["image"], {})[row["server"]] = row
     for image, rows in images.items():
         own = rows.pop(OwnServer.name, None)
@@ -99,7 +99,7 @@ def verdicts(figures: Figures) -> Iterator[tuple[bool, str]]:
 
 
 def _ahead(own: Row, peer: Row) -> tuple[bool, str]:
-    """Ahead in throughput and per core, looking as well, and no larger than the tolerance."""
+    """Whether vipsrv is faster in throughput and per core, as good, and not larger than the tolerance."""
     throughput = own["requests_per_second_net"] / peer["requests_per_second_net"]
     per_core = peer["cpu_ms_per_request"] / own["cpu_ms_per_request"]
     likeness = own["ssim"] - peer["ssim"]

@@ -1,23 +1,19 @@
-"""What ``vipsrv.pipeline.cost`` predicts against what a fresh worker process takes.
+"""Compare the cost that ``vipsrv.pipeline.cost`` predicts with what a fresh worker process takes.
 
     python -m bench.tools.cost [--megapixels 6 --megapixels 24] [--only jpeg]
 
-For each kind of image in each size: the memory predicted and measured (the peak of anonymous memory,
-sampled from /proc every half millisecond, less that of the idle worker), their ratio, and CPU seconds
-predicted and measured. Ends with 1 where a prediction of memory was too low. Images are kept beside
-those of ``bench.images``.
+Prints for each kind of image in each size the memory predicted and measured (the peak of anonymous memory,
+sampled every half millisecond, less that of the idle worker), their ratio, and the CPU seconds predicted and
+measured. The exit code is 1 if a prediction of memory is too low. The images are kept beside those of
+``bench.images``.
 """
 
 import array
-import contextlib
 import json
 import math
-import os
 import socket
 import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,20 +23,27 @@ import typer
 
 from bench.images import cache_folder, photo
 from bench.measuring.processes import anonymous_bytes, cpu_seconds
+from bench.measuring.sampling import Peak
 from vipsrv import pipeline
 from vipsrv.options import ResizeOptions
 from vipsrv.pipeline.cost import LIGHT, Cost, predict
 from vipsrv.pipeline.probe import read_header
+from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.channel import READY_SIZE, REPLY_SIZE, Carrier, JobHead, Operation, ReplyHead
+from vipsrv.workers.launch import worker_command, worker_environment
 
 SAMPLE_SECONDS = 0.0005
 BLOCK = 1000
-Save = Callable[[pyvips.Image, str], None]
+
+_UNLIMITED = WorkerConfig(
+    max_pixels=10**10, max_output_pixels=10**9, job_memory=1 << 36, max_expansion=1 << 30
+)
+"""Limits that no image of this command reaches."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """How an image of a kind is saved: libvips' saver, its options, and what is done to the scene before."""
+class SourceKind:
+    """How one kind of source image is made: libvips' saver, its options, and a change to the scene before."""
 
     suffix: str
     saver: str
@@ -85,45 +88,47 @@ _AV1 = {"compression": "av1", "effort": 0}
 _TILES = {"tile": True, "tile_width": 256, "tile_height": 256}
 
 KINDS = {
-    "jpeg": Kind("jpg", "jpegsave", {"Q": 85, "subsample_mode": "on"}),
-    "jpeg-turned": Kind("jpg", "jpegsave", {"Q": 85}, _turned),
-    "jpeg-cmyk": Kind("jpg", "jpegsave", {"Q": 85}, _cmyk),
-    "jpeg-progressive-420": Kind("jpg", "jpegsave", {"interlace": True, "subsample_mode": "on"}),
-    "jpeg-progressive-444": Kind("jpg", "jpegsave", {"interlace": True, "subsample_mode": "off"}),
-    "jpeg-progressive-grey": Kind("jpg", "jpegsave", {"interlace": True}, _grey),
-    "png": Kind("png", "pngsave", {"compression": 2}),
-    "png-grey": Kind("png", "pngsave", {"compression": 2}, _grey),
-    "png-alpha": Kind("png", "pngsave", {"compression": 2}, _alpha),
-    "png-16": Kind("png", "pngsave", {"compression": 2}, _deep),
-    "png-interlaced": Kind("png", "pngsave", {"compression": 2, "interlace": True}),
-    "png-interlaced-16": Kind("png", "pngsave", {"compression": 2, "interlace": True}, _deep),
-    "gif": Kind("gif", "gifsave", {"effort": 1}),
-    "gif-film": Kind("gif", "gifsave", {"effort": 1}, _films),
-    "webp": Kind("webp", "webpsave", {"effort": 0}),
-    "webp-alpha": Kind("webp", "webpsave", {"effort": 0}, _alpha),
-    "webp-lossless": Kind("webp", "webpsave", {"effort": 0, "lossless": True}),
-    "webp-lossless-alpha": Kind("webp", "webpsave", {"effort": 0, "lossless": True}, _alpha),
-    "webp-film": Kind("webp", "webpsave", {"effort": 0}, _films),
-    "avif-420": Kind("avif", "heifsave", _AV1),
-    "avif-444": Kind("avif", "heifsave", {**_AV1, "subsample_mode": "off"}),
-    "avif-alpha": Kind("avif", "heifsave", _AV1, _alpha),
-    "avif-12": Kind("avif", "heifsave", {**_AV1, "bitdepth": 12, "subsample_mode": "off"}, _deep),
-    "tiff-strips": Kind("tif", "tiffsave", {}),
-    "tiff-strips-alpha": Kind("tif", "tiffsave", {}, _alpha),
-    "tiff-strips-16": Kind("tif", "tiffsave", {}, _deep),
-    "tiff-strips-float": Kind("tif", "tiffsave", {}, _float),
-    "tiff-cmyk": Kind("tif", "tiffsave", {}, _cmyk),
-    "tiff-lzw": Kind("tif", "tiffsave", {"compression": "lzw", "predictor": "horizontal"}),
-    "tiff-tiles": Kind("tif", "tiffsave", _TILES),
-    "tiff-tiles-jpeg": Kind("tif", "tiffsave", {**_TILES, "compression": "jpeg"}),
-    "tiff-tiles-2048": Kind(
+    "jpeg": SourceKind("jpg", "jpegsave", {"Q": 85, "subsample_mode": "on"}),
+    "jpeg-turned": SourceKind("jpg", "jpegsave", {"Q": 85}, _turned),
+    "jpeg-cmyk": SourceKind("jpg", "jpegsave", {"Q": 85}, _cmyk),
+    "jpeg-progressive-420": SourceKind("jpg", "jpegsave", {"interlace": True, "subsample_mode": "on"}),
+    "jpeg-progressive-444": SourceKind("jpg", "jpegsave", {"interlace": True, "subsample_mode": "off"}),
+    "jpeg-progressive-grey": SourceKind("jpg", "jpegsave", {"interlace": True}, _grey),
+    "png": SourceKind("png", "pngsave", {"compression": 2}),
+    "png-grey": SourceKind("png", "pngsave", {"compression": 2}, _grey),
+    "png-alpha": SourceKind("png", "pngsave", {"compression": 2}, _alpha),
+    "png-16": SourceKind("png", "pngsave", {"compression": 2}, _deep),
+    "png-interlaced": SourceKind("png", "pngsave", {"compression": 2, "interlace": True}),
+    "png-interlaced-16": SourceKind("png", "pngsave", {"compression": 2, "interlace": True}, _deep),
+    "gif": SourceKind("gif", "gifsave", {"effort": 1}),
+    "gif-film": SourceKind("gif", "gifsave", {"effort": 1}, _films),
+    "webp": SourceKind("webp", "webpsave", {"effort": 0}),
+    "webp-alpha": SourceKind("webp", "webpsave", {"effort": 0}, _alpha),
+    "webp-lossless": SourceKind("webp", "webpsave", {"effort": 0, "lossless": True}),
+    "webp-lossless-alpha": SourceKind("webp", "webpsave", {"effort": 0, "lossless": True}, _alpha),
+    "webp-film": SourceKind("webp", "webpsave", {"effort": 0}, _films),
+    "avif-420": SourceKind("avif", "heifsave", _AV1),
+    "avif-444": SourceKind("avif", "heifsave", {**_AV1, "subsample_mode": "off"}),
+    "avif-alpha": SourceKind("avif", "heifsave", _AV1, _alpha),
+    "avif-12": SourceKind("avif", "heifsave", {**_AV1, "bitdepth": 12, "subsample_mode": "off"}, _deep),
+    "tiff-strips": SourceKind("tif", "tiffsave", {}),
+    "tiff-strips-alpha": SourceKind("tif", "tiffsave", {}, _alpha),
+    "tiff-strips-16": SourceKind("tif", "tiffsave", {}, _deep),
+    "tiff-strips-float": SourceKind("tif", "tiffsave", {}, _float),
+    "tiff-cmyk": SourceKind("tif", "tiffsave", {}, _cmyk),
+    "tiff-lzw": SourceKind("tif", "tiffsave", {"compression": "lzw", "predictor": "horizontal"}),
+    "tiff-tiles": SourceKind("tif", "tiffsave", _TILES),
+    "tiff-tiles-jpeg": SourceKind("tif", "tiffsave", {**_TILES, "compression": "jpeg"}),
+    "tiff-tiles-2048": SourceKind(
         "tif", "tiffsave", {"compression": "deflate", "tile": True, "tile_width": 2048, "tile_height": 2048}
     ),
-    # Rows of a strip are given as the height of a tile; so many that there is one strip.
-    "tiff-one-strip-deflate": Kind("tif", "tiffsave", {"compression": "deflate", "tile_height": 32_768}),
-    "tiff-one-strip-jpeg": Kind("tif", "tiffsave", {"compression": "jpeg", "tile_height": 32_768}),
+    # tile_height is the number of rows in a strip: more than the image has, so there is one strip.
+    "tiff-one-strip-deflate": SourceKind(
+        "tif", "tiffsave", {"compression": "deflate", "tile_height": 32_768}
+    ),
+    "tiff-one-strip-jpeg": SourceKind("tif", "tiffsave", {"compression": "jpeg", "tile_height": 32_768}),
 }
-"""Every kind of image that a way of decoding is predicted for."""
+"""Every kind of image that is predicted in a way of its own."""
 
 RESULTS: dict[str, dict[str, Any]] = {
     "jpeg": {},
@@ -135,11 +140,11 @@ RESULTS: dict[str, dict[str, Any]] = {
     "tiff": {"format": "tiff"},
     "gif": {"format": "gif"},
 }
-"""Every kind of result; of those that this pipeline does not make the table says so."""
+"""Every kind of result. For one that the pipeline cannot make, the table shows the refusal."""
 
 
 def kept(name: str, megapixels: float) -> Path:
-    """The file of a kind in a size, 3 to 2, made now if it is not there."""
+    """The file of one kind and size, 3 to 2; made now if it is missing."""
     kind = KINDS[name]
     height = round(math.sqrt(megapixels * 1e6 / 1.5))
     width = round(1.5 * height)
@@ -157,7 +162,7 @@ def kept(name: str, megapixels: float) -> Path:
 
 @dataclass(frozen=True)
 class Taken:
-    """Bytes of anonymous memory beyond the idle worker's, seconds of CPU, the refusal if there was one."""
+    """Bytes of anonymous memory above the idle worker's, CPU seconds, and the refusal if there was one."""
 
     memory: int
     seconds: float
@@ -165,26 +170,21 @@ class Taken:
 
 
 class Worker:
-    """A fresh worker process, as the gateway starts it, for one job."""
+    """A fresh worker process for one job, started as the gateway starts it."""
 
     def __init__(self) -> None:
         self._channel, theirs = socket.socketpair()
-        config = {"max_pixels": 10**10, "max_output_pixels": 10**9, "quality": 85, "parent": os.getpid()}
-        config |= {"job_memory": 1 << 36, "max_expansion": 1 << 30}
         with theirs:
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "vipsrv.workers.child"),
-                    *("--socket", str(theirs.fileno()), "--config", json.dumps(config)),
-                ],
+                worker_command([theirs.fileno()], _UNLIMITED),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"VIPS_CONCURRENCY": "1", "MALLOC_ARENA_MAX": "2"},
+                env=worker_environment(),
             )
         self._receive(READY_SIZE)
 
     def run(self, path: Path, options: dict[str, Any]) -> Taken:
-        """One job, the image lent as a descriptor."""
+        """Run one job, with the image passed as a descriptor."""
         pid = self._process.pid
         data, size = json.dumps(options).encode(), path.stat().st_size
         head = JobHead(
@@ -196,15 +196,15 @@ class Worker:
             image_size=size,
         )
         idle, seconds = anonymous_bytes(pid), cpu_seconds(pid)
-        with path.open("rb") as file, sampled(pid) as peak:
+        with path.open("rb") as file, Peak([pid], SAMPLE_SECONDS) as peak:
             descriptor = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file.fileno()]))
             self._channel.sendmsg([head.pack() + data], [descriptor])
             reply = ReplyHead.unpack(self._receive(REPLY_SIZE), image_size=size)
         refusal = "" if reply.error is None else str(reply.error)
-        return Taken(peak[0] - idle, cpu_seconds(pid) - seconds, refusal)
+        return Taken(max(peak.bytes, idle) - idle, cpu_seconds(pid) - seconds, refusal)
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._channel.close()
         self._process.kill()
         self._process.wait()
@@ -216,26 +216,8 @@ class Worker:
         return data
 
 
-@contextlib.contextmanager
-def sampled(pid: int) -> Iterator[list[int]]:
-    """The most anonymous memory of a process while the ``with`` lasts, in a list of one."""
-    peak, over = [anonymous_bytes(pid)], threading.Event()
-
-    def sample() -> None:
-        while not over.wait(SAMPLE_SECONDS):
-            peak[0] = max(peak[0], anonymous_bytes(pid))
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        over.set()
-        thread.join()
-
-
 def compare(title: str, path: Path, options: dict[str, Any]) -> bool:
-    """Print a line; whether the memory predicted was enough."""
+    """Print a line; return whether the predicted memory was enough."""
     with path.open("rb") as file:
         upload = pipeline.Upload.from_descriptor(file.fileno(), path.stat().st_size)
         told: Cost = predict(upload, read_header(upload), (ResizeOptions(**options),))
@@ -262,8 +244,10 @@ def compare(title: str, path: Path, options: dict[str, Any]) -> bool:
 
 
 def main(
-    megapixels: Annotated[list[float] | None, typer.Option(help="Sizes of the sources; 6 and 24.")] = None,
-    only: Annotated[str, typer.Option(help="Only what has this in its name.")] = "",
+    megapixels: Annotated[
+        list[float] | None, typer.Option(help="Sizes of the sources. [default: 6, 24]")
+    ] = None,
+    only: Annotated[str, typer.Option(help="Only kinds with this in their name.")] = "",
 ) -> None:
     """Print a line for each kind of source in each size, and for each kind of result."""
     pipeline.start()

@@ -1,19 +1,19 @@
-"""Whether anything got worse: the figures of the quick suite against limits that are kept with the code.
+"""Check the metrics of the quick suite against the limits that are kept with the code.
 
     python -m pytest bench --quick --benchmark-json result.json
     python -m bench.tools.gate result.json [--limits bench/limits.toml] [--again] [--output comparison.md]
 
-A limit is a figure of a row, the ``value`` that it had, the ``tolerance`` by which it may be worse (0.1 is a
-tenth of the value) and a line ``why`` it is that. All figures are ratios within one run, or counts, so that
-they hold on any machine. The exit code is 1 where one is worse than allowed, or where a row or figure that
-has a limit is not in the result; each is told in a sentence. One that is better than its value by more than
-the tolerance has become slack, which is told, too, but fails nothing.
+A limit names a metric of a row, the ``value`` it had, the ``tolerance`` by which it may get worse (0.1 is a
+tenth of the value) and a line ``why``. All metrics are ratios within one run, or counts, so that they hold
+on any machine. The exit code is 1 if a metric is worse than allowed, or if a row or metric that has a limit
+is not in the result; each is reported in a sentence. A metric that is better than its value by more than the
+tolerance is reported, because its limit no longer protects it, but does not fail.
 
-Ratios of CPU time are noisy, those of time by the clock more so, and so is how often a process had to wait,
-or in how many pieces an image arrived that its sender was interrupted at.
-With ``--again`` a row where such a figure fails is measured once more, and what comes out then counts for
-these figures of that row. The others are not given a second chance. Where it cannot be measured again, which
-is told, the first figures count.
+Ratios of CPU time are noisy, those of time by the clock more so, and so are counts that depend on
+scheduling: how often a process had to wait, or in how many pieces an image arrived. With ``--again``, a row
+in which such a metric fails is measured once more, and the second measurement counts for the noisy metrics
+of that row. The others get no second measurement. If the rows cannot be measured again, the first
+measurement counts, and the report says so.
 """
 
 import json
@@ -30,49 +30,51 @@ from typing import Annotated, Any
 import typer
 
 from bench import BENCH, ROOT
-from bench.tools.arguments import in_a_folder
+from bench.arguments import in_a_folder
 
 Rows = Mapping[str, Mapping[str, Any]]
-"""By the name of a row its ``extra_info``."""
+"""The ``extra_info`` of each row, by the row's name."""
 
 
 class NotMeasured(Exception):
-    """The rows could not be measured again; with the reason as a sentence."""
+    """The rows could not be measured again; the message says why."""
 
 
 class Worse(StrEnum):
-    """The direction in which a figure gets worse."""
+    """The direction in which a metric gets worse."""
 
     HIGHER = "higher"
     LOWER = "lower"
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """What a figure is, in words; where it gets worse; whether it is measured again before it counts."""
+class Metric:
+    """What a metric is, in words; in which direction it gets worse; whether it is measured again if it
+    fails.
+    """
 
     words: str
     worse: Worse
     noisy: bool = False
 
 
-FIGURES: Mapping[str, Figure] = {
-    "cpu_over_bare": Figure("CPU over the bare loop's", Worse.HIGHER, noisy=True),
-    "cpu_over_floor": Figure("CPU over that of the codecs alone", Worse.HIGHER, noisy=True),
-    "gateway_over_bare": Figure("the gateway's CPU over the bare loop's", Worse.HIGHER, noisy=True),
-    "cpu_over_none": Figure("CPU over that without idle connections", Worse.HIGHER, noisy=True),
-    "throughput_over_bare": Figure("the throughput over that of the bare loops", Worse.LOWER, noisy=True),
-    "throughput_over_none": Figure(
+METRICS: Mapping[str, Metric] = {
+    "cpu_over_bare": Metric("CPU over the bare loop's", Worse.HIGHER, noisy=True),
+    "cpu_over_floor": Metric("CPU over that of the codecs alone", Worse.HIGHER, noisy=True),
+    "gateway_over_bare": Metric("the gateway's CPU over the bare loop's", Worse.HIGHER, noisy=True),
+    "cpu_over_none": Metric("CPU over that without idle connections", Worse.HIGHER, noisy=True),
+    "throughput_over_bare": Metric("the throughput over that of the bare loops", Worse.LOWER, noisy=True),
+    "throughput_over_none": Metric(
         "the throughput over that without idle connections", Worse.LOWER, noisy=True
     ),
-    "client_over_socket": Figure("the client's CPU over a bare socket's", Worse.HIGHER, noisy=True),
-    "compression_ratio": Figure("the compression ratio", Worse.LOWER),
-    "ssim": Figure("SSIM to the whole decode", Worse.LOWER),
-    "colour_difference": Figure("the difference of colours to the whole decode", Worse.HIGHER),
-    "gateway_transfers": Figure(
+    "client_over_socket": Metric("the client's CPU over a bare socket's", Worse.HIGHER, noisy=True),
+    "compression_ratio": Metric("the compression ratio", Worse.LOWER),
+    "ssim": Metric("SSIM to the whole decode", Worse.LOWER),
+    "colour_difference": Metric("the difference of colours to the whole decode", Worse.HIGHER),
+    "gateway_transfers": Metric(
         "system calls of the gateway that move bytes, a request", Worse.HIGHER, noisy=True
     ),
-    "gateway_waits": Figure("voluntary context switches of the gateway a request", Worse.HIGHER, noisy=True),
+    "gateway_waits": Metric("voluntary context switches of the gateway a request", Worse.HIGHER, noisy=True),
 }
 
 
@@ -81,20 +83,20 @@ class Limit:
     """One line of the limits."""
 
     row: str
-    figure: str
+    metric: str
     value: float
     tolerance: float
     why: str
 
     @property
     def allowed(self) -> float:
-        """The worst that passes."""
-        sign = 1 if FIGURES[self.figure].worse is Worse.HIGHER else -1
+        """The worst value that passes."""
+        sign = 1 if METRICS[self.metric].worse is Worse.HIGHER else -1
         return self.value * (1 + sign * self.tolerance)
 
 
 class State(StrEnum):
-    """What became of a limit."""
+    """The result of checking a limit."""
 
     KEPT = "kept"
     SLACK = "slack"
@@ -105,7 +107,9 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A limit, what was measured (``None`` for nothing), and what is to be said of it."""
+    """A limit, the measured value (``None`` if there is none), and a sentence if there is something to
+    report.
+    """
 
     limit: Limit
     measured: float | None
@@ -114,24 +118,25 @@ class Verdict:
 
     @property
     def failed(self) -> bool:
-        """Whether the gate is shut."""
+        """Whether this fails the gate."""
         return self.state in {State.WORSE, State.MISSING}
 
 
 def read_limits(text: str) -> list[Limit]:
-    """The limits of a TOML text: a table a row, in it a line a figure.
+    """Parse limits from TOML: one table a row, in it one line a metric.
 
-    Raises ``ValueError`` for what is none, a figure that is unknown among it.
+    Raises ``ValueError`` for anything else, such as an unknown metric.
     """
     limits = []
-    for row, figures in tomllib.loads(text).items():
-        for figure, entry in figures.items():
-            if figure not in FIGURES:
-                raise ValueError(f"{row}: {figure} is no figure with a limit; known are {', '.join(FIGURES)}")
+    for row, metrics in tomllib.loads(text).items():
+        for metric, entry in metrics.items():
+            if metric not in METRICS:
+                known = ", ".join(METRICS)
+                raise ValueError(f"{row}: {metric} is not a metric that can have a limit; known are {known}")
             if set(entry) != {"value", "tolerance", "why"}:
-                raise ValueError(f"{row}: {figure} needs a value, a tolerance and a why, and nothing else")
+                raise ValueError(f"{row}: {metric} needs a value, a tolerance and a why, and nothing else")
             limits.append(
-                Limit(row, figure, float(entry["value"]), float(entry["tolerance"]), str(entry["why"]))
+                Limit(row, metric, float(entry["value"]), float(entry["tolerance"]), str(entry["why"]))
             )
     if not limits:
         raise ValueError("there are no limits")
@@ -139,33 +144,33 @@ def read_limits(text: str) -> list[Limit]:
 
 
 def read_rows(path: Path) -> dict[str, Mapping[str, Any]]:
-    """The rows of a JSON file of pytest-benchmark. Raises ``OSError`` and ``ValueError``."""
+    """Read the rows from a JSON file of pytest-benchmark. Raises ``OSError`` and ``ValueError``."""
     try:
         return {row["fullname"]: row["extra_info"] for row in json.loads(path.read_bytes())["benchmarks"]}
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no result of pytest-benchmark: {error!r}") from None
+        raise ValueError(f"{path} is not a result of pytest-benchmark: {error!r}") from None
 
 
 def judge(limit: Limit, rows: Rows) -> Verdict:
-    """One limit against what was measured."""
+    """Check one limit."""
     row = rows.get(limit.row)
-    if row is None or limit.figure not in row:
-        what = "The row" if row is None else limit.figure
+    if row is None or limit.metric not in row:
+        what = "The row" if row is None else limit.metric
         return Verdict(limit, None, State.MISSING, f"{limit.row}: {what} has a limit and was not measured.")
-    measured = row[limit.figure]
+    measured = row[limit.metric]
     if measured is None:
-        why = row.get("missing", {}).get(limit.figure)
+        why = row.get("missing", {}).get(limit.metric)
         if why is None:
             return Verdict(
-                limit, None, State.MISSING, f"{limit.row}: {limit.figure} is empty, and nothing says why."
+                limit, None, State.MISSING, f"{limit.row}: {limit.metric} is empty, and nothing says why."
             )
-        return Verdict(limit, None, State.UNMEASURED, f"{limit.row}: {limit.figure} is not compared: {why}.")
-    figure = FIGURES[limit.figure]
+        return Verdict(limit, None, State.UNMEASURED, f"{limit.row}: {limit.metric} is not compared: {why}.")
+    metric = METRICS[limit.metric]
     change = measured / limit.value - 1
-    worse_by = change if figure.worse is Worse.HIGHER else -change
-    facts = f"{figure.words} ({limit.figure}) is {measured:.4g}, {_percent(change)} {limit.value:.4g}"
+    worse_by = change if metric.worse is Worse.HIGHER else -change
+    facts = f"{metric.words} ({limit.metric}) is {measured:.4g}, {_percent(change)} {limit.value:.4g}"
     if worse_by > limit.tolerance:
-        bound = "at most" if figure.worse is Worse.HIGHER else "at least"
+        bound = "at most" if metric.worse is Worse.HIGHER else "at least"
         return Verdict(
             limit,
             measured,
@@ -179,7 +184,7 @@ def judge(limit: Limit, rows: Rows) -> Verdict:
             measured,
             State.SLACK,
             f"{limit.row}: {facts}: better by more than the tolerance of {limit.tolerance:.1%}, so the limit "
-            "has become slack and its value should be set anew.",
+            "is slack and its value should be renewed.",
         )
     return Verdict(limit, measured, State.KEPT)
 
@@ -187,14 +192,15 @@ def judge(limit: Limit, rows: Rows) -> Verdict:
 def judge_all(
     limits: Iterable[Limit], rows: Rows, again: Callable[[list[str]], Rows] | None = None
 ) -> list[Verdict]:
-    """All limits. ``again`` measures rows once more, for those in which a noisy figure is worse.
+    """Check all limits. ``again`` measures rows once more; it is called for those in which a noisy metric
+    fails.
 
     Raises what ``again`` raises.
     """
     verdicts = [judge(limit, rows) for limit in limits]
 
     def may_be_noise(verdict: Verdict) -> bool:
-        return verdict.state is State.WORSE and FIGURES[verdict.limit.figure].noisy
+        return verdict.state is State.WORSE and METRICS[verdict.limit.metric].noisy
 
     doubtful = list(dict.fromkeys(verdict.limit.row for verdict in verdicts if may_be_noise(verdict)))
     if again is None or not doubtful:
@@ -202,15 +208,15 @@ def judge_all(
     second = again(doubtful)
     return [
         judge(verdict.limit, second)
-        if verdict.limit.row in doubtful and FIGURES[verdict.limit.figure].noisy
+        if verdict.limit.row in doubtful and METRICS[verdict.limit.metric].noisy
         else verdict
         for verdict in verdicts
     ]
 
 
 def measure_again(names: list[str]) -> Rows:
-    """The rows of these names, measured now by the quick suite. Raises ``NotMeasured``."""
-    print(f"Measured again, for times and waits are noisy: {', '.join(names)}", flush=True)
+    """Measure these rows once more by the quick suite. Raises ``NotMeasured``."""
+    print(f"Measuring again, because times and waits are noisy: {', '.join(names)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="vipsrv-bench-") as folder:
         result = Path(folder) / "result.json"
         rows = [str(BENCH / name) for name in names]
@@ -221,19 +227,19 @@ def measure_again(names: list[str]) -> Rows:
             return read_rows(result)
         except (OSError, ValueError, subprocess.CalledProcessError) as error:
             raise NotMeasured(
-                f"The rows could not be measured again, so the first figures count: {error}"
+                f"The rows could not be measured again, so the first measurement counts: {error}"
             ) from None
 
 
 def report(verdicts: list[Verdict]) -> str:
-    """The comparison as Markdown: what is to be said first, then every limit in a table."""
+    """Write the comparison as Markdown: the sentences first, then a table of all limits."""
     failed = [verdict for verdict in verdicts if verdict.failed]
     count = f"{len(verdicts)} limits"
     lines = [f"**{len(failed)} of {count} not kept.**" if failed else f"**All of {count} kept.**", ""]
     lines += [f"- {verdict.sentence}" for verdict in verdicts if verdict.sentence]
     lines += [
         "",
-        "| row | figure | limit | measured | allowed | |",
+        "| row | metric | limit | measured | allowed | |",
         "| --- | --- | ---: | ---: | ---: | --- |",
     ]
     for verdict in verdicts:
@@ -241,7 +247,7 @@ def report(verdicts: list[Verdict]) -> str:
         measured = "" if verdict.measured is None else f"{verdict.measured:.4g}"
         cells = [
             limit.row,
-            limit.figure,
+            limit.metric,
             f"{limit.value:.4g}",
             measured,
             f"{limit.allowed:.4g}",
@@ -262,14 +268,14 @@ def main(
     limits: Annotated[Path, typer.Option(help="The limits.")] = BENCH / "limits.toml",
     *,
     again: Annotated[
-        bool, typer.Option("--again", help="Measure rows once more where a noisy figure is worse.")
+        bool, typer.Option("--again", help="Measure rows once more if a noisy metric fails.")
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Where the comparison is written, too.", callback=in_a_folder),
+        typer.Option(dir_okay=False, help="Write the comparison to this file, too.", callback=in_a_folder),
     ] = None,
 ) -> None:
-    """Print the comparison; exit with 1 where a limit is not kept."""
+    """Print the comparison; exit with 1 if a limit is not kept."""
     try:
         known, rows = read_limits(limits.read_text()), read_rows(result)
     except (OSError, ValueError) as error:

@@ -1,12 +1,12 @@
-"""A 400-megapixel TIFF through the server, upload included, against ``vipsthumbnail`` on the file itself.
+"""Compare a 400-megapixel TIFF through the server, upload included, with ``vipsthumbnail`` on the file.
 
     python -m bench.tools.giant [strip-400mp.tif tiled-deflate-400mp.tif] [--rounds 5]
 
-An idle server with its defaults, one client. Both do the same (800 × 600, JPEG of quality 85) and take turns;
-the file is read once before each turn, so that it is in the page cache for both. ``vipsthumbnail`` is the
-command where there is one on the path, and in any case ``Image.thumbnail`` of the pyvips at hand in a process
-of its own, less the start of Python: the libvips of the server, with as many threads as there are cores. The
-ratio that matters is that of the medians.
+An idle server with its defaults and one client. Both do the same (800 × 600, JPEG of quality 85) and take
+turns. The file is read before each turn, so that it is in the page cache for both. The server is compared
+with the ``vipsthumbnail`` command, if it is on the path, and with ``Image.thumbnail`` of pyvips, which uses
+the server's libvips, in a process of its own with a thread a core, without the start of Python. The ratio
+that counts is that of the medians.
 """
 
 import os
@@ -24,10 +24,10 @@ from typing import Annotated
 import pyvips
 import typer
 
+from bench.arguments import known_images
 from bench.baselines import vipsthumbnail
 from bench.images import image_file
 from bench.measuring.server import Server
-from bench.tools.arguments import known_images
 from vipsrv import Client
 
 WIDTH, HEIGHT = 800, 600
@@ -35,7 +35,7 @@ WIDTH, HEIGHT = 800, 600
 
 @dataclass
 class Way:
-    """``run`` does it once and gives its seconds; ``seconds`` of each turn."""
+    """One way to resize. ``run`` resizes once and returns the seconds; ``seconds`` are those of each turn."""
 
     name: str
     run: Callable[[Path], float]
@@ -43,13 +43,13 @@ class Way:
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """The median of ``seconds``."""
         return statistics.median(self.seconds)
 
 
 @dataclass
 class Breakdown:
-    """Milliseconds at the server of each turn, and CPU seconds of its processes: gateway, all workers."""
+    """Each turn's milliseconds at the server, and CPU seconds of the gateway and of all workers."""
 
     receive: list[float] = field(default_factory=list)
     process: list[float] = field(default_factory=list)
@@ -57,11 +57,11 @@ class Breakdown:
     workers: list[float] = field(default_factory=list)
 
     def without_first(self) -> "Breakdown":
-        """The turns that are counted."""
+        """Leave out the first turn, a warm-up."""
         return Breakdown(self.receive[1:], self.process[1:], self.gateway[1:], self.workers[1:])
 
     def __str__(self) -> str:
-        """The medians."""
+        """The medians, in words."""
         receive, process, gateway, workers = map(
             statistics.median, (self.receive, self.process, self.gateway, self.workers)
         )
@@ -75,9 +75,9 @@ def main(
     names: Annotated[
         list[str] | None, typer.Argument(help="Names of bench.images.", callback=known_images)
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns that are counted; one more warms up.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns to count, after a warm-up.")] = 5,
 ) -> None:
-    """Print the medians of all, the server's breakdown and the ratios."""
+    """Print the medians, the breakdown of the server's time and the ratios."""
     cores = len(os.sched_getaffinity(0))
     command = vipsthumbnail.command()
     libvips = ".".join(str(pyvips.version(part)) for part in range(3))

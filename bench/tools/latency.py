@@ -1,12 +1,12 @@
-"""How long small images take alone, and while giants are in flight.
+"""Measure the latency of small images alone and while giants are being processed.
 
     python -m bench.tools.latency [--workers 2] [--giants 4] [--small 1] [--rounds 3]
 
-Clients of small images ask over version 1, each again as soon as it has its answer. The giants are TIFFs
-of 1.2 GB and 400 megapixels, sent over version 1 by a process each, again as soon as one is answered. Both
-phases take turns within one run. A small request counts as one beside the giants only if each of those had
-one begun and not answered all the while; how many did not, and what the giants took, is printed. Exits with 1
-where the ratio of the medians is over ``--most``.
+The clients send small images over version 1, each the next one as soon as it has the reply. The giants are
+TIFFs of 1.2 GB and 400 megapixels; each is sent over version 1 by a process of its own, again as soon as it
+is answered. The two phases take turns within one run. A small request is counted in the second phase only if
+every giant was in progress during all of it; the number of the others and the time of the giants are printed.
+Exits with 1 if the ratio of the medians is above ``--most``.
 """
 
 import multiprocessing
@@ -22,18 +22,18 @@ import typer
 
 from bench.images import image_file
 from bench.measuring.server import Server
-from bench.suites.loads import together
+from bench.tools.threads import run_together
 from bench.wire import resize_file_once, resize_once
 
 GIANT = "strip-400mp.tif"
-DEADLINE_SECONDS = 600.0  # of the server: a giant is to be answered on a busy machine, too
+DEADLINE_SECONDS = 600.0  # of the server, so that a giant is answered on a busy machine, too
 
 Interval = tuple[float, float]
-"""From the start of a request to its answer, in seconds of ``time.monotonic``: one clock for all."""
+"""Start and end of a request in seconds of ``time.monotonic``, which is the same for all processes."""
 
 
 class Giants:
-    """Processes that send the giant again and again while ``in_flight`` lasts."""
+    """Processes that send the giant again and again during ``in_flight``."""
 
     def __init__(self, port: int, count: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -48,7 +48,7 @@ class Giants:
 
     @contextmanager
     def in_flight(self) -> Iterator[list[list[Interval]]]:
-        """Until the end of the ``with``; the list holds the requests of each process after it."""
+        """Send until the end of the ``with``; afterwards the list holds the requests of each process."""
         self._over.clear()
         running: list[Future[list[Interval]]] = [
             self._pool.submit(_repeat, self._port, self._path) for _ in range(self._count)
@@ -63,11 +63,11 @@ class Giants:
             requests += [process.result() for process in running]
 
 
-_shared: tuple[Any, Any]  # of a process: the event that ends it, the semaphore that tells of its start
+_shared: tuple[Any, Any]  # in each process: the event that ends it, the semaphore that reports its start
 
 
 def _share(over: Any, begun: Any) -> None:
-    global _shared  # noqa: PLW0603 - locks reach a process of a pool in no other way
+    global _shared  # noqa: PLW0603 - the only way to pass locks to a process of a pool
     _shared = over, begun
 
 
@@ -83,9 +83,9 @@ def _repeat(port: int, path: Path) -> list[Interval]:
 
 
 def measure(port: int, image: bytes, clients: int, seconds: float) -> list[Interval]:
-    """The requests that so many clients of a small image made in so many seconds.
+    """Send a small image by so many clients for so many seconds; return their requests.
 
-    Raises ``Refused`` and ``OSError`` where one failed.
+    Raises ``Refused`` and ``OSError`` if a request fails.
     """
     end = time.monotonic() + seconds
     requests: list[Interval] = []
@@ -95,7 +95,7 @@ def measure(port: int, image: bytes, clients: int, seconds: float) -> list[Inter
             resize_once(port, image, 200, 150)
             requests.append((start, time.monotonic()))
 
-    together([client] * clients)
+    run_together([client] * clients)
     return requests
 
 
@@ -104,8 +104,8 @@ def main(
     giants: Annotated[int, typer.Option(min=1)] = 4,
     small: Annotated[int, typer.Option(min=1, help="Clients that send small images.")] = 1,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each phase.")] = 15.0,
-    most: Annotated[float, typer.Option(help="The ratio that is allowed.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Duration of each phase.")] = 15.0,
+    most: Annotated[float, typer.Option(help="The highest ratio allowed.")] = 3.0,
 ) -> None:
     """Print the medians of each round and their ratio."""
     image = image_file("jpeg-0.3mp.jpg").read_bytes()
@@ -113,15 +113,15 @@ def main(
     arguments = ("--workers", str(workers), "--deadline", str(DEADLINE_SECONDS), "--log-level", "warning")
     with Server(*arguments) as server:
         giant = Giants(server.port, giants)
-        measure(server.port, image, small, 2.0)  # warms up
+        measure(server.port, image, small, 2.0)  # warm-up
         for number in range(rounds):
             alone = measure(server.port, image, small, seconds)
             with giant.in_flight() as theirs:
-                time.sleep(0.5)  # so that none of them is still connecting
+                time.sleep(0.5)  # until all of them have connected
                 asked = measure(server.port, image, small, seconds)
             beside = [one for one in asked if all(_contains(requests, one) for requests in theirs)]
             if len(beside) < 20:
-                raise SystemExit(f"only {len(beside)} small requests had all {giants} giants beside them")
+                raise SystemExit(f"only {len(beside)} small requests ran beside all {giants} giants")
             ratios.append(_median(beside) / _median(alone))
             giant_seconds = _median([one for own in theirs for one in own])
             print(

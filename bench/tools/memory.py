@@ -1,9 +1,9 @@
-"""What giants cost in memory: each is sent by the command-line client to a running server.
+"""Measure how much memory giants take: each is sent by the command-line client to a running server.
 
     python -m bench.tools.memory [strip-400mp.tif tiled-deflate-400mp.tif]
 
-Prints how far the server's processes together grew in anonymous memory while each was under way (sampled from
-/proc every few milliseconds), and how long the call took.
+Prints the growth in anonymous memory of all server processes together while each was processed, sampled every
+few milliseconds, and how long the call took.
 """
 
 import subprocess
@@ -15,14 +15,14 @@ from typing import Annotated
 
 import typer
 
+from bench.arguments import known_images
 from bench.images import image_file
 from bench.measuring.processes import anonymous_bytes
 from bench.measuring.sampling import Peak
 from bench.measuring.server import Server
-from bench.tools.arguments import known_images
 
 CLIENT = "from vipsrv.cli.client import main; main()"
-"""The console script ``vipsrv-client``, without having to find it."""
+"""The same as the console script ``vipsrv-client``, wherever that is installed."""
 
 
 def main(
@@ -59,7 +59,7 @@ def main(
                 f"so {(peak.bytes - before) / 1e6:+.0f} MB; result {result.stat().st_size} bytes"
             )
             if server.pids != pids:
-                raise SystemExit("a worker was replaced meanwhile, so the figure is not its memory")
+                raise SystemExit("a worker was replaced meanwhile, so this is not its memory")
 
 
 def _folder() -> "tempfile.TemporaryDirectory[str]":

@@ -1,9 +1,11 @@
-"""Several results of one upload against as many single requests: CPU time and likeness.
+"""Compare several results of one upload with as many single requests: CPU time and quality.
 
-`python -m bench.tools.outputs` resizes the 12 MP JPEG to five widths, once as five outputs of one job and
+    python -m bench.tools.outputs [NAME] [--rounds 7]
+
+Resizes the 12 MP JPEG to five widths, once as five outputs of one job and
 once as five jobs, in one process with a worker's settings of libvips and malloc, and prints the CPU
 milliseconds of both (the best of some rounds, taken in turns), their ratio, and the least PSNR between a
-result of the one and of the other way.
+result of the one way and of the other.
 """
 
 import math
@@ -16,8 +18,8 @@ from typing import Annotated
 import pyvips
 import typer
 
+from bench.arguments import known_image
 from bench.images import image_file
-from bench.tools.arguments import known_image
 from vipsrv import pipeline
 from vipsrv.options import Fit, ResizeOptions
 from vipsrv.worker_config import WorkerConfig
@@ -34,7 +36,7 @@ def main(
     *,
     rounds: Annotated[int, typer.Option(min=1)] = 7,
 ) -> None:
-    """Compare one job of five results with five jobs."""
+    """Compare one job with five results with five jobs."""
     pipeline.start()
     data = image_file(name).read_bytes()
     asked = [ResizeOptions(width=width, fit=Fit.INSIDE) for width in WIDTHS]
@@ -71,7 +73,7 @@ def _psnr(one: bytes, other: bytes) -> float:
 
 
 def _settings() -> dict[str, str]:
-    """A worker's variables for libvips and malloc, both of which read them as the process starts."""
+    """A worker's environment variables for libvips and malloc, which are read when the process starts."""
     return {
         name: value
         for name, value in worker_environment().items()
@@ -82,7 +84,7 @@ def _settings() -> dict[str, str]:
 if __name__ == "__main__":
     settings = _settings()
     if not settings.items() <= os.environ.items():
-        os.execve(  # noqa: S606 - this very program
+        os.execve(  # noqa: S606 - the same program again
             sys.executable,
             [sys.executable, "-m", "bench.tools.outputs", *sys.argv[1:]],
             {**os.environ, **settings},

@@ -1,9 +1,9 @@
-"""What a request costs over the server, against the same work in a bare loop in one process.
+"""Compare the CPU time of a request to the server with the same work in a bare loop.
 
     python -m bench.tools.overhead [--image jpeg-12mp.jpg] [--requests 40] [--rounds 5]
 
-The loop is ``bench.baselines.bare_loop``. Both take turns within one run, so that the ratio holds on a noisy
-machine; CPU time is that of all the server's processes.
+The loop is ``bench.baselines.bare_loop`` in one process. Both take turns within one run, so that the ratio
+holds on a noisy machine. The CPU time is that of all the server's processes.
 """
 
 import statistics
@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
+from bench.arguments import known_image
 from bench.baselines import BareLoop, Request
 from bench.images import image_file
 from bench.measuring.server import Server
-from bench.tools.arguments import known_image
 from bench.wire import resize_once
 
 
@@ -27,7 +27,7 @@ def main(
     requests: Annotated[int, typer.Option(min=1, help="Requests in a round.")] = 40,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
 ) -> None:
-    """Print CPU milliseconds a request of both, and the ratio of each round."""
+    """Print the CPU milliseconds per request of both, and the ratio of each round."""
     path = image_file(name)
     data = path.read_bytes()
     with Server("--workers", "1", "--log-level", "warning") as server, BareLoop(processes=1) as loop:
@@ -38,7 +38,7 @@ def main(
             for _ in range(requests):
                 resize_once(server.port, data, width, height)
             gateway, worker = ((b - a) / requests for a, b in zip(before, server.cpu_seconds(), strict=True))
-            if number:  # the first round warms up
+            if number:  # the first round is a warm-up
                 ratios.append((gateway + worker) / bare)
                 print(
                     f"round {number}: loop {bare * 1e3:7.2f} ms, gateway {gateway * 1e3:6.2f} ms, "

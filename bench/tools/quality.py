@@ -1,8 +1,8 @@
-"""What each way of reducing an image costs, and how well its result looks: what the pipeline's way rests on.
+"""Compare three ways to reduce an image by CPU time and SSIM.
 
     python -m bench.tools.quality [FILE or FOLDER …] [--rounds 5]
 
-Three ways from the bytes of an image to those of a JPEG of quality 85:
+All of them make a JPEG of quality 85 from the bytes of an image:
 
 ========= =====================================================================
 whole     everything decoded, then reduced with Lanczos by libvips
@@ -10,10 +10,9 @@ thumbnail ``thumbnail_buffer`` and ``jpegsave_buffer``, as generally recommended
 pipeline  ``vipsrv.pipeline``, as the server runs it
 ========= =====================================================================
 
-Each result is compared by SSIM with a full decode reduced with Lanczos by Pillow. The pipeline's must not
-lie below both 0.98 and ``thumbnail_buffer``'s less 0.01; where one does, the exit code is 1. CPU time is the
-least of the rounds, with one thread and without libvips' cache. ``1/4`` is how far a JPEG was reduced by its
-decoder.
+Each result is compared by SSIM with its reference (``bench.image_quality``). The exit code is 1 if a result
+of the pipeline is below both 0.98 and ``thumbnail_buffer``'s value less 0.01. CPU time is the least of the
+rounds, with one thread and without libvips' cache. ``1/4`` is how much the decoder reduced a JPEG.
 """
 
 import os
@@ -22,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
-os.environ["VIPS_CONCURRENCY"] = "1"  # libvips reads it when it is loaded
+os.environ["VIPS_CONCURRENCY"] = "1"  # read by libvips when it is loaded
 
 import pyvips
 import typer
@@ -47,6 +46,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 WIDTHS = (1280, 800, 320, 100)
 QUALITY = 85
 TOLERANCE = 0.01
+FIRST_SWAPPED = 5
+"""The EXIF orientations from this one on swap width and height."""
 GOOD = 0.98
 
 Way = Callable[[bytes, int, int], bytes]
@@ -55,7 +56,7 @@ _LIMITS = WorkerConfig(max_pixels=10**9, max_output_pixels=10**9)
 
 
 def whole(data: bytes, width: int, height: int) -> bytes:
-    """Nothing left out."""
+    """Decode everything and reduce it with Lanczos."""
     image = pyvips.Image.new_from_buffer(data, "").autorot()
     if image.get_typeof("icc-profile-data"):
         image = image.icc_transform("srgb", embedded=True, depth=8)
@@ -64,14 +65,14 @@ def whole(data: bytes, width: int, height: int) -> bytes:
 
 
 def thumbnail(data: bytes, width: int, height: int) -> bytes:
-    """The way that libvips offers."""
+    """Use ``thumbnail_buffer``."""
     has_profile = pyvips.Image.new_from_buffer(data, "").get_typeof("icc-profile-data")
     profile = {"output_profile": "srgb"} if has_profile else {}
     return _encoded(pyvips.Image.thumbnail_buffer(data, width, height=height, size="force", **profile))
 
 
 def own(data: bytes, width: int, height: int) -> bytes:
-    """The server's."""
+    """Use the server's pipeline."""
     options = ResizeOptions(width=width, height=height)
     upload = pipeline.Upload.from_memory(data)
     return pipeline.resize(upload, [options], config=_LIMITS).outputs[0].data
@@ -129,7 +130,7 @@ def _row(path: Path, rounds: int) -> Iterator[bool]:
 def main(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(exists=True, help="Images or folders of them; without any, the benchmarks' own."),
+        typer.Argument(exists=True, help="Images or folders of images. [default: the benchmarks' own]"),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each way is timed.")] = 5,
 ) -> None:

@@ -1,9 +1,9 @@
-"""Set the values of the limits anew, where what they hold was changed on purpose or a limit has become slack.
+"""Set new values for the limits, after a change on purpose or when a limit has become slack.
 
     python -m bench.tools.renew_limits result.json [result.json …] [--limits bench/limits.toml]
 
-Each value becomes the median of the results, and what has changed by more than its tolerance is printed. The
-tolerances and reasons stay as they are; a reason that is no longer true has to be written by hand.
+Each value becomes the median of the results; values that change by more than their tolerance are printed.
+Tolerances and reasons are not changed; a reason that is no longer true has to be rewritten by hand.
 """
 
 import json
@@ -21,9 +21,9 @@ _LINE = re.compile(r"(\w+)( = \{ value = )[^,]+(,.*)")
 
 
 def renewed(text: str, values: dict[tuple[str, str], float]) -> str:
-    """The TOML ``text`` with these values, by row and figure; everything else in it stays.
+    """Replace the values in the TOML ``text``, by row and metric; everything else in it stays.
 
-    Raises ``ValueError`` where a limit does not stand in a line of its own, as the others do.
+    Raises ``ValueError`` if a limit is not on a line of its own.
     """
     lines = []
     left = dict(values)
@@ -37,27 +37,27 @@ def renewed(text: str, values: dict[tuple[str, str], float]) -> str:
             continue
         lines.append(f"{match[1]}{match[2]}{left.pop((row, match[1])):.4g}{match[3]}")
     if left:
-        raise ValueError(f"not found as a line of its own: {', '.join(' '.join(key) for key in left)}")
+        raise ValueError(f"not found on a line of its own: {', '.join(' '.join(key) for key in left)}")
     return "\n".join(lines) + "\n"
 
 
 def medians(limits: list[Limit], results: list[Rows]) -> dict[tuple[str, str], float]:
-    """What was measured for the limits, by row and figure. Raises ``ValueError`` for one that never was."""
+    """The medians of the results, by row and metric. Raises ``ValueError`` for a limit that no result has."""
     values = {}
     for limit in limits:
-        measured = [result.get(limit.row, {}).get(limit.figure) for result in results]
-        figures = [figure for figure in measured if figure is not None]
-        if not figures:
-            raise ValueError(f"{limit.row}: {limit.figure} is in none of the results")
-        values[limit.row, limit.figure] = statistics.median(figures)
+        measured = [result.get(limit.row, {}).get(limit.metric) for result in results]
+        metrics = [metric for metric in measured if metric is not None]
+        if not metrics:
+            raise ValueError(f"{limit.row}: {limit.metric} is in none of the results")
+        values[limit.row, limit.metric] = statistics.median(metrics)
     return values
 
 
 def main(
-    results: Annotated[list[Path], typer.Argument(help="What the quick suite wrote, of one run or several.")],
-    limits: Annotated[Path, typer.Option(help="The limits, which are rewritten.")] = BENCH / "limits.toml",
+    results: Annotated[list[Path], typer.Argument(help="JSON files of the quick suite.")],
+    limits: Annotated[Path, typer.Option(help="The file to rewrite.")] = BENCH / "limits.toml",
 ) -> None:
-    """Rewrite the values and print those that have changed by more than their tolerance."""
+    """Rewrite the values and print those that change by more than their tolerance."""
     try:
         text = limits.read_text()
         known = read_limits(text)
@@ -66,9 +66,9 @@ def main(
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
     for limit in known:
-        value = values[limit.row, limit.figure]
+        value = values[limit.row, limit.metric]
         if abs(value / limit.value - 1) > limit.tolerance:
-            print(f"{limit.row}: {limit.figure} was {limit.value:.4g} and is {value:.4g}: {limit.why}")
+            print(f"{limit.row}: {limit.metric} was {limit.value:.4g} and is {value:.4g}: {limit.why}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tests.support import image_comparison
 from tests.support.images import SAMPLES, encode, jpeg, photo
 
 SIZE = (97, 61)
-"""No multiple of SSIM's windows."""
+"""Not a multiple of SSIM's windows."""
 
 
 def pixels(image: Image.Image) -> Pixels:
@@ -85,7 +85,7 @@ def test_the_whole_result_is_decoded(tmp_path: Path) -> None:
         reference(tmp_path / "missing", *SIZE)
 
 
-def test_bytes_are_compared_as_they_are_stored() -> None:
+def test_a_lossless_result_is_decoded_exactly() -> None:
     with io.BytesIO() as file:
         photo(*SIZE).save(file, "PNG")
         assert np.array_equal(decode(file.getvalue()), pixels(photo(*SIZE)))

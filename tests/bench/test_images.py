@@ -1,4 +1,4 @@
-"""The generated images lie where photographs do, in what a codec's time and a file's size depend on."""
+"""The test images are like photographs in what the time of a codec and the size of a file depend on."""
 
 import array
 import itertools
@@ -84,7 +84,7 @@ def test_photographs_are_like_photographs() -> None:
     }
 
 
-def test_noise_a_gradient_and_a_drawing_are_not(tmp_path: Path) -> None:
+def test_noise_a_gradient_and_a_drawing_are_not_like_photographs(tmp_path: Path) -> None:
     noise = pyvips.Image.gaussnoise(400, 300, mean=128, sigma=30, seed=1).cast("uchar")
     gradient = (pyvips.Image.xyz(400, 300)[0] * 0.6).cast("uchar")
     drawing = (pyvips.Image.black(400, 300) + 255).draw_rect(0, 100, 50, 120, 90, fill=True).cast("uchar")

@@ -1,7 +1,8 @@
-"""Servers of others, where they are installed: each in its own processes at its fair settings.
+"""Other image servers, if they are installed, each with fair settings.
 
-The settings are those that its own documentation gives for the most throughput, and what makes the task the
-same: the cores, a stretch to the target, a JPEG of quality 85 that is not progressive, no metadata, no cache.
+The settings are those that the server's documentation recommends for throughput, and those that make the task
+the same: the cores, a stretch to the target, a JPEG of quality 85 that is not progressive, no metadata, no
+cache.
 
 ============ =================================================================================
 ``sharp``    sharp in a small Node HTTP server (``sharp_server``), the image in a POST
@@ -9,5 +10,5 @@ same: the cores, a stretch to the target, a JPEG of quality 85 that is not progr
 ``imgproxy`` imgproxy, the image in a file
 ============ =================================================================================
 
-An image that comes in a file spares the server its upload, which is in its favour.
+A server that reads the image from a file has no upload to receive, which is in its favour.
 """

@@ -1,4 +1,4 @@
-"""Where peers are installed, and how those that read files are given some."""
+"""The folder that peers are installed in, and peers that read images from a folder."""
 
 import http.client
 import shutil
@@ -20,19 +20,19 @@ START_SECONDS = 60
 
 
 def peers_folder() -> Path:
-    """Beside the images of the benchmarks, outside the repository."""
+    """The folder of the installed peers, beside the test images and outside the repository."""
     return cache_folder() / "peers"
 
 
 class FileReader(Served):
-    """A server of HTTP that reads images from ``folder`` and is told its port, ``free_port``.
+    """An HTTP server that reads images from ``folder`` and listens on a given port (``free_port``).
 
-    An image is copied there before it is asked for, and the server can read nothing else.
+    An image is copied to the folder before it is requested; the server can read nothing else.
     """
 
     client = "bench.baselines.peers.http_client"
     health: str
-    """A path that answers 200 as soon as it serves."""
+    """A path that returns 200 as soon as the server is ready."""
 
     def __init__(self, cores: Sequence[int] | None = None) -> None:
         super().__init__(cores)
@@ -40,9 +40,9 @@ class FileReader(Served):
 
     @abstractmethod
     def path(self, request: Request) -> str:
-        """What is asked for over HTTP; the image lies in the folder under its own name."""
+        """The path of the HTTP request; the image is in the folder under its own name."""
 
-    def question(self, request: Request) -> dict[str, Any]:
+    def client_arguments(self, request: Request) -> dict[str, Any]:
         """See ``Served``."""
         copy = self.folder / request.image.name
         if not copy.exists():
@@ -50,18 +50,18 @@ class FileReader(Served):
         return {"path": self.path(request), "image": None}
 
     def free_port(self) -> int:
-        """A port that nobody listens on, for the server that is started next."""
+        """Reserve a free port for the server that is started next."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self._ports_told.append(listener.getsockname()[1])
         return self._ports_told[-1]
 
     def wait_until_ready(self, process: subprocess.Popen[str]) -> int:
-        """See ``Served``: it says nothing, so it is asked until it answers."""
+        """See ``Served``: the server prints nothing, so its health path is polled."""
         port = self._ports_told.pop(0)
         end = time.monotonic() + START_SECONDS
         while not _is_healthy(port, self.health):
             if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"{self.name} did not start; see above")
+                raise RuntimeError(f"{self.name} did not start; its messages are above")
             time.sleep(0.05)
         return port
 

@@ -1,4 +1,4 @@
-"""A client of HTTP in a closed loop over one connection that is kept open."""
+"""An HTTP client in a closed loop over one persistent connection."""
 
 import http.client
 from collections.abc import Callable, Sequence
@@ -8,7 +8,10 @@ from bench.measuring.process_group import member_number
 
 
 def prepare(ports: Sequence[int], path: str, image: str | None) -> Callable[[], bytes]:
-    """What gets this path once, or posts the image to it. Raises ``RuntimeError`` for what is not a 200."""
+    """Return the function that gets this path, or posts the image to it.
+
+    That function raises ``RuntimeError`` for any status but 200.
+    """
     body = Path(image).read_bytes() if image else None
     connection = http.client.HTTPConnection("127.0.0.1", ports[member_number() % len(ports)], timeout=120)
 

@@ -1,4 +1,4 @@
-"""imgproxy, a server in Go that is libvips as well, where its binary is on the path."""
+"""imgproxy, a server in Go that uses libvips, too, if its binary is on the path."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ _SETTINGS = {
 
 
 class Imgproxy(FileReader):
-    """A worker a core; it gives libvips one thread itself."""
+    """imgproxy with a worker a core; it sets libvips to one thread itself."""
 
     name = "imgproxy"
     what = "imgproxy, a worker a core, the image in a file"

@@ -1,4 +1,4 @@
-"""sharp, the library most used for this in Node, which is libvips as well."""
+"""sharp, the most used image library for Node, which uses libvips, too."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from bench.baselines.peers.folder import peers_folder
 from bench.baselines.served import Served
 
 FOLDER = Path(__file__).with_name("sharp_server")
-"""The server, and the exact version of sharp that it needs."""
+"""The server's code, and the lock file with the exact version of sharp."""
 
 
 class Sharp(Served):
@@ -26,9 +26,9 @@ class Sharp(Served):
     def missing(self) -> str | None:
         """See ``Baseline``."""
         if not shutil.which("node"):
-            return "no node on the path; install Node 20.9 or later, then python -m bench.baselines.install"
+            return "no node on the path; install Node 20.9 or later, then python -m bench.tools.install_peers"
         if not (installed_at() / "node_modules" / "sharp").is_dir():
-            return "sharp is not installed; python -m bench.baselines.install does"
+            return "sharp is not installed; run python -m bench.tools.install_peers"
         return None
 
     def version(self) -> str:
@@ -46,13 +46,15 @@ class Sharp(Served):
         modules = str(installed_at() / "node_modules")
         return os.environ | {"NODE_PATH": modules, "UV_THREADPOOL_SIZE": str(len(self.cores))}
 
-    def question(self, request: Request) -> dict[str, Any]:
+    def client_arguments(self, request: Request) -> dict[str, Any]:
         """See ``Served``."""
         return {"path": f"/{request.width}/{request.height}", "image": str(request.image)}
 
 
 class SharpPlain(Sharp):
-    """With the same tables as vipsrv: by default sharp optimises them, which takes time for fewer bytes."""
+    """sharp with the same Huffman tables as vipsrv: by default it optimises them, for time and fewer
+    bytes.
+    """
 
     name = "sharp-plain"
     what = "the same without optimised Huffman tables"
@@ -60,12 +62,14 @@ class SharpPlain(Sharp):
 
 
 def installed_at() -> Path:
-    """Where ``install`` puts it."""
+    """The folder that ``install`` installs to."""
     return peers_folder() / "sharp"
 
 
 def install() -> None:
-    """Install what the lock file names. Raises ``subprocess.CalledProcessError``, ``OSError`` without npm."""
+    """Install the versions of the lock file. Raises ``subprocess.CalledProcessError``, and ``OSError``
+    without npm.
+    """
     installed_at().mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copyfile(FOLDER / name, installed_at() / name)

@@ -1,4 +1,4 @@
-"""thumbor, the image server of Python, on Pillow."""
+"""thumbor, an image server in Python that uses Pillow."""
 
 import subprocess
 import sys
@@ -20,15 +20,15 @@ QUALITY = 85
 PROGRESSIVE_JPEG = False
 HEALTHCHECK_ROUTE = "/healthcheck"
 """
-"""Everything else is thumbor's default: Lanczos, Pillow's draft mode, and optimised tables that cannot be
-turned off."""
+"""All other settings are thumbor's defaults: Lanczos, Pillow's draft mode, and optimised Huffman tables,
+which cannot be turned off."""
 
 
 class Thumbor(FileReader):
-    """A thumbor a core, each with a port of its own.
+    """One thumbor a core, each with its own port.
 
-    With one port for all (``--processes``) the kernel spreads few connections unevenly, and a process works
-    on one image at a time.
+    With one port for all (``--processes``) the kernel spreads a few connections unevenly, and each process
+    handles one image at a time.
     """
 
     name = "thumbor"
@@ -42,7 +42,7 @@ class Thumbor(FileReader):
     def missing(self) -> str | None:
         """See ``Baseline``."""
         if not (installed_at() / "bin" / "thumbor").exists():
-            return "thumbor is not installed; python -m bench.baselines.install does"
+            return "thumbor is not installed; run python -m bench.tools.install_peers"
         return None
 
     def version(self) -> str:

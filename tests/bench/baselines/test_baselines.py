@@ -1,4 +1,4 @@
-"""What vipsrv is compared with does what it is said to do."""
+"""The baselines do what their descriptions say."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def started(kind: type[Baseline]) -> Baseline:
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
-def test_gives_the_image_in_the_size_asked_for(kind: type[Baseline], asked: Request) -> None:
+def test_a_baseline_resizes_to_the_given_size(kind: type[Baseline], asked: Request) -> None:
     baseline = started(kind)
     if not baseline.reads(asked.image):
         pytest.skip(f"{baseline.name} does not read it")
@@ -55,7 +55,9 @@ def test_gives_the_image_in_the_size_asked_for(kind: type[Baseline], asked: Requ
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
-def test_counts_requests_and_cpu_time(kind: type[Baseline], asked: Request, clients: ProcessGroup) -> None:
+def test_a_baseline_counts_requests_and_cpu_time(
+    kind: type[Baseline], asked: Request, clients: ProcessGroup
+) -> None:
     baseline = started(kind)
     if not baseline.reads(asked.image):
         pytest.skip(f"{baseline.name} does not read it")
@@ -70,17 +72,17 @@ def test_counts_requests_and_cpu_time(kind: type[Baseline], asked: Request, clie
     assert run.requests_per_second > 0
 
 
-def test_all_have_names_of_their_own_and_say_what_they_are() -> None:
+def test_all_baselines_have_distinct_names_and_descriptions() -> None:
     assert len({kind.name for kind in ALL}) == len(ALL)
     assert len({kind.what for kind in ALL}) == len(ALL)
 
 
-def test_a_loop_has_a_process_a_core_unless_told_otherwise(asked: Request) -> None:
+def test_a_loop_has_a_process_a_core_by_default(asked: Request) -> None:
     with BareLoop(CORES, processes=3) as loop:
         assert loop.load(asked, count=4).requests == 12
 
 
-def test_what_a_loop_is_asked_next_is_what_it_then_does(asked: Request) -> None:
+def test_a_loop_can_be_prepared_for_another_request(asked: Request) -> None:
     with BareLoop(CORES) as loop:
         assert open_exact(loop.ask(asked)).size == (WIDTH, HEIGHT)
         other = Request(asked.image, 30, 20)
@@ -114,12 +116,12 @@ def test_the_floor_does_less_than_the_loop(tmp_path: Path) -> None:
         assert floor.load(request, count=3).cpu_ms < loop.load(request, count=3).cpu_ms
 
 
-def test_a_crew_says_where_a_process_failed(clients: ProcessGroup) -> None:
+def test_a_process_group_says_which_process_failed(clients: ProcessGroup) -> None:
     with pytest.raises(RuntimeError, match="has ended"):
         clients.prepare("bench.baselines.bare_loop", image="/no/such/image", width=1, height=1)
 
 
-def test_cpu_time_of_a_tree_has_that_of_children_running_and_ended() -> None:
+def test_the_cpu_time_of_a_tree_includes_running_and_ended_children() -> None:
     children = f"""
 import subprocess, sys, time
 burn = {BURN!r}
@@ -143,7 +145,7 @@ child.wait()
     assert tree - own >= 0.98
 
 
-def test_cpu_time_of_no_process_is_an_error() -> None:
+def test_the_cpu_time_of_a_missing_process_is_an_error() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     with pytest.raises(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""``python -m bench.load`` as a process, with a server of its own."""
+"""``python -m bench.load`` as a process that starts its server."""
 
 import io
 import json
@@ -73,7 +73,7 @@ def test_the_json_has_a_run_for_each_rate(written: Document) -> None:
         assert 0 <= run.cores.others <= 1
 
 
-def test_the_json_has_the_cpu_and_the_memory_of_its_own_server(written: Document) -> None:
+def test_the_json_has_cpu_time_and_memory_of_the_started_server(written: Document) -> None:
     for run in written.runs:
         assert run.server is not None
         assert run.server.arguments[-2:] == ["--queue", "500"]
@@ -98,9 +98,9 @@ def test_a_document_is_read_as_it_was_written(written: Document) -> None:
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"version": 2}, "version"), ({"kind": "else"}, "kind"), ({"runs": [{}]}, r"runs\.0\.loop")],
+    [({"version": 3}, "version"), ({"kind": "else"}, "kind"), ({"runs": [{}]}, r"runs\.0\.loop")],
 )
-def test_another_document_is_refused_by_name(
+def test_an_invalid_document_is_refused_with_the_name_of_the_field(
     written: Document, change: dict[str, object], named: str
 ) -> None:
     with pytest.raises(ValueError, match=named):
@@ -111,20 +111,20 @@ def test_another_document_is_refused_by_name(
     ("arguments", "said"),
     [
         (["--pipeline", "2"], "--protocol 2"),
-        (["--duration", "1", "--count", "1"], "exclude each other"),
+        (["--duration", "1", "--count", "1"], "cannot be combined"),
         (["--rate", "0"], "above 0"),
         (["--rate", "1", "--expected-interval", "1"], "closed loop"),
         (["--image", "nothing.jpg"], "neither a file"),
         (["--image", "jpeg-1mp.jpg:0"], "weight"),
-        (["--port", "1", "--workers", "1"], "server of its own"),
+        (["--port", "1", "--workers", "1"], "server that this command starts"),
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments: list[str], said: str) -> None:
+def test_contradictory_options_are_refused(arguments: list[str], said: str) -> None:
     with pytest.raises(typer.BadParameter, match=re.escape(said)):
         typer.main.get_command(_app).main(arguments, standalone_mode=False)
 
 
-def test_a_server_that_is_not_there_is_no_result(tmp_path: Path) -> None:
+def test_a_missing_server_gives_no_result(tmp_path: Path) -> None:
     (tmp_path / "image.jpg").write_bytes(jpeg(40, 30))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -134,13 +134,13 @@ def test_a_server_that_is_not_there_is_no_result(tmp_path: Path) -> None:
     assert "refused" in done.stderr.lower()
 
 
-def test_a_server_that_answers_nothing_is_no_result(tmp_path: Path) -> None:
+def test_a_server_that_never_answers_gives_no_result(tmp_path: Path) -> None:
     (tmp_path / "image.jpg").write_bytes(jpeg(40, 30))
     with FakeServer(silent) as fake:
         arguments = ["--port", str(fake.port), "--connections", "1", "--count", "1", "--warmup", "0"]
         done = bench_load(*arguments, "--image", tmp_path / "image.jpg", "--timeout", "0.2")
     assert done.returncode == 1
-    assert "no result: nothing was answered" in done.stderr
+    assert "no result: no request was answered" in done.stderr
 
 
 class _Terminal(io.StringIO):
@@ -159,12 +159,12 @@ def test_progress_is_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     progress.end()
     lines = terminal.getvalue().split("\r")
     assert lines[0] == ""
-    assert lines[1] == "8 connections: 1 of 10 s, 100 images, 1 errors, 101/s"
-    assert lines[2] == "8 connections: 2 of 10 s, 150 images, 2 errors, 51/s "
+    assert lines[1] == "8 connections: 1 of 10 s, 100 results, 1 errors, 101/s"
+    assert lines[2] == "8 connections: 2 of 10 s, 150 results, 2 errors, 51/s "
     assert lines[3].strip() == lines[4] == ""
 
 
-def test_progress_is_not_shown_elsewhere() -> None:
+def test_progress_is_not_shown_without_a_terminal() -> None:
     stream = io.StringIO()
     progress = Progress("8 connections", duration=None, count=10, stream=stream)
     progress.show(1.0, 1, 0)

@@ -1,4 +1,4 @@
-"""The generator in this process, against a real server and against one that does what a test says."""
+"""The generator in this process, against a real server and a scripted one."""
 
 import socket
 import time
@@ -20,7 +20,7 @@ from vipsrv.errors import Busy
 from vipsrv.protocol import V1_REPLY
 
 Script = Callable[[Peer], None]
-PICTURE = b"\xff\xd8 and so on"
+RESULT = b"\xff\xd8 and so on"
 
 
 def source(folder: Path, data: bytes, weight: float = 1.0) -> Source:
@@ -60,7 +60,7 @@ MakePlan = Callable[..., Plan]
         {"protocol": 2, "connections": 1, "rate": 200.0},
     ],
 )
-def test_images_and_errors_of_a_real_server_are_counted(
+def test_results_and_errors_of_a_real_server_are_counted(
     server: RunningServer, tmp_path: Path, planned: MakePlan, load: dict[str, Any]
 ) -> None:
     good, bad = source(tmp_path, jpeg(320, 240)), source(tmp_path, garbage(3000))
@@ -73,7 +73,7 @@ def test_images_and_errors_of_a_real_server_are_counted(
     assert first.failed == second.answered == 0
     assert dict(tally.errors) == {"unsupported_format": second.failed}
     assert tally.replies_in_time == 24
-    assert tally.images_in_time == first.answered
+    assert tally.results_in_time == first.answered
     assert tally.sent_bytes_in_time == first.answered * good.size
     assert tally.received_bytes_in_time == first.result_bytes > 100 * first.answered
     assert len(Latencies().add(tally.latency)) == first.answered
@@ -85,7 +85,7 @@ def test_a_request_larger_than_the_sockets_hold_arrives_whole(planned: MakePlan,
     def script(peer: Peer) -> None:
         head, body = peer.read_request()
         received.append(len(body))
-        peer.reply(head, body=PICTURE)
+        peer.reply(head, body=RESULT)
 
     with FakeServer(script) as fake:
         plan = planned(fake.port, protocol=2, sources=(source(tmp_path, bytes(LARGE)),))
@@ -98,7 +98,7 @@ def test_replies_out_of_order_belong_to_their_requests(planned: MakePlan, tmp_pa
         first, _ = peer.read_request()
         second, _ = peer.read_request()
         peer.refuse(second, Busy("later"))
-        peer.reply(first, body=PICTURE)
+        peer.reply(first, body=RESULT)
 
     with FakeServer(script) as fake:
         mix = (source(tmp_path, b"one"), source(tmp_path, b"two"))
@@ -137,16 +137,16 @@ def _sends_garbage(peer: Peer) -> None:
         (_sends_garbage, "protocol"),
     ],
 )
-def test_what_is_no_image_is_an_error(planned: MakePlan, script: Script, code: str) -> None:
+def test_a_result_that_is_not_a_jpeg_is_an_error(planned: MakePlan, script: Script, code: str) -> None:
     with FakeServer(script, script) as fake:
         tally = generated(planned(fake.port, count=2))
     assert dict(tally.errors) == {code: 2}
     assert tally.images[0].failed == 2
-    assert tally.images_in_time == 0
+    assert tally.results_in_time == 0
     assert len(Latencies().add(tally.latency)) == 0
 
 
-def test_requests_in_flight_are_lost_with_their_connection_and_a_new_one_is_made(planned: MakePlan) -> None:
+def test_a_lost_connection_loses_its_requests_and_is_replaced(planned: MakePlan) -> None:
     def dies(peer: Peer) -> None:
         peer.read_request()
         peer.read_request()
@@ -154,7 +154,7 @@ def test_requests_in_flight_are_lost_with_their_connection_and_a_new_one_is_made
     def serves(peer: Peer) -> None:
         for _ in range(2):
             head, _ = peer.read_request()
-            peer.reply(head, body=PICTURE)
+            peer.reply(head, body=RESULT)
 
     with FakeServer(dies, serves) as fake:
         tally = generated(planned(fake.port, protocol=2, pipeline=2, count=4))
@@ -162,7 +162,7 @@ def test_requests_in_flight_are_lost_with_their_connection_and_a_new_one_is_made
     assert tally.images[0].answered == 2
 
 
-def test_a_server_that_never_answers_is_given_up(planned: MakePlan) -> None:
+def test_a_server_that_never_answers_times_out(planned: MakePlan) -> None:
     with FakeServer(silent) as fake:
         tally = generated(planned(fake.port, protocol=2, pipeline=3, count=3, timeout=0.2))
     assert dict(tally.errors) == {"no_reply": 3}
@@ -172,7 +172,7 @@ def test_an_open_loop_counts_from_when_a_request_was_due(planned: MakePlan) -> N
     def script(peer: Peer) -> None:
         for _ in range(4):
             head, _ = peer.read_request()
-            peer.reply(head, body=PICTURE)
+            peer.reply(head, body=RESULT)
 
     with FakeServer(script) as fake:
         # As if nothing could be sent for the first 1,000 seconds.
@@ -183,11 +183,11 @@ def test_an_open_loop_counts_from_when_a_request_was_due(planned: MakePlan) -> N
     assert service.percentile(100) < 900_000
 
 
-def test_a_closed_loop_can_count_what_a_wait_kept_from_being_sent(planned: MakePlan) -> None:
+def test_a_closed_loop_can_correct_for_coordinated_omission(planned: MakePlan) -> None:
     def script(peer: Peer) -> None:
         head, _ = peer.read_request()
         time.sleep(0.05)  # the wait is what is measured
-        peer.reply(head, body=PICTURE)
+        peer.reply(head, body=RESULT)
 
     with FakeServer(script) as fake:
         tally = generated(planned(fake.port, protocol=2, expected_interval=0.01))
@@ -196,7 +196,7 @@ def test_a_closed_loop_can_count_what_a_wait_kept_from_being_sent(planned: MakeP
 
 
 @pytest.mark.parametrize("protocol", [1, 2])
-def test_nobody_listens(planned: MakePlan, protocol: int) -> None:
+def test_a_refused_connection_is_an_error(planned: MakePlan, protocol: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(ServerGone, match=r"(?i)refused"):

@@ -27,7 +27,7 @@ def test_nothing_recorded_has_no_percentiles() -> None:
     assert Latencies().summary() is None
 
 
-def test_a_latency_beyond_the_range_counts_at_its_end() -> None:
+def test_a_latency_beyond_the_range_counts_as_its_limit() -> None:
     summary = of(-1.0, 0.0, 7200.0).summary()
     assert summary is not None
     assert summary.count == 3
@@ -44,13 +44,13 @@ def test_histograms_of_several_processes_add_up() -> None:
     assert summary.max_ms == pytest.approx(30, rel=2e-3)
 
 
-def test_the_encoded_histogram_of_a_summary_can_be_read_again() -> None:
+def test_the_histogram_of_a_summary_can_be_decoded() -> None:
     summary = of(0.010, 0.020, 0.030).summary()
     assert summary is not None
     assert Latencies().add(summary.histogram).summary() == summary
 
 
-def test_requests_that_a_wait_kept_from_being_sent_are_counted() -> None:
+def test_requests_missed_during_a_wait_are_counted() -> None:
     # 99 requests of 10 ms, one every 10 ms, and then a server that stands still for a second: 99 more would
     # have been sent meanwhile, which would have waited for 990, 980, … 10 ms.
     omitted, corrected = Latencies(), Latencies()

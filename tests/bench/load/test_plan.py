@@ -23,7 +23,7 @@ def test_a_mix_is_drawn_by_weight_and_the_same_every_time(tmp_path: Path) -> Non
     assert 2800 < Counter(drawn)[0] < 3200
 
 
-def test_requests_of_version_1_and_2_are_what_the_server_reads(tmp_path: Path) -> None:
+def test_the_server_can_read_requests_of_versions_1_and_2(tmp_path: Path) -> None:
     mix = sources(tmp_path, 1, 1)
     for protocol, ids in ((1, [0]), (2, [1, 2, 3])):
         plan = Plan(

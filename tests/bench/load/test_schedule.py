@@ -10,7 +10,7 @@ def all_of(schedule: Schedule, now: float) -> list[Due]:
     return taken
 
 
-def test_an_open_loop_is_due_by_the_clock_whatever_is_answered() -> None:
+def test_in_an_open_loop_requests_are_due_by_the_clock() -> None:
     schedule = Schedule(start=100.0, measure_from=100.0, end=101.0, rate=4)
     assert schedule.next_due(50.0) == 100.0
     # Taken far too late, and still due when they were due.
@@ -26,12 +26,12 @@ def test_the_requests_of_several_processes_are_evenly_spaced() -> None:
     assert sorted(intended) == pytest.approx([n / 6 for n in range(12)])
 
 
-def test_what_is_due_during_the_warm_up_does_not_count() -> None:
+def test_requests_due_in_the_warm_up_do_not_count() -> None:
     schedule = Schedule(start=0.0, measure_from=1.0, end=2.0, rate=2)
     assert all_of(schedule, now=0) == [Due(0.0, False), Due(0.5, False), Due(1.0, True), Due(1.5, True)]
 
 
-def test_a_closed_loop_is_due_at_once_until_its_end() -> None:
+def test_in_a_closed_loop_requests_are_due_immediately_until_the_end() -> None:
     schedule = Schedule(start=10.0, measure_from=11.0, end=12.0)
     assert schedule.next_due(5.0) == 10.0
     assert schedule.next_due(10.5) == 10.5
@@ -41,7 +41,7 @@ def test_a_closed_loop_is_due_at_once_until_its_end() -> None:
 
 
 @pytest.mark.parametrize("rate", [None, 1000.0])
-def test_a_count_is_of_measured_requests(rate: float | None) -> None:
+def test_the_count_is_of_measured_requests(rate: float | None) -> None:
     schedule = Schedule(start=0.0, measure_from=0.002, count=3, rate=rate)
     if rate is None:
         assert schedule.take(0.0) == Due(0.0, measured=False)
@@ -50,8 +50,8 @@ def test_a_count_is_of_measured_requests(rate: float | None) -> None:
     assert schedule.next_due(9.0) is None
 
 
-def test_a_load_has_an_end() -> None:
-    with pytest.raises(ValueError, match="never end"):
+def test_a_schedule_needs_an_end_or_a_count() -> None:
+    with pytest.raises(ValueError, match="an end or a count"):
         Schedule(start=0, measure_from=0)
 
 

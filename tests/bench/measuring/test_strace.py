@@ -12,21 +12,21 @@ SUMMARY = """\
 """
 
 
-def test_the_calls_of_each_name_and_of_all() -> None:
+def test_calls_are_counted_by_name_and_in_total() -> None:
     assert parse_summary(SUMMARY) == ({"read": 100, "epoll_pwait": 50}, 150)
 
 
-def test_a_summary_without_errors_in_it() -> None:
+def test_a_summary_without_an_errors_column_is_parsed() -> None:
     text = SUMMARY.replace("        12 read", "           read").replace(
         "        12 total", "           total"
     )
     assert parse_summary(text) == ({"read": 100, "epoll_pwait": 50}, 150)
 
 
-def test_no_call_at_all_is_an_empty_summary() -> None:
+def test_an_empty_summary_means_no_call() -> None:
     assert parse_summary("") == ({}, 0)
 
 
-def test_what_is_no_summary_is_refused() -> None:
+def test_an_invalid_summary_is_refused() -> None:
     with pytest.raises(ValueError, match="without a total"):
         parse_summary("strace: Process 1 detached\n")

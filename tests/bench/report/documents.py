@@ -22,7 +22,7 @@ SERVERS = ("bare-loop", "codec-floor", "original", "vipsrv", "sharp <0.35>")
 
 
 def run(rate: float | None = None, *, ms: float = 20.0, replies: int = 3000, **changes: Any) -> Run:
-    """A run of which all latencies lie around ``ms``; memory grows from 60 to 72 MB."""
+    """A run with all latencies near ``ms``; memory grows from 60 to 72 MB."""
     latencies = Latencies()
     for percent in range(50, 150):
         latencies.record(ms * percent / 1e5)
@@ -117,7 +117,7 @@ def comparison() -> dict[str, Any]:
 
 
 def suite(commit: str, day: int, *, ratio: float = 0.9, dirty: bool = False) -> dict[str, Any]:
-    """A file of pytest-benchmark, with the fields of it that are many left out."""
+    """A file of pytest-benchmark, without most of its fields."""
     time = f"2026-01-{day:02}T00:00:00+00:00"
     cases = ("jpeg-1mp.jpg-400x300", "webp-6mp.webp-800x533")
     return {
@@ -153,7 +153,7 @@ def suite(commit: str, day: int, *, ratio: float = 0.9, dirty: bool = False) -> 
 
 
 def write_all(folder: Path) -> None:
-    """A folder with files of each kind, and one that is none."""
+    """A folder with files of each kind, and one of no kind."""
     sweep = [run(rate, ms=10 * number) for number, rate in enumerate((50.0, 100.0, 150.0), start=1)]
     (folder / "load.json").write_bytes(to_json(load(*sweep)))
     (folder / "deeper").mkdir()

@@ -44,7 +44,7 @@ def out(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class _Page(HTMLParser):
-    """What a page consists of; fails where a tag is closed that is not open."""
+    """Collects the parts of a page; fails if a tag is closed that is not open."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class _Page(HTMLParser):
 
 
 def written_in(svg: bytes) -> str:
-    """The words of a chart: they are drawn as shapes, and matplotlib writes each beside as a comment."""
+    """The words of a chart. They are drawn as shapes, and matplotlib adds each as a comment."""
     return html.unescape("\n".join(re.findall("<!-- (.*?) -->", svg.decode())))
 
 
@@ -85,7 +85,7 @@ def suites(*documents: dict[str, object]) -> list[Suite]:
     return [one for one in found if isinstance(one, Suite)]
 
 
-def test_every_chart_is_a_file_of_xml(out: Path) -> None:
+def test_every_chart_is_valid_xml(out: Path) -> None:
     names = {path.name for path in out.glob("*.svg")}
     assert names == {
         "throughput.svg",
@@ -101,7 +101,7 @@ def test_every_chart_is_a_file_of_xml(out: Path) -> None:
         assert chart.tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_the_page_is_whole_and_needs_nothing_else(out: Path) -> None:
+def test_the_page_is_valid_and_needs_no_other_file(out: Path) -> None:
     found = _Page((out / "index.html").read_text())
     assert found.open == []
     assert len(found.images) == 7
@@ -125,7 +125,7 @@ def test_the_same_files_give_the_same_bytes(folder: Path, out: Path, tmp_path: P
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_the_main_chart_shows_what_makes_a_result(folder: Path, tmp_path: Path) -> None:
+def test_the_main_chart_leaves_out_the_floors(folder: Path, tmp_path: Path) -> None:
     chart = tmp_path / "main.svg"
     main([folder / "compare.json"], out=None, main_chart=chart)
     words = written_in(chart.read_bytes())
@@ -133,8 +133,8 @@ def test_the_main_chart_shows_what_makes_a_result(folder: Path, tmp_path: Path) 
         assert (throughput.NAMES.get(server, server) in words) == (server != "codec-floor")
 
 
-def test_the_main_chart_is_of_one_comparison(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(typer.BadParameter, match="here are 0"):
+def test_the_main_chart_needs_exactly_one_comparison(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match="these files have 0"):
         main([folder / "load.json"], out=None, main_chart=tmp_path / "main.svg")
     with pytest.raises(typer.BadParameter, match="--out"):
         main([folder], out=None, main_chart=None)
@@ -152,7 +152,7 @@ def test_bars_are_sorted_and_vipsrv_stands_out() -> None:
     assert blue.count(blue[3]) == 1
 
 
-def test_a_file_that_is_named_has_to_be_a_benchmark(folder: Path, tmp_path: Path) -> None:
+def test_a_file_named_on_the_command_line_must_be_a_benchmark(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(NotABenchmark, match=r"other\.json: JSON, but no object"):
         read([folder / "other.json"])
     broken = json.loads(to_json(load(run())))
@@ -170,7 +170,9 @@ def test_a_file_that_is_named_has_to_be_a_benchmark(folder: Path, tmp_path: Path
             read([path])
 
 
-def test_a_folder_without_benchmarks_is_no_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_benchmarks_gives_no_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(typer.Exit) as ended:
         main([tmp_path], out=tmp_path / "out", main_chart=None)
@@ -179,7 +181,7 @@ def test_a_folder_without_benchmarks_is_no_report(tmp_path: Path, capsys: pytest
     assert "none of these files" in capsys.readouterr().err
 
 
-def test_runs_that_differ_in_their_load_alone_are_one_sweep() -> None:
+def test_runs_that_differ_only_in_their_load_are_one_sweep() -> None:
     documents = [
         load(run(100.0), run(50.0), run(), run(connections=16)),
         load(run(75.0), run(75.0, protocol=2), run(75.0, latency=None)),
@@ -226,7 +228,7 @@ def test_labels_at_the_ends_of_lines_do_not_overlap() -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a-image-of-a-corpus-with-a-very-long-name-of-its-own.jpg"])
-def test_labels_beside_a_history_are_within_the_chart_and_meet_no_other_panel(name: str) -> None:
+def test_labels_of_a_history_stay_within_their_space(name: str) -> None:
     documents = [suite("a" * 40, 1), suite("b" * 40, 2)]
     for document in documents:
         for row in document["benchmarks"]:
@@ -243,7 +245,7 @@ def test_labels_beside_a_history_are_within_the_chart_and_meet_no_other_panel(na
             assert max(right) <= (figure.bbox.x1 if tight is None else tight.x0)
 
 
-def test_a_chart_tells_apart_as_many_lines_as_a_comparison_has_servers() -> None:
+def test_all_lines_of_a_chart_look_different() -> None:
     looks = [style.look(number) for number in range(56)]
     assert len({*looks}) == len(looks)
     results = [quality.Result("a.jpg", f"server {number}", 10.0, 0.9) for number in range(12)]
@@ -253,7 +255,7 @@ def test_a_chart_tells_apart_as_many_lines_as_a_comparison_has_servers() -> None
     assert len(drawn) == len(results)
 
 
-def test_changes_that_are_not_committed_are_a_point_of_their_own() -> None:
+def test_uncommitted_changes_are_a_separate_point() -> None:
     ordered = history.commits(suites(suite("a" * 40, 1, dirty=True), suite("a" * 40, 1)))
     assert [history.label(one).splitlines()[0] for one in ordered] == ["aaaaaaaaa", "aaaaaaaaa+"]
 
@@ -276,7 +278,7 @@ def test_a_report_of_the_suites_alone(tmp_path: Path) -> None:
     assert "at least two commits" in text
 
 
-def test_text_of_others_cannot_be_markup() -> None:
+def test_text_from_the_files_is_escaped() -> None:
     table = Table(["<b>"], [["<script>"]])
     text = page("<title>", [Section("a & b", tables=[table], notes=["<i>"])])
     assert _Page(text).text.count("<") == 5  # the title twice
@@ -286,5 +288,5 @@ def test_text_of_others_cannot_be_markup() -> None:
 @pytest.mark.parametrize(
     ("number", "text"), [(1234.4, "1,234"), (123.4, "123"), (12.34, "12.3"), (1.234, "1.23")]
 )
-def test_three_figures(number: float, text: str) -> None:
-    assert throughput.three_figures(number) == text
+def test_three_digits(number: float, text: str) -> None:
+    assert throughput.three_digits(number) == text

@@ -1,4 +1,4 @@
-"""Servers that answer as a test wants, right or wrong, over real sockets."""
+"""Servers that send the replies a test wants, right or wrong, over real sockets."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from vipsrv.protocol import HEADER, REPLY, Header, Kind, pack_message
 _V1_HEAD = struct.Struct("!III")
 
 Answer = Callable[[int, int], bytes]
-"""From the size that was asked for, in pixels, the bytes that are sent."""
+"""Makes the bytes of a reply from the requested size in pixels."""
 
 
 def jpeg(width: int, height: int) -> bytes:
@@ -39,7 +39,7 @@ def garbage(_width: int, _height: int) -> bytes:
 
 
 class FakeServer:
-    """Answers requests over version 1, or 2 where the client speaks it, until the end of the ``with``.
+    """Answers requests of version 1 or 2 while the ``with`` lasts.
 
     The first request has the answer ``first``, all others ``then``. Over version 2 the answer is the body,
     and the connection stays open unless there is none.

@@ -1,4 +1,4 @@
-"""What a user mistypes is told in a line that names it, before anything is started."""
+"""A wrong argument is reported in a line that names it, before a server is started."""
 
 import importlib
 from pathlib import Path
@@ -33,7 +33,7 @@ from typer.testing import CliRunner
         ("quality", "{folder}", "there is no image among them"),
     ],
 )
-def test_a_mistake_is_told(
+def test_a_wrong_argument_is_reported(
     command: str, arguments: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # bench.tools.quality sets it for the libvips of its own process; it is undone behind the test.

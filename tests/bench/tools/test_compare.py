@@ -1,42 +1,42 @@
-"""How the figures of a comparison are made out of runs, and held against what is to be reached."""
+"""How the numbers of a comparison are calculated from runs and checked against targets."""
 
 from typing import Any
 
 import pytest
 
-from bench.baselines import Run
+from bench.baselines import ClosedLoopRun
 from bench.measuring.process_group import rate
 from bench.tools.compare import net_rate
 from bench.tools.comparison import print_table, verdicts
 
 
-def run(*, wall: float, cpu: float, client: float) -> Run:
-    return Run(100, 50.0, wall, cpu, client)
+def run(*, wall: float, cpu: float, client: float) -> ClosedLoopRun:
+    return ClosedLoopRun(100, 50.0, wall, cpu, client)
 
 
-def test_clients_on_cores_of_their_own_take_nothing() -> None:
+def test_clients_on_other_cores_do_not_count() -> None:
     assert net_rate(run(wall=2, cpu=4, client=2), 2, shared=False) == 50
 
 
-def test_what_clients_took_of_busy_cores_would_have_been_the_servers() -> None:
+def test_the_clients_time_on_busy_cores_is_added_to_the_servers_rate() -> None:
     # Two cores for two seconds: three seconds for the server, one for the clients.
     assert net_rate(run(wall=2, cpu=3, client=1), 2, shared=True) == pytest.approx(50 * 4 / 3)
 
 
-def test_what_clients_took_of_idle_cores_was_nobodys() -> None:
+def test_the_clients_time_on_idle_cores_is_not_added() -> None:
     assert net_rate(run(wall=2, cpu=2, client=1), 2, shared=True) == 50
 
 
-def test_a_rate_is_taken_between_completions() -> None:
+def test_the_rate_is_taken_between_completions() -> None:
     # The first one waited for 0.7 s behind others; after that it is one in 0.1 s.
     assert rate([1.7, 1.8, 1.9, 2.0], until=None) == pytest.approx(10)
 
 
-def test_a_rate_leaves_out_what_came_after_the_end() -> None:
+def test_the_rate_leaves_out_completions_after_the_end() -> None:
     assert rate([1.0, 1.1, 1.2, 1.25], until=1.21) == pytest.approx(10)
 
 
-def test_a_rate_takes_what_there_is_where_that_is_little() -> None:
+def test_the_rate_uses_late_completions_if_there_are_too_few() -> None:
     assert rate([1.0, 2.0, 3.0], until=1.5) == pytest.approx(1)
     assert rate([1.0], until=1.5) == 0
 
@@ -63,12 +63,12 @@ def judged(*rows: dict[str, Any]) -> list[bool]:
 
 
 @pytest.mark.parametrize(("cpu", "met"), [(25.0, True), (24.9, False)])
-def test_so_many_times_the_original_per_core(cpu: float, met: bool) -> None:  # noqa: FBT001
+def test_the_target_over_the_original_is_per_core(cpu: float, met: bool) -> None:  # noqa: FBT001
     assert judged(row("vipsrv"), row("original", cpu_ms_per_request=cpu)) == [met]
 
 
 @pytest.mark.parametrize(("ratio", "met"), [(1.07, True), (1.08, False)])
-def test_so_much_of_the_pipelines_own_throughput(ratio: float, met: bool) -> None:  # noqa: FBT001
+def test_the_target_over_the_pipeline_loop_is_by_throughput(ratio: float, met: bool) -> None:  # noqa: FBT001
     assert judged(row("vipsrv"), row("pipeline-loop", ratio_to_bare_loop=ratio)) == [met]
 
 
@@ -84,19 +84,19 @@ def test_so_much_of_the_pipelines_own_throughput(ratio: float, met: bool) -> Non
         ({"requests_per_second_net": 99.0, "cpu_ms_per_request": 10.1, "output_bytes": 965}, False),
     ],
 )
-def test_ahead_of_a_peer_in_speed_and_no_worse_in_likeness_and_size(
+def test_vipsrv_must_be_faster_than_a_peer_and_not_worse_or_larger(
     peer: dict[str, float],
     met: bool,  # noqa: FBT001
 ) -> None:
     assert judged(row("vipsrv"), row("sharp", **peer)) == [met]
 
 
-def test_nothing_is_said_where_vipsrv_did_not_run() -> None:
+def test_there_are_no_verdicts_without_vipsrv() -> None:
     assert judged(row("original"), row("sharp")) == []
 
 
 @pytest.mark.parametrize(("others", "told_of"), [(0.01, False), (0.4, True)])
-def test_the_table_names_what_is_missing_and_what_disturbed(
+def test_the_table_names_missing_servers_and_disturbance(
     others: float,
     told_of: bool,  # noqa: FBT001
     capsys: pytest.CaptureFixture[str],
@@ -120,4 +120,4 @@ def test_the_table_names_what_is_missing_and_what_disturbed(
     assert "imgproxy is missing: no imgproxy on the path" in told
     assert "a fast one" in told
     assert "0.950    0.60" in told
-    assert ("Others had up to 40%" in told) == told_of
+    assert ("Others used up to 40%" in told) == told_of

@@ -1,4 +1,4 @@
-"""Commands that put a load on a server find what it loses or garbles, however seldom, and count right."""
+"""Commands that put a load on a server notice every lost or wrong reply."""
 
 import time
 from functools import partial
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from bench.suites.loads import together
 from bench.tools import chaos, gateway, latency, soak
+from bench.tools.threads import run_together
 from bench.wire import resize_once
 from tests.bench.tools.fakes import Answer, FakeServer, garbage, jpeg, nothing, right
 
@@ -55,19 +55,19 @@ def test_chaos_finds_one_reply_that_is_lost_or_wrong(
     assert counted in capsys.readouterr().out
 
 
-def test_an_answer_without_a_byte_is_a_broken_connection() -> None:
+def test_an_empty_reply_is_a_connection_error() -> None:
     with FakeServer(nothing) as server, pytest.raises(ConnectionError, match="after 0 bytes of a reply"):
         resize_once(server.port, b"image")
 
 
-def test_latency_is_not_measured_with_a_client_less() -> None:
+def test_latency_fails_if_a_client_fails() -> None:
     with FakeServer(nothing) as server, pytest.raises(ConnectionError):
         latency.measure(server.port, b"image", 2, 0.01)
 
 
-def test_the_gateways_cpu_is_not_measured_with_a_client_less() -> None:
+def test_the_gateway_measurement_fails_if_a_client_fails() -> None:
     with FakeServer(nothing) as server, pytest.raises(ConnectionError):
-        gateway._round(server, b"image", 8, 8, 2, 0.01)  # type: ignore[arg-type]  # it has what is used
+        gateway.measure_round(server, b"image", 8, 8, 2, 0.01)  # type: ignore[arg-type]  # it has what is used
 
 
 def test_replies_after_the_end_of_a_round_are_divided_by_the_time_until_they_came() -> None:
@@ -76,20 +76,20 @@ def test_replies_after_the_end_of_a_round_are_divided_by_the_time_until_they_cam
         return b"result"
 
     with FakeServer(late, late) as server:
-        *_, rate = gateway._round(server, b"image", 8, 8, 2, 0.01)  # type: ignore[arg-type]  # likewise
+        *_, rate = gateway.measure_round(server, b"image", 8, 8, 2, 0.01)  # type: ignore[arg-type]  # likewise
     assert rate <= 2 / 0.2
 
 
-def test_the_soak_counts_whatever_a_client_raises(small: Path) -> None:
+def test_the_soak_counts_unexpected_exceptions(small: Path) -> None:
     class Broken:
         def resize(self, *_: object, **__: object) -> None:
             raise ValueError("not foreseen")
 
-    answer = soak._ask(Broken(), soak.SMALL[0], small)  # type: ignore[arg-type]  # it has what is used
+    answer = soak.ask(Broken(), soak.SMALL[0], small)  # type: ignore[arg-type]  # it has what is used
     assert answer.verdict == "lost: ValueError('not foreseen')"
 
 
-def test_what_runs_together_raises_what_one_of_it_raised() -> None:
-    assert together([partial(pow, 2, power) for power in range(3)]) == [1, 2, 4]
+def test_calls_made_together_raise_what_one_of_them_raised() -> None:
+    assert run_together([partial(pow, 2, power) for power in range(3)]) == [1, 2, 4]
     with pytest.raises(ZeroDivisionError):
-        together([partial(pow, 0, 1), partial(pow, 0, -1)])
+        run_together([partial(pow, 0, 1), partial(pow, 0, -1)])

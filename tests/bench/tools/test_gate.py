@@ -6,7 +6,7 @@ import pytest
 from typer import Exit
 
 from bench import BENCH
-from bench.tools.gate import FIGURES, State, judge_all, main, read_limits, read_rows, report
+from bench.tools.gate import METRICS, State, judge_all, main, read_limits, read_rows, report
 
 ROW = "test_server.py::test_a[12mp]"
 LIMITS = f"""
@@ -33,17 +33,17 @@ def exit_code(folder: Path, row: dict[str, Any] | None, limits: str = LIMITS) ->
     return code
 
 
-def test_equal_figures_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_equal_metrics_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(tmp_path, EQUAL) == 0
     assert "All of 3 limits kept" in capsys.readouterr().out
 
 
-def test_what_is_worse_within_its_tolerance_passes(tmp_path: Path) -> None:
+def test_a_metric_that_is_worse_within_the_tolerance_passes(tmp_path: Path) -> None:
     assert exit_code(tmp_path, {"cpu_over_bare": 0.98, "ssim": 0.942, "gateway_transfers": 20.9}) == 0
 
 
 @pytest.mark.parametrize(
-    ("figure", "measured", "sentence"),
+    ("metric", "measured", "sentence"),
     [
         (
             "cpu_over_bare",
@@ -71,10 +71,10 @@ def test_what_is_worse_within_its_tolerance_passes(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_worse_fails_with_a_sentence_that_names_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], figure: str, measured: float, sentence: str
+def test_a_worse_metric_fails_with_a_sentence_that_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str, measured: float, sentence: str
 ) -> None:
-    assert exit_code(tmp_path, EQUAL | {figure: measured}) == 1
+    assert exit_code(tmp_path, EQUAL | {metric: measured}) == 1
     said = capsys.readouterr().out
     assert sentence in said
     assert "1 of 3 limits not kept" in said
@@ -88,26 +88,28 @@ def test_what_is_worse_fails_with_a_sentence_that_names_it(
         (EQUAL | {"ssim": None}, f"{ROW}: ssim is empty, and nothing says why."),
     ],
 )
-def test_what_is_missing_fails(
+def test_a_missing_row_or_metric_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], row: dict[str, Any] | None, sentence: str
 ) -> None:
     assert exit_code(tmp_path, row) == 1
     assert sentence in capsys.readouterr().out
 
 
-def test_what_cannot_be_measured_here_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_metric_that_cannot_be_measured_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     missing = {"gateway_transfers": "strace is not on the path"}
     assert exit_code(tmp_path, EQUAL | {"gateway_transfers": None, "missing": missing}) == 0
     assert f"{ROW}: gateway_transfers is not compared: strace is not on the path." in capsys.readouterr().out
 
 
-def test_a_slack_limit_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_slack_limit_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(tmp_path, EQUAL | {"cpu_over_bare": 0.7}) == 0
     said = capsys.readouterr().out
     assert (
         "(cpu_over_bare) is 0.7, 22.2% below 0.9: better by more than the tolerance of 10.0%, so the" in said
     )
-    assert "has become slack" in said
+    assert "limit is slack" in said
 
 
 def test_a_worse_ratio_is_measured_again_once_and_then_counts() -> None:
@@ -126,7 +128,7 @@ def test_a_worse_ratio_is_measured_again_once_and_then_counts() -> None:
     assert asked == [[ROW], [ROW]]
 
 
-def test_where_the_second_run_fails_the_first_figures_count_and_are_written(
+def test_the_first_measurement_counts_if_the_second_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
@@ -138,18 +140,18 @@ def test_where_the_second_run_fails_the_first_figures_count_and_are_written(
     assert ended.value.exit_code == 1
     text = output.read_text()
     assert text in capsys.readouterr().out
-    assert text.startswith("The rows could not be measured again, so the first figures count: ")
+    assert text.startswith("The rows could not be measured again, so the first measurement counts: ")
     assert "1 of 3 limits not kept" in text
     assert f"| {ROW} | cpu_over_bare | 0.9 | 1.2 | 0.99 | WORSE |" in text
 
 
-def test_what_is_seen_gets_no_second_chance() -> None:
+def test_quality_is_not_measured_again() -> None:
     rows = {ROW: EQUAL | {"ssim": 0.9}}
     verdicts = judge_all(read_limits(LIMITS), rows, lambda _: pytest.fail("nothing is noise here"))
     assert [verdict.state for verdict in verdicts] == [State.KEPT, State.WORSE, State.KEPT]
 
 
-def test_a_second_chance_mends_no_figure_that_is_no_ratio_of_cpu() -> None:
+def test_a_second_measurement_does_not_excuse_a_metric_that_is_not_noisy() -> None:
     rows = {ROW: EQUAL | {"cpu_over_bare": 1.2, "ssim": 0.9}}
     verdicts = judge_all(read_limits(LIMITS), rows, lambda _: {ROW: EQUAL})
     assert [verdict.state for verdict in verdicts] == [State.KEPT, State.WORSE, State.KEPT]
@@ -165,41 +167,41 @@ def test_the_table_has_every_limit() -> None:
     ("text", "reason"),
     [
         ("", "there are no limits"),
-        ('["row"]\nspeed = { value = 1, tolerance = 0, why = "" }', "speed is no figure"),
+        ('["row"]\nspeed = { value = 1, tolerance = 0, why = "" }', "speed is not a metric"),
         ('["row"]\nssim = { value = 1, tolerance = 0 }', "needs a value, a tolerance and a why"),
     ],
 )
-def test_limits_that_are_none_are_refused(text: str, reason: str) -> None:
+def test_invalid_limits_are_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         read_limits(text)
 
 
-def test_a_file_that_is_no_result_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_result_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text("[]")
-    with pytest.raises(ValueError, match=r"no result of pytest-benchmark"):
+    with pytest.raises(ValueError, match=r"not a result of pytest-benchmark"):
         read_rows(path)
 
 
-def test_workers_that_no_longer_run_in_parallel_are_worse_by_their_throughput() -> None:
+def test_workers_that_do_not_run_in_parallel_fail_by_throughput() -> None:
     row = "suites/test_server.py::test_two_connections_a_worker_keep_all_workers_busy[0.3MB]"
     # As measured on two cores, of which a job at a time used one.
     rows = {row: {"cpu_over_bare": 0.55, "throughput_over_bare": 1.17}}
     limits = [limit for limit in read_limits((BENCH / "limits.toml").read_text()) if limit.row == row]
-    states = {verdict.limit.figure: verdict.state for verdict in judge_all(limits, rows)}
+    states = {verdict.limit.metric: verdict.state for verdict in judge_all(limits, rows)}
     assert states == {"cpu_over_bare": State.KEPT, "throughput_over_bare": State.WORSE}
 
 
-def test_a_server_that_makes_all_grey_is_worse_by_its_colours() -> None:
+def test_grey_results_fail_by_their_colour_difference() -> None:
     row = "suites/test_server.py::test_one_client_waits_for_little_but_the_work[jpeg-12mp.jpg-800x600]"
     # As measured of one: SSIM to the fourth place as before.
     rows = {row: {"ssim": 0.9442, "colour_difference": 15.85}}
     limits = [limit for limit in read_limits((BENCH / "limits.toml").read_text()) if limit.row == row]
-    states = {verdict.limit.figure: verdict.state for verdict in judge_all(limits, rows)}
+    states = {verdict.limit.metric: verdict.state for verdict in judge_all(limits, rows)}
     assert (states["ssim"], states["colour_difference"]) == (State.KEPT, State.WORSE)
 
 
-def test_the_limits_in_the_repository_are_limits() -> None:
+def test_the_limits_in_the_repository_are_valid() -> None:
     limits = read_limits((BENCH / "limits.toml").read_text())
-    assert {limit.figure for limit in limits} <= set(FIGURES)
+    assert {limit.metric for limit in limits} <= set(METRICS)
     assert all(limit.why and 0 <= limit.tolerance < 1 and limit.value > 0 for limit in limits)

@@ -22,7 +22,7 @@ def test_only_the_values_change() -> None:
     values = {(B, "ssim"): 0.95, (B, "cpu_over_bare"): 0.51234, (C, "ssim"): 0.8}
     text = renewed(TEXT, values)
     assert text == TEXT.replace("value = 0.9,", "value = 0.95,").replace("{ value = 1,", "{ value = 0.5123,")
-    assert [(limit.row, limit.figure, limit.value) for limit in read_limits(text)] == [
+    assert [(limit.row, limit.metric, limit.value) for limit in read_limits(text)] == [
         (B, "ssim", 0.95),
         (B, "cpu_over_bare", 0.5123),
         (C, "ssim", 0.8),
@@ -34,12 +34,12 @@ def test_the_value_is_the_median_of_the_runs() -> None:
     assert medians(read_limits(TEXT), list(runs))[B, "ssim"] == 0.8
 
 
-def test_what_was_not_measured_is_not_renewed() -> None:
+def test_a_limit_without_a_measurement_is_an_error() -> None:
     with pytest.raises(ValueError, match="ssim is in none of the results"):
         medians(read_limits(TEXT), [{B: {"ssim": None, "cpu_over_bare": 1}, C: {"ssim": 0.8}}])
 
 
-def test_a_limit_that_is_not_found_is_told() -> None:
+def test_a_limit_that_is_not_found_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"test_a\.py::test_c gateway_waits"):
         renewed(TEXT, {(C, "gateway_waits"): 1.0})
 
@@ -48,5 +48,5 @@ def test_the_limits_in_the_repository_can_be_renewed(tmp_path: Path) -> None:
     text = (BENCH / "limits.toml").read_text()
     limits = read_limits(text)
     path = tmp_path / "limits.toml"
-    path.write_text(renewed(text, {(limit.row, limit.figure): limit.value for limit in limits}))
+    path.write_text(renewed(text, {(limit.row, limit.metric): limit.value for limit in limits}))
     assert read_limits(path.read_text()) == limits

@@ -1,4 +1,4 @@
-"""What the soak test takes for right, for wrong, and for the server's promise."""
+"""How the soak test judges results, and the memory budget."""
 
 import io
 import subprocess
@@ -9,13 +9,13 @@ from PIL import Image
 
 from bench.measuring.processes import anonymous_bytes
 from bench.tools.budget import MIB, memory_budget, memory_of
-from bench.tools.soak import Answer, Kind, _judge, _print_answers
+from bench.tools.soak import Outcome, RequestKind, judge, print_outcomes
 from vipsrv.server.settings import ServerSettings
 
-KIND = Kind("small", "small.jpg", 40, 30)
+KIND = RequestKind("small", "small.jpg", 40, 30)
 
 
-def image_file(kind: str, size: tuple[int, int]) -> bytes:
+def encoded(kind: str, size: tuple[int, int]) -> bytes:
     with io.BytesIO() as file:
         Image.new("RGB", size, (90, 120, 40)).save(file, kind)
         return file.getvalue()
@@ -44,7 +44,7 @@ def test_the_heavy_lane_is_in_the_budget(
     assert (whole - least) // MIB == heavy - 1
 
 
-def test_memory_is_that_of_all_processes_that_are_there() -> None:
+def test_memory_is_read_for_running_processes_and_zero_for_others() -> None:
     command = [sys.executable, "-c", "print(flush=True); input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -58,23 +58,23 @@ def test_memory_is_that_of_all_processes_that_are_there() -> None:
 
 
 def test_a_result_is_judged_by_format_size_and_pixels() -> None:
-    right = image_file("JPEG", (40, 30))
-    assert _judge(right, KIND) == "right"
-    assert _judge(image_file("JPEG", (41, 30)), KIND).startswith("wrong: JPEG of (41, 30)")
-    assert _judge(image_file("PNG", (40, 30)), KIND).startswith("wrong: PNG")
-    assert _judge(image_file("PNG", (40, 30))[:-30], Kind("", "", 40, 30, {"format": "png"})).startswith(
+    right = encoded("JPEG", (40, 30))
+    assert judge(right, KIND) == "right"
+    assert judge(encoded("JPEG", (41, 30)), KIND).startswith("wrong: JPEG of (41, 30)")
+    assert judge(encoded("PNG", (40, 30)), KIND).startswith("wrong: PNG")
+    assert judge(encoded("PNG", (40, 30))[:-30], RequestKind("", "", 40, 30, {"format": "png"})).startswith(
         "wrong"
     )
-    assert _judge(b"nothing", KIND).startswith("wrong")
+    assert judge(b"nothing", KIND).startswith("wrong")
 
 
-def test_what_was_wrong_and_what_never_came_is_a_fault() -> None:
-    answers = [
-        Answer("tiny JPEG", 0.1, "right", 0),
-        Answer("tiny JPEG", 0.1, "lost: gone", 0),
-        Answer("tiny JPEG", 0.1, "lost: gone", 0),
+def test_wrong_and_missing_outcomes_are_faults() -> None:
+    outcomes = [
+        Outcome("tiny JPEG", 0.1, "right", 0),
+        Outcome("tiny JPEG", 0.1, "lost: gone", 0),
+        Outcome("tiny JPEG", 0.1, "lost: gone", 0),
     ]
-    faults = _print_answers(answers)
+    faults = print_outcomes(outcomes)
     assert "tiny JPEG: 2 times lost: gone" in faults
     assert "JPEG 1.9 MP: none was answered" in faults
     assert "tiny JPEG: none was answered" not in faults

@@ -1,4 +1,4 @@
-// sharp behind HTTP: POST a picture to /WIDTH/HEIGHT, a JPEG of quality 85 comes back.
+// sharp behind HTTP: POST an image to /WIDTH/HEIGHT, a JPEG of quality 85 comes back.
 // With --plain its Huffman tables are the standard's, and not optimised for it.
 "use strict";
 
@@ -11,7 +11,7 @@ if (process.argv[2] === "--version") {
 }
 const optimiseCoding = process.argv[2] !== "--plain";
 
-// A thread a picture and as many pictures at a time as there are cores (UV_THREADPOOL_SIZE): sharp's own
+// A thread an image and as many images at a time as there are cores (UV_THREADPOOL_SIZE): sharp's own
 // advice for throughput. No request repeats another one, so nothing is kept.
 sharp.concurrency(1);
 sharp.cache(false);

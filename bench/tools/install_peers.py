@@ -1,8 +1,9 @@
-"""Installs the peers that come from package registries, outside the repository.
+"""Install the peers that come from package registries, outside the repository.
 
-    python -m bench.baselines.install [sharp] [thumbor]
+    python -m bench.tools.install_peers [sharp] [thumbor]
 
-sharp's and thumbor's versions are fixed in ``peers``, so that figures of different days can be compared.
+The versions of sharp and thumbor are fixed in ``bench.baselines.peers``, so that results of different days
+can be compared.
 """
 
 import subprocess
@@ -17,9 +18,9 @@ INSTALLERS = {"sharp": sharp.install, "thumbor": thumbor.install}
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="Of these; without any, all.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Peers to install. [default: all]")] = None,
 ) -> None:
-    """Install them; ends with 1 where one could not be."""
+    """Install the peers; exits with 1 if one of them fails."""
     unknown = set(names or ()) - set(INSTALLERS)
     if unknown:
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: known are {', '.join(INSTALLERS)}")
