@@ -28,6 +28,7 @@ DECISIONS = DOCS / "decisions"
 _INCLUDE = re.compile(r"^<!-- include: (\S+) -->$", re.MULTILINE)
 _SETTINGS = "<!-- settings -->"
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
+_LISTS = {"README.md", "index.md"}
 _COMPUTED = {"workers": "one per available core", "spool_dir": "`/var/tmp`"}
 """What to show for a default that depends on the machine."""
 
@@ -36,11 +37,10 @@ def on_config(config: Any) -> Any:
     """Take the repository's address from the package's metadata, and list the decisions."""
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {})
     config.repo_url = urls.get("Repository") or urls.get("Source") or config.repo_url
-    decisions = sorted(path for path in DECISIONS.glob("*.md") if path.name != "README.md")
+    # The page that lists them comes first, then the decisions by their numbers.
+    decisions = sorted(DECISIONS.glob("*.md"), key=lambda path: (path.name not in _LISTS, path.name))
     if decisions:
         pages = [path.relative_to(DOCS).as_posix() for path in decisions]
-        if (DECISIONS / "README.md").exists():
-            pages.insert(0, "decisions/README.md")
         config.nav.insert(-1, {"Decisions": pages})
     return config
 
