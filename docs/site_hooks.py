@@ -98,13 +98,14 @@ def _pages() -> dict[str, str]:
 
 
 def _settings_table() -> Iterator[str]:
-    yield "| flag | environment variable | default | meaning |"
-    yield "| --- | --- | --- | --- |"
+    yield "| flag, environment variable | default | meaning |"
+    yield "| --- | --- | --- |"
     for name, field in ServerSettings.model_fields.items():
         word = name.replace("_", "-")
         flag = f"--no-{word}" if field.default is True else f"--{word}"
         meaning = (field.description or "").replace("|", "\\|")
-        yield f"| `{flag}` | `VIPSRV_{name.upper()}` | {_default(name, field)} | {meaning} |"
+        # One below the other, so that the table is not wider than the page.
+        yield f"| `{flag}`<br>`VIPSRV_{name.upper()}` | {_default(name, field)} | {meaning} |"
 
 
 def _default(name: str, field: FieldInfo) -> str:

@@ -24,10 +24,10 @@ def hooks() -> Any:
 def test_the_table_has_every_setting(hooks: Any) -> None:
     table = hooks.expand("<!-- settings -->", "operations/settings.md", None)
     for name in ServerSettings.model_fields:
-        assert f"| `VIPSRV_{name.upper()}` |" in table
-    assert "| `--port` | `VIPSRV_PORT` | `65432` |" in table
-    assert "| `--no-pin-workers` | `VIPSRV_PIN_WORKERS` | yes |" in table
-    assert "| `--max-upload` | `VIPSRV_MAX_UPLOAD` | `2.0 GiB` |" in table
+        assert f"<br>`VIPSRV_{name.upper()}` |" in table
+    assert "| `--port`<br>`VIPSRV_PORT` | `65432` |" in table
+    assert "| `--no-pin-workers`<br>`VIPSRV_PIN_WORKERS` | yes |" in table
+    assert "| `--max-upload`<br>`VIPSRV_MAX_UPLOAD` | `2.0 GiB` |" in table
 
 
 def test_a_file_becomes_a_page(hooks: Any) -> None:
