@@ -4,6 +4,7 @@ A page may hold these lines::
 
     <!-- include: vipsrv/protocol/README.md -->    the file, as Markdown or, if it is source, as a code block
     <!-- settings -->                              the table of all settings of the server
+    <!-- values: vipsrv.Fit -->                    the values of an enumeration
 
 A relative link of an included file leads to the page that includes its target or, if no page does, to the
 file in the public repository.
@@ -13,6 +14,7 @@ import posixpath
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ DOCS = ROOT / "docs"
 DECISIONS = DOCS / "decisions"
 
 _INCLUDE = re.compile(r"^<!-- include: (\S+) -->$", re.MULTILINE)
+_VALUES = re.compile(r"^<!-- values: (\S+)\.(\w+) -->$", re.MULTILINE)
 _SETTINGS = "<!-- settings -->"
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
 _LISTS = {"README.md", "index.md"}
@@ -50,11 +53,17 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
     return expand(markdown, page.file.src_uri, config.repo_url)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Remove the ``::`` that announces a literal block in a docstring; Markdown has no such mark."""
+    return html.replace("<p>::</p>\n", "")
+
+
 def expand(markdown: str, here: str, repo_url: str | None) -> str:
     """``markdown`` of the page ``here`` with the files and tables that it names."""
     markdown = _INCLUDE.sub(lambda match: _included(match[1], here, repo_url), markdown)
     if here.startswith("decisions/"):
         markdown = _relinked(markdown, f"docs/{here}", here, repo_url)
+    markdown = _VALUES.sub(lambda match: _values(match[1], match[2]), markdown)
     return markdown.replace(_SETTINGS, "\n".join(_settings_table()))
 
 
@@ -86,6 +95,11 @@ def _relinked(text: str, path: str, here: str, repo_url: str | None) -> str:
         return posixpath.relpath(to, posixpath.dirname(here) or ".") + anchor
 
     return _LINK.sub(link, text)
+
+
+def _values(module: str, name: str) -> str:
+    members = getattr(import_module(module), name)
+    return "Values: " + ", ".join(f"`{member.value}`" for member in members) + "."
 
 
 def _pages() -> dict[str, str]:

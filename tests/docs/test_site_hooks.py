@@ -30,6 +30,11 @@ def test_the_table_has_every_setting(hooks: Any) -> None:
     assert "| `--max-upload`<br>`VIPSRV_MAX_UPLOAD` | `2.0 GiB` |" in table
 
 
+def test_the_values_of_an_enumeration_are_listed(hooks: Any) -> None:
+    page = hooks.expand("<!-- values: vipsrv.Keep -->", "api/options.md", None)
+    assert page == "Values: `none`, `icc`, `exif`, `all`."
+
+
 def test_a_file_becomes_a_page(hooks: Any) -> None:
     protocol = hooks.expand("<!-- include: vipsrv/protocol/README.md -->", "protocol.md", None)
     assert protocol.startswith("# The wire protocol of vipsrv")
