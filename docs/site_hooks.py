@@ -39,7 +39,7 @@ _COMPUTED = {"workers": "one per available core", "spool_dir": "`/var/tmp`"}
 def on_config(config: Any) -> Any:
     """Take the repository's address from the package's metadata, and list the decisions."""
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {})
-    config.repo_url = urls.get("Repository") or urls.get("Source") or config.repo_url
+    config.repo_url = urls.get("Repository") or urls.get("Source") or urls.get("Homepage")
     # The page that lists them comes first, then the decisions by their numbers.
     decisions = sorted(DECISIONS.glob("*.md"), key=lambda path: (path.name not in _LISTS, path.name))
     if decisions:
