@@ -82,8 +82,11 @@ def coverage(session: nox.Session) -> None:
     """Which lines the tests run, servers and workers included, as a table and in ``htmlcov/``."""
     _install(session, "-e", ".[test,coverage]")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, success_codes=[0, 1])
-    session.run("coverage", "combine", "--quiet")
+    # In every process coverage itself imports what these tests want to be absent.
+    left_out = "--deselect=tests/test_imports.py::test_importing_a_part_leaves_the_others_unloaded"
+    session.run("coverage", "run", "-m", "pytest", left_out, *session.posargs)
+    # 1: a worker was killed while it wrote its file.
+    session.run("coverage", "combine", "--quiet", success_codes=[0, 1])
     session.run("coverage", "html", "--quiet")
     session.run("coverage", "report")
 

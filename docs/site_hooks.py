@@ -4,6 +4,7 @@ A page may hold these lines::
 
     <!-- include: vipsrv/protocol/README.md -->    the file, as Markdown or, if it is source, as a code block
     <!-- settings -->                              the table of all settings of the server
+    <!-- values: vipsrv.Fit -->                    the values of an enumeration
 
 A relative link of an included file leads to the page that includes its target or, if no page does, to the
 file in the public repository.
@@ -13,6 +14,7 @@ import posixpath
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,10 @@ DOCS = ROOT / "docs"
 DECISIONS = DOCS / "decisions"
 
 _INCLUDE = re.compile(r"^<!-- include: (\S+) -->$", re.MULTILINE)
+_VALUES = re.compile(r"^<!-- values: (\S+)\.(\w+) -->$", re.MULTILINE)
 _SETTINGS = "<!-- settings -->"
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
+_LISTS = {"README.md", "index.md"}
 _COMPUTED = {"workers": "one per available core", "spool_dir": "`/var/tmp`"}
 """What to show for a default that depends on the machine."""
 
@@ -35,12 +39,11 @@ _COMPUTED = {"workers": "one per available core", "spool_dir": "`/var/tmp`"}
 def on_config(config: Any) -> Any:
     """Take the repository's address from the package's metadata, and list the decisions."""
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {})
-    config.repo_url = urls.get("Repository") or urls.get("Source") or config.repo_url
-    decisions = sorted(path for path in DECISIONS.glob("*.md") if path.name != "README.md")
+    config.repo_url = urls.get("Repository") or urls.get("Source") or urls.get("Homepage")
+    # The page that lists them comes first, then the decisions by their numbers.
+    decisions = sorted(DECISIONS.glob("*.md"), key=lambda path: (path.name not in _LISTS, path.name))
     if decisions:
         pages = [path.relative_to(DOCS).as_posix() for path in decisions]
-        if (DECISIONS / "README.md").exists():
-            pages.insert(0, "decisions/README.md")
         config.nav.insert(-1, {"Decisions": pages})
     return config
 
@@ -50,11 +53,17 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
     return expand(markdown, page.file.src_uri, config.repo_url)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Remove the ``::`` that announces a literal block in a docstring; Markdown has no such mark."""
+    return html.replace("<p>::</p>\n", "")
+
+
 def expand(markdown: str, here: str, repo_url: str | None) -> str:
     """``markdown`` of the page ``here`` with the files and tables that it names."""
     markdown = _INCLUDE.sub(lambda match: _included(match[1], here, repo_url), markdown)
     if here.startswith("decisions/"):
         markdown = _relinked(markdown, f"docs/{here}", here, repo_url)
+    markdown = _VALUES.sub(lambda match: _values(match[1], match[2]), markdown)
     return markdown.replace(_SETTINGS, "\n".join(_settings_table()))
 
 
@@ -88,6 +97,11 @@ def _relinked(text: str, path: str, here: str, repo_url: str | None) -> str:
     return _LINK.sub(link, text)
 
 
+def _values(module: str, name: str) -> str:
+    members = getattr(import_module(module), name)
+    return "Values: " + ", ".join(f"`{member.value}`" for member in members) + "."
+
+
 def _pages() -> dict[str, str]:
     """A file of the repository → the first page that includes it. The README is the home page."""
     pages = {"README.md": "index.md"}
@@ -98,13 +112,14 @@ def _pages() -> dict[str, str]:
 
 
 def _settings_table() -> Iterator[str]:
-    yield "| flag | environment variable | default | meaning |"
-    yield "| --- | --- | --- | --- |"
+    yield "| flag, environment variable | default | meaning |"
+    yield "| --- | --- | --- |"
     for name, field in ServerSettings.model_fields.items():
         word = name.replace("_", "-")
         flag = f"--no-{word}" if field.default is True else f"--{word}"
         meaning = (field.description or "").replace("|", "\\|")
-        yield f"| `{flag}` | `VIPSRV_{name.upper()}` | {_default(name, field)} | {meaning} |"
+        # One below the other, so that the table is not wider than the page.
+        yield f"| `{flag}`<br>`VIPSRV_{name.upper()}` | {_default(name, field)} | {meaning} |"
 
 
 def _default(name: str, field: FieldInfo) -> str:

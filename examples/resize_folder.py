@@ -5,15 +5,11 @@ flight, so that a large folder does not fill the server's queue.
 """
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 
-from vipsrv import AsyncClient
-from vipsrv.errors import RequestError
+from vipsrv import AsyncClient, RequestError
 
-HOST = os.environ.get("VIPSRV_HOST", "127.0.0.1")
-PORT = int(os.environ.get("VIPSRV_PORT", "65432"))
 IN_FLIGHT = 8
 
 
@@ -21,7 +17,7 @@ async def resize_all(paths: list[Path], folder: Path) -> None:
     """Write a thumbnail of every file to ``folder``."""
     places = asyncio.Semaphore(IN_FLIGHT)
 
-    async with AsyncClient(HOST, PORT) as client:
+    async with AsyncClient() as client:
 
         async def resize(path: Path) -> None:
             async with places:
@@ -31,7 +27,7 @@ async def resize_all(paths: list[Path], folder: Path) -> None:
                     # One file that is not an image must not stop the others.
                     print(f"{path}: {error.code}: {error.message}", file=sys.stderr)
                     return
-            (folder / f"{path.stem}.jpg").write_bytes(result.data)
+            result.save(folder / f"{path.stem}.jpg")
 
         async with asyncio.TaskGroup() as group:
             for path in paths:

@@ -4,27 +4,30 @@ An error says whether the same request may succeed later (``retryable``) and, if
 to wait (``retry_after_ms``). Everything else would fail again and is reported at once.
 """
 
-import os
 import random
 import sys
 import time
-from pathlib import Path
 
-from vipsrv import Client
-from vipsrv.errors import ConnectFailed, ConnectionLost, RequestError, VipsrvError, WorkerDied
+from vipsrv import (
+    Client,
+    ConnectFailed,
+    ConnectionLost,
+    RequestError,
+    ResizeResult,
+    VipsrvError,
+    WorkerDied,
+)
 
-HOST = os.environ.get("VIPSRV_HOST", "127.0.0.1")
-PORT = int(os.environ.get("VIPSRV_PORT", "65432"))
 ATTEMPTS = 4
 ATTEMPTS_AFTER_A_CRASH = 2  # an image that crashes the decoder twice will do so again
 FIRST_PAUSE = 0.1  # seconds, doubled each time
 
 
-def resize(client: Client, source: str) -> bytes:
+def resize(client: Client, source: str) -> ResizeResult:
     """The resized image; raises the last error after ``ATTEMPTS`` attempts."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return client.resize(source, width=800, height=600).data
+            return client.resize(source, width=800, height=600)
         except RequestError as error:
             attempts = ATTEMPTS_AFTER_A_CRASH if isinstance(error, WorkerDied) else ATTEMPTS
             if not error.retryable or attempt >= attempts:
@@ -43,13 +46,12 @@ def resize(client: Client, source: str) -> bytes:
 
 def main(source: str, target: str) -> int:
     """Write the resized image; the exit status is 1 if that failed."""
-    with Client(HOST, PORT) as client:
+    with Client() as client:
         try:
-            data = resize(client, source)
+            resize(client, source).save(target)
         except VipsrvError as error:
             print(f"{source}: {type(error).__name__}: {error}", file=sys.stderr)
             return 1
-    Path(target).write_bytes(data)
     return 0
 
 

@@ -3,26 +3,23 @@
 The image is uploaded and decoded once for all of them.
 """
 
-import os
 import sys
 from pathlib import Path
 
 from vipsrv import Client, Fit, Format, ResizeOptions
 
-HOST = os.environ.get("VIPSRV_HOST", "127.0.0.1")
-PORT = int(os.environ.get("VIPSRV_PORT", "65432"))
 WIDTHS = (320, 640, 1280)
 
 
 def main(source: str) -> None:
     """Write the sizes beside ``source``."""
     outputs = [ResizeOptions(width=width, fit=Fit.INSIDE, format=Format.WEBP) for width in WIDTHS]
-    with Client(HOST, PORT) as client:
+    with Client() as client:
         results = client.resize_all(source, outputs)
     path = Path(source)
     for width, image in zip(WIDTHS, results.outputs, strict=True):
         target = path.with_name(f"{path.stem}-{width}.webp")
-        target.write_bytes(image.data)
+        image.save(target)
         print(f"{target}: {image.width} x {image.height}, {len(image.data)} bytes")
 
 

@@ -67,8 +67,9 @@ def _tga() -> Iterator[bytes]:
     yield head(2, 24) + bytes(range(3 * count))
     yield head(2, 32, 0x28) + bytes(range(4 * count))
     yield head(3, 8, 0x20) + bytes(range(count))
-    yield head(10, 24) + bytes([0x80 | count - 1, 1, 2, 3])
-    yield head(11, 8) + bytes([count - 1, *range(count)])
+    # Packets of a run and of single pixels; one for each row.
+    yield head(10, 24) + bytes([0x80 | width - 1, 1, 2, 3]) * height
+    yield head(11, 8) + bytes([width - 1, *range(width)]) * height
 
 
 IMAGES: Final[Mapping[str, Callable[[], Iterator[bytes]]]] = MappingProxyType(

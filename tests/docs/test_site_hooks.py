@@ -1,6 +1,7 @@
 """The hooks of the documentation site, without MkDocs."""
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,15 @@ def hooks() -> Any:
 def test_the_table_has_every_setting(hooks: Any) -> None:
     table = hooks.expand("<!-- settings -->", "operations/settings.md", None)
     for name in ServerSettings.model_fields:
-        assert f"| `VIPSRV_{name.upper()}` |" in table
-    assert "| `--port` | `VIPSRV_PORT` | `65432` |" in table
-    assert "| `--no-pin-workers` | `VIPSRV_PIN_WORKERS` | yes |" in table
-    assert "| `--max-upload` | `VIPSRV_MAX_UPLOAD` | `2.0 GiB` |" in table
+        assert f"<br>`VIPSRV_{name.upper()}` |" in table
+    assert "| `--port`<br>`VIPSRV_PORT` | `65432` |" in table
+    assert "| `--no-pin-workers`<br>`VIPSRV_PIN_WORKERS` | yes |" in table
+    assert "| `--max-upload`<br>`VIPSRV_MAX_UPLOAD` | `2.0 GiB` |" in table
+
+
+def test_the_values_of_an_enumeration_are_listed(hooks: Any) -> None:
+    page = hooks.expand("<!-- values: vipsrv.Keep -->", "api/options.md", None)
+    assert page == "Values: `none`, `icc`, `exif`, `all`."
 
 
 def test_a_file_becomes_a_page(hooks: Any) -> None:
@@ -40,7 +46,8 @@ def test_a_file_becomes_a_page(hooks: Any) -> None:
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
 def test_every_page_expands(hooks: Any, page: Path) -> None:
     here = page.relative_to(ROOT / "docs").as_posix()
-    assert "<!-- " not in hooks.expand(page.read_text(), here, None).partition("\n")[0]
+    expanded = hooks.expand(page.read_text(), here, None)
+    assert re.findall("<!-- (?:include|settings|values).*", expanded) == []
 
 
 @pytest.mark.parametrize(

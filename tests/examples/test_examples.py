@@ -15,7 +15,7 @@ from tests.support import images
 from tests.support.running_server import RunningServer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PUBLIC_MODULES = {"vipsrv", "vipsrv.errors"}
+PUBLIC_MODULES = {"vipsrv"}
 
 each_example = pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 

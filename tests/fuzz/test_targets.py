@@ -50,5 +50,5 @@ def test_an_exception_that_is_not_allowed_is_a_bug() -> None:
 
 
 def test_every_format_of_our_own_has_a_target() -> None:
-    assert {f"read-{format_}" for format_ in readers.formats()} <= TARGETS.keys()
-    assert set(readers.formats()) <= seeds.IMAGES.keys()
+    assert {f"read-{format_}" for format_ in readers.readers()} <= TARGETS.keys()
+    assert set(readers.readers()) <= seeds.IMAGES.keys()
