@@ -22,7 +22,7 @@ from vipsrv.workers.channel import Ready
 from vipsrv.workers.core_pinning import CorePinning
 from vipsrv.workers.job import Job
 from vipsrv.workers.launch import Command, worker_command
-from vipsrv.workers.process import WorkerProcess, WorkerState
+from vipsrv.workers.process import WorkerProcess
 
 _GROWTH_CHECK_SECONDS = 1.0
 
@@ -60,6 +60,15 @@ class PoolPolicy:
 _DEFAULT_POLICY = PoolPolicy()
 
 
+@dataclass(slots=True)
+class _Supervision:
+    """What the pool will do about one worker; times are seconds of ``time.monotonic``."""
+
+    start_by: float | None  # until its handshake, when it is killed if that has not come
+    kill_at: float | None = None  # since it was told to stop its job
+    check_when_done: bool = False  # whether to look at its memory as soon as its job is done
+
+
 class WorkerPool:
     """``size`` worker processes, started by ``start`` and replaced when they end.
 
@@ -88,15 +97,12 @@ class WorkerPool:
         self._on_heavy = on_heavy
         self._policy = policy
         self._command = command
-        self._workers: set[WorkerProcess] = set()
+        self._workers: dict[WorkerProcess, _Supervision] = {}
         self._idle: list[WorkerProcess] = []
-        self._kill_at: dict[WorkerProcess, float] = {}
-        self._start_deadlines: dict[WorkerProcess, float] = {}
         self._started: asyncio.Future[None] | None = None
         self._failures_in_a_row = 0
         self._reaping: set[asyncio.Task[None]] = set()
         self._next_growth_check = 0.0
-        self._check_when_done: set[WorkerProcess] = set()
         self._stopping = False
         self._ready: Ready | None = None
 
@@ -164,8 +170,8 @@ class WorkerPool:
         """Answer a running job with ``error`` and have its worker stop it."""
         job.fail(error)
         worker = next((one for one in self._workers if one.job is job), None)
-        if worker is not None and worker not in self._kill_at:
-            self._kill_at[worker] = time.monotonic() + self._policy.stop_seconds
+        if worker is not None and self._workers[worker].kill_at is None:
+            self._workers[worker].kill_at = time.monotonic() + self._policy.stop_seconds
             worker.cancel()  # may notice that the process is gone
 
     def cancel(self, job: Job) -> None:
@@ -174,21 +180,21 @@ class WorkerPool:
 
     def watch(self, now: float) -> None:
         """Enforce deadlines and replace workers. Call it several times a second with ``time.monotonic()``."""
-        for worker in list(self._workers):
+        for worker, supervision in list(self._workers.items()):
             job = worker.job
-            if worker in self._kill_at:
-                if now > self._kill_at[worker]:
-                    worker.kill(
-                        f"it did not stop its job within {self._policy.stop_seconds:g} s of being told to"
-                    )
+            if supervision.kill_at is not None:
+                if now > supervision.kill_at:
+                    seconds = self._policy.stop_seconds
+                    worker.kill(f"it did not stop its job within {seconds:g} s of being told to")
             elif job is not None and now > job.deadline:
                 self.stop_job(job, DeadlineExceeded("processing took longer than the deadline allows"))
-            elif worker.state is WorkerState.STARTING and now > self._start_deadlines[worker]:
+            elif supervision.start_by is not None and now > supervision.start_by:
                 worker.kill(f"it did not start within {self._policy.start_seconds:g} s")
         if now > self._next_growth_check:
             self._next_growth_check = now + _GROWTH_CHECK_SECONDS
             # While requests queue, no worker is idle long enough to be checked here.
-            self._check_when_done = {worker for worker in self._workers if worker.job is not None}
+            for worker, supervision in self._workers.items():
+                supervision.check_when_done = worker.job is not None
             for worker in list(self._idle):
                 self._retire_if_grown(worker)
             if self._pinning is not None:
@@ -212,36 +218,39 @@ class WorkerPool:
             on_end=self._worker_ended,
             command=self._command,
         )
-        self._workers.add(worker)
-        self._start_deadlines[worker] = time.monotonic() + self._policy.start_seconds
+        self._workers[worker] = _Supervision(start_by=time.monotonic() + self._policy.start_seconds)
 
     def _worker_idle(self, worker: WorkerProcess) -> None:
         if worker.jobs_done:
             self._failures_in_a_row = 0
-        is_new = self._start_deadlines.pop(worker, None) is not None
-        if self._pinning is not None:
-            (self._pinning.add if is_new else self._pinning.gather)(worker.pid)
-        if is_new:
-            self._ready = worker.ready
-            if self._started is not None and not self._start_deadlines and not self._started.done():
-                self._started.set_result(None)
-        self._kill_at.pop(worker, None)
-        if worker in self._check_when_done:
-            self._check_when_done.discard(worker)
+        supervision = self._workers[worker]
+        supervision.kill_at = None
+        if supervision.start_by is not None:
+            supervision.start_by = None
+            self._worker_started(worker)
+        elif self._pinning is not None:
+            self._pinning.gather(worker.pid)
+        if supervision.check_when_done:
+            supervision.check_when_done = False
             if self._retire_if_grown(worker):
                 return
         self._idle.append(worker)
         self._on_idle()
 
+    def _worker_started(self, worker: WorkerProcess) -> None:
+        self._ready = worker.ready
+        if self._pinning is not None:
+            self._pinning.add(worker.pid)
+        all_started = all(supervision.start_by is None for supervision in self._workers.values())
+        if all_started and self._started is not None and not self._started.done():
+            self._started.set_result(None)
+
     def _worker_ended(self, worker: WorkerProcess) -> None:
-        self._workers.discard(worker)
-        self._check_when_done.discard(worker)
-        self._kill_at.pop(worker, None)
+        self._workers.pop(worker, None)
         if self._pinning is not None:
             self._pinning.remove(worker.pid)
         if worker in self._idle:
             self._idle.remove(worker)
-        self._start_deadlines.pop(worker, None)
         failed_to_start = (
             not worker.had_job and time.monotonic() < worker.ready_at + self._policy.trial_seconds
         )

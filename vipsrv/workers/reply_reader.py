@@ -2,13 +2,12 @@
 
 ::
 
-                 handshake complete             expect(job)              no results
-    HANDSHAKE ─────────────────────► NOTHING ───────────────► HEAD ─────────────────────► NOTHING
-                                                               │ results follow
-                                                               ├──────────► RESULT ──────► NOTHING
-                                                               │              │ no room
-                                                               └──────────► DISCARDING ──► NOTHING
-    in NOTHING any byte is an error; the end of the stream, or close(), leads to CLOSED from everywhere
+    HANDSHAKE ── complete ──► NOTHING ── expect(job) ──► HEAD ── complete, with all results if any ──► NOTHING
+    HEAD ── more of the results follows ──► RESULT ─────── complete ──► NOTHING
+    HEAD, RESULT ── no room for them ─────► DISCARDING ─── complete ──► NOTHING
+    all ── close() ──► CLOSED
+
+In NOTHING, any byte is an error.
 
 A worker may have been taken over by an image, so heads have a fixed size and are checked field by field, and
 results are a stated number of opaque bytes.
@@ -226,14 +225,17 @@ class ReplyReader:
             self._finish()
             return False
         result = self._result = self._spool.open(result_size)
-        self._enter(ReadState.RESULT)
         while beginning:
             room = result.room()
             part = beginning[: len(room)]
             room[: len(part)] = part
             result.filled(len(part))
             beginning = beginning[len(part) :]
-        return self._result_received(0)
+        if self._result_left:
+            self._enter(ReadState.RESULT)
+            return True
+        self._finish()
+        return False
 
     def _check(self, head: ReplyHead, job: Job) -> int:
         """The size in bytes of a reply's results. Raises ``ChannelError`` if it cannot be the job's reply."""
