@@ -1,9 +1,9 @@
-"""Every error that vipsrv raises or sends, as one tree.
+"""Every error that vipsrv raises or sends, as one tree of classes.
 
 ::
 
     VipsrvError
-    ├── RequestError                 one class for each code of the wire
+    ├── RequestError                 one class for each error code of the protocol
     │   ├── BadRequest               400 bad_request
     │   ├── Unauthorized             401 unauthorized
     │   ├── ReceiveTimeout           408 receive_timeout
@@ -17,27 +17,27 @@
     │   ├── WorkerDied               502 worker_died
     │   ├── Draining                 503 draining
     │   └── DeadlineExceeded         504 deadline_exceeded
-    ├── ProtocolError                the other side spoke no version of the protocol
+    ├── ProtocolError                the other side sent something that is not the protocol
     ├── ConnectFailed                no connection to the server could be made
     ├── ConnectionLost               the connection broke before the reply was complete
-    ├── ClientTimeout                the client's own time for a step ran out
+    ├── ClientTimeout                a step took longer than the client's ``Timeout``
     └── StartFailed                  a server could not be started
 
-The server raises a ``RequestError`` and sends it; the client makes the same class of what it received.
+The server raises a ``RequestError`` and sends it; the client raises the same class.
 """
 
 from typing import ClassVar
 
 
 class VipsrvError(Exception):
-    """The root of the tree."""
+    """The base class of every error of vipsrv."""
 
 
 class RequestError(VipsrvError):
     """The server refused one request or failed on it.
 
-    ``message`` is for a person; ``code`` and ``status`` are those of the wire; ``retryable`` says whether
-    the same request may succeed later, and ``retry_after_ms`` how long to wait for that, where it is known.
+    ``message`` is for a person; ``code`` and ``status`` are those of the protocol; ``retryable`` states
+    whether the same request may succeed later, and ``retry_after_ms`` how long to wait, if that is known.
     """
 
     status: ClassVar[int]
@@ -51,14 +51,14 @@ class RequestError(VipsrvError):
 
 
 class BadRequest(RequestError):
-    """A header, meta or option that makes no sense, or that this server does not offer."""
+    """A header, meta or option is invalid or not supported by this server."""
 
     status = 400
     code = "bad_request"
 
 
 class Unauthorized(RequestError):
-    """No token, or a wrong one."""
+    """The token is missing or wrong."""
 
     status = 401
     code = "unauthorized"
@@ -80,28 +80,28 @@ class UploadConflict(RequestError):
 
 
 class TooLarge(RequestError):
-    """Bytes, pixels, frames or the target size are over a limit."""
+    """The bytes, pixels or frames of the image, or the size of the result, exceed a limit."""
 
     status = 413
     code = "too_large"
 
 
 class UnsupportedFormat(RequestError):
-    """Not an image, or of a kind the server does not read."""
+    """Not an image, or an image in a format that the server does not read."""
 
     status = 415
     code = "unsupported_format"
 
 
 class CorruptImage(RequestError):
-    """An image that cannot be decoded."""
+    """The image cannot be decoded."""
 
     status = 422
     code = "corrupt_image"
 
 
 class Busy(RequestError):
-    """The queue or the spool is full; ``retry_after_ms`` says when to come back."""
+    """The queue or the spool is full; ``retry_after_ms`` states when to try again."""
 
     status = 429
     code = "busy"
@@ -116,7 +116,7 @@ class Cancelled(RequestError):
 
 
 class InternalError(RequestError):
-    """A bug of the server; its log has more under the request's id: ``where``, which no client is sent."""
+    """A bug in the server. ``where`` goes to its log with the request's id and is never sent to a client."""
 
     status = 500
     code = "internal"
@@ -127,7 +127,7 @@ class InternalError(RequestError):
 
 
 class WorkerDied(RequestError):
-    """The decoder crashed or ran out of memory on this image. Worth one retry, not more."""
+    """The decoder crashed or ran out of memory on this image. Retry once at most."""
 
     status = 502
     code = "worker_died"
@@ -143,18 +143,18 @@ class Draining(RequestError):
 
 
 class DeadlineExceeded(RequestError):
-    """Queued or processed for longer than allowed."""
+    """Waiting and processing took longer than the deadline."""
 
     status = 504
     code = "deadline_exceeded"
 
 
 class ProtocolError(VipsrvError):
-    """The other side sent something that is no message of the protocol."""
+    """The other side sent something that is not a message of the protocol."""
 
 
 class ConnectFailed(VipsrvError):
-    """No connection to the server could be made."""
+    """A connection to the server could not be made."""
 
 
 class ConnectionLost(VipsrvError):
@@ -162,7 +162,7 @@ class ConnectionLost(VipsrvError):
 
 
 class ClientTimeout(VipsrvError):
-    """The client's own time for a step ran out."""
+    """A step took longer than the client's ``Timeout`` allows."""
 
 
 class StartFailed(VipsrvError):
@@ -187,4 +187,4 @@ REQUEST_ERRORS: dict[int, type[RequestError]] = {
         DeadlineExceeded,
     )
 }
-"""Status number → class."""
+"""The class for each status number."""

@@ -18,6 +18,7 @@ Not safe for several threads: the connection holds a lock during every call, inc
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
@@ -95,10 +96,22 @@ class PendingRequest:
         return self.reply
 
 
+class State(IntEnum):
+    """The states of a connection, in order: it only moves forward, and may skip states."""
+
+    OPEN = 0
+    """Requests may be started."""
+    RETIRED = 1
+    """No further request may be started; those in flight may still be answered."""
+    ENDED = 2
+    """No reply can come any more: the connection is lost, or its single version 1 reply is complete."""
+    CLOSED = 3
+    """The client was closed."""
+
+
 class ClientCore:
     """The requests of one connection to ``peer``, which is a name for error messages.
 
-    Once it is ``closed`` no reply can come and no request can start; the connection then closes its socket.
     ``received`` counts the bytes received so far. Request ids go from 1 to ``max_id``, and then
     from 1 again.
     """
@@ -117,16 +130,19 @@ class ClientCore:
         self._idle_since_reply = False
         self._sending: PendingRequest | None = None
         self._started = False
-        self._retired = False
-        self._given_up = False
+        self._state = State.OPEN
         self._failure: Callable[[], VipsrvError] | None = None
         self.received = 0
-        self.closed = False
 
     @property
     def usable(self) -> bool:
         """Whether another request may be started."""
-        return not (self.closed or self._retired)
+        return self._state is State.OPEN
+
+    @property
+    def closed(self) -> bool:
+        """Whether no reply can come any more, so that the connection should close its socket."""
+        return self._state >= State.ENDED
 
     @property
     def superseded(self) -> bool:
@@ -135,14 +151,18 @@ class ClientCore:
         Whatever ends a connection fails only the requests started on it. Exceptions: the client was closed;
         or the server closed before any request was started, which it might do again on every connection.
         """
-        return not (self.usable or self._given_up or (self.closed and not self._started))
+        if self._state is State.ENDED:
+            return self._started
+        return self._state is State.RETIRED
 
     @property
     def over(self) -> bool:
         """Whether the connection is of no further use and should be closed."""
         if self.closed or self._in_flight:
             return self.closed
-        return self._retired or (self._sending is not None and self.stop_sending(self._sending))
+        return self._state is State.RETIRED or (
+            self._sending is not None and self.stop_sending(self._sending)
+        )
 
     def start(self, request: ClientRequest, body_size: int, on_done: Callable[[], None]) -> PendingRequest:
         """Start a request with ``body_size`` bytes of image; ``on_done`` is called once, when it ends.
@@ -175,7 +195,7 @@ class ClientCore:
 
     def retire(self) -> None:
         """Start no further request; those in flight may still be answered."""
-        self._retired = True
+        self._move_to(State.RETIRED)
 
     def abandon(self, pending: PendingRequest) -> bytes | None:
         """Ignore whatever still arrives for this request, because its caller has stopped waiting.
@@ -233,10 +253,13 @@ class ClientCore:
 
     def close(self) -> None:
         """End the requests in flight, and any started later, because the client was closed."""
-        self._given_up = True
+        self._move_to(State.CLOSED)
         self._idle_since_reply = False
         self._failure = None
         self.lost("the client was closed")
+
+    def _move_to(self, state: State) -> None:
+        self._state = max(self._state, state)
 
     def _new_id(self) -> int:
         self._last_id = self._last_id % self._max_id + 1
@@ -288,10 +311,10 @@ class ClientCore:
             pending.on_done()
         self._idle_since_reply = not self._in_flight
         if self._protocol == 1:
-            self.closed = True
+            self._move_to(State.ENDED)
 
     def _fail_all(self, make: Callable[[], VipsrvError]) -> None:
-        self.closed = True
+        self._move_to(State.ENDED)
         self._failure = self._failure or make
         failed, self._in_flight = self._in_flight, {}
         for pending in failed.values():
