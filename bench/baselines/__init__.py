@@ -1,13 +1,13 @@
 """What vipsrv is compared with: one baseline a file, all with the interface in ``interface``.
 
 ==================== ======================================================================
-``bare_loop``        (a) ``thumbnail_buffer`` and ``jpegsave_buffer`` in one process a core
+``bare_loop``        ``thumbnail_buffer`` and ``jpegsave_buffer`` in one process a core
 ``pipeline_loop``    the same with ``vipsrv.pipeline``
-``original``         (b) the server that vipsrv replaces, and (c) with Pillow's draft mode
-``codec_floor``      (d) libvips' decode and encode alone
+``original``         the server that vipsrv replaces, and the same with Pillow's draft mode
+``codec_floor``      libvips' decode and encode alone
 ``turbojpeg_floor``  libjpeg-turbo's
 ``own_server``       vipsrv itself
-``peers``            (e) the servers of others
+``peers``            other image servers
 ==================== ======================================================================
 
 ``loop`` and ``served`` are the two kinds: processes that work without clients, and servers. Outside the
@@ -27,7 +27,7 @@ from bench.baselines.pipeline_loop import PipelineLoop
 from bench.baselines.turbojpeg_floor import TurboJpegFloor
 
 PEERS: tuple[type[Baseline], ...] = (Sharp, SharpPlain, Thumbor, Imgproxy)
-"""The servers of others."""
+"""Other image servers."""
 
 ALL: tuple[type[Baseline], ...] = (
     BareLoop,

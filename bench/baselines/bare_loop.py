@@ -13,7 +13,7 @@ from vipsrv.options import DEFAULT_QUALITY
 
 
 class BareLoop(Loop):
-    """Baseline (a)."""
+    """The bare loop as a baseline."""
 
     name = "bare-loop"
     what = "thumbnail_buffer and jpegsave_buffer, one process a core, no server"

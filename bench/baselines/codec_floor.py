@@ -19,7 +19,7 @@ from vipsrv.options import DEFAULT_QUALITY
 
 
 class CodecFloor(Loop):
-    """Baseline (d) by a decode-only and an encode-only pipeline."""
+    """The floor of libvips' codecs as a baseline."""
 
     name = "codec-floor"
     what = "libvips' decode at the scale that is needed, and its encode, nothing between"

@@ -9,7 +9,7 @@ from bench.baselines.served import Served
 
 
 class Original(Served):
-    """Baseline (b)."""
+    """The original's way: full decode and Lanczos."""
 
     name = "original"
     what = "Pillow: full decode, Lanczos, quality 85, one thread, version 1"
@@ -24,7 +24,7 @@ class Original(Served):
 
 
 class OriginalDraft(Original):
-    """Baseline (c)."""
+    """The original's way with draft mode."""
 
     name = "original-draft"
     what = "the same with Pillow's draft mode: a JPEG is decoded no larger than needed"

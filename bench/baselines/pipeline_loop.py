@@ -12,7 +12,7 @@ _LIMITS = WorkerConfig(max_pixels=2**30, max_output_pixels=10**8)
 
 
 class PipelineLoop(Loop):
-    """Baseline (a) with the same pipeline as the server."""
+    """The loop over the server's pipeline as a baseline."""
 
     name = "pipeline-loop"
     what = "vipsrv.pipeline, one process a core, no server"

@@ -28,7 +28,7 @@ _TJFLAG_ACCURATEDCT = 4096
 
 
 class TurboJpegFloor(Loop):
-    """Baseline (d) by libjpeg-turbo's own library, for JPEG only."""
+    """The floor of libjpeg-turbo as a baseline, for JPEG only."""
 
     name = "turbojpeg-floor"
     what = "libjpeg-turbo's decode at the scale that is needed, and its encode, without libvips"

@@ -25,7 +25,7 @@ class ServerGone(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class LaneReply:
     """The reply to one request: an error code, or the size of the result."""
 
     lane: int
@@ -33,7 +33,7 @@ class Reply:
     error: str | None = None
 
 
-class Connection:
+class LoadConnection:
     """A non-blocking connection registered with ``epoll``.
 
     A lane is a place for one request in flight, numbered from 0. ``in_flight`` are the lanes whose requests
@@ -100,7 +100,7 @@ class Connection:
             events = select.EPOLLIN | (select.EPOLLOUT if self._wants_to_write else 0)
             self._epoll.modify(self._socket, events)
 
-    def readable(self) -> tuple[list[Reply], bool]:
+    def readable(self) -> tuple[list[LaneReply], bool]:
         """Read once; return the replies that are now complete, and whether the connection has ended.
 
         Requests still ``in_flight`` at the end are lost. Raises ``ServerGone`` if the connection was refused.
@@ -126,7 +126,7 @@ class Connection:
                 elif isinstance(event, MessageEnded):
                     replies.append(self._ended())
         except ProtocolError:
-            replies += [Reply(lane, 0, "protocol") for lane in self.in_flight]
+            replies += [LaneReply(lane, 0, "protocol") for lane in self.in_flight]
             self.in_flight.clear()
             return replies, True
         # Version 1 has one request a connection; after an error reply the reader would wait for more.
@@ -141,7 +141,7 @@ class Connection:
             self._looks_right = data[:2] == _JPEG[: len(data)]
             self._at_body_start = False
 
-    def _ended(self) -> Reply:
+    def _ended(self) -> LaneReply:
         reply = self._reply
         assert reply is not None
         # Version 1 has no ids; the id of the error reply that may follow a size of zero means nothing.
@@ -150,7 +150,7 @@ class Connection:
             raise ProtocolError(f"a reply to request {reply.request_id}, which is not in flight")
         self.in_flight.remove(lane)
         if reply.status >= FIRST_ERROR_STATUS:
-            return Reply(lane, 0, str(reply.meta.get("code", f"status_{reply.status}")))
+            return LaneReply(lane, 0, str(reply.meta.get("code", f"status_{reply.status}")))
         if not self._looks_right or not reply.body_size:
-            return Reply(lane, 0, "not_a_jpeg")
-        return Reply(lane, reply.body_size)
+            return LaneReply(lane, 0, "not_a_jpeg")
+        return LaneReply(lane, reply.body_size)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing import connection as pipes
 
-from bench.load.connection import Connection, Reply, ServerGone
+from bench.load.connection import LaneReply, LoadConnection, ServerGone
 from bench.load.histogram import Latencies
 from bench.load.plan import Plan, Requests, choices
 from bench.load.schedule import Due, Schedule
@@ -64,7 +64,7 @@ class _Lane:
     """A place for one request in flight on one of the connections."""
 
     index: int
-    connection: Connection | None
+    connection: LoadConnection | None
     free_since: float
     source: int = 0
     due: Due = _NEVER
@@ -91,8 +91,8 @@ class Generator:
         self._on_reply = on_reply
         self._epoll = select.epoll()
         self._buffer = memoryview(bytearray(_BUFFER_SIZE))
-        self._connections: dict[int, Connection] = {}
-        self._lanes: dict[Connection, list[_Lane]] = {}
+        self._connections: dict[int, LoadConnection] = {}
+        self._lanes: dict[LoadConnection, list[_Lane]] = {}
         self._idle: deque[_Lane] = deque()
         self._in_flight = 0
         self._latency, self._service, self._late = Latencies(), Latencies(), Latencies()
@@ -177,7 +177,7 @@ class Generator:
                 self._read(connection)
         return bool(events)
 
-    def _read(self, connection: Connection) -> None:
+    def _read(self, connection: LoadConnection) -> None:
         replies, ended = connection.readable()
         now = time.monotonic()
         lanes = self._lanes[connection]
@@ -186,7 +186,7 @@ class Generator:
         if not ended:
             return
         for index in list(connection.in_flight):
-            self._answered(lanes[index], Reply(index, 0, "connection_lost"), now)
+            self._answered(lanes[index], LaneReply(index, 0, "connection_lost"), now)
         del self._lanes[connection]
         del self._connections[connection.fileno()]
         connection.close()
@@ -200,7 +200,7 @@ class Generator:
     def _connect(self, lanes: list[_Lane]) -> None:
         """Open a new connection for these lanes; in version 2 they become idle."""
         plan = self._plan
-        connection = Connection(plan.host, plan.port, plan.protocol, self._epoll, self._buffer)
+        connection = LoadConnection(plan.host, plan.port, plan.protocol, self._epoll, self._buffer)
         self._connections[connection.fileno()] = connection
         self._lanes[connection] = lanes
         for lane in lanes:
@@ -208,7 +208,7 @@ class Generator:
         if plan.protocol != 1:
             self._idle.extend(lanes)
 
-    def _answered(self, lane: _Lane, reply: Reply, now: float) -> None:
+    def _answered(self, lane: _Lane, reply: LaneReply, now: float) -> None:
         tally, due, plan = self._tally, lane.due, self._plan
         self._in_flight -= 1
         lane.free_since = now

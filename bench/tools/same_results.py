@@ -29,13 +29,15 @@ from bench.wire import Connection, Refused, resize_once
 from vipsrv.protocol import FIRST_ERROR_STATUS, Kind
 
 WORKERS = 2
-"""Of each of the two servers, and how many files are compared at a time."""
+"""Workers of each of the two servers, and the number of files that are compared at a time."""
 
 RETRIES = 3
 """How often a difference is checked again: a deadline or a killed worker may be due to a busy machine."""
 
 DEADLINE_SECONDS = 300.0
-"""Of both servers: longer than the default, so that a busy machine does not decide what is compared."""
+"""The deadline of both servers: longer than the default, so that a busy machine does not cause
+differences.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ Ask = Callable[["Client", bytes], Answer]
 
 
 class Client:
-    """A connection of version 2 to one of the servers; it is made anew where the server closed it."""
+    """A connection of version 2 to one of the servers; it is opened again after the server closed it."""
 
     def __init__(self, port: int) -> None:
         self.port = port

@@ -1,5 +1,6 @@
 """Two servers of the same tree give the same results; every kind of difference between two is reported."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -29,6 +30,23 @@ def test_the_same_tree_gives_the_same_results(images: Path, capsys: pytest.Captu
     requests = len(same_results.REQUESTS)
     assert capsys.readouterr().out == f"2 files: {2 * requests} replies the same, 0 different\n"
     assert ended.value.exit_code == 0
+
+
+def test_the_old_server_runs_the_code_of_its_checkout(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT / "vipsrv", checkout / "vipsrv", ignore=shutil.ignore_patterns("__pycache__"))
+    version = checkout / "vipsrv" / "options.py"
+    text = version.read_text()
+    assert "DEFAULT_QUALITY = 85" in text
+    version.write_text(text.replace("DEFAULT_QUALITY = 85", "DEFAULT_QUALITY = 40"))
+    with pytest.raises(typer.Exit) as ended:
+        same_results.main(checkout, [images], excluded=["*.txt"], only=["fill jpeg", "info"])
+    assert ended.value.exit_code == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith(f"{images / 'image.jpg'}: fill jpeg: old 200, ")
+    assert printed[1:] == ["2 files: 3 replies the same, 1 different"]
 
 
 def test_a_difference_in_the_bytes_is_reported(images: Path) -> None:
