@@ -21,7 +21,8 @@ from collections.abc import Iterable
 
 from bench.processes import anonymous_bytes
 from vipsrv.pipeline.cost import LIGHT
-from vipsrv.server.receiver import READ_AHEAD_SIZE
+from vipsrv.server.connections.inbox import READ_AHEAD_SIZE
+from vipsrv.server.connections.outbox import FILE_READ_SIZE
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage.spool import KEPT_FREE, OVERDRAFT, SMALL_CHUNK_SIZE
 from vipsrv.worker_config import IN_MEMORY_SIZE
@@ -35,8 +36,6 @@ WORKER_BASE = 96 * MIB
 """Bytes of a worker that has done many pictures: 15 MiB when it starts, and ``_KEPT_MEMORY`` of
 ``workers/process.py`` in each of its two arenas."""
 
-_FILE_PIECE = 256 * 1024  # of server/outbox.py
-
 
 def memory_budget(settings: ServerSettings, connections: int) -> int:
     """Bytes that a server of these settings stays under with so many connections."""
@@ -46,7 +45,7 @@ def memory_budget(settings: ServerSettings, connections: int) -> int:
         GATEWAY_BASE
         + settings.spool_memory
         + KEPT_FREE
-        + connections * (OVERDRAFT + SMALL_CHUNK_SIZE + READ_AHEAD_SIZE + _FILE_PIECE)
+        + connections * (OVERDRAFT + SMALL_CHUNK_SIZE + READ_AHEAD_SIZE + FILE_READ_SIZE)
         + settings.workers * (WORKER_BASE + LIGHT + 2 * IN_MEMORY_SIZE)
         + heavy
     )
