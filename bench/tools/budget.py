@@ -21,7 +21,8 @@ from collections.abc import Iterable
 
 from bench.measuring.processes import anonymous_bytes
 from vipsrv.pipeline.cost import LIGHT
-from vipsrv.server.receiver import READ_AHEAD_SIZE
+from vipsrv.server.connections.inbox import READ_AHEAD_SIZE
+from vipsrv.server.connections.outbox import FILE_READ_SIZE
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage.chunks import KEPT_FREE, SMALL_CHUNK_SIZE
 from vipsrv.storage.file_slot import OVERDRAFT
@@ -36,9 +37,6 @@ WORKER_BASE = 96 * MIB
 """Bytes of a worker that has done many jobs: 15 MiB when it starts, and what its malloc settings keep in each
 of its two arenas (``workers/launch.py``)."""
 
-_FILE_PIECE = 256 * 1024
-"""Bytes: what the outbox reads of a result's file at a time."""
-
 
 def memory_budget(settings: ServerSettings, connections: int) -> int:
     """Bytes that a server with these settings and so many connections stays under."""
@@ -49,7 +47,7 @@ def memory_budget(settings: ServerSettings, connections: int) -> int:
         GATEWAY_BASE
         + settings.spool_memory
         + KEPT_FREE
-        + connections * (OVERDRAFT + SMALL_CHUNK_SIZE + READ_AHEAD_SIZE + _FILE_PIECE)
+        + connections * (OVERDRAFT + SMALL_CHUNK_SIZE + READ_AHEAD_SIZE + FILE_READ_SIZE)
         + settings.workers * (WORKER_BASE + LIGHT + 2 * IN_MEMORY_SIZE)
         + heavy
     )

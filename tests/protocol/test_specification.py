@@ -26,8 +26,8 @@ from vipsrv.protocol import (
     pack_message,
 )
 from vipsrv.protocol.errors import MAX_MESSAGE_LENGTH
-from vipsrv.server.outbox import PROGRESS_SIZE
-from vipsrv.server.session import LINGER_SECONDS, MAX_IN_FLIGHT
+from vipsrv.server.connections.binary import LINGER_SECONDS, MAX_IN_FLIGHT
+from vipsrv.server.connections.transport import PROGRESS_SIZE
 from vipsrv.server.settings import ServerSettings
 from vipsrv.version import __version__
 

@@ -1,4 +1,4 @@
-"""The server as a whole: listeners, start, drain, stop. It never decodes: nothing in an image can hurt it."""
+"""The server as a whole: listeners, start, drain, stop. It never decodes, so no image can harm it."""
 
 import asyncio
 import errno
@@ -7,8 +7,9 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from vipsrv.address import Address
 from vipsrv.errors import StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
+from vipsrv.server.connections.binary import BinaryConnection
+from vipsrv.server.context import Connection, ServerContext
 from vipsrv.server.cpus import available_cpus
-from vipsrv.server.session import Session
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
@@ -25,7 +27,7 @@ from vipsrv.workers.job import Job
 from vipsrv.workers.pool import WorkerPool
 
 WATCH_SECONDS = 0.1
-"""How often deadlines and timeouts are looked at: what they are late by, at the most."""
+"""How often deadlines and timeouts are checked: the most that they are late by."""
 
 FAREWELL_SECONDS = 1.0
 """How long the last replies may take to leave when the server stops."""
@@ -34,51 +36,50 @@ _BACKLOG = 4096
 
 _log = logging.getLogger(__name__)
 
+MakeConnection = Callable[[], asyncio.BaseProtocol]
+"""Makes the connection for a client that has connected to a listener."""
+
 
 class Gateway:
     """One server within an event loop: ``start``, then ``drain`` and ``stop``."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        self.settings = settings
-        self._sessions: set[Session] = set()
-        self._turned_away: set[Session] = set()
-        self._no_sessions = asyncio.Event()
-        self._no_sessions.set()
-        self.draining = False
-        self.spool = Spool(
+        self._settings = settings
+        self._spool = Spool(
             directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
         )
         self._pool = WorkerPool(
-            self.spool,
+            self._spool,
             settings.worker_config(),
             size=settings.workers,
             on_idle=self._worker_idle,
             on_heavy=self._job_is_heavy,
             pinned=settings.pin_workers,
         )
-        self.admission = Admission(
+        self._admission = Admission(
             self._pool, limit=settings.queue, memory=settings.decode_memory, cores=available_cpus()
+        )
+        self._context = ServerContext(
+            settings=settings, spool=self._spool, admission=self._admission, describe=self._describe
         )
         self._servers: list[asyncio.Server] = []
         self._unix_paths: list[Path] = []
         self._watching: asyncio.Task[None] | None = None
 
+    @property
+    def connections(self) -> int:
+        """The number of connected clients, without those that were turned away."""
+        return self._context.connections.served
+
     async def start(self) -> list[Address]:
-        """Start the workers and listen; gives the addresses with their real ports. Raises ``StartFailed``."""
-        if not os.access(self.settings.spool_dir, os.W_OK | os.X_OK):
-            raise StartFailed(
-                f"the spool folder {self.settings.spool_dir} cannot be written; name another by --spool-dir"
-            )
+        """Start the workers and listen; return the addresses, with real ports. Raises ``StartFailed``."""
+        if not os.access(self._settings.spool_dir, os.W_OK | os.X_OK):
+            folder = self._settings.spool_dir
+            raise StartFailed(f"the spool folder {folder} is not writable; choose another with --spool-dir")
+        wanted = self._listeners()
         try:
-            wanted = [Address.parse(text) for text in self.settings.listen]
-        except ValueError as error:
-            raise StartFailed(f"--listen: {error}") from None
-        try:
-            # Binding comes first: that a port is taken is told sooner than workers start.
-            servers = [
-                (address, await self._bind(address))
-                for address in wanted or [Address(self.settings.host, self.settings.port)]
-            ]
+            # Bind first, because a port that is taken shows sooner than workers start.
+            servers = [(address, await self._bind(address, make)) for address, make in wanted]
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             for address, server in servers:
@@ -91,91 +92,72 @@ class Gateway:
 
     async def drain(self) -> None:
         """Accept nothing new and wait, at most ``settings.drain`` seconds, for what is in flight."""
-        self.draining = True
+        self._context.draining = True
         self._stop_listening()
-        for session in list(self._sessions):
-            session.drain()
-        await self._sessions_closed(self.settings.drain)
+        for connection in self._context.connections:
+            connection.drain()
+        await self._context.connections.wait_until_closed(self._settings.drain)
 
     async def stop(self) -> None:
-        """End everything now; who still waits is told so."""
-        self.draining = True
+        """End everything now; clients that still wait are told so."""
+        self._context.draining = True
         self._stop_listening()
-        for session in list(self._sessions):
-            session.stop()
-        await self._sessions_closed(FAREWELL_SECONDS)
-        for session in list(self._sessions):
-            session.abort()
+        for connection in self._context.connections:
+            connection.stop()
+        await self._context.connections.wait_until_closed(FAREWELL_SECONDS)
+        for connection in self._context.connections:
+            connection.abort()
         if self._watching is not None:
             self._watching.cancel()
         await self._pool.stop()
-        await asyncio.to_thread(self.spool.close)
+        await asyncio.to_thread(self._spool.close)
 
-    def hello(self) -> dict[str, Any]:
+    def _listeners(self) -> list[tuple[Address, MakeConnection]]:
+        """Every address to listen on, and what makes the connections there. Raises ``StartFailed``."""
+        settings = self._settings
+        try:
+            addresses = [Address.parse(text) for text in settings.listen]
+        except ValueError as error:
+            raise StartFailed(f"--listen: {error}") from None
+        binary = partial(BinaryConnection, self._context)
+        return [(address, binary) for address in addresses or [Address(settings.host, settings.port)]]
+
+    def _describe(self) -> dict[str, Any]:
         """The meta of the reply to a HELLO."""
-        formats = self._pool.formats
-        worker = self.settings.worker_config()
+        settings, formats = self._settings, self._pool.formats
+        worker = settings.worker_config()
         return {
             "server": f"vipsrv/{__version__}",
             "limits": {
-                "max_upload": int(self.settings.max_upload),
+                "max_upload": int(settings.max_upload),
                 "max_pixels": worker.max_pixels,
                 "max_output_pixels": worker.max_output_pixels,
-                "deadline_ms": int(self.settings.deadline * 1000),
+                "deadline_ms": int(settings.deadline * 1000),
             },
             "formats": {"in": list(formats.readers), "out": list(formats.writers)},
             "libraries": formats.readers,
             "fits": list(Fit),
         }
 
-    @property
-    def connections(self) -> int:
-        """How many clients are connected, but for those that were turned away."""
-        return len(self._sessions) - len(self._turned_away)
-
-    def turn_away(self, session: Session) -> bool:
-        """Count a client that is one too many no more; whether there is time to tell it so.
-
-        They linger for seconds, and are bounded by the same number.
-        """
-        self._turned_away.add(session)
-        return len(self._turned_away) <= self.settings.connections
-
-    def session_opened(self, session: Session) -> None:
-        """A client has connected."""
-        self._sessions.add(session)
-        self._no_sessions.clear()
-
-    def session_closed(self, session: Session) -> None:
-        """A client has gone, or was made to."""
-        self._sessions.discard(session)
-        self._turned_away.discard(session)
-        if not self._sessions:
-            self._no_sessions.set()
-
-    async def _sessions_closed(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._no_sessions.wait(), seconds)
-
     def _worker_idle(self) -> None:
-        self.admission.worker_idle()
+        self._admission.worker_idle()
 
     def _job_is_heavy(self, job: Job) -> None:
-        self.admission.heavy(job)
+        self._admission.heavy(job)
 
-    async def _bind(self, address: Address) -> asyncio.Server:
+    async def _bind(self, address: Address, make_connection: MakeConnection) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         with _listening_on(address):
             if address.path:
                 path = Path(address.path)
                 _remove_stale_socket(path)
                 server = await loop.create_unix_server(
-                    lambda: Session(self), address.path, backlog=_BACKLOG, start_serving=False
+                    make_connection, address.path, backlog=_BACKLOG, start_serving=False
                 )
                 self._unix_paths.append(path)
             else:
                 server = await loop.create_server(
-                    lambda: Session(self), address.host, address.port, backlog=_BACKLOG, start_serving=False
+                    make_connection, address.host, address.port, backlog=_BACKLOG, start_serving=False
                 )
         self._servers.append(server)
         return server
@@ -191,17 +173,23 @@ class Gateway:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            now = time.monotonic()
-            watched: list[WorkerPool | Admission | Session] = [self._pool, self.admission, *self._sessions]
-            for one in watched:
-                try:
-                    one.watch(now)
-                except Exception:  # noqa: BLE001 - a bug must not be the end of every deadline and timeout
-                    _log.exception("the clock of %r was not looked at", one)
+            # Connections last: they give up only what pool and admission cannot.
+            check_clocks([self._pool, self._admission, *self._context.connections])
+
+
+def check_clocks(watched: list[WorkerPool | Admission | Connection]) -> None:
+    """Have each of ``watched`` check its deadlines and timeouts. A bug in one must not stop the others."""
+    now = time.monotonic()
+    for one in watched:
+        try:
+            one.watch(now)
+        except Exception:  # noqa: BLE001 - logged with its traceback
+            _log.exception("the deadlines and timeouts of %r could not be checked", one)
 
 
 @contextmanager
 def _listening_on(address: Address) -> Iterator[None]:
+    """Turn what keeps a server from listening into ``StartFailed``."""
     try:
         yield
     except socket.gaierror as error:  # its numbers are not those of `os.strerror`
@@ -209,7 +197,7 @@ def _listening_on(address: Address) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
     except UnicodeError:
-        reason = "no host can have this name"
+        reason = "not a valid host name"
     else:
         return
     raise StartFailed(f"cannot listen on {address}: {reason}; choose another address") from None
@@ -222,14 +210,14 @@ def _real_addresses(address: Address, server: asyncio.Server) -> list[Address]:
 
 
 def _remove_stale_socket(path: Path) -> None:
-    """Remove a socket that nobody listens on any more, and nothing else. Raises ``OSError``."""
+    """Remove a unix socket that nobody listens on any more, and nothing else. Raises ``OSError``."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             return
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)  # one whose backlog is full would have us wait
+        probe.setblocking(False)  # connecting would block if the listener's backlog is full
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:

@@ -1,7 +1,7 @@
-"""Replies on their way to one client, in order, one at a time, with the transport's backpressure.
+"""Replies on their way to one client: in order, one at a time, with the transport's backpressure.
 
 A result's memory goes back to the spool when the kernel has taken its last byte, not before: the transport's
-high-water mark is zero, so "not paused" means "nothing of ours is left in it".
+high-water mark is the lowest there is, so "not paused" means that the transport holds none of our bytes.
 """
 
 import asyncio
@@ -9,22 +9,22 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from vipsrv.server.connections.transport import PROGRESS_SIZE, has_tls
 from vipsrv.storage.spool import Slot
 
-PROGRESS_SIZE = 64 * 1024
-"""Bytes that must move in each receive timeout, so that a trickle does not hold a place for ever."""
-
-_FILE_READ_SIZE = 256 * 1024
+FILE_READ_SIZE = 256 * 1024
+"""Bytes of a result in a file that are read and sent at a time."""
 
 _log = logging.getLogger(__name__)
 
 
 class Outbox:
-    """What is to be written to ``transport``; ``on_empty`` is called when all of it has been taken."""
+    """The replies to be written to ``transport``; ``on_empty`` is called when all of them have been taken."""
 
     def __init__(self, transport: asyncio.WriteTransport, on_empty: Callable[[], None]) -> None:
-        transport.set_write_buffer_limits(high=0)
         self._transport = transport
+        # A plain transport pauses us above its mark, one with TLS at it.
+        self._high_water = 1 if has_tls(transport) else 0
         self._on_empty = on_empty
         self._waiting: deque[tuple[bytes, Slot | None]] = deque()
         self._sending: Slot | None = None
@@ -36,7 +36,7 @@ class Outbox:
         self._expires: float | None = None
 
     def __len__(self) -> int:
-        """Replies that are not wholly taken."""
+        """The number of replies that are not wholly taken."""
         return len(self._waiting) + (self._blocked or self._sending is not None)
 
     def put(self, head: bytes, body: Slot | None = None) -> None:
@@ -50,18 +50,18 @@ class Outbox:
             self._pump()
 
     def pause(self) -> None:
-        """The transport still holds bytes of ours."""
+        """Wait: the transport still holds bytes of ours."""
         self._blocked = True
 
     def resume(self) -> None:
-        """The transport has handed everything to the kernel."""
+        """Go on: the transport has handed everything to the kernel."""
         self._blocked = False
         self._pump()
 
     def is_stuck(self, now: float, timeout: float) -> bool:
         """Whether the client took less than ``PROGRESS_SIZE`` bytes, and not all, in ``timeout`` seconds.
 
-        To be asked now and then, with ``now`` of ``time.monotonic``.
+        To be asked several times a second, with ``now`` of ``time.monotonic``.
         """
         if not self:
             self._expires = None
@@ -73,7 +73,7 @@ class Outbox:
         return now > self._expires
 
     def close(self) -> None:
-        """The connection is gone: give all memory back."""
+        """Give all memory back: the connection is gone."""
         self._closed = True
         if self._sending is not None:
             self._sending.close()
@@ -84,33 +84,47 @@ class Outbox:
         self._waiting.clear()
 
     def _pump(self) -> None:
-        while not self._blocked and not self._closed:
+        # Not after a failed write: asyncio's `writelines` would then watch a descriptor that is about to be
+        # closed (Python 3.12 and 3.13), and the next connection to get its number would never be read.
+        while not self._blocked and not self._closed and not self._transport.is_closing():
             body = self._sending
             if body is not None and body.descriptor is not None and self._offset < body.size:
-                try:
-                    piece = body.read(self._offset, _FILE_READ_SIZE)
-                except OSError as error:
-                    # The reply has begun, so that nothing else can be said.
-                    _log.error("a result cannot be read from the spool, its connection is closed: %s", error)
-                    self._transport.abort()
+                if not self._write_piece(body):
+                    self._transport.abort()  # the reply has begun, so the client cannot be told otherwise
                     return
-                self._offset += len(piece)
-                self._write([piece])
             elif body is not None:
                 body.close()
                 self._sending = None
             elif self._waiting:
                 head, self._sending = self._waiting.popleft()
                 self._offset = 0
-                # What is in a file follows piece by piece.
+                # A body in a file follows piece by piece.
                 self._write([head, *(self._sending.views if self._sending is not None else ())])
             else:
                 self._on_empty()
                 return
 
+    def _write_piece(self, body: Slot) -> bool:
+        """Write the next piece of a body that is in a file; return whether that could be read."""
+        try:
+            piece = body.read(self._offset, FILE_READ_SIZE)
+        except OSError as error:
+            _log.error("closing a connection: a result cannot be read from the spool: %s", error)
+            return False
+        if not piece:
+            _log.error(
+                "closing a connection: a result in the spool has %d of %d bytes", self._offset, body.size
+            )
+            return False
+        self._offset += len(piece)
+        self._write([piece])
+        return True
+
     def _write(self, data: list[bytes | memoryview]) -> None:
         self._written += sum(map(len, data))
         self._transport.writelines(data)
-        # So that it looks at its limits: asyncio's `writelines` does not in Python 3.12.0 to 3.12.8, 3.13.0
-        # and 3.13.1 (CVE-2024-12254), and chunks would be used again while they are still to be sent.
-        self._transport.set_write_buffer_limits(high=0)
+        # After each write, because this compares the buffer with the limits: asyncio's `writelines` does not
+        # in Python 3.12.0 to 3.12.8, 3.13.0 and 3.13.1 (CVE-2024-12254), and chunks would be reused while
+        # they are still to be sent. Not before the first one: a transport with TLS may then pause us for
+        # bytes of its own, before the connection is made.
+        self._transport.set_write_buffer_limits(high=self._high_water, low=0)

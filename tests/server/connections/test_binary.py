@@ -1,0 +1,577 @@
+"""Connections of the binary protocol on real sockets, with workers that the test plays."""
+
+import asyncio
+import itertools
+import logging
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.server.fakes import MANY, Disk, FakeWorkers, content, fail, make_context, succeed
+from tests.server.test_context import IdleConnection
+from tests.support import bare_client
+from vipsrv.errors import Busy, Cancelled, CorruptImage, InternalError
+from vipsrv.protocol import HEADER, Kind, pack_message
+from vipsrv.server.connections.binary import (
+    LINGER_SECONDS,
+    MAX_IN_FLIGHT,
+    TRANSITIONS,
+    BinaryConnection,
+    State,
+)
+from vipsrv.server.connections.inbox import TURN_SIZE
+from vipsrv.server.context import ServerContext
+from vipsrv.storage import splice
+from vipsrv.storage.spool import Slot
+from vipsrv.worker_config import IN_MEMORY_SIZE
+from vipsrv.workers.job import Job, Outcome
+
+SECONDS = 20
+IDLE_TIMEOUT = 1000.0
+PING = pack_message(Kind.PING, 99)
+
+
+@pytest.fixture(autouse=True)
+async def nothing_goes_wrong_unnoticed() -> AsyncIterator[None]:
+    """Fails a test for what only the event loop has heard of."""
+    unheard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    yield
+    assert unheard == []
+
+
+class Connection(BinaryConnection):
+    """A connection whose transport the test can see."""
+
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+        super().connection_made(transport)
+
+
+class Server:
+    """Serves one client; the jobs that it gives to the workers wait for the test to answer them."""
+
+    def __init__(self, context: ServerContext, workers: FakeWorkers) -> None:
+        self.context = context
+        self.spool = context.spool
+        self.jobs = workers.jobs
+        self.connection = Connection(context)
+
+    def drain(self) -> None:
+        self.context.draining = True
+        self.connection.drain()
+
+    def succeed(self, job: Job, size: int) -> None:
+        succeed(job, self.spool, size=size)
+
+    async def jobs_given(self, count: int = 1) -> list[Job]:
+        await until(lambda: len(self.jobs) >= count)
+        return self.jobs
+
+    async def closed(self) -> None:
+        await until(lambda: self.connection.state is State.CLOSED)
+
+    @property
+    def received(self) -> int:
+        """Bytes that have arrived of the body that is arriving."""
+        incoming = self.connection.incoming
+        return incoming.slot.received if incoming is not None and incoming.slot is not None else 0
+
+
+@asynccontextmanager
+async def connected(
+    folder: Path, *, receive_buffer: int = 0, **spool: int
+) -> AsyncIterator[tuple[Server, socket.socket]]:
+    """A server, and a connection to it that never blocks."""
+    loop = asyncio.get_running_loop()
+    workers = FakeWorkers(free=MANY)
+    context = make_context(folder, workers, idle_timeout=IDLE_TIMEOUT, max_upload=1 << 30, **spool)
+    server = Server(context, workers)
+    listener = await loop.create_server(lambda: server.connection, "127.0.0.1", 0)
+    async with asyncio.timeout(SECONDS):
+        with socket.socket() as sock:
+            if receive_buffer:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            sock.setblocking(False)
+            await loop.sock_connect(sock, listener.sockets[0].getsockname())
+            await until(lambda: context.connections.served > 0)
+            try:
+                yield server, sock
+            except BaseException:
+                server.connection.abort()
+                raise
+            finally:
+                sock.close()
+                await server.closed()
+                listener.close()
+                context.spool.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something has become true."""
+    async with asyncio.timeout(SECONDS):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def send(sock: socket.socket, data: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(sock, data)
+
+
+async def read_to_end(sock: socket.socket) -> bytes:
+    data = bytearray()
+    while part := await asyncio.get_running_loop().sock_recv(sock, 1 << 16):
+        data += part
+    return bytes(data)
+
+
+async def read_status(sock: socket.socket) -> int:
+    """The status of the one version 2 message that is on its way, or of a version 1 failure."""
+    data = await asyncio.get_running_loop().sock_recv(sock, 1 << 16)
+    return status_of(data)
+
+
+def status_of(data: bytes) -> int:
+    _, magic, _, _, status, *_ = HEADER.unpack(data[: HEADER.size])
+    assert magic == b"VIPS"
+    return int(status)
+
+
+def resize(request_id: int, body: bytes = b"image", *, announced: int | None = None) -> bytes:
+    size = len(body) if announced is None else announced
+    return pack_message(Kind.RESIZE, request_id, {"width": 9, "height": 9}, body_size=size) + body
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+# The states of a connection
+
+
+async def test_a_request_after_another_leaves_the_connection_open(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        for number in range(2):
+            sock.sendall(resize(number))
+            server.succeed((await server.jobs_given(number + 1))[-1], 10)
+            assert await read_status(sock) == 200
+        assert server.connection.state is State.OPEN
+
+
+async def test_a_version_1_connection_closes_after_its_reply(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(bare_client.header(5) + b"image")
+        (job,) = await server.jobs_given()
+        server.succeed(job, 10)
+        assert server.connection.state is State.CLOSING
+        assert await read_to_end(sock) == struct.pack("!I", 10) + bytes(10)
+        await server.closed()
+
+
+async def test_a_version_1_client_that_has_ended_its_stream_gets_its_reply(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(bare_client.header(5) + b"image")
+        (job,) = await server.jobs_given()
+        sock.shutdown(socket.SHUT_WR)
+        await until(lambda: server.connection.state is State.HALF_CLOSED)
+        server.succeed(job, 10)
+        assert server.connection.state is State.CLOSING
+        assert len(await read_to_end(sock)) == 14
+
+
+async def test_a_refused_header_lingers_and_closes_after_a_while(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(b"\0\0\0\0nonsense")
+        assert status_of(await read_to_end(sock)) == 400
+        assert server.connection.state is State.LINGERING
+        server.connection.watch(time.monotonic() + LINGER_SECONDS - 1)
+        assert not server.connection.transport.is_closing()
+        server.connection.watch(time.monotonic() + LINGER_SECONDS + 1)
+        await server.closed()
+
+
+async def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        server.connection.watch(time.monotonic() + IDLE_TIMEOUT - 1)
+        assert not server.connection.transport.is_closing()
+        server.connection.watch(time.monotonic() + IDLE_TIMEOUT + 1)
+        assert server.connection.state is State.CLOSING
+        assert await read_to_end(sock) == b""
+
+
+def test_the_table_of_states_leads_from_open_to_closed() -> None:
+    assert set(TRANSITIONS) == set(State)
+    assert all(State.CLOSED in following for state, following in TRANSITIONS.items() if following)
+    assert {state for state, following in TRANSITIONS.items() if not following} == {State.CLOSED}
+    assert not any(State.OPEN in following for following in TRANSITIONS.values())
+
+
+# Drain and stop
+
+
+async def test_a_drain_does_not_lose_a_reply_to_the_requests_that_follow(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(resize(1))
+        (job,) = await server.jobs_given()
+        server.drain()
+        sock.sendall(PING)  # unread when the connection ends: a plain close would be a reset
+        server.succeed(job, 1000)
+        data = await read_to_end(sock)
+        assert status_of(data) == 200
+        assert data.endswith(bytes(1000))
+
+
+async def test_a_drain_does_not_cut_a_lingering_close_short(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(bare_client.header(2**31))
+        await until(lambda: server.connection.state is State.LINGERING)
+        server.drain()
+        assert not server.connection.transport.is_closing()
+        assert status_of(await read_to_end(sock)) == 413
+
+
+async def test_a_request_that_has_begun_when_a_drain_begins_is_refused(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        head = bare_client.header(5)
+        sock.sendall(head[:7])
+        await until(lambda: not server.connection.between_messages)
+        server.drain()
+        sock.sendall(head[7:] + b"image")
+        assert status_of(await read_to_end(sock)) == 503
+
+
+async def test_an_idle_connection_is_closed_by_a_drain(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        server.drain()
+        await server.closed()
+        assert await read_to_end(sock) == b""
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_client_that_is_still_sending_is_told_of_a_stop(tmp_path: Path, *, refused: bool) -> None:
+    async with connected(tmp_path) as (server, sock):
+        server.context.draining = refused
+        sock.sendall(resize(1, b"half of it", announced=1000))
+        await until(lambda: not server.connection.between_messages)
+        sock.sendall(b"more of it")
+        server.connection.stop()
+        assert status_of(await read_to_end(sock)) == 503
+
+
+async def test_every_client_that_waits_is_told_of_a_stop(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(resize(1) + resize(2))
+        jobs = await server.jobs_given(2)
+        server.connection.stop()
+        assert all(job.answered for job in jobs)
+        data = await read_to_end(sock)
+        assert status_of(data) == 503
+        assert data.count(b"the server has stopped") == 2
+
+
+# Clients that leave, or do not take their replies
+
+
+async def test_a_failure_for_a_client_that_has_ended_its_stream_closes_at_once(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(bare_client.header(5) + b"image")
+        (job,) = await server.jobs_given()
+        sock.shutdown(socket.SHUT_WR)
+        await until(lambda: server.connection.state is State.HALF_CLOSED)
+        fail(job, Cancelled("cancelled"))
+        await server.closed()
+        assert status_of(await read_to_end(sock)) == 499
+
+
+async def test_a_reply_to_a_client_that_has_just_left_harms_nobody(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(bare_client.header(5) + b"image")
+        (job,) = await server.jobs_given()
+        sock.close()
+        fail(job, CorruptImage("no"))  # an exception here would hit the worker that answers
+
+
+async def test_a_slow_reader_gets_all_of_its_reply(tmp_path: Path) -> None:
+    size = 8_000_000  # more than the kernel holds
+    async with connected(tmp_path, receive_buffer=1 << 16) as (server, sock):
+        sock.sendall(bare_client.header(5) + b"image")
+        (job,) = await server.jobs_given()
+        server.succeed(job, size)
+        assert server.connection.transport.get_write_buffer_size()
+        assert len(await read_to_end(sock)) == 4 + size
+
+
+async def test_a_connection_is_idle_from_its_last_reply_on(tmp_path: Path) -> None:
+    """Even if reading had stopped because replies were not taken."""
+    async with connected(tmp_path, receive_buffer=1 << 16) as (server, sock):
+        sock.sendall(b"".join(resize(number) for number in range(MAX_IN_FLIGHT)))
+        first, *others = list(await server.jobs_given(MAX_IN_FLIGHT))
+        server.succeed(first, 8_000_000)
+        for job in others:
+            fail(job, Cancelled("cancelled"))
+        connection = server.connection
+        assert not connection.transport.is_reading()
+        while connection.transport.get_write_buffer_size():
+            await asyncio.get_running_loop().sock_recv(sock, 1 << 20)
+        await until(connection.transport.is_reading)
+        connection.watch(time.monotonic() + IDLE_TIMEOUT / 2)
+        assert connection.state is State.OPEN
+
+
+@pytest.mark.parametrize("is_linux", [True, False])
+async def test_a_client_that_hangs_up_while_nothing_is_read_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_linux: bool
+) -> None:
+    if not is_linux:
+        monkeypatch.delattr(select, "POLLRDHUP")
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(b"".join(resize(number) for number in range(MAX_IN_FLIGHT)))
+        jobs = await server.jobs_given(MAX_IN_FLIGHT)
+        reset(sock)
+        server.connection.watch(time.monotonic())
+        assert all(job.answered for job in jobs)
+
+
+# Uploads, the disk, and the deadline
+
+
+async def test_a_lack_of_room_is_forgotten_if_nothing_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event loop asks for a buffer before it knows whether there is anything to read."""
+
+    def no_room(_: Slot) -> memoryview:
+        raise Busy("no room")
+
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(resize(1, b"half", announced=8))
+        await until(lambda: server.received == len(b"half"))
+        connection = server.connection
+        assert connection.incoming is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(type(connection.incoming.slot), "room", no_room)
+            connection.get_buffer(-1)
+        sock.sendall(b"rest")
+        (job,) = await server.jobs_given()
+        server.succeed(job, 10)
+        assert await read_status(sock) == 200
+
+
+async def test_an_upload_that_waits_for_the_disk_is_given_up_at_its_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    disk.stop()
+    size = 100_000  # of which the slot may hold all
+    async with connected(tmp_path, memory=0) as (server, sock):
+        head = pack_message(Kind.RESIZE, 7, {"width": 9, "height": 9, "deadline_ms": 1000}, body_size=size)
+        await send(sock, head + bytes(size))
+        connection = server.connection
+        await until(lambda: any(one.timeline.received for one in connection.in_flight))
+        connection.watch(time.monotonic())
+        assert connection.in_flight
+        connection.watch(time.monotonic() + 1.1)
+        assert await read_status(sock) == 504
+        assert not connection.in_flight
+        assert server.jobs == []
+        disk.go_on()
+
+
+async def test_an_upload_that_is_not_read_on_for_the_disk_is_refused_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    disk.stop()
+    async with connected(tmp_path) as (server, sock):
+        sending = asyncio.create_task(send(sock, bare_client.header(20 << 20) + bytes(20 << 20)))
+        connection = server.connection
+        await until(lambda: not connection.transport.is_reading())
+        connection.watch(time.monotonic() + 29)
+        assert connection.state is State.OPEN
+        connection.watch(time.monotonic() + 31)
+        assert status_of(await read_to_end(sock)) == 429
+        await sending
+        disk.go_on()
+
+
+async def test_a_result_that_waits_for_the_disk_is_given_up_at_the_deadline(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(resize(7))
+        (job,) = await server.jobs_given()
+        server.connection.watch(job.deadline)
+        assert not job.answered
+        server.connection.watch(job.deadline + 0.001)
+        assert await read_status(sock) == 504
+        before = server.spool.disk_left
+        server.succeed(job, IN_MEMORY_SIZE + 1)  # too late
+        await until(lambda: server.spool.disk_left == before)
+
+
+async def test_a_result_that_is_too_large_for_version_1_is_refused(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(bare_client.header(5) + b"image")
+        (job,) = await server.jobs_given()
+        before = server.spool.disk_left
+        job.close()
+        job.answer(Outcome(result=server.spool.open(2**32)))
+        assert status_of(await read_to_end(sock)) == 413
+        await until(lambda: server.spool.disk_left == before)
+
+
+async def test_an_internal_error_is_logged_as_an_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(resize(7))
+        (job,) = await server.jobs_given()
+        fail(job, InternalError("a bug", where="encode.py:60 _write"))
+        assert await read_status(sock) == 500
+    (record,) = (record for record in caplog.records if "request 7" in record.message)
+    assert record.levelno == logging.ERROR
+    assert "a bug (encode.py:60 _write)" in record.message
+
+
+# Reading
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+async def test_a_client_that_sends_much_takes_turns_with_the_others(tmp_path: Path, connections: int) -> None:
+    size = 2 * TURN_SIZE
+    async with connected(tmp_path) as (server, sock):
+        if connections > 1:
+            server.context.connections.add(IdleConnection())
+        sock.sendall(resize(1, b"", announced=size))
+        connection = server.connection
+        await until(lambda: connection.incoming is not None)
+        received, pauses = 0, 0
+        while received < size:
+            # As a loop that reads on for as long as there is more.
+            while connection.transport.is_reading() and received < size:
+                room = len(connection.get_buffer(-1))
+                connection.buffer_updated(room)
+                received += room
+            pauses += 1
+            await until(connection.transport.is_reading)
+        assert pauses == connections
+        (job,) = await server.jobs_given()
+        server.succeed(job, 10)
+        assert await read_status(sock) == 200
+
+
+async def test_requests_that_wait_unread_are_not_mixed_with_those_of_others(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock), connected(tmp_path) as (other, other_sock):
+        many = b"".join(resize(number, b"first") for number in range(MAX_IN_FLIGHT))
+        sock.sendall(many + resize(MAX_IN_FLIGHT, b"the last"))
+        jobs = await server.jobs_given(MAX_IN_FLIGHT)
+        await send(other_sock, resize(1, b"x" * 60_000))
+        await other.jobs_given()
+        for job in list(jobs):
+            server.succeed(job, 1)
+        last = (await server.jobs_given(MAX_IN_FLIGHT + 1))[-1]
+        assert content(last.image) == b"the last"
+
+
+LARGE = 2 * IN_MEMORY_SIZE + 12_345
+
+
+async def test_large_images_and_what_follows_them_arrive_unchanged(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        images = [os.urandom(LARGE) for _ in range(2)]
+        await send(sock, resize(1, images[0]) + resize(2, images[1]) + resize(3, b"small"))
+        jobs = await server.jobs_given(3)
+        assert [content(job.image) for job in jobs] == [*images, b"small"]
+        for job in jobs:
+            server.succeed(job, 10)
+        assert await read_status(sock) == 200
+
+
+async def test_a_large_image_in_uneven_pieces_arrives_unchanged(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        image = os.urandom(LARGE)
+        message = resize(1, image)
+        head = len(message) - LARGE
+        for start, end in itertools.pairwise([0, 10, 1000, 600_000, 600_001, LARGE, len(message)]):
+            await send(sock, message[start:end])
+            await until(partial(_has_received, server, end - head))
+        (job,) = await server.jobs_given()
+        assert content(job.image) == image
+        server.succeed(job, 10)
+        assert await read_status(sock) == 200
+
+
+def _has_received(server: Server, size: int) -> bool:
+    return bool(server.jobs) or server.received >= size
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, reset])
+async def test_a_client_that_leaves_within_a_large_image_frees_its_file(
+    tmp_path: Path, leave: Callable[[socket.socket], None]
+) -> None:
+    async with connected(tmp_path) as (server, sock):
+        whole = server.spool.disk_left
+        await send(sock, resize(1, bytes(LARGE), announced=LARGE + 1))
+        assert server.spool.disk_left < whole
+        leave(sock)
+        await until(lambda: server.spool.disk_left == whole)
+        assert server.jobs == []
+
+
+async def test_a_disk_that_fails_within_a_large_image_costs_only_that_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    async with connected(tmp_path) as (server, sock):
+        first, rest = (message := resize(1, os.urandom(LARGE)))[: LARGE // 2], message[LARGE // 2 :]
+        await send(sock, first)
+        await until(lambda: server.received > 0)
+        disk.fill_up()
+        await send(sock, rest + resize(2))
+        (job,) = await server.jobs_given()
+        assert job.image.size == len(b"image")
+        server.succeed(job, 10)
+        assert await read_status(sock) == Busy.status
+
+
+async def test_bytes_read_ahead_of_a_refusal_are_discarded_and_reading_goes_on(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        requests = [resize(number) for number in range(MAX_IN_FLIGHT + 8)]
+        await send(sock, b"".join(requests) + resize(99, bytes(1000), announced=2 << 30))
+        while server.connection.state is not State.LINGERING:
+            while server.jobs:
+                server.succeed(server.jobs.pop(), 10)
+            await asyncio.sleep(0)
+        await send(sock, bytes(16 << 20))  # which nobody would take if reading had ended
+
+
+async def test_a_body_is_spliced_from_a_plain_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not splice.available():
+        pytest.skip("only Linux has splice(2)")
+    spliced, splice_bytes = 0, os.splice
+
+    def counting(src: int, dst: int, count: int, **options: Any) -> int:
+        nonlocal spliced
+        size = splice_bytes(src, dst, count, **options)
+        spliced += size
+        return size
+
+    monkeypatch.setattr(os, "splice", counting)
+    async with connected(tmp_path) as (server, sock):
+        image = os.urandom(LARGE)
+        await send(sock, resize(1, image))
+        (job,) = await server.jobs_given()
+        assert content(job.image) == image
+        assert spliced > 0
+        server.succeed(job, 10)
+        assert await read_status(sock) == 200

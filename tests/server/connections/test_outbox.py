@@ -1,0 +1,238 @@
+"""The outbox, with a transport that takes as many bytes as it is told to."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from vipsrv.server.connections.outbox import FILE_READ_SIZE, Outbox
+from vipsrv.server.connections.transport import PROGRESS_SIZE
+from vipsrv.storage import Slot, Spool
+from vipsrv.worker_config import IN_MEMORY_SIZE
+
+
+class FakeTransport(asyncio.WriteTransport):
+    """Takes ``room`` bytes at once and holds the rest until it is told to go on."""
+
+    def __init__(self, **extra: object) -> None:
+        super().__init__(extra)
+        self.closing = False
+        self.writes = 0
+        self.room = 0
+        self.taken = bytearray()
+        self.held = bytearray()
+        self.aborted = False
+        self.outbox: Outbox
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        assert (high, low) == (0, 0), "then not being paused means that all has been taken"
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.held)
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        assert not self.held, "nothing is written while the transport is full"
+        self.writes += 1
+        self.held += b"".join(list_of_data)
+        self.take_held()
+        if self.held:
+            self.outbox.pause()
+
+    def take(self, size: int) -> None:
+        self.room += size
+        self.take_held()
+        if not self.held:
+            self.outbox.resume()
+
+    def take_held(self) -> None:
+        size = min(self.room, len(self.held))
+        self.taken += self.held[:size]
+        del self.held[:size]
+        self.room -= size
+
+
+class Setting:
+    def __init__(self) -> None:
+        self.emptied = 0
+        self.transport = FakeTransport()
+        self.outbox = Outbox(self.transport, self._empty)
+        self.transport.outbox = self.outbox
+
+    def _empty(self) -> None:
+        self.emptied += 1
+
+
+@pytest.fixture
+def setting() -> Setting:
+    return Setting()
+
+
+def slot(spool: Spool, data: bytes) -> Slot:
+    one = spool.open(len(data))
+    room = one.room()
+    room[: len(data)] = data
+    one.filled(len(data))
+    return one
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    one = Spool(directory=tmp_path, memory=1 << 20, disk=64 << 20)
+    yield one
+    one.close()
+
+
+def test_replies_are_sent_one_after_another(setting: Setting, spool: Spool) -> None:
+    setting.transport.room = 1000
+    setting.outbox.put(b"one")
+    setting.outbox.put(b"two:", slot(spool, b"body"))
+    assert setting.transport.taken == b"onetwo:body"
+    assert len(setting.outbox) == 0
+    assert setting.emptied == 2
+
+
+def test_a_result_is_given_back_when_its_last_byte_is_taken(setting: Setting, spool: Spool) -> None:
+    body = slot(spool, b"body")
+    setting.outbox.put(b"head", body)
+    setting.outbox.put(b"next")
+    setting.transport.take(7)
+    assert not body._closed
+    assert len(setting.outbox) == 2
+    setting.transport.take(1)
+    assert body._closed
+    setting.transport.take(4)
+    assert setting.transport.taken == b"headbodynext"
+    assert setting.emptied == 1
+
+
+async def slot_in_file(spool: Spool, data: bytes) -> Slot:
+    body = spool.open(len(data))
+    rest = memoryview(data)
+    while rest:
+        room = body.room()
+        room[:] = rest[: len(room)]
+        body.filled(len(room))
+        rest = rest[len(room) :]
+    while not body.complete:
+        ready = asyncio.Event()
+        body.on_ready = ready.set
+        await ready.wait()
+    return body
+
+
+async def test_a_result_in_a_file_is_sent_piece_by_piece(setting: Setting, spool: Spool) -> None:
+    data = bytes(range(256)) * (IN_MEMORY_SIZE // 256 + 1)
+    before = spool.disk_left
+    body = await slot_in_file(spool, data)
+    setting.outbox.put(b"head", body)
+    while setting.outbox:
+        assert len(setting.transport.held) <= FILE_READ_SIZE
+        setting.transport.take(100_000)
+    assert setting.transport.taken == b"head" + data
+    await is_given_back(spool, before)
+
+
+async def is_given_back(spool: Spool, disk: int) -> None:
+    """Wait until the spool has so many bytes of disk left."""
+    async with asyncio.timeout(20):
+        while spool.disk_left != disk:
+            await asyncio.sleep(0.001)
+
+
+async def test_a_file_that_cannot_be_read_ends_the_connection(
+    setting: Setting, spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    before = spool.disk_left
+    body = await slot_in_file(spool, bytes(IN_MEMORY_SIZE + 1))
+    monkeypatch.setattr(os, "pread", fail)
+    setting.transport.room = 4
+    setting.outbox.put(b"head", body)
+    assert setting.transport.aborted
+    setting.outbox.close()  # as the end of the connection does
+    await is_given_back(spool, before)
+    assert "Input/output error" in caplog.text
+
+
+async def test_a_file_that_is_too_short_ends_the_connection(
+    setting: Setting, spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = await slot_in_file(spool, bytes(IN_MEMORY_SIZE + 1))
+    assert body.descriptor is not None
+    path = f"/proc/self/fd/{body.descriptor}"
+    os.truncate(path, FILE_READ_SIZE)
+    setting.transport.room = 10 * IN_MEMORY_SIZE
+    setting.outbox.put(b"head", body)
+    assert setting.transport.aborted
+    assert len(setting.transport.taken) == 4 + FILE_READ_SIZE
+    assert f"has {FILE_READ_SIZE} of {IN_MEMORY_SIZE + 1} bytes" in caplog.text
+
+
+def test_nothing_is_written_to_a_transport_that_is_closing(setting: Setting, spool: Spool) -> None:
+    """After a failed write asyncio closes it, and would watch a descriptor that others may get meanwhile."""
+    before = spool.disk_left
+    setting.transport.closing = True
+    setting.outbox.put(b"head", slot(spool, b"body"))
+    setting.outbox.resume()
+    assert setting.transport.writes == 0
+    setting.outbox.close()
+    assert spool.disk_left == before
+    assert setting.emptied == 0
+
+
+def test_closing_gives_everything_back(setting: Setting, spool: Spool) -> None:
+    bodies = [slot(spool, b"body") for _ in range(3)]
+    for body in bodies[:2]:
+        setting.outbox.put(b"head", body)
+    setting.outbox.close()
+    setting.outbox.put(b"late", bodies[2])
+    assert all(body._closed for body in bodies)
+
+
+def test_a_client_is_stuck_that_takes_too_little_for_too_long(setting: Setting) -> None:
+    outbox, transport = setting.outbox, setting.transport
+    assert not outbox.is_stuck(0, 10)
+    outbox.put(bytes(10 * PROGRESS_SIZE))
+    assert not outbox.is_stuck(100, 10)
+    transport.take(PROGRESS_SIZE - 1)
+    assert not outbox.is_stuck(110, 10)
+    assert outbox.is_stuck(110.1, 10)
+    transport.take(1)
+    assert not outbox.is_stuck(110.2, 10)
+    assert not outbox.is_stuck(120, 10)
+    transport.take(10 * PROGRESS_SIZE)
+    assert not outbox.is_stuck(1000, 10)
+
+
+class ForgetfulTransport(FakeTransport):
+    """Does not say that it is full unless it is asked to look, as asyncio's of some releases."""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        super().set_write_buffer_limits(high, low)
+        if self.held:
+            self.outbox.pause()
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.held += b"".join(list_of_data)
+
+
+def test_a_body_is_kept_while_it_is_sent_even_if_the_transport_does_not_pause_us(spool: Spool) -> None:
+    transport = ForgetfulTransport()
+    outbox = Outbox(transport, lambda: None)
+    transport.outbox = outbox
+    body = slot(spool, b"body")
+    outbox.put(b"head", body)
+    assert not body._closed
+    transport.take(8)
+    assert body._closed

@@ -1,0 +1,131 @@
+"""A server's context whose workers are played by the test."""
+
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vipsrv.errors import Cancelled, RequestError
+from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.server.admission import Admission
+from vipsrv.server.context import ServerContext
+from vipsrv.server.settings import ServerSettings
+from vipsrv.storage import Slot, Spool
+from vipsrv.workers.job import Job, Outcome
+
+MANY = 1_000_000
+
+STOPPED_SECONDS = 20
+"""How long a stopped disk stands still at most, so that a test that fails can end."""
+
+
+class FakeWorkers:
+    """Workers of which ``free`` are idle; ``jobs`` are those that they were given, in order."""
+
+    def __init__(self, free: int = 0) -> None:
+        self.size = 2
+        self.free = free
+        self.threads_busy = 0
+        self.jobs: list[Job] = []
+        self.cancelled: list[Job] = []
+
+    @property
+    def has_idle(self) -> bool:
+        return self.free > 0
+
+    def run(self, job: Job) -> bool:
+        if not self.free:
+            return False
+        self.free -= 1
+        self.jobs.append(job)
+        return True
+
+    def cancel(self, job: Job) -> None:
+        self.cancelled.append(job)
+        job.fail(Cancelled("cancelled"))
+        job.close()
+
+
+def make_context(
+    folder: Path, workers: FakeWorkers, *, memory: int = 16 << 20, disk: int = 8 << 30, **settings: Any
+) -> ServerContext:
+    """The context of a server with ``memory`` and ``disk`` bytes of spool. Its ``spool`` has to be closed."""
+    chosen = ServerSettings(**settings)
+    return ServerContext(
+        settings=chosen,
+        spool=Spool(directory=folder, memory=memory, disk=disk),
+        admission=Admission(workers, limit=chosen.queue, memory=1000, cores=4),
+        describe=lambda: {"server": "fake"},
+    )
+
+
+def fill(slot: Slot, data: bytes | None = None) -> Slot:
+    """Put ``data`` (zeros if there is none) into a slot."""
+    data = bytes(slot.size) if data is None else data
+    while data:
+        room = slot.room()
+        part = data[: len(room)]
+        room[: len(part)] = part
+        slot.filled(len(part))
+        data = data[len(part) :]
+    return slot
+
+
+def succeed(job: Job, spool: Spool, *, size: int) -> None:
+    """Answer a job with one result of ``size`` bytes."""
+    source = ImageInfo(
+        format="jpeg", width=9, height=9, pages=1, has_alpha=False, orientation=1, size=job.image.size
+    )
+    output = OutputInfo(width=9, height=9, format="jpeg", quality=85, size=size)
+    now = time.monotonic()
+    job.close()
+    job.answer(
+        Outcome(source=source, outputs=(output,), result=fill(spool.open(size)), started=now, ended=now)
+    )
+
+
+def fail(job: Job, error: RequestError) -> None:
+    """Answer a job with an error."""
+    job.fail(error)
+    job.close()
+
+
+def content(slot: Slot) -> bytes:
+    """All bytes of a slot."""
+    if slot.descriptor is None:
+        return b"".join(map(bytes, slot.views))
+    return os.pread(slot.descriptor, slot.size + 1, 0)
+
+
+class Disk:
+    """The disk under a spool. Nothing is spliced to it, so that the test controls each write."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._running = threading.Event()
+        self._running.set()
+        self._full = False
+        self._pwritev = os.pwritev
+        monkeypatch.setattr(os, "pwritev", self._write)
+        monkeypatch.delattr(os, "splice", raising=False)
+
+    def stop(self) -> None:
+        """No write ends from now on."""
+        self._running.clear()
+
+    def go_on(self) -> None:
+        """Let the writes end."""
+        self._running.set()
+
+    def fill_up(self) -> None:
+        """Every write fails from now on."""
+        self._full = True
+
+    def _write(self, fd: int, views: list[memoryview], offset: int) -> int:
+        self._running.wait(STOPPED_SECONDS)
+        if self._full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._pwritev(fd, views, offset)

@@ -1,0 +1,1 @@
+"""The connections of clients: one module for each protocol, and what they share."""

@@ -1,0 +1,461 @@
+"""A connection that speaks the binary protocol, versions 1 and 2.
+
+::
+
+                header refused, body too large, last reply of a drain
+       OPEN ─────────────────────────────────────────────────────────► LINGERING
+     │  │  ▲                                                              │  reads and discards for some
+     │  │  └─ request after request (version 2)                           │  seconds, so that the last
+     │  │                                                                 │  reply is not lost to a reset
+     │  └──► HALF_CLOSED ───────────────────────────────┐                 │
+     │       the client has shut down its sending side, │                 │
+     │       its version 1 reply is still due           ▼                 ▼
+     └────────────────────────────────────────────► CLOSING ──────────► CLOSED
+        reply to version 1, idle, end of file       the last replies are sent
+
+The bytes come in through an ``Inbox`` and go out through an ``Outbox``; between them each image has an
+``Exchange``. Nothing here decodes, blocks or sleeps.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Iterable
+from enum import Enum
+from functools import partial
+from typing import Any, cast
+
+from vipsrv.errors import (
+    BadRequest,
+    Busy,
+    Draining,
+    InternalError,
+    ProtocolError,
+    ReceiveTimeout,
+    RequestError,
+    TooLarge,
+)
+from vipsrv.protocol import (
+    OK_STATUS,
+    REPLY,
+    V1_MAX_SIZE,
+    V1_REPLY,
+    Event,
+    Kind,
+    MessageEnded,
+    MessageStarted,
+    pack_error,
+    pack_message,
+)
+from vipsrv.server.connections.inbox import Inbox
+from vipsrv.server.connections.inbox import State as Reading
+from vipsrv.server.connections.outbox import Outbox
+from vipsrv.server.connections.transport import has_hung_up, has_tls
+from vipsrv.server.context import ServerContext
+from vipsrv.server.exchange import Exchange
+from vipsrv.server.report import report_json
+from vipsrv.server.request_options import refuse_hello_token
+from vipsrv.storage.spool import Slot
+from vipsrv.workers.channel import Operation
+
+MAX_IN_FLIGHT = 32
+"""Requests of one connection that may be unanswered; beyond it the server stops reading."""
+
+LINGER_SECONDS = 5.0
+"""How long a refused client's bytes are read and discarded."""
+
+FULL_RETRY_MS = 1000
+
+_OPERATIONS: dict[int, Operation] = {Kind.RESIZE: Operation.RESIZE, Kind.INFO: Operation.INFO}
+_KINDS = {operation: kind for kind, operation in _OPERATIONS.items()}
+_ALL_KINDS = frozenset(Kind)
+
+_log = logging.getLogger(__name__)
+
+
+class State(Enum):
+    """Where a connection is in its life."""
+
+    OPEN = "open"
+    HALF_CLOSED = "half closed"
+    LINGERING = "lingering"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+TRANSITIONS: dict[State, tuple[State, ...]] = {
+    State.OPEN: (State.HALF_CLOSED, State.LINGERING, State.CLOSING, State.CLOSED),
+    State.HALF_CLOSED: (State.CLOSING, State.CLOSED),
+    State.LINGERING: (State.CLOSED,),
+    State.CLOSING: (State.CLOSED,),
+    State.CLOSED: (),
+}
+"""The states that may follow each state."""
+
+
+class BinaryConnection(asyncio.BufferedProtocol):
+    """One client of the binary protocol."""
+
+    # Made when the event loop has connected it, which comes before everything else.
+    _transport: asyncio.Transport
+    _inbox: Inbox
+    _outbox: Outbox
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._state = State.OPEN
+        self._in_flight: dict[int, Exchange] = {}
+        self._incoming: Exchange | None = None  # whose body is arriving; None also if that is discarded
+
+    @property
+    def state(self) -> State:
+        """Where the connection is in its life."""
+        return self._state
+
+    @property
+    def incoming(self) -> Exchange | None:
+        """The exchange whose body is arriving."""
+        return self._incoming
+
+    @property
+    def in_flight(self) -> Collection[Exchange]:
+        """The exchanges that are not answered yet, those whose bodies are arriving included."""
+        return self._in_flight.values()
+
+    @property
+    def between_messages(self) -> bool:
+        """Whether no message has arrived in part."""
+        return self._inbox.reader.between_messages
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Register the client, or turn it away if there are too many."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._inbox = Inbox(
+            self._transport,
+            self._context,
+            on_events=self._handle,
+            on_no_room=self._refuse_incoming,
+            has_place=self._has_place,
+        )
+        self._outbox = Outbox(self._transport, self._all_sent)
+        connections = self._context.connections
+        connections.add(self)
+        if connections.served > connections.limit:
+            if not connections.turn_away(self):
+                self._transport.abort()
+                return
+            self._refuse_unfinished(
+                Busy(
+                    f"{connections.limit} clients are connected already; try again later",
+                    retry_after_ms=FULL_RETRY_MS,
+                )
+            )
+            self._linger()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the protocol knows better
+        """Where the next bytes go."""
+        return self._inbox.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Handle bytes that have been put there."""
+        self._inbox.received(nbytes)
+
+    def eof_received(self) -> bool:
+        """The client has shut down its sending side: close when the replies that are due have been sent."""
+        if self._state is State.LINGERING:
+            return False
+        if self._state is State.OPEN:
+            self._enter(State.HALF_CLOSED)
+            try:
+                self._inbox.reader.receive_eof()
+            except ProtocolError as error:
+                self._refuse_unfinished(BadRequest(str(error)))
+            if self._inbox.reader.version != 1 or not self._in_flight:
+                self._abandon_all()
+                self._close()
+        return not has_tls(self._transport)  # TLS cannot be closed by halves
+
+    def pause_writing(self) -> None:
+        """The client is slower than its replies."""
+        self._outbox.pause()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        # Later: asyncio's transport is in the middle of a write here, and ends twice if it is closed now.
+        asyncio.get_running_loop().call_soon(self._outbox.resume)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why makes no difference
+        """The connection is gone, so nobody waits for what is in flight."""
+        self._enter(State.CLOSED)
+        self._inbox.end()
+        self._context.connections.remove(self)
+        self._outbox.close()
+        self._abandon_all()
+
+    # What the gateway calls
+
+    def watch(self, now: float) -> None:
+        """Give up what is beyond its deadline, and close the connection if one of its timeouts is over."""
+        for exchange in list(self._in_flight.values()):
+            exchange.watch(now)
+        if self._outbox.is_stuck(now, self._context.settings.receive_timeout):
+            _log.info("a client did not take its reply in time")
+            self._transport.abort()
+        elif self._state is State.LINGERING:
+            if now > self._inbox.expires and not self._outbox and not self._in_flight:
+                self._transport.close()
+        elif self._state in (State.OPEN, State.HALF_CLOSED):
+            self._watch_inbox(now)
+
+    def drain(self) -> None:
+        """Finish what is in flight and what has begun to arrive, then close."""
+        if not self._in_flight and self.between_messages and self._state is not State.LINGERING:
+            self._close()
+
+    def stop(self) -> None:
+        """Tell whoever still waits that the server stops, and close."""
+        for request_id, exchange in self._in_flight.items():
+            self._reply_error(_KINDS[exchange.operation], request_id, Draining("the server has stopped"))
+        lingering = self._inbox.reader.in_body
+        self._abandon_all()
+        if self._state is State.LINGERING:
+            self._shut_down_when_sent()
+        elif lingering:
+            self._linger()
+        else:
+            self._close()
+
+    def abort(self) -> None:
+        """Close at once, without sending what is left."""
+        self._transport.abort()
+
+    # Messages
+
+    def _handle(self, events: Iterable[Event]) -> None:
+        try:
+            for event in events:
+                if isinstance(event, MessageStarted):
+                    self._start(event)
+                elif isinstance(event, MessageEnded):
+                    self._end()
+        except ProtocolError as error:
+            self._refuse_unfinished(BadRequest(str(error)))
+            self._linger()
+
+    def _start(self, head: MessageStarted) -> None:
+        operation = _OPERATIONS.get(head.kind)
+        if operation is None:
+            self._answer_at_once(head)
+        else:
+            self._start_exchange(head, operation)
+        if head.body_size > self._context.settings.max_upload:
+            self._linger()
+
+    def _start_exchange(self, head: MessageStarted, operation: Operation) -> None:
+        request_id = head.request_id
+        exchange = Exchange(self._context, operation, partial(self._finished, request_id))
+        if request_id in self._in_flight:
+            exchange.refuse(self._error_for_reused_id(head))
+            return
+        exchange.accept(head.meta, head.body_size)
+        if exchange.outcome is None:
+            self._in_flight[request_id] = self._incoming = exchange
+            self._inbox.slot = exchange.slot
+
+    def _error_for_reused_id(self, head: MessageStarted) -> RequestError:
+        try:
+            self._context.check_upload(head.body_size)
+        except RequestError as error:
+            return error
+        return BadRequest(f"request id {head.request_id} is in flight already")
+
+    def _end(self) -> None:
+        """A message has arrived whole."""
+        exchange, self._incoming = self._incoming, None
+        self._inbox.slot = None
+        self._inbox.start_idling()
+        if exchange is not None:
+            exchange.body_ended()
+        else:
+            self._linger_if_drained()
+
+    def _answer_at_once(self, head: MessageStarted) -> None:
+        """Answer a message that needs no worker."""
+        try:
+            meta = self._answer(head)
+        except RequestError as error:
+            self._reply_error(head.kind, head.request_id, error)
+        else:
+            self._outbox.put(pack_message(head.kind | REPLY, head.request_id, meta, status=OK_STATUS))
+
+    def _answer(self, head: MessageStarted) -> dict[str, Any] | None:
+        """The meta of the reply to a message that needs no worker. Raises ``RequestError``."""
+        self._context.check_upload(head.body_size)
+        if head.kind not in _ALL_KINDS:
+            raise BadRequest(f"kind {head.kind} is not known here")
+        if head.body_size:
+            raise BadRequest(f"a {Kind(head.kind).name} has no body, but this one has {head.body_size} bytes")
+        if head.kind == Kind.HELLO:
+            refuse_hello_token(head.meta)
+            return self._context.describe()
+        if head.kind == Kind.CANCEL:
+            return {"cancelled": self._cancel(head.meta)}
+        if head.kind == Kind.UPLOAD_STATUS:
+            raise BadRequest("this server does not offer resumable uploads")
+        return None
+
+    def _cancel(self, meta: dict[str, Any]) -> bool:
+        """Cancel the request that a CANCEL names; return whether it was in flight. Raises ``BadRequest``."""
+        request_id = meta.get("request_id")
+        if type(request_id) is not int:
+            raise BadRequest("request_id: must be a whole number")
+        exchange = self._in_flight.get(request_id)
+        if exchange is None:
+            return False
+        exchange.cancel()
+        return True
+
+    def _abandon_all(self) -> None:
+        """Nobody waits for what is in flight any more."""
+        self._incoming = None
+        self._inbox.slot = None
+        exchanges, self._in_flight = list(self._in_flight.values()), {}
+        for exchange in exchanges:
+            exchange.abandon()
+
+    # Replies
+
+    def _finished(self, request_id: int, exchange: Exchange) -> None:
+        """Reply to a request with its outcome."""
+        if self._in_flight.get(request_id) is exchange:
+            del self._in_flight[request_id]
+        if self._incoming is exchange:
+            self._incoming = None
+            self._inbox.slot = None
+        self._reply(request_id, exchange)
+        if self._state is State.LINGERING:
+            self._shut_down_when_sent()
+        self._inbox.update()
+        self._inbox.start_idling()
+        self._linger_if_drained()
+
+    def _reply(self, request_id: int, exchange: Exchange) -> None:
+        outcome = exchange.take_outcome()
+        kind = _KINDS[exchange.operation]
+        if outcome.error is not None:
+            self._reply_error(kind, request_id, outcome.error)
+            if self._inbox.reader.version == 1:
+                self._linger()
+        elif self._inbox.reader.version == 1 and outcome.result is not None:
+            self._reply_v1(outcome.result)
+        else:
+            meta, size = report_json(outcome, exchange.timeline)
+            head = pack_message(kind | REPLY, request_id, meta, status=OK_STATUS, body_size=size)
+            self._outbox.put(head, outcome.result)
+
+    def _reply_v1(self, result: Slot) -> None:
+        if result.size > V1_MAX_SIZE:
+            result.close()
+            error = TooLarge(f"the result is {result.size} bytes, too many for version 1")
+            self._reply_error(Kind.RESIZE, 0, error)
+            self._linger()
+            return
+        self._outbox.put(V1_REPLY.pack(result.size), result)
+        self._close()
+
+    def _reply_error(self, kind: int, request_id: int, error: RequestError) -> None:
+        level = logging.ERROR if isinstance(error, InternalError) else logging.INFO
+        where = f" ({error.where})" if isinstance(error, InternalError) else ""
+        _log.log(level, "request %d: %d %s: %s%s", request_id, error.status, error.code, error, where)
+        self._outbox.put(pack_error(kind, request_id, error))
+
+    def _refuse_incoming(self, error: RequestError) -> None:
+        """Answer the request whose body is arriving, before it has arrived."""
+        if self._incoming is not None:
+            self._incoming.refuse(error)
+
+    def _refuse_unfinished(self, error: RequestError) -> None:
+        """Answer a message that will never be complete, under its id if that has arrived."""
+        if self._inbox.reader.in_body:
+            self._refuse_incoming(error)  # or it is answered already, and its body is being discarded
+            return
+        header = self._inbox.reader.header
+        kind, request_id = (Kind.RESIZE, 0) if header is None else (header.kind, header.request_id)
+        self._reply_error(kind & ~REPLY, request_id, error)
+
+    # The connection's own state
+
+    def _enter(self, state: State) -> None:
+        if state not in TRANSITIONS[self._state]:
+            raise RuntimeError(f"a connection that is {self._state.value} cannot become {state.value}")
+        self._state = state
+
+    def _has_place(self) -> bool:
+        return len(self._in_flight) + len(self._outbox) < MAX_IN_FLIGHT
+
+    def _watch_inbox(self, now: float) -> None:
+        inbox = self._inbox
+        paused = inbox.state is Reading.PAUSED
+        if paused and inbox.reader.version != 1 and has_hung_up(self._transport):
+            # While nothing is read, no event tells; up to MAX_IN_FLIGHT jobs would be done for nobody.
+            self._abandon_all()
+            self._close()
+        elif now <= inbox.expires:
+            return
+        elif inbox.waits_for_disk:
+            error = Busy("the spool's disk is too slow: try again later", retry_after_ms=FULL_RETRY_MS)
+            self._refuse_unfinished(error)
+            self._linger()
+        elif paused or self._outbox:
+            return
+        elif not self.between_messages:
+            seconds = self._context.settings.receive_timeout
+            self._refuse_unfinished(
+                ReceiveTimeout(f"the upload stalled: too little of it came in {seconds:g} s")
+            )
+            self._linger()
+        elif not self._in_flight:
+            self._close()
+
+    def _all_sent(self) -> None:
+        if self._state is State.LINGERING:
+            self._shut_down_when_sent()
+        elif self._state is State.CLOSING:
+            self._transport.close()
+        else:
+            self._inbox.update()
+            self._inbox.start_idling()
+
+    def _linger_if_drained(self) -> None:
+        if self._context.draining and not self._in_flight and not self._inbox.reader.in_body:
+            self._linger()  # because more requests may be on their way
+
+    def _close(self) -> None:
+        """Close when all replies have been taken."""
+        if self._state in (State.OPEN, State.HALF_CLOSED):
+            self._enter(State.CLOSING)
+            self._inbox.end()
+        if not self._outbox:
+            self._transport.close()
+
+    def _linger(self) -> None:
+        """Read no more requests: send what is due, then discard what comes for a while, then close."""
+        if self._state is State.HALF_CLOSED:
+            self._close()
+        elif self._state is State.OPEN:
+            self._enter(State.LINGERING)
+            self._inbox.discard()
+            self._shut_down_when_sent()
+
+    def _shut_down_when_sent(self) -> None:
+        if self._in_flight or self._outbox or self._transport.is_closing():
+            return
+        self._inbox.expires = time.monotonic() + LINGER_SECONDS
+        if not self._transport.can_write_eof():
+            return
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client has gone: asyncio's transport lets that through
+            self._transport.abort()

@@ -1,0 +1,225 @@
+"""The bytes of one client on their way in: read ahead, into the spool, in turns with others, with timeouts.
+
+::
+
+    expecting a header ──► read-ahead buffer ──► message by message, while more requests may be in flight
+    within a body      ──► its slot of the spool, which may go on reading by itself if it is a file
+
+                 no room for more              room again
+        READING ──────────────────► PAUSED ──────────────────► READING
+           └───────────┬───────────────┘
+                       ├── discard ──► DISCARDING   reads on and throws everything away
+                       └── end ──────► ENDED        throws away what still comes
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from enum import Enum
+
+from vipsrv.errors import RequestError
+from vipsrv.protocol import Event, RequestReader
+from vipsrv.server.connections.transport import PROGRESS_SIZE, splice_source
+from vipsrv.server.context import ServerContext
+from vipsrv.storage.spool import Slot
+
+READ_AHEAD_SIZE = 64 * 1024
+"""Bytes that one read may bring while a header is expected: all of a small image."""
+
+TURN_SIZE = 4 * 1024 * 1024
+"""Bytes that are read of one connection before the others get a turn: a photo, in 2 ms. libuv reads on while
+there is more, up to 32 times."""
+
+_scratch = memoryview(bytearray(READ_AHEAD_SIZE))
+"""Holds bytes that are not read into the spool. They are used or copied within one callback, so all
+connections share it."""
+
+
+class State(Enum):
+    """Whether bytes are read, and what for."""
+
+    READING = "reading"
+    PAUSED = "paused"
+    DISCARDING = "discarding"
+    ENDED = "ended"
+
+
+class Inbox:
+    """Reads versions 1 and 2 of the protocol from ``transport``.
+
+    ``on_events`` gets the events that the bytes complete, and iterates over all of them. ``on_no_room`` gets
+    the reason why the body that arrives cannot be held; the rest of it is discarded. ``has_place`` says
+    whether a further request may come; call ``update`` when that changes.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        context: ServerContext,
+        *,
+        on_events: Callable[[Iterable[Event]], None],
+        on_no_room: Callable[[RequestError], None],
+        has_place: Callable[[], bool],
+    ) -> None:
+        self.reader = RequestReader()
+        self.slot: Slot | None = None
+        """Where the body that arrives goes; ``None``: it is discarded."""
+        self.expires = time.monotonic() + context.settings.idle_timeout
+        """When the client will have sent too little, or nothing, for too long, by ``time.monotonic``."""
+        self._transport = transport
+        self._context = context
+        self._settings = context.settings
+        self._on_events = on_events
+        self._on_no_room = on_no_room
+        self._has_place = has_place
+        self._source = splice_source(transport)
+        self._state = State.READING
+        self._unread = memoryview(b"")
+        self._into_slot = False
+        self._no_room: RequestError | None = None
+        self._progress = 0
+        self._in_turn = 0
+
+    @property
+    def state(self) -> State:
+        """Whether bytes are read, and what for."""
+        return self._state
+
+    @property
+    def waits_for_disk(self) -> bool:
+        """Whether nothing is read because the disk is behind."""
+        return self.slot is not None and self.slot.stalled
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes go: within a body to the spool, never beyond its end."""
+        self._into_slot = self.slot is not None
+        return self._room(self.slot) if self.slot is not None else _scratch
+
+    def received(self, size: int) -> None:
+        """Take in ``size`` bytes that are in ``buffer``."""
+        if self._state is State.DISCARDING or self._state is State.ENDED:
+            return
+        self._note_progress(size)
+        if self._into_slot:
+            self._body_received(size, source=self._source)
+            self.update()
+        else:
+            self._take(_scratch[:size])
+        self._take_turns(size)
+
+    def update(self) -> None:
+        """Read exactly while there is room for more."""
+        slot = self.slot
+        if slot is not None and slot.stalled:
+            slot.on_ready = self._slot_ready
+            self._pause()
+        elif self.reader.in_body or self._has_place():
+            self._resume()
+        else:
+            self._pause()
+
+    def discard(self) -> None:
+        """Read on, and throw away all that comes."""
+        self.slot = None
+        if self._state is State.PAUSED:
+            self._resume()
+        self._state = State.DISCARDING
+
+    def end(self) -> None:
+        """Throw away what still comes, without asking for it."""
+        self.slot = None
+        self._state = State.ENDED
+
+    def start_idling(self) -> None:
+        """Start the idle timeout if no message is arriving."""
+        if self.reader.between_messages and self._state is not State.DISCARDING:
+            self.expires = time.monotonic() + self._settings.idle_timeout
+
+    def _take(self, data: memoryview) -> None:
+        """Handle what was read ahead, message by message, while there is room for what it holds."""
+        while data and self._state is State.READING:
+            wanted = self.reader.wanted
+            if not wanted:
+                # More than the one request of version 1: left unread, so that it costs nothing.
+                self._pause()
+                return
+            part = data[:wanted]
+            if not self.reader.in_body:
+                self._on_events(self.reader.receive_data(part))
+            else:
+                if self.slot is not None:
+                    room = self._room(self.slot)
+                    part = part[: len(room)]
+                    room[: len(part)] = part
+                self._body_received(len(part))
+            data = data[len(part) :]
+            self.update()
+        if self._state is not State.PAUSED:
+            data = memoryview(b"")
+        self._unread = data if data.readonly else memoryview(bytes(data))
+
+    def _take_unread(self) -> None:
+        data, self._unread = self._unread, memoryview(b"")
+        self._take(data)
+        if self._state is not State.PAUSED and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _room(self, slot: Slot) -> memoryview:
+        """Where the next bytes of the body go; if there is no room, bytes to be discarded."""
+        self._no_room = None  # a loop may ask again without having read; there may be room by now
+        try:
+            return slot.room()
+        except RequestError as error:
+            self._no_room = error
+            return _scratch[: self.reader.wanted]
+
+    def _body_received(self, size: int, source: int | None = None) -> None:
+        """Count bytes of the body. The slot may go on reading a large one from ``source``."""
+        if self.slot is not None:
+            error, self._no_room = self._no_room, None
+            if error is None:
+                self.slot.filled(size, source)
+            else:
+                self.slot = None
+                self._on_no_room(error)
+        events = self.reader.body_received(size)
+        if events:
+            self._on_events(events)
+
+    def _slot_ready(self) -> None:
+        """The slot has written what it was given, and may have read more by itself."""
+        drawn = 0 if self.slot is None else self.slot.take_drawn()
+        if drawn:
+            self._note_progress(drawn)
+            self._on_events(self.reader.body_received(drawn))
+        self.update()
+
+    def _note_progress(self, size: int) -> None:
+        if self.reader.between_messages:
+            self._progress = PROGRESS_SIZE
+        self._progress += size
+        if self._progress >= PROGRESS_SIZE:
+            self._progress = 0
+            self.expires = time.monotonic() + self._settings.receive_timeout
+
+    def _take_turns(self, size: int) -> None:
+        """Pause for one turn of the event loop when enough was read in this one."""
+        self._in_turn += size
+        if self._in_turn < TURN_SIZE:
+            return
+        self._in_turn = 0
+        if self._state is State.READING and self._context.connections.served > 1:
+            self._pause()
+            asyncio.get_running_loop().call_soon(self.update)
+
+    def _pause(self) -> None:
+        if self._state is State.READING and not self._transport.is_closing():
+            self._state = State.PAUSED
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._state is State.PAUSED and not self._transport.is_closing():
+            self._state = State.READING
+            self.expires = time.monotonic() + self._settings.receive_timeout
+            # Later, because a reply may be in the middle of being written.
+            asyncio.get_running_loop().call_soon(self._take_unread)

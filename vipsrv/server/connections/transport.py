@@ -1,0 +1,41 @@
+"""What a connection asks of its transport."""
+
+import asyncio
+import select
+import socket
+
+PROGRESS_SIZE = 64 * 1024
+"""Bytes that must move within each receive timeout, so that a trickle does not keep a connection for ever."""
+
+
+def splice_source(transport: asyncio.BaseTransport) -> int | None:
+    """The descriptor of a plain stream socket whose bytes are exactly those that the transport delivers.
+
+    ``None`` for any other transport: one with TLS (its socket carries ciphertext), or without a socket. Its
+    bytes have to be read and copied.
+    """
+    if has_tls(transport):
+        return None
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.type != socket.SOCK_STREAM:
+        return None
+    descriptor: int = sock.fileno()
+    return descriptor
+
+
+def has_tls(transport: asyncio.BaseTransport) -> bool:
+    """Whether the transport encrypts what it carries."""
+    return any(transport.get_extra_info(name) is not None for name in ("sslcontext", "ssl_object"))
+
+
+def has_hung_up(transport: asyncio.BaseTransport) -> bool:
+    """Whether the client has closed its sending side, even if bytes before that are still unread.
+
+    Where the system cannot tell (only Linux can), whether it has closed both sides.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), getattr(select, "POLLRDHUP", select.POLLHUP))
+    return bool(poll.poll(0))

@@ -1,0 +1,261 @@
+"""The life of one request, independent of the wire it came over.
+
+::
+
+     NEW ──accept──► RECEIVING ──body_ended──► STORING ──► SUBMITTED ──► FINISHED ──take_outcome──► REPLIED
+      │                 │                         │            │            ▲
+      └─────────────────┴─────────────────────────┴────────────┴────────────┘  refused, cancelled or late:
+                        │                         │            │               the outcome is an error
+                        └─────────────────────────┴────────────┴──abandon──► ABANDONED
+
+A connection makes an ``Exchange`` for each image that a client sends, puts the bytes into its slot, and is
+called back once with the outcome. The exchange checks limits and options, submits the job when the whole
+image is in the spool, and keeps the deadline. ``timeline`` has the time of each stage.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from vipsrv.errors import BadRequest, Cancelled, DeadlineExceeded, RequestError
+from vipsrv.server.context import ServerContext
+from vipsrv.server.request_options import parse_resize
+from vipsrv.storage.spool import Slot
+from vipsrv.workers.channel import Operation
+from vipsrv.workers.job import Job, Outcome
+
+
+class State(Enum):
+    """Where an exchange is in its life."""
+
+    NEW = "new"
+    """The request's header has arrived."""
+    RECEIVING = "receiving"
+    """It is accepted, and the body is arriving."""
+    STORING = "storing"
+    """The body has arrived; the disk may still be writing it."""
+    SUBMITTED = "submitted"
+    """Its job waits for a worker or is processed."""
+    FINISHED = "finished"
+    """The outcome is known."""
+    REPLIED = "replied"
+    """The connection has taken the outcome to send it."""
+    ABANDONED = "abandoned"
+    """Nobody waits for an outcome any more."""
+
+
+TRANSITIONS: dict[State, tuple[State, ...]] = {
+    State.NEW: (State.RECEIVING, State.FINISHED),
+    State.RECEIVING: (State.STORING, State.FINISHED, State.ABANDONED),
+    State.STORING: (State.SUBMITTED, State.FINISHED, State.ABANDONED),
+    State.SUBMITTED: (State.FINISHED, State.ABANDONED),
+    State.FINISHED: (State.REPLIED,),
+    State.REPLIED: (),
+    State.ABANDONED: (),
+}
+"""The states that may follow each state."""
+
+
+@dataclass(slots=True)
+class Timeline:
+    """When a request reached each stage, in seconds of ``time.monotonic``; 0 if it never did."""
+
+    arrived: float
+    """Its header had arrived."""
+    received: float = 0.0
+    """The last byte of its body had arrived."""
+    submitted: float = 0.0
+    """Its body was in the spool, and the job was given to admission."""
+    started: float = 0.0
+    """A worker began."""
+    ended: float = 0.0
+    """The worker was done."""
+    replied: float = 0.0
+    """The reply was handed over for sending."""
+
+    @property
+    def receive_ms(self) -> float:
+        """Milliseconds for the body to arrive."""
+        return (self.received - self.arrived) * 1000
+
+    @property
+    def queue_ms(self) -> float:
+        """Milliseconds from the last byte of the body to the start of the work: disk and queue."""
+        return (self.started - self.received) * 1000
+
+    @property
+    def process_ms(self) -> float:
+        """Milliseconds of work."""
+        return (self.ended - self.started) * 1000
+
+    @property
+    def total_ms(self) -> float:
+        """Milliseconds from the header to the reply."""
+        return (self.replied - self.arrived) * 1000
+
+
+class Exchange:
+    """One request for ``operation``. ``on_finished`` is called once with the exchange, when it has finished.
+
+    It is not called for an exchange that is abandoned.
+    """
+
+    __slots__ = (
+        "_context",
+        "_deadline",
+        "_job",
+        "_on_finished",
+        "_options",
+        "_seconds",
+        "_state",
+        "operation",
+        "outcome",
+        "slot",
+        "timeline",
+    )
+
+    def __init__(
+        self, context: ServerContext, operation: Operation, on_finished: Callable[["Exchange"], None]
+    ) -> None:
+        self.operation = operation
+        self.timeline = Timeline(time.monotonic())
+        self.slot: Slot | None = None
+        """Where the bytes of the body go, while they arrive and until they are submitted."""
+        self.outcome: Outcome | None = None
+        """Set when the exchange has finished."""
+        self._context = context
+        self._on_finished = on_finished
+        self._state = State.NEW
+        self._options = b""
+        self._seconds: float = context.settings.deadline
+        self._deadline = 0.0
+        self._job: Job | None = None
+
+    @property
+    def state(self) -> State:
+        """Where the exchange is in its life."""
+        return self._state
+
+    def accept(self, meta: dict[str, Any], body_size: int) -> None:
+        """Check all that can be checked before the body arrives, and open ``slot`` for it.
+
+        What cannot be accepted is refused: the exchange has finished when this returns.
+        """
+        try:
+            self._context.check_upload(body_size)
+            if not body_size:
+                raise BadRequest("there is no image: its size is 0")
+            if self.operation is Operation.RESIZE:
+                self._options, deadline_ms = parse_resize(meta)
+                if deadline_ms is not None:
+                    self._seconds = min(self._seconds, deadline_ms / 1000)
+            self._context.admission.check()
+            self.slot = self._context.spool.open(body_size)
+        except RequestError as error:
+            self.refuse(error)
+        else:
+            self._enter(State.RECEIVING)
+
+    def refuse(self, error: RequestError) -> None:
+        """Finish with ``error`` before the body has arrived."""
+        self._finish(Outcome(error=error))
+
+    def body_ended(self) -> None:
+        """The last byte of the body is in ``slot``: submit it as soon as it is stored."""
+        self._enter(State.STORING)
+        self.timeline.received = time.monotonic()
+        self._deadline = self.timeline.received + self._seconds
+        self._submit_when_stored()
+
+    def cancel(self) -> None:
+        """Stop the work; the outcome is ``Cancelled``."""
+        if self._job is not None:
+            self._context.admission.cancel(self._job)  # which answers the job
+        else:
+            self._finish(Outcome(error=Cancelled("the client cancelled the request")))
+
+    def abandon(self) -> None:
+        """Stop the work; the outcome is not reported."""
+        self._enter(State.ABANDONED)
+        self._close_slot()
+        job, self._job = self._job, None
+        if job is not None:
+            self._context.admission.cancel(job)
+
+    def watch(self, now: float) -> None:
+        """Finish with ``DeadlineExceeded`` if the disk holds the request up beyond its deadline.
+
+        Called after admission and pool have checked theirs, so here it is the upload or the result that waits
+        for the disk.
+        """
+        if not self._deadline or now <= self._deadline:
+            return
+        error = DeadlineExceeded("the spool's disk was too slow for the deadline")
+        if self._job is not None:
+            self._job.fail(error)
+        else:
+            self._finish(Outcome(error=error))
+
+    def take_outcome(self) -> Outcome:
+        """The outcome, to be sent now. Its result belongs to the caller, who closes it."""
+        assert self.outcome is not None  # noqa: S101 - it is set before `on_finished` is called
+        self._enter(State.REPLIED)
+        self.timeline.replied = time.monotonic()
+        return self.outcome
+
+    def _submit_when_stored(self) -> None:
+        slot = self.slot
+        if slot is None:
+            return
+        try:
+            if not slot.complete:
+                slot.on_ready = self._submit_when_stored
+                return
+            self._submit(slot)
+        except RequestError as error:
+            slot.close()
+            self._finish(Outcome(error=error))
+
+    def _submit(self, slot: Slot) -> None:
+        """Give the job, and with it the slot, to admission. Raises ``RequestError``."""
+        self._enter(State.SUBMITTED)
+        self.timeline.submitted = time.monotonic()
+        self.slot = None
+        self._job = Job(
+            operation=self.operation,
+            options=self._options,
+            image=slot,
+            deadline=self._deadline,
+            on_outcome=self._job_ended,
+        )
+        self._context.admission.submit(self._job)
+
+    def _job_ended(self, outcome: Outcome) -> None:
+        if self._state is State.SUBMITTED:
+            self._finish(outcome)
+        elif outcome.result is not None:  # abandoned meanwhile
+            outcome.result.close()
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._enter(State.FINISHED)
+        self._close_slot()
+        self._job = None
+        self._deadline = 0.0
+        self.outcome = outcome
+        self.timeline.started = outcome.started
+        self.timeline.ended = outcome.ended
+        if outcome.error is None:
+            self._context.admission.job_took(outcome.ended - outcome.started)
+        self._on_finished(self)
+
+    def _close_slot(self) -> None:
+        if self.slot is not None:
+            self.slot.close()
+            self.slot = None
+
+    def _enter(self, state: State) -> None:
+        if state not in TRANSITIONS[self._state]:
+            raise RuntimeError(f"an exchange that is {self._state.value} cannot become {state.value}")
+        self._state = state
