@@ -176,7 +176,7 @@ async def test_a_file_that_is_too_short_ends_the_connection(
     setting.outbox.put(b"head", body)
     assert setting.transport.aborted
     assert len(setting.transport.taken) == 4 + FILE_READ_SIZE
-    assert f"has {FILE_READ_SIZE} of {IN_MEMORY_SIZE + 1} bytes" in caplog.text
+    assert f"a file of the spool ends at {FILE_READ_SIZE} bytes" in caplog.text
 
 
 def test_nothing_is_written_to_a_transport_that_is_closing(setting: Setting, spool: Spool) -> None:

@@ -111,11 +111,6 @@ class Outbox:
         except OSError as error:
             _log.error("closing a connection: a result cannot be read from the spool: %s", error)
             return False
-        if not piece:
-            _log.error(
-                "closing a connection: a result in the spool has %d of %d bytes", self._offset, body.size
-            )
-            return False
         self._offset += len(piece)
         self._write([piece])
         return True
