@@ -1,4 +1,4 @@
-"""Pictures that others made: what Pillow reads comes out right, or the reason is known."""
+"""Images that others made: what Pillow reads comes out right, or the reason is known."""
 
 import csv
 import json
@@ -99,7 +99,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Outcome], i
     with (CORPUS / "index.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["path"] not in WHOLE_IN_MEMORY]
     folder = tmp_path_factory.mktemp("corpus")
-    # Where the size is not known it is that of bmpsuite's pictures.
+    # Where the size is not known it is that of bmpsuite's images.
     sizes = [(min(320, int(row["width"] or 127)), min(240, int(row["height"] or 64))) for row in rows]
     listed = [(str(CORPUS / row["path"]), *size) for row, size in zip(rows, sizes, strict=True)]
     (folder / "list.json").write_text(json.dumps(listed))
@@ -127,14 +127,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Outcome], i
     return outcomes, peak
 
 
-def test_no_picture_takes_too_much(outcomes: tuple[list[Outcome], int]) -> None:
+def test_no_image_takes_too_much_time_or_memory(outcomes: tuple[list[Outcome], int]) -> None:
     told, peak = outcomes
     assert len(told) > 1000
     assert peak < MOST_MEMORY
     assert [one.path for one in told if one.seconds > MOST_SECONDS] == []
 
 
-def test_what_is_refused_has_a_reason(outcomes: tuple[list[Outcome], int]) -> None:
+def test_every_refusal_has_a_known_reason(outcomes: tuple[list[Outcome], int]) -> None:
     told, _ = outcomes
     assert {one.refused for one in told} <= {None, *REFUSALS}
     readable = [one for one in told if one.format in FORMATS and one.pillow_reads]
@@ -149,7 +149,7 @@ def test_every_result_has_the_exact_size(outcomes: tuple[list[Outcome], int]) ->
             assert open_exact(one.data).size == one.size, one.path
 
 
-def test_what_pillow_reads_looks_the_same(
+def test_results_look_like_those_of_pillow(
     outcomes: tuple[list[Outcome], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)

@@ -18,11 +18,11 @@ from vipsrv.pipeline.probe import read_header
 MEGA = 1 << 20
 
 
-def memory(picture: bytes) -> int:
+def memory(image: bytes) -> int:
     """Bytes that a small result is told to take beyond the copy of the file."""
-    upload = pipeline.Upload.from_memory(picture)
+    upload = pipeline.Upload.from_memory(image)
     cost = predict(upload, read_header(upload), [ResizeOptions(width=80, height=60)])
-    return cost.memory - len(picture)
+    return cost.memory - len(image)
 
 
 def segments(count: int, size: int = 65_533, *, marker: int = 0xE1) -> bytes:
@@ -30,10 +30,10 @@ def segments(count: int, size: int = 65_533, *, marker: int = 0xE1) -> bytes:
     return (bytes([0xFF, marker]) + struct.pack(">H", 2 + size) + bytes(size)) * count
 
 
-def before(picture: bytes, mark: bytes, more: bytes) -> bytes:
+def before(image: bytes, mark: bytes, more: bytes) -> bytes:
     """`more` in front of where `mark` occurs first."""
-    at = picture.index(mark)
-    return picture[:at] + more + picture[at:]
+    at = image.index(mark)
+    return image[:at] + more + image[at:]
 
 
 def with_head(more: bytes) -> bytes:
@@ -89,7 +89,7 @@ def test_metadata_of_a_png_are_bounded_and_counted(name: bytes, body: bytes) -> 
     assert memory(much) - memory(png(16, 16)) >= 20 * MEGA
 
 
-def test_what_a_png_holds_for_other_programs_is_stepped_over() -> None:
+def test_private_chunks_of_a_png_do_not_count() -> None:
     much = png(16, 16, before=png_chunk(b"juNk", bytes(MEGA)) * 20)
     resize(much, 80, 60)
     assert memory(much) == memory(png(16, 16))
@@ -121,6 +121,6 @@ def test_other_fields_of_a_tiff_are_bounded_and_counted() -> None:
     info(tiff_fields({LAYERS: (7, 20 * MEGA)}, pages=40)[: -20 * MEGA])
 
 
-def test_where_the_strips_of_a_tiff_are_is_no_metadata() -> None:
+def test_strip_offsets_of_a_tiff_are_not_metadata() -> None:
     upload = pipeline.Upload.from_memory(tiff_fields({STRIPS: (4, 4 * MEGA)}))
     assert list(metadata_sizes(upload)) == [MetadataSizes(description=0, others=0)]
