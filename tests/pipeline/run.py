@@ -1,4 +1,4 @@
-"""The pipeline called as briefly as its tests want it."""
+"""Short ways to call the pipeline in tests."""
 
 from functools import cache
 
@@ -16,7 +16,7 @@ LIMITS = WorkerConfig(max_pixels=100_000_000, max_output_pixels=50_000_000, qual
 
 @cache
 def sample(name: str) -> bytes:
-    """An image of ``SAMPLES``, made once."""
+    """An image of ``SAMPLES``, encoded once."""
     return SAMPLES[name]()
 
 
@@ -35,7 +35,7 @@ def run(image: bytes, *outputs: ResizeOptions) -> pipeline.Result:
 
 
 def refusal(image: bytes, width: int = 100, height: int = 80) -> RequestError | None:
-    """How an image is refused; ``None`` where it gives a result of the exact size."""
+    """The error with which an image is refused; ``None`` if it gives a result of the exact size."""
     try:
         assert resize(image, width, height).size == (width, height)
     except RequestError as error:
@@ -44,5 +44,5 @@ def refusal(image: bytes, width: int = 100, height: int = 80) -> RequestError | 
 
 
 def info(image: bytes) -> ImageInfo:
-    """What the header says."""
+    """The facts in an image's header."""
     return pipeline.read_info(pipeline.Upload.from_memory(image))

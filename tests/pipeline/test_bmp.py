@@ -1,4 +1,4 @@
-"""Bitmaps of every kind look right, and whatever their header says, the answer is an image or a refusal."""
+"""Bitmaps of every kind look right, and any header gives an image or a refusal."""
 
 import random
 import struct
@@ -41,7 +41,7 @@ def scene(bits: int = 24, *, alpha: bool = False) -> Image.Image:
 
 
 def seen(image: Image.Image) -> Image.Image:
-    """The image on white."""
+    """The image flattened onto white."""
     ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
 
@@ -118,11 +118,11 @@ def rle8(width: int, height: int, data: bytes) -> bytes:
     ("data", "rows"),
     [
         (b"\4\1\0\0\4\2\0\1", ["2222", "1111"]),
-        (b"\4\1\0\0\4\2", ["2222", "1111"]),  # without an end
-        (b"\xff\1\0\0\xff\2\0\1", ["2222", "1111"]),  # runs over the edge
+        (b"\4\1\0\0\4\2", ["2222", "1111"]),  # without the end of the image
+        (b"\xff\1\0\0\xff\2\0\1", ["2222", "1111"]),  # runs beyond the edge
         (b"\0\2\2\1\2\3\0\1", ["0033", "0000"]),  # a move
         (b"\0\2\xff\xff\1\1\0\1", ["0000", "0000"]),  # a move out of the image
-        (b"\0\3\1\2\3\0\0\0\0\4\3\2\1\1\0\1", ["3211", "1230"]),  # as they are
+        (b"\0\3\1\2\3\0\0\0\0\4\3\2\1\1\0\1", ["3211", "1230"]),  # uncompressed pixels
         (b"\0\1", ["0000", "0000"]),
     ],
 )

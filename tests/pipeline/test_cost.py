@@ -1,4 +1,4 @@
-"""What a job is told to take, and what is refused for it. Whether the figures are true, bench.cost shows."""
+"""The predicted cost of jobs, and what is refused for it. bench.cost compares predictions with reality."""
 
 import dataclasses
 import importlib
@@ -60,8 +60,8 @@ def resize(image: bytes, *, seconds: float | None = None, heavy_ok: bool = True,
 
 
 def grown(make: Callable[[int, int], bytes], output: ResizeOptions = SMALL) -> float:
-    """Bytes of memory for each pixel that an image has more than one of a quarter of them, the copy of the
-    file left out.
+    """Additional bytes of memory per additional pixel, between an image and one of a quarter of its pixels,
+    without the copy of the file.
     """
     large, small = make(1200, 1200), make(600, 600)
     more = cost(large, output).memory - len(large) - cost(small, output).memory + len(small)
@@ -69,7 +69,7 @@ def grown(make: Callable[[int, int], bytes], output: ResizeOptions = SMALL) -> f
 
 
 def streamed(bands: int) -> float:
-    """The part of ``grown`` that rows take: 2,000 of 1,200 pixels less 1,400 of 600."""
+    """The part of ``grown`` that streamed rows take: 2,000 of 1,200 pixels minus 1,400 of 600."""
     return bands * (2000 * 1200 - 1400 * 600) / (1200 * 1200 - 600 * 600)
 
 
@@ -129,7 +129,7 @@ def test_box_sizes_of_an_avif_in_all_forms() -> None:
     wide = grid[:at] + b"\0\0\0\1meta" + struct.pack(">Q", size + 8) + grid[at + 8 :]
     to_the_end = grid[:at] + bytes(4) + grid[at + 4 : at + size]
     assert coded(wide) == coded(to_the_end) == coded(grid)
-    # One image without parts has the short form of all this.
+    # An image without parts uses the short form.
     assert coded(grid[:at] + struct.pack(">I4s", 12, b"mini") + bytes(4), shown=99) == CodedPixels(99, 99)
 
 
@@ -141,10 +141,10 @@ def test_an_avif_without_sizes_of_its_parts_is_refused() -> None:
         grid[: at + 40],
         grid.replace(b"pitm", b"none"),
         grid.replace(b"ispe", b"none"),
-        # A box of no length, and one whose head ends with the file.
+        # A box of length 0, and one whose head is truncated.
         grid.replace(grid[at : at + 4], b"\0\0\0\2", 1),
         grid[:at] + b"\0\0",
-        # Its own part.
+        # A part of itself.
         grid.replace(b"dimg" + struct.pack(">HHH", 1, 12, 2), b"dimg" + struct.pack(">HHH", 1, 12, 1)),
     ]
     for image in broken:
@@ -175,7 +175,7 @@ def test_the_scans_of_a_jpeg_are_counted() -> None:
     many = jpeg_scans(30, side=64)
     assert counted(many) == 30
     assert counted(many, 7) == 8
-    # What looks like a scan in metadata or behind the end is none.
+    # What looks like a scan within metadata or after the end does not count.
     comment = b"\xff\xfe\x00\xca" + b"\xff\xda" * 100
     assert counted(many[:2] + comment + many[2:] + b"\xff\xda" * 100) == 30
     resize(many)
@@ -233,7 +233,7 @@ def test_a_png_in_an_icon_costs_the_same_as_alone(make: Callable[[int, int], byt
     alone = make(600, 400)
     there = in_icon(alone)
     seen, wanted = cost(there), cost(alone)
-    # It is copied once more.
+    # The icon is copied once more.
     assert seen.memory - len(there) - len(alone) == wanted.memory - len(alone)
     assert seen.seconds == wanted.seconds
 
@@ -278,7 +278,7 @@ def test_a_rotated_image_is_held_in_memory() -> None:
 
 
 def test_a_heavy_job_is_given_back_before_it_is_decoded() -> None:
-    # Its pixels are missing, so that decoding would fail.
+    # The pixels are missing, so decoding would fail.
     image = png(9_000, 9_000, interlaced=True)[:40_000]
     with pytest.raises(NeedsHeavyLane) as needed:
         resize(image, heavy_ok=False, max_expansion=10**6)
@@ -294,7 +294,7 @@ SMALL_THEN_LARGE = [
 
 
 def resize_pages(outputs: Sequence[ResizeOptions], *, heavy_ok: bool = True) -> pipeline.Result:
-    """The outputs from an animation of three frames."""
+    """The outputs of an animation of three frames."""
     upload = pipeline.Upload.from_memory(animated("GIF"))
     return pipeline.resize(upload, outputs, config=LIMITS, heavy_ok=heavy_ok)
 
@@ -309,7 +309,7 @@ def test_the_costs_of_pages_add_up() -> None:
     for options in SMALL_THEN_LARGE:
         upload = pipeline.Upload.from_memory(animated("GIF"))
         alone.append(predict(upload, open_page(upload, read_header(upload), options.page), [options]))
-    # The dearest of them, while the results of others wait.
+    # The most expensive page, while the results of the others wait.
     (memory,) = asked
     assert max(one.memory for one in alone) <= memory
     assert memory <= max(one.memory for one in alone) + sum(one.results for one in alone)
@@ -350,7 +350,7 @@ def test_a_job_that_cannot_meet_its_deadline_is_refused() -> None:
     image = png(60_000, 60_000, bits=1)
     with pytest.raises(TooLarge, match=r"^the job would take at least 1\.8\d s of computing; its deadline"):
         resize(image, seconds=1.5, max_expansion=10**6)
-    # A small one is tried: what is left of a deadline is no property of the image.
+    # A small image is tried: the rest of a deadline is not a property of the image.
     resize(jpeg(64, 48), seconds=0.000001)
 
 
@@ -361,7 +361,7 @@ def test_long_texts_and_runs_make_a_job_heavy(head: bytes) -> None:
 
 
 def test_frames_before_a_page_make_a_job_heavy_but_not_hopeless() -> None:
-    # Of one pixel each.
+    # Frames of one pixel each.
     upload = pipeline.Upload.from_memory(gif_frames(1000, 600, 600))
     last = ResizeOptions(width=80, height=60, page=999)
 
@@ -377,7 +377,7 @@ def test_a_small_file_that_expands_too_much_is_refused() -> None:
     image = png(30_000, 30_000, bits=1)
     with pytest.raises(TooLarge, match=r"decodes to 112500000 bytes, \d+ times its size .* allows 250 times"):
         resize(image)
-    # 100 MB are let through at any expansion; one of 1 bit a pixel is counted by its bits.
+    # 100 MB are allowed at any expansion; pixels of 1 bit count as bits.
     small = png(28_000, 28_000, bits=1)
     assert cost(small).memory < 2 * LIGHT
     with pytest.raises(TooLarge, match="max-expansion"):

@@ -1,4 +1,4 @@
-"""The direct way: exact sizes whatever is asked, as good as thumbnail, and taken only where it may be."""
+"""The fast resize gives exact sizes, is as good as thumbnail, and is used only for suitable images."""
 
 import io
 import itertools
@@ -54,7 +54,7 @@ def test_every_orientation_and_kind_of_jpeg(mode: str, *, progressive: bool, ori
     for width, height in [(40, 60), (101, 75), (150, 200), (37, 290)]:
         result = resize(image, width, height, quality=95)
         assert result.size == (width, height)
-        if mode != "CMYK":  # what a press prints is not 255 less ink
+        if mode != "CMYK":  # a print is not 255 minus ink
             assert mean_abs_difference(result, reference(image, width, height)) < 4
 
 
@@ -104,7 +104,7 @@ def test_a_header_opened_at_a_shrink_factor_has_the_whole_size(size: tuple[int, 
 
 
 def test_bytes_between_markers_are_skipped_as_by_libjpeg() -> None:
-    # Bytes that are no marker are skipped.
+    # Bytes that are not a marker are skipped.
     image = encode(stretched(1600, 1200), "JPEG")
     opened = read_header(Upload.from_memory(image[:2] + b"\0\0" + image[2:]), shrink_for=lambda *_: 2)
     assert (opened.info.width, opened.info.height, opened.shrink) == (1600, 1200, 2)
@@ -144,7 +144,7 @@ def test_enlarging_does_not_shift_the_image(kind: str, width: int, height: int) 
     source = Image.open(io.BytesIO(image)).convert("RGB")
     within = min(width, source.width), min(height, source.height)
     wanted = source.resize(within, Image.Resampling.LANCZOS).resize((width, height), Image.Resampling.BICUBIC)
-    # A quarter of a pixel beside its place, grain differs by 20 and more.
+    # Shifted by a quarter of a pixel, grain differs by 20 and more.
     assert mean_abs_difference(resize(image, width, height, quality=98), wanted) < 6
 
 

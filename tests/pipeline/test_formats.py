@@ -1,4 +1,4 @@
-"""Which formats are read, by which library, and what is done with broken ones when that is allowed."""
+"""Which formats are read and by which library, and what happens to truncated images if they are tolerated."""
 
 import os
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ TOLERANT = WorkerConfig(
 
 @pytest.fixture
 def narrowed() -> Iterator[None]:
-    """After the test all is on again."""
+    """Switch all formats on again after the test."""
     yield
     pipeline.start()
 
@@ -134,7 +134,7 @@ def test_a_truncated_image_can_be_tolerated(name: str) -> None:
         assert name == "webp" or (name.startswith("tiff") and pyvips.version(1) < 17)
         return
     seen, wanted = open_exact(result.outputs[0].data), reference(sample(name), 160, 120)
-    # A bitmap begins at the bottom.
+    # A bitmap begins with its lowest row.
     there = (0, 80, 160, 120) if name == "bmp" else (0, 0, 160, 40)
     assert mean_abs_difference(seen.crop(there), wanted.crop(there)) < 16
 

@@ -1,4 +1,4 @@
-"""The ways of large TIFFs: pixel for pixel what ``thumbnail`` gives, and taken only where they may be."""
+"""The fast ways for large TIFFs give the pixels of ``thumbnail``, and are used only for suitable files."""
 
 import io
 import itertools
@@ -42,7 +42,7 @@ def tiles(**options: Any) -> bytes:
 
 
 def run(path: Path, options: ResizeOptions, **settings: Any) -> bytes:
-    """The result of an upload in a file."""
+    """The result for an upload in a file."""
     with path.open("rb") as file:
         upload = pipeline.Upload.from_descriptor(file.fileno(), path.stat().st_size)
         result = pipeline.resize(upload, (options,), config=LIMITS, **settings)
@@ -50,13 +50,13 @@ def run(path: Path, options: ResizeOptions, **settings: Any) -> bytes:
 
 
 def in_memory(image: bytes, options: ResizeOptions) -> bytes:
-    """The same by ``thumbnail``, which is the way of an upload in memory."""
+    """The same result by ``thumbnail``, which an upload in memory goes through."""
     upload = pipeline.Upload.from_memory(image)
     return pipeline.resize(upload, (options,), config=LIMITS).outputs[0].data
 
 
 def difference(one: bytes, other: bytes) -> int:
-    """The largest difference of two samples."""
+    """The largest difference between two samples."""
     first, second = open_exact(one), open_exact(other)
     assert first.size == second.size
     extrema: Any = ImageChops.difference(first.convert("RGB"), second.convert("RGB")).getextrema()
@@ -145,7 +145,7 @@ def test_strips_with_gaps_are_left_to_libvips(count: int) -> None:
 
 
 def test_rows_of_fewer_bits_are_left_to_libvips() -> None:
-    """One strip of a byte a pixel, as they would be taken, though a pixel has only a bit."""
+    """One strip with a byte per pixel, as the fast way expects it, but a pixel has only one bit."""
     fields = [field for field in _rgb_fields(64, 64, 1) if field[0] not in (258, 262, 277)]
     fields += [(262, 3, [1]), (277, 3, [1]), (278, 4, [64])]
     for bits, start in ((8, True), (1, False), (4, False)):
@@ -155,7 +155,7 @@ def test_rows_of_fewer_bits_are_left_to_libvips() -> None:
 
 
 def tiff_of_strips(sizes: list[int], rows: int) -> bytes:
-    """The head of an uncompressed RGB TIFF, one strip after another behind it."""
+    """The head of an uncompressed RGB TIFF; its strips follow one after another."""
     return _placed([*_rgb_fields(WIDTH, HEIGHT, 1), (278, 4, [rows])], 273, sizes)
 
 

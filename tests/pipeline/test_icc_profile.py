@@ -1,4 +1,4 @@
-"""sRGB is recognised by what a profile says, and nothing else is taken for it."""
+"""sRGB profiles are recognised by their content, and no others are."""
 
 import struct
 import sys

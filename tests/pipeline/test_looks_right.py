@@ -1,4 +1,4 @@
-"""Every kind of image comes out in the exact size and looks like Pillow's own reference."""
+"""Every kind of image gives a result of the exact size that looks like Pillow's reference."""
 
 import io
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from tests.support.images import (
 # Reduced on both sides, on one, and enlarged.
 SIZES = [(160, 120), (WIDTH, 125), (WIDTH // 2, HEIGHT), (400, 300)]
 
-# CMYK without a profile is converted by a press's profile, where Pillow takes 255 minus ink.
+# CMYK without a profile is converted by a print profile; Pillow takes 255 minus ink.
 OTHER_COLOURS = {"jpeg-cmyk"}
 
 # A pattern of single pixels: bicubic and the reference's Lanczos enlarge it differently.
@@ -75,7 +75,7 @@ def test_width_and_height_are_those_that_a_viewer_sees(kind: str, scene: Callabl
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize(("width", "height"), [(165, 125), (330, 125), (165, 250), (330, 250), (330, 60)])
 def test_hidden_black_gives_no_dark_fringe(kind: str, width: int, height: int) -> None:
-    # White with a transparent hole, whose hidden colour is black, laid on white: all must be white.
+    # White with a transparent hole whose hidden colour is black, flattened onto white, must be all white.
     canvas = Image.new("RGBA", (330, 250), (255, 255, 255, 255))
     canvas.paste((0, 0, 0, 0), (100, 61, 203, 190))
     darkest = min(low for low, _ in resize(encode(canvas, kind, lossless=True), width, height).getextrema())  # type: ignore[misc]
@@ -97,7 +97,7 @@ def test_transparency_is_flattened_onto_the_background(sample: str, background: 
 
 @pytest.mark.parametrize("background", ["#ffffff", "#808080"])
 def test_a_profile_is_applied_to_an_image_with_transparency(background: str) -> None:
-    # Stored green, which this profile shows as red.
+    # Stored as green, which this profile shows as red.
     stored = Image.new("RGBA", (40, 40), (0, 200, 0, 255))
     stored.paste((0, 0, 0, 0), (0, 0, 20, 40))
     result = resize(encode(stored, "PNG", icc_profile=swapped_profile()), 20, 20, background=background)
@@ -146,7 +146,7 @@ def test_image_info_has_the_stored_size(name: str) -> None:
     turned = name in {f"jpeg-orientation-{value}" for value in (5, 6, 7, 8)}
     assert (told.width, told.height) == ((HEIGHT, WIDTH) if turned else (WIDTH, HEIGHT))
     assert told.format == name.split("-", maxsplit=1)[0]
-    # An animation may have transparency in any frame, and says so for all.
+    # An animation may have transparency in any frame, and reports it for all.
     assert told.has_alpha == ("alpha" in name or name in {"gif-animated", "webp-animated"})
     assert told.pages == (3 if name.endswith(("-animated", "-pages")) else 1)
     assert told.orientation == (int(name[-1]) if "orientation" in name else 1)

@@ -1,4 +1,4 @@
-"""A prepared call gives what the plain call gives, again and again, and fails as it does."""
+"""A prepared operation gives the same as a plain call, repeatedly, and fails in the same way."""
 
 import gc
 import weakref
@@ -36,7 +36,7 @@ def test_an_unknown_operation_is_named() -> None:
 
 def test_the_memory_of_an_image_lives_as_long_as_the_image() -> None:
     class Memory(bytearray):
-        """Something that can be watched."""
+        """Memory that a weak reference can watch."""
 
     memory = Memory(range(100))
     watched = weakref.ref(memory)
@@ -54,7 +54,7 @@ def test_the_memory_of_an_image_lives_as_long_as_the_image() -> None:
 def test_the_shape_is_what_pyvips_says() -> None:
     for name in sorted(SAMPLES):
         if name.startswith(("bmp", "pnm", "ico", "tga")):
-            continue  # what vipsrv reads itself
+            continue  # formats that vipsrv reads itself
         image = pyvips.Image.new_from_buffer(sample(name), "")
         assert shape(image) == Shape(
             image.width, image.height, image.bands, image.format, image.interpretation

@@ -1,4 +1,4 @@
-"""What each option does to the image that a viewer sees, and which of them exclude each other."""
+"""What each option does to the result that a viewer sees, and which options exclude each other."""
 
 import io
 import struct
@@ -38,7 +38,7 @@ RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 def make(encoded: bytes, **asked: Any) -> Image.Image:
-    """The one result as Pillow decodes it; 90 × 60 where no size is asked for."""
+    """The single result, decoded by Pillow; 90 × 60 if no size is given."""
     if not {"width", "height"} & asked.keys():
         asked |= {"width": 90, "height": 60}
     (output,) = run(encoded, ResizeOptions(**asked)).outputs
@@ -117,7 +117,7 @@ def test_cover_keeps_the_part_at_the_position(
     asked = {"fit": "cover", "position": position, "width": 30, "height": 30, "format": file_format}
     for upright, wanted, size in ((True, across, (270, 90)), (False, down, (90, 270))):
         result = make(stripes(*size, upright=upright), **asked, quality=95)
-        # The middle, for the chroma of an edge bleeds.
+        # The centre, because the chroma of an edge bleeds.
         assert like(result.convert("RGB").getpixel((15, 15)), wanted)
 
 
@@ -137,7 +137,7 @@ def test_contain_places_the_image(position: Position) -> None:
 @pytest.mark.parametrize("position", ["entropy", "attention"])
 @pytest.mark.parametrize("orientation", [1, 3])
 def test_cover_by_content_finds_the_subject(position: str, orientation: int) -> None:
-    # All that there is to see is at one end of a flat ground.
+    # The subject is at one end of a flat background.
     canvas = Image.new("RGB", (600, 150), (120, 120, 120))
     canvas.paste(photo(120, 120), (460, 15))
     exif = Image.Exif()
@@ -145,7 +145,7 @@ def test_cover_by_content_finds_the_subject(position: str, orientation: int) -> 
     image = encode(canvas, "PNG", exif=exif)
     result = make(image, fit="cover", position=position, width=100, height=100, format="png")
     assert result.size == (100, 100)
-    # Green, at the top right of the photo, is in the image.
+    # The green at the top right of the photo is in the result.
     assert any(like(pixel, TOP_RIGHT, 45) for _, pixel in result.convert("RGB").getcolors(10_000) or [])
     middle = make(image, fit="cover", width=100, height=100, format="png")
     assert mean_abs_difference(result, middle) > 5
@@ -220,7 +220,7 @@ def test_kept_transparency_has_no_dark_fringe(file_format: str, width: int, heig
     assert result.mode == "RGBA"
     shown = Image.alpha_composite(Image.new("RGBA", result.size, (255, 255, 255, 255)), result)
     assert min(low for low, _ in shown.getextrema()) > 250  # type: ignore[misc]
-    # And the hole is one.
+    # And the hole is transparent.
     assert result.getpixel((width * 150 // 330, height // 2))[3] == 0  # type: ignore[index]
 
 
@@ -324,7 +324,7 @@ def test_metadata_that_are_kept(file_format: str, keep: str, *, has_exif: bool, 
     result = make(image, width=60, height=90, format=file_format, keep=keep)
     exif = result.getexif()
     assert exif.get(ExifTags.Base.Make) == ("a camera" if has_exif else None)
-    # It has been applied.
+    # The orientation has been applied.
     assert exif.get(ExifTags.Base.Orientation, 1) == 1
     assert ("icc_profile" in result.info) is has_icc
     if has_icc:
@@ -332,7 +332,7 @@ def test_metadata_that_are_kept(file_format: str, keep: str, *, has_exif: bool, 
 
 
 def xmp(orientation: str) -> bytes:
-    """A packet in whose one description, or behind that, the orientation stands."""
+    """An XMP packet with the orientation in its description or after it."""
     return (
         '<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
         '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
@@ -362,7 +362,7 @@ def test_an_applied_orientation_is_removed_from_xmp(file_format: str, form: str)
 
 
 def test_other_properties_in_xmp_stay() -> None:
-    # Of another namespace, of another name, without a number.
+    # Another namespace, another name, no number.
     others = 'xmlns:a="urn:a" a:Orientation="6" tiff:Orientations="6" tiff:Orientation="six"/>'
     for packet in (xmp(others), xmp(f'xmlns:tiff="{TIFF_PROPERTIES}" {others}'), b"", b"no XML", bytes(99)):
         assert metadata.without_orientation(packet) == packet
@@ -397,7 +397,7 @@ def exif_with_thumbnail(thumbnail: bytes) -> bytes:
 
 @pytest.mark.parametrize("keep", ["exif", "all"])
 def test_the_exif_thumbnail_is_removed(keep: str) -> None:
-    # It shows what may have been cut off.
+    # The thumbnail shows what may have been cropped.
     small = jpeg(40, 30, seed=9, quality=50)
     image = jpeg(exif=exif_with_thumbnail(small))
     assert small[20:200] in image
@@ -455,7 +455,7 @@ def test_images_without_an_rgb_profile_become_srgb(image: bytes, keep: str) -> N
 def test_gif_and_tiff_keep_what_they_can_hold() -> None:
     image = tagged("JPEG", icc_profile=swapped_profile())
     assert make(image, format="tiff", keep="all").info["icc_profile"] == swapped_profile()
-    # It cannot hold the profile, so that its colours are sRGB.
+    # GIF cannot hold the profile, so its colours are sRGB.
     plain, kept = (make(image, format="gif", keep=keep) for keep in ("none", "all"))
     assert mean_abs_difference(plain, kept) < 1
     assert make(sample("gif-animated"), format="auto", keep="icc").format == "GIF"

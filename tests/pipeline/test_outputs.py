@@ -1,4 +1,4 @@
-"""Several results of one upload: each as if it had been asked for alone, in the order of the asking."""
+"""Several results of one upload: each as if it were the only one, in the order of the request."""
 
 from typing import Any
 
@@ -90,7 +90,7 @@ def test_each_result_is_like_that_of_a_single_request(encoded: bytes, outputs: l
             Image.alpha_composite(Image.new("RGBA", image.size, grey), image.convert("RGBA"))
             for image in (one, other)
         )
-        # Loose, for the noise of two lossy files of an image this small is in it.
+        # Loose, because both are lossy files of a very small image.
         assert ssim(shown, should) > 0.96, options
         assert mean_abs_difference(shown, should) < 5, options
 
@@ -165,7 +165,7 @@ def test_several_results_stop_when_asked() -> None:
 
 
 def test_small_results_stop_between_two_of_them() -> None:
-    # None of them is long enough for libvips to be asked within it.
+    # None of them is long enough to be watched by libvips.
     asked_for = 0
 
     def watch() -> Cancelled | None:

@@ -1,4 +1,4 @@
-"""Netpbm images and icons: every kind looks right; what is broken is refused by its kind."""
+"""Netpbm images and icons: every kind looks right, and broken ones are refused."""
 
 import random
 from array import array

@@ -1,4 +1,4 @@
-"""What is refused, with which class and which words, and how early."""
+"""Which images and requests are refused, with which error and message, and how early."""
 
 import struct
 import zlib
@@ -21,7 +21,7 @@ from vipsrv.options import Format, ResizeOptions
 from vipsrv.pipeline import limits, plan
 from vipsrv.worker_config import WorkerConfig
 
-# Of several frames or pages the first is made, and these may have all of it in what is left.
+# Only the first frame or page is decoded, and these may still have all of it.
 FIRST_OF_SEVERAL = {"gif-animated", "webp-animated", "tiff-pages"}
 
 
@@ -82,7 +82,7 @@ def test_a_known_format_without_a_header_is_corrupt(head: bytes) -> None:
 
 
 def png_head(width: int, height: int) -> bytes:
-    """A grey PNG of this size whose pixels are missing: only its header can be read."""
+    """A grey PNG of this size without pixels: only its header can be read."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = [struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))]
     chunks.append(
@@ -135,7 +135,7 @@ def test_a_failing_encoder_does_not_blame_the_image(
     ) -> None:
         limits.check_result(width, height, format_, None, config)
 
-    monkeypatch.setattr(plan, "check_result", any_side)  # so that the encoder itself has to refuse
+    monkeypatch.setattr(plan, "check_result", any_side)  # so that the encoder itself fails
     options = [ResizeOptions(width=66_000, height=2, format=Format(file_format))] * count
     with pytest.raises(InternalError, match=r"^the result could not be written: .*\S"):
         run(jpeg(), *options)
@@ -172,7 +172,7 @@ def test_a_refusal_does_not_repeat_the_one_before() -> None:
 
 
 def test_errors_of_one_image_do_not_affect_the_next() -> None:
-    # Damaged so that libvips complains and goes on.
+    # Damaged so that libvips logs an error and goes on.
     assert refusal(damaged(jpeg(), seed=0)) is None
     refused = refusal(truncated(sample("webp")))
     assert refused is not None
@@ -191,7 +191,7 @@ def test_messages_are_short_and_printable() -> None:
 
 
 class Counter:
-    """A watch that gives its reason when it is asked for the n-th time."""
+    """A stop check that gives its reason at the n-th call."""
 
     def __init__(self, stop_at: float) -> None:
         self.asked = 0

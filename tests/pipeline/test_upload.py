@@ -1,4 +1,4 @@
-"""A image in memory and the same image in a file are one to the pipeline."""
+"""An image in memory and the same image in a file give the same results."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ def from_file(path: Path, *, offset: int = 0) -> pipeline.Result:
         os.lseek(descriptor, offset, os.SEEK_SET)
         upload = pipeline.Upload.from_descriptor(descriptor, path.stat().st_size)
         result = pipeline.resize(upload, OPTIONS, config=LIMITS)
-        os.fstat(descriptor)  # it is still the caller's
+        os.fstat(descriptor)  # it is still open
     finally:
         os.close(descriptor)
     return result
