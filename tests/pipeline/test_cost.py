@@ -322,15 +322,15 @@ def test_the_costs_of_pages_add_up() -> None:
 
 def test_a_page_that_is_done_frees_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("vipsrv.pipeline.resize")
-    run = module._run_checked
+    run = module.run_page
     before: list[weakref.ref[ImageHeader]] = []
 
-    def run_checked(decode: DecodePlan, *others: Any) -> Any:
+    def run_page_checked(decode: DecodePlan, *others: Any) -> Any:
         assert [header() for header in before] == [None] * len(before)
         before.append(weakref.ref(decode.header))
         return run(decode, *others)
 
-    monkeypatch.setattr(module, "_run_checked", run_checked)
+    monkeypatch.setattr(module, "run_page", run_page_checked)
     resize_pages([ResizeOptions(width=40, height=30, page=page) for page in range(3)])
     assert len(before) == 3
 

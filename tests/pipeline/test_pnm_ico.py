@@ -76,17 +76,17 @@ def test_plain_text_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     text = b"12 345#a comment # 9\n6\t78 # another\n\n9 1011 12"
     bits = b"101#01\n1 0 1# 1\n01"
     for size in range(1, len(text) + 1):
-        monkeypatch.setattr(pnm, "_PIECE", size)
-        assert pnm._read_numbers(memoryview(text), 99) == array("H", [12, 345, 6, 78, 9, 1011, 12])
-        assert pnm._read_bits(memoryview(bits), 99) == array("H", map(int, "10110101"))
-        assert pnm._read_numbers(memoryview(text), 3) == array("H", [12, 345, 6])
+        monkeypatch.setattr(pnm, "PIECE", size)
+        assert pnm.read_numbers(memoryview(text), 99) == array("H", [12, 345, 6, 78, 9, 1011, 12])
+        assert pnm.read_bits(memoryview(bits), 99) == array("H", map(int, "10110101"))
+        assert pnm.read_numbers(memoryview(text), 3) == array("H", [12, 345, 6])
 
 
 @pytest.mark.parametrize(
     "text", [b"P2 1000 1000 255\n" + b"1 " * 1_000_000, b"P1 4 4\n" + b"#\n" * 1_000_000]
 )
 def test_reading_plain_text_checks_whether_to_stop(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
-    monkeypatch.setattr(pnm, "_PIECE", 100_000)
+    monkeypatch.setattr(pnm, "PIECE", 100_000)
     asked: list[int] = []
 
     def watch() -> RequestError | None:
