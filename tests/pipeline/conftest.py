@@ -1,4 +1,4 @@
-"""One libvips for the tests of the pipeline, set up as a worker does it."""
+"""Set up libvips once for the tests of the pipeline, as a worker does."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from vipsrv import pipeline
 
 @pytest.fixture(scope="session", autouse=True)
 def formats() -> tuple[pipeline.FormatInfo, ...]:
-    """The formats that this libvips reads."""
+    """The formats that are read with this libvips."""
     return pipeline.start()

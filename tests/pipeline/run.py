@@ -1,4 +1,4 @@
-"""The pipeline called as briefly as its tests want it."""
+"""Short ways to call the pipeline in tests."""
 
 from functools import cache
 
@@ -16,33 +16,33 @@ LIMITS = WorkerConfig(max_pixels=100_000_000, max_output_pixels=50_000_000, qual
 
 @cache
 def sample(name: str) -> bytes:
-    """A picture of ``SAMPLES``, made once."""
+    """An image of ``SAMPLES``, encoded once."""
     return SAMPLES[name]()
 
 
 def resize(
-    picture: bytes, width: int, height: int, *, quality: int | None = None, background: str = "#ffffff"
+    image: bytes, width: int, height: int, *, quality: int | None = None, background: str = "#ffffff"
 ) -> Image.Image:
-    """The result for a picture in memory, decoded by Pillow."""
+    """The result for an image in memory, decoded by Pillow."""
     options = ResizeOptions(width=width, height=height, quality=quality, background=background)
-    (output,) = run(picture, options).outputs
+    (output,) = run(image, options).outputs
     return open_exact(output.data)
 
 
-def run(picture: bytes, *outputs: ResizeOptions) -> pipeline.Result:
-    """The whole result for a picture in memory."""
-    return pipeline.resize(pipeline.Upload.from_memory(picture), outputs, config=LIMITS)
+def run(image: bytes, *outputs: ResizeOptions) -> pipeline.Result:
+    """The whole result for an image in memory."""
+    return pipeline.resize(pipeline.Upload.from_memory(image), outputs, config=LIMITS)
 
 
-def refusal(picture: bytes, width: int = 100, height: int = 80) -> RequestError | None:
-    """How a picture is refused; ``None`` where it gives a result of the exact size."""
+def refusal(image: bytes, width: int = 100, height: int = 80) -> RequestError | None:
+    """The error with which an image is refused; ``None`` if it gives a result of the exact size."""
     try:
-        assert resize(picture, width, height).size == (width, height)
+        assert resize(image, width, height).size == (width, height)
     except RequestError as error:
         return error
     return None
 
 
-def info(picture: bytes) -> ImageInfo:
-    """What the header says."""
-    return pipeline.read_info(pipeline.Upload.from_memory(picture))
+def info(image: bytes) -> ImageInfo:
+    """The facts in an image's header."""
+    return pipeline.read_info(pipeline.Upload.from_memory(image))

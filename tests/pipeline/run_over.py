@@ -1,8 +1,8 @@
-"""Resize many files in a process of its own, as a worker would, and tell of each how it went.
+"""Resize many files in a process of its own, as a worker would, and report on each.
 
-``python -m tests.pipeline.run_over LIST FOLDER``: LIST is a JSON list of [path, width, height]; results go
-into FOLDER, named by their place in the list. On standard output, as JSON: a list of [kind of error or null,
-message, CPU seconds], and the peak of this process's memory in bytes.
+``python -m tests.pipeline.run_over LIST FOLDER``: LIST is a JSON list of [path, width, height]. Results go
+into FOLDER, named by their position in the list. Standard output has JSON: a list of [class of the error or
+null, message, CPU seconds], and the peak of this process's memory in bytes.
 """
 
 import json
@@ -39,7 +39,7 @@ def _peak() -> int:
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Not getrusage here: on Linux a process begins with the peak of the one that started it.
+    # Not getrusage: on Linux a process begins with the peak of the process that started it.
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 

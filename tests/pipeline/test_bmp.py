@@ -1,4 +1,4 @@
-"""Bitmaps of every kind look right, and whatever their header says, the answer is a picture or a refusal."""
+"""Bitmaps of every kind look right, and any header gives an image or a refusal."""
 
 import random
 import struct
@@ -41,14 +41,14 @@ def scene(bits: int = 24, *, alpha: bool = False) -> Image.Image:
 
 
 def seen(image: Image.Image) -> Image.Image:
-    """The picture on white."""
+    """The image flattened onto white."""
     ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
 
 
-def looks_like(picture: bytes, wanted: Image.Image, *, most: float) -> None:
+def looks_like(image: bytes, wanted: Image.Image, *, most: float) -> None:
     for width, height in ((WIDTH, HEIGHT), (64, 45)):
-        result = resize(picture, width, height, quality=100)
+        result = resize(image, width, height, quality=100)
         reference = seen(wanted).resize((width, height), Image.Resampling.LANCZOS)
         assert mean_abs_difference(result, reference) < most
 
@@ -79,9 +79,9 @@ def test_masks_of_565(header: int) -> None:
     ],
 )
 def test_masks_with_alpha(header: int, bits: int, masks: tuple[int, ...], most: float) -> None:
-    picture = bitmap(scene(alpha=True), bits, header=header, masks=masks)
-    assert info(picture).has_alpha
-    looks_like(picture, scene(alpha=True), most=most)
+    image = bitmap(scene(alpha=True), bits, header=header, masks=masks)
+    assert info(image).has_alpha
+    looks_like(image, scene(alpha=True), most=most)
 
 
 @pytest.mark.parametrize(("bits", "masks"), [(16, ARGB1555), (32, A2RGB10)])
@@ -92,9 +92,9 @@ def test_masks_with_little_alpha(bits: int, masks: tuple[int, ...]) -> None:
 
 
 def test_the_fourth_byte_without_a_mask_is_not_alpha() -> None:
-    picture = bitmap(scene(), 32)
-    assert not info(picture).has_alpha
-    looks_like(picture, scene(), most=3)
+    image = bitmap(scene(), 32)
+    assert not info(image).has_alpha
+    looks_like(image, scene(), most=3)
 
 
 @pytest.mark.parametrize(("bits", "compression"), [(8, 1), (4, 2)])
@@ -118,28 +118,28 @@ def rle8(width: int, height: int, data: bytes) -> bytes:
     ("data", "rows"),
     [
         (b"\4\1\0\0\4\2\0\1", ["2222", "1111"]),
-        (b"\4\1\0\0\4\2", ["2222", "1111"]),  # without an end
-        (b"\xff\1\0\0\xff\2\0\1", ["2222", "1111"]),  # runs over the edge
+        (b"\4\1\0\0\4\2", ["2222", "1111"]),  # without the end of the image
+        (b"\xff\1\0\0\xff\2\0\1", ["2222", "1111"]),  # runs beyond the edge
         (b"\0\2\2\1\2\3\0\1", ["0033", "0000"]),  # a move
-        (b"\0\2\xff\xff\1\1\0\1", ["0000", "0000"]),  # a move out of the picture
-        (b"\0\3\1\2\3\0\0\0\0\4\3\2\1\1\0\1", ["3211", "1230"]),  # as they are
+        (b"\0\2\xff\xff\1\1\0\1", ["0000", "0000"]),  # a move out of the image
+        (b"\0\3\1\2\3\0\0\0\0\4\3\2\1\1\0\1", ["3211", "1230"]),  # uncompressed pixels
         (b"\0\1", ["0000", "0000"]),
     ],
 )
-def test_what_runs_mean(data: bytes, rows: list[str]) -> None:
+def test_run_length_escapes(data: bytes, rows: list[str]) -> None:
     decoded = rle.decode(memoryview(data), 4, 2, half=False, tolerant=False)
     # The lowest row comes first.
     assert [decoded[4:], decoded[:4]] == [bytes(map(int, row)) for row in rows]
 
 
-def test_runs_are_read_no_longer_than_the_picture_can_take() -> None:
+def test_run_length_data_longer_than_the_pixels_can_take_are_ignored() -> None:
     still = b"\0\2\0\0"
     sound = b"\1\1\1\2\1\3\1\1\0\0" * 2 + b"\0\1"
     assert refusal(rle8(4, 2, still * 2 + sound)) is None
     assert isinstance(refusal(rle8(4, 2, still * 20 + sound)), CorruptImage)
 
 
-def test_runs_ask_the_watch() -> None:
+def test_decoding_runs_checks_whether_to_stop() -> None:
     upload = pipeline.Upload.from_memory(rle8(400, 400, b"\1\1" * 400 * 399))
     asked: list[int] = []
 
@@ -152,14 +152,14 @@ def test_runs_ask_the_watch() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\4", b"\4\1", b"\4\1\0\0\2\2", b"\0\2\1", b"\4\1\0\0\0\3\1"])
-def test_runs_that_end_too_early_are_corrupt_or_saved(data: bytes) -> None:
+def test_runs_that_end_early_are_refused_or_tolerated(data: bytes) -> None:
     with pytest.raises(CorruptImage):
         rle.decode(memoryview(data), 4, 2, half=False, tolerant=False)
     assert len(rle.decode(memoryview(data), 4, 2, half=False, tolerant=True)) == 8
     assert isinstance(refusal(rle8(4, 2, data)), CorruptImage)
 
 
-def test_runs_of_too_many_pixels_are_refused_before_they_are_decoded() -> None:
+def test_too_many_run_length_pixels_are_refused_before_decoding() -> None:
     head = bytearray(rle8(4, 2, b"\0\1"))
     head[18:26] = struct.pack("<ii", 9000, 9000)
     assert info(bytes(head)).width == 9000
@@ -168,19 +168,19 @@ def test_runs_of_too_many_pixels_are_refused_before_they_are_decoded() -> None:
 
 
 @pytest.mark.parametrize("colours", [1, 3, 200])
-def test_a_palette_that_is_shorter_than_the_depth_allows(colours: int) -> None:
+def test_a_palette_shorter_than_the_depth_allows(colours: int) -> None:
     plain = photo(WIDTH, HEIGHT).quantize(colours)
     looks_like(bitmap(plain, 8, colours=colours), plain, most=4)
 
 
-def test_a_palette_that_is_shorter_than_declared() -> None:
+def test_a_palette_shorter_than_declared() -> None:
     plain = photo(WIDTH, HEIGHT).quantize(100)
-    picture = bytearray(bitmap(plain, 8, colours=100))
-    picture[46:50] = struct.pack("<I", 2**31)
-    looks_like(bytes(picture), plain, most=4)
+    image = bytearray(bitmap(plain, 8, colours=100))
+    image[46:50] = struct.pack("<I", 2**31)
+    looks_like(bytes(image), plain, most=4)
 
 
-def test_numbers_without_a_colour_are_black() -> None:
+def test_indices_without_a_colour_become_black() -> None:
     plain = Image.new("P", (8, 8), 9)
     plain.putpalette([255, 255, 255] * 4)
     assert max(high for _, high in resize(bitmap(plain, 8, colours=4), 8, 8).getextrema()) < 3  # type: ignore[misc]
@@ -199,22 +199,22 @@ def test_an_embedded_profile_is_honoured() -> None:
     assert max(pixel[:2]) < 60
 
 
-def test_the_padding_of_the_last_row_may_lack() -> None:
+def test_the_padding_of_the_last_row_may_be_missing() -> None:
     assert (3 * WIDTH) % 4 != 0
     padding = -(3 * WIDTH) % 4
-    picture = bitmap(scene(), 24)
-    looks_like(picture[:-padding], scene(), most=3)
-    assert isinstance(refusal(picture[: -padding - 1]), CorruptImage)
+    image = bitmap(scene(), 24)
+    looks_like(image[:-padding], scene(), most=3)
+    assert isinstance(refusal(image[: -padding - 1]), CorruptImage)
 
 
 def changed(field: int, form: str, *values: int) -> bytes:
-    picture = bytearray(bitmap(scene(8), 8))
-    picture[field : field + struct.calcsize(form)] = struct.pack(form, *values)
-    return bytes(picture)
+    image = bytearray(bitmap(scene(8), 8))
+    image[field : field + struct.calcsize(form)] = struct.pack(form, *values)
+    return bytes(image)
 
 
 @pytest.mark.parametrize(
-    ("picture", "kind"),
+    ("image", "kind"),
     [
         (changed(10, "<I", 2**32 - 1), CorruptImage),  # the pixels' offset
         (changed(10, "<I", 20), CorruptImage),
@@ -239,8 +239,8 @@ def changed(field: int, form: str, *values: int) -> bytes:
         (changed(0, "<2s", b"BM")[:40], CorruptImage),  # type: ignore[arg-type]
     ],
 )
-def test_a_field_that_cannot_be_is_refused_by_its_kind(picture: bytes, kind: type[RequestError]) -> None:
-    refused = refusal(picture)
+def test_impossible_fields_are_refused(image: bytes, kind: type[RequestError]) -> None:
+    refused = refusal(image)
     assert type(refused) is kind
     assert "bmp" in refused.message or "max-pixels" in refused.message
 
@@ -248,43 +248,43 @@ def test_a_field_that_cannot_be_is_refused_by_its_kind(picture: bytes, kind: typ
 @pytest.mark.parametrize(
     "masks", [(0, 0, 0, 0), (0xF00F, 0xF0, 0, 0), (0xFF, 0xFF, 0xFF00, 0), (0x1F0000, 0x3E0, 0x1F, 0)]
 )
-def test_masks_that_cannot_be(masks: tuple[int, ...]) -> None:
-    picture = bytearray(bitmap(scene(), 16, header=V4, masks=RGB565))
-    picture[54:70] = struct.pack("<4I", *masks)
-    refused = refusal(bytes(picture))
+def test_impossible_masks_are_refused(masks: tuple[int, ...]) -> None:
+    image = bytearray(bitmap(scene(), 16, header=V4, masks=RGB565))
+    image[54:70] = struct.pack("<4I", *masks)
+    refused = refusal(bytes(image))
     assert isinstance(refused, CorruptImage)
     assert "mask" in refused.message
 
 
-def test_any_header_gives_a_picture_or_a_refusal() -> None:
+def test_random_headers_give_an_image_or_a_refusal() -> None:
     dice = random.Random(1)
-    pictures = [
+    images = [
         bitmap(scene(8), 8),
         bitmap(scene(4), 4, compression=2),
         bitmap(scene(), 24, header=CORE),
         bitmap(scene(alpha=True), 32, header=V5, masks=ARGB8888),
     ]
     for _ in range(600):
-        picture = bytearray(dice.choice(pictures))
+        image = bytearray(dice.choice(images))
         for _ in range(dice.randrange(1, 4)):
-            picture[dice.randrange(2, 160)] = dice.choice([0, 1, 2, 4, 127, 128, 255, dice.randrange(256)])
-        refusal(bytes(picture[: dice.choice([len(picture), dice.randrange(2, len(picture))])]), 20, 20)
+            image[dice.randrange(2, 160)] = dice.choice([0, 1, 2, 4, 127, 128, 255, dice.randrange(256)])
+        refusal(bytes(image[: dice.choice([len(image), dice.randrange(2, len(image))])]), 20, 20)
 
 
 @pytest.mark.parametrize(("bits", "masks"), [(24, None), (32, None), (32, ARGB8888)])
 def test_several_results_and_formats_of_one_bitmap(bits: int, masks: tuple[int, ...] | None) -> None:
     plain = scene(alpha=masks is not None)
-    picture = bitmap(plain, bits, header=V4, masks=masks)
+    image = bitmap(plain, bits, header=V4, masks=masks)
     sizes = [(100, 70), (40, 30)]
     asked = [ResizeOptions(width=width, height=height, format=Format.PNG) for width, height in sizes]
-    for size, output in zip(sizes, run(picture, *asked).outputs, strict=True):
+    for size, output in zip(sizes, run(image, *asked).outputs, strict=True):
         result = open_exact(output.data)
         assert (result.size, result.mode) == (size, "RGBA" if masks else "RGB")
         wanted = seen(plain).resize(size, Image.Resampling.LANCZOS)
         assert mean_abs_difference(seen(result), wanted) < 3
 
 
-def test_what_is_there_of_a_truncated_bitmap_can_be_saved() -> None:
+def test_a_truncated_bitmap_can_be_tolerated() -> None:
     limits = WorkerConfig(
         max_pixels=LIMITS.max_pixels,
         max_output_pixels=LIMITS.max_output_pixels,

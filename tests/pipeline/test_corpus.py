@@ -1,4 +1,4 @@
-"""Pictures that others made: what Pillow reads comes out right, or the reason is known."""
+"""Public test files: what Pillow reads is resized correctly, or the reason is known."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ MOST_MEMORY = 512 << 20  # bytes
 MOST_SECONDS = 3
 MOST_DIFFERENCE = 6
 
-# Takes 400 MB and more for its 100 megapixels, which a limit on pixels alone does not tell.
+# Takes 400 MB and more for its 100 megapixels, which a limit of pixels alone does not catch.
 WHOLE_IN_MEMORY = {"bombs/10K.gif"}
 
 pytestmark = pytest.mark.skipif(
@@ -56,7 +56,7 @@ _XMP = "Pillow turns by an orientation that is in XMP or in text only"
 _RUNS = "damaged runs: what lies outside of its row is dropped, where Pillow goes on in the next"
 _FRAME = "a GIF's frame smaller than its canvas: black around it, where Pillow takes the background's colour"
 
-# Files whose results differ from Pillow's, by parts of their names.
+# Files whose results differ from those of Pillow, by parts of their names.
 DIFFERENT = {
     "testpngs__gray-2": _TRNS,
     "testpngs__gray-4": _TRNS,
@@ -78,7 +78,7 @@ DIFFERENT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one file; ``data`` is the result's bytes, ``refused`` the kind of the error."""
+    """The outcome of one file: ``data`` is the result, ``refused`` the class of the error."""
 
     path: str
     format: str
@@ -92,18 +92,18 @@ class Outcome:
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Outcome], int]:
-    """Each file of the corpus through one process, and the peak of its memory in bytes.
+    """The outcome of each file of the corpus, all in one process, and the peak of its memory in bytes.
 
-    Nothing is enlarged, for few pixels enlarged show the filter and not how they were read.
+    Nothing is enlarged, because a few enlarged pixels show the filter and not how they were read.
     """
     with (CORPUS / "index.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["path"] not in WHOLE_IN_MEMORY]
     folder = tmp_path_factory.mktemp("corpus")
-    # Where the size is not known it is that of bmpsuite's pictures.
+    # If the size is not known, use that of the images of bmpsuite.
     sizes = [(min(320, int(row["width"] or 127)), min(240, int(row["height"] or 64))) for row in rows]
     listed = [(str(CORPUS / row["path"]), *size) for row, size in zip(rows, sizes, strict=True)]
     (folder / "list.json").write_text(json.dumps(listed))
-    # As workers have it: each thread more has rows of its own in memory.
+    # As in a worker: each additional thread has its own rows in memory.
     environment = {**os.environ, "VIPS_CONCURRENCY": "1", "MALLOC_ARENA_MAX": "2"}
     command = [sys.executable, "-m", "tests.pipeline.run_over", str(folder / "list.json"), str(folder)]
     done = subprocess.run(
@@ -127,14 +127,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Outcome], i
     return outcomes, peak
 
 
-def test_no_picture_takes_too_much(outcomes: tuple[list[Outcome], int]) -> None:
+def test_no_image_takes_too_much_time_or_memory(outcomes: tuple[list[Outcome], int]) -> None:
     told, peak = outcomes
     assert len(told) > 1000
     assert peak < MOST_MEMORY
     assert [one.path for one in told if one.seconds > MOST_SECONDS] == []
 
 
-def test_what_is_refused_has_a_reason(outcomes: tuple[list[Outcome], int]) -> None:
+def test_every_refusal_has_a_known_reason(outcomes: tuple[list[Outcome], int]) -> None:
     told, _ = outcomes
     assert {one.refused for one in told} <= {None, *REFUSALS}
     readable = [one for one in told if one.format in FORMATS and one.pillow_reads]
@@ -149,7 +149,7 @@ def test_every_result_has_the_exact_size(outcomes: tuple[list[Outcome], int]) ->
             assert open_exact(one.data).size == one.size, one.path
 
 
-def test_what_pillow_reads_looks_the_same(
+def test_results_look_like_those_of_pillow(
     outcomes: tuple[list[Outcome], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
@@ -176,7 +176,7 @@ def test_bmpsuite(outcomes: tuple[list[Outcome], int]) -> None:
     good = [one for path, one in suite.items() if path.startswith("bmpsuite/g/")]
     assert len(good) > 15
     assert [one.path for one in good if one.refused] == []
-    # Pillow cannot read these; they show what one of the others does, in fewer bits.
+    # Pillow cannot read these. They show the same as another file, with fewer bits.
     for name, like, most in [
         ("q/pal8os2v2-16.bmp", "g/pal8.bmp", 1),
         ("q/rgb16-3103.bmp", "g/rgb24pal.bmp", 12),

@@ -1,4 +1,4 @@
-"""What a job is told to take, and what is refused for it. Whether the figures are true, bench.cost shows."""
+"""The predicted cost of jobs, and what is refused for it. bench.cost compares predictions with reality."""
 
 import dataclasses
 import importlib
@@ -44,14 +44,14 @@ LIMITS = WorkerConfig(max_pixels=10**10, max_output_pixels=10**9)
 SMALL = ResizeOptions(width=80, height=60)
 
 
-def cost(picture: bytes, *outputs: ResizeOptions) -> Cost:
-    upload = pipeline.Upload.from_memory(picture)
+def cost(image: bytes, *outputs: ResizeOptions) -> Cost:
+    upload = pipeline.Upload.from_memory(image)
     return predict(upload, read_header(upload), outputs or (SMALL,))
 
 
-def resize(picture: bytes, *, seconds: float | None = None, heavy_ok: bool = True, **limits: Any) -> object:
+def resize(image: bytes, *, seconds: float | None = None, heavy_ok: bool = True, **limits: Any) -> object:
     return pipeline.resize(
-        pipeline.Upload.from_memory(picture),
+        pipeline.Upload.from_memory(image),
         (SMALL,),
         config=dataclasses.replace(LIMITS, **limits),
         seconds=seconds,
@@ -60,8 +60,8 @@ def resize(picture: bytes, *, seconds: float | None = None, heavy_ok: bool = Tru
 
 
 def grown(make: Callable[[int, int], bytes], output: ResizeOptions = SMALL) -> float:
-    """Bytes of memory for each pixel that a picture has more than one of a quarter of them, the copy of the
-    file left out.
+    """Additional bytes of memory per additional pixel, between an image and one of a quarter of its pixels,
+    without the copy of the file.
     """
     large, small = make(1200, 1200), make(600, 600)
     more = cost(large, output).memory - len(large) - cost(small, output).memory + len(small)
@@ -69,7 +69,7 @@ def grown(make: Callable[[int, int], bytes], output: ResizeOptions = SMALL) -> f
 
 
 def streamed(bands: int) -> float:
-    """The part of ``grown`` that rows take: 2,000 of 1,200 pixels less 1,400 of 600."""
+    """The part of ``grown`` that streamed rows take: 2,000 of 1,200 pixels minus 1,400 of 600."""
     return bands * (2000 * 1200 - 1400 * 600) / (1200 * 1200 - 600 * 600)
 
 
@@ -102,16 +102,16 @@ def test_memory_grows_with_what_the_format_holds(
 
 def test_coefficients_are_counted_in_whole_units() -> None:
     # 17 x 9 pixels of 4:2:0 are 2 x 1 units of 16 x 16 pixels, 6 blocks of 128 bytes each.
-    picture = encode(Image.new("RGB", (17, 9)), "JPEG", progressive=True, subsampling="4:2:0")
-    assert coefficient_bytes(pipeline.Upload.from_memory(picture)) == 2 * 6 * 128
-    assert coefficient_bytes(pipeline.Upload.from_memory(picture[:40])) == 0
+    image = encode(Image.new("RGB", (17, 9)), "JPEG", progressive=True, subsampling="4:2:0")
+    assert coefficient_bytes(pipeline.Upload.from_memory(image)) == 2 * 6 * 128
+    assert coefficient_bytes(pipeline.Upload.from_memory(image[:40])) == 0
 
 
-def coded(picture: bytes, shown: int = 1) -> CodedPixels:
-    return coded_pixels(pipeline.Upload.from_memory(picture), shown)
+def coded(image: bytes, shown: int = 1) -> CodedPixels:
+    return coded_pixels(pipeline.Upload.from_memory(image), shown)
 
 
-def test_pixels_of_an_avif_are_those_of_its_parts() -> None:
+def test_the_pixels_of_an_avif_are_those_of_its_parts() -> None:
     whole = WIDTH * HEIGHT
     assert coded(sample("avif")) == CodedPixels(total=whole, largest=whole)
     assert coded(sample("avif-alpha")) == CodedPixels(total=2 * whole, largest=whole)
@@ -122,18 +122,18 @@ def test_pixels_of_an_avif_are_those_of_its_parts() -> None:
         assert (seen.width, seen.height) == (next(iter(more.values())) if more else (4 * 64, 3 * 64))
 
 
-def test_the_forms_of_a_box_in_an_avif() -> None:
+def test_box_sizes_of_an_avif_in_all_forms() -> None:
     grid = avif_grid(3, 4, 64)
     at = grid.index(b"meta") - 4
     size = int.from_bytes(grid[at : at + 4])
     wide = grid[:at] + b"\0\0\0\1meta" + struct.pack(">Q", size + 8) + grid[at + 8 :]
     to_the_end = grid[:at] + bytes(4) + grid[at + 4 : at + size]
     assert coded(wide) == coded(to_the_end) == coded(grid)
-    # One picture without parts has the short form of all this.
+    # An image without parts uses the short form.
     assert coded(grid[:at] + struct.pack(">I4s", 12, b"mini") + bytes(4), shown=99) == CodedPixels(99, 99)
 
 
-def test_an_avif_that_does_not_tell_of_its_parts_is_corrupt() -> None:
+def test_an_avif_without_sizes_of_its_parts_is_refused() -> None:
     grid = avif_grid(3, 4, 64)
     at = grid.index(b"meta") - 4
     broken = [
@@ -141,16 +141,16 @@ def test_an_avif_that_does_not_tell_of_its_parts_is_corrupt() -> None:
         grid[: at + 40],
         grid.replace(b"pitm", b"none"),
         grid.replace(b"ispe", b"none"),
-        # A box of no length, and one whose head ends with the file.
+        # A box of length 0, and one whose head is truncated.
         grid.replace(grid[at : at + 4], b"\0\0\0\2", 1),
         grid[:at] + b"\0\0",
-        # Its own part.
+        # A part of itself.
         grid.replace(b"dimg" + struct.pack(">HHH", 1, 12, 2), b"dimg" + struct.pack(">HHH", 1, 12, 1)),
     ]
-    for picture in broken:
-        assert picture != grid
+    for image in broken:
+        assert image != grid
         with pytest.raises(CorruptImage):
-            coded(picture)
+            coded(image)
 
 
 def test_a_part_of_an_avif_that_is_larger_than_what_is_shown_is_counted() -> None:
@@ -162,20 +162,20 @@ def test_a_part_of_an_avif_that_is_larger_than_what_is_shown_is_counted() -> Non
 
 
 @pytest.mark.parametrize("kind", [Fit.FILL, Fit.COVER, Fit.INSIDE])
-def test_what_is_not_enlarged_takes_no_more_than_the_picture(kind: Fit) -> None:
+def test_a_result_that_is_not_enlarged_costs_no_more_than_the_image(kind: Fit) -> None:
     asked = ResizeOptions(width=20_000, height=20_000, fit=kind, enlarge=False)
     assert cost(jpeg(64, 48), asked) == cost(jpeg(64, 48), ResizeOptions(width=64, height=48))
 
 
-def test_scans_of_a_jpeg_are_counted_where_there_are_many() -> None:
-    def counted(picture: bytes, most: int = 99) -> int:
+def test_the_scans_of_a_jpeg_are_counted() -> None:
+    def counted(image: bytes, most: int = 99) -> int:
         allowed = Scans(count=most, segments=1 << 20)
-        return count_scans(pipeline.Upload.from_memory(picture), allowed).count
+        return count_scans(pipeline.Upload.from_memory(image), allowed).count
 
     many = jpeg_scans(30, side=64)
     assert counted(many) == 30
     assert counted(many, 7) == 8
-    # What looks like a scan in metadata or behind the end is none.
+    # What looks like a scan within metadata or after the end does not count.
     comment = b"\xff\xfe\x00\xca" + b"\xff\xda" * 100
     assert counted(many[:2] + comment + many[2:] + b"\xff\xda" * 100) == 30
     resize(many)
@@ -192,7 +192,7 @@ def test_blocks_of_a_tiff() -> None:
     assert block_of(tiled, 1) is None
 
 
-def test_a_tiff_whose_directories_go_in_a_circle_ends() -> None:
+def test_a_tiff_with_a_circle_of_directories_ends() -> None:
     data = bytearray(encode(Image.new("L", (8, 8)), "TIFF"))
     start = struct.unpack_from("<I", data, 4)[0]
     count = struct.unpack_from("<H", data, start)[0]
@@ -200,24 +200,24 @@ def test_a_tiff_whose_directories_go_in_a_circle_ends() -> None:
     assert len(list(metadata_sizes(pipeline.Upload.from_memory(bytes(data))))) == 1
 
 
-def test_webp_without_loss_is_told() -> None:
+def test_a_lossless_webp_is_recognised() -> None:
     assert webp.is_lossless(pipeline.Upload.from_memory(sample("webp-lossless")))
     assert not webp.is_lossless(pipeline.Upload.from_memory(sample("webp-alpha")))
 
 
 @pytest.mark.parametrize("count", [1, 40, 1000])
-def test_webp_without_loss_is_told_behind_other_chunks(count: int) -> None:
-    picture = encode(Image.new("RGB", (600, 600)), "WEBP", lossless=True)
+def test_a_lossless_webp_is_recognised_after_other_chunks(count: int) -> None:
+    image = encode(Image.new("RGB", (600, 600)), "WEBP", lossless=True)
     size = (599).to_bytes(3, "little")
     chunks = b"VP8X" + struct.pack("<I", 10) + bytes(4) + size + size + (b"junk" + bytes(4)) * count
-    chunks = b"WEBP" + chunks + picture[12:]
+    chunks = b"WEBP" + chunks + image[12:]
     hidden = b"RIFF" + struct.pack("<I", len(chunks)) + chunks
     resize(hidden)
-    assert cost(hidden).memory - len(hidden) == cost(picture).memory - len(picture)
+    assert cost(hidden).memory - len(hidden) == cost(image).memory - len(image)
 
 
-def in_icon(picture: bytes) -> bytes:
-    return icon([(256, 256, 32, picture)])
+def in_icon(image: bytes) -> bytes:
+    return icon([(256, 256, 32, image)])
 
 
 @pytest.mark.parametrize(
@@ -229,16 +229,16 @@ def in_icon(picture: bytes) -> bytes:
         lambda width, height: png(width, height, bits=16, interlaced=True),
     ],
 )
-def test_a_png_in_an_icon_takes_what_it_takes_alone(make: Callable[[int, int], bytes]) -> None:
+def test_a_png_in_an_icon_costs_the_same_as_alone(make: Callable[[int, int], bytes]) -> None:
     alone = make(600, 400)
     there = in_icon(alone)
     seen, wanted = cost(there), cost(alone)
-    # It is copied once more.
+    # The icon is copied once more.
     assert seen.memory - len(there) - len(alone) == wanted.memory - len(alone)
     assert seen.seconds == wanted.seconds
 
 
-def test_a_png_in_an_icon_is_bounded_as_it_is_alone() -> None:
+def test_a_png_in_an_icon_has_the_same_limits_as_alone() -> None:
     with pytest.raises(TooLarge, match="metadata in this png's header"):
         resize(in_icon(text_png()))
     with pytest.raises(TooLarge, match="max-expansion"):
@@ -246,8 +246,8 @@ def test_a_png_in_an_icon_is_bounded_as_it_is_alone() -> None:
     resize(in_icon(text_png(2, 3_000_000)))
 
 
-def test_a_descriptor_is_read_like_memory(tmp_path: Path) -> None:
-    path = tmp_path / "picture"
+def test_the_cost_of_a_file_is_that_of_memory(tmp_path: Path) -> None:
+    path = tmp_path / "image"
     path.write_bytes(sample("tiff-tiled"))
     with path.open("rb") as file:
         upload = pipeline.Upload.from_descriptor(file.fileno(), path.stat().st_size)
@@ -257,32 +257,32 @@ def test_a_descriptor_is_read_like_memory(tmp_path: Path) -> None:
     assert cost(sample("tiff-tiled")).memory - of_file.memory == len(sample("tiff-tiled"))
 
 
-def test_results_take_what_their_encoder_holds() -> None:
-    picture = jpeg(64, 48)
+def test_the_cost_of_results_includes_their_encoder() -> None:
+    image = jpeg(64, 48)
 
     def memory(**options: object) -> int:
-        return cost(picture, ResizeOptions(width=2000, height=2000, **options)).memory  # type: ignore[arg-type]
+        return cost(image, ResizeOptions(width=2000, height=2000, **options)).memory  # type: ignore[arg-type]
 
     plain = memory()
     assert memory(format=Format.AVIF) - plain > 20 * 4_000_000
     assert memory(format=Format.WEBP, lossless=True) > memory(format=Format.WEBP) > plain
     assert memory(max_bytes=1000) - plain == 3 * 4_000_000
     assert memory(fit=Fit.COVER, position=Position.ENTROPY) > memory(fit=Fit.COVER)
-    assert cost(picture, *[ResizeOptions(width=2000, height=2000)] * 3).memory - plain > 3 * 3 * 4_000_000
+    assert cost(image, *[ResizeOptions(width=2000, height=2000)] * 3).memory - plain > 3 * 3 * 4_000_000
 
 
-def test_a_turned_picture_is_held() -> None:
+def test_a_rotated_image_is_held_in_memory() -> None:
     large = ResizeOptions(width=2000, height=1000)
     turned, upright = cost(oriented_jpeg(6, 1000, 500), large), cost(oriented_jpeg(1, 1000, 500), large)
     assert turned.memory - upright.memory > 2 * 2_000_000
 
 
-def test_what_needs_the_heavy_lane_says_so_before_it_is_decoded() -> None:
-    # Its pixels are missing, so that decoding would fail.
-    picture = png(9_000, 9_000, interlaced=True)[:40_000]
+def test_a_heavy_job_is_given_back_before_it_is_decoded() -> None:
+    # The pixels are missing, so decoding would fail.
+    image = png(9_000, 9_000, interlaced=True)[:40_000]
     with pytest.raises(NeedsHeavyLane) as needed:
-        resize(picture, heavy_ok=False, max_expansion=10**6)
-    assert needed.value.memory == cost(picture).memory > LIGHT
+        resize(image, heavy_ok=False, max_expansion=10**6)
+    assert needed.value.memory == cost(image).memory > LIGHT
     resize(jpeg(64, 48), heavy_ok=False)
 
 
@@ -294,12 +294,12 @@ SMALL_THEN_LARGE = [
 
 
 def resize_pages(outputs: Sequence[ResizeOptions], *, heavy_ok: bool = True) -> pipeline.Result:
-    """The outputs from an animation of three frames."""
+    """The outputs of an animation of three frames."""
     upload = pipeline.Upload.from_memory(animated("GIF"))
     return pipeline.resize(upload, outputs, config=LIMITS, heavy_ok=heavy_ok)
 
 
-def test_pages_are_counted_together() -> None:
+def test_the_costs_of_pages_add_up() -> None:
     asked = set()
     for outputs in (SMALL_THEN_LARGE, SMALL_THEN_LARGE[::-1]):
         with pytest.raises(NeedsHeavyLane) as needed:
@@ -309,7 +309,7 @@ def test_pages_are_counted_together() -> None:
     for options in SMALL_THEN_LARGE:
         upload = pipeline.Upload.from_memory(animated("GIF"))
         alone.append(predict(upload, open_page(upload, read_header(upload), options.page), [options]))
-    # The dearest of them, while the results of others wait.
+    # The most expensive page, while the results of the others wait.
     (memory,) = asked
     assert max(one.memory for one in alone) <= memory
     assert memory <= max(one.memory for one in alone) + sum(one.results for one in alone)
@@ -320,48 +320,48 @@ def test_pages_are_counted_together() -> None:
     resize_pages(SMALL_THEN_LARGE)
 
 
-def test_of_a_page_that_is_done_nothing_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_is_done_frees_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("vipsrv.pipeline.resize")
-    run = module._run_checked
+    run = module.run_page
     before: list[weakref.ref[ImageHeader]] = []
 
-    def run_checked(decode: DecodePlan, *others: Any) -> Any:
+    def run_page_checked(decode: DecodePlan, *others: Any) -> Any:
         assert [header() for header in before] == [None] * len(before)
         before.append(weakref.ref(decode.header))
         return run(decode, *others)
 
-    monkeypatch.setattr(module, "_run_checked", run_checked)
+    monkeypatch.setattr(module, "run_page", run_page_checked)
     resize_pages([ResizeOptions(width=40, height=30, page=page) for page in range(3)])
     assert len(before) == 3
 
 
-def test_more_memory_than_a_job_may_have_is_refused() -> None:
-    picture = sample("gif")
-    needs = cost(picture).memory
-    resize(picture, job_memory=needs)
+def test_a_job_above_job_memory_is_refused() -> None:
+    image = sample("gif")
+    needs = cost(image).memory
+    resize(image, job_memory=needs)
     with pytest.raises(TooLarge) as refused:
-        resize(picture, job_memory=needs - 1)
+        resize(image, job_memory=needs - 1)
     assert refused.value.message == (
         f"the job would take {needs} bytes of memory; job-memory allows {needs - 1}"
     )
 
 
-def test_what_cannot_be_done_by_the_deadline_is_refused() -> None:
-    picture = png(60_000, 60_000, bits=1)
+def test_a_job_that_cannot_meet_its_deadline_is_refused() -> None:
+    image = png(60_000, 60_000, bits=1)
     with pytest.raises(TooLarge, match=r"^the job would take at least 1\.8\d s of computing; its deadline"):
-        resize(picture, seconds=1.5, max_expansion=10**6)
-    # A small one is tried: what is left of a deadline is no property of the picture.
+        resize(image, seconds=1.5, max_expansion=10**6)
+    # A small image is tried: the rest of a deadline is not a property of the image.
     resize(jpeg(64, 48), seconds=0.000001)
 
 
 @pytest.mark.parametrize("head", [b"P2 4 4 255\n", encode(Image.new("P", (4, 4)), "BMP")[:30] + b"\1"])
-def test_much_text_or_runs_make_a_job_heavy(head: bytes) -> None:
-    picture = head + bytes(6_000_000)
-    assert cost(picture).at_worst > LIGHT_SECONDS > cost(picture).seconds
+def test_long_texts_and_runs_make_a_job_heavy(head: bytes) -> None:
+    image = head + bytes(6_000_000)
+    assert cost(image).at_worst > LIGHT_SECONDS > cost(image).seconds
 
 
-def test_frames_in_front_of_a_page_make_a_job_heavy_but_not_hopeless() -> None:
-    # Of one pixel each.
+def test_frames_before_a_page_make_a_job_heavy_but_not_hopeless() -> None:
+    # Frames of one pixel each.
     upload = pipeline.Upload.from_memory(gif_frames(1000, 600, 600))
     last = ResizeOptions(width=80, height=60, page=999)
 
@@ -373,11 +373,11 @@ def test_frames_in_front_of_a_page_make_a_job_heavy_but_not_hopeless() -> None:
     assert make(heavy_ok=True).outputs[0].info.width == 80
 
 
-def test_a_small_file_that_decodes_to_much_is_refused() -> None:
-    picture = png(30_000, 30_000, bits=1)
+def test_a_small_file_that_expands_too_much_is_refused() -> None:
+    image = png(30_000, 30_000, bits=1)
     with pytest.raises(TooLarge, match=r"decodes to 112500000 bytes, \d+ times its size .* allows 250 times"):
-        resize(picture)
-    # 100 MB are let through at any expansion; one of 1 bit a pixel is counted by its bits.
+        resize(image)
+    # 100 MB are allowed at any expansion; pixels of 1 bit count as bits.
     small = png(28_000, 28_000, bits=1)
     assert cost(small).memory < 2 * LIGHT
     with pytest.raises(TooLarge, match="max-expansion"):
@@ -390,7 +390,7 @@ def test_bombs_are_refused(name: str) -> None:
         resize(BOMBS[name](), job_memory=400 << 20)
 
 
-def test_texts_and_frames_that_are_not_too_many_pass() -> None:
+def test_texts_and_frames_below_the_limits_pass() -> None:
     resize(text_png(2, 3_000_000))
     resize(gif_frames(10_000))
     xmp = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"<x/>" * 250_000)
@@ -398,7 +398,7 @@ def test_texts_and_frames_that_are_not_too_many_pass() -> None:
     resize(png(16, 16, before=xmp + packed))
 
 
-def test_compressed_international_text_is_counted_inflated() -> None:
+def test_compressed_international_text_counts_with_its_inflated_size() -> None:
     packed = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0en\0x\0" + zlib.compress(bytes(20_000_000), 9))
     with pytest.raises(TooLarge, match="metadata in this png's header"):
         resize(png(16, 16, before=packed))

@@ -1,4 +1,4 @@
-"""The direct way: exact sizes whatever is asked, as good as thumbnail, and taken only where it may be."""
+"""The fast resize gives exact sizes, is as good as thumbnail, and is used only for suitable images."""
 
 import io
 import itertools
@@ -24,58 +24,58 @@ def stretched(width: int, height: int, mode: str = "RGB") -> Image.Image:
     return photo().resize((width, height), Image.Resampling.LANCZOS).convert(mode)
 
 
-def as_thumbnail(picture: bytes, width: int, height: int) -> Image.Image:
-    image = pyvips.Image.thumbnail_buffer(picture, width, height=height, size="force")
+def as_thumbnail(encoded: bytes, width: int, height: int) -> Image.Image:
+    image = pyvips.Image.thumbnail_buffer(encoded, width, height=height, size="force")
     return open_exact(image.jpegsave_buffer(Q=95, keep="none"))
 
 
 @pytest.mark.parametrize("source", list(itertools.product(SIDES, [1, 17, 64, 250])))
 def test_any_size_from_any_size_is_exact(source: tuple[int, int]) -> None:
-    picture = encode(stretched(*source), "JPEG", quality=90)
+    image = encode(stretched(*source), "JPEG", quality=90)
     for size in [(1, 1), (1, 31), (31, 1), (2, 3), source, (source[0] + 1, source[1] + 1), (65, 40)]:
-        assert resize(picture, *size).size == size
+        assert resize(image, *size).size == size
 
 
 @pytest.mark.parametrize(("width", "height"), [(3000, 1), (1, 3000), (3000, 2), (5, 2999)])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_extreme_shapes_are_exact(width: int, height: int, kind: str) -> None:
-    picture = encode(stretched(width, height), kind)
+    image = encode(stretched(width, height), kind)
     for size in [(1, 1), (100, 100), (1, 200), (200, 1), (height, width)]:
-        assert resize(picture, *size).size == size
+        assert resize(image, *size).size == size
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_of_every_kind_of_jpeg(mode: str, *, progressive: bool, orientation: int) -> None:
+def test_every_orientation_and_kind_of_jpeg(mode: str, *, progressive: bool, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = encode(stretched(403, 299, mode), "JPEG", quality=92, exif=exif, progressive=progressive)
+    image = encode(stretched(403, 299, mode), "JPEG", quality=92, exif=exif, progressive=progressive)
     for width, height in [(40, 60), (101, 75), (150, 200), (37, 290)]:
-        result = resize(picture, width, height, quality=95)
+        result = resize(image, width, height, quality=95)
         assert result.size == (width, height)
-        if mode != "CMYK":  # what a press prints is not 255 less ink
-            assert mean_abs_difference(result, reference(picture, width, height)) < 4
+        if mode != "CMYK":  # a print is not 255 minus ink
+            assert mean_abs_difference(result, reference(image, width, height)) < 4
 
 
 @pytest.mark.parametrize("source", [(1607, 1207), (1600, 1200), (1201, 903), (333, 251), (799, 607)])
 @pytest.mark.parametrize("factor", [2.0, 2.1, 3.0, 3.9, 4.05, 7.99, 8.04, 12.5])
-def test_as_like_the_reference_as_thumbnail(source: tuple[int, int], factor: float) -> None:
-    picture = encode(stretched(*source), "JPEG", quality=92)
+def test_results_are_as_close_to_the_reference_as_thumbnail(source: tuple[int, int], factor: float) -> None:
+    image = encode(stretched(*source), "JPEG", quality=92)
     width, height = (round(side / factor) for side in source)
-    wanted = reference(picture, width, height)
-    likeness = ssim(resize(picture, width, height, quality=95), wanted)
-    assert likeness >= min(ssim(as_thumbnail(picture, width, height), wanted) - 0.01, 0.98)
+    wanted = reference(image, width, height)
+    likeness = ssim(resize(image, width, height, quality=95), wanted)
+    assert likeness >= min(ssim(as_thumbnail(image, width, height), wanted) - 0.01, 0.98)
 
 
-def test_a_jpeg_is_decoded_as_small_as_the_target_allows() -> None:
+def test_the_shrink_factor_is_as_large_as_the_target_allows() -> None:
     for scale, target in [(1, (801, 601)), (2, (800, 600)), (2, (401, 301)), (4, (400, 300)), (8, (200, 1))]:
         assert shrink_factor((1600, 1200), target) == scale
     assert shrink_factor((1600, 1200), (20, 1100)) == 1  # the side that is reduced least decides
     assert shrink_factor((8, 8), (1, 1)) == 8
 
 
-def test_what_the_decoder_cuts_off_is_never_half_a_pixel() -> None:
+def test_shrink_on_load_never_cuts_off_half_a_pixel() -> None:
     # At 1/8 the last 7 of 1,607 columns would be lost, nearly a pixel of the result.
     assert shrink_factor((1607, 1207), (200, 150)) == 4
     for width, height, target in itertools.product(range(1, 140), (97, 128), (1, 2, 5, 12, 30)):
@@ -88,37 +88,37 @@ def test_what_the_decoder_cuts_off_is_never_half_a_pixel() -> None:
 
 @pytest.mark.parametrize("size", [(1607, 1207), (1600, 1200), (333, 8)])
 @pytest.mark.parametrize("shrink", [1, 2, 4, 8])
-def test_a_header_opened_reduced_tells_the_whole_size(size: tuple[int, int], shrink: int) -> None:
-    picture = encode(stretched(*size), "JPEG", restart_marker_rows=1)
+def test_a_header_opened_at_a_shrink_factor_has_the_whole_size(size: tuple[int, int], shrink: int) -> None:
+    image = encode(stretched(*size), "JPEG", restart_marker_rows=1)
     asked = []
 
     def shrink_for(width: int, height: int) -> int:
         asked.append((width, height))
         return shrink
 
-    opened = read_header(Upload.from_memory(picture), shrink_for=shrink_for)
+    opened = read_header(Upload.from_memory(image), shrink_for=shrink_for)
     assert asked == [size]
     assert (opened.info.width, opened.info.height) == size
     assert opened.shrink == shrink
     assert opened.shape[:2] == tuple(side // shrink for side in size)
 
 
-def test_a_frame_header_is_found_where_libjpeg_finds_it() -> None:
-    # Bytes that are no marker are skipped.
-    picture = encode(stretched(1600, 1200), "JPEG")
-    opened = read_header(Upload.from_memory(picture[:2] + b"\0\0" + picture[2:]), shrink_for=lambda *_: 2)
+def test_bytes_between_markers_are_skipped_as_by_libjpeg() -> None:
+    # Bytes that are not a marker are skipped.
+    image = encode(stretched(1600, 1200), "JPEG")
+    opened = read_header(Upload.from_memory(image[:2] + b"\0\0" + image[2:]), shrink_for=lambda *_: 2)
     assert (opened.info.width, opened.info.height, opened.shrink) == (1600, 1200, 2)
 
 
-def test_no_size_is_believed_that_libvips_does_not_find(monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = encode(stretched(1600, 1200), "JPEG")
+def test_a_size_that_libvips_does_not_confirm_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = encode(stretched(1600, 1200), "JPEG")
     monkeypatch.setattr(jpeg, "size_of", lambda _: (160, 120))
-    opened = read_header(Upload.from_memory(picture), shrink_for=lambda *_: 2)
+    opened = read_header(Upload.from_memory(image), shrink_for=lambda *_: 2)
     assert (opened.info.width, opened.info.height, opened.shrink) == (1600, 1200, 1)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_jpeg_is_opened_again_only_where_its_orientation_was_not_expected(
+def test_a_jpeg_is_opened_again_only_if_its_orientation_changes_the_shrink(
     monkeypatch: pytest.MonkeyPatch, orientation: int
 ) -> None:
     opened = []
@@ -131,21 +131,21 @@ def test_a_jpeg_is_opened_again_only_where_its_orientation_was_not_expected(
         monkeypatch.setitem(jpeg.open_at, name, counting)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = encode(stretched(1600, 400), "JPEG", exif=exif)
-    assert resize(picture, 400, 200).size == (400, 200)
+    image = encode(stretched(1600, 400), "JPEG", exif=exif)
+    assert resize(image, 400, 200).size == (400, 200)
     assert opened == ([2] if orientation == 1 else [2, 1])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "WEBP", "JPEG"])
 @pytest.mark.parametrize(("width", "height"), [(500, 400), (331, 251), (660, 125), (165, 500)])
-def test_enlarging_leaves_everything_in_its_place(kind: str, width: int, height: int) -> None:
+def test_enlarging_does_not_shift_the_image(kind: str, width: int, height: int) -> None:
     grain = Image.frombytes("L", (330, 250), random.Random(1).randbytes(330 * 250))
-    picture = encode(grain, kind, **({"quality": 98} if kind in {"JPEG", "WEBP"} else {}))
-    source = Image.open(io.BytesIO(picture)).convert("RGB")
+    image = encode(grain, kind, **({"quality": 98} if kind in {"JPEG", "WEBP"} else {}))
+    source = Image.open(io.BytesIO(image)).convert("RGB")
     within = min(width, source.width), min(height, source.height)
     wanted = source.resize(within, Image.Resampling.LANCZOS).resize((width, height), Image.Resampling.BICUBIC)
-    # A quarter of a pixel beside its place, grain differs by 20 and more.
-    assert mean_abs_difference(resize(picture, width, height, quality=98), wanted) < 6
+    # Shifted by a quarter of a pixel, grain differs by 20 and more.
+    assert mean_abs_difference(resize(image, width, height, quality=98), wanted) < 6
 
 
 def test_an_srgb_profile_changes_nothing() -> None:
@@ -154,7 +154,7 @@ def test_an_srgb_profile_changes_nothing() -> None:
     assert resize(tagged, 160, 120) == resize(encode(photo(), "JPEG", quality=92), 160, 120)
 
 
-def test_a_grey_profile_on_colour_and_garbage_count_as_none() -> None:
+def test_an_invalid_profile_is_ignored() -> None:
     plain = resize(encode(photo(), "JPEG", quality=92), 160, 120)
     for profile in [b"no profile", b"\0" * 200]:
         tagged = encode(photo(), "JPEG", quality=92, icc_profile=profile)

@@ -1,4 +1,4 @@
-"""Which formats are read, by which library, and what is done with broken ones when that is allowed."""
+"""Which formats are read and by which library, and what happens to truncated images if they are tolerated."""
 
 import os
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ TOLERANT = WorkerConfig(
 
 @pytest.fixture
 def narrowed() -> Iterator[None]:
-    """After the test all is on again."""
+    """Switch all formats on again after the test."""
     yield
     pipeline.start()
 
@@ -40,7 +40,7 @@ def has(loader: str) -> bool:
     return bool(pyvips.type_find("VipsForeignLoad", loader))
 
 
-def test_each_format_is_told_with_its_library(formats: tuple[pipeline.FormatInfo, ...]) -> None:
+def test_each_format_is_listed_with_its_library(formats: tuple[pipeline.FormatInfo, ...]) -> None:
     names = [one.name for one in formats]
     assert set(WHEEL + OWN) <= set(names)
     assert len(set(names)) == len(names)
@@ -53,7 +53,7 @@ def test_each_format_is_told_with_its_library(formats: tuple[pipeline.FormatInfo
     assert "libvips jpegload" in {one.library for one in formats}
 
 
-def test_a_libvips_that_is_too_old_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_libvips_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyvips, "at_least_libvips", lambda major, minor: (major, minor) < (8, 18))
     with pytest.raises(StartFailed, match=rf"libvips {pipeline.version()} is too old: .*pip install"):
         pipeline.start()
@@ -103,42 +103,44 @@ def test_a_format_that_cannot_be_read_is_refused_at_the_start() -> None:
     ],
 )
 @pytest.mark.usefixtures("narrowed")
-def test_a_format_of_a_fuller_libvips(name: str, loader: str, saver: str, options: dict[str, object]) -> None:
+def test_a_format_of_a_libvips_with_more_loaders(
+    name: str, loader: str, saver: str, options: dict[str, object]
+) -> None:
     if not has(loader) or not pyvips.type_find("VipsForeignSave", saver):
         pytest.skip(f"this libvips has no reader or no writer for {name}")
     scene = photo(200, 150)
     image = pyvips.Image.new_from_memory(scene.tobytes(), 200, 150, 3, "uchar").copy(interpretation="srgb")
     try:
-        picture = pyvips.Operation.call(saver, image, **options)
+        encoded = pyvips.Operation.call(saver, image, **options)
     except pyvips.Error:
         pytest.skip(f"this libvips has no encoder for {name}")
     assert name in [one.name for one in pipeline.start(["jpeg", name])]
-    assert info(picture).format == name
+    assert info(encoded).format == name
     wanted = scene.resize((100, 75), Image.Resampling.LANCZOS)
-    assert mean_abs_difference(resize(picture, 100, 75), wanted) < 6
+    assert mean_abs_difference(resize(encoded, 100, 75), wanted) < 6
 
 
 @pytest.mark.parametrize(
     "name", ["jpeg", "png", "webp", "tiff-strip", "gif", "bmp", "pnm", "jpeg-progressive", "tiff-tiled"]
 )
-def test_what_can_be_saved_of_a_truncated_picture_is_given_where_that_is_allowed(name: str) -> None:
-    picture = truncated(sample(name), 0.9)
-    assert isinstance(refusal(picture), CorruptImage)
+def test_a_truncated_image_can_be_tolerated(name: str) -> None:
+    image = truncated(sample(name), 0.9)
+    assert isinstance(refusal(image), CorruptImage)
     options = ResizeOptions(width=160, height=120)
     try:
-        result = pipeline.resize(pipeline.Upload.from_memory(picture), [options], config=TOLERANT)
+        result = pipeline.resize(pipeline.Upload.from_memory(image), [options], config=TOLERANT)
     except CorruptImage:
-        # libwebp gives nothing of a lossy picture whose end is missing, and of a TIFF libvips before 8.17.
+        # libwebp gives nothing of a lossy image whose end is missing, and of a TIFF libvips before 8.17.
         assert name == "webp" or (name.startswith("tiff") and pyvips.version(1) < 17)
         return
     seen, wanted = open_exact(result.outputs[0].data), reference(sample(name), 160, 120)
-    # A bitmap begins at the bottom.
+    # A bitmap begins with its lowest row.
     there = (0, 80, 160, 120) if name == "bmp" else (0, 0, 160, 40)
     assert mean_abs_difference(seen.crop(there), wanted.crop(there)) < 16
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
-def test_ycbcr_without_jpeg_is_refused_for_libvips_would_take_it_for_rgb(compression: str | None) -> None:
+def test_ycbcr_without_jpeg_compression_is_refused(compression: str | None) -> None:
     options = {"compression": compression} if compression else {}
     refused = refusal(encode(photo().convert("YCbCr"), "TIFF", **options))
     assert isinstance(refused, CorruptImage)
@@ -147,21 +149,21 @@ def test_ycbcr_without_jpeg_is_refused_for_libvips_would_take_it_for_rgb(compres
 
 def test_ycbcr_without_jpeg_is_refused_on_any_page() -> None:
     pages = [photo(), photo(seed=2).convert("YCbCr"), photo(seed=3)]
-    picture = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    image = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
     for page in (0, 2):
-        result = open_exact(run(picture, ResizeOptions(width=160, height=120, page=page)).outputs[0].data)
+        result = open_exact(run(image, ResizeOptions(width=160, height=120, page=page)).outputs[0].data)
         wanted = pages[page].resize((160, 120), Image.Resampling.LANCZOS)
         assert mean_abs_difference(result, wanted) < 3
     with pytest.raises(CorruptImage, match="YCbCr"):
-        run(picture, ResizeOptions(width=160, height=120, page=1))
+        run(image, ResizeOptions(width=160, height=120, page=1))
 
 
 def test_ycbcr_with_jpeg_is_right() -> None:
-    picture = encode(photo().convert("YCbCr"), "TIFF", compression="jpeg")
-    assert mean_abs_difference(resize(picture, 160, 120), reference(picture, 160, 120)) < 3
+    image = encode(photo().convert("YCbCr"), "TIFF", compression="jpeg")
+    assert mean_abs_difference(resize(image, 160, 120), reference(image, 160, 120)) < 3
 
 
-def test_a_bitmap_in_a_file_is_read_by_a_mapping_that_ends_with_the_job(tmp_path: Path) -> None:
+def test_the_mapping_of_a_bitmap_ends_with_the_job(tmp_path: Path) -> None:
     path = tmp_path / "large.bmp"
     path.write_bytes(bitmap(photo(1200, 900), 24))
 

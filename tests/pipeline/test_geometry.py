@@ -1,4 +1,4 @@
-"""The geometry of the fits, without a picture."""
+"""The geometry of every fit."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ TALL = (200, 400)
         (TALL, {"fit": "contain", "width": 100, "height": 100}, (50, 100), (100, 100)),
         (WIDE, {"fit": "cover", "width": 100, "height": 100}, (200, 100), (100, 100)),
         (TALL, {"fit": "cover", "width": 100, "height": 100}, (100, 200), (100, 100)),
-        # One side only: the picture's own shape.
+        # One side only: the proportions of the image.
         (WIDE, {"fit": "inside", "width": 100}, (100, 50), (100, 50)),
         (WIDE, {"fit": "outside", "height": 100}, (200, 100), (200, 100)),
         (WIDE, {"fit": "contain", "width": 100}, (100, 50), (100, 50)),
@@ -40,13 +40,13 @@ TALL = (200, 400)
         (WIDE, {"fit": "outside", "width": 300, "height": 300, "enlarge": False}, (400, 200), (400, 200)),
         (WIDE, {"fit": "cover", "width": 300, "height": 300, "enlarge": False}, (400, 200), (300, 200)),
         (WIDE, {"fit": "contain", "width": 800, "height": 600, "enlarge": False}, (400, 200), (800, 600)),
-        # Rounded half up, and never nothing.
+        # Rounded half up, and at least 1.
         ((3, 2), {"fit": "inside", "width": 2}, (2, 1), (2, 1)),
         ((2, 3), {"fit": "inside", "width": 1}, (1, 2), (1, 2)),
         ((1000, 1), {"fit": "inside", "width": 10}, (10, 1), (10, 1)),
     ],
 )
-def test_the_sizes(
+def test_geometry_of_every_fit(
     source: tuple[int, int], asked: dict[str, Any], scaled: tuple[int, int], result: tuple[int, int]
 ) -> None:
     placed = fit(ResizeOptions(**asked), *source)
@@ -57,7 +57,7 @@ sides = st.integers(1, 100_000)
 
 
 @given(kind=st.sampled_from(Fit), width=sides, height=sides, across=sides, down=sides, enlarge=st.booleans())
-def test_what_always_holds(
+def test_properties_of_every_geometry(
     kind: Fit, width: int, height: int, across: int, down: int, *, enlarge: bool
 ) -> None:
     asked = ResizeOptions(width=across, height=down, fit=kind, enlarge=enlarge)

@@ -1,4 +1,4 @@
-"""sRGB is recognised by what a profile says, and nothing else is taken for it."""
+"""sRGB profiles are recognised by their content, and no others are."""
 
 import struct
 import sys
@@ -76,7 +76,7 @@ def profile(
     ],
     ids=["parametric", "sampled", "seven parameters", "LittleCMS"],
 )
-def test_srgb_in_its_versions(data: bytes) -> None:
+def test_versions_of_the_srgb_profile_are_recognised(data: bytes) -> None:
     assert is_srgb(data)
 
 
@@ -105,7 +105,7 @@ def test_srgb_in_its_versions(data: bytes) -> None:
         "swapped",
     ],
 )
-def test_what_is_not_srgb(data: bytes) -> None:
+def test_other_profiles_are_not_srgb(data: bytes) -> None:
     assert not is_srgb(data)
 
 

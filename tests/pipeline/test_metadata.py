@@ -1,4 +1,4 @@
-"""Metadata, which libvips keeps in memory, several times over: counted, and refused where they are much."""
+"""Metadata, which libvips keeps in memory several times over, count as memory and are limited."""
 
 import struct
 from collections.abc import Callable
@@ -18,26 +18,26 @@ from vipsrv.pipeline.probe import read_header
 MEGA = 1 << 20
 
 
-def memory(picture: bytes) -> int:
-    """Bytes that a small result is told to take beyond the copy of the file."""
-    upload = pipeline.Upload.from_memory(picture)
+def memory(image: bytes) -> int:
+    """The predicted bytes for a small result, without the copy of the file."""
+    upload = pipeline.Upload.from_memory(image)
     cost = predict(upload, read_header(upload), [ResizeOptions(width=80, height=60)])
-    return cost.memory - len(picture)
+    return cost.memory - len(image)
 
 
 def segments(count: int, size: int = 65_533, *, marker: int = 0xE1) -> bytes:
-    """As many of a JPEG's segments, each of `size` bytes behind its length."""
+    """`count` segments of a JPEG, with `size` bytes each after the length."""
     return (bytes([0xFF, marker]) + struct.pack(">H", 2 + size) + bytes(size)) * count
 
 
-def before(picture: bytes, mark: bytes, more: bytes) -> bytes:
-    """`more` in front of where `mark` occurs first."""
-    at = picture.index(mark)
-    return picture[:at] + more + picture[at:]
+def before(image: bytes, mark: bytes, more: bytes) -> bytes:
+    """Insert `more` before the first `mark`."""
+    at = image.index(mark)
+    return image[:at] + more + image[at:]
 
 
 def with_head(more: bytes) -> bytes:
-    """A JPEG with `more` behind its first marker."""
+    """A JPEG with `more` after its first marker."""
     small = jpeg(64, 48)
     return small[:2] + more + small[2:]
 
@@ -47,12 +47,12 @@ def with_head(more: bytes) -> bytes:
     [
         lambda count: with_head(segments(count)),
         lambda count: with_head(segments(count, marker=0xE2)),
-        # libjpeg skips what is no marker, and reads on.
+        # libjpeg skips bytes that are not a marker.
         lambda count: with_head(b"junk" + segments(count)),
         lambda count: with_head(b"\xff" * 1000 + segments(count)),
-        # Behind the frame header.
+        # After the frame header.
         lambda count: before(jpeg(64, 48), b"\xff\xda", segments(count)),
-        # So many take memory that hold nothing.
+        # Many empty segments take memory, too.
         lambda count: with_head(segments(count * 512, 0)),
     ],
 )
@@ -71,7 +71,7 @@ def test_metadata_between_the_scans_of_a_jpeg_are_bounded() -> None:
     resize(many[:last] + segments(10) + many[last:], 80, 60)
     with pytest.raises(TooLarge, match="1048576 bytes of metadata after its first scan"):
         resize(many[:last] + segments(20) + many[last:], 80, 60)
-    # Behind the end it is not read.
+    # Metadata after the end are not read.
     resize(many + segments(20), 80, 60)
 
 
@@ -85,11 +85,11 @@ def test_metadata_of_a_png_are_bounded_and_counted(name: bytes, body: bytes) -> 
         info(png(16, 16, before=chunk * 8))
     much = png(16, 16, before=chunk * 5)
     resize(much, 80, 60)
-    # libvips takes four bytes for one.
+    # libvips takes four bytes per byte.
     assert memory(much) - memory(png(16, 16)) >= 20 * MEGA
 
 
-def test_what_a_png_holds_for_other_programs_is_stepped_over() -> None:
+def test_private_chunks_of_a_png_do_not_count() -> None:
     much = png(16, 16, before=png_chunk(b"juNk", bytes(MEGA)) * 20)
     resize(much, 80, 60)
     assert memory(much) == memory(png(16, 16))
@@ -98,7 +98,7 @@ def test_what_a_png_holds_for_other_programs_is_stepped_over() -> None:
 DESCRIPTION, PROFILE, LAYERS, STRIPS = 270, 34_675, 37_724, 273
 
 
-@pytest.mark.parametrize("kind", [1, 2, 7])  # bytes, text, anything: libtiff takes all of them for text
+@pytest.mark.parametrize("kind", [1, 2, 7])  # bytes, text, undefined: libtiff treats all of them as text
 def test_the_description_of_a_tiff_is_bounded_and_counted(kind: int) -> None:
     much = tiff_fields({DESCRIPTION: (kind, 6 * MEGA)})
     resize(much, 80, 60)
@@ -116,11 +116,11 @@ def test_other_fields_of_a_tiff_are_bounded_and_counted() -> None:
     assert memory(much) - memory(tiff_fields({})) > 20 * MEGA
     with pytest.raises(TooLarge, match="67108864 of other fields"):
         info(tiff_fields({LAYERS: (7, 2 * MEGA)}, pages=40))
-    # What is too long for libtiff is not read, such as layers often are, nor what the file has not got.
+    # Fields that are too long for libtiff (often layers) or beyond the end of the file are not read.
     assert memory(tiff_fields({LAYERS: (7, 70 * MEGA)})) == memory(tiff_fields({}))
     info(tiff_fields({LAYERS: (7, 20 * MEGA)}, pages=40)[: -20 * MEGA])
 
 
-def test_where_the_strips_of_a_tiff_are_is_no_metadata() -> None:
+def test_strip_offsets_of_a_tiff_are_not_metadata() -> None:
     upload = pipeline.Upload.from_memory(tiff_fields({STRIPS: (4, 4 * MEGA)}))
     assert list(metadata_sizes(upload)) == [MetadataSizes(description=0, others=0)]

@@ -1,4 +1,4 @@
-"""A prepared call gives what the plain call gives, again and again, and fails as it does."""
+"""A prepared operation gives the same as a plain call, repeatedly, and fails in the same way."""
 
 import gc
 import weakref
@@ -11,7 +11,7 @@ from tests.support.images import SAMPLES
 from vipsrv.pipeline.vips.operations import PreparedOperation, Shape, shape
 
 
-def test_a_prepared_call_gives_what_the_plain_one_gives() -> None:
+def test_a_prepared_operation_gives_the_same_as_a_plain_call() -> None:
     load = PreparedOperation("jpegload_source", "source", "shrink", access="sequential")
     reduce = PreparedOperation("reducev", "in", "vshrink", kernel="cubic")
     save = PreparedOperation("jpegsave_buffer", "in", "Q", output="buffer", keep="none")
@@ -22,7 +22,7 @@ def test_a_prepared_call_gives_what_the_plain_one_gives() -> None:
         assert save(reduce(made, factor), quality) == expected
 
 
-def test_a_failing_call_raises_and_the_next_one_works() -> None:
+def test_a_failing_operation_raises_and_the_next_one_works() -> None:
     load = PreparedOperation("pngload_source", "source")
     with pytest.raises(pyvips.Error, match="pngload"):
         load(pyvips.Source.new_from_memory(b"this is no PNG"))
@@ -34,9 +34,9 @@ def test_an_unknown_operation_is_named() -> None:
         PreparedOperation("nothing_of_the_kind", "in")(pyvips.Image.black(1, 1))
 
 
-def test_the_memory_below_a_picture_is_kept_as_long_as_the_picture() -> None:
+def test_the_memory_of_an_image_lives_as_long_as_the_image() -> None:
     class Memory(bytearray):
-        """Something that can be watched."""
+        """Memory that a weak reference can watch."""
 
     memory = Memory(range(100))
     watched = weakref.ref(memory)
@@ -54,7 +54,7 @@ def test_the_memory_below_a_picture_is_kept_as_long_as_the_picture() -> None:
 def test_the_shape_is_what_pyvips_says() -> None:
     for name in sorted(SAMPLES):
         if name.startswith(("bmp", "pnm", "ico", "tga")):
-            continue  # what vipsrv reads itself
+            continue  # formats that vipsrv reads itself
         image = pyvips.Image.new_from_buffer(sample(name), "")
         assert shape(image) == Shape(
             image.width, image.height, image.bands, image.format, image.interpretation

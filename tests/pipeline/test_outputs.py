@@ -1,4 +1,4 @@
-"""Several results of one upload: each as if it had been asked for alone, in the order of the asking."""
+"""Several results of one upload: each as if it were the only one, in the order of the request."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ KEPT = [asked(120, keep=keep, format=Format.PNG, background="#4060a0") for keep 
 
 
 @pytest.mark.parametrize(
-    ("picture", "outputs"),
+    ("encoded", "outputs"),
     [
         (jpeg(1000, 750), WIDTHS),
         (jpeg(1000, 750), SHAPES),
@@ -74,11 +74,11 @@ KEPT = [asked(120, keep=keep, format=Format.PNG, background="#4060a0") for keep 
         "all",
     ],
 )
-def test_each_is_like_the_one_of_a_single_request(picture: bytes, outputs: list[ResizeOptions]) -> None:
-    together = run(picture, *outputs)
+def test_each_result_is_like_that_of_a_single_request(encoded: bytes, outputs: list[ResizeOptions]) -> None:
+    together = run(encoded, *outputs)
     assert len(together.outputs) == len(outputs)
     for options, output in zip(outputs, together.outputs, strict=True):
-        (alone,) = run(picture, options).outputs
+        (alone,) = run(encoded, options).outputs
         assert (output.info.width, output.info.height) == (alone.info.width, alone.info.height)
         assert (output.info.format, output.info.quality) == (alone.info.format, alone.info.quality)
         assert output.info.size == len(output.data)
@@ -90,28 +90,28 @@ def test_each_is_like_the_one_of_a_single_request(picture: bytes, outputs: list[
             Image.alpha_composite(Image.new("RGBA", image.size, grey), image.convert("RGBA"))
             for image in (one, other)
         )
-        # Loose, for the noise of two lossy files of a picture this small is in it.
+        # Loose, because both are lossy files of a very small image.
         assert ssim(shown, should) > 0.96, options
         assert mean_abs_difference(shown, should) < 5, options
 
 
-def test_likeness_to_a_full_decode_is_that_of_single_requests() -> None:
+def test_several_results_are_as_close_to_a_full_decode_as_single_ones() -> None:
     scene = photo(1600, 1200)
-    picture = encode(scene, "JPEG", quality=92)
+    image = encode(scene, "JPEG", quality=92)
     outputs = [asked(width, format=Format.PNG) for width in (640, 639, 600, 512, 400, 320, 160, 80)]
-    for output in run(picture, *outputs).outputs:
+    for output in run(image, *outputs).outputs:
         made = open_exact(output.data)
         wanted = scene.resize(made.size, Image.Resampling.LANCZOS)
-        (alone,) = run(picture, asked(made.width, format=Format.PNG)).outputs
+        (alone,) = run(image, asked(made.width, format=Format.PNG)).outputs
         assert ssim(made, wanted) > ssim(open_exact(alone.data), wanted) - 0.01
 
 
-def test_the_source_is_told_once() -> None:
+def test_the_source_is_reported_once() -> None:
     result = run(animated("TIFF"), asked(40, page=2), asked(50))
     assert (result.source.width, result.source.height, result.source.pages) == (WIDTH, HEIGHT, 3)
 
 
-def test_pages_beside_each_other() -> None:
+def test_several_pages_in_one_request() -> None:
     outputs = [asked(165, page=page) for page in (2, 0, 1, 2)]
     result = run(animated("GIF"), *outputs)
     for options, output in zip(outputs, result.outputs, strict=True):
@@ -119,7 +119,7 @@ def test_pages_beside_each_other() -> None:
         assert mean_abs_difference(open_exact(output.data), wanted) < 6
 
 
-def test_one_that_is_refused_refuses_all() -> None:
+def test_one_refused_result_refuses_all() -> None:
     with pytest.raises(BadRequest, match=r"^lossless: "):
         run(jpeg(), asked(40), asked(50, lossless=True))
     with pytest.raises(CorruptImage):
@@ -136,27 +136,27 @@ def test_the_limits_count_all_results_together() -> None:
     )
 
 
-def test_the_limits_count_what_is_cut_off() -> None:
+def test_the_limits_count_cropped_pixels() -> None:
     strip = asked(8000, 100, fit=Fit.COVER)  # of 8000 x 6061 pixels
     assert run(jpeg(), strip).outputs[0].info.width == 8000
     with pytest.raises(TooLarge, match="the 2 results take 96976000 pixels together"):
         run(jpeg(), strip, strip)
 
 
-def test_the_picture_between_them_is_limited() -> None:
+def test_the_shared_image_is_limited() -> None:
     wide, tall = asked(2000, 10, fit=Fit.FILL), asked(10, 2000, fit=Fit.FILL)
-    picture = encode(Image.new("RGB", (2000, 2000)), "PNG")
+    image = encode(Image.new("RGB", (2000, 2000)), "PNG")
     limits = WorkerConfig(max_pixels=LIMITS.max_pixels, max_output_pixels=3_000_000)
     with pytest.raises(TooLarge, match=r"^the results need the image in 2000 x 2000 pixels between them; "):
-        pipeline.resize(pipeline.Upload.from_memory(picture), (wide, tall), config=limits)
+        pipeline.resize(pipeline.Upload.from_memory(image), (wide, tall), config=limits)
 
 
-def test_several_are_given_up_when_the_watch_says_so() -> None:
-    picture = encode(Image.new("RGB", (2500, 2000), (9, 90, 200)), "PNG", compress_level=1)
+def test_several_results_stop_when_asked() -> None:
+    image = encode(Image.new("RGB", (2500, 2000), (9, 90, 200)), "PNG", compress_level=1)
     reason = Cancelled("enough")
     with pytest.raises(Cancelled) as stopped:
         pipeline.resize(
-            pipeline.Upload.from_memory(picture),
+            pipeline.Upload.from_memory(image),
             [asked(800), asked(400)],
             config=LIMITS,
             watch=lambda: reason,
@@ -164,8 +164,8 @@ def test_several_are_given_up_when_the_watch_says_so() -> None:
     assert stopped.value is reason
 
 
-def test_small_ones_are_given_up_between_two_of_them() -> None:
-    # None of them is long enough for libvips to be asked within it.
+def test_small_results_stop_between_two_of_them() -> None:
+    # None of them is long enough to be watched by libvips.
     asked_for = 0
 
     def watch() -> Cancelled | None:

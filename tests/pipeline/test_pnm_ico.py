@@ -1,4 +1,4 @@
-"""Netpbm pictures and icons: every kind looks right; what is broken is refused by its kind."""
+"""Netpbm images and icons: every kind looks right, and broken ones are refused."""
 
 import random
 from array import array
@@ -31,15 +31,15 @@ def dithered() -> Image.Image:
     return photo(WIDTH, HEIGHT).convert("1")
 
 
-def looks_like(picture: bytes, wanted: Image.Image, *, most: float) -> None:
+def looks_like(image: bytes, wanted: Image.Image, *, most: float) -> None:
     for width, height in ((WIDTH, HEIGHT), (64, 45)):
-        result = resize(picture, width, height, quality=100)
+        result = resize(image, width, height, quality=100)
         reference = wanted.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
         assert mean_abs_difference(result, reference) < most
 
 
 @pytest.mark.parametrize("kind", [1, 4])
-def test_bits(kind: int) -> None:
+def test_bitmaps_of_one_bit(kind: int) -> None:
     ones = [1 - value // 255 for value in dithered().convert("L").tobytes()]
     looks_like(netpbm(kind, WIDTH, HEIGHT, ones), dithered(), most=6)
 
@@ -55,17 +55,17 @@ def test_grey_and_colour_of_any_depth(kind: int, maximum: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-def test_pam(mode: str) -> None:
+def test_pam_in_all_modes(mode: str) -> None:
     scene = alpha_photo(WIDTH, HEIGHT).convert(mode) if "A" in mode else photo(WIDTH, HEIGHT).convert(mode)
     head = f"P7\nWIDTH {WIDTH}\nHEIGHT {HEIGHT}\nDEPTH {len(mode)}\nMAXVAL 255\nTUPLTYPE ANY\n# one\nENDHDR\n"
-    picture = head.encode() + scene.tobytes()
-    assert info(picture).has_alpha == ("A" in mode)
+    image = head.encode() + scene.tobytes()
+    assert info(image).has_alpha == ("A" in mode)
     ground = Image.new("RGBA", scene.size, (255, 255, 255, 255))
-    looks_like(picture, Image.alpha_composite(ground, scene.convert("RGBA")), most=3)
+    looks_like(image, Image.alpha_composite(ground, scene.convert("RGBA")), most=3)
 
 
 @pytest.mark.parametrize("separator", [" ", "\n", "\t \r\n", "\n# a comment with 12 numbers 7\n", "#c\n"])
-def test_plain_numbers_may_be_parted_in_many_ways(separator: str) -> None:
+def test_separators_of_plain_numbers(separator: str) -> None:
     numbers = [0, 85, 170, 255]
     text = "P2#one\n2 # two\n2\n255\n" + separator.join(map(str, numbers))
     result = resize(text.encode(), 2, 2, quality=100).convert("L")
@@ -76,17 +76,17 @@ def test_plain_text_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     text = b"12 345#a comment # 9\n6\t78 # another\n\n9 1011 12"
     bits = b"101#01\n1 0 1# 1\n01"
     for size in range(1, len(text) + 1):
-        monkeypatch.setattr(pnm, "_PIECE", size)
-        assert pnm._read_numbers(memoryview(text), 99) == array("H", [12, 345, 6, 78, 9, 1011, 12])
-        assert pnm._read_bits(memoryview(bits), 99) == array("H", map(int, "10110101"))
-        assert pnm._read_numbers(memoryview(text), 3) == array("H", [12, 345, 6])
+        monkeypatch.setattr(pnm, "PIECE", size)
+        assert pnm.read_numbers(memoryview(text), 99) == array("H", [12, 345, 6, 78, 9, 1011, 12])
+        assert pnm.read_bits(memoryview(bits), 99) == array("H", map(int, "10110101"))
+        assert pnm.read_numbers(memoryview(text), 3) == array("H", [12, 345, 6])
 
 
 @pytest.mark.parametrize(
     "text", [b"P2 1000 1000 255\n" + b"1 " * 1_000_000, b"P1 4 4\n" + b"#\n" * 1_000_000]
 )
-def test_plain_text_asks_the_watch(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
-    monkeypatch.setattr(pnm, "_PIECE", 100_000)
+def test_reading_plain_text_checks_whether_to_stop(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+    monkeypatch.setattr(pnm, "PIECE", 100_000)
     asked: list[int] = []
 
     def watch() -> RequestError | None:
@@ -99,7 +99,7 @@ def test_plain_text_asks_the_watch(monkeypatch: pytest.MonkeyPatch, text: bytes)
 
 
 @pytest.mark.parametrize(
-    ("picture", "kind"),
+    ("image", "kind"),
     [
         (b"P6\n", CorruptImage),
         (b"P6 2", CorruptImage),
@@ -126,8 +126,8 @@ def test_plain_text_asks_the_watch(monkeypatch: pytest.MonkeyPatch, text: bytes)
         (b"P7\nWIDTH 2\nHEIGHT 2\nDEPTH 3\nMAXVAL 255\n", CorruptImage),
     ],
 )
-def test_a_broken_pnm_is_refused_by_its_kind(picture: bytes, kind: type[RequestError]) -> None:
-    assert type(refusal(picture)) is kind
+def test_a_broken_pnm_is_refused(image: bytes, kind: type[RequestError]) -> None:
+    assert type(refusal(image)) is kind
 
 
 def clear_left() -> Image.Image:
@@ -142,51 +142,51 @@ def test_an_icon_with_a_bitmap_and_its_mask(bits: int) -> None:
     scene.paste((0, 0, 0, 0), (0, 0, 20, 40))
     stored = scene if bits == 32 else photo(40, 40)
     stored = stored.quantize(1 << bits) if bits <= 8 else stored
-    picture = icon([(40, 40, bits, icon_bitmap(stored, bits, clear_left()))])
-    told = info(picture)
+    image = icon([(40, 40, bits, icon_bitmap(stored, bits, clear_left()))])
+    told = info(image)
     assert (told.format, told.width, told.height, told.has_alpha) == ("ico", 40, 40, True)
-    result = resize(picture, 40, 40, quality=100, background="#00ffff")
+    result = resize(image, 40, 40, quality=100, background="#00ffff")
     shown = stored.convert("RGB")
     shown.paste((0, 255, 255), (0, 0, 20, 40))
     assert mean_abs_difference(result, shown) < 6
 
 
-def test_the_largest_picture_of_an_icon_is_read() -> None:
+def test_the_largest_image_of_an_icon_is_read() -> None:
     small = icon_bitmap(Image.new("RGB", (40, 40), (255, 0, 0)), 24, clear_left())
-    picture = icon([(40, 40, 24, small), (256, 256, 32, encode(alpha_photo(256, 256), "PNG"))])
-    told = info(picture)
+    image = icon([(40, 40, 24, small), (256, 256, 32, encode(alpha_photo(256, 256), "PNG"))])
+    told = info(image)
     assert (told.width, told.height) == (256, 256)
     ground = Image.new("RGBA", (256, 256), (255, 255, 255, 255))
     wanted = Image.alpha_composite(ground, alpha_photo(256, 256)).convert("RGB")
-    assert mean_abs_difference(resize(picture, 256, 256, quality=100), wanted) < 3
+    assert mean_abs_difference(resize(image, 256, 256, quality=100), wanted) < 3
 
 
 def test_a_broken_icon_is_refused() -> None:
-    picture = icon([(64, 64, 32, encode(alpha_photo(64, 64), "PNG"))])
+    image = icon([(64, 64, 32, encode(alpha_photo(64, 64), "PNG"))])
     sound = icon([(40, 40, 24, icon_bitmap(photo(40, 40), 24, clear_left()))])
-    for broken in (picture[:10], picture[: len(picture) // 2], sound[:10], sound[:30], sound[:-9]):
+    for broken in (image[:10], image[: len(image) // 2], sound[:10], sound[:30], sound[:-9]):
         assert isinstance(refusal(broken), CorruptImage)
     assert isinstance(refusal(b"\0\0\1\0\xff\0" + bytes(16 * 255)), CorruptImage)
 
 
-def test_any_icon_gives_a_picture_or_a_refusal() -> None:
+def test_random_icons_give_an_image_or_a_refusal() -> None:
     dice = random.Random(1)
     sound = [
         icon([(40, 40, 24, icon_bitmap(photo(40, 40), 24, clear_left()))]),
         icon([(64, 64, 32, encode(alpha_photo(64, 64), "PNG"))]),
     ]
     for _ in range(300):
-        picture = bytearray(dice.choice(sound))
+        image = bytearray(dice.choice(sound))
         for _ in range(dice.randrange(1, 4)):
-            picture[dice.randrange(4, 90)] = dice.choice([0, 1, 2, 4, 127, 128, 255, dice.randrange(256)])
-        refusal(bytes(picture), 20, 20)
+            image[dice.randrange(4, 90)] = dice.choice([0, 1, 2, 4, 127, 128, 255, dice.randrange(256)])
+        refusal(bytes(image), 20, 20)
 
 
-def test_what_is_there_of_a_truncated_picture_can_be_saved() -> None:
+def test_a_truncated_pnm_can_be_tolerated() -> None:
     limits = WorkerConfig(
         max_pixels=LIMITS.max_pixels, max_output_pixels=LIMITS.max_output_pixels, tolerate_truncated=True
     )
     options = ResizeOptions(width=60, height=40)
-    for picture in (netpbm(6, WIDTH, HEIGHT, colour(255)), netpbm(3, WIDTH, HEIGHT, colour(255))):
-        upload = pipeline.Upload.from_memory(picture[: len(picture) // 2])
+    for image in (netpbm(6, WIDTH, HEIGHT, colour(255)), netpbm(3, WIDTH, HEIGHT, colour(255))):
+        upload = pipeline.Upload.from_memory(image[: len(image) // 2])
         assert pipeline.resize(upload, [options], config=limits).outputs[0].data

@@ -1,4 +1,4 @@
-"""What is refused, with which class and which words, and how early."""
+"""Which images and requests are refused, with which error and message, and how early."""
 
 import struct
 import zlib
@@ -21,27 +21,27 @@ from vipsrv.options import Format, ResizeOptions
 from vipsrv.pipeline import limits, plan
 from vipsrv.worker_config import WorkerConfig
 
-# Of several frames or pages the first is made, and these may have all of it in what is left.
+# Only the first frame or page is decoded, and these may still have all of it.
 FIRST_OF_SEVERAL = {"gif-animated", "webp-animated", "tiff-pages"}
 
 
 @pytest.mark.parametrize("keep", [0.95, 0.5, 0.1])
 @pytest.mark.parametrize("name", sorted(SAMPLES.keys() - FIRST_OF_SEVERAL))
-def test_a_truncated_picture_is_corrupt(name: str, keep: float) -> None:
+def test_a_truncated_image_is_corrupt(name: str, keep: float) -> None:
     assert isinstance(refusal(truncated(sample(name), keep)), CorruptImage)
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", sorted(SAMPLES))
-def test_a_damaged_picture_is_corrupt_or_has_the_exact_size(name: str, seed: int) -> None:
+def test_a_damaged_image_is_corrupt_or_has_the_exact_size(name: str, seed: int) -> None:
     assert isinstance(refusal(damaged(sample(name), seed=seed)), CorruptImage | None)
 
 
-@pytest.mark.parametrize("picture", [b"", b"\0", b"\xff", garbage(), garbage(100_000), b"hello\n" * 100])
-def test_what_is_no_picture_is_not_supported(picture: bytes) -> None:
+@pytest.mark.parametrize("image", [b"", b"\0", b"\xff", garbage(), garbage(100_000), b"hello\n" * 100])
+def test_data_that_are_not_an_image_are_refused(image: bytes) -> None:
     with pytest.raises(UnsupportedFormat, match=r"not an image of a known format; send one of: jpeg, png, "):
-        info(picture)
-    assert isinstance(refusal(picture), UnsupportedFormat)
+        info(image)
+    assert isinstance(refusal(image), UnsupportedFormat)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_what_is_no_picture_is_not_supported(picture: bytes) -> None:
         (b"PK\x03\x04" + bytes(100), "ZIP"),
     ],
 )
-def test_a_format_that_is_not_read_is_named(
+def test_an_unread_format_is_named_in_the_refusal(
     head: bytes, name: str, formats: tuple[pipeline.FormatInfo, ...]
 ) -> None:
     names = [one.name for one in formats]
@@ -82,7 +82,7 @@ def test_a_known_format_without_a_header_is_corrupt(head: bytes) -> None:
 
 
 def png_head(width: int, height: int) -> bytes:
-    """A grey PNG of this size whose pixels are missing: only its header can be read."""
+    """A grey PNG of this size without pixels: only its header can be read."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = [struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))]
     chunks.append(
@@ -91,7 +91,7 @@ def png_head(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def test_more_pixels_than_allowed_are_refused_by_the_header_alone() -> None:
+def test_too_many_pixels_are_refused_by_the_header_alone() -> None:
     with pytest.raises(TooLarge) as refused:
         resize(png_head(20_000, 5_001), 100, 80)
     assert refused.value.message == (
@@ -101,7 +101,7 @@ def test_more_pixels_than_allowed_are_refused_by_the_header_alone() -> None:
     assert isinstance(refusal(png_head(20_000, 5_000)), CorruptImage)
 
 
-def test_a_result_of_more_pixels_than_allowed_is_refused() -> None:
+def test_a_result_of_too_many_pixels_is_refused() -> None:
     with pytest.raises(TooLarge) as refused:
         resize(jpeg(), 10_000, 5_001)
     assert refused.value.message == (
@@ -116,18 +116,18 @@ def test_a_side_that_jpeg_cannot_have_is_refused(width: int, height: int) -> Non
 
 
 @pytest.mark.parametrize(("width", "height"), [(65_500, 1), (1, 65_500), (1, 1)])
-def test_the_sizes_at_the_limit_are_made(width: int, height: int) -> None:
+def test_sizes_at_the_limit_are_made(width: int, height: int) -> None:
     assert resize(jpeg(), width, height).size == (width, height)
 
 
 @pytest.mark.parametrize("name", sorted(FIRST_OF_SEVERAL))
-def test_a_picture_without_its_first_frame_is_corrupt(name: str) -> None:
+def test_an_image_without_its_first_frame_is_corrupt(name: str) -> None:
     assert isinstance(refusal(truncated(sample(name), 0.1)), CorruptImage)
 
 
 @pytest.mark.parametrize("file_format", ["jpeg", "webp"])
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_result_that_cannot_be_written_is_no_fault_of_a_sound_picture(
+def test_a_failing_encoder_does_not_blame_the_image(
     monkeypatch: pytest.MonkeyPatch, file_format: str, count: int
 ) -> None:
     def any_side(
@@ -135,7 +135,7 @@ def test_a_result_that_cannot_be_written_is_no_fault_of_a_sound_picture(
     ) -> None:
         limits.check_result(width, height, format_, None, config)
 
-    monkeypatch.setattr(plan, "check_result", any_side)  # so that the encoder itself has to refuse
+    monkeypatch.setattr(plan, "check_result", any_side)  # so that the encoder itself fails
     options = [ResizeOptions(width=66_000, height=2, format=Format(file_format))] * count
     with pytest.raises(InternalError, match=r"^the result could not be written: .*\S"):
         run(jpeg(), *options)
@@ -144,7 +144,7 @@ def test_a_result_that_cannot_be_written_is_no_fault_of_a_sound_picture(
     assert refusal(jpeg()) is None
 
 
-def test_a_job_that_is_given_up_is_not_decoded_again() -> None:
+def test_a_stopped_job_is_not_decoded_again() -> None:
     opened = []
 
     class Counting(pipeline.Upload):
@@ -153,16 +153,16 @@ def test_a_job_that_is_given_up_is_not_decoded_again() -> None:
             return super().head(count)
 
     watch = Counter(stop_at=2)
-    asked, picture = ResizeOptions(width=800, height=600), big_png()
+    asked, image = ResizeOptions(width=800, height=600), big_png()
     with pytest.raises(Cancelled):
-        pipeline.resize(Counting.from_memory(picture), [asked], config=LIMITS, watch=watch)
+        pipeline.resize(Counting.from_memory(image), [asked], config=LIMITS, watch=watch)
     given_up = len(opened)
     with pytest.raises(CorruptImage):
-        pipeline.resize(Counting.from_memory(truncated(picture)), [asked], config=LIMITS)
+        pipeline.resize(Counting.from_memory(truncated(image)), [asked], config=LIMITS)
     assert len(opened) - given_up > given_up
 
 
-def test_one_refusal_says_nothing_of_the_one_before() -> None:
+def test_a_refusal_does_not_repeat_the_one_before() -> None:
     first = refusal(truncated(sample("tiff-strip")))
     second = refusal(truncated(sample("png")))
     assert isinstance(first, CorruptImage)
@@ -171,8 +171,8 @@ def test_one_refusal_says_nothing_of_the_one_before() -> None:
     assert "tiff" not in second.message
 
 
-def test_what_libvips_said_of_one_picture_is_not_held_against_the_next() -> None:
-    # Damaged so that libvips complains and goes on.
+def test_errors_of_one_image_do_not_affect_the_next() -> None:
+    # Damaged so that libvips logs an error and goes on.
     assert refusal(damaged(jpeg(), seed=0)) is None
     refused = refusal(truncated(sample("webp")))
     assert refused is not None
@@ -191,7 +191,7 @@ def test_messages_are_short_and_printable() -> None:
 
 
 class Counter:
-    """A watch that gives its reason when it is asked for the n-th time."""
+    """A stop check that gives its reason at the n-th call."""
 
     def __init__(self, stop_at: float) -> None:
         self.asked = 0
@@ -207,26 +207,26 @@ def big_png() -> bytes:
     return encode(Image.new("RGB", (2500, 2000), (9, 90, 200)), "PNG", compress_level=1)
 
 
-def run_watched(picture: bytes, watch: Counter) -> pipeline.Result:
+def run_watched(image: bytes, watch: Counter) -> pipeline.Result:
     most = WorkerConfig(max_pixels=10**8, max_output_pixels=10**8)
     options = ResizeOptions(width=800, height=600)
-    return pipeline.resize(pipeline.Upload.from_memory(picture), (options,), config=most, watch=watch)
+    return pipeline.resize(pipeline.Upload.from_memory(image), (options,), config=most, watch=watch)
 
 
-def test_a_long_job_is_given_up_when_the_watch_says_so() -> None:
+def test_a_long_job_stops_when_asked() -> None:
     watch = Counter(stop_at=2)
     with pytest.raises(Cancelled) as stopped:
         run_watched(big_png(), watch)
     assert stopped.value is watch.reason
 
 
-def test_a_long_job_asks_its_watch_and_ends_well() -> None:
+def test_a_long_job_checks_whether_to_stop() -> None:
     watch = Counter(stop_at=float("inf"))
     assert run_watched(big_png(), watch).outputs[0].info.width == 800
     assert watch.asked > 5
 
 
-def test_a_job_that_was_given_up_leaves_no_mark_on_the_next() -> None:
+def test_a_stopped_job_does_not_affect_the_next() -> None:
     with pytest.raises(Cancelled):
         run_watched(big_png(), Counter(stop_at=1))
     assert run_watched(big_png(), Counter(stop_at=float("inf"))).outputs[0].info.size > 0

@@ -246,7 +246,7 @@ def test_what_pillow_writes(mode: str, compression: str | None) -> None:
     assert pixels_of(decoded(data), shown) == pixels_of(image, shown)
 
 
-def test_a_large_one_is_resized_from_a_file(tmp_path: Path) -> None:
+def test_a_large_tga_is_resized_from_a_file(tmp_path: Path) -> None:
     image = photo(800, 600)
     (tmp_path / "image").write_bytes(encode(image, "TGA"))
     with (tmp_path / "image").open("rb") as file:
@@ -301,7 +301,7 @@ def test_memory_and_expansion_are_predicted() -> None:
     pipeline.resize(pipeline.Upload.from_memory(data), options, config=replace(LIMITS, job_memory=64 << 20))
 
 
-def test_much_data_make_a_job_heavy() -> None:
+def test_much_run_length_data_make_a_job_heavy() -> None:
     rows = [[bytes([x % 256]) for x in range(3000)]] * 2000
     options = (ResizeOptions(width=20, height=20),)
     for encoded, is_heavy in ((True, True), (False, False)):
@@ -379,7 +379,7 @@ def test_random_bytes_are_not_taken_for_a_tga() -> None:
         assert isinstance(refusal(data), UnsupportedFormat)
 
 
-def test_it_can_be_switched_off() -> None:
+def test_tga_can_be_switched_off() -> None:
     data = encode(photo(64, 64), "TGA")
     try:
         pipeline.start(["jpeg"])
@@ -399,7 +399,7 @@ def test_it_can_be_switched_off() -> None:
         "tga__common__200x32_p_tl_rle.tga",
     ],
 )
-def test_files_of_others(name: str) -> None:
+def test_tga_files_of_others(name: str) -> None:
     path = CORPUS / f"Tests__images__{name}"
     result, wanted = decoded(path.read_bytes()), Image.open(path).convert("RGB")
     assert mean_abs_difference(result, wanted) == 0

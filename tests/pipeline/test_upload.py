@@ -1,4 +1,4 @@
-"""A picture in memory and the same picture in a file are one to the pipeline."""
+"""An image in memory and the same image in a file give the same results."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ def from_file(path: Path, *, offset: int = 0) -> pipeline.Result:
         os.lseek(descriptor, offset, os.SEEK_SET)
         upload = pipeline.Upload.from_descriptor(descriptor, path.stat().st_size)
         result = pipeline.resize(upload, OPTIONS, config=LIMITS)
-        os.fstat(descriptor)  # it is still the caller's
+        os.fstat(descriptor)  # it is still open
     finally:
         os.close(descriptor)
     return result
@@ -33,10 +33,8 @@ def from_file(path: Path, *, offset: int = 0) -> pipeline.Result:
 
 @pytest.mark.parametrize("offset", [0, 5, 1 << 20])
 @pytest.mark.parametrize("name", sorted(SAMPLES))
-def test_a_file_gives_what_memory_gives_wherever_its_offset_stands(
-    name: str, offset: int, tmp_path: Path
-) -> None:
-    path = tmp_path / "picture"
+def test_a_file_gives_the_same_as_memory_at_any_offset(name: str, offset: int, tmp_path: Path) -> None:
+    path = tmp_path / "image"
     path.write_bytes(sample(name))
     assert from_file(path, offset=offset) == from_memory(sample(name))
 
@@ -44,21 +42,21 @@ def test_a_file_gives_what_memory_gives_wherever_its_offset_stands(
 @pytest.mark.parametrize(
     "wrap", [bytes, bytearray, lambda data: memoryview(bytearray(data + b"more"))[: len(data)]]
 )
-def test_any_memory_will_do(wrap: type[bytes]) -> None:
-    picture = sample("webp-alpha")
-    assert from_memory(wrap(picture)) == from_memory(picture)
+def test_any_kind_of_memory_is_accepted(wrap: type[bytes]) -> None:
+    image = sample("webp-alpha")
+    assert from_memory(wrap(image)) == from_memory(image)
 
 
-def test_memory_can_be_used_again_for_the_next_picture() -> None:
+def test_memory_can_be_reused_for_the_next_image() -> None:
     memory = bytearray(1 << 20)
     for name in ("jpeg", "png-interlaced", "tiff-tiled", "webp-animated", "jpeg-orientation-6"):
-        picture = sample(name)
-        memory[: len(picture)] = picture
-        assert from_memory(memoryview(memory)[: len(picture)]) == from_memory(picture)
+        image = sample(name)
+        memory[: len(image)] = image
+        assert from_memory(memoryview(memory)[: len(image)]) == from_memory(image)
 
 
 def test_a_bad_file_is_refused_like_bad_memory(tmp_path: Path) -> None:
-    path = tmp_path / "picture"
+    path = tmp_path / "image"
     path.write_bytes(garbage())
     with pytest.raises(UnsupportedFormat):
         from_file(path)
@@ -78,8 +76,8 @@ def test_a_large_file_looks_right(tmp_path: Path) -> None:
     assert mean_abs_difference(open_exact(result.outputs[0].data), large_strip_scene(160, 120)) < 6
 
 
-def test_the_header_of_a_file_is_that_of_memory(tmp_path: Path) -> None:
-    path = tmp_path / "picture"
+def test_the_header_of_a_file_is_the_same_as_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "image"
     path.write_bytes(sample("gif-animated"))
     with path.open("rb") as file:
         told = pipeline.read_info(pipeline.Upload.from_descriptor(file.fileno(), path.stat().st_size))

@@ -1,4 +1,4 @@
-"""Bitmaps and Netpbm pictures written by code: the many kinds that Pillow reads but does not write."""
+"""Write bitmaps, icons and Netpbm images, including the many kinds that Pillow reads but cannot write."""
 
 import struct
 from collections.abc import Sequence
@@ -34,10 +34,11 @@ def bitmap(
     profile: bytes = b"",
     gap: int = 0,
 ) -> bytes:
-    """``image`` as a BMP of ``bits`` a pixel with a header of ``header`` bytes.
+    """``image`` as a BMP of ``bits`` per pixel with a header of ``header`` bytes.
 
-    Up to 8 bits it must be of mode P, else RGB or RGBA. ``compression`` 1 and 2 are the run-length ones;
-    ``colours`` is how many of the palette are stored, 0 for all; ``gap`` bytes lie before the pixels.
+    Up to 8 bits the image must have mode P, otherwise RGB or RGBA. ``compression`` 1 and 2 are run-length
+    encodings. ``colours`` is how many entries of the palette are stored, 0 for all. ``gap`` is the number of
+    unused bytes before the pixels.
     """
     width, height = image.size
     if compression is None:
@@ -48,10 +49,10 @@ def bitmap(
     else:
         pixels = b"".join(_row(stored, row, bits, masks) for row in range(height))
     palette = _palette(image, colours or 1 << bits, 3 if header == CORE else 4) if bits <= 8 else b""
-    behind = b""
+    after_header = b""
     if masks and compression == 3 and header == INFO:
-        behind = struct.pack("<3I", *masks[:3])
-    offset = 14 + header + len(behind) + len(palette) + gap
+        after_header = struct.pack("<3I", *masks[:3])
+    offset = 14 + header + len(after_header) + len(palette) + gap
     signed = -height if top_down else height
     if header == CORE:
         fields = struct.pack("<IHHHH", CORE, width, height, 1, bits)
@@ -65,7 +66,7 @@ def bitmap(
             fields = fields.ljust(56, b"\0") + b"DEBM"
             fields = fields.ljust(112, b"\0") + struct.pack("<II", offset - 14 + len(pixels), len(profile))
         fields = fields[:header].ljust(header, b"\0")
-    body = fields + behind + palette + bytes(gap) + pixels + profile
+    body = fields + after_header + palette + bytes(gap) + pixels + profile
     return struct.pack("<2sIHHI", b"BM", 14 + len(body), 0, 0, offset) + body
 
 
@@ -106,7 +107,7 @@ def _packed(pixel: bytes, masks: Sequence[int]) -> int:
 
 
 def _runs(image: Image.Image, *, half: bool) -> bytes:
-    """Runs of equal pixels, and by turns what is single in groups as it is."""
+    """Runs of equal pixels; pixels that differ are stored uncompressed in groups."""
     data = bytearray()
     for row in range(image.height):
         line = image.crop((0, row, image.width, row + 1)).tobytes()
@@ -129,11 +130,11 @@ def _runs(image: Image.Image, *, half: bool) -> bytes:
     return bytes(data) + b"\0\1"
 
 
-def icon(pictures: Sequence[tuple[int, int, int, bytes]]) -> bytes:
-    """An ICO of (width, height, bits, PNG or bitmap without its file header and with its mask)."""
-    head, body = struct.pack("<HHH", 0, 1, len(pictures)), b""
-    start = len(head) + 16 * len(pictures)
-    for width, height, bits, data in pictures:
+def icon(images: Sequence[tuple[int, int, int, bytes]]) -> bytes:
+    """An ICO of images: width, height, bits, and a PNG or a bitmap (with mask, without file header)."""
+    head, body = struct.pack("<HHH", 0, 1, len(images)), b""
+    start = len(head) + 16 * len(images)
+    for width, height, bits, data in images:
         head += struct.pack(
             "<BBBBHHII", width % 256, height % 256, 0, 0, 1, bits, len(data), start + len(body)
         )
@@ -142,7 +143,7 @@ def icon(pictures: Sequence[tuple[int, int, int, bytes]]) -> bytes:
 
 
 def icon_bitmap(image: Image.Image, bits: int, clear: Image.Image) -> bytes:
-    """A bitmap as it stands in an icon; ``clear`` is of mode 1 and white where nothing is to be seen."""
+    """A bitmap as an icon holds it. ``clear`` is of mode 1, and white where the icon is transparent."""
     data = bytearray(bitmap(image, bits, masks=ARGB8888 if bits == 32 else None, compression=0)[14:])
     data[8:12] = struct.pack("<i", 2 * image.height)
     flipped = clear.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
@@ -151,7 +152,7 @@ def icon_bitmap(image: Image.Image, bits: int, clear: Image.Image) -> bytes:
 
 
 def netpbm(kind: int, width: int, height: int, numbers: Sequence[int], maximum: int = 255) -> bytes:
-    """P1 to P6 with these numbers, row after row; of P4 every row is a whole number of bytes."""
+    """A file of kind P1 to P6 with these numbers, row by row. Rows of P4 are padded to whole bytes."""
     head = f"P{kind}\n# made for a test\n{width} {height}\n" + ("" if kind in (1, 4) else f"{maximum}\n")
     if kind <= 3:
         lines = (numbers[start : start + 12] for start in range(0, len(numbers), 12))

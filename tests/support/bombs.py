@@ -1,7 +1,7 @@
-"""Small files that would take gigabytes or minutes: each by a name that says how.
+"""Small files that would take gigabytes or minutes to decode; their names say how.
 
-Formats as in their specifications: GIF89a, TIFF 6.0, PNG (third edition), JPEG (T.81), WebP (RFC 9649), and
-for AVIF ISO/IEC 14496-12 and 23008-12 (6.6.2.3, the derived image item of type grid).
+Sources of the formats: GIF89a, TIFF 6.0, PNG (third edition), JPEG (T.81), WebP (RFC 9649), and
+for AVIF ISO/IEC 14496-12 and 23008-12 (6.6.2.3, derived image items of type grid).
 """
 
 import struct
@@ -19,12 +19,12 @@ _LONG: Final = 4
 
 
 def png_chunk(name: bytes, body: bytes) -> bytes:
-    """A PNG's chunk."""
+    """A chunk of a PNG."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def png(width: int, height: int, *, bits: int = 8, interlaced: bool = False, before: bytes = b"") -> bytes:
-    """Black and grey; of its pixels there are the first 2,000 rows. `before` are chunks before its pixels."""
+    """A black grey-scale PNG that ends after 2,000 rows. `before` are chunks to put before the pixels."""
     row = bytes(1 + -(-width * bits // 8))
     deflate = zlib.compressobj(9)
     pixels = b"".join(deflate.compress(row) for _ in range(min(height, 2000))) + deflate.flush()
@@ -34,19 +34,19 @@ def png(width: int, height: int, *, bits: int = 8, interlaced: bool = False, bef
 
 
 def text_png(count: int = 8, size: int = 50_000_000) -> bytes:
-    """A PNG whose header holds `count` texts of `size` bytes, compressed."""
+    """A PNG whose header holds `count` compressed texts of `size` bytes each."""
     return png(16, 16, before=png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(size), 9)) * count)
 
 
 def progressive_jpeg(side: int = SIDE, padding: int = 300_000) -> bytes:
-    """A progressive JPEG that says it is `side` x `side`: tables and scans of a small one, and padding."""
+    """A progressive JPEG that claims to be `side` x `side`, with the scans of a small one and padding."""
     small = encode(Image.new("RGB", (64, 64), (90, 120, 40)), "JPEG", progressive=True)
     frame = small.index(b"\xff\xc2") + 5
     return small[:frame] + struct.pack(">HH", side, side) + small[frame + 4 :] + bytes(padding)
 
 
 def jpeg_scans(count: int, side: int = 8000) -> bytes:
-    """A progressive grey JPEG of `count` scans that say nothing, each for every pixel."""
+    """A progressive grey JPEG of `count` scans that cover every pixel and change none."""
 
     def segment(marker: int, body: bytes) -> bytes:
         return bytes([0xFF, marker]) + struct.pack(">H", 2 + len(body)) + body
@@ -57,7 +57,7 @@ def jpeg_scans(count: int, side: int = 8000) -> bytes:
 
     blocks = (-(-side // 8)) ** 2
     one_code = bytes([1] + [0] * 15)  # a Huffman table whose only code is a zero
-    # DC differences of no bits, and for AC the symbol that ends 2**14 blocks and as many as 14 bits say.
+    # DC differences of no bits; for AC the symbol that ends 2**14 blocks and as many more as 14 bits say.
     tables = segment(0xC4, b"\0" + one_code + b"\0") + segment(0xC4, b"\x10" + one_code + b"\xe0")
     tables += segment(0xDB, b"\0" + bytes([1] * 64))
     frame = segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\x01\x11\0")
@@ -67,20 +67,20 @@ def jpeg_scans(count: int, side: int = 8000) -> bytes:
 
 
 def gif_frames(count: int, width: int = 1, height: int = 1) -> bytes:
-    """A GIF of `count` frames of one pixel each on this canvas."""
+    """A GIF of `count` frames of one pixel each on a canvas of this size."""
     head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes([0, 0, 0, 255, 255, 255])
     frame = b"!\xf9\x04\x04\x01\0\0\0," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\0"
     return head + frame * count + b";"
 
 
 def large_gif(side: int = 30_000) -> bytes:
-    """A GIF whose only frame is `side` x `side` and has one pixel's data."""
+    """A GIF with a single frame of `side` x `side` pixels and the data of one pixel."""
     head = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + bytes([0, 0, 0, 255, 255, 255])
     return head + b"," + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\x02\x02\x44\x01\0;"
 
 
 def _tiff(directories: Sequence[Sequence[tuple[int, int, int]]], data: bytes) -> bytes:
-    """A little-endian TIFF of these directories of (tag, type, value), one after another, and then `data`."""
+    """A little-endian TIFF: directories of (tag, type, value) one after another, and then `data`."""
     out, at = bytearray(struct.pack("<2sHI", b"II", 42, 8)), 8
     for number, fields in enumerate(directories):
         at += 2 + 12 * len(fields) + 4
@@ -103,8 +103,8 @@ def _grey_tiff(
 
 
 def tiff_fields(more: Mapping[int, tuple[int, int]], pages: int = 1) -> bytes:
-    """A grey TIFF of 16 x 16 pixels with `more` fields on each of its pages: by their tags type and bytes of
-    values, which all lie in one place, behind the pixels, at the end.
+    """A grey TIFF of 16 x 16 pixels with `more` fields on each of its pages. `more` maps a tag to the type
+    and the size in bytes of its values; all fields share the same values at the end of the file.
     """
     pixels, each = bytes(256), 9 + len(more)
     at = 8 + pages * (2 + 12 * each + 4)
@@ -124,8 +124,8 @@ def tiff_fields(more: Mapping[int, tuple[int, int]], pages: int = 1) -> bytes:
 
 def webp_frames(count: int) -> bytes:
     """An animated WebP of `count` frames of 16 x 16 pixels."""
-    picture = encode(Image.new("RGB", (16, 16), (1, 2, 3)), "WEBP", lossless=True)[12:]
-    frame = bytes(6) + b"\x0f\0\0\x0f\0\0\x64\0\0\0" + picture
+    image = encode(Image.new("RGB", (16, 16), (1, 2, 3)), "WEBP", lossless=True)[12:]
+    frame = bytes(6) + b"\x0f\0\0\x0f\0\0\x64\0\0\0" + image
     chunks = b"VP8X" + struct.pack("<I", 10) + b"\x02\0\0\0\x0f\0\0\x0f\0\0" + b"ANIM" + struct.pack("<I", 6)
     chunks += bytes(6) + (b"ANMF" + struct.pack("<I", len(frame)) + frame + bytes(len(frame) % 2)) * count
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
@@ -148,9 +148,9 @@ def avif_grid(
     shown: tuple[int, int] | None = None,
     aperture: tuple[int, int] | None = None,
 ) -> bytes:
-    """An AVIF of `rows` x `columns` tiles, all of them the same one of `side` x `side` pixels.
+    """An AVIF of `rows` x `columns` tiles, which are all the same image of `side` x `side` pixels.
 
-    Of these the grid shows the first `shown`, width and height, and the file a clean `aperture` of that.
+    The grid shows the top left `shown` (width and height) of them, and the file a clean `aperture` of that.
     """
     tile = encode(Image.new("RGB", (side, side), (90, 120, 40)), "AVIF", quality=50)
     start = tile.index(b"av1C") - 4
@@ -169,7 +169,7 @@ def avif_grid(
         _full(b"ispe", struct.pack(">II", side, side)),
         settings,
         _full(b"pixi", b"\3\x08\x08\x08"),
-        # Width, height and the two offsets of the middle, as fractions.
+        # Width, height and the two offsets of the centre, as fractions.
         *(
             [_box(b"clap", struct.pack(">8I", aperture[0], 1, aperture[1], 1, 0, 1, 0, 1))]
             if aperture
@@ -220,4 +220,4 @@ BOMBS: Final[Mapping[str, Callable[[], bytes]]] = MappingProxyType(
         "avif-grid-aperture": lambda: avif_grid(aperture=(100, 100)),
     }
 )
-"""All of them, by name."""
+"""All of them by name."""

@@ -1,4 +1,4 @@
-"""Pictures compared by what is seen: sizes, differences of pixels and SSIM, never the bytes of a file."""
+"""Compare images by what is seen: size, difference of pixels, SSIM; never by the bytes of a file."""
 
 import io
 from array import array
@@ -14,22 +14,22 @@ _C2: Final = 58.5225
 
 
 def open_exact(data: bytes) -> Image.Image:
-    """The picture in `data`, every pixel decoded, in its own mode.
+    """The image in `data`, fully decoded, in its own mode.
 
-    Raises AssertionError where bytes follow the end of a JPEG, for a reply is one picture and no more, and
-    OSError where Pillow finds no picture or not the whole of it.
+    Raises AssertionError if bytes follow the end of a JPEG, because a reply is exactly one image, and OSError
+    if Pillow cannot read the image or it is truncated.
     """
     image = Image.open(io.BytesIO(data))
     image.load()
     if image.format == "JPEG":
-        assert data.endswith(b"\xff\xd9"), f"{len(data)} bytes do not end with the JPEG's end"
+        assert data.endswith(b"\xff\xd9"), f"{len(data)} bytes do not end with the end of the JPEG"
     return image
 
 
 def mean_abs_difference(a: Image.Image, b: Image.Image) -> float:
     """The mean absolute difference over pixels and the bands of RGB, in grey levels from 0 to 255.
 
-    Raises ValueError where the sizes differ.
+    Raises ValueError if the sizes differ.
     """
     _same_size(a, b)
     bands = ImageStat.Stat(ImageChops.difference(a.convert("RGB"), b.convert("RGB"))).mean
@@ -37,11 +37,11 @@ def mean_abs_difference(a: Image.Image, b: Image.Image) -> float:
 
 
 def ssim(a: Image.Image, b: Image.Image) -> float:
-    """The mean structural similarity of two pictures in grey: 1 for equal ones, about 0 for unrelated ones.
+    """The mean structural similarity of two images in grey: 1 if they are equal, about 0 if unrelated.
 
     Z. Wang and others, "Image quality assessment: from error visibility to structural similarity", IEEE
     Trans. Image Processing 13, 2004, over windows of 8 x 8 pixels of equal weight that overlap by half.
-    Raises ValueError where the sizes differ.
+    Raises ValueError if the sizes differ.
     """
     _same_size(a, b)
     x, y = (image.convert("RGB").convert("L").convert("F") for image in (a, b))
@@ -61,24 +61,24 @@ def ssim(a: Image.Image, b: Image.Image) -> float:
     return total / windows
 
 
-def reference(picture: bytes, width: int, height: int) -> Image.Image:
-    """What `picture` should look like, RGB, stretched to `width` x `height` pixels; by Pillow alone.
+def reference(image_bytes: bytes, width: int, height: int) -> Image.Image:
+    """What an image should look like in RGB, stretched to `width` x `height` pixels; made by Pillow alone.
 
-    Everything is decoded at full size, turned as EXIF says, brought to sRGB by its colour profile, laid on
-    white and reduced with Lanczos. CMYK without a profile is converted the simple way, 255 minus ink, which
-    colour-managed software does not. Of several frames it is the first.
-    Raises OSError where Pillow cannot read the picture.
+    The image (the first of several frames) is decoded at full size, rotated by its EXIF orientation,
+    converted to sRGB by its colour profile, flattened onto white and reduced with Lanczos. CMYK without a
+    profile is converted the simple way, 255 minus ink, which colour-managed software does not do. Raises
+    OSError if Pillow cannot read the image.
     """
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(picture)))
-    # On white before it is reduced: laying on one colour and reducing premultiplied colour are both linear,
-    # so their order does not matter, and what is transparent never bleeds into what is not.
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(image_bytes)))
+    # Flatten before reducing: flattening onto one colour and reducing premultiplied colours are both linear,
+    # so their order does not matter, and the colours of transparent pixels never bleed into others.
     flat = _on_white(_srgb(_eight_bits(image)))
     return flat.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _same_size(a: Image.Image, b: Image.Image) -> None:
     if a.size != b.size:
-        raise ValueError(f"pictures of {a.size} and {b.size} pixels cannot be compared")
+        raise ValueError(f"images of {a.size} and {b.size} pixels cannot be compared")
 
 
 def _product(a: Image.Image, b: Image.Image) -> Image.Image:
@@ -101,7 +101,7 @@ def _srgb(image: Image.Image) -> Image.Image:
     if not profile:
         return image
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    # libvips' default as well, without compensation of the black point.
+    # The default of libvips as well, without black point compensation.
     intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
     target = "RGBA" if image.mode == "RGBA" else "RGB"
     converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), intent, target)

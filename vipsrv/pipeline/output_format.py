@@ -20,6 +20,7 @@ def try_writers() -> None:
     Raises ``pyvips.Error`` if JPEG fails.
     """
     image = pyvips.Image.black(8, 8, bands=3).copy(interpretation="srgb")
+    _writers.clear()
     for format_ in Format:
         writer = _all_writers().get(format_)
         if writer is None:

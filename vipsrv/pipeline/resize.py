@@ -111,13 +111,13 @@ def resize(
         page_plans = [plans[number] for number in numbers]
         decode = replace(plan_decode(upload, page_header, page_plans, config), threads=threads, watch=watch)
         with use_threads(threads):
-            done |= zip(numbers, _run_checked(decode, page_plans), strict=True)
+            done |= zip(numbers, run_page(decode, page_plans), strict=True)
         del decode, page_header
     return Result(source=source, outputs=tuple(done[number] for number in range(len(plans))))
 
 
-def _run_checked(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
-    """Run the job, and turn an error of libvips into a refusal of the image.
+def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
+    """Make the results of one page, and turn an error of libvips into a refusal of the image.
 
     Decoder and encoder run together, and the failure of either is an error of the encoder's call. To find out
     which one failed, the image is decoded once more with nothing after it.

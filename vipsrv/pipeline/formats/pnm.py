@@ -31,7 +31,7 @@ MAX_PLAIN = 1 << 24
 """Numbers of the largest plain (text) image that is decoded. They are read one by one, some 0.1 µs each."""
 
 _MAX_HEADER = 65_536  # bytes; comments may be long
-_PIECE = 1 << 20  # bytes of text parsed at once; a list of numbers takes some 30 times as much
+PIECE = 1 << 20  # bytes of text parsed at once; a list of numbers takes some 30 times as much
 _PAM_FIELDS = {b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"}
 _BYTE = 255
 _SHORT = 65_535
@@ -151,7 +151,7 @@ def _plain_image(
         raise TooLarge(
             f"this plain pnm has {count} numbers; {MAX_PLAIN} are allowed (a raw pnm may have more)"
         )
-    read = _read_bits if header.bits == 1 else _read_numbers
+    read = read_bits if header.bits == 1 else read_numbers
     try:
         numbers = read(view[header.offset :], count, watch)
     except (ValueError, OverflowError):
@@ -173,7 +173,7 @@ def _plain_image(
     return _scale(image if header.bits == _WIDE else image.cast("uchar"), header)
 
 
-def _read_numbers(text: memoryview, count: int, watch: StopCheck | None = None) -> "array[int]":
+def read_numbers(text: memoryview, count: int, watch: StopCheck | None = None) -> "array[int]":
     """Up to ``count`` numbers. Raises ``ValueError`` and ``OverflowError``."""
     numbers = array("H")
     for block in _blocks(text, b" \n\t\r", watch):
@@ -183,7 +183,7 @@ def _read_numbers(text: memoryview, count: int, watch: StopCheck | None = None) 
     return numbers[:count]
 
 
-def _read_bits(text: memoryview, count: int, watch: StopCheck | None = None) -> "array[int]":
+def read_bits(text: memoryview, count: int, watch: StopCheck | None = None) -> "array[int]":
     """Up to ``count`` bits, with or without space between them. Raises ``ValueError``."""
     numbers = array("H")
     for block in _blocks(text, b"", watch):
@@ -203,9 +203,9 @@ def _blocks(text: memoryview, separators: bytes, watch: StopCheck | None) -> Ite
     """
     begun = b""  # a number that continues in the next piece
     in_comment = False
-    for start in range(0, len(text), _PIECE):
+    for start in range(0, len(text), PIECE):
         stop_if_asked(watch)
-        piece = bytes(text[start : start + _PIECE])
+        piece = bytes(text[start : start + PIECE])
         if in_comment:
             _, ended, piece = piece.partition(b"\n")
             in_comment = not ended
