@@ -28,9 +28,7 @@ class CodecFloor(Loop):
 
 
 def decode_scale(width: int, height: int, target_width: int, target_height: int) -> int:
-    """Shrink factor (1, 2, 4, 8) for decoding a JPEG of this size to no less than the target; all in
-    pixels.
-    """
+    """Shrink factor (1, 2, 4, 8) for decoding a JPEG to no less than the target; all sizes in pixels."""
     fitting = (
         scale for scale in (8, 4, 2) if scale * target_width <= width and scale * target_height <= height
     )

@@ -11,8 +11,10 @@ from vipsrv import pipeline
 
 
 class Loop:
-    """A ``Baseline``. ``work`` names a module whose ``prepare(image, width, height)`` returns the function
-    that makes one result. libvips has one thread in each process.
+    """A ``Baseline`` that repeats the work of a module.
+
+    ``work`` names the module, whose ``prepare(image, width, height)`` returns the function that makes one
+    result. libvips has one thread in each process.
     """
 
     name: str

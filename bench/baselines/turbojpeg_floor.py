@@ -44,7 +44,7 @@ class TurboJpegFloor(Loop):
         return None
 
     def version(self) -> str:
-        """See ``Baseline``; this interface tells no number."""
+        """See ``Baseline``; this interface has no version number."""
         return f"the system's {_LIBRARY}"
 
     def reads(self, image: Path) -> bool:
@@ -53,7 +53,7 @@ class TurboJpegFloor(Loop):
 
 
 def prepare(image: str, width: int, height: int) -> Callable[[], bytes]:
-    """What decodes the image of this path once and encodes one of the target's size once."""
+    """Return the function that decodes the image at this path and encodes an image of the target's size."""
     data = Path(image).read_bytes()
     with Image.open(io.BytesIO(data)) as source:
         scale = decode_scale(*source.size, width, height)

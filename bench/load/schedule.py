@@ -45,9 +45,7 @@ class Schedule:
         self._measured = 0
 
     def next_due(self, now: float) -> float | None:
-        """When the next request is due; in a closed loop not before ``now``. ``None`` if there are no
-        more.
-        """
+        """When the next request is due, in a closed loop not before ``now``; ``None`` after the last one."""
         due = max(self._start, now) if self._rate is None else self._intended()
         if self._end is not None and due >= self._end:
             return None

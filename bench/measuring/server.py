@@ -15,11 +15,11 @@ _READY = re.compile(r"vipsrv listening on (.*):(\d+)\n")
 
 
 class Server:
-    """``vipsrv serve`` on a free loopback port with these further arguments, stopped at the end of the
-    ``with``.
+    """``vipsrv serve`` on a free loopback port, which runs until the end of the ``with``.
 
-    ``module`` is another module to run instead, which prints its address in the same words. ``python`` and
-    ``directory`` choose another interpreter and the working directory, from which ``-m`` imports first.
+    ``arguments`` are added to the command. ``module`` is another module to run instead, which prints its
+    address in the same words. ``python`` and ``directory`` choose another interpreter and the working
+    directory, from which ``-m`` imports first.
     """
 
     def __init__(

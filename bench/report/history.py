@@ -50,8 +50,9 @@ def commits(suites: Iterable[Suite]) -> list[Suite]:
 
 
 def panels(ordered: Sequence[Suite]) -> list[Panel]:
-    """The panels: CPU time for each claim, with a line a case; compression ratio and SSIM, with a line an
-    image.
+    """The panels: CPU time by claim, compression ratio and SSIM.
+
+    A panel of a claim has a line for each of its cases, the others have a line for each image.
     """
     claims: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for place, suite in enumerate(ordered):

@@ -80,8 +80,7 @@ def grid(axes: Axes, axis: str) -> None:
 
 
 def label_ends(axes: Axes, ends: Iterable[tuple[float, str, str]]) -> None:
-    """Write labels to the right of the panel at the height of their values, moved apart if they would
-    overlap.
+    """Write labels to the right of the panel at the height of their values, without overlaps.
 
     ``ends`` are value, text and colour. The panel's position and the scale of its axis must be set before.
     """

@@ -1,3 +1,1 @@
-"""The benchmark suites, for pytest: each test is a row of the result, and its name is the claim it
-measures.
-"""
+"""The benchmark suites for pytest. Each test is a row of the result; its name is the claim it measures."""

@@ -97,9 +97,7 @@ def test_a_client_adds_little_to_a_bare_socket(
     sent: Case,
     at_once: int,
 ) -> None:
-    """Checked options, sources, timeouts and results cost the caller a fraction of a millisecond of CPU
-    time.
-    """
+    """Checked options, sources, timeouts and results take a fraction of a millisecond of CPU time."""
     request = ImageRequest(sent.path.read_bytes(), sent.width, sent.height)
     by_socket: list[float] = []
     with make(all_cores.port, request) as load, Connections(all_cores.port, request, count=at_once) as bare:

@@ -20,9 +20,7 @@ from bench.suites.measurement import MEGA, Scale, about
 def test_the_pipeline_keeps_up_with_the_bare_loop(
     benchmark: BenchmarkFixture, loops: Loops, scale: Scale, case: Case
 ) -> None:
-    """With checked headers, limits and colours it takes about as much CPU time as ``thumbnail_buffer``, or
-    less.
-    """
+    """With checked headers, limits and colours it takes no more CPU time than ``thumbnail_buffer``."""
     with CaseLoop(PIPELINE) as pipeline:  # a loop of its own, because its memory is measured
         if case.file is not None:  # a file of a corpus, which may be unreadable
             with skipped_where_refused(case):

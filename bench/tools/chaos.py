@@ -84,7 +84,7 @@ def _kill_workers(server: Server, seconds: float, every: float) -> int:
 
 
 def _one(port: int, image: bytes, width: int, height: int) -> str:
-    """Send a request and return its outcome. Every failure is an outcome: an exception would end the client
+    """Send a request and return its outcome, also if it fails: an exception would end the client
     unnoticed.
     """
     try:

@@ -49,8 +49,9 @@ class Worse(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What a metric is, in words; in which direction it gets worse; whether it is measured again if it
-    fails.
+    """A metric that can have a limit: its description, and in which direction it gets worse.
+
+    A ``noisy`` one is measured again before it fails.
     """
 
     words: str
@@ -107,7 +108,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A limit, the measured value (``None`` if there is none), and a sentence if there is something to
+    """The result for one limit. ``measured`` is ``None`` if there is no value; ``sentence`` says what to
     report.
     """
 
@@ -192,10 +193,10 @@ def judge(limit: Limit, rows: Rows) -> Verdict:
 def judge_all(
     limits: Iterable[Limit], rows: Rows, again: Callable[[list[str]], Rows] | None = None
 ) -> list[Verdict]:
-    """Check all limits. ``again`` measures rows once more; it is called for those in which a noisy metric
-    fails.
+    """Check all limits.
 
-    Raises what ``again`` raises.
+    ``again`` measures rows once more; it is called for those in which a noisy metric fails. Raises what
+    ``again`` raises.
     """
     verdicts = [judge(limit, rows) for limit in limits]
 

@@ -35,8 +35,9 @@ def main(
     seconds: Annotated[float, typer.Option(min=0.1, help="Duration of each round.")] = 3.0,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
 ) -> None:
-    """Print the medians of both gateways for each upload. Raises ``Refused`` and ``OSError`` if a request
-    fails.
+    """Print the medians of both gateways for each upload.
+
+    Raises ``Refused`` and ``OSError`` if a request fails.
     """
     for name, (width, height) in UPLOADS.items():
         image = image_file(name).read_bytes()
@@ -64,8 +65,9 @@ def main(
 def measure_round(
     server: Server, image: bytes, width: int, height: int, connections: int, seconds: float
 ) -> Round:
-    """Ask for some seconds over so many connections. Raises ``Refused`` and ``OSError`` if a request
-    fails.
+    """Send requests for some seconds over so many connections.
+
+    Raises ``Refused`` and ``OSError`` if a request fails.
     """
     counts = [0] * connections
 

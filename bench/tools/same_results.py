@@ -35,9 +35,7 @@ RETRIES = 3
 """How often a difference is checked again: a deadline or a killed worker may be due to a busy machine."""
 
 DEADLINE_SECONDS = 300.0
-"""The deadline of both servers: longer than the default, so that a busy machine does not cause
-differences.
-"""
+"""The deadline of both servers, so long that a busy machine does not cause differences."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,9 +147,7 @@ def main(
     connections: Annotated[int, typer.Option(min=16)] = 64,
     workers: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """Print memory over time and the outcomes; exits with 1 if the budget was exceeded or a reply was
-    wrong.
-    """
+    """Print memory over time and the outcomes; exits with 1 if a check fails."""
     settings = ServerSettings(
         workers=workers,
         spool_memory=SPOOL_MEMORY,

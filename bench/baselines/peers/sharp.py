@@ -52,9 +52,7 @@ class Sharp(Served):
 
 
 class SharpPlain(Sharp):
-    """sharp with the same Huffman tables as vipsrv: by default it optimises them, for time and fewer
-    bytes.
-    """
+    """sharp with the same Huffman tables as vipsrv; by default it optimises them, which takes time."""
 
     name = "sharp-plain"
     what = "the same without optimised Huffman tables"
@@ -67,8 +65,9 @@ def installed_at() -> Path:
 
 
 def install() -> None:
-    """Install the versions of the lock file. Raises ``subprocess.CalledProcessError``, and ``OSError``
-    without npm.
+    """Install the versions of the lock file.
+
+    Raises ``subprocess.CalledProcessError``, and ``OSError`` without npm.
     """
     installed_at().mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "package-lock.json"):
