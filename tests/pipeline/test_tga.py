@@ -231,6 +231,13 @@ def test_indices_without_a_colour_are_black() -> None:
         assert [result.getpixel((x, 0)) for x in range(4)] == pixels
 
 
+def test_colours_beyond_the_largest_index_are_ignored() -> None:
+    rows = [[number.to_bytes(2, "little") for number in (65_534, 65_535)]]
+    data = make_tga(rows, 1, 16, colour_map=(65_534, 24, bytes(range(9))))
+    result = decoded(data).convert("RGB")
+    assert [result.getpixel((x, 0)) for x in range(2)] == [(2, 1, 0), (5, 4, 3)]
+
+
 def test_an_image_id_and_an_unused_colour_map_are_skipped() -> None:
     image = scene("RGB")
     data = make_tga(pixel_rows(image, (2, 1, 0)), 2, 24, image_id=b"an id", colour_map=(0, 24, bytes(30)))

@@ -42,6 +42,9 @@ _FOOTER_SIZE = 8 + len(_FOOTER)
 _ENCODED = 8  # the bit of an image type that says: run-length encoded
 _MAPPED, _TRUE_COLOUR, _GREY = 1, 2, 3
 _ATTRIBUTE_BITS, _FROM_RIGHT, _FROM_TOP, _INTERLEAVED = 0x0F, 0x10, 0x20, 0xC0  # of the image descriptor
+_MAX_COLOURS = 1 << 16
+"""Entries of a table for 16-bit indices. A colour map may claim more, which no index reaches."""
+
 _IS_RUN, _COUNT = 0x80, 0x7F  # of a packet's first byte
 _DEPTHS = {_MAPPED: (8, 16), _TRUE_COLOUR: (15, 16, 24, 32), _GREY: (8, 16)}
 _RGB15_MASKS = (0x7C00, 0x03E0, 0x001F)
@@ -214,8 +217,8 @@ def _map_colours(rows: pyvips.Image, header: TgaHeader, colours: list[bytes]) ->
         return to_colours(rows, 8, header.width, colours[:256])
     bands = len(colours[0])
     # An index that has no colour becomes black: libvips uses the last one for those above it.
-    table = b"".join(colours) + bytes(bands)
-    lut = pyvips.Image.new_from_memory(table, len(colours) + 1, 1, bands, "uchar")
+    table = [*colours, bytes(bands)][:_MAX_COLOURS]
+    lut = pyvips.Image.new_from_memory(b"".join(table), len(table), 1, bands, "uchar")
     return to_numbers(rows, 2, "little").maplut(lut)
 
 
