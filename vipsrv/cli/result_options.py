@@ -15,14 +15,9 @@ Size = tuple[int | None, int | None]
 """Width and height in pixels; one of them may be left out."""
 
 FORMAT_OF_ENDING = {
+    **{f".{format_}": format_ for format_ in Format if format_ is not Format.AUTO},
     ".jpg": Format.JPEG,
-    ".jpeg": Format.JPEG,
-    ".png": Format.PNG,
-    ".webp": Format.WEBP,
-    ".avif": Format.AVIF,
     ".tif": Format.TIFF,
-    ".tiff": Format.TIFF,
-    ".gif": Format.GIF,
 }
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
