@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, SupportsIndex, TypedDict, TypeVar
 
 DEFAULT_QUALITY = 85
 """JPEG quality of the original server, and therefore of every version 1 reply."""
@@ -163,6 +163,30 @@ class ResizeOptions:
             for option in fields(self)
             if getattr(self, option.name) != option.default
         }
+
+
+class ResizeArguments(TypedDict, total=False):
+    """The options of ``resize`` by name; ``ResizeOptions`` documents each of them and its default.
+
+    If ``fit`` is left out and only one of ``width`` and ``height`` is given, the image keeps its proportions.
+
+    ``deadline_ms``: milliseconds from the arrival of the request within which the result is of use; after
+    them the server gives up with ``DeadlineExceeded``. By default the server's own ``--deadline`` holds.
+    """
+
+    width: SupportsIndex | None
+    height: SupportsIndex | None
+    fit: Fit | FitName
+    position: Position | PositionName
+    format: Format | FormatName
+    quality: SupportsIndex | None
+    lossless: bool
+    max_bytes: SupportsIndex | None
+    background: str
+    keep: Keep | KeepName
+    page: SupportsIndex
+    enlarge: bool
+    deadline_ms: SupportsIndex | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

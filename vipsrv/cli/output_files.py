@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from vipsrv.client import ResizedImage
 
-_ENDINGS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "avif": ".avif", "tiff": ".tif", "gif": ".gif"}
+_ENDINGS = {"jpeg": ".jpg", "tiff": ".tif"}
 
 
 def check_output_file(source: Path, output: Path) -> None:

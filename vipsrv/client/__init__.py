@@ -14,7 +14,6 @@
 
 from vipsrv.client.asyncio_client import AsyncClient, AsyncVersion1Client
 from vipsrv.client.blocking_client import Client, Version1Client
-from vipsrv.client.requests import ResizeArguments
 from vipsrv.client.results import (
     ResizedImage,
     ResizeResult,
@@ -31,7 +30,6 @@ __all__ = [
     "AsyncVersion1Client",
     "Client",
     "ImageSource",
-    "ResizeArguments",
     "ResizeResult",
     "ResizeResults",
     "ResizedImage",

@@ -13,7 +13,6 @@ from vipsrv.client.requests import (
     INFO,
     PING,
     ClientRequest,
-    ResizeArguments,
     check_version_1_size,
     resize_all_request,
     resize_request,
@@ -32,7 +31,7 @@ from vipsrv.client.results import (
 from vipsrv.client.server_address import server_address
 from vipsrv.client.sources import ImageSource, OnSent, open_source
 from vipsrv.client.timeouts import Timeout
-from vipsrv.options import ImageInfo, ResizeOptions
+from vipsrv.options import ImageInfo, ResizeArguments, ResizeOptions
 
 
 class _ClosableClient:

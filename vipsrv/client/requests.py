@@ -3,49 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, SupportsIndex, TypedDict
+from typing import Any, Literal
 
-from vipsrv.options import (
-    Fit,
-    FitName,
-    Format,
-    FormatName,
-    Keep,
-    KeepName,
-    Position,
-    PositionName,
-    ResizeOptions,
-    ResizeRequest,
-    default_fit,
-)
+from vipsrv.options import ResizeArguments, ResizeOptions, ResizeRequest, default_fit
 from vipsrv.protocol import MAX_META_SIZE, V1_MAX_SIZE, Kind
 from vipsrv.version import __version__
 
 ProtocolVersion = Literal[1, 2]
-
-
-class ResizeArguments(TypedDict, total=False):
-    """The options of ``resize`` by name; ``ResizeOptions`` documents each of them and its default.
-
-    If ``fit`` is left out and only one of ``width`` and ``height`` is given, the image keeps its proportions.
-
-    ``deadline_ms``: milliseconds from the arrival of the request within which the result is of use; after
-    them the server gives up with ``DeadlineExceeded``. By default the server's own ``--deadline`` holds.
-    """
-
-    width: SupportsIndex | None
-    height: SupportsIndex | None
-    fit: Fit | FitName
-    position: Position | PositionName
-    format: Format | FormatName
-    quality: SupportsIndex | None
-    lossless: bool
-    max_bytes: SupportsIndex | None
-    background: str
-    keep: Keep | KeepName
-    page: SupportsIndex
-    enlarge: bool
-    deadline_ms: SupportsIndex | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
