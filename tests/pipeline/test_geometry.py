@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vipsrv.options import Fit, ResizeOptions
+from vipsrv.options import Fit, ImageInfo, ResizeOptions
 from vipsrv.pipeline.geometry import Geometry, fit
 
 WIDE = (400, 200)
@@ -84,3 +84,12 @@ def test_properties_of_every_geometry(
     if enlarge and kind is Fit.OUTSIDE:
         assert scaled_width >= across
         assert scaled_height >= down
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_swaps_width_and_height_from_5_on(orientation: int) -> None:
+    info = ImageInfo(
+        format="jpeg", width=40, height=30, pages=1, has_alpha=False, orientation=orientation, size=1
+    )
+    assert info.upright_size == ((40, 30) if orientation < 5 else (30, 40))
+    assert info.swap_if_rotated(*info.upright_size) == (40, 30)

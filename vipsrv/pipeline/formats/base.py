@@ -1,12 +1,12 @@
-"""What the description of a format may hold. Each file of this folder makes one ``ImageFormat`` or a few.
+"""What the description of a format may contain. Each file of this folder describes one or a few formats.
 
 An ``ImageFormat`` has a ``name``, its ``signatures``, and one or more of
 
 - ``reader``: a ``LibvipsReader`` (a loader of libvips) or a ``BuiltinReader`` (code of vipsrv);
 - ``writer``: how results of the format are written, and what they can hold.
 
-The hooks of a reader are functions with defaults, so that a plain format is a few lines. Whatever a hook
-needs to know of a format belongs into the file of that format.
+The hooks of a reader are functions with defaults, so a plain format takes a few lines. Everything that a hook
+needs to know about a format belongs in the file of that format.
 """
 
 import re
@@ -181,7 +181,7 @@ def _prepared(loader: str, fail_on: str) -> PreparedOperation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LibvipsReader:
-    """A format that libvips reads: the ``loader`` for sources and its ``family`` of classes.
+    """How libvips reads a format: the ``loader`` for sources and its ``family`` of classes.
 
     ``prefix``: a file with these first bytes is of this format for certain; set it only for very frequent
     formats. ``shares_loader``: the loader reads several formats, and the signature decides which one a file
@@ -217,12 +217,13 @@ class LibvipsReader:
     """Open a page (upload, ``fail_on``, page, scale) reduced by the decoder itself to ``scale`` (0 to 1)."""
 
     decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
+    """What decoding a page takes."""
 
     coded_pixels: Callable[[DecodeRequest], int] = _page_pixels
     """Pixels that are decoded to show the page. Raises ``CorruptImage``."""
 
     check_decode: Callable[[DecodeRequest], None] = _check_no_decode
-    """Before pixels are decoded: raise ``TooLarge`` if that would take out of proportion long."""
+    """Before pixels are decoded: raise ``TooLarge`` if that would take disproportionately long."""
 
     @property
     def library(self) -> str:
@@ -281,7 +282,7 @@ def parsed_file_cost(request: DecodeRequest) -> DecodeCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltinReader:
-    """A format that vipsrv reads itself, because libvips has no reader that is safe for hostile files.
+    """How vipsrv itself reads a format for which libvips has no loader that is safe for hostile files.
 
     ``recognises`` gets the upload and its first bytes. A format without a magic number sets ``has_magic`` to
     false: its ``recognises`` is asked only about files that no other reader claims.
@@ -338,8 +339,8 @@ class Writer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFormat:
-    """All that is known about one format. ``order`` is its place in listings, and the order in which
-    signatures are tried.
+    """Everything that is known about one format. ``order`` is its place in listings, and in the sequence in
+    which signatures are tried.
     """
 
     name: str

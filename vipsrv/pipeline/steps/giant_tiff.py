@@ -1,10 +1,8 @@
-"""Resize large TIFFs faster: libvips decodes a TIFF in one thread, with copies, which is slow for 400
-megapixels.
+"""Resize large TIFFs faster than libvips, which decodes a TIFF in one thread and copies its rows.
 
 - Without compression the rows of the file are the image, and several threads read them from the mapped file.
 - With compressed tiles the result is made in columns, each in a thread and with a loader of its own, because
-one
-  loader decodes one tile at a time. A single thread is a fifth faster with ``thumbnail``.
+  one loader decodes one tile at a time. A single thread is a fifth faster with ``thumbnail``.
 
 Both give the same pixels as ``thumbnail``. They apply to uploads in files, and to images that only need to be
 reduced.
