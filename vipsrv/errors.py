@@ -3,7 +3,7 @@
 ::
 
     VipsrvError
-    ├── RequestError                 one class for each code of the wire
+    ├── RequestError                 one class for each error code on the wire
     │   ├── BadRequest               400 bad_request
     │   ├── Unauthorized             401 unauthorized
     │   ├── ReceiveTimeout           408 receive_timeout
@@ -17,13 +17,13 @@
     │   ├── WorkerDied               502 worker_died
     │   ├── Draining                 503 draining
     │   └── DeadlineExceeded         504 deadline_exceeded
-    ├── ProtocolError                the other side spoke no version of the protocol
+    ├── ProtocolError                the peer sent something that is not the protocol
     ├── ConnectFailed                no connection to the server could be made
     ├── ConnectionLost               the connection broke before the reply was complete
-    ├── ClientTimeout                the client's own time for a step ran out
+    ├── ClientTimeout                a step took longer than the client's own timeout
     └── StartFailed                  a server could not be started
 
-The server raises a ``RequestError`` and sends it; the client makes the same class of what it received.
+The server raises a ``RequestError`` and sends it; the client raises the same class when it receives it.
 """
 
 from typing import ClassVar
@@ -36,8 +36,8 @@ class VipsrvError(Exception):
 class RequestError(VipsrvError):
     """The server refused one request or failed on it.
 
-    ``message`` is for a person; ``code`` and ``status`` are those of the wire; ``retryable`` says whether
-    the same request may succeed later, and ``retry_after_ms`` how long to wait for that, where it is known.
+    ``message`` is for people; ``code`` and ``status`` are what the wire carries; ``retryable`` says whether
+    the same request may succeed later, and ``retry_after_ms`` how long to wait before that, if it is known.
     """
 
     status: ClassVar[int]
@@ -51,7 +51,7 @@ class RequestError(VipsrvError):
 
 
 class BadRequest(RequestError):
-    """A header, meta or option that makes no sense, or that this server does not offer."""
+    """A header, meta or option that is invalid, or that this server does not offer."""
 
     status = 400
     code = "bad_request"
@@ -87,7 +87,7 @@ class TooLarge(RequestError):
 
 
 class UnsupportedFormat(RequestError):
-    """Not an image, or of a kind the server does not read."""
+    """Not an image, or in a format that the server does not read."""
 
     status = 415
     code = "unsupported_format"
@@ -101,7 +101,7 @@ class CorruptImage(RequestError):
 
 
 class Busy(RequestError):
-    """The queue or the spool is full; ``retry_after_ms`` says when to come back."""
+    """The queue or the spool is full; ``retry_after_ms`` says when to try again."""
 
     status = 429
     code = "busy"
@@ -116,7 +116,7 @@ class Cancelled(RequestError):
 
 
 class InternalError(RequestError):
-    """A bug of the server; its log has more under the request's id: ``where``, which no client is sent."""
+    """A bug in the server. Its log says ``where``, under the request's id; clients are not told."""
 
     status = 500
     code = "internal"
@@ -127,7 +127,7 @@ class InternalError(RequestError):
 
 
 class WorkerDied(RequestError):
-    """The decoder crashed or ran out of memory on this image. Worth one retry, not more."""
+    """The decoder crashed or ran out of memory on this image. One retry is worthwhile, not more."""
 
     status = 502
     code = "worker_died"
@@ -143,14 +143,14 @@ class Draining(RequestError):
 
 
 class DeadlineExceeded(RequestError):
-    """Queued or processed for longer than allowed."""
+    """Queueing and processing took longer than allowed."""
 
     status = 504
     code = "deadline_exceeded"
 
 
 class ProtocolError(VipsrvError):
-    """The other side sent something that is no message of the protocol."""
+    """The peer sent something that is not a message of the protocol."""
 
 
 class ConnectFailed(VipsrvError):
@@ -162,7 +162,7 @@ class ConnectionLost(VipsrvError):
 
 
 class ClientTimeout(VipsrvError):
-    """The client's own time for a step ran out."""
+    """A step took longer than the client's own timeout."""
 
 
 class StartFailed(VipsrvError):
