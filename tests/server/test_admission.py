@@ -1,13 +1,13 @@
 import time
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.server.fakes import FakeWorkers
 from vipsrv.errors import Busy, Cancelled, DeadlineExceeded
 from vipsrv.server.admission import Admission, threads_for
-from vipsrv.storage.spool import Slot, Spool
+from vipsrv.storage.spool import Spool
 from vipsrv.workers.channel import MAX_THREADS, Operation
 from vipsrv.workers.job import Job, Outcome
 
@@ -23,12 +23,19 @@ def outcomes() -> list[Outcome]:
 
 
 @pytest.fixture
-def make_job(outcomes: list[Outcome]) -> Callable[..., Job]:
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    one = Spool(directory=tmp_path, memory=1 << 20, disk=0)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def make_job(outcomes: list[Outcome], spool: Spool) -> Callable[..., Job]:
     def make(seconds: float = 60) -> Job:
         return Job(
             operation=Operation.INFO,
             options=b"",
-            image=Slot(cast("Spool", None), 0),
+            image=spool.open(0),
             deadline=time.monotonic() + seconds,
             on_outcome=outcomes.append,
         )
