@@ -181,4 +181,4 @@ def test_a_server_that_cannot_print_its_address() -> None:
             env={**os.environ, "PYTHONUNBUFFERED": ""},
         )
     assert ended.returncode == 1
-    assert ended.stderr == "vipsrv: where it listens could not be printed: No space left on device\n"
+    assert ended.stderr == "vipsrv: the addresses could not be printed: No space left on device\n"

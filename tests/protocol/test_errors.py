@@ -24,11 +24,11 @@ def test_the_bytes_of_an_error_reply() -> None:
     assert pack_error(Kind.RESIZE, 7, Busy("the queue is full", retry_after_ms=250)) == header + meta
 
 
-def test_where_a_bug_is_stays_with_the_server() -> None:
+def test_the_place_of_a_bug_is_not_sent() -> None:
     assert b"secret" not in pack_error(Kind.RESIZE, 7, InternalError("a bug", where="secret.py:1 run"))
 
 
-def test_a_version_1_client_sees_a_result_of_no_bytes() -> None:
+def test_a_version_1_client_sees_a_result_of_size_zero() -> None:
     assert pack_error(Kind.RESIZE, 0, BadRequest("no"))[:4] == bytes(4)
 
 
@@ -73,7 +73,7 @@ def test_an_unknown_status_is_an_internal_error_that_names_it() -> None:
         ({"message": "a" * 2000, "retry_after_ms": 0}, "a" * 1000, 0),
     ],
 )
-def test_what_makes_no_sense_counts_as_not_given(
+def test_an_invalid_value_counts_as_missing(
     meta: dict[str, object], message: str, retry_after_ms: int | None
 ) -> None:
     error = unpack_error(429, meta)

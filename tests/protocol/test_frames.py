@@ -25,11 +25,11 @@ HEADER_BYTES = bytes.fromhex("00000000 56495053 02 82 01a5 00000007 00000102 000
 HEADER_FIELDS = Header(kind=0x82, status=421, request_id=7, meta_size=258, body_size=0x3_0000_0004)
 
 
-def test_the_sizes_of_the_headers_are_those_of_the_contract() -> None:
+def test_the_sizes_of_the_headers_are_those_of_the_specification() -> None:
     assert (V1_REQUEST.size, V1_REPLY.size, HEADER.size) == (12, 4, 28)
 
 
-def test_the_kinds_are_those_of_the_contract() -> None:
+def test_the_kinds_are_those_of_the_specification() -> None:
     assert {kind.name: kind.value for kind in Kind} == {
         "HELLO": 1,
         "RESIZE": 2,
@@ -61,7 +61,7 @@ def test_a_header_survives_the_wire(header: Header) -> None:
         (8, 3, "version 3 of the protocol is not spoken"),
     ],
 )
-def test_a_header_of_anything_else_is_refused(offset: int, value: int, message: str) -> None:
+def test_an_invalid_header_is_refused(offset: int, value: int, message: str) -> None:
     data = bytearray(HEADER_BYTES)
     data[offset] = value
     with pytest.raises(ProtocolError, match=message):
@@ -96,7 +96,7 @@ def test_a_meta_survives_the_wire(meta: dict[str, Any]) -> None:
     assert unpack_meta(message[28:]) == meta
 
 
-def test_a_message_without_meta_is_a_header_alone() -> None:
+def test_a_message_without_meta_is_only_a_header() -> None:
     assert pack_message(Kind.PING, 1) == Header(Kind.PING, 0, 1, 0, 0).pack()
 
 
@@ -107,12 +107,12 @@ def test_a_meta_that_is_too_large_is_not_packed() -> None:
         pack_message(Kind.HELLO, 1, {"x": "a" * (room + 1)})
 
 
-def test_a_value_that_json_lacks_is_not_packed() -> None:
+def test_a_value_that_json_cannot_express_is_not_packed() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         pack_message(Kind.PING, 1, {"ms": float("nan")})
 
 
-def test_a_meta_of_no_bytes_is_an_empty_object() -> None:
+def test_an_empty_meta_is_an_empty_object() -> None:
     assert unpack_meta(b"") == {}
 
 
@@ -140,7 +140,7 @@ def test_a_meta_of_no_bytes_is_an_empty_object() -> None:
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_what_is_no_json_object_is_refused(data: bytes, message: str) -> None:
+def test_a_meta_that_is_not_a_json_object_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
         unpack_meta(data)
 
@@ -158,6 +158,6 @@ def test_escaped_lone_surrogates_survive() -> None:
     assert unpack_meta(pack_message(Kind.HELLO, 1, {"client": "\ud800"})[28:]) == {"client": "\ud800"}
 
 
-def test_a_field_out_of_range_is_the_callers_bug() -> None:
+def test_a_field_out_of_range_is_a_bug_of_the_caller() -> None:
     with pytest.raises(struct.error):
         pack_message(Kind.PING, 2**32)

@@ -257,7 +257,7 @@ garbage = st.builds(
 
 
 @given(mutated() | garbage, cuts)
-def test_any_garbage_ends_in_nothing_but_a_protocol_error(stream: Stream, cuts: list[int]) -> None:
+def test_any_garbage_ends_in_a_protocol_error_only(stream: Stream, cuts: list[int]) -> None:
     # Any other exception than ProtocolError passes through the recorder and fails here.
     whole = run(stream.reader, [stream.wire], eof=True)
     pieces = run(stream.reader, split(stream.wire, cuts), eof=True)
@@ -329,7 +329,7 @@ def test_a_body_size_is_known_before_a_byte_of_it_is_read() -> None:
     assert recorder.reader.in_body
 
 
-def test_a_v1_image_of_no_bytes_is_refused_with_its_twelfth_byte() -> None:
+def test_an_empty_v1_image_is_refused_with_the_twelfth_byte() -> None:
     wire = bytes.fromhex("00000000 00000320 00000258")
     recorder = run(RequestReader, [wire[:11]])
     assert recorder.error is None
@@ -351,15 +351,13 @@ def test_a_v1_image_of_no_bytes_is_refused_with_its_twelfth_byte() -> None:
     ],
     ids=["another version", "a reply", "a status", "meta too large", "meta no object"],
 )
-def test_a_failed_reader_tells_the_header_that_an_answer_is_due_to(
-    wire: bytes, header: Header | None
-) -> None:
+def test_a_failed_reader_knows_the_header_to_be_answered(wire: bytes, header: Header | None) -> None:
     recorder = run(RequestReader, [PING.wire + wire])
     assert recorder.error is not None
     assert recorder.reader.header == header
 
 
-def test_the_header_is_known_while_its_meta_is_on_its_way() -> None:
+def test_the_header_is_known_while_its_meta_arrives() -> None:
     recorder = run(RequestReader, [RESIZE.wire[:28]])
     assert recorder.seen == []
     assert recorder.reader.header == Header(Kind.RESIZE, 0, 7, len(RESIZE.wire) - 28 - 5, 5)
@@ -368,7 +366,7 @@ def test_the_header_is_known_while_its_meta_is_on_its_way() -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1, 6])
-def test_more_of_a_body_than_is_missing_is_the_callers_bug(size: int) -> None:
+def test_more_of_a_body_than_is_due_is_a_bug_of_the_caller(size: int) -> None:
     recorder = run(RequestReader, [V1_REQUEST.wire[:12]])
     with pytest.raises(ValueError, match=f"{size} bytes of a body of which 5 are missing"):
         recorder.reader.body_received(size)
@@ -376,7 +374,7 @@ def test_more_of_a_body_than_is_missing_is_the_callers_bug(size: int) -> None:
     assert recorder.seen == list(V1_REQUEST.seen)
 
 
-def test_body_bytes_where_no_body_is_are_the_callers_bug() -> None:
+def test_body_bytes_outside_a_body_are_a_bug_of_the_caller() -> None:
     with pytest.raises(ValueError, match="1 bytes of a body of which 0 are missing"):
         RequestReader().body_received(1)
 

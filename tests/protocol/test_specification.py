@@ -1,4 +1,4 @@
-"""The specification in vipsrv/protocol/README.md says what the code does."""
+"""The specification in vipsrv/protocol/README.md matches the code."""
 
 import dataclasses
 import json
@@ -117,7 +117,7 @@ def test_the_notes_beside_an_example_are_true(name: str) -> None:
             assert data.decode().rstrip() == note.rstrip()
 
 
-def test_the_error_table_is_that_of_the_code() -> None:
+def test_the_error_table_matches_the_code() -> None:
     rows = [(int(status), code, retryable) for status, code, _, retryable in _rows("Codes")]
     assert rows == [
         (status, error.code, "once" if status == 502 else "yes" if error.retryable else "no")
@@ -125,19 +125,19 @@ def test_the_error_table_is_that_of_the_code() -> None:
     ]
 
 
-def test_the_table_of_kinds_is_that_of_the_code() -> None:
+def test_the_table_of_kinds_matches_the_code() -> None:
     rows = [(int(row[0]), row[1]) for row in _rows("Requests and replies")]
     assert rows == [(kind.value, kind.name) for kind in Kind]
 
 
-def test_the_table_of_the_header_is_that_of_the_code() -> None:
+def test_the_table_of_the_header_matches_the_code() -> None:
     sizes = [int(row[1]) for row in _rows("Version 2") if row[1].isdigit()]
     offsets = [int(row[0]) for row in _rows("Version 2") if row[0]]
     assert offsets == [sum(sizes[:index]) for index in range(len(sizes) + 1)]
     assert sum(sizes) == HEADER.size
 
 
-def test_the_table_of_options_is_that_of_the_code() -> None:
+def test_the_table_of_options_matches_the_code() -> None:
     rows = {row[0].strip("`"): row for row in _rows("RESIZE")}
     options = dataclasses.fields(ResizeOptions)
     assert list(rows) == [*(option.name for option in options), "deadline_ms", "outputs", "upload"]
@@ -162,7 +162,7 @@ def _accepts(name: str, good: list[Any], bad: list[Any]) -> None:
             ResizeOptions.from_meta({**target, name: value})
 
 
-def test_the_bounds_of_the_deadline_are_those_of_the_code() -> None:
+def test_the_bounds_of_the_deadline_match_the_code() -> None:
     (values,) = (row[1] for row in _rows("RESIZE") if row[0] == "`deadline_ms`")
     least, most = (int(bound) for bound in values.split(" – "))
     for good in (least, most):
@@ -180,7 +180,7 @@ def _json_below(heading: str) -> dict[str, Any]:
     return meta
 
 
-def test_the_example_of_a_report_is_one() -> None:
+def test_the_example_of_a_report_is_valid() -> None:
     meta = _json_below("RESIZE")
     report = ResizeReport.from_meta(meta)
     assert json.loads(json.dumps(report.to_meta())) == meta
@@ -204,7 +204,7 @@ def _default(name: str) -> Any:
     return ServerSettings.model_fields[name].default
 
 
-def test_the_limits_are_those_of_the_code() -> None:
+def test_the_limits_match_the_code() -> None:
     limits = {name: _number(value) for name, value in _rows("Limits")}
     assert limits == {
         "meta": MAX_META_SIZE,
@@ -218,14 +218,14 @@ def test_the_limits_are_those_of_the_code() -> None:
     }
 
 
-def test_the_timeouts_are_those_of_the_code() -> None:
+def test_the_timeouts_match_the_code() -> None:
     seconds = [_number(default) for _, default, _ in _rows("Timeouts")]
     receive_timeout = _default("receive_timeout")
     assert seconds == [receive_timeout, receive_timeout, _default("idle_timeout"), _default("deadline")]
     assert f"at least {PROGRESS_SIZE // 1024} KiB" in _rows("Timeouts")[0][0]
 
 
-def test_the_numbers_in_the_prose_are_those_of_the_code() -> None:
+def test_the_numbers_in_the_prose_match_the_code() -> None:
     prose = " ".join(TEXT.split())
     assert f"port {DEFAULT_PORT} by default" in prose
     assert f"JPEG quality is {_default('quality')}, unless" in prose

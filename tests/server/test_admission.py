@@ -1,5 +1,5 @@
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,12 +23,19 @@ def outcomes() -> list[Outcome]:
 
 
 @pytest.fixture
-def make_job(outcomes: list[Outcome]) -> Callable[..., Job]:
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    one = Spool(directory=tmp_path, memory=1 << 20, disk=0)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def make_job(outcomes: list[Outcome], spool: Spool) -> Callable[..., Job]:
     def make(seconds: float = 60) -> Job:
         return Job(
             operation=Operation.INFO,
             options=b"",
-            image=Spool(directory=Path(), memory=0, disk=0).open(0),
+            image=spool.open(0),
             deadline=time.monotonic() + seconds,
             on_outcome=outcomes.append,
         )

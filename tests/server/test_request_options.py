@@ -8,7 +8,7 @@ from vipsrv.server.request_options import parse_resize, refuse_hello_token
 from vipsrv.workers.channel import MAX_OUTPUTS
 
 
-def test_what_is_offered_becomes_options_for_a_worker() -> None:
+def test_the_meta_becomes_options_for_a_worker() -> None:
     options, deadline_ms = parse_resize(
         {"width": 80, "height": 60, "quality": 70, "background": "#102030", "fit": "fill", "deadline_ms": 9}
     )
@@ -17,7 +17,7 @@ def test_what_is_offered_becomes_options_for_a_worker() -> None:
 
 
 @pytest.mark.parametrize("width", [True, 1.0, "1", None, [], {}])
-def test_a_width_that_equals_one_but_is_none(width: Any) -> None:
+def test_a_value_that_equals_1_but_is_not_an_integer_is_refused(width: Any) -> None:
     parse_resize({"width": 1, "height": 1})  # so that a cache that compares values has an answer ready
     with pytest.raises(BadRequest, match="width"):
         parse_resize({"width": width, "height": 1})
@@ -30,23 +30,23 @@ def test_a_width_that_equals_one_but_is_none(width: Any) -> None:
         ({"outputs": [{"width": 1, "height": 1}] * (MAX_OUTPUTS + 1)}, "outputs"),
     ],
 )
-def test_what_is_not_offered_is_named(meta: dict[str, Any], name: str) -> None:
+def test_a_refusal_names_the_option(meta: dict[str, Any], name: str) -> None:
     with pytest.raises(BadRequest, match=name):
         parse_resize(meta)
 
 
-def test_several_outputs() -> None:
+def test_several_outputs_keep_their_own_options() -> None:
     outputs = [{"width": 3, "fit": "inside"}, {"height": 2, "fit": "outside", "format": "webp"}]
     options, deadline_ms = parse_resize({"outputs": outputs, "deadline_ms": 5})
     assert json.loads(options) == {"outputs": outputs}
     assert deadline_ms == 5
 
 
-def test_one_output_in_a_list_is_as_good_as_none() -> None:
+def test_a_list_of_one_output_means_the_same_as_its_options() -> None:
     assert parse_resize({"outputs": [{"width": 3, "height": 2}]}) == parse_resize({"width": 3, "height": 2})
 
 
-def test_tokens() -> None:
+def test_a_hello_with_a_token_is_refused() -> None:
     refuse_hello_token({"client": "x"})
     with pytest.raises(BadRequest, match="token"):
         refuse_hello_token({"token": "x"})

@@ -1,4 +1,4 @@
-"""The life of a server process, as far as no process is needed to see it."""
+"""Parts of the life of a server process that can be tested without a process."""
 
 import logging
 import resource
@@ -8,7 +8,7 @@ import pytest
 from vipsrv.server.serve import _raise_descriptor_limit
 
 
-def test_a_descriptor_limit_that_cannot_be_raised_is_no_end(
+def test_a_descriptor_limit_that_cannot_be_raised_is_only_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def unlimited_is_refused(_: int, limits: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""A version 1 client from the table alone: a socket and `struct`, nothing of ours."""
+"""A version 1 client written from the specification's table: a socket and `struct`, no code of vipsrv."""
 
 import json
 import socket
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 SECONDS = 60.0
-"""How long a test waits for a server at the most; it never waits for this long unless something is wrong."""
+"""The longest that a test waits for a server. It only waits this long if something is wrong."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: a picture, or the reason for its being empty."""
+    """What came back: a result, or the reason why there is none."""
 
     size: int
     rest: bytes
 
     @property
-    def picture(self) -> bytes:
+    def result(self) -> bytes:
         assert self.size > 0, f"refused: {self.rest!r}"
         assert len(self.rest) == self.size
         return self.rest
 
     @property
     def error(self) -> dict[str, Any]:
-        assert self.size == 0, f"a picture of {self.size} bytes"
+        assert self.size == 0, f"a result of {self.size} bytes"
         magic, version, kind, status, request_id, meta_size, body_size = struct.unpack(
             "!4sBBHIIQ", self.rest[:24]
         )

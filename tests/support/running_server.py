@@ -19,9 +19,9 @@ _READY = "vipsrv listening on "
 
 
 class RunningServer:
-    """Started and ready once constructed; ``stop`` (or the end of the ``with``) always ends it.
+    """A server that is ready once constructed; ``stop`` (or the end of the ``with``) always ends it.
 
-    ``arguments`` are those of ``vipsrv serve``. ``listeners`` are the addresses it printed, ``host`` and
+    ``arguments`` are those of ``vipsrv serve``. ``listeners`` are the addresses that it printed, ``host`` and
     ``port`` the first TCP one.
     """
 
@@ -35,7 +35,7 @@ class RunningServer:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            # The settings of whoever runs the tests are not the tests'.
+            # Without the settings of the user who runs the tests.
             env={name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")},
         )
         try:
@@ -53,21 +53,21 @@ class RunningServer:
 
     @property
     def log(self) -> str:
-        """What it wrote to standard error so far."""
+        """What it has written to standard error."""
         return Path(self._log.name).read_text(errors="replace")
 
     def wait_for_log(self, text: str) -> None:
-        """Return when it has written ``text`` to standard error."""
+        """Wait until it has written ``text`` to standard error."""
         wait_until(lambda: text in self.log, f"{text!r} in the log")
 
     def wait_until_busy(self) -> None:
-        """Return when one of its workers has been at work for a moment."""
+        """Wait until one of its workers has been busy for a moment."""
         pids = worker_pids(self.pid)
         before = {pid: _cpu_ticks(pid) for pid in pids}
         wait_until(lambda: any(_cpu_ticks(pid) > before[pid] + 2 for pid in pids), "a busy worker")
 
     def stop(self) -> int:
-        """End it as an operator would, by force if it does not go; gives its exit code."""
+        """Stop it as an operator would, by force if necessary; return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -109,10 +109,10 @@ def worker_pids(server_pid: int) -> list[int]:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Return as soon as something that nobody announces has become true, as a log line or a /proc entry."""
+    """Wait until something becomes true that must be polled for, such as a log line or a /proc entry."""
     end = time.monotonic() + START_SECONDS
     while not condition():
-        assert time.monotonic() < end, f"waited {START_SECONDS} s in vain for {what}"
+        assert time.monotonic() < end, f"no {what} within {START_SECONDS} s"
         time.sleep(0.01)
 
 

@@ -30,7 +30,7 @@ def impatient(start_server: StartServer) -> RunningServer:
 
 
 def assert_serves(server: RunningServer) -> None:
-    assert open_exact(bare_client.ask(server.port, jpeg(), 64, 48).picture).size == (64, 48)
+    assert open_exact(bare_client.ask(server.port, jpeg(), 64, 48).result).size == (64, 48)
 
 
 def test_a_client_that_sends_nothing_is_closed(impatient: RunningServer) -> None:
@@ -68,7 +68,7 @@ def test_a_large_image_that_stalls_is_answered_and_its_file_freed(
     assert not [link for link in open_files(server.pid) if link.startswith(str(tmp_path))]
 
 
-def test_a_stream_that_ends_within_the_image_is_told_so(server: RunningServer) -> None:
+def test_a_stream_that_ends_within_the_image_is_refused(server: RunningServer) -> None:
     with bare_client.connect(server.port) as sock:
         sock.sendall(bare_client.header(1000) + b"x" * 999)
         sock.shutdown(socket.SHUT_WR)
@@ -101,7 +101,7 @@ def test_a_client_that_does_not_take_its_reply_is_dropped(start_server: StartSer
         assert len(bare_client.read_to_end(sock)) < size
 
 
-def test_a_client_that_goes_away_frees_its_worker(start_server: StartServer) -> None:
+def test_a_client_that_leaves_frees_its_worker(start_server: StartServer) -> None:
     """A job of many seconds is given up when its client resets the connection."""
     server = start_server("--workers", "1", "--max-output-pixels", "1000000000")
     image = jpeg()
@@ -110,7 +110,7 @@ def test_a_client_that_goes_away_frees_its_worker(start_server: StartServer) -> 
         server.wait_until_busy()
         reset_on_close(sock)
     assert_serves(server)
-    assert "499" not in server.log  # nobody was there to be told
+    assert "499" not in server.log  # nobody was there to be answered
 
 
 def test_a_deadline_ends_a_job(start_server: StartServer) -> None:
@@ -119,7 +119,7 @@ def test_a_deadline_ends_a_job(start_server: StartServer) -> None:
     assert_serves(server)
 
 
-def test_a_full_queue_says_busy_and_when_to_come_back(start_server: StartServer) -> None:
+def test_a_full_queue_says_busy_and_when_to_try_again(start_server: StartServer) -> None:
     server = start_server("--workers", "1", "--queue", "0", "--max-output-pixels", "1000000000")
     image = jpeg()
     with bare_client.connect(server.port) as sock:
@@ -132,7 +132,7 @@ def test_a_full_queue_says_busy_and_when_to_come_back(start_server: StartServer)
     assert error["retry_after_ms"] > 0
 
 
-def test_a_connection_too_many_is_told_so(start_server: StartServer) -> None:
+def test_an_excess_connection_is_told_busy(start_server: StartServer) -> None:
     server = start_server("--workers", "1", "--connections", "2")
     held = [bare_client.connect(server.port) for _ in range(2)]
     with bare_client.connect(server.port) as sock:
@@ -159,7 +159,7 @@ def test_memory_that_is_used_up_turns_into_files(start_server: StartServer, tmp_
             sock.sendall(bare_client.header(len(image), 64, 48) + image[:-1])
         for sock in held:
             sock.sendall(image[-1:])
-            assert open_exact(bare_client.read_answer(sock).picture).size == (64, 48)
+            assert open_exact(bare_client.read_answer(sock).result).size == (64, 48)
     finally:
         for sock in held:
             sock.close()
@@ -178,7 +178,7 @@ def test_two_hundred_connections_while_workers_are_killed(start_server: StartSer
         answer = bare_client.ask(server.port, images[sizes[number % len(sizes)]], width, height)
         if not answer.size:
             return int(answer.error["status"])
-        assert open_exact(answer.picture).size == (width, height)
+        assert open_exact(answer.result).size == (width, height)
         return 200
 
     with ThreadPoolExecutor(200) as clients:

@@ -16,17 +16,17 @@ def hello(server: RunningServer) -> dict[str, object]:
         return Connection(sock).call(Kind.HELLO).meta
 
 
-def test_a_format_that_is_off_is_refused_with_those_that_are_on(start_server: StartServer) -> None:
+def test_a_disabled_format_is_refused_and_the_enabled_ones_are_named(start_server: StartServer) -> None:
     server = start_server("--workers", "1", "--formats", "png,bmp")
     error = bare_client.ask(server.port, jpeg()).error
     assert (error["status"], error["code"]) == (415, "unsupported_format")
     assert "looks like JPEG, which is not read here" in error["message"]
     assert error["message"].endswith("send one of: png, bmp")
     for name in ("png", "bmp"):
-        assert open_exact(bare_client.ask(server.port, sample(name), 64, 48).picture).size == (64, 48)
+        assert open_exact(bare_client.ask(server.port, sample(name), 64, 48).result).size == (64, 48)
 
 
-def test_hello_tells_what_is_on(start_server: StartServer) -> None:
+def test_hello_lists_the_enabled_formats(start_server: StartServer) -> None:
     meta = hello(start_server("--workers", "1", "--formats", "png,bmp"))
     assert meta["formats"]["in"] == ["png", "bmp"]  # type: ignore[index]
     libraries = meta["libraries"]
@@ -36,13 +36,13 @@ def test_hello_tells_what_is_on(start_server: StartServer) -> None:
     assert libraries["bmp"] == f"vipsrv {__version__}"
 
 
-def test_a_truncated_picture_is_refused(server: RunningServer) -> None:
+def test_a_truncated_image_is_refused(server: RunningServer) -> None:
     error = bare_client.ask(server.port, truncated(jpeg())).error
     assert (error["status"], error["code"]) == (422, "corrupt_image")
 
 
-def test_a_truncated_picture_is_saved_where_that_is_allowed(start_server: StartServer) -> None:
+def test_a_truncated_image_is_tolerated_if_that_is_allowed(start_server: StartServer) -> None:
     server = start_server("--workers", "1", "--tolerate-truncated")
-    seen = open_exact(bare_client.ask(server.port, truncated(jpeg()), 160, 120).picture)
+    seen = open_exact(bare_client.ask(server.port, truncated(jpeg()), 160, 120).result)
     there = (0, 0, 160, 40)
     assert mean_abs_difference(seen.crop(there), reference(jpeg(), 160, 120).crop(there)) < 6

@@ -18,7 +18,7 @@ from tests.support.running_server import RunningServer, worker_pids
 
 
 def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A server that is expected to end by itself."""
+    """A server that is expected to exit by itself."""
     return subprocess.run(
         [sys.executable, "-m", "vipsrv", "serve", *arguments],
         env={**os.environ, **environment},
@@ -39,7 +39,7 @@ def test_several_listeners(start_server: StartServer, tmp_path: Path) -> None:
         sock.settimeout(bare_client.SECONDS)
         sock.connect(str(path))
         sock.sendall(bare_client.header(len(image), 20, 10) + image)
-        assert open_exact(bare_client.read_answer(sock).picture).size == (20, 10)
+        assert open_exact(bare_client.read_answer(sock).result).size == (20, 10)
     assert bare_client.ask(server.port, image, 20, 10).size > 0
     assert server.stop() == 0
     assert not path.exists()
@@ -76,7 +76,7 @@ def test_a_port_that_is_taken(server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("name", ["a..b", "none.invalid"])
-def test_a_name_that_is_no_host(name: str) -> None:
+def test_an_invalid_host_name(name: str) -> None:
     ended = serve("--workers", "1", "--host", name, "--port", "0")
     assert ended.returncode == 1
     assert f"cannot listen on {name}:0" in ended.stderr
@@ -90,7 +90,7 @@ def test_settings_come_from_the_environment_too() -> None:
     assert "--workers" in ended.stderr
 
 
-def test_a_spool_folder_that_is_none() -> None:
+def test_a_spool_folder_that_does_not_exist() -> None:
     ended = serve("--port", "0", "--spool-dir", "/nowhere")
     assert ended.returncode == 1
     assert "/nowhere" in ended.stderr
@@ -124,11 +124,11 @@ def test_a_drain_finishes_what_is_in_flight_and_accepts_nothing_new(start_server
         server.wait_for_log("stopping")
         with pytest.raises(ConnectionRefusedError):
             bare_client.connect(server.port)
-        assert open_exact(bare_client.read_answer(sock).picture).size == (5000, 5000)
+        assert open_exact(bare_client.read_answer(sock).result).size == (5000, 5000)
     assert server.process.wait(bare_client.SECONDS) == 0
 
 
-def test_a_drain_ends_when_its_time_is_up(start_server: StartServer) -> None:
+def test_a_drain_ends_after_its_time_limit(start_server: StartServer) -> None:
     server = start_server("--workers", "1", "--drain", "0.2", "--max-output-pixels", "1000000000")
     image = jpeg()
     with bare_client.connect(server.port) as sock:
@@ -152,7 +152,7 @@ def test_a_second_signal_stops_at_once(start_server: StartServer) -> None:
     assert server.process.wait(bare_client.SECONDS) == 0
 
 
-def test_a_server_goes_with_its_standard_input() -> None:
+def test_a_server_stops_when_its_standard_input_ends() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "vipsrv", "serve", "--port", "0", "--workers", "1", "--until-stdin-closes"],
         stdin=subprocess.PIPE,
@@ -166,21 +166,21 @@ def test_a_server_goes_with_its_standard_input() -> None:
         assert process.wait(bare_client.SECONDS) == 0
 
 
-def test_a_large_picture_is_not_held_in_memory(start_server: StartServer, tmp_path: Path) -> None:
-    """A picture of 300 MB uncompressed grows the processes by a fraction of it."""
+def test_a_large_image_is_not_held_in_memory(start_server: StartServer, tmp_path: Path) -> None:
+    """An image of 300 MB uncompressed makes the processes grow by a fraction of that."""
     server = start_server("--workers", "1", "--spool-dir", str(tmp_path))
     bare_client.ask(server.port, jpeg())
-    picture = tmp_path / "large.tif"
-    large_strip_tiff(picture, 10_000, 10_000)
+    image = tmp_path / "large.tif"
+    large_strip_tiff(image, 10_000, 10_000)
     pids = [server.pid, *worker_pids(server.pid)]
     before = peak = anonymous_memory(pids)
-    with bare_client.connect(server.port) as sock, picture.open("rb") as file:
-        sock.sendall(bare_client.header(picture.stat().st_size))
+    with bare_client.connect(server.port) as sock, image.open("rb") as file:
+        sock.sendall(bare_client.header(image.stat().st_size))
         sock.sendfile(file)
         # What is mapped from the spool's file counts for nothing, so the kernel's own peaks do not tell.
         while not select.select([sock], [], [], 0.005)[0]:
             peak = max(peak, anonymous_memory(pids))
-        assert open_exact(bare_client.read_answer(sock).picture).size == (800, 600)
+        assert open_exact(bare_client.read_answer(sock).result).size == (800, 600)
     assert before < max(peak, anonymous_memory(pids)) < before + 120_000_000
     assert worker_pids(server.pid) == pids[1:]
 
@@ -195,7 +195,7 @@ def anonymous_memory(pids: list[int]) -> int:
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core only")
-def test_workers_keep_to_a_core_each_unless_told_otherwise(start_server: StartServer) -> None:
+def test_each_worker_is_pinned_to_a_core_unless_disabled(start_server: StartServer) -> None:
     def cores(*arguments: str) -> list[set[int]]:
         server = start_server("--workers", "2", *arguments)
         bare_client.ask(server.port, jpeg())

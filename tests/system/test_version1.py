@@ -16,23 +16,23 @@ CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus"
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_every_kind_of_picture_comes_back_in_the_exact_size(server: RunningServer, name: str) -> None:
-    picture = open_exact(bare_client.ask(server.port, SAMPLES[name](), 123, 77).picture)
-    assert (picture.format, picture.size, picture.mode) == ("JPEG", (123, 77), "RGB")
+def test_every_kind_of_image_comes_back_in_the_exact_size(server: RunningServer, name: str) -> None:
+    result = open_exact(bare_client.ask(server.port, SAMPLES[name](), 123, 77).result)
+    assert (result.format, result.size, result.mode) == ("JPEG", (123, 77), "RGB")
 
 
-def test_the_picture_looks_like_its_source(server: RunningServer) -> None:
+def test_the_result_looks_like_its_source(server: RunningServer) -> None:
     source = jpeg(640, 480)
-    picture = open_exact(bare_client.ask(server.port, source, 200, 100).picture)
+    result = open_exact(bare_client.ask(server.port, source, 200, 100).result)
     ideal = open_exact(encode(reference(source, 200, 100), "JPEG", quality=85))
-    assert ssim(picture, ideal) > 0.97
+    assert ssim(result, ideal) > 0.97
 
 
 def test_the_result_is_of_quality_85(server: RunningServer) -> None:
-    picture = open_exact(bare_client.ask(server.port, jpeg()).picture)
+    result = open_exact(bare_client.ask(server.port, jpeg()).result)
     # The first entry of the luminance table: 16 of the standard, scaled by (200 - 2 × 85) / 100.
-    assert isinstance(picture, JpegImageFile)
-    assert picture.quantization[0][0] == round(16 * 0.3)
+    assert isinstance(result, JpegImageFile)
+    assert result.quantization[0][0] == round(16 * 0.3)
 
 
 def test_a_client_that_reads_only_what_it_was_promised(server: RunningServer) -> None:
@@ -50,7 +50,7 @@ def test_a_client_that_sends_byte_by_byte(server: RunningServer) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in bare_client.header(len(image), 32, 24) + image:
             sock.send(bytes([byte]))
-        assert open_exact(bare_client.read_answer(sock).picture).size == (32, 24)
+        assert open_exact(bare_client.read_answer(sock).result).size == (32, 24)
 
 
 def test_a_client_that_shuts_down_its_sending_side_still_gets_its_reply(server: RunningServer) -> None:
@@ -58,14 +58,14 @@ def test_a_client_that_shuts_down_its_sending_side_still_gets_its_reply(server: 
     with bare_client.connect(server.port) as sock:
         sock.sendall(bare_client.header(len(image), 32, 24) + image)
         sock.shutdown(socket.SHUT_WR)
-        assert open_exact(bare_client.read_answer(sock).picture).size == (32, 24)
+        assert open_exact(bare_client.read_answer(sock).result).size == (32, 24)
 
 
-def test_bytes_behind_the_image_do_no_harm(server: RunningServer) -> None:
+def test_bytes_after_the_image_do_no_harm(server: RunningServer) -> None:
     image = jpeg()
     with bare_client.connect(server.port) as sock:
         sock.sendall(bare_client.header(len(image), 32, 24) + image + b"more")
-        assert open_exact(bare_client.read_answer(sock).picture).size == (32, 24)
+        assert open_exact(bare_client.read_answer(sock).result).size == (32, 24)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_bytes_behind_the_image_do_no_harm(server: RunningServer) -> None:
     [(garbage(), 415), (b"\0", 415), (truncated(jpeg()), 422), (b"\xff\xd8\xff" + bytes(100), 422)],
     ids=["noise", "one byte", "truncated", "a JPEG that is none"],
 )
-def test_what_is_no_picture_gets_a_zero_size_and_a_reason(
+def test_an_upload_that_is_not_an_image_gets_a_zero_size_and_a_reason(
     server: RunningServer, image: bytes, status: int
 ) -> None:
     error = bare_client.ask(server.port, image).error
@@ -82,11 +82,11 @@ def test_what_is_no_picture_gets_a_zero_size_and_a_reason(
 
 
 @pytest.mark.parametrize("size", [(0, 600), (800, 0), (2**32 - 1, 1), (70_000, 10)])
-def test_a_target_that_cannot_be_is_refused(server: RunningServer, size: tuple[int, int]) -> None:
+def test_an_impossible_target_is_refused(server: RunningServer, size: tuple[int, int]) -> None:
     assert bare_client.ask(server.port, jpeg(), *size).error["status"] in {400, 413}
 
 
-def test_an_image_of_no_bytes_is_refused_at_once(server: RunningServer) -> None:
+def test_an_empty_image_is_refused_immediately(server: RunningServer) -> None:
     with bare_client.connect(server.port) as sock:
         sock.sendall(bare_client.header(0))
         assert bare_client.read_answer(sock).error["status"] == 400
@@ -108,17 +108,17 @@ def test_a_refusal_reaches_a_client_that_sends_on(server: RunningServer) -> None
         assert bare_client.read_answer(sock).error["status"] == 413
 
 
-@pytest.mark.skipif(not CORPUS.is_dir(), reason="the third-party pictures of ../shared/corpus are not here")
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="../shared/corpus is missing")
 @pytest.mark.parametrize("folder", ["photos", "exif-orientation", "sharp", "libwebp-test-data"])
 def test_the_corpus(server: RunningServer, folder: str) -> None:
-    """Each file gives a picture of the exact size or a refusal with a reason, and most give a picture."""
+    """Each file gives a result of the exact size or a refusal with a reason, and most give a result."""
     files = sorted(file for file in (CORPUS / folder).rglob("*") if file.is_file())
-    pictures = 0
+    results = 0
     for file in files:
         answer = bare_client.ask(server.port, file.read_bytes(), 160, 120)
         if answer.size:
-            assert open_exact(answer.picture).size == (160, 120), file
-            pictures += 1
+            assert open_exact(answer.result).size == (160, 120), file
+            results += 1
         else:
             assert 400 <= answer.error["status"] < 500, (file, answer.error)
-    assert pictures > len(files) * 0.8
+    assert results > len(files) * 0.8

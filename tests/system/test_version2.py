@@ -38,7 +38,7 @@ class Reply:
 
 @dataclass
 class Connection:
-    """A connection that says what it is told and reads replies one by one."""
+    """A connection that sends what the test says and reads replies one by one."""
 
     sock: socket.socket
     reader: ReplyReader = field(default_factory=ReplyReader)
@@ -89,7 +89,7 @@ def test_ping(connection: Connection) -> None:
     assert connection.call(Kind.PING) == Reply(Kind.PING | REPLY, 200, 7, {})
 
 
-def test_hello_tells_what_the_server_does(connection: Connection) -> None:
+def test_hello_describes_the_server(connection: Connection) -> None:
     meta = connection.call(Kind.HELLO, {"client": "test"}).meta
     assert meta["server"] == f"vipsrv/{__version__}"
     assert {"jpeg", "png", "webp", "tiff", "gif", "avif"} <= set(meta["formats"]["in"])
@@ -134,7 +134,7 @@ def test_several_results_of_one_upload(connection: Connection) -> None:
     assert rest == b""
 
 
-def test_an_impossible_mix_is_refused_by_the_name_of_the_option(connection: Connection) -> None:
+def test_options_that_exclude_each_other_are_refused_by_name(connection: Connection) -> None:
     reply = connection.call(Kind.RESIZE, {"width": 9, "height": 9, "lossless": True}, jpeg())
     assert reply.status == 400
     assert reply.meta["message"].startswith("lossless")
@@ -169,7 +169,7 @@ def test_info_reads_the_header(connection: Connection) -> None:
         (99, {}, b"x", "99"),
     ],
 )
-def test_what_makes_no_sense_or_is_not_offered_is_refused_and_the_connection_goes_on(
+def test_an_invalid_request_is_refused_and_the_connection_stays_open(
     connection: Connection, kind: int, meta: dict[str, Any], body: bytes, said: str
 ) -> None:
     reply = connection.call(kind, meta, body)
@@ -178,7 +178,7 @@ def test_what_makes_no_sense_or_is_not_offered_is_refused_and_the_connection_goe
     assert connection.call(Kind.PING).status == 200
 
 
-def test_a_header_that_is_none_ends_the_connection_with_a_reason(connection: Connection) -> None:
+def test_an_invalid_header_ends_the_connection_with_a_reason(connection: Connection) -> None:
     connection.call(Kind.PING)
     connection.sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert connection.receive().status == 400
@@ -271,7 +271,9 @@ def test_a_deadline_of_the_client(patient: tuple[RunningServer, Connection]) -> 
     assert connection.call(Kind.RESIZE, large, jpeg()).status == 504
 
 
-def test_a_deadline_that_cannot_be_met_is_told_at_once(patient: tuple[RunningServer, Connection]) -> None:
+def test_a_deadline_that_cannot_be_met_is_refused_immediately(
+    patient: tuple[RunningServer, Connection],
+) -> None:
     _, connection = patient
     reply = connection.call(Kind.RESIZE, {**GIANT, "deadline_ms": 200}, jpeg())
     assert reply.status == 413

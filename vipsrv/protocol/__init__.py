@@ -1,4 +1,4 @@
-"""The wire protocol, versions 1 and 2: bytes only, no sockets, no clock. Specified in its ``README.md``."""
+"""The wire protocol, versions 1 and 2: bytes only, no sockets, no clock. ``README.md`` specifies it."""
 
 from vipsrv.protocol.errors import pack_error, unpack_error
 from vipsrv.protocol.frames import (

@@ -1,4 +1,4 @@
-"""Errors on the wire: exception → error reply → exception."""
+"""Converts exceptions to error replies and back."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from vipsrv.errors import REQUEST_ERRORS, InternalError, RequestError
 from vipsrv.protocol.frames import REPLY, pack_message
 
 MAX_MESSAGE_LENGTH = 1000
-"""Characters of a message on the wire: what a person reads, and far below the limit of the meta."""
+"""Characters of a message on the wire: enough for people, and far below the limit of the meta."""
 
 
 def pack_error(kind: int, request_id: int, error: RequestError) -> bytes:
-    """An error reply to the request ``kind`` and ``request_id``.
+    """The error reply to the request with this ``kind`` and ``request_id``.
 
-    Its first four bytes are zero, so a version 1 client sees a result of no bytes.
+    Its first four bytes are zero, so a version 1 client sees a result of size zero.
     """
     meta = {
         "code": error.code,
@@ -24,9 +24,9 @@ def pack_error(kind: int, request_id: int, error: RequestError) -> bytes:
 
 
 def unpack_error(status: int, meta: dict[str, Any]) -> RequestError:
-    """The exception for an error reply; one of an unknown status is an ``InternalError`` that names it.
+    """The exception for an error reply; an unknown status becomes an ``InternalError`` that names it.
 
-    Never fails: a message or time of another type than it should be counts as not given.
+    Never fails: a message or time of the wrong type counts as missing.
     """
     message = meta.get("message")
     if not isinstance(message, str):

@@ -1,7 +1,7 @@
-"""The layout of the wire: headers to bytes and back. No state, no I/O.
+"""The layout of headers and meta on the wire, packed and unpacked. No state, no I/O.
 
-All integers are unsigned and big-endian. Version 2 lives in the one value that version 1 leaves without
-meaning: a size of zero.
+All integers are unsigned and big-endian. A version 2 message starts with the one value that has no meaning in
+version 1: a size of zero.
 """
 
 import json
@@ -33,13 +33,13 @@ REPLY = 0x80
 """Added to a request's kind in the reply to it."""
 
 OK_STATUS = 200
-"""The status of every reply that is no error."""
+"""The status of every reply that is not an error."""
 
 FIRST_ERROR_STATUS = 400
 LAST_ERROR_STATUS = 599
 
 V1_MAX_SIZE = 2**32 - 1
-"""Bytes: the largest image that a version 1 header can announce."""
+"""The size in bytes of the largest image that a version 1 header can announce."""
 
 
 class Kind(IntEnum):
@@ -55,7 +55,7 @@ class Kind(IntEnum):
 
 @dataclass(slots=True)
 class Header:
-    """The 28 bytes in front of every version 2 message; sizes are bytes."""
+    """The 28 bytes at the start of every version 2 message; sizes are in bytes."""
 
     kind: int
     status: int
@@ -71,7 +71,7 @@ class Header:
 
     @classmethod
     def unpack(cls, data: bytes | bytearray) -> "Header":
-        """The header from 28 bytes. Raises ``ProtocolError`` if they are none of version 2."""
+        """The header in 28 bytes. Raises ``ProtocolError`` if they are not a version 2 header."""
         zero, magic, version, kind, status, request_id, meta_size, body_size = HEADER.unpack(data)
         if zero or magic != MAGIC:
             raise ProtocolError("the header does not start with a zero and the letters VIPS")
@@ -80,7 +80,7 @@ class Header:
         return cls(kind, status, request_id, meta_size, body_size)
 
     def check_meta_size(self) -> None:
-        """Raises ``ProtocolError`` if the meta is announced with more than 65,536 bytes."""
+        """Raise ``ProtocolError`` if the header announces more than 65,536 bytes of meta."""
         if self.meta_size > MAX_META_SIZE:
             raise ProtocolError(f"a meta of {self.meta_size} bytes is over the limit of {MAX_META_SIZE}")
 
@@ -93,9 +93,9 @@ def pack_message(
     status: int = 0,
     body_size: int = 0,
 ) -> bytes:
-    """Header and meta (an object, or its JSON) of a version 2 message, to be followed by ``body_size`` bytes.
+    """Header and meta (an object, or its JSON) of a version 2 message; ``body_size`` bytes are to follow.
 
-    Raises ``ProtocolError`` if the meta comes to more than 65,536 bytes.
+    Raises ``ProtocolError`` if the meta is longer than 65,536 bytes.
     """
     encoded = (meta or b"") if meta is None or isinstance(meta, bytes) else _encode_json(meta).encode()
     header = Header(kind, status, request_id, len(encoded), body_size)
@@ -104,11 +104,11 @@ def pack_message(
 
 
 def unpack_meta(data: bytes | bytearray) -> dict[str, Any]:
-    """The JSON object of a meta, in UTF-8; none at all is an empty one. Raises ``ProtocolError``."""
+    """The JSON object in a meta; an empty meta is an empty object. Raises ``ProtocolError``."""
     if not data:
         return {}
     try:
-        # From text, as json.loads would guess at UTF-16 and UTF-32, too.
+        # Decoded first, because json.loads would also accept UTF-16 and UTF-32.
         meta = _decode_json(data.decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the meta is not JSON: {error}") from None
@@ -118,10 +118,10 @@ def unpack_meta(data: bytes | bytearray) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    # Python reads and writes NaN and Infinity; JSON has neither.
+    # Python's json reads and writes NaN and Infinity, which are not valid JSON.
     raise ValueError(f"{name} is no JSON value")
 
 
-# Made once: json.dumps and json.loads would make them anew for every message.
+# Created once: json.dumps and json.loads would create them again for every message.
 _encode_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _decode_json = json.JSONDecoder(parse_constant=_refuse_constant).decode

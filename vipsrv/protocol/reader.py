@@ -1,6 +1,6 @@
-"""Bytes in, events out: the state machine of both directions, without any I/O.
+"""Readers of messages: bytes in, events out, for both directions, without any I/O.
 
-A reader is fed what arrived, in any split, and gives the events that this completes::
+A reader is fed the bytes as they arrive, in any split, and returns the events that they complete::
 
                     (zero)      ┌───────────────────────────┐
             ┌────────────► HEADER ──► META ──► BODY ────────┘   version 2, message after message
@@ -10,12 +10,12 @@ A reader is fed what arrived, in any split, and gives the events that this compl
 
     anything else, and an end of the stream within a message ──► FAILED: ProtocolError, from then on always
 
-META and BODY are passed over where they are empty. Sizes are checked with the header, so nothing is kept of a
-message that is too large.
+META and BODY are skipped if they are empty. Sizes are checked with the header, so nothing of a message that
+is too large is kept.
 
-Whoever owns the socket may read bodies straight into a place of its own: ``wanted`` is how many bytes are
-missing up to the next event boundary, so a read of at most that never runs into the next message, and
-``body_received`` tells the machine about body bytes that it did not see.
+The owner of the socket may read bodies directly into its own buffers: ``wanted`` is the number of bytes up to
+the next event boundary, so a read of at most that many never reaches into the next message. ``body_received``
+tells the reader about body bytes that it did not see.
 """
 
 from abc import ABC, abstractmethod
@@ -58,7 +58,7 @@ class MessageStarted:
 
 @dataclass(frozen=True, slots=True)
 class BodyReceived:
-    """Some bytes of the body: a view of what was fed, to be used before the next call."""
+    """Some bytes of the body: a view of what was fed, valid until the next call."""
 
     data: memoryview
 
@@ -72,10 +72,10 @@ Event = MessageStarted | BodyReceived | MessageEnded
 
 
 class MessageReader(ABC):
-    """What both directions share; use ``RequestReader`` or ``ReplyReader``."""
+    """The common part of ``RequestReader`` and ``ReplyReader``."""
 
     _first_size: ClassVar[int]
-    """Bytes that tell version 1 from 2: the whole header of a version 1 message."""
+    """The size of a version 1 header, which suffices to tell version 1 from 2."""
 
     def __init__(self) -> None:
         self._pending = bytearray()  # what has arrived of the header or meta that is not complete,
@@ -87,7 +87,7 @@ class MessageReader(ABC):
 
     @property
     def wanted(self) -> int:
-        """Bytes up to the next event boundary; 0 when no further message may come."""
+        """The number of bytes up to the next event boundary; 0 if no further message may come."""
         if self._failed is not None or self.finished:
             return 0
         return self._body_left or self._pending_size - len(self._pending)
@@ -99,32 +99,32 @@ class MessageReader(ABC):
 
     @property
     def between_messages(self) -> bool:
-        """Whether nothing of a message has arrived that is not complete."""
+        """Whether no message has arrived in part."""
         return not self._pending and self._header is None and not self._body_left
 
     @property
     def finished(self) -> bool:
-        """Whether the one message of version 1 is complete, after which none may follow."""
+        """Whether the only message that version 1 allows is complete."""
         return self._version == 1 and not self._body_left
 
     @property
     def version(self) -> Literal[1, 2] | None:
-        """The version that the first message spoke, once that is known."""
+        """The version of the first message, once that is known."""
         return self._version
 
     @property
     def header(self) -> Header | None:
-        """The version 2 header whose meta is still on its way, or for which the reader has failed.
+        """The version 2 header whose meta is still arriving, or for which the reader has failed.
 
-        ``None`` after a failure means that the bytes were no version 2 header: there is no request to name.
+        ``None`` after a failure means that the bytes were not a version 2 header, so no request is known.
         """
         return self._header
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> Iterator[Event]:
-        """Feed bytes in the order of their arrival; gives the events they complete, one by one.
+        """Feed bytes in the order of their arrival; yield the events that they complete.
 
-        Raises ``ProtocolError`` for what is no message, after the events in front of it and then at every
-        later call. The bytes are taken as the iterator goes on, so it has to be run to its end.
+        Raises ``ProtocolError`` for bytes that are not a message, after the events before them, and at every
+        later call. The bytes are consumed during the iteration, so iterate to the end.
         """
         self._raise_if_failed()
         view = memoryview(data)
@@ -145,7 +145,7 @@ class MessageReader(ABC):
                 yield from events
 
     def body_received(self, size: int) -> list[Event]:
-        """Tell that ``size`` bytes of the body, at most ``wanted``, were read elsewhere."""
+        """Count ``size`` bytes of the body, at most ``wanted``, that were read elsewhere."""
         self._raise_if_failed()
         if not 0 < size <= self._body_left:
             raise ValueError(f"{size} bytes of a body of which {self._body_left} are missing")
@@ -153,7 +153,7 @@ class MessageReader(ABC):
         return [] if self._body_left else [MessageEnded()]
 
     def receive_eof(self) -> None:
-        """The stream has ended. Raises ``ProtocolError``, then and later, if that was within a message."""
+        """Note the end of the stream. Raises ``ProtocolError``, now and later, if it is within a message."""
         self._raise_if_failed()
         if self._body_left:
             self._failed = f"the stream ended {self._body_left} bytes before the end of a body"
@@ -186,7 +186,7 @@ class MessageReader(ABC):
             self._version = 1
             return self._started_v1(data)
         if len(data) < HEADER.size:
-            # Refused as early as can be told: a version 1 client that announces an empty image sends no more.
+            # Refused as early as possible: a version 1 client that announces an empty image sends no more.
             if data[4:8] != MAGIC[: len(data) - 4]:
                 raise ProtocolError("an image of no bytes, and not a version 2 message either")
             self._pending_size = HEADER.size
@@ -206,7 +206,7 @@ class MessageReader(ABC):
 
     @abstractmethod
     def _check_direction(self, header: Header) -> None:
-        """Raises ``ProtocolError`` for a kind or status that does not belong to this direction."""
+        """Raise ``ProtocolError`` for a kind or status that does not belong to this direction."""
 
     @abstractmethod
     def _started_v1(self, data: bytearray) -> MessageStarted:
@@ -214,7 +214,7 @@ class MessageReader(ABC):
 
 
 class RequestReader(MessageReader):
-    """The server's side: reads what a client sends, of either version."""
+    """The server's side: reads requests of both versions."""
 
     _first_size = V1_REQUEST.size
 
@@ -231,7 +231,7 @@ class RequestReader(MessageReader):
 
 
 class ReplyReader(MessageReader):
-    """The client's side: reads what a server answers, of either version.
+    """The client's side: reads replies of both versions.
 
     A version 1 result of size zero is the beginning of a version 2 error reply, so one reader serves both.
     """

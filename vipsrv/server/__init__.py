@@ -1,4 +1,4 @@
-"""The gateway process: everything between the sockets of the clients and those of the workers."""
+"""The gateway process: everything between the clients' sockets and the workers'."""
 
 from vipsrv.server.formats import formats_of
 from vipsrv.server.serve import serve

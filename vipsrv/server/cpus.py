@@ -1,4 +1,4 @@
-"""How many cores this process may really use."""
+"""The number of cores that this process may use."""
 
 import math
 import os
@@ -18,7 +18,7 @@ def available_cpus(cgroup_root: Path = _CGROUP, own_cgroups: Path = Path("/proc/
 
 
 def _cgroup_quota(root: Path, own_cgroups: Path) -> float | None:
-    """The smallest quota in cores of the cgroups this process is in (version 2, else 1), or ``None``."""
+    """The smallest CPU quota, in cores, of this process's cgroups (version 2, else 1), or ``None``."""
     quotas = []
     for line in _read(own_cgroups).splitlines():
         _, controllers, path = line.split(":", 2)

@@ -200,9 +200,9 @@ class Exchange:
 
     def take_outcome(self) -> Outcome:
         """The outcome, to be sent now. Its result belongs to the caller, who closes it."""
-        assert self.outcome is not None  # noqa: S101 - it is set before `on_finished` is called
         self._enter(State.REPLIED)
         self.timeline.replied = time.monotonic()
+        assert self.outcome is not None  # noqa: S101 - every exchange that has finished has one
         return self.outcome
 
     def _submit_when_stored(self) -> None:

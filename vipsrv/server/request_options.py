@@ -1,4 +1,4 @@
-"""The meta of requests, read and checked; what this server does not offer is refused in so many words."""
+"""Parses the meta of requests, and refuses what this server does not offer."""
 
 import json
 from functools import lru_cache
@@ -12,19 +12,19 @@ _CACHED_REQUESTS = 1024
 
 
 def parse_resize(meta: dict[str, Any]) -> tuple[bytes, int | None]:
-    """The meta of a RESIZE as options for a worker (JSON), and its ``deadline_ms``. Raises ``BadRequest``."""
+    """The options of a RESIZE, as JSON for a worker, and its ``deadline_ms``. Raises ``BadRequest``."""
     values = tuple(meta.values())
     try:
-        # The types are part of the key because 1, 1.0 and True are equal, and only one of them is a width.
+        # The types are part of the key because 1, 1.0 and True are equal, but only 1 is a valid width.
         return _parse_cached(tuple(meta), values, tuple(map(type, values)))
-    except TypeError:  # a value that cannot be a key: a list or an object
+    except TypeError:  # a list or an object, which cannot be part of a key
         return _parse(meta)
 
 
 def refuse_hello_token(meta: dict[str, Any]) -> None:
-    """Raise ``BadRequest`` for a token: this server has none to compare it with."""
+    """Raise ``BadRequest`` for a token, because this server has no tokens."""
     if meta.get("token") is not None:
-        raise BadRequest("token: tokens are not offered by this server; say HELLO without one")
+        raise BadRequest("token: this server does not offer tokens; send HELLO without one")
 
 
 @lru_cache(_CACHED_REQUESTS)
@@ -40,8 +40,10 @@ def _parse(meta: dict[str, Any]) -> tuple[bytes, int | None]:
     except ValueError as error:
         raise BadRequest(str(error)) from None
     if request.upload is not None:
-        raise BadRequest("upload: resumable uploads are not offered by this server")
+        raise BadRequest("upload: this server does not offer resumable uploads")
     if len(request.outputs) > MAX_OUTPUTS:
-        raise BadRequest(f"outputs: {len(request.outputs)} are more than the {MAX_OUTPUTS} of one request")
+        raise BadRequest(
+            f"outputs: {len(request.outputs)} are more than the {MAX_OUTPUTS} that one request may have"
+        )
     options = ResizeRequest(outputs=request.outputs).to_meta()
     return json.dumps(options, separators=(",", ":")).encode(), request.deadline_ms

@@ -26,8 +26,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once.
 
-    ``until_stdin_closes`` stops the server, as a signal does, when standard input ends: so it goes with the
-    process that started it. Raises ``StartFailed``, also where ``on_listening`` raises ``OSError``.
+    ``until_stdin_closes`` stops the server, as a signal does, when standard input ends, so that it ends with
+    the process that started it. Raises ``StartFailed``, also where ``on_listening`` raises ``OSError``.
     """
     _raise_descriptor_limit()
     _run(_serve(settings, on_listening, until_stdin_closes=until_stdin_closes))
@@ -57,8 +57,8 @@ async def _serve(
         except OSError as error:
             asked.cancel()
             await gateway.stop()
-            raise StartFailed(f"where it listens could not be printed: {error.strerror}") from None
-        # What there is now stays: the collector need not go through it again and again.
+            raise StartFailed(f"the addresses could not be printed: {error.strerror}") from None
+        # What exists now lives as long as the server: spare the garbage collector from visiting it.
         gc.freeze()
         await asked
         _log.info("stopping: %d connections", gateway.connections)
@@ -86,7 +86,7 @@ def _on_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) 
 
     try:
         loop.add_reader(descriptor, readable)
-    except PermissionError:  # a file or /dev/null: it has nothing to wait for
+    except PermissionError:  # a file or /dev/null, which cannot be waited for
         stop()
 
 
@@ -100,9 +100,9 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def _raise_descriptor_limit() -> None:
-    """As many connections as the hard limit allows; the soft one is for programs that use select()."""
+    """Raise the limit of open files to the hard limit; the soft one is for programs that use select()."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError) as error:  # macOS takes no "unlimited" for it
+    except (ValueError, OSError) as error:  # macOS does not accept "unlimited"
         _log.warning("the limit of open files stays as it is: %s", error)

@@ -344,6 +344,31 @@ async def test_a_client_that_hangs_up_while_nothing_is_read_is_noticed(
         assert all(job.answered for job in jobs)
 
 
+async def test_clients_that_leave_before_their_replies_do_not_harm_later_ones(tmp_path: Path) -> None:
+    """A later client may get the descriptor of one that has left: nothing may still be watched under it."""
+    context = make_context(tmp_path, FakeWorkers())
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(lambda: BinaryConnection(context), "127.0.0.1", 0)
+    address = listener.sockets[0].getsockname()
+
+    def leave_before_the_replies() -> None:
+        for _ in range(20):
+            with socket.create_connection(address) as sock:
+                sock.sendall(20 * PING)
+
+    def ping() -> bytes:
+        with socket.create_connection(address, SECONDS) as sock:
+            sock.sendall(PING)
+            return sock.recv(HEADER.size)
+
+    await asyncio.to_thread(leave_before_the_replies)
+    for _ in range(10):
+        assert status_of(await asyncio.to_thread(ping)) == 200
+    await context.connections.wait_until_closed(SECONDS)
+    listener.close()
+    context.spool.close()
+
+
 # Uploads, the disk, and the deadline
 
 

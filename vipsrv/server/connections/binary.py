@@ -2,17 +2,18 @@
 
 ::
 
-                header refused, body too large, last reply of a drain
-       OPEN ─────────────────────────────────────────────────────────► LINGERING
-     │  │  ▲                                                              │  reads and discards for some
-     │  │  └─ request after request (version 2)                           │  seconds, so that the last
-     │  │                                                                 │  reply is not lost to a reset
-     │  └──► HALF_CLOSED ───────────────────────────────┐                 │
-     │       the client has shut down its sending side, │                 │
-     │       its version 1 reply is still due           ▼                 ▼
-     └────────────────────────────────────────────► CLOSING ──────────► CLOSED
-        reply to version 1, idle, end of file       the last replies are sent
+             header refused, body too large, last reply of a drain
+    OPEN ──────────────────────────────────────────────────────────► LINGERING ──► CLOSED
+     │ │ ▲                                            reads and discards for a bounded time,
+     │ │ └─ request after request (version 2)         so that the reply is not lost to a reset
+     │ │
+     │ └──► HALF_CLOSED ─────────────────────────┐
+     │      the client has shut down its sending │
+     │      side; its version 1 reply is due     ▼
+     └────────────────────────────────────────► CLOSING ─────────────────────────► CLOSED
+       version 1 reply, idle, end of file       sends the last replies
 
+A connection that is lost becomes CLOSED from any state.
 The bytes come in through an ``Inbox`` and go out through an ``Outbox``; between them each image has an
 ``Exchange``. Nothing here decodes, blocks or sleeps.
 """
