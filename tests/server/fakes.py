@@ -76,16 +76,23 @@ def fill(slot: Slot, data: bytes | None = None) -> Slot:
 
 
 def succeed(job: Job, spool: Spool, *, size: int) -> None:
-    """Answer a job with one result of ``size`` bytes."""
+    """Answer a job with one result of ``size`` bytes, once it is stored."""
     source = ImageInfo(
         format="jpeg", width=9, height=9, pages=1, has_alpha=False, orientation=1, size=job.image.size
     )
     output = OutputInfo(width=9, height=9, format="jpeg", quality=85, size=size)
     now = time.monotonic()
+    result = fill(spool.open(size))
+    outcome = Outcome(source=source, outputs=(output,), result=result, started=now, ended=now)
     job.close()
-    job.answer(
-        Outcome(source=source, outputs=(output,), result=fill(spool.open(size)), started=now, ended=now)
-    )
+
+    def answer_when_stored() -> None:
+        if result.complete:
+            job.answer(outcome)
+        else:
+            result.on_ready = answer_when_stored
+
+    answer_when_stored()
 
 
 def fail(job: Job, error: RequestError) -> None:

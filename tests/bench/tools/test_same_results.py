@@ -37,10 +37,10 @@ def test_the_old_server_runs_the_code_of_its_checkout(
 ) -> None:
     checkout = tmp_path / "checkout"
     shutil.copytree(ROOT / "vipsrv", checkout / "vipsrv", ignore=shutil.ignore_patterns("__pycache__"))
-    version = checkout / "vipsrv" / "options.py"
+    version = checkout / "vipsrv" / "worker_config.py"
     text = version.read_text()
-    assert "DEFAULT_QUALITY = 85" in text
-    version.write_text(text.replace("DEFAULT_QUALITY = 85", "DEFAULT_QUALITY = 40"))
+    assert "_declare(85," in text
+    version.write_text(text.replace("_declare(85,", "_declare(40,"))
     with pytest.raises(typer.Exit) as ended:
         same_results.main(checkout, [images], excluded=["*.txt"], only=["fill jpeg", "info"])
     assert ended.value.exit_code == 1
