@@ -62,6 +62,7 @@ class Format(StrEnum):
     AVIF = "avif"
     TIFF = "tiff"
     GIF = "gif"
+    RAW = "raw"
     AUTO = "auto"
 
     @classmethod
@@ -92,7 +93,7 @@ PositionName = Literal[
     "entropy",
     "attention",
 ]
-FormatName = Literal["jpeg", "jpg", "png", "webp", "avif", "tiff", "gif", "auto"]
+FormatName = Literal["jpeg", "jpg", "png", "webp", "avif", "tiff", "gif", "raw", "auto"]
 KeepName = Literal["none", "icc", "exif", "all"]
 
 
