@@ -62,7 +62,6 @@ class Format(StrEnum):
     AVIF = "avif"
     TIFF = "tiff"
     GIF = "gif"
-    RAW = "raw"
     AUTO = "auto"
 
     @classmethod
@@ -93,7 +92,7 @@ PositionName = Literal[
     "entropy",
     "attention",
 ]
-FormatName = Literal["jpeg", "jpg", "png", "webp", "avif", "tiff", "gif", "raw", "auto"]
+FormatName = Literal["jpeg", "jpg", "png", "webp", "avif", "tiff", "gif", "auto"]
 KeepName = Literal["none", "icc", "exif", "all"]
 
 
