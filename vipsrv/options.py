@@ -125,7 +125,6 @@ class ResizeOptions:
     keep: Keep = Keep.NONE
     page: int = 0
     enlarge: bool = True
-    mirror: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "height", "quality", "max_bytes", "page"):
@@ -138,7 +137,6 @@ class ResizeOptions:
         _check_int("page", self.page, 0, 2**31 - 1, optional=False)
         _check_bool("lossless", self.lossless)
         _check_bool("enlarge", self.enlarge)
-        _check_bool("mirror", self.mirror)
         for name, kind in (("fit", Fit), ("position", Position), ("format", Format), ("keep", Keep)):
             # A plain string becomes a member.
             object.__setattr__(self, name, _choice(name, kind, getattr(self, name)))
@@ -188,7 +186,6 @@ class ResizeArguments(TypedDict, total=False):
     keep: Keep | KeepName
     page: SupportsIndex
     enlarge: bool
-    mirror: bool
     deadline_ms: SupportsIndex | None
 
 

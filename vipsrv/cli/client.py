@@ -149,7 +149,6 @@ def resize(
     enlarge: Annotated[
         bool, typer.Option("--enlarge/--no-enlarge", help="Whether to enlarge an image that is smaller.")
     ] = True,
-    mirror: Annotated[bool, typer.Option("--mirror", help="Exchange left and right.")] = False,
     deadline: Annotated[
         float | None,
         typer.Option(
@@ -262,7 +261,6 @@ def resize(
             keep=keep,
             page=page,
             enlarge=enlarge,
-            mirror=mirror,
         )
         _check_output(file, output, several=several)
         deadline_ms = None if deadline is None else max(1, round(deadline * 1000))
