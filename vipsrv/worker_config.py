@@ -51,7 +51,6 @@ class WorkerConfig:
         default=False, text="Answer truncated and corrupt images with what can be saved of them."
     )
     max_pixels: int = _declare(2**30, "Largest image that is decoded, in pixels.", unit=PIXELS, least=1)
-    max_side: int = _declare(10**6, "Most pixels on a side of an image.", unit=PIXELS, least=1)
     max_output_pixels: int = _declare(
         100_000_000, "Most pixels of all results of a request together.", unit=PIXELS, least=1
     )

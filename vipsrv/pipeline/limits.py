@@ -16,8 +16,6 @@ def too_many_pages(pages: int | None) -> TooLarge:
 
 def check_source(source: ImageInfo, config: WorkerConfig) -> None:
     """Raise ``TooLarge`` if a page of the source has too many pixels."""
-    if max(source.width, source.height) > config.max_side:
-        raise TooLarge(f"the image is {source.width} x {source.height}; max-side allows {config.max_side}")
     if source.width * source.height > config.max_pixels:
         raise TooLarge(_over("the image", source.width, source.height, "max-pixels", config.max_pixels))
 
