@@ -64,8 +64,6 @@ class Timeline:
 
     arrived: float
     """Its header had arrived."""
-    accepted: float = 0.0
-    """Its header was found acceptable, and it had a slot."""
     received: float = 0.0
     """The last byte of its body had arrived."""
     submitted: float = 0.0
@@ -159,7 +157,6 @@ class Exchange:
             self.refuse(error)
         else:
             self._enter(State.RECEIVING)
-            self.timeline.accepted = time.monotonic()
 
     def refuse(self, error: RequestError) -> None:
         """Finish with ``error`` before the body has arrived."""
