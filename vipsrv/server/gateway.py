@@ -18,7 +18,6 @@ from vipsrv.errors import StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
 from vipsrv.server.connections.binary import BinaryConnection
-from vipsrv.server.connections.lines import LineConnection
 from vipsrv.server.context import Connection, ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.settings import ServerSettings
@@ -117,17 +116,11 @@ class Gateway:
         """Every address to listen on, and what makes the connections there. Raises ``StartFailed``."""
         settings = self._settings
         try:
-            lines = [Address.parse(text[8:]) for text in settings.listen if text.startswith("lines://")]
-            addresses = [Address.parse(text) for text in settings.listen if not text.startswith("lines://")]
+            addresses = [Address.parse(text) for text in settings.listen]
         except ValueError as error:
             raise StartFailed(f"--listen: {error}") from None
         binary = partial(BinaryConnection, self._context)
-        if not settings.listen:
-            addresses = [Address(settings.host, settings.port)]
-        return [
-            *((address, binary) for address in addresses),
-            *((address, partial(LineConnection, self._context)) for address in lines),
-        ]
+        return [(address, binary) for address in addresses or [Address(settings.host, settings.port)]]
 
     def _describe(self) -> dict[str, Any]:
         """The meta of the reply to a HELLO."""
