@@ -24,7 +24,7 @@ from vipsrv.pipeline.cost import LIGHT
 from vipsrv.server.connections.inbox import READ_AHEAD_SIZE
 from vipsrv.server.connections.outbox import FILE_READ_SIZE
 from vipsrv.server.settings import ServerSettings
-from vipsrv.storage.chunks import KEPT_FREE, SMALL_CHUNK_SIZE
+from vipsrv.storage.chunk_pool import KEPT_FREE, SMALL_CHUNK_SIZE
 from vipsrv.storage.file_slot import OVERDRAFT
 from vipsrv.worker_config import IN_MEMORY_SIZE
 

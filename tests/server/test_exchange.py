@@ -22,7 +22,7 @@ from vipsrv.errors import (
 )
 from vipsrv.options import ImageInfo, ResizeReport
 from vipsrv.server.context import ServerContext
-from vipsrv.server.exchange import TRANSITIONS, Exchange, State
+from vipsrv.server.exchange import TRANSITIONS, Exchange, ExchangeState
 from vipsrv.server.report import report_json
 from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Outcome
@@ -104,7 +104,12 @@ def test_a_resize_from_its_header_to_its_reply(context: ServerContext, workers: 
     assert content(job.image) == bytes(range(250)) * 4
     succeed(job, context.spool, size=70)
     states.append(exchange.state)
-    assert states == [State.NEW, State.RECEIVING, State.SUBMITTED, State.REPLIED]
+    assert states == [
+        ExchangeState.NEW,
+        ExchangeState.RECEIVING,
+        ExchangeState.SUBMITTED,
+        ExchangeState.REPLIED,
+    ]
     (outcome,) = connection.finished
     assert outcome.result is not None
     assert len(content(outcome.result)) == 70
@@ -220,7 +225,7 @@ def test_an_abandoned_request_is_stopped_and_not_reported(
     working.exchange.abandon()
     assert workers.cancelled == workers.jobs
     assert arriving.finished == working.finished == []
-    assert {arriving.exchange.state, working.exchange.state} == {State.ABANDONED}
+    assert {arriving.exchange.state, working.exchange.state} == {ExchangeState.ABANDONED}
 
 
 async def test_the_result_of_an_abandoned_request_is_given_back(
@@ -246,7 +251,7 @@ async def test_a_body_is_submitted_when_the_disk_has_it(
     disk.stop()
     connection = FakeConnection(on_disk)
     connection.send(b"x" * SIZE)
-    assert connection.exchange.state is State.STORING
+    assert connection.exchange.state is ExchangeState.STORING
     assert workers.jobs == []
     disk.go_on()
     await until(lambda: bool(workers.jobs))
@@ -293,29 +298,29 @@ def test_nothing_is_late_before_it_has_arrived(context: ServerContext) -> None:
     connection = FakeConnection(context)
     connection.exchange.accept(META, SIZE)
     connection.exchange.watch(time.monotonic() + 1e6)
-    assert connection.exchange.state is State.RECEIVING
+    assert connection.exchange.state is ExchangeState.RECEIVING
 
 
-CALLS: dict[str, tuple[Callable[[Exchange], object], State]] = {
-    "accept": (lambda exchange: exchange.accept(META, SIZE), State.RECEIVING),
-    "body_ended": (lambda exchange: exchange.body_ended(), State.STORING),
-    "refuse": (lambda exchange: exchange.refuse(Busy("no")), State.FINISHED),
-    "cancel": (lambda exchange: exchange.cancel(), State.FINISHED),
-    "abandon": (lambda exchange: exchange.abandon(), State.ABANDONED),
-    "take_outcome": (lambda exchange: exchange.take_outcome(), State.REPLIED),
+CALLS: dict[str, tuple[Callable[[Exchange], object], ExchangeState]] = {
+    "accept": (lambda exchange: exchange.accept(META, SIZE), ExchangeState.RECEIVING),
+    "body_ended": (lambda exchange: exchange.body_ended(), ExchangeState.STORING),
+    "refuse": (lambda exchange: exchange.refuse(Busy("no")), ExchangeState.FINISHED),
+    "cancel": (lambda exchange: exchange.cancel(), ExchangeState.FINISHED),
+    "abandon": (lambda exchange: exchange.abandon(), ExchangeState.ABANDONED),
+    "take_outcome": (lambda exchange: exchange.take_outcome(), ExchangeState.REPLIED),
 }
 
 
-def bring_to(exchange: Exchange, state: State) -> None:
+def bring_to(exchange: Exchange, state: ExchangeState) -> None:
     """Lead a new exchange to a state, while the disk stands still."""
-    if state is State.NEW:
+    if state is ExchangeState.NEW:
         return
     exchange.accept(META, SIZE)
-    if state is State.RECEIVING:
+    if state is ExchangeState.RECEIVING:
         return
-    if state in (State.FINISHED, State.REPLIED, State.ABANDONED):
-        (exchange.abandon if state is State.ABANDONED else exchange.cancel)()
-        if state is State.REPLIED:
+    if state in (ExchangeState.FINISHED, ExchangeState.REPLIED, ExchangeState.ABANDONED):
+        (exchange.abandon if state is ExchangeState.ABANDONED else exchange.cancel)()
+        if state is ExchangeState.REPLIED:
             exchange.take_outcome()
         return
     assert exchange.slot is not None
@@ -323,13 +328,15 @@ def bring_to(exchange: Exchange, state: State) -> None:
     exchange.body_ended()
 
 
-@pytest.mark.parametrize(("state", "call"), list(itertools.product(State, CALLS)))
+@pytest.mark.parametrize(("state", "call"), list(itertools.product(ExchangeState, CALLS)))
 async def test_only_the_transitions_of_the_table_are_possible(
-    on_disk: ServerContext, context: ServerContext, disk: Disk, state: State, call: str
+    on_disk: ServerContext, context: ServerContext, disk: Disk, state: ExchangeState, call: str
 ) -> None:
     disk.stop()
     act, target = CALLS[call]
-    exchange = Exchange(context if state is State.SUBMITTED else on_disk, Operation.RESIZE, lambda _: None)
+    exchange = Exchange(
+        context if state is ExchangeState.SUBMITTED else on_disk, Operation.RESIZE, lambda _: None
+    )
     bring_to(exchange, state)
     assert exchange.state is state
     if target in TRANSITIONS[state]:
@@ -341,10 +348,10 @@ async def test_only_the_transitions_of_the_table_are_possible(
 
 
 def test_every_state_but_the_first_is_reached_and_the_last_ones_are_final() -> None:
-    assert set(TRANSITIONS) == set(State)
+    assert set(TRANSITIONS) == set(ExchangeState)
     reached = {state for following in TRANSITIONS.values() for state in following}
-    assert reached == set(State) - {State.NEW}
+    assert reached == set(ExchangeState) - {ExchangeState.NEW}
     assert {state for state, following in TRANSITIONS.items() if not following} == {
-        State.REPLIED,
-        State.ABANDONED,
+        ExchangeState.REPLIED,
+        ExchangeState.ABANDONED,
     }

@@ -12,7 +12,7 @@ from tests.storage.conftest import MIB, MakeSpool
 from tests.support.slots import content, fill, ready
 from vipsrv.errors import Busy
 from vipsrv.storage import splice
-from vipsrv.storage.chunks import LARGE_CHUNK_SIZE
+from vipsrv.storage.chunk_pool import LARGE_CHUNK_SIZE
 from vipsrv.storage.file_slot import TRANSITIONS, FileState
 
 PATIENCE = 30

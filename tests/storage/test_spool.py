@@ -10,7 +10,7 @@ import pytest
 from tests.storage.conftest import MIB, MakeSpool
 from tests.support.slots import content, fill, fill_at_once
 from vipsrv.errors import Busy
-from vipsrv.storage.chunks import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE
+from vipsrv.storage.chunk_pool import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE
 from vipsrv.storage.file_slot import RESERVED_AHEAD
 from vipsrv.worker_config import IN_MEMORY_SIZE
 

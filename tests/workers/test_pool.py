@@ -22,7 +22,7 @@ from tests.support.slots import fill, fill_at_once
 from tests.workers.rogue import rogue
 from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, StartFailed, WorkerDied
 from vipsrv.storage import Slot, Spool
-from vipsrv.storage.chunks import LARGE_CHUNK_SIZE
+from vipsrv.storage.chunk_pool import LARGE_CHUNK_SIZE
 from vipsrv.worker_config import IN_MEMORY_SIZE, WorkerConfig
 from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome

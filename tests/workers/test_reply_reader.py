@@ -17,10 +17,10 @@ from vipsrv.workers.job import Job
 from vipsrv.workers.reply_reader import (
     TRANSITIONS,
     ReadState,
-    Reply,
     ReplyHandlers,
     ReplyLimits,
-    ReplyReader,
+    WorkerReply,
+    WorkerReplyReader,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Worker:
         self.spool = Spool(directory=folder, memory=1 << 20, disk=0)
         self.reported: list[object] = []
         self.news = asyncio.Event()
-        self.reader = ReplyReader(
+        self.reader = WorkerReplyReader(
             asyncio.get_running_loop(),
             self.read,
             self.spool,
@@ -117,7 +117,7 @@ async def test_a_handshake_and_replies_one_byte_at_a_time(worker: Worker) -> Non
         worker.reader.expect(job)
         worker.channel.sendall(resized(job, len(content)) + content)
         reply = await worker.next()
-        assert isinstance(reply, Reply)
+        assert isinstance(reply, WorkerReply)
         assert reply.head.job_id == job.id
         assert reply.result is not None
         assert b"".join(reply.result.views) == content
@@ -132,7 +132,7 @@ async def test_a_reply_without_results(worker: Worker) -> None:
     worker.reader.expect(job)
     worker.channel.sendall(ReplyHead(job_id=job.id, needs=1 << 20).pack())
     reply = await worker.next()
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, WorkerReply)
     assert (reply.head.needs, reply.result) == (1 << 20, None)
 
 
@@ -146,7 +146,7 @@ async def test_a_result_without_room_is_reported_at_once_and_read_to_its_end(wor
     sending = loop.run_in_executor(None, worker.channel.sendall, resized(job, size) + bytes(size))
     assert isinstance(await worker.next(), RequestError)
     reply = await worker.next()
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, WorkerReply)
     assert reply.result is None
     await sending
     assert worker.spool.memory_left == 1 << 20

@@ -96,7 +96,7 @@ class PendingRequest:
         return self.reply
 
 
-class State(IntEnum):
+class CoreState(IntEnum):
     """The states of a connection, in order: it only moves forward, and may skip states."""
 
     OPEN = 0
@@ -130,19 +130,19 @@ class ClientCore:
         self._idle_since_reply = False
         self._sending: PendingRequest | None = None
         self._started = False
-        self._state = State.OPEN
+        self._state = CoreState.OPEN
         self._failure: Callable[[], VipsrvError] | None = None
         self.received = 0
 
     @property
     def usable(self) -> bool:
         """Whether another request may be started."""
-        return self._state is State.OPEN
+        return self._state is CoreState.OPEN
 
     @property
     def closed(self) -> bool:
         """Whether no reply can come any more, so that the connection should close its socket."""
-        return self._state >= State.ENDED
+        return self._state >= CoreState.ENDED
 
     @property
     def superseded(self) -> bool:
@@ -151,16 +151,16 @@ class ClientCore:
         Whatever ends a connection fails only the requests started on it. Exceptions: the client was closed;
         or the server closed before any request was started, which it might do again on every connection.
         """
-        if self._state is State.ENDED:
+        if self._state is CoreState.ENDED:
             return self._started
-        return self._state is State.RETIRED
+        return self._state is CoreState.RETIRED
 
     @property
     def over(self) -> bool:
         """Whether the connection is of no further use and should be closed."""
         if self.closed or self._in_flight:
             return self.closed
-        return self._state is State.RETIRED or (
+        return self._state is CoreState.RETIRED or (
             self._sending is not None and self.stop_sending(self._sending)
         )
 
@@ -195,7 +195,7 @@ class ClientCore:
 
     def retire(self) -> None:
         """Start no further request; those in flight may still be answered."""
-        self._move_to(State.RETIRED)
+        self._move_to(CoreState.RETIRED)
 
     def abandon(self, pending: PendingRequest) -> bytes | None:
         """Ignore whatever still arrives for this request, because its caller has stopped waiting.
@@ -253,12 +253,12 @@ class ClientCore:
 
     def close(self) -> None:
         """End the requests in flight, and any started later, because the client was closed."""
-        self._move_to(State.CLOSED)
+        self._move_to(CoreState.CLOSED)
         self._idle_since_reply = False
         self._failure = None
         self.lost("the client was closed")
 
-    def _move_to(self, state: State) -> None:
+    def _move_to(self, state: CoreState) -> None:
         self._state = max(self._state, state)
 
     def _new_id(self) -> int:
@@ -311,10 +311,10 @@ class ClientCore:
             pending.on_done()
         self._idle_since_reply = not self._in_flight
         if self._protocol == 1:
-            self._move_to(State.ENDED)
+            self._move_to(CoreState.ENDED)
 
     def _fail_all(self, make: Callable[[], VipsrvError]) -> None:
-        self._move_to(State.ENDED)
+        self._move_to(CoreState.ENDED)
         self._failure = self._failure or make
         failed, self._in_flight = self._in_flight, {}
         for pending in failed.values():

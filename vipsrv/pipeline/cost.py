@@ -10,7 +10,7 @@ limits, the lanes, and how the parts add up. A job takes
 
 Memory is an upper bound, about twice what is used at most, if that is much. ``seconds`` is a lower bound and
 rejects hopeless jobs; ``at_worst`` assumes full-size frames and chooses the lane. All figures were measured
-by ``bench/cost.py`` with libvips 8.18.7 and one thread a worker.
+by ``bench/tools/cost.py`` with libvips 8.18.7 and one thread a worker.
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
 
 
-class State(Enum):
+class ExchangeState(Enum):
     """Where an exchange is in its life."""
 
     NEW = "new"
@@ -46,14 +46,14 @@ class State(Enum):
     """Nobody waits for an outcome any more."""
 
 
-TRANSITIONS: dict[State, tuple[State, ...]] = {
-    State.NEW: (State.RECEIVING, State.FINISHED),
-    State.RECEIVING: (State.STORING, State.FINISHED, State.ABANDONED),
-    State.STORING: (State.SUBMITTED, State.FINISHED, State.ABANDONED),
-    State.SUBMITTED: (State.FINISHED, State.ABANDONED),
-    State.FINISHED: (State.REPLIED,),
-    State.REPLIED: (),
-    State.ABANDONED: (),
+TRANSITIONS: dict[ExchangeState, tuple[ExchangeState, ...]] = {
+    ExchangeState.NEW: (ExchangeState.RECEIVING, ExchangeState.FINISHED),
+    ExchangeState.RECEIVING: (ExchangeState.STORING, ExchangeState.FINISHED, ExchangeState.ABANDONED),
+    ExchangeState.STORING: (ExchangeState.SUBMITTED, ExchangeState.FINISHED, ExchangeState.ABANDONED),
+    ExchangeState.SUBMITTED: (ExchangeState.FINISHED, ExchangeState.ABANDONED),
+    ExchangeState.FINISHED: (ExchangeState.REPLIED,),
+    ExchangeState.REPLIED: (),
+    ExchangeState.ABANDONED: (),
 }
 """The states that may follow each state."""
 
@@ -127,14 +127,14 @@ class Exchange:
         """Set when the exchange has finished."""
         self._context = context
         self._on_finished = on_finished
-        self._state = State.NEW
+        self._state = ExchangeState.NEW
         self._options = b""
         self._seconds: float = context.settings.deadline
         self._deadline = 0.0
         self._job: Job | None = None
 
     @property
-    def state(self) -> State:
+    def state(self) -> ExchangeState:
         """Where the exchange is in its life."""
         return self._state
 
@@ -156,7 +156,7 @@ class Exchange:
         except RequestError as error:
             self.refuse(error)
         else:
-            self._enter(State.RECEIVING)
+            self._enter(ExchangeState.RECEIVING)
 
     def refuse(self, error: RequestError) -> None:
         """Finish with ``error`` before the body has arrived."""
@@ -164,7 +164,7 @@ class Exchange:
 
     def body_ended(self) -> None:
         """The last byte of the body is in ``slot``: submit it as soon as it is stored."""
-        self._enter(State.STORING)
+        self._enter(ExchangeState.STORING)
         self.timeline.received = time.monotonic()
         self._deadline = self.timeline.received + self._seconds
         self._submit_when_stored()
@@ -178,7 +178,7 @@ class Exchange:
 
     def abandon(self) -> None:
         """Stop the work; the outcome is not reported."""
-        self._enter(State.ABANDONED)
+        self._enter(ExchangeState.ABANDONED)
         self._close_slot()
         job, self._job = self._job, None
         if job is not None:
@@ -200,7 +200,7 @@ class Exchange:
 
     def take_outcome(self) -> Outcome:
         """The outcome, to be sent now. Its result belongs to the caller, who closes it."""
-        self._enter(State.REPLIED)
+        self._enter(ExchangeState.REPLIED)
         self.timeline.replied = time.monotonic()
         assert self.outcome is not None  # noqa: S101 - every exchange that has finished has one
         return self.outcome
@@ -220,7 +220,7 @@ class Exchange:
 
     def _submit(self, slot: Slot) -> None:
         """Give the job, and with it the slot, to admission. Raises ``RequestError``."""
-        self._enter(State.SUBMITTED)
+        self._enter(ExchangeState.SUBMITTED)
         self.timeline.submitted = time.monotonic()
         self.slot = None
         self._job = Job(
@@ -233,13 +233,13 @@ class Exchange:
         self._context.admission.submit(self._job)
 
     def _job_ended(self, outcome: Outcome) -> None:
-        if self._state is State.SUBMITTED:
+        if self._state is ExchangeState.SUBMITTED:
             self._finish(outcome)
         elif outcome.result is not None:  # abandoned meanwhile
             outcome.result.close()
 
     def _finish(self, outcome: Outcome) -> None:
-        self._enter(State.FINISHED)
+        self._enter(ExchangeState.FINISHED)
         self._close_slot()
         self._job = None
         self._deadline = 0.0
@@ -255,7 +255,7 @@ class Exchange:
             self.slot.close()
             self.slot = None
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: ExchangeState) -> None:
         if state not in TRANSITIONS[self._state]:
             raise RuntimeError(f"an exchange that is {self._state.value} cannot become {state.value}")
         self._state = state

@@ -17,8 +17,8 @@ from enum import Enum, auto
 
 from vipsrv.errors import Busy
 from vipsrv.storage import splice
-from vipsrv.storage.chunks import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, Chunk, ChunkPool
-from vipsrv.storage.files import FileStore, no_room
+from vipsrv.storage.chunk_pool import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, Chunk, ChunkPool
+from vipsrv.storage.file_store import FileStore, no_room
 from vipsrv.storage.memory_slot import MemorySlot
 
 WRITE_BEHIND = 8 * LARGE_CHUNK_SIZE

@@ -1,6 +1,6 @@
 """The bytes of a slot in memory: a list of chunks."""
 
-from vipsrv.storage.chunks import Chunk, ChunkPool
+from vipsrv.storage.chunk_pool import Chunk, ChunkPool
 
 
 class MemorySlot:

@@ -15,9 +15,9 @@ files; when the disk's budget is used up, clients get ``Busy``.
 from collections.abc import Callable
 from pathlib import Path
 
-from vipsrv.storage.chunks import ChunkPool
+from vipsrv.storage.chunk_pool import ChunkPool
 from vipsrv.storage.file_slot import FileSlot
-from vipsrv.storage.files import FileStore
+from vipsrv.storage.file_store import FileStore
 from vipsrv.storage.memory_slot import MemorySlot
 from vipsrv.worker_config import IN_MEMORY_SIZE
 

@@ -26,7 +26,7 @@ from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.channel import Carrier, JobHead, Operation, Ready
 from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.launch import Command, exit_reason, launch, worker_command
-from vipsrv.workers.reply_reader import Reply, ReplyHandlers, ReplyLimits, ReplyReader
+from vipsrv.workers.reply_reader import ReplyHandlers, ReplyLimits, WorkerReply, WorkerReplyReader
 from vipsrv.workers.sender import Sender
 
 MAX_START_REASON = 4096
@@ -93,7 +93,7 @@ class WorkerProcess:
         self._channel = launched.channel
         self._shared = launched.shared
         self._sender = Sender(loop, self._channel, self._end)
-        self._replies = ReplyReader(
+        self._replies = WorkerReplyReader(
             loop,
             self._channel,
             spool,
@@ -227,7 +227,7 @@ class WorkerProcess:
         assert self.job is not None  # noqa: S101 - the state is BUSY
         self.job.fail(error)
 
-    def _replied(self, reply: Reply) -> None:
+    def _replied(self, reply: WorkerReply) -> None:
         job, self.job = self.job, None
         assert job is not None  # noqa: S101 - the state is BUSY
         if self._sender.busy:
@@ -240,7 +240,7 @@ class WorkerProcess:
         if self._state is WorkerState.BUSY:
             self._become_idle()
 
-    def _finish(self, job: Job, reply: Reply) -> None:
+    def _finish(self, job: Job, reply: WorkerReply) -> None:
         outcome = Outcome(
             source=reply.head.source,
             outputs=reply.head.outputs,

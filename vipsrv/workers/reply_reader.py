@@ -74,7 +74,7 @@ class ReplyLimits:
 
 
 @dataclass(slots=True)
-class Reply:
+class WorkerReply:
     """A complete reply.
 
     ``result`` is ``None`` if there is none or there was no room for it; ``arrived`` is when the head was
@@ -96,13 +96,13 @@ class ReplyHandlers:
     """
 
     ready: Callable[[Ready], None]
-    replied: Callable[[Reply], None]
+    replied: Callable[[WorkerReply], None]
     no_room: Callable[[RequestError], None]
     broke_protocol: Callable[[str], None]
     ended: Callable[[], None]
 
 
-class ReplyReader:
+class WorkerReplyReader:
     """The receiving side of a worker's socket; results are read into slots of ``spool``."""
 
     def __init__(
@@ -298,4 +298,4 @@ class ReplyReader:
         assert head is not None  # noqa: S101 - it is complete
         self._job = self._reply = self._result = None
         self._enter(ReadState.NOTHING)
-        self._handlers.replied(Reply(head, result, self._arrived))
+        self._handlers.replied(WorkerReply(head, result, self._arrived))

@@ -26,7 +26,7 @@ from vipsrv.server.connections.binary import (
     MAX_IN_FLIGHT,
     TRANSITIONS,
     BinaryConnection,
-    State,
+    ConnectionState,
 )
 from vipsrv.server.connections.inbox import TURN_SIZE
 from vipsrv.server.context import ServerContext
@@ -80,7 +80,7 @@ class Server:
         return self.jobs
 
     async def closed(self) -> None:
-        await until(lambda: self.connection.state is State.CLOSED)
+        await until(lambda: self.connection.state is ConnectionState.CLOSED)
 
     @property
     def received(self) -> int:
@@ -167,7 +167,7 @@ async def test_a_request_after_another_leaves_the_connection_open(tmp_path: Path
             sock.sendall(resize(number))
             server.succeed((await server.jobs_given(number + 1))[-1], 10)
             assert await read_status(sock) == 200
-        assert server.connection.state is State.OPEN
+        assert server.connection.state is ConnectionState.OPEN
 
 
 async def test_a_version_1_connection_closes_after_its_reply(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ async def test_a_version_1_connection_closes_after_its_reply(tmp_path: Path) -> 
         sock.sendall(bare_client.header(5) + b"image")
         (job,) = await server.jobs_given()
         server.succeed(job, 10)
-        assert server.connection.state is State.CLOSING
+        assert server.connection.state is ConnectionState.CLOSING
         assert await read_to_end(sock) == struct.pack("!I", 10) + bytes(10)
         await server.closed()
 
@@ -185,9 +185,9 @@ async def test_a_version_1_client_that_has_ended_its_stream_gets_its_reply(tmp_p
         sock.sendall(bare_client.header(5) + b"image")
         (job,) = await server.jobs_given()
         sock.shutdown(socket.SHUT_WR)
-        await until(lambda: server.connection.state is State.HALF_CLOSED)
+        await until(lambda: server.connection.state is ConnectionState.HALF_CLOSED)
         server.succeed(job, 10)
-        assert server.connection.state is State.CLOSING
+        assert server.connection.state is ConnectionState.CLOSING
         assert len(await read_to_end(sock)) == 14
 
 
@@ -195,7 +195,7 @@ async def test_a_refused_header_lingers_and_closes_after_a_while(tmp_path: Path)
     async with connected(tmp_path) as (server, sock):
         sock.sendall(b"\0\0\0\0nonsense")
         assert status_of(await read_to_end(sock)) == 400
-        assert server.connection.state is State.LINGERING
+        assert server.connection.state is ConnectionState.LINGERING
         server.connection.watch(time.monotonic() + LINGER_SECONDS - 1)
         assert not server.connection.transport.is_closing()
         server.connection.watch(time.monotonic() + LINGER_SECONDS + 1)
@@ -207,15 +207,15 @@ async def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
         server.connection.watch(time.monotonic() + IDLE_TIMEOUT - 1)
         assert not server.connection.transport.is_closing()
         server.connection.watch(time.monotonic() + IDLE_TIMEOUT + 1)
-        assert server.connection.state is State.CLOSING
+        assert server.connection.state is ConnectionState.CLOSING
         assert await read_to_end(sock) == b""
 
 
 def test_the_table_of_states_leads_from_open_to_closed() -> None:
-    assert set(TRANSITIONS) == set(State)
-    assert all(State.CLOSED in following for state, following in TRANSITIONS.items() if following)
-    assert {state for state, following in TRANSITIONS.items() if not following} == {State.CLOSED}
-    assert not any(State.OPEN in following for following in TRANSITIONS.values())
+    assert set(TRANSITIONS) == set(ConnectionState)
+    assert all(ConnectionState.CLOSED in following for state, following in TRANSITIONS.items() if following)
+    assert {state for state, following in TRANSITIONS.items() if not following} == {ConnectionState.CLOSED}
+    assert not any(ConnectionState.OPEN in following for following in TRANSITIONS.values())
 
 
 # Drain and stop
@@ -236,7 +236,7 @@ async def test_a_drain_does_not_lose_a_reply_to_the_requests_that_follow(tmp_pat
 async def test_a_drain_does_not_cut_a_lingering_close_short(tmp_path: Path) -> None:
     async with connected(tmp_path) as (server, sock):
         sock.sendall(bare_client.header(2**31))
-        await until(lambda: server.connection.state is State.LINGERING)
+        await until(lambda: server.connection.state is ConnectionState.LINGERING)
         server.drain()
         assert not server.connection.transport.is_closing()
         assert status_of(await read_to_end(sock)) == 413
@@ -289,7 +289,7 @@ async def test_a_failure_for_a_client_that_has_ended_its_stream_closes_at_once(t
         sock.sendall(bare_client.header(5) + b"image")
         (job,) = await server.jobs_given()
         sock.shutdown(socket.SHUT_WR)
-        await until(lambda: server.connection.state is State.HALF_CLOSED)
+        await until(lambda: server.connection.state is ConnectionState.HALF_CLOSED)
         fail(job, Cancelled("cancelled"))
         await server.closed()
         assert status_of(await read_to_end(sock)) == 499
@@ -327,7 +327,7 @@ async def test_a_connection_is_idle_from_its_last_reply_on(tmp_path: Path) -> No
             await asyncio.get_running_loop().sock_recv(sock, 1 << 20)
         await until(connection.transport.is_reading)
         connection.watch(time.monotonic() + IDLE_TIMEOUT / 2)
-        assert connection.state is State.OPEN
+        assert connection.state is ConnectionState.OPEN
 
 
 @pytest.mark.parametrize("is_linux", [True, False])
@@ -424,7 +424,7 @@ async def test_an_upload_that_is_not_read_on_for_the_disk_is_refused_in_the_end(
         connection = server.connection
         await until(lambda: not connection.transport.is_reading())
         connection.watch(time.monotonic() + 29)
-        assert connection.state is State.OPEN
+        assert connection.state is ConnectionState.OPEN
         connection.watch(time.monotonic() + 31)
         assert status_of(await read_to_end(sock)) == 429
         await sending
@@ -573,7 +573,7 @@ async def test_bytes_read_ahead_of_a_refusal_are_discarded_and_reading_goes_on(t
     async with connected(tmp_path) as (server, sock):
         requests = [resize(number) for number in range(MAX_IN_FLIGHT + 8)]
         await send(sock, b"".join(requests) + resize(99, bytes(1000), announced=2 << 30))
-        while server.connection.state is not State.LINGERING:
+        while server.connection.state is not ConnectionState.LINGERING:
             while server.jobs:
                 server.succeed(server.jobs.pop(), 10)
             await asyncio.sleep(0)

@@ -11,7 +11,7 @@ import pytest
 from vipsrv.server.connections.outbox import FILE_READ_SIZE, Outbox
 from vipsrv.server.connections.transport import PROGRESS_SIZE
 from vipsrv.storage import Slot, Spool
-from vipsrv.storage.chunks import SMALL_CHUNK_SIZE
+from vipsrv.storage.chunk_pool import SMALL_CHUNK_SIZE
 from vipsrv.worker_config import IN_MEMORY_SIZE
 
 

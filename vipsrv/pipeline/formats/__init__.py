@@ -15,7 +15,7 @@
 --------------  -------------------------------------------------------------------------------------
 ``base``        what the description of a format may hold: read this before adding one
 ``registry``    finds all descriptions in this folder; which readers are on; who reads an upload
-``unread``      names of formats that are not read, for a helpful refusal
+``unsupported`` names of formats that are not read, for a helpful refusal
 ==============  =====================================================================================
 
 To add a format, add a module here that defines ``FORMATS``, a tuple of ``ImageFormat``. A format that can be

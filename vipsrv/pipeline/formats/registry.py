@@ -7,7 +7,7 @@ from functools import cache
 
 import pyvips
 
-from vipsrv.pipeline.formats import unread
+from vipsrv.pipeline.formats import unsupported
 from vipsrv.pipeline.formats.base import BuiltinReader, ImageFormat, LibvipsReader, Signature
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips import setup
@@ -102,7 +102,7 @@ def recognise(head: bytes) -> tuple[Signature, ImageFormat | None] | None:
         for one in format_.signatures:
             if one.pattern.match(head):
                 return one, format_
-    return next(((one, None) for one in unread.SIGNATURES if one.pattern.match(head)), None)
+    return next(((one, None) for one in unsupported.SIGNATURES if one.pattern.match(head)), None)
 
 
 def _find_certain() -> None:

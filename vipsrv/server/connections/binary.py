@@ -48,8 +48,7 @@ from vipsrv.protocol import (
     pack_error,
     pack_message,
 )
-from vipsrv.server.connections.inbox import Inbox
-from vipsrv.server.connections.inbox import State as Reading
+from vipsrv.server.connections.inbox import Inbox, InboxState
 from vipsrv.server.connections.outbox import Outbox
 from vipsrv.server.connections.transport import has_hung_up, has_tls
 from vipsrv.server.context import ServerContext
@@ -74,7 +73,7 @@ _ALL_KINDS = frozenset(Kind)
 _log = logging.getLogger(__name__)
 
 
-class State(Enum):
+class ConnectionState(Enum):
     """Where a connection is in its life."""
 
     OPEN = "open"
@@ -84,12 +83,17 @@ class State(Enum):
     CLOSED = "closed"
 
 
-TRANSITIONS: dict[State, tuple[State, ...]] = {
-    State.OPEN: (State.HALF_CLOSED, State.LINGERING, State.CLOSING, State.CLOSED),
-    State.HALF_CLOSED: (State.CLOSING, State.CLOSED),
-    State.LINGERING: (State.CLOSED,),
-    State.CLOSING: (State.CLOSED,),
-    State.CLOSED: (),
+TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
+    ConnectionState.OPEN: (
+        ConnectionState.HALF_CLOSED,
+        ConnectionState.LINGERING,
+        ConnectionState.CLOSING,
+        ConnectionState.CLOSED,
+    ),
+    ConnectionState.HALF_CLOSED: (ConnectionState.CLOSING, ConnectionState.CLOSED),
+    ConnectionState.LINGERING: (ConnectionState.CLOSED,),
+    ConnectionState.CLOSING: (ConnectionState.CLOSED,),
+    ConnectionState.CLOSED: (),
 }
 """The states that may follow each state."""
 
@@ -104,12 +108,12 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
-        self._state = State.OPEN
+        self._state = ConnectionState.OPEN
         self._in_flight: dict[int, Exchange] = {}
         self._incoming: Exchange | None = None  # whose body is arriving; None also if that is discarded
 
     @property
-    def state(self) -> State:
+    def state(self) -> ConnectionState:
         """Where the connection is in its life."""
         return self._state
 
@@ -165,10 +169,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The client has shut down its sending side: close when the replies that are due have been sent."""
-        if self._state is State.LINGERING:
+        if self._state is ConnectionState.LINGERING:
             return False
-        if self._state is State.OPEN:
-            self._enter(State.HALF_CLOSED)
+        if self._state is ConnectionState.OPEN:
+            self._enter(ConnectionState.HALF_CLOSED)
             try:
                 self._inbox.reader.receive_eof()
             except ProtocolError as error:
@@ -189,7 +193,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why makes no difference
         """The connection is gone, so nobody waits for what is in flight."""
-        self._enter(State.CLOSED)
+        self._enter(ConnectionState.CLOSED)
         self._inbox.end()
         self._context.connections.remove(self)
         self._outbox.close()
@@ -204,15 +208,15 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if self._outbox.is_stuck(now, self._context.settings.receive_timeout):
             _log.info("a client did not take its reply in time")
             self._transport.abort()
-        elif self._state is State.LINGERING:
+        elif self._state is ConnectionState.LINGERING:
             if now > self._inbox.expires and not self._outbox and not self._in_flight:
                 self._transport.close()
-        elif self._state in (State.OPEN, State.HALF_CLOSED):
+        elif self._state in (ConnectionState.OPEN, ConnectionState.HALF_CLOSED):
             self._watch_inbox(now)
 
     def drain(self) -> None:
         """Finish what is in flight and what has begun to arrive, then close."""
-        if not self._in_flight and self.between_messages and self._state is not State.LINGERING:
+        if not self._in_flight and self.between_messages and self._state is not ConnectionState.LINGERING:
             self._close()
 
     def stop(self) -> None:
@@ -221,7 +225,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._reply_error(_KINDS[exchange.operation], request_id, Draining("the server has stopped"))
         lingering = self._inbox.reader.in_body
         self._abandon_all()
-        if self._state is State.LINGERING:
+        if self._state is ConnectionState.LINGERING:
             self._shut_down_when_sent()
         elif lingering:
             self._linger()
@@ -336,7 +340,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._incoming = None
             self._inbox.slot = None
         self._reply(request_id, exchange)
-        if self._state is State.LINGERING:
+        if self._state is ConnectionState.LINGERING:
             self._shut_down_when_sent()
         self._inbox.update()
         self._inbox.start_idling()
@@ -388,7 +392,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     # The connection's own state
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: ConnectionState) -> None:
         if state not in TRANSITIONS[self._state]:
             raise RuntimeError(f"a connection that is {self._state.value} cannot become {state.value}")
         self._state = state
@@ -398,7 +402,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def _watch_inbox(self, now: float) -> None:
         inbox = self._inbox
-        paused = inbox.state is Reading.PAUSED
+        paused = inbox.state is InboxState.PAUSED
         if paused and inbox.reader.version != 1 and has_hung_up(self._transport):
             # While nothing is read, no event tells; up to MAX_IN_FLIGHT jobs would be done for nobody.
             self._abandon_all()
@@ -421,9 +425,9 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._close()
 
     def _all_sent(self) -> None:
-        if self._state is State.LINGERING:
+        if self._state is ConnectionState.LINGERING:
             self._shut_down_when_sent()
-        elif self._state is State.CLOSING:
+        elif self._state is ConnectionState.CLOSING:
             self._transport.close()
         else:
             self._inbox.update()
@@ -435,18 +439,18 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def _close(self) -> None:
         """Close when all replies have been taken."""
-        if self._state in (State.OPEN, State.HALF_CLOSED):
-            self._enter(State.CLOSING)
+        if self._state in (ConnectionState.OPEN, ConnectionState.HALF_CLOSED):
+            self._enter(ConnectionState.CLOSING)
             self._inbox.end()
         if not self._outbox:
             self._transport.close()
 
     def _linger(self) -> None:
         """Read no more requests: send what is due, then discard what comes for a while, then close."""
-        if self._state is State.HALF_CLOSED:
+        if self._state is ConnectionState.HALF_CLOSED:
             self._close()
-        elif self._state is State.OPEN:
-            self._enter(State.LINGERING)
+        elif self._state is ConnectionState.OPEN:
+            self._enter(ConnectionState.LINGERING)
             self._inbox.discard()
             self._shut_down_when_sent()
 

@@ -35,7 +35,7 @@ _scratch = memoryview(bytearray(READ_AHEAD_SIZE))
 connections share it."""
 
 
-class State(Enum):
+class InboxState(Enum):
     """Whether bytes are read, and what for."""
 
     READING = "reading"
@@ -73,7 +73,7 @@ class Inbox:
         self._on_no_room = on_no_room
         self._has_place = has_place
         self._source = splice_source(transport)
-        self._state = State.READING
+        self._state = InboxState.READING
         self._unread = memoryview(b"")
         self._into_slot = False
         self._no_room: RequestError | None = None
@@ -81,7 +81,7 @@ class Inbox:
         self._in_turn = 0
 
     @property
-    def state(self) -> State:
+    def state(self) -> InboxState:
         """Whether bytes are read, and what for."""
         return self._state
 
@@ -97,7 +97,7 @@ class Inbox:
 
     def received(self, size: int) -> None:
         """Take in ``size`` bytes that are in ``buffer``."""
-        if self._state is State.DISCARDING or self._state is State.ENDED:
+        if self._state is InboxState.DISCARDING or self._state is InboxState.ENDED:
             return
         self._note_progress(size)
         if self._into_slot:
@@ -121,23 +121,23 @@ class Inbox:
     def discard(self) -> None:
         """Read on, and throw away all that comes."""
         self.slot = None
-        if self._state is State.PAUSED:
+        if self._state is InboxState.PAUSED:
             self._resume()
-        self._state = State.DISCARDING
+        self._state = InboxState.DISCARDING
 
     def end(self) -> None:
         """Throw away what still comes, without asking for it."""
         self.slot = None
-        self._state = State.ENDED
+        self._state = InboxState.ENDED
 
     def start_idling(self) -> None:
         """Start the idle timeout if no message is arriving."""
-        if self.reader.between_messages and self._state is not State.DISCARDING:
+        if self.reader.between_messages and self._state is not InboxState.DISCARDING:
             self.expires = time.monotonic() + self._settings.idle_timeout
 
     def _take(self, data: memoryview) -> None:
         """Handle what was read ahead, message by message, while there is room for what it holds."""
-        while data and self._state is State.READING:
+        while data and self._state is InboxState.READING:
             wanted = self.reader.wanted
             if not wanted:
                 # More than the one request of version 1: left unread, so that it costs nothing.
@@ -154,14 +154,14 @@ class Inbox:
                 self._body_received(len(part))
             data = data[len(part) :]
             self.update()
-        if self._state is not State.PAUSED:
+        if self._state is not InboxState.PAUSED:
             data = memoryview(b"")
         self._unread = data if data.readonly else memoryview(bytes(data))
 
     def _take_unread(self) -> None:
         data, self._unread = self._unread, memoryview(b"")
         self._take(data)
-        if self._state is not State.PAUSED and not self._transport.is_closing():
+        if self._state is not InboxState.PAUSED and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _room(self, slot: Slot) -> memoryview:
@@ -208,18 +208,18 @@ class Inbox:
         if self._in_turn < TURN_SIZE:
             return
         self._in_turn = 0
-        if self._state is State.READING and self._context.connections.served > 1:
+        if self._state is InboxState.READING and self._context.connections.served > 1:
             self._pause()
             asyncio.get_running_loop().call_soon(self.update)
 
     def _pause(self) -> None:
-        if self._state is State.READING and not self._transport.is_closing():
-            self._state = State.PAUSED
+        if self._state is InboxState.READING and not self._transport.is_closing():
+            self._state = InboxState.PAUSED
             self._transport.pause_reading()
 
     def _resume(self) -> None:
-        if self._state is State.PAUSED and not self._transport.is_closing():
-            self._state = State.READING
+        if self._state is InboxState.PAUSED and not self._transport.is_closing():
+            self._state = InboxState.READING
             self.expires = time.monotonic() + self._settings.receive_timeout
             # Later, because a reply may be in the middle of being written.
             asyncio.get_running_loop().call_soon(self._take_unread)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vipsrv.storage.chunks import KEPT_FREE, LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, ChunkPool
+from vipsrv.storage.chunk_pool import KEPT_FREE, LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, ChunkPool
 
 
 def test_a_chunk_that_was_given_back_is_used_again() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vipsrv.storage.files import FileStore, SpoolFile
+from vipsrv.storage.file_store import FileStore, SpoolFile
 
 MIB = 1024 * 1024
 PATIENCE = 30
