@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +45,10 @@ class Giants:
         self._pool = ProcessPoolExecutor(
             count, mp_context=context, initializer=_share, initargs=(self._over, self._begun)
         )
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.shutdown()
 
     @contextmanager
     def in_flight(self) -> Iterator[list[list[Interval]]]:
@@ -111,8 +115,7 @@ def main(
     image = image_file("jpeg-0.3mp.jpg").read_bytes()
     ratios = []
     arguments = ("--workers", str(workers), "--deadline", str(DEADLINE_SECONDS), "--log-level", "warning")
-    with Server(*arguments) as server:
-        giant = Giants(server.port, giants)
+    with Server(*arguments) as server, closing(Giants(server.port, giants)) as giant:
         measure(server.port, image, small, 2.0)  # warm-up
         for number in range(rounds):
             alone = measure(server.port, image, small, seconds)
