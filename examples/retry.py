@@ -24,7 +24,7 @@ FIRST_PAUSE = 0.1  # seconds, doubled each time
 
 
 def resize(client: Client, source: str) -> ResizeResult:
-    """The resized image; raises the last error after ``ATTEMPTS`` attempts."""
+    """Return the resized image. Raises the last error after ``ATTEMPTS`` attempts."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return client.resize(source, width=800, height=600)
