@@ -1,6 +1,6 @@
 """Handle errors and try again: ``python retry.py photo.jpg small.jpg``.
 
-An error says whether the same request may succeed later (``retryable``) and, if the server knows it, how long
+An error says whether the same request may succeed later (``retryable``) and, if that is known, how long
 to wait (``retry_after_ms``). Everything else would fail again and is reported at once.
 """
 
