@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def resize(image: bytes, width: int, height: int, server: tuple[str, int]) -> bytes:
-    """The image as a JPEG of exactly ``width`` x ``height`` pixels; raises ``ValueError`` if refused."""
+    """Return the image as a JPEG of exactly ``width`` x ``height`` pixels. Raises ``ValueError``."""
     with socket.create_connection(server) as connection, connection.makefile("rb") as reply:
         connection.sendall(struct.pack("!III", len(image), width, height) + image)
         (size,) = struct.unpack("!I", reply.read(4))

@@ -1,6 +1,6 @@
 """Handle errors and try again: ``python retry.py photo.jpg small.jpg``.
 
-An error says whether the same request may succeed later (``retryable``) and, if the server knows it, how long
+An error says whether the same request may succeed later (``retryable``) and, if that is known, how long
 to wait (``retry_after_ms``). Everything else would fail again and is reported at once.
 """
 
@@ -24,7 +24,7 @@ FIRST_PAUSE = 0.1  # seconds, doubled each time
 
 
 def resize(client: Client, source: str) -> ResizeResult:
-    """The resized image; raises the last error after ``ATTEMPTS`` attempts."""
+    """Return the resized image. Raises the last error after ``ATTEMPTS`` attempts."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return client.resize(source, width=800, height=600)

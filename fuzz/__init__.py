@@ -1,1 +1,1 @@
-"""Fuzz targets: each feeds arbitrary bytes to one parser of vipsrv that reads what others may have forged."""
+"""Fuzz targets: each feeds arbitrary bytes to one parser that reads data which others may have forged."""

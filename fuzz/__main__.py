@@ -1,7 +1,7 @@
 """Runs fuzz targets with atheris: ``python -m fuzz [--seconds 60] [TARGET …]``, all of them by default.
 
-Each target runs in a process of its own, as libFuzzer ends the process. What it finds interesting is kept in
-``fuzz/corpus/TARGET``, and an input that is a bug in ``fuzz/corpus/crashes``.
+Each target runs in its own process, because libFuzzer ends the process. Inputs that reach new code are kept
+in ``fuzz/corpus/TARGET``, and inputs that show a bug in ``fuzz/corpus/crashes``.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> int:
 
 def _fuzz(name: str, seconds: int) -> None:
     """Run one target until the time is over or a bug is found; does not return."""
-    import atheris  # noqa: PLC0415 - only who fuzzes has it
+    import atheris  # noqa: PLC0415 - installed only for fuzzing
 
     with atheris.instrument_imports(include=["vipsrv"]):
         from fuzz.targets import TARGETS  # noqa: PLC0415 - instrumented as it is imported

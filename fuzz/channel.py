@@ -20,7 +20,7 @@ _IMAGE_SIZE = 53_210
 
 
 def _sized(data: bytes, size: int) -> bytes:
-    """All of these messages have a fixed size, and the reader collects as many bytes first."""
+    """Cut or pad to the fixed size of a message: the real reader collects as many bytes first."""
     return data[:size].ljust(size, b"\0")
 
 

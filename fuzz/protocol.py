@@ -1,4 +1,4 @@
-"""Targets for what comes over the network: messages of both directions, and the JSON of a RESIZE."""
+"""Targets for data from the network: messages of both directions, and the JSON of a RESIZE."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Targets for the formats that vipsrv reads by code of its own, one for each."""
+"""Targets for the formats that vipsrv reads with its own code, one for each."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ _MOST_PIXELS = 1 << 18
 
 
 def readers() -> dict[str, BuiltinReader]:
-    """The readers that are code of vipsrv, by the name of their format."""
+    """Return the readers that are code of vipsrv, by the name of their format."""
     found = {format_.name: format_.reader for format_ in registry.all_formats()}
     return {name: reader for name, reader in found.items() if isinstance(reader, BuiltinReader)}
 

@@ -1,4 +1,4 @@
-"""Small valid images of every format that vipsrv reads by code of its own: what fuzzing starts from."""
+"""Small valid images of every format that vipsrv reads with its own code: the start of fuzzing."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""What a fuzz target is."""
+"""The class of a fuzz target."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 class Target:
     """One parser under test.
 
-    ``parse`` reads the bytes and checks what it made of them with ``assert``. ``allowed`` are the exceptions
-    by which it may refuse them; every other exception is a bug. ``seeds`` makes valid inputs to start from.
+    ``parse`` reads the bytes and checks the parsed values with ``assert``. ``allowed`` are the exceptions
+    with which it may refuse the bytes; every other exception is a bug. ``seeds`` makes valid inputs to start
+    from.
     """
 
     name: str

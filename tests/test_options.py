@@ -225,10 +225,10 @@ UPLOAD = {"id": "0" * 32, "size": 10, "offset": 0}
 @pytest.mark.parametrize(
     ("meta", "message"),
     [
-        ({}, "width: is missing, and so is height"),
+        ({}, "width: is missing, and height as well"),
         ({"width": 8}, "height: is missing; the fit 'fill' needs both"),
         ({"height": 8}, "width: is missing; the fit 'fill' needs both"),
-        ({"fit": "inside"}, "width: is missing, and so is height"),
+        ({"fit": "inside"}, "width: is missing, and height as well"),
         ({"width": 0, "height": 6}, "width: must be from 1 to 4294967295, not 0"),
         ({"width": 8, "height": 2**32}, "height: must be from 1 to 4294967295, not 4294967296"),
         ({"width": 8, "height": 10**999}, "height: must be from 1 to 4294967295, not a number of 3319 bits"),
@@ -260,7 +260,7 @@ UPLOAD = {"id": "0" * 32, "size": 10, "offset": 0}
         ({**GOOD, "deadline_ms": 0.5}, "deadline_ms: must be a whole number"),
         ({**GOOD, "colour": "red"}, "colour: is not an option of RESIZE"),
         ({**GOOD, "a\x1b\ud800" + "b" * 99: 1}, "a\\u001b\\ud800bbb"),
-        ({"outputs": [GOOD], "width": 8}, "width: belongs inside each of outputs, not beside it"),
+        ({"outputs": [GOOD], "width": 8}, "width: belongs inside each object of outputs, not outside"),
         ({"outputs": []}, "outputs: must be a list of one or more objects"),
         ({"outputs": GOOD}, "outputs: must be a list of one or more objects"),
         ({"outputs": [GOOD, 3]}, "outputs: must be a list of one or more objects"),

@@ -26,7 +26,7 @@ class Address:
         host, colon, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         if not colon or not host or not port.isdecimal() or int(port) > MAX_PORT:
-            raise ValueError(f"{text!r} is none of HOST:PORT, [IPV6]:PORT and unix:/path")
+            raise ValueError(f"{text!r} is not HOST:PORT, [IPV6]:PORT or unix:/path")
         return cls(host=host, port=int(port))
 
     def __str__(self) -> str:

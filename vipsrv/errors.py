@@ -17,7 +17,7 @@
     │   ├── WorkerDied               502 worker_died
     │   ├── Draining                 503 draining
     │   └── DeadlineExceeded         504 deadline_exceeded
-    ├── ProtocolError                the other side sent something that is not the protocol
+    ├── ProtocolError                the other side violated the protocol
     ├── ConnectFailed                no connection to the server could be made
     ├── ConnectionLost               the connection broke before the reply was complete
     ├── ClientTimeout                a step took longer than the client's ``Timeout``
@@ -109,14 +109,14 @@ class Busy(RequestError):
 
 
 class Cancelled(RequestError):
-    """The client cancelled the request or went away."""
+    """The client cancelled the request or disconnected."""
 
     status = 499
     code = "cancelled"
 
 
 class InternalError(RequestError):
-    """A bug in the server. ``where`` goes to its log with the request's id and is never sent to a client."""
+    """A bug in the server. ``where`` is logged with the request's id and never sent to a client."""
 
     status = 500
     code = "internal"
@@ -150,7 +150,7 @@ class DeadlineExceeded(RequestError):
 
 
 class ProtocolError(VipsrvError):
-    """The other side sent something that is not a message of the protocol."""
+    """The other side sent something that is not a valid message of the protocol."""
 
 
 class ConnectFailed(VipsrvError):

@@ -97,7 +97,7 @@ KeepName = Literal["none", "icc", "exif", "all"]
 
 
 def default_fit(width: int | None, height: int | None) -> Fit:
-    """The fit that the clients choose if the user names none: keep the aspect ratio if one side is missing.
+    """Return the fit that the clients use by default: ``inside`` if one side is missing, else ``fill``.
 
     The protocol's own default is ``fill``, which needs both sides.
     """
@@ -142,7 +142,7 @@ class ResizeOptions:
             object.__setattr__(self, name, _choice(name, kind, getattr(self, name)))
         _check_colour("background", self.background)
         if self.width is None and self.height is None:
-            raise ValueError("width: is missing, and so is height")
+            raise ValueError("width: is missing, and height as well")
         if self.fit is Fit.FILL and (self.width is None or self.height is None):
             missing = "width" if self.width is None else "height"
             raise ValueError(f"{missing}: is missing; the fit 'fill' needs both width and height")
@@ -170,8 +170,8 @@ class ResizeArguments(TypedDict, total=False):
 
     If ``fit`` is left out and only one of ``width`` and ``height`` is given, the image keeps its proportions.
 
-    ``deadline_ms``: milliseconds from the arrival of the request within which the result is of use; after
-    them the server gives up with ``DeadlineExceeded``. By default the server's own ``--deadline`` holds.
+    ``deadline_ms``: milliseconds that the server may take from the arrival of the request to the result.
+    After them it gives up with ``DeadlineExceeded``. By default the server's own ``--deadline`` applies.
     """
 
     width: SupportsIndex | None
@@ -211,7 +211,7 @@ class UploadSlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeRequest:
-    """The meta of a RESIZE message: the requested results, and the options that hold for all of them.
+    """The meta of a RESIZE message: the requested results, and the options that apply to all of them.
 
     ``deadline_ms`` limits the time from the arrival of the request to its result: waiting and processing.
     """
@@ -237,7 +237,7 @@ class ResizeRequest:
         listed = options.pop("outputs")
         if options:
             raise ValueError(
-                f"{_printable(next(iter(options)))}: belongs inside each of outputs, not beside it"
+                f"{_printable(next(iter(options)))}: belongs inside each object of outputs, not outside"
             )
         if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
             raise ValueError("outputs: must be a list of one or more objects")
@@ -281,11 +281,11 @@ class ImageInfo:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """Width and height in pixels as a viewer sees them: after the orientation was applied."""
+        """Width and height in pixels as a viewer sees them: after the orientation has been applied."""
         return self.swap_if_rotated(self.width, self.height)
 
     def swap_if_rotated(self, width: int, height: int) -> tuple[int, int]:
-        """A size as stored becomes the size as seen, and the other way round."""
+        """Swap width and height if the orientation rotates the image by 90 degrees."""
         return (height, width) if self.orientation >= _FIRST_ROTATED else (width, height)
 
 
@@ -372,7 +372,7 @@ def _choice(name: str, kind: type[StrEnum], value: Any) -> StrEnum:
         try:
             return kind(value)
         except ValueError:
-            pass  # reported below, in the words of an option
+            pass  # reported below, with the option's name
     raise ValueError(f"{name}: must be one of {', '.join(kind)}, not {_shown(value)}")
 
 

@@ -1,15 +1,15 @@
-"""What a worker is told when it starts: each limit once, with its default, unit, bounds and help text.
+"""The configuration of a worker: each limit with its default, unit, bounds and help text.
 
-The server's settings take these fields over (``server/settings.py``): a field that is added here becomes an
-option of ``vipsrv serve``, an environment variable and a member of the ``WorkerConfig`` that the pipeline
-gets. A worker imports this module at its start, so it needs nothing but the standard library.
+``server/settings.py`` makes a setting of each field: a field that is added here becomes an option of ``vipsrv
+serve``, an environment variable and a member of the ``WorkerConfig`` that the pipeline gets. A worker imports
+this module when it starts, so the module uses only the standard library.
 """
 
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
 IN_MEMORY_SIZE = 8 * 1024 * 1024
-"""Bytes: the largest image that reaches a worker through memory. A larger one goes through a file."""
+"""Bytes: the largest image that is passed to a worker in memory. A larger image is passed in a file."""
 
 BYTES = "bytes"
 PIXELS = "pixels"
@@ -23,7 +23,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What is declared about a field beside its type and default; ``least`` and ``most`` are allowed."""
+    """The unit, help text and bounds of a setting; ``least`` and ``most`` are the extreme valid values."""
 
     help: str
     unit: str | None = None
@@ -39,29 +39,29 @@ def _declare(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """Limits and choices that hold for every job of a worker."""
+    """The settings that apply to every job of a worker."""
 
-    quality: int = _declare(85, "JPEG quality where none is asked for.", least=1, most=100)
+    quality: int = _declare(85, "Quality of a result if the request names none.", least=1, most=100)
     formats: tuple[str, ...] | None = _declare(
         None,
-        "Formats to read, with commas between them, as 'vipsrv formats' names them; "
+        "Formats to read, separated by commas, by the names that 'vipsrv formats' lists; "
         "by default all that libvips does not mark as untrusted.",
     )
     tolerate_truncated: bool = _declare(
-        default=False, text="Answer truncated and corrupt images with what can be saved of them."
+        default=False, text="Resize truncated and corrupt images as far as they can be decoded."
     )
     max_pixels: int = _declare(2**30, "Largest image that is decoded, in pixels.", unit=PIXELS, least=1)
     max_output_pixels: int = _declare(
-        100_000_000, "Most pixels of all results of a request together.", unit=PIXELS, least=1
+        100_000_000, "Maximum pixels of all results of one request together.", unit=PIXELS, least=1
     )
     max_expansion: int = _declare(
-        250, "How many times its size an image may decode to, where that is over 100 MB.", least=1
+        250,
+        "Highest ratio of an image's decoded size to its file size; checked above 100 MB of decoded size.",
+        least=1,
     )
-    job_memory: int = _declare(
-        _GIB, "Bytes of memory that the work on one image may take.", unit=BYTES, least=_MIB
-    )
+    job_memory: int = _declare(_GIB, "Bytes of memory that one job may take.", unit=BYTES, least=_MIB)
 
 
 def declarations() -> list[tuple[Field[Any], Declaration]]:
-    """All fields of ``WorkerConfig``, each with what is declared about it."""
+    """Return all fields of ``WorkerConfig``, each with its declaration."""
     return [(one, one.metadata[_KEY]) for one in fields(WorkerConfig)]

@@ -341,7 +341,7 @@ def test_a_server_that_stops_reading(
             file.truncate(LARGE)
     server = serve(script)
     client = make_client(port=server.port, timeout=Timeout(send=0.1))
-    with pytest.raises(ClientTimeout, match=r"has not taken any of the request for 0\.1 s"):
+    with pytest.raises(ClientTimeout, match=r"has not accepted any of the request for 0\.1 s"):
         client.call("resize", image, **SIZE)
     raised.set()
 

@@ -211,7 +211,7 @@ def test_a_reply_that_is_too_large_is_refused_by_its_header(protocol: ProtocolVe
     pending = start(core, version_1_request(1, 1), 5)
     core.receive_data(reply)
     assert core.closed
-    with pytest.raises(ProtocolError, match=f"bytes, over the {MAX_BODY_SIZE} that are accepted"):
+    with pytest.raises(ProtocolError, match=f"bytes; {MAX_BODY_SIZE} are allowed"):
         pending.result()
 
 

@@ -227,7 +227,7 @@ def unused(serve: Serve) -> FakeServer:
     ("outputs", "error", "said"),
     [
         ([], ValueError, "outputs: must be one or more"),
-        ([{"width": 8, "height": 6}], TypeError, "outputs: must be ResizeOptions each, not dict"),
+        ([{"width": 8, "height": 6}], TypeError, "outputs: each must be a ResizeOptions, not dict"),
         ([PLAIN] * 4000, ValueError, f"outputs: .* of 4000 .* over the {MAX_META_SIZE}"),
     ],
     ids=["none", "a dict", "too many"],

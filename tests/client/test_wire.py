@@ -233,5 +233,5 @@ def test_options_may_be_one_object(make_client: MakeClient, serve: Serve) -> Non
 
 
 def test_options_in_both_ways_are_refused(make_client: MakeClient, serve: Serve) -> None:
-    with pytest.raises(ValueError, match="quality: is given by name beside a ResizeOptions"):
+    with pytest.raises(ValueError, match="quality: is given by name in addition to a ResizeOptions"):
         make_client(port=serve().port).call("resize", b"image", ResizeOptions(width=8, height=6), quality=70)

@@ -65,7 +65,7 @@ def test_formats_can_be_narrowed() -> None:
     assert info(sample("png")).format == "png"
     assert info(sample("bmp")).format == "bmp"
     with pytest.raises(
-        UnsupportedFormat, match="looks like JPEG, which is not read here; send one of: png, bmp"
+        UnsupportedFormat, match="looks like JPEG, which this server does not read; send one of: png, bmp"
     ):
         info(jpeg())
     with pytest.raises(UnsupportedFormat, match="looks like PNM"):

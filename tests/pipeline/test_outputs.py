@@ -147,7 +147,7 @@ def test_the_shared_image_is_limited() -> None:
     wide, tall = asked(2000, 10, fit=Fit.FILL), asked(10, 2000, fit=Fit.FILL)
     image = encode(Image.new("RGB", (2000, 2000)), "PNG")
     limits = WorkerConfig(max_pixels=LIMITS.max_pixels, max_output_pixels=3_000_000)
-    with pytest.raises(TooLarge, match=r"^the results need the image in 2000 x 2000 pixels between them; "):
+    with pytest.raises(TooLarge, match=r"^the results together need a decode of 2000 x 2000 pixels; "):
         pipeline.resize(pipeline.Upload.from_memory(image), (wide, tall), config=limits)
 
 

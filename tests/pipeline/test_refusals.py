@@ -69,7 +69,7 @@ def test_an_unread_format_is_named_in_the_refusal(
         pytest.skip(f"this libvips reads {name}")
     with pytest.raises(UnsupportedFormat) as refused:
         info(head)
-    assert f"looks like {name}, which is not read" in refused.value.message
+    assert f"looks like {name}, which this server does not read" in refused.value.message
     assert refused.value.message.endswith(f"send one of: {', '.join(names)}")
 
 

@@ -390,7 +390,7 @@ def test_tga_can_be_switched_off() -> None:
     data = encode(photo(64, 64), "TGA")
     try:
         pipeline.start(["jpeg"])
-        with pytest.raises(UnsupportedFormat, match="looks like TGA, which is not read here"):
+        with pytest.raises(UnsupportedFormat, match="looks like TGA, which this server does not read"):
             info(data)
     finally:
         pipeline.start()

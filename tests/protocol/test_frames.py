@@ -57,8 +57,8 @@ def test_a_header_survives_the_wire(header: Header) -> None:
         (3, 1, "does not start with a zero and the letters VIPS"),
         (4, ord("v"), "does not start with a zero and the letters VIPS"),
         (7, ord("s"), "does not start with a zero and the letters VIPS"),
-        (8, 1, "version 1 of the protocol is not spoken"),
-        (8, 3, "version 3 of the protocol is not spoken"),
+        (8, 1, "version 1 of the protocol is not supported"),
+        (8, 3, "version 3 of the protocol is not supported"),
     ],
 )
 def test_an_invalid_header_is_refused(offset: int, value: int, message: str) -> None:
@@ -84,7 +84,7 @@ def test_a_meta_size_up_to_the_limit_is_accepted() -> None:
 
 @pytest.mark.parametrize("size", [MAX_META_SIZE + 1, 2**32 - 1])
 def test_a_meta_size_over_the_limit_is_refused(size: int) -> None:
-    with pytest.raises(ProtocolError, match=f"a meta of {size} bytes is over the limit of 65536"):
+    with pytest.raises(ProtocolError, match=f"the meta has {size} bytes; 65536 are allowed"):
         Header(Kind.PING, 0, 1, size, 0).check_meta_size()
 
 
@@ -103,7 +103,7 @@ def test_a_message_without_meta_is_only_a_header() -> None:
 def test_a_meta_that_is_too_large_is_not_packed() -> None:
     room = MAX_META_SIZE - len('{"x":""}')
     assert len(pack_message(Kind.HELLO, 1, {"x": "a" * room})) == 28 + MAX_META_SIZE
-    with pytest.raises(ProtocolError, match="a meta of 65537 bytes is over the limit of 65536"):
+    with pytest.raises(ProtocolError, match="the meta has 65537 bytes; 65536 are allowed"):
         pack_message(Kind.HELLO, 1, {"x": "a" * (room + 1)})
 
 
@@ -128,15 +128,15 @@ def test_an_empty_meta_is_an_empty_object() -> None:
         ('{"a":"é"}'.encode("latin-1"), "not JSON"),
         ('{"width":1}'.encode("utf-16-le"), "not JSON"),
         ('{"a":"\ud800"}'.encode("utf-8", "surrogatepass"), "not JSON"),
-        (b'{"a":NaN}', "NaN is no JSON value"),
-        (b'{"a":-Infinity}', "-Infinity is no JSON value"),
+        (b'{"a":NaN}', "NaN is not a JSON value"),
+        (b'{"a":-Infinity}', "-Infinity is not a JSON value"),
         (b'{"a":1' + b"0" * 5000 + b"}", "not JSON"),
         (b"[" * 60_000, "not JSON"),
         (b'{"a":' * 10_000, "not JSON"),
-        (b"null", "no object"),
-        (b"[]", "no object"),
-        (b'"width"', "no object"),
-        (b"800", "no object"),
+        (b"null", "not a JSON object"),
+        (b"[]", "not a JSON object"),
+        (b'"width"', "not a JSON object"),
+        (b"800", "not a JSON object"),
     ],
     ids=lambda value: repr(value)[:30],
 )

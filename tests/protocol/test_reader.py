@@ -65,9 +65,9 @@ RESIZE = message_v2(2, 0, 7, {"width": 3, "height": 2}, b"image")
 RESIZED = message_v2(0x82, 200, 7, {"ratio": 1.5}, b"jpeg")
 REFUSED = message_v2(0x82, 413, 7, {"code": "too_large"})
 
-NOT_VIPS = "an image of no bytes, and not a version 2 message either"
+NOT_VIPS = "the size of the image is 0, and this is not a version 2 message"
 NO_HEADER = "the header does not start with a zero and the letters VIPS"
-AFTER_V1 = "bytes after the one message that version 1 allows"
+AFTER_V1 = "there are bytes after the message, and version 1 allows only one message"
 
 CASES = [
     _good("v1 request", RequestReader, V1_REQUEST),
@@ -83,12 +83,19 @@ CASES = [
     _bad("empty image", RequestReader, bytes.fromhex("00000000 00000320 00000258"), NOT_VIPS),
     _bad("another magic", RequestReader, b"\0\0\0\0VIPX\2\6\0\0", NOT_VIPS),
     _bad("another version", RequestReader, _header(6, version=3), "version 3 of the protocol"),
-    _bad("meta of 4 GiB", RequestReader, _header(2, meta_size=2**32 - 1), "a meta of 4294967295 bytes"),
-    _bad("meta one too large", RequestReader, _header(2, meta_size=65_537), "a meta of 65537 bytes"),
+    _bad("meta of 4 GiB", RequestReader, _header(2, meta_size=2**32 - 1), "the meta has 4294967295 bytes"),
+    _bad("meta one too large", RequestReader, _header(2, meta_size=65_537), "the meta has 65537 bytes"),
     _bad("meta that is no JSON", RequestReader, _header(2, meta_size=2) + b"{]", "the meta is not JSON"),
-    _bad("meta that is no object", RequestReader, _header(2, meta_size=2) + b"[]", "but no object"),
-    _bad("a reply as a request", RequestReader, _header(0x82), "kind 0x82 is that of a reply"),
-    _bad("a status in a request", RequestReader, _header(2, 200), "status 200 in a request"),
+    _bad(
+        "meta that is no object",
+        RequestReader,
+        _header(2, meta_size=2) + b"[]",
+        "the meta is not a JSON object",
+    ),
+    _bad("a reply as a request", RequestReader, _header(0x82), "kind 0x82 belongs to a reply"),
+    _bad(
+        "a status in a request", RequestReader, _header(2, 200), "the status of a request must be 0, not 200"
+    ),
     _bad("v1 after v2", RequestReader, V1_REQUEST.wire + b"of an image", NO_HEADER, PING),
     _bad("v2 after v1", RequestReader, PING.wire[:1], AFTER_V1, V1_REQUEST),
     _bad("a byte after v1", RequestReader, b"x", AFTER_V1, V1_REQUEST),
@@ -101,15 +108,16 @@ CASES = [
     _bad("nothing but zeros", ReplyReader, bytes(28), NO_HEADER),
     _bad("reply of another version", ReplyReader, _header(0x86, 200, version=1), "version 1 of the protocol"),
     _bad(
-        "reply with meta of 4 GiB", ReplyReader, _header(0x82, 200, 2**32 - 1), "a meta of 4294967295 bytes"
+        "reply with meta of 4 GiB",
+        ReplyReader,
+        _header(0x82, 200, 2**32 - 1),
+        "the meta has 4294967295 bytes",
     ),
-    _bad("a request as a reply", ReplyReader, _header(6), "kind 0x06 is that of a request"),
-    _bad("reply without a status", ReplyReader, _header(0x86), "status 0 is neither"),
-    _bad("reply of status 302", ReplyReader, _header(0x86, 302), "status 302 is neither"),
-    _bad("reply of status 600", ReplyReader, _header(0x86, 600), "status 600 is neither"),
-    _bad(
-        "error with a body", ReplyReader, _header(0x82, 500, body_size=9), "an error reply with a body of 9"
-    ),
+    _bad("a request as a reply", ReplyReader, _header(6), "kind 0x06 belongs to a request"),
+    _bad("reply without a status", ReplyReader, _header(0x86), "status 0 means neither"),
+    _bad("reply of status 302", ReplyReader, _header(0x86, 302), "status 302 means neither"),
+    _bad("reply of status 600", ReplyReader, _header(0x86, 600), "status 600 means neither"),
+    _bad("error with a body", ReplyReader, _header(0x82, 500, body_size=9), "but has one of 9 bytes"),
     _bad("v1 reply after v2", ReplyReader, V1_REPLY.wire + bytes(20), NO_HEADER, PONG),
     _bad("a byte after a v1 reply", ReplyReader, b"x", AFTER_V1, V1_REPLY),
 ]
@@ -318,7 +326,7 @@ def test_a_meta_over_the_limit_is_refused_with_the_last_byte_of_the_header(reade
     recorder = run(reader, [header[:-1]])
     assert recorder.error is None
     recorder.feed(header[-1:])
-    assert recorder.error == "a meta of 4294967295 bytes is over the limit of 65536"
+    assert recorder.error == "the meta has 4294967295 bytes; 65536 are allowed"
 
 
 def test_a_body_size_is_known_before_a_byte_of_it_is_read() -> None:
@@ -368,14 +376,14 @@ def test_the_header_is_known_while_its_meta_arrives() -> None:
 @pytest.mark.parametrize("size", [0, -1, 6])
 def test_more_of_a_body_than_is_due_is_a_bug_of_the_caller(size: int) -> None:
     recorder = run(RequestReader, [V1_REQUEST.wire[:12]])
-    with pytest.raises(ValueError, match=f"{size} bytes of a body of which 5 are missing"):
+    with pytest.raises(ValueError, match=f"{size} bytes were received, but only 5 of the body are missing"):
         recorder.reader.body_received(size)
     recorder.feed(V1_REQUEST.wire[12:])
     assert recorder.seen == list(V1_REQUEST.seen)
 
 
 def test_body_bytes_outside_a_body_are_a_bug_of_the_caller() -> None:
-    with pytest.raises(ValueError, match="1 bytes of a body of which 0 are missing"):
+    with pytest.raises(ValueError, match="1 bytes were received, but only 0 of the body are missing"):
         RequestReader().body_received(1)
 
 

@@ -96,7 +96,7 @@ def test_a_client_that_does_not_take_its_reply_is_dropped(start_server: StartSer
         sock.settimeout(bare_client.SECONDS)
         sock.connect(str(path))
         sock.sendall(bare_client.header(len(image), 6000, 6000) + image)
-        server.wait_for_log("did not take its reply")
+        server.wait_for_log("did not read its reply")
         (size,) = struct.unpack("!I", bare_client.read_exactly(sock, 4))
         assert len(bare_client.read_to_end(sock)) < size
 

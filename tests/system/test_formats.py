@@ -20,7 +20,7 @@ def test_a_disabled_format_is_refused_and_the_enabled_ones_are_named(start_serve
     server = start_server("--workers", "1", "--formats", "png,bmp")
     error = bare_client.ask(server.port, jpeg()).error
     assert (error["status"], error["code"]) == (415, "unsupported_format")
-    assert "looks like JPEG, which is not read here" in error["message"]
+    assert "looks like JPEG, which this server does not read" in error["message"]
     assert error["message"].endswith("send one of: png, bmp")
     for name in ("png", "bmp"):
         assert open_exact(bare_client.ask(server.port, sample(name), 64, 48).result).size == (64, 48)

@@ -136,7 +136,7 @@ def test_a_refusal_by_the_system_is_logged_once_for_each_worker(
     before = cores_of(worker.pid)
     CorePinning([no_such_core]).add(worker.pid)
     (record,) = caplog.records
-    assert f"worker {worker.pid} cannot be kept to a core" in record.message
+    assert f"worker {worker.pid} cannot be pinned to a core" in record.message
     assert cores_of(worker.pid) == before
 
 

@@ -1,6 +1,6 @@
 """``vipsrv-client``: send an image to a server, save the result, print a report.
 
-The exit codes are ``ExitCode`` in ``vipsrv.cli.exit_codes``; ``--help`` lists them, too.
+The exit codes are ``ExitCode`` in ``vipsrv.cli.exit_codes``; ``--help`` also lists them.
 """
 
 import errno
@@ -56,7 +56,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command, as its console script."""
+    """Run the command; the entry point of the console script."""
     for stream in (sys.stdout, sys.stderr):
         # A file name may contain characters that the terminal's encoding lacks.
         if hasattr(stream, "reconfigure"):
@@ -78,7 +78,7 @@ def resize(
     context: typer.Context,
     image: Annotated[
         Path | None,
-        # typer does not check that it is readable: that is an error of the file and not of the command line.
+        # typer does not check that the file is readable: that error has its own exit code.
         typer.Argument(help="The image to resize.", show_default=False, readable=False),
     ] = None,
     *,
@@ -140,14 +140,14 @@ def resize(
         ),
     ] = None,
     background: Annotated[
-        str, typer.Option(metavar="COLOUR", help="Colour behind transparency and of borders.")
+        str, typer.Option(metavar="COLOUR", help="Colour of borders, and behind transparency.")
     ] = "#ffffff",
     keep: Annotated[Keep, typer.Option(help="Metadata to copy to the result.")] = Keep.NONE,
     page: Annotated[
         int, typer.Option(min=0, help="Page of a document or frame of an animation, from 0.")
     ] = 0,
     enlarge: Annotated[
-        bool, typer.Option("--enlarge/--no-enlarge", help="Whether to enlarge an image that is smaller.")
+        bool, typer.Option("--enlarge/--no-enlarge", help="Whether to enlarge smaller images.")
     ] = True,
     deadline: Annotated[
         float | None,
@@ -170,11 +170,11 @@ def resize(
     ] = None,
     info: Annotated[
         bool,
-        typer.Option("--info", help="Print what the image's header states, and resize nothing."),
+        typer.Option("--info", help="Print facts from the image's header instead of resizing it."),
     ] = False,
     formats: Annotated[
         bool,
-        typer.Option("--formats", help="Print the server's formats, fits and limits, and resize nothing."),
+        typer.Option("--formats", help="Print the server's formats, fits and limits instead of resizing."),
     ] = False,
     host: Annotated[
         str | None,
@@ -210,7 +210,7 @@ def resize(
             "default address.",
         ),
     ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
@@ -219,12 +219,12 @@ def resize(
     """Resize an image with a vipsrv server and save the result.
 
     Prints a report of sizes, times and dimensions. With --output - the image goes to standard output and the
-    report to standard error; with --json, too, standard error holds only the report unless the call fails.
+    report to standard error; with --json as well, standard error holds only the report unless the call fails.
     """
     with one_line_errors(PROGRAM):
         if quiet and as_json:
             raise ValueError("--quiet and --json exclude each other")
-        # With the image on standard output, the JSON must be alone on standard error.
+        # With the image on standard output, standard error must hold nothing but the JSON.
         silent = quiet or (as_json and output == STANDARD_OUTPUT)
         server = CallServer(
             program=PROGRAM,

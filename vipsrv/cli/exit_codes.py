@@ -62,7 +62,7 @@ _ADVICE: dict[type[VipsrvError], str] = {
 
 @contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
-    """Turn every error that a user may meet into one line, after the program's name, and its exit code."""
+    """Report every expected error in one line, after the program's name, and exit with the error's code."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""``vipsrv-client --info`` and ``--formats``: print what a server states about an image or itself."""
+"""``vipsrv-client --info`` and ``--formats``: print a server's facts about an image or about itself."""
 
 import json
 from dataclasses import asdict
@@ -11,11 +11,11 @@ from vipsrv.client import ServerInfo
 from vipsrv.options import ImageInfo
 
 _CONNECTION_PARAMETERS = {"host", "port", "protocol", "timeout", "embedded", "as_json", "image"}
-"""The parameters that make sense with ``--info`` and ``--formats``, too."""
+"""The parameters that are also valid with ``--info`` and ``--formats``."""
 
 
 def image_rows(info: ImageInfo) -> dict[str, Any]:
-    """Return the fields of ``ImageInfo``: pixels as stored, bytes."""
+    """Return the fields of ``ImageInfo``, with sizes in stored pixels and in bytes."""
     return asdict(info)
 
 
@@ -31,7 +31,7 @@ def server_rows(info: ServerInfo) -> dict[str, Any]:
 
 
 def print_rows(rows: dict[str, Any], *, as_json: bool) -> None:
-    """Print names and values, a line each or as one JSON object."""
+    """Print names and values, one per line or as one JSON object."""
     if as_json:
         typer.echo(json.dumps(rows))
         return

@@ -1,4 +1,4 @@
-"""Where results are saved: never over the source image."""
+"""Choose the files for results, and refuse to overwrite the source image."""
 
 import errno
 import io

@@ -1,4 +1,4 @@
-"""The options of each requested result, from the words of a command line."""
+"""Make the options of each requested result from the arguments of the command line."""
 
 import re
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def choose_format(asked: Format | None, output: Path | None) -> Format:
         return ending or Format.JPEG
     if ending is not None and asked not in (ending, Format.AUTO):
         raise ValueError(
-            f"--format {asked} contradicts --output {output}, whose ending means {ending}; change one of both"
+            f"--format {asked} contradicts --output {output}, whose ending means {ending}; change one of them"
         )
     return asked
 

@@ -15,7 +15,7 @@ SERVER = "server"
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """Width and height in pixels as stored; read ``by`` Pillow from the file, or stated by the server."""
+    """Width and height in pixels as stored, read ``by`` Pillow from the file or stated by the server."""
 
     width: int
     height: int
@@ -113,7 +113,7 @@ class ResultReport:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields; unless ``listed``, the fields of the single output stand among them."""
+        """Return the fields for JSON; unless ``listed``, the fields of the only output are among them."""
         report = asdict(self)
         if not report.pop("listed"):
             (output,) = report.pop("outputs")
@@ -121,7 +121,7 @@ class ResultReport:
         return report
 
     def lines(self) -> list[str]:
-        """Return lines of text with a name and a value each."""
+        """Return lines of text, each with a name and a value."""
         together = f"  (all {len(self.outputs)} results together)" if len(self.outputs) > 1 else ""
         rows = [
             ("original size", _size(self.original_bytes)),

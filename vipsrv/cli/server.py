@@ -1,4 +1,4 @@
-"""``vipsrv``: run a server, list its formats, check whether one answers, and run a demonstration.
+"""``vipsrv``: run a server, list its formats, check whether a server answers, and run a demonstration.
 
 Exit codes: 0 done, 1 the server could not start or did not answer, 2 the command line is invalid.
 """
@@ -34,7 +34,7 @@ _METAVARS = {int: "NUMBER", ByteSize: "SIZE", float: "SECONDS", Path: "FOLDER"}
 
 
 def main() -> None:
-    """Run the command, as its console script."""
+    """Run the command; the entry point of the console script."""
     open_missing_descriptors()
     app()
 
@@ -75,7 +75,7 @@ def _serve(
     ] = False,
     **given: Any,
 ) -> None:
-    """Serve until SIGTERM or ctrl-C, which finish the requests in flight; a second one stops at once.
+    """Run a server. SIGTERM or ctrl-C stops it after the requests in flight, a second one stops it at once.
 
     When ready, prints "vipsrv listening on HOST:PORT" (or "unix:/path"), one line for each listener.
     Sizes are bytes and may be written as 200MB or 2GiB. Every setting can also come from the environment,
@@ -156,7 +156,7 @@ def ping(
 
 
 def _settings(given: dict[str, Any]) -> ServerSettings:
-    """Make the settings from the command line and, for the others, the environment."""
+    """Make the settings from the command line, and from the environment if the command line has no value."""
     try:
         return ServerSettings(
             **{name: value for name, value in given.items() if value is not None and value != []}

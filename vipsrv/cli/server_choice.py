@@ -1,4 +1,4 @@
-"""The server of a ``vipsrv-client`` call: the one that listens, or one started for the call."""
+"""Choose the server of a ``vipsrv-client`` call: a running server, or one that is started for the call."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ def discard_unwritable_output() -> None:
 def open_missing_descriptors() -> None:
     """Open /dev/null as descriptor 0, 1 or 2 if it is closed, as after ``<&-``.
 
-    Otherwise the event loop is given that number, which libuv takes for a bug and aborts.
+    Otherwise the event loop gets that number for its own descriptor; libuv treats this as a bug and aborts.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD_DESCRIPTOR:
         os.set_inheritable(descriptor, True)

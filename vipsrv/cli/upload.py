@@ -13,11 +13,11 @@ import typer
 from vipsrv.client.sources import OnSent
 
 LONG_UPLOAD = 8_000_000
-"""Bytes from which a progress bar is shown."""
+"""Bytes: a progress bar is shown for images of at least this size."""
 
 
 def check_image(image: Path) -> None:
-    """Refuse a path that is not a file with content, before a server is asked. Raises ``OSError``."""
+    """Refuse a path that is not a file with content, before anything is sent. Raises ``OSError``."""
     status = image.stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(image))

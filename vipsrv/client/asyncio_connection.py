@@ -147,7 +147,7 @@ class AsyncConnection(asyncio.Protocol):
     ) -> bool:
         """Send a request; return whether all of it was handed to the transport.
 
-        A broken connection is not an error here: the core knows why, a refusal for example.
+        A broken connection is not an error here: the core has the reason, for example a refusal.
         """
         head = pending.head
         while True:
@@ -188,18 +188,18 @@ class AsyncConnection(asyncio.Protocol):
                 # A server with many requests in flight stops reading until it has replied to some. While
                 # replies arrive, the connection has not stalled.
                 if self._transport.get_write_buffer_size() == unsent and self._core.received == received:
-                    text = f"{self._peer} has not taken any of the request for {self._timeout.send} s"
+                    text = f"{self._peer} has not accepted any of the request for {self._timeout.send} s"
                     raise ClientTimeout(text) from None
 
     def _abandon(self, pending: PendingRequest) -> None:
-        """Tell the server to stop, now or after the image that is being sent."""
+        """Cancel the request at the server, now or after the image that is being sent."""
         cancel = self._core.abandon(pending)
         if cancel is not None:
             self._cancels.append(cancel)
         self._settle()
 
     def _settle(self) -> None:
-        """Send the CANCELs that have gathered, or close the connection if it is of no further use."""
+        """Send all pending CANCELs, or close the connection if it is not needed any more."""
         if self._core.over:
             self._transport.abort()
         elif self._cancels and not self._turn.locked() and self._core.usable:

@@ -1,4 +1,4 @@
-"""The connections of an asyncio client: made when a call needs one, shared by calls, made anew when lost."""
+"""The connections of an asyncio client: made when a call needs one, shared by calls, replaced when lost."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ class AsyncPool:
     """Connections to one server, which may be an embedded one that is started with the first connection.
 
     Version 2 requests share one connection; each version 1 request has its own. The connections belong to the
-    event loop of the first call; in another loop, once the first is not running, new ones are made.
+    event loop of the first call. A call in another loop makes new ones, if the first loop no longer runs.
     """
 
     def __init__(self, server: Address | EmbeddedServer, protocol: ProtocolVersion, timeout: Timeout) -> None:

@@ -35,7 +35,7 @@ from vipsrv.options import ImageInfo, ResizeArguments, ResizeOptions
 
 
 class _ClosableClient:
-    """The end of a client: by ``close``, by the end of a ``with`` block, or with a warning."""
+    """Closes a client: in ``close``, at the end of a ``with`` block, or with a warning."""
 
     _pool: BlockingPool
 
@@ -64,13 +64,13 @@ class _ClosableClient:
 class Client(_ClosableClient):
     """A client for a vipsrv server.
 
-    The server is the one at ``host`` and ``port``; what is left out comes from ``VIPSRV_HOST`` and
-    ``VIPSRV_PORT``, and otherwise is 127.0.0.1 and 65432. For a unix socket, ``address`` or ``host`` is
-    ``unix:/path``. ``Client.embedded()`` starts a server of its own.
+    ``host`` and ``port`` name the server; if one is left out, ``VIPSRV_HOST`` or ``VIPSRV_PORT`` replaces it,
+    and otherwise 127.0.0.1 or 65432. For a unix socket, ``address`` or ``host`` is ``unix:/path``.
+    ``Client.embedded()`` starts its own server.
 
-    A client may be used by several threads: their requests share one connection, which the first call makes,
-    and do not wait for each other's replies. The call after a connection was lost makes a new one. A process
-    that was forked makes its own connection.
+    Several threads may use one client: their requests share one connection, which the first call makes, and
+    do not wait for each other's replies. After a connection is lost, the next call makes a new one. A forked
+    process makes its own connection.
 
     Besides the errors that each method names, the methods raise ``ConnectFailed``, ``ConnectionLost``,
     ``ClientTimeout``, ``ProtocolError`` and the subclasses of ``RequestError``, all of them
@@ -89,7 +89,7 @@ class Client(_ClosableClient):
 
     @classmethod
     def embedded(cls, *, timeout: Timeout = Timeout()) -> Self:  # noqa: B008 - an immutable value
-        """Make a client with a server of its own, which runs on this machine until the client is closed.
+        """Make a client that starts its own server, which runs on this machine until the client is closed.
 
         The first call starts the server and may raise ``StartFailed``. The server is configured by the
         ``VIPSRV_`` variables of the environment, except for its address.
@@ -127,7 +127,7 @@ class Client(_ClosableClient):
     ) -> ResizeResults:
         """Make several results from an image that is sent and decoded once.
 
-        ``deadline_ms`` holds for all of them together; either all succeed or the call raises. Raises the
+        ``deadline_ms`` applies to all of them together; either all succeed or the call raises. Raises the
         errors of ``resize``.
         """
         return self._resize(resize_all_request(outputs, deadline_ms), image, on_sent)
@@ -165,8 +165,8 @@ class Client(_ClosableClient):
 class Version1Client(_ClosableClient):
     """A client for old servers, which speak version 1 of the protocol only.
 
-    It is constructed and may be used as ``Client``, and raises the same errors. Each request has a connection
-    of its own.
+    It is constructed and used like ``Client``, and raises the same errors. Each request uses its own
+    connection.
     """
 
     def __init__(

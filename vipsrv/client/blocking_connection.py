@@ -120,7 +120,7 @@ class BlockingConnection:
         self._send_cancels()
 
     def _send_cancels(self) -> None:
-        """Send the CANCELs that have gathered, then let the next thread send."""
+        """Send all pending CANCELs, then let the next thread send."""
         while True:
             with self._state:
                 if not self._cancels or not self._core.usable:
@@ -211,7 +211,7 @@ class BlockingConnection:
                     raise self._stalled() from None
 
     def _stalled(self) -> ClientTimeout:
-        return ClientTimeout(f"{self._peer} has not taken any of the request for {self._timeout.send} s")
+        return ClientTimeout(f"{self._peer} has not accepted any of the request for {self._timeout.send} s")
 
     def _read(self) -> None:
         while True:
@@ -237,7 +237,7 @@ class BlockingConnection:
             self._state.notify_all()
 
     def _settle(self) -> None:
-        """With the lock held: close the connection if it is of no further use."""
+        """With the lock held: close the connection if it is not needed any more."""
         if self._core.over:
             self._shut_down()
 

@@ -1,4 +1,4 @@
-"""The connections of a blocking client: made when a call needs one, shared by calls, made anew when lost."""
+"""The connections of a blocking client: made when a call needs one, shared by calls, replaced when lost."""
 
 import os
 import threading

@@ -148,7 +148,7 @@ class ClientCore:
     def superseded(self) -> bool:
         """Whether a request that has not been started belongs on another connection.
 
-        Whatever ends a connection fails only the requests started on it. Exceptions: the client was closed;
+        The end of a connection fails only the requests started on it. Exceptions: the client was closed;
         or the server closed before any request was started, which it might do again on every connection.
         """
         if self._state is CoreState.ENDED:
@@ -157,7 +157,7 @@ class ClientCore:
 
     @property
     def over(self) -> bool:
-        """Whether the connection is of no further use and should be closed."""
+        """Whether the connection is not needed any more and should be closed."""
         if self.closed or self._in_flight:
             return self.closed
         return self._state is CoreState.RETIRED or (
@@ -198,7 +198,7 @@ class ClientCore:
         self._move_to(CoreState.RETIRED)
 
     def abandon(self, pending: PendingRequest) -> bytes | None:
-        """Ignore whatever still arrives for this request, because its caller has stopped waiting.
+        """Ignore everything that still arrives for this request: its caller has stopped waiting.
 
         Return the CANCEL to send, or ``None`` if there is nothing to cancel or it cannot be sent: within an
         image that will not be completed, the end of the connection cancels it.
@@ -285,7 +285,7 @@ class ClientCore:
             raise ProtocolError(f"it replied in version {started.version}")
         if started.body_size > MAX_BODY_SIZE:
             raise ProtocolError(
-                f"a body of {started.body_size} bytes, over the {MAX_BODY_SIZE} that are accepted"
+                f"a reply has a body of {started.body_size} bytes; {MAX_BODY_SIZE} are allowed"
             )
         if failed and started.request_id == CONNECTION_ID:
             return

@@ -1,7 +1,7 @@
 """An embedded server: ``vipsrv serve`` as a child process on a free loopback port.
 
-Its standard input is its lifeline: when that closes, because it is stopped here or because this process has
-ended in whatever way, the server stops.
+The server stops when its standard input closes: because ``stop`` closes it, or because this process has ended
+for any reason.
 """
 
 import os
@@ -50,7 +50,7 @@ class EmbeddedServer:
         """
         with self._lock:
             if self._process is None:
-                # A file rather than a pipe: the server can go on writing although nobody reads.
+                # A file rather than a pipe: the server can write to it although nothing reads it.
                 with tempfile.TemporaryFile() as log:
                     process = _start(log)
                     try:
@@ -63,7 +63,7 @@ class EmbeddedServer:
             return self._address
 
     def stop(self) -> None:
-        """Stop it: by closing its standard input, and after 5 s by killing it."""
+        """Stop it: close its standard input, and kill it if it runs for 5 s more."""
         with self._lock:
             process, self._process = self._process, None
         if process is not None:

@@ -47,7 +47,7 @@ def resize_request(options: ResizeOptions | None, arguments: ResizeArguments) ->
         options = ResizeOptions.from_meta(named)
     elif named:
         raise ValueError(
-            f"{next(iter(named))}: is given by name beside a ResizeOptions; use one of both ways"
+            f"{next(iter(named))}: is given by name in addition to a ResizeOptions; use one of the two"
         )
     return _resize((options,), deadline_ms)
 
@@ -86,6 +86,6 @@ def check_version_1_size(size: int) -> None:
 def _resize(outputs: tuple[ResizeOptions, ...], deadline_ms: int | None) -> ClientRequest:
     for output in outputs:
         if not isinstance(output, ResizeOptions):
-            raise TypeError(f"outputs: must be ResizeOptions each, not {type(output).__name__}")
+            raise TypeError(f"outputs: each must be a ResizeOptions, not {type(output).__name__}")
     meta = ResizeRequest(outputs=outputs, deadline_ms=deadline_ms).to_meta()
     return ClientRequest(kind=Kind.RESIZE, meta=meta, results=len(outputs))

@@ -1,4 +1,4 @@
-"""What a client returns: values made from the meta and body of a reply."""
+"""The values that a client returns, made from the meta and body of a reply."""
 
 import os
 import re
@@ -42,7 +42,7 @@ class ResizedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeResult(ResizedImage):
-    """A resized image, and what the request took.
+    """A resized image, with the times and sizes of its request.
 
     ``source`` describes the original and ``timings`` are milliseconds at the server. ``sent`` and
     ``received`` are bytes on the wire, headers included. ``elapsed`` is seconds for the whole call by the
@@ -58,7 +58,7 @@ class ResizeResult(ResizedImage):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizeResults:
-    """Several images made from one upload, in the order of the request, and what the request took.
+    """Several images made from one upload, in the order of the request, with its times and sizes.
 
     ``ratio`` is the bytes of the original divided by the bytes of all ``outputs``; the other fields are those
     of ``ResizeResult``.
@@ -94,8 +94,8 @@ class ResizeResults:
 class Version1Result(ResizedImage):
     """A resized image from a version 1 reply, which states nothing about the original or the server's time.
 
-    ``width``, ``height``, ``format`` and ``quality`` are those that version 1 promises. The other fields are
-    those of ``ResizeResult``.
+    ``width``, ``height``, ``format`` and ``quality`` are those that version 1 guarantees. The other fields
+    are those of ``ResizeResult``.
     """
 
     sent: int
@@ -117,8 +117,8 @@ class ServerLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
-    """A server's description of itself: ``name`` with the version, ``limits``, the formats that it ``reads``
-    and ``writes``, and the ``fits`` that it supports.
+    """Facts about a server: its ``name`` with the version, its ``limits``, the formats that it ``reads`` and
+    ``writes``, and the ``fits`` that it supports.
     """
 
     name: str

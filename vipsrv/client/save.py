@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def save(data: bytes, path: Path) -> None:
-    """Write ``data`` to a file. Its name holds either the old content or all of the new, with the old mode.
+    """Write ``data`` to a file. Readers see either the old content or all of the new. The mode is kept.
 
     A device or a pipe is written to directly. Raises ``OSError``.
     """
     if path.exists() and not path.is_file():
-        # There is nothing to replace. The path is not resolved: /dev/stdout of a pipe leads to something that
-        # is not a path.
+        # There is no file to replace. The path is not resolved: for a pipe, /dev/stdout resolves to a text
+        # that is not a path.
         try:
             path.write_bytes(data)
         except OSError as error:

@@ -15,7 +15,7 @@ PORT_VARIABLE = "VIPSRV_PORT"
 
 @dataclass(frozen=True, slots=True)
 class ServerChoice:
-    """The server to connect to. ``configured`` is false if nobody named one, so that it is the default."""
+    """The server to connect to. ``configured`` is false if it is the default address."""
 
     address: Address
     configured: bool
@@ -26,8 +26,8 @@ def choose_server(
 ) -> ServerChoice:
     """Choose the server from a host and port that were given, then the environment, then the defaults.
 
-    ``VIPSRV_HOST`` and ``VIPSRV_PORT`` stand in for what is ``None``; an empty variable counts as unset. The
-    host may be ``unix:/path``. Raises ``ValueError``.
+    ``VIPSRV_HOST`` and ``VIPSRV_PORT`` replace arguments that are ``None``; an empty variable counts as
+    unset. The host may be ``unix:/path``. Raises ``ValueError``.
     """
     if host is None:
         host = environment.get(HOST_VARIABLE) or None

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Protocol, cast
 
 PIECE_SIZE = 256 * 1024
-"""Bytes that are read and sent at a time. Between two pieces the client checks whether it was refused."""
+"""Bytes that are read and sent at a time. After each piece the client checks whether it was refused."""
 
 OnSent = Callable[[int], None]
 """Called while an image is being sent, with the number of its bytes sent so far."""
@@ -22,7 +22,7 @@ class SeekableReader(Protocol):
     """A binary file object as far as a client needs one, such as an open file or a ``BytesIO``."""
 
     def read(self, size: int, /) -> bytes:
-        """Read at most ``size`` bytes; none at the end."""
+        """Read at most ``size`` bytes; return ``b""`` at the end."""
         ...
 
     def seek(self, offset: int, whence: int, /) -> int:
@@ -113,7 +113,7 @@ def open_source(image: ImageSource) -> Iterator[Source]:
         yield Source(data=memoryview(image).cast("B"))
     elif isinstance(image, (str, os.PathLike)):
         # Checked before it is opened: opening a named pipe waits for its other end.
-        mode = os.stat(image).st_mode  # noqa: PTH116 - a str is accepted, too
+        mode = os.stat(image).st_mode  # noqa: PTH116 - a str is also accepted
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise ValueError(
                 f"{os.fspath(image)} is not a regular file, so its size is unknown; read it into bytes"
@@ -127,7 +127,7 @@ def open_source(image: ImageSource) -> Iterator[Source]:
 
 def shortened(sent: int, size: int) -> OSError:
     """Return the error for a file that became shorter while it was sent."""
-    return OSError(f"the image file became shorter while it was sent: {sent} of {size} bytes were there")
+    return OSError(f"the image file became shorter while it was sent: it had only {sent} of {size} bytes")
 
 
 def _binary(stream: object) -> SeekableReader:

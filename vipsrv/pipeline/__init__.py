@@ -6,30 +6,31 @@ Read ``resize.py`` first: it holds the list of steps. A job goes through the mod
 ``start``           once in a process: sets up libvips and tries every format
 ``upload``          the encoded image: bytes in memory, or the descriptor of a file
 ``probe``           recognises the format and reads the header, or that of a page; decodes nothing
-``header``          what is known about an image then
-``plan``            what is decoded, and what each result will be
+``header``          the facts about an image that its header states
+``plan``            plans the decode and each result
 ``geometry``        the size of the scaled image and of the result
 ``option_rules``    refuses options that contradict each other
 ``output_format``   chooses the format of a result among those that can be written
-``limits``          refuses what is too large by its header alone
-``cost``            predicts memory and time of the job, and refuses it or asks for the heavy lane
+``limits``          refuses images and results that are too large, from the header alone
+``cost``            predicts memory and time of the job, and refuses it or requests the heavy lane
 ``resize``          runs the job: decode steps, steps of each result, encoding
 ``icc_profile``     whether a profile is sRGB; colours in other profiles
 ------------------  -----------------------------------------------------------------------------------
-``formats/``        one file a format: signatures, reader, writer, bounds, cost
-``steps/``          one file a step
+``formats/``        one file per format: signatures, reader, writer, bounds, cost
+``steps/``          one file per step
 ``vips/``           libvips: set-up, prepared operations, raw rows, errors, stopping, threads
 ==================  ===================================================================================
 
 Imports go one way: ``resize`` → ``steps`` → ``plan`` → ``formats`` → ``header``, ``limits``, ``upload`` →
 ``vips``.
 
-What the options mean where their names leave it open:
+Details of the options:
 
 - ``format`` ``auto`` is the format of the source; if that cannot be written, PNG for an image with
   transparency and JPEG for one without. ``tiff`` is compressed with LZW. Results are 8-bit RGB.
-- Transparency is kept in png, webp, avif, tiff and gif (there all or nothing), and flattened onto
-  ``background`` in jpeg. The canvas of ``contain`` has that colour and is opaque in every format.
+- Transparency is kept in png, webp, avif, tiff and gif (a pixel of a gif is either opaque or transparent),
+  and flattened onto ``background`` in jpeg. The canvas of ``contain`` has that colour and is opaque in every
+  format.
 - ``quality`` is for lossy results; png, tiff, gif and lossless results have none, ignore it, and report 100.
 - ``max_bytes`` gives the highest quality that fits. A result without a quality is refused with 400, one that
   does not fit at quality 1 with 413.

@@ -1,16 +1,16 @@
-"""Predict what a job will take, by the headers alone, and refuse it if that is too much.
+"""Predict the memory and time of a job from the headers alone, and refuse the job if they are too high.
 
-What a decoder or an encoder takes is in the file of each format (``formats``). Here is the policy: the
-limits, the lanes, and how the parts add up. A job takes
+The costs of a decoder or an encoder are in the file of its format (``formats``). This module has the policy:
+the limits, the lanes, and how the parts add up. A job takes memory
 
 - for its decode, some 2,000 rows that stream through libvips, whatever the height of the image;
-- what the decoder holds besides: the coefficients of a progressive JPEG, the whole of an interlaced PNG, the
-  canvas of a GIF, the planes of an AVIF, two rows of a TIFF's tiles, …;
-- what is kept between decode and encode, and what the encoder holds.
+- for the data that the decoder holds in addition: the coefficients of a progressive JPEG, the whole of an
+  interlaced PNG, the canvas of a GIF, the planes of an AVIF, two rows of a TIFF's tiles, …;
+- for the data that is kept between decode and encode, and the data that the encoder holds.
 
-Memory is an upper bound, about twice what is used at most, if that is much. ``seconds`` is a lower bound and
-rejects hopeless jobs; ``at_worst`` assumes full-size frames and chooses the lane. All figures were measured
-by ``bench/tools/cost.py`` with libvips 8.18.7 and one thread a worker.
+Memory is an upper bound: for large jobs at most about twice the memory that they really use. ``seconds`` is a
+lower bound and rejects hopeless jobs; ``at_worst`` assumes full-size frames and chooses the lane. All figures
+were measured by ``python -m bench.tools.cost`` with libvips 8.18.7 and one thread per worker.
 """
 
 from collections.abc import Sequence
@@ -28,31 +28,29 @@ from vipsrv.pipeline.upload import Upload
 from vipsrv.worker_config import WorkerConfig
 
 LIGHT = 64 << 20
-"""Bytes of memory that a job may take on any worker beside others. A job that takes more needs the heavy
-lane."""
+"""Maximum bytes of memory of a light job. A job that takes more needs the heavy lane."""
 
 LIGHT_SECONDS = 0.15
-"""Seconds of computing, likewise. They are predicted, which is the least: a job takes three to ten times as
-long."""
+"""Maximum predicted CPU seconds of a light job. The real time is three to ten times as long."""
 
 _MIN_EXPANDED = 100_000_000
-"""Bytes: an image that decodes to no more than this may be as small a file as it likes."""
+"""Bytes: ``max_expansion`` does not apply to an image that decodes to no more than this."""
 
 _MIN_HOPELESS = 1.0
-"""Seconds: a job that takes less is tried, however near its deadline is, because the time that it waited in
-the queue is not a property of the image."""
+"""Seconds: a job that takes less is tried even if its deadline is nearer. A long wait in the queue must not
+make the image too large."""
 
 _BASE = 6 << 20
-"""Bytes that any job takes."""
+"""Bytes that every job takes."""
 
 _OUTPUT_ROWS = 700
 """Rows of the result that are in memory between resize and encoder."""
 
 _STREAMED_ROWS = 2200
-"""Rows that stream through libvips, at most."""
+"""Maximum rows that stream through libvips."""
 
 _EXTRA_ROWS = 800
-"""Rows besides those of an image with less than that; they are for copies on the way."""
+"""Rows of intermediate copies, in addition to the rows of an image that has less than ``_STREAMED_ROWS``."""
 
 _RESULT = 1.5
 """Bytes per pixel of a result that waits for the others."""
@@ -61,8 +59,8 @@ _RESULT = 1.5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """``memory``: bytes of anonymous memory at the peak, in addition to those of an idle worker; ``results``:
-    those of them that the results take to the end. ``seconds``: the least CPU time; ``at_worst``: the same if
-    everything that the header does not tell is as expensive as it can be.
+    the part of them that the results take until the end. ``seconds``: the least CPU time; ``at_worst``: the
+    same if everything that the header does not state is as expensive as possible.
     """
 
     memory: int
@@ -72,7 +70,7 @@ class Cost:
 
 
 class NeedsHeavyLane(Exception):
-    """The job was not started, because its ``memory`` in bytes, or its time, is more than light."""
+    """The job was not started, because its ``memory`` in bytes, or its time, exceeds that of a light job."""
 
     def __init__(self, memory: int) -> None:
         super().__init__(f"the job would take {memory} bytes of memory")
@@ -87,10 +85,10 @@ def admit(
     seconds: float | None,
     heavy_ok: bool,
 ) -> Cost:
-    """The cost of making the outputs of all ``pages``, one page after another.
+    """Return the cost of making the outputs of all ``pages``, one page after another.
 
-    Raises ``TooLarge`` if that is more than the limits allow or cannot be done in ``seconds``,
-    ``NeedsHeavyLane`` if it is not light and not ``heavy_ok``, and ``CorruptImage``.
+    Raises ``TooLarge`` if the cost exceeds a limit or the job cannot be done in ``seconds``,
+    ``NeedsHeavyLane`` if the job is heavy and ``heavy_ok`` is false, and ``CorruptImage``.
     """
     for header, _ in pages:
         _check_decode(upload, header, config)
@@ -125,7 +123,7 @@ def _check_decode(upload: Upload, header: ImageHeader, config: WorkerConfig) -> 
 
 
 def _decoded_bytes(request: DecodeRequest) -> int:
-    """Bytes of all pixels at the depth in which they are stored, such as a palette index or a bit."""
+    """Return the bytes of all pixels at their stored depth, such as a palette index or a bit."""
     header, reader = request.header, _reader_of(request)
     if isinstance(reader, BuiltinReader):
         return request.pixels
@@ -135,8 +133,8 @@ def _decoded_bytes(request: DecodeRequest) -> int:
 
 
 def predict_all(upload: Upload, pages: Sequence[tuple[ImageHeader, Sequence[ResizeOptions]]]) -> Cost:
-    """The cost of making the outputs of all ``pages``, one page after another. During each page the results
-    of those before it are in memory, and the headers of all others.
+    """Return the cost of making the outputs of all ``pages``, one page after another. During each page the
+    results of those before it are in memory, and the headers of all others.
     """
     memory = results = 0
     seconds = at_worst = 0.0
@@ -151,7 +149,7 @@ def predict_all(upload: Upload, pages: Sequence[tuple[ImageHeader, Sequence[Resi
 
 
 def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions]) -> Cost:
-    """The cost of decoding a page and making all ``outputs`` of it."""
+    """Return the cost of decoding a page and making all ``outputs`` of it."""
     info = header.info
     width, height = info.upright_size
     geometries = [fit(options, width, height) for options in outputs]
@@ -173,7 +171,7 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     results_memory = _RESULT * sum(results)
     copied = upload.size if upload.memory is not None else 0
     encoding = sum(encoder.seconds * area / MEGA for encoder, area in zip(encoders, results, strict=True))
-    # The last result does not exist before its encoder is done.
+    # The last result exists only when its encoder is done.
     waiting = results_memory - _RESULT * results[-1]
     memory = _BASE + copied + header.metadata_memory + decode.memory + held + encode + waiting
     return Cost(
@@ -198,7 +196,7 @@ def _decode_cost(request: DecodeRequest) -> _DecodePart:
     cost = _reader_of(request).decode_cost(request)
     width, height = cost.size or (float(info.width), float(info.height))
     rows = min(_STREAMED_ROWS, _EXTRA_ROWS + height) / _STREAMED_ROWS
-    # Of wider samples fewer rows are held: 2,200 of 8 bits, 1,450 of 16, 1,075 of 32.
+    # Fewer rows of wider samples are held: 2,200 of 8 bits, 1,450 of 16, 1,075 of 32.
     stream = rows * width * (pixel / sample) * (1500 + 700 * sample)
     pixels = request.pixels if cost.pixels is None else cost.pixels
     seconds = pixels * pixel / MEGA * cost.seconds
@@ -216,8 +214,8 @@ def _reader_of(request: DecodeRequest) -> LibvipsReader | BuiltinReader:
 def _held_between(
     info: ImageInfo, outputs: Sequence[ResizeOptions], areas: Sequence[int], pixel: int
 ) -> float:
-    """Bytes of resized images that are kept in memory: one that is rotated, one that is analysed before it is
-    cropped, one that is encoded more than once, and all of several results.
+    """Return the bytes of resized images that are kept in memory: one that is rotated, one that is analysed
+    before it is cropped, one that is encoded more than once, and all of several results.
     """
     bands = 4 if info.has_alpha else 3
     if len(outputs) > 1:

@@ -11,7 +11,7 @@ a frame around it.
 
 If only one of the two sides is given, all but ``fill`` keep the proportions of the image. Without ``enlarge``
 no side of the image grows: ``fill`` limits each side on its own, the others stop at the size of the image,
-``cover`` crops what is there, and ``contain`` places the small image on its full canvas.
+``cover`` crops the image at its own size, and ``contain`` places the small image on its full canvas.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Geometry:
 
 
 def fit(options: ResizeOptions, width: int, height: int) -> Geometry:
-    """The geometry for an image that a viewer sees in ``width`` × ``height`` pixels."""
+    """Return the geometry for an image that a viewer sees in ``width`` × ``height`` pixels."""
     scaled = _scaled(options, width, height)
     if not options.enlarge:
         scaled = _not_enlarged(options.fit, scaled, width, height)
@@ -70,5 +70,5 @@ def _not_enlarged(kind: Fit, scaled: tuple[int, int], width: int, height: int) -
 
 
 def _proportional(side: int, part: int, whole: int) -> int:
-    """``side`` × ``part`` / ``whole``, rounded half up, and at least 1."""
+    """Return ``side`` × ``part`` / ``whole``, rounded half up, and at least 1."""
     return max(1, (2 * side * part + whole) // (2 * whole))

@@ -1,4 +1,4 @@
-"""What is known about an image once its header was read and before its pixels are decoded."""
+"""The facts about an image after its header was read and before its pixels are decoded."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -25,7 +25,7 @@ _RGBA_BYTES = 4
 
 
 class Decoder(Enum):
-    """What makes the image of a header."""
+    """The code that decodes the image of a header."""
 
     LIBVIPS = "a loader of libvips, which may open the upload again and get the same image"
     CORRECTED = "a loader of libvips, whose image is corrected here: only this image is right"
@@ -75,8 +75,8 @@ class ImageHeader:
 
     @property
     def shape(self) -> Shape:
-        """Size, bands and band format of ``image``, read once: asking libvips again would take longer than
-        what most callers compute from it. Raises what ``image`` raises.
+        """Size, bands and band format of ``image``, read once: reading them from libvips again would take
+        longer than most computations with them. Raises what ``image`` raises.
         """
         if self._shape is None:
             self._shape = shape(self.image)
@@ -91,11 +91,11 @@ class ImageHeader:
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of a decoded pixel; for built-in formats the most that they have."""
+        """Bytes of a decoded pixel; for built-in formats the maximum."""
         if self.decoder is Decoder.BUILTIN:
             return _RGBA_BYTES
         return self.shape.bands * self.sample_bytes
 
     def field(self, name: str) -> Any:
-        """The value of one of libvips' metadata fields, ``None`` if it is missing."""
+        """Return the value of one of libvips' metadata fields, ``None`` if it is missing."""
         return get_field(self.image, name)

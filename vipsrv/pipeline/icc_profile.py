@@ -1,8 +1,9 @@
-"""ICC profiles: whether one is sRGB itself, so that nothing must be converted, and colours in another one.
+"""ICC profiles: recognise those that are sRGB, which need no conversion, and convert a colour to others.
 
-Most profiles in photographs on the web are sRGB, in a dozen versions by as many makers. A conversion between
-two of them changes a pixel by a rounding error at most, and takes longer than the resize. They are recognised
-by their content and not by a name or checksum: a matrix with sRGB's primaries, and three curves like sRGB's.
+Most profiles in photographs on the web are sRGB, in a dozen versions from different makers. A conversion
+between two of them changes a pixel by a rounding error at most, and takes longer than the resize. They are
+recognised by their content and not by a name or checksum: a matrix with sRGB's primaries, and three curves
+like sRGB's.
 
 Sources: ICC.1:2022 (profile version 4.4) for the layout; IEC 61966-2-1 for sRGB.
 """
@@ -48,7 +49,7 @@ def is_srgb(profile: bytes) -> bool:
 def has_rgb_profile(image: pyvips.Image) -> bool:
     """Whether the image is RGB and has a valid profile, which a result can keep.
 
-    Display P3 and Adobe RGB are the usual cases. Grey and CMYK images become sRGB whatever is asked, because
+    Display P3 and Adobe RGB are the usual cases. Grey and CMYK images always become sRGB, because
     most formats hold neither, and the colour of a background is RGB.
     """
     if image.interpretation not in _RGB or not image.get_typeof(PROFILE):
@@ -62,7 +63,7 @@ def has_rgb_profile(image: pyvips.Image) -> bool:
 
 
 def colour_in(image: pyvips.Image, background: str, *, own_profile: bool) -> list[float]:
-    """``#rrggbb`` as band values of an sRGB image, or in the RGB space of its profile (``own_profile``)."""
+    """Return ``#rrggbb`` as band values in sRGB or, if ``own_profile``, in the RGB space of the image."""
     colour = [float(part) for part in bytes.fromhex(background[1:])]
     if not own_profile:
         return colour

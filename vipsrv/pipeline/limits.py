@@ -1,4 +1,4 @@
-"""Limits that are checked by the header alone, before a pixel is decoded."""
+"""Check the limits that need only the header, before a pixel is decoded."""
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import Format, ImageInfo
@@ -9,7 +9,7 @@ MAX_PAGES = 10_000
 
 
 def too_many_pages(pages: int | None) -> TooLarge:
-    """The refusal of an image with more than ``MAX_PAGES``; ``None`` if they were not all counted."""
+    """Return the error for more than ``MAX_PAGES`` pages; ``None`` means that not all were counted."""
     count = f"more than {MAX_PAGES}" if pages is None else f"{pages}"
     return TooLarge(f"the image has {count} pages or frames; {MAX_PAGES} are allowed")
 

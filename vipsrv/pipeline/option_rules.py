@@ -1,6 +1,6 @@
-"""Refuse options that contradict each other, by name, instead of silently ignoring one of them.
+"""Refuse options that contradict each other, instead of silently ignoring one of them.
 
-``quality`` alone is accepted for every format: PNG, TIFF, GIF and lossless results have none and ignore it.
+``quality`` alone is accepted for every format: PNG, TIFF, GIF and lossless results ignore it.
 """
 
 from vipsrv.errors import BadRequest

@@ -1,4 +1,4 @@
-"""Choose the format of a result, among those that this libvips can write."""
+"""Choose the format of a result among those that this libvips can write."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -11,7 +11,7 @@ from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import Writer
 
 _writers: dict[Format, Writer] = {}
-"""Those that work, in the order of ``Format``."""
+"""The writers that work, in the order of ``Format``."""
 
 
 def try_writers() -> None:
@@ -35,12 +35,12 @@ def try_writers() -> None:
 
 
 def written_formats() -> tuple[str, ...]:
-    """The names of the formats that can be written, after ``try_writers``."""
+    """Return the names of the formats that can be written, after ``try_writers``."""
     return tuple(format_.value for format_ in _writers)
 
 
 def find_writer(asked: Format, source: ImageInfo) -> Writer:
-    """The writer of the format that is asked for. ``auto`` is the format of the source; if that cannot be
+    """Return the writer of the requested format. ``auto`` is the format of the source; if that cannot be
     written, PNG for an image with transparency and JPEG for one without. Raises ``BadRequest``.
     """
     if asked is Format.AUTO:
@@ -54,8 +54,8 @@ def find_writer(asked: Format, source: ImageInfo) -> Writer:
 
 
 def likely_writer(asked: Format, source: ImageInfo) -> Writer:
-    """The writer whose cost is that of ``asked``: for ``auto`` the format of the source, or PNG, which costs
-    at least as much as the others that ``find_writer`` may choose.
+    """Return the writer whose cost is that of ``asked``: for ``auto`` the format of the source, or PNG, which
+    costs at least as much as the others that ``find_writer`` may choose.
     """
     if asked is Format.AUTO:
         asked = Format(source.format) if source.format in list(Format) else Format.PNG
@@ -63,17 +63,17 @@ def likely_writer(asked: Format, source: ImageInfo) -> Writer:
 
 
 def formats_with_quality() -> str:
-    """A hint that names the formats whose quality can be lowered."""
+    """Return a hint that names the formats whose quality can be lowered."""
     return _choose(name for name, writer in _writers.items() if writer.lossy)
 
 
 def lossless_formats() -> str:
-    """A hint that names the formats that can be lossless."""
+    """Return a hint that names the formats that can be lossless."""
     return _choose(name for name, writer in _writers.items() if writer.lossless)
 
 
 def formats_keeping(keep: Keep) -> str:
-    """A hint that names the formats that can hold this metadata."""
+    """Return a hint that names the formats that can hold this metadata."""
     return _choose(name for name, writer in _writers.items() if keep in writer.keeps)
 
 

@@ -1,4 +1,4 @@
-"""Decide what is decoded and what each result will be, before anything is decoded."""
+"""Plan the decode and each result before anything is decoded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ class DecodePlan:
     The whole page is scaled to ``width`` × ``height``, in pixels as a viewer sees it. Its transparency is
     flattened onto ``background`` (``#rrggbb``), or kept if that is ``None``. With ``keep_profile`` its
     colours stay in the RGB space of the embedded profile instead of becoming sRGB. ``header`` is that of the
-    ``page``, counted from 0. ``threads`` is how many may compute at a time; ``watch`` tells a step when to
-    stop.
+    ``page``, counted from 0. ``threads`` is how many may compute at a time; ``watch`` returns a reason
+    if the job must stop.
     """
 
     upload: Upload
@@ -77,7 +77,7 @@ class DecodePlan:
 
 
 def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfig) -> OutputPlan:
-    """The plan for one result of the page with this header. Raises ``BadRequest`` and ``TooLarge``."""
+    """Plan one result of the page with this header. Raises ``BadRequest`` and ``TooLarge``."""
     info = header.info
     writer = find_writer(options.format, info)
     check_options(options, writer)
@@ -97,8 +97,8 @@ def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfi
 
 
 def likely_shrink(outputs: Sequence[ResizeOptions], width: int, height: int) -> int:
-    """Shrink factor (1, 2, 4, 8) at which a JPEG of ``width`` × ``height`` pixels will be decoded for all
-    ``outputs``.
+    """Return the shrink factor (1, 2, 4, 8) at which a JPEG of ``width`` × ``height`` pixels will be decoded
+    for all ``outputs``.
 
     The EXIF orientation is not known yet; if it swaps width and height, the factor may turn out different.
     """
@@ -129,8 +129,8 @@ def check_together(plans: Sequence[OutputPlan], config: WorkerConfig) -> None:
 def plan_decode(
     upload: Upload, header: ImageHeader, plans: Sequence[OutputPlan], config: WorkerConfig
 ) -> DecodePlan:
-    """The one decode that serves all ``plans``, which are for the same page. It is as large as the largest of
-    them needs, and keeps transparency and profile if any of them needs those. Raises ``TooLarge``.
+    """Plan the one decode that serves all ``plans``, which are for the same page. It is as large as the
+    largest of them needs, and keeps transparency and profile if any of them does. Raises ``TooLarge``.
     """
     width = max(plan.geometry.scaled[0] for plan in plans)
     height = max(plan.geometry.scaled[1] for plan in plans)
@@ -140,7 +140,7 @@ def plan_decode(
         width, height = min(width, own_width), min(height, own_height)
         if width * height > config.max_output_pixels:
             raise TooLarge(
-                f"the results need the image in {width} x {height} pixels between them; "
+                f"the results together need a decode of {width} x {height} pixels; "
                 f"max-output-pixels allows {config.max_output_pixels}"
             )
     backgrounds = {plan.background for plan in plans}

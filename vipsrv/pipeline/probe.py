@@ -16,7 +16,7 @@ from vipsrv.pipeline.vips.stopping import StopCheck
 
 
 def read_info(upload: Upload) -> ImageInfo:
-    """The facts in the header. Raises ``UnsupportedFormat``, ``CorruptImage`` and ``TooLarge``."""
+    """Return the facts in the header. Raises ``UnsupportedFormat``, ``CorruptImage`` and ``TooLarge``."""
     forget_errors()
     return read_header(upload).info
 
@@ -129,10 +129,10 @@ def _read_by_builtin(
 
 
 def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
-    """The header of a page, counted from 0. Each page of a TIFF has its own size; a page of an animation is a
-    frame as a viewer sees it.
+    """Open the header of a page, counted from 0.
 
-    Raises ``BadRequest`` after the last page, and ``CorruptImage``.
+    Each page of a TIFF has its own size; a page of an animation is a frame as a viewer sees it. Raises
+    ``BadRequest`` for a page beyond the last one, and ``CorruptImage``.
     """
     if page == 0:
         return header
@@ -167,5 +167,5 @@ def _refusal(head: bytes) -> RequestError:
         signature, format_ = found
         if format_ is not None and signature.is_read and format_.name in readable:
             return CorruptImage(f"this begins like {signature.name}, but its header cannot be read")
-        what = f"this looks like {signature.name}, which is not read here"
+        what = f"this looks like {signature.name}, which this server does not read"
     return UnsupportedFormat(f"{what}; send one of: {', '.join(readable)}")

@@ -43,10 +43,11 @@ _MIN_WATCHED = 2_000_000
 noticed."""
 
 _MIN_RATIO = 1.25
-"""A result is made from a smaller one only if that has this many times its pixels on both sides. Widths of
-1280, 960, 640 and 320, each from the one before, take 25 ms of CPU and have an SSIM of .998 to .999 against a
-full decode resized with Pillow's Lanczos; all from the image 1600 wide take 32 ms for the same SSIM. The
-factor keeps a list of nearly equal sizes from being resized repeatedly: 799 from 800 loses .007 once."""
+"""A result is made from an already reduced image only if that has at least this many times its width and
+height. Widths of 1280, 960, 640 and 320, each from the one before, take 25 ms of CPU and have an SSIM of .998
+to .999 against a full decode resized with Pillow's Lanczos; all from the image 1600 wide take 32 ms for the
+same SSIM. Without the factor, nearly equal sizes would be resized one from another: 799 from 800 loses
+.007."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The facts of the source, and the outputs in the order in which they were asked for."""
+    """The facts of the source, and the outputs in the order of the request."""
 
     source: ImageInfo
     outputs: tuple[Output, ...]
@@ -177,8 +178,8 @@ def _run(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
 
 
 def _scale_to_each(image: pyvips.Image, plans: Sequence[OutputPlan]) -> Iterator[tuple[int, pyvips.Image]]:
-    """The number of each plan and the image in its size, the largest first. Smaller ones are made from those
-    before them.
+    """Yield the number of each plan and the image in its size, the largest first. Smaller images are made
+    from larger ones.
     """
     made = [image]
     largest_first = sorted(enumerate(plans), key=lambda item: _area(item[1].geometry.scaled), reverse=True)

@@ -32,9 +32,9 @@ class FormatInfo:
 def start(formats: Collection[str] | None = None) -> tuple[FormatInfo, ...]:
     """Set up libvips, and return the formats that are read.
 
-    ``formats`` names those to be read; ``None`` stands for every format whose loader libvips trusts. A tiny
+    ``formats`` names those to be read; ``None`` means every format whose loader libvips trusts. A tiny
     image of each format that can also be written goes through the whole pipeline, because libvips loads and
-    builds much at its first use only. A format that fails is switched off.
+    builds many parts at their first use. A format that fails is switched off.
 
     Raises ``StartFailed`` if libvips is too old; ``ValueError`` for a name that is unknown, or that this
     libvips has no loader for; ``RequestError`` or ``pyvips.Error`` if JPEG fails.

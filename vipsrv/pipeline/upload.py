@@ -26,11 +26,11 @@ class Upload:
         self._descriptor = descriptor
 
     def head(self, count: int) -> bytes:
-        """Up to the first ``count`` bytes."""
+        """Return up to the first ``count`` bytes."""
         return self.read(0, count)
 
     def read(self, start: int, count: int) -> bytes:
-        """Up to ``count`` bytes from ``start`` on, fewer at the end of the file."""
+        """Return up to ``count`` bytes from ``start`` on, fewer at the end of the file."""
         if self.memory is not None:
             return bytes(self.memory[start : start + count])
         if start >= self.size:
@@ -38,7 +38,7 @@ class Upload:
         return os.pread(self._descriptor, count, start)
 
     def view(self) -> memoryview:
-        """All bytes, without a copy: a file is mapped. Raises ``CorruptImage`` for an empty file.
+        """Return all bytes without a copy: a file is mapped. Raises ``CorruptImage`` for an empty file.
 
         The mapping exists as long as anything uses the view. The file must not become shorter during that
         time, because reading beyond its end kills the process (SIGBUS). Mapping a file that is already too
@@ -52,11 +52,11 @@ class Upload:
 
     @classmethod
     def from_memory(cls, data: Memory) -> Self:
-        """An upload in memory."""
+        """Make an upload in memory."""
         return cls(pyvips.Source.new_from_memory(data), len(data), data, -1)
 
     @classmethod
     def from_descriptor(cls, descriptor: int, size: int) -> Self:
-        """An upload of ``size`` bytes in an open, seekable file. The caller closes the descriptor."""
+        """Make an upload of ``size`` bytes in an open, seekable file. The caller closes the descriptor."""
         source = pyvips.Source.new_from_descriptor(descriptor)
         return cls(source, size, None, descriptor)

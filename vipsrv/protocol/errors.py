@@ -6,11 +6,11 @@ from vipsrv.errors import REQUEST_ERRORS, InternalError, RequestError
 from vipsrv.protocol.frames import REPLY, pack_message
 
 MAX_MESSAGE_LENGTH = 1000
-"""Characters of a message on the wire: enough for people, and far below the limit of the meta."""
+"""Maximum characters of a message on the wire, far below the limit of the meta."""
 
 
 def pack_error(kind: int, request_id: int, error: RequestError) -> bytes:
-    """The error reply to the request with this ``kind`` and ``request_id``.
+    """Return the error reply to the request with this ``kind`` and ``request_id``.
 
     Its first four bytes are zero, so a version 1 client sees a result of size zero.
     """
@@ -24,7 +24,7 @@ def pack_error(kind: int, request_id: int, error: RequestError) -> bytes:
 
 
 def unpack_error(status: int, meta: dict[str, Any]) -> RequestError:
-    """The exception for an error reply; an unknown status becomes an ``InternalError`` that names it.
+    """Return the exception for an error reply; an unknown status gives an ``InternalError`` that names it.
 
     Never fails: a message or time of the wrong type counts as missing.
     """

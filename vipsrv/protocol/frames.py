@@ -30,7 +30,7 @@ MAGIC = b"VIPS"
 VERSION = 2
 MAX_META_SIZE = 65_536
 REPLY = 0x80
-"""Added to a request's kind in the reply to it."""
+"""The kind of a reply is the kind of its request plus this."""
 
 OK_STATUS = 200
 """The status of every reply that is not an error."""
@@ -43,7 +43,7 @@ V1_MAX_SIZE = 2**32 - 1
 
 
 class Kind(IntEnum):
-    """What a version 2 message asks for."""
+    """The kind of a version 2 message."""
 
     HELLO = 1
     RESIZE = 2
@@ -76,13 +76,13 @@ class Header:
         if zero or magic != MAGIC:
             raise ProtocolError("the header does not start with a zero and the letters VIPS")
         if version != VERSION:
-            raise ProtocolError(f"version {version} of the protocol is not spoken here, only 1 and 2")
+            raise ProtocolError(f"version {version} of the protocol is not supported, only 1 and 2")
         return cls(kind, status, request_id, meta_size, body_size)
 
     def check_meta_size(self) -> None:
         """Raise ``ProtocolError`` if the header announces more than 65,536 bytes of meta."""
         if self.meta_size > MAX_META_SIZE:
-            raise ProtocolError(f"a meta of {self.meta_size} bytes is over the limit of {MAX_META_SIZE}")
+            raise ProtocolError(f"the meta has {self.meta_size} bytes; {MAX_META_SIZE} are allowed")
 
 
 def pack_message(
@@ -93,9 +93,9 @@ def pack_message(
     status: int = 0,
     body_size: int = 0,
 ) -> bytes:
-    """Header and meta (an object, or its JSON) of a version 2 message; ``body_size`` bytes are to follow.
+    """Return header and meta of a version 2 message; ``body_size`` bytes of body must follow.
 
-    Raises ``ProtocolError`` if the meta is longer than 65,536 bytes.
+    ``meta`` is an object or its JSON. Raises ``ProtocolError`` if it is longer than 65,536 bytes.
     """
     encoded = (meta or b"") if meta is None or isinstance(meta, bytes) else _encode_json(meta).encode()
     header = Header(kind, status, request_id, len(encoded), body_size)
@@ -113,13 +113,13 @@ def unpack_meta(data: bytes | bytearray) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the meta is not JSON: {error}") from None
     if not isinstance(meta, dict):
-        raise ProtocolError("the meta is JSON, but no object")
+        raise ProtocolError("the meta is not a JSON object")
     return meta
 
 
 def _refuse_constant(name: str) -> None:
     # Python's json reads and writes NaN and Infinity, which are not valid JSON.
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")
 
 
 # Created once: json.dumps and json.loads would create them again for every message.

@@ -1,6 +1,6 @@
-"""Readers of messages: bytes in, events out, for both directions, without any I/O.
+"""Parse messages of both directions: bytes in, events out, without any I/O.
 
-A reader is fed the bytes as they arrive, in any split, and returns the events that they complete::
+A reader is fed the bytes as they arrive, in pieces of any size, and returns the events that they complete::
 
                     (zero)      ┌───────────────────────────┐
             ┌────────────► HEADER ──► META ──► BODY ────────┘   version 2, message after message
@@ -8,14 +8,14 @@ A reader is fed the bytes as they arrive, in any split, and returns the events t
             └────────────► BODY ──► FINISHED                    version 1, one message
                   (a size)
 
-    anything else, and an end of the stream within a message ──► FAILED: ProtocolError, from then on always
+    invalid bytes, or the end of the stream within a message ──► FAILED: every later call raises ProtocolError
 
-META and BODY are skipped if they are empty. Sizes are checked with the header, so nothing of a message that
-is too large is kept.
+META and BODY are skipped if they are empty. The size of the meta is checked with the header, so a meta that
+is too large is never stored.
 
 The owner of the socket may read bodies directly into its own buffers: ``wanted`` is the number of bytes up to
-the next event boundary, so a read of at most that many never reaches into the next message. ``body_received``
-tells the reader about body bytes that it did not see.
+the next event boundary, so a read of at most that many bytes never reaches into the next message.
+``body_received`` reports body bytes that were read this way.
 """
 
 from abc import ABC, abstractmethod
@@ -58,7 +58,7 @@ class MessageStarted:
 
 @dataclass(frozen=True, slots=True)
 class BodyReceived:
-    """Some bytes of the body: a view of what was fed, valid until the next call."""
+    """Some bytes of the body: a view of the fed data, valid until the next call."""
 
     data: memoryview
 
@@ -78,8 +78,8 @@ class MessageReader(ABC):
     """The size of a version 1 header, which suffices to tell version 1 from 2."""
 
     def __init__(self) -> None:
-        self._pending = bytearray()  # what has arrived of the header or meta that is not complete,
-        self._pending_size = self._first_size  # and how many bytes complete it
+        self._pending = bytearray()  # the part of an incomplete header or meta that has arrived
+        self._pending_size = self._first_size  # its size when it is complete
         self._header: Header | None = None
         self._body_left = 0
         self._version: Literal[1, 2] | None = None
@@ -148,7 +148,9 @@ class MessageReader(ABC):
         """Count ``size`` bytes of the body, at most ``wanted``, that were read elsewhere."""
         self._raise_if_failed()
         if not 0 < size <= self._body_left:
-            raise ValueError(f"{size} bytes of a body of which {self._body_left} are missing")
+            raise ValueError(
+                f"{size} bytes were received, but only {self._body_left} of the body are missing"
+            )
         self._body_left -= size
         return [] if self._body_left else [MessageEnded()]
 
@@ -167,7 +169,7 @@ class MessageReader(ABC):
 
     def _head_received(self, part: memoryview) -> list[Event]:
         if self.finished:
-            raise ProtocolError("bytes after the one message that version 1 allows")
+            raise ProtocolError("there are bytes after the message, and version 1 allows only one message")
         self._pending += part
         if len(self._pending) < self._pending_size:
             return []
@@ -188,7 +190,7 @@ class MessageReader(ABC):
         if len(data) < HEADER.size:
             # Refused as early as possible: a version 1 client that announces an empty image sends no more.
             if data[4:8] != MAGIC[: len(data) - 4]:
-                raise ProtocolError("an image of no bytes, and not a version 2 message either")
+                raise ProtocolError("the size of the image is 0, and this is not a version 2 message")
             self._pending_size = HEADER.size
             return None
         self._header = header = Header.unpack(data)
@@ -220,9 +222,9 @@ class RequestReader(MessageReader):
 
     def _check_direction(self, header: Header) -> None:
         if header.kind & REPLY:
-            raise ProtocolError(f"kind {header.kind:#04x} is that of a reply, not of a request")
+            raise ProtocolError(f"kind {header.kind:#04x} belongs to a reply, not to a request")
         if header.status:
-            raise ProtocolError(f"status {header.status} in a request, where it must be 0")
+            raise ProtocolError(f"the status of a request must be 0, not {header.status}")
 
     def _started_v1(self, data: bytearray) -> MessageStarted:
         size, width, height = V1_REQUEST.unpack(data)
@@ -240,12 +242,12 @@ class ReplyReader(MessageReader):
 
     def _check_direction(self, header: Header) -> None:
         if not header.kind & REPLY:
-            raise ProtocolError(f"kind {header.kind:#04x} is that of a request, not of a reply")
+            raise ProtocolError(f"kind {header.kind:#04x} belongs to a request, not to a reply")
         is_error = FIRST_ERROR_STATUS <= header.status <= LAST_ERROR_STATUS
         if not is_error and header.status != OK_STATUS:
-            raise ProtocolError(f"status {header.status} is neither that of a result nor that of an error")
+            raise ProtocolError(f"status {header.status} means neither a result nor an error")
         if is_error and header.body_size:
-            raise ProtocolError(f"an error reply with a body of {header.body_size} bytes")
+            raise ProtocolError(f"an error reply must have no body, but has one of {header.body_size} bytes")
 
     def _started_v1(self, data: bytearray) -> MessageStarted:
         (size,) = V1_REPLY.unpack(data)

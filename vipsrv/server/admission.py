@@ -30,7 +30,7 @@ _LEAST_RETRY_MS = 100
 
 
 class Workers(Protocol):
-    """The pool of workers, as admission sees it."""
+    """The part of the worker pool that admission uses."""
 
     @property
     def size(self) -> int:
@@ -42,13 +42,13 @@ class Workers(Protocol):
 
     @property
     def threads_busy(self) -> int:
-        """How many threads the running jobs have together."""
+        """How many threads all running jobs have together."""
 
     def run(self, job: Job) -> bool:
         """Give a job to an idle worker; ``False`` if there is none."""
 
     def cancel(self, job: Job) -> None:
-        """Answer a running job with ``Cancelled`` and have its worker stop it."""
+        """Answer a running job with ``Cancelled`` and make its worker stop it."""
 
 
 class Admission:
@@ -119,19 +119,19 @@ class Admission:
         for queue in (self._queue, self._heavy):
             if job in queue:
                 queue.remove(job)
-                job.fail(Cancelled("the client cancelled the request or went away"))
+                job.fail(Cancelled("the client cancelled the request or disconnected"))
                 job.close()
                 return
         self._workers.cancel(job)
 
     def watch(self, now: float) -> None:
-        """Give up queued jobs that are late; called several times a second with ``time.monotonic()``."""
+        """Fail queued jobs after their deadlines. Call it often, with ``time.monotonic()``."""
         for queue in (self._queue, self._heavy):
             for job in [job for job in queue if now > job.deadline]:
                 queue.remove(job)
                 job.fail(DeadlineExceeded("no worker was free before the deadline"))
                 job.close()
-        # The job that was in the way may be gone now, or the worker that the next one waited for.
+        # The next job may start now: the job before it may have been removed.
         self.worker_idle()
 
     def _busy(self, waiting: int, workers: int) -> Busy:
@@ -168,8 +168,8 @@ def threads_for(memory: int, *, cores: int, busy: int, waiting: int, memory_left
 
     ``busy`` is how many of the ``cores`` the threads of running jobs use, ``waiting`` how many other jobs
     want one, and ``memory_left`` how many bytes heavy jobs may still take. A light job always has one thread:
-    that gives the best throughput where all workers are busy, and 20 ms of work are over before a second
-    thread is awake.
+    that gives the best throughput when all workers are busy, and a job of 20 ms ends before a second thread
+    has woken up.
     """
     share = max(0, cores - busy) // (1 + waiting)
     return max(1, min(share, memory_left // memory, MAX_THREADS))

@@ -1,4 +1,4 @@
-"""What a connection may use of its server. The gateway makes it; a connection never sees the gateway."""
+"""The parts of the server that a connection may use. The gateway creates them; connections do not know it."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from vipsrv.storage.spool import Spool
 
 
 class Connection(Protocol):
-    """What the server asks of every open connection, whatever it speaks."""
+    """The interface of an open connection of any protocol."""
 
     def watch(self, now: float) -> None:
         """Check deadlines and timeouts; called several times a second with ``time.monotonic()``."""
@@ -22,16 +22,16 @@ class Connection(Protocol):
         """Finish the requests that have begun, then close."""
 
     def stop(self) -> None:
-        """Tell waiting clients that the server stops, then close."""
+        """Answer waiting clients with ``Draining``, then close."""
 
     def abort(self) -> None:
-        """Close at once, without sending what is left."""
+        """Close at once, without sending unsent replies."""
 
 
 class OpenConnections:
-    """The open connections. ``limit`` of them are served; excess clients are told ``busy`` and closed.
+    """The open connections. At most ``limit`` are served; excess clients get ``busy`` and are disconnected.
 
-    Such a client keeps its connection for some seconds. At most ``limit`` of them are kept as well.
+    The connection of an excess client stays open for some seconds. At most ``limit`` of these are open.
     """
 
     def __init__(self, limit: int) -> None:
@@ -43,7 +43,7 @@ class OpenConnections:
 
     @property
     def served(self) -> int:
-        """The number of connections, without those that were turned away."""
+        """The number of connections, without excess ones."""
         return len(self._open) - len(self._turned_away)
 
     def __iter__(self) -> Iterator[Connection]:

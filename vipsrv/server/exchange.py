@@ -1,4 +1,4 @@
-"""The life of one request, independent of the wire it came over.
+"""The life of one request, independent of the protocol of its connection.
 
 ::
 
@@ -28,7 +28,7 @@ from vipsrv.workers.job import Job, Outcome
 
 
 class ExchangeState(Enum):
-    """Where an exchange is in its life."""
+    """The states of an exchange; see the diagram above."""
 
     NEW = "new"
     """The request's header has arrived."""
@@ -122,7 +122,7 @@ class Exchange:
         self.operation = operation
         self.timeline = Timeline(time.monotonic())
         self.slot: Slot | None = None
-        """Where the bytes of the body go, while they arrive and until they are submitted."""
+        """The slot for the body, from its acceptance until the job is submitted."""
         self.outcome: Outcome | None = None
         """Set when the exchange has finished."""
         self._context = context
@@ -135,13 +135,13 @@ class Exchange:
 
     @property
     def state(self) -> ExchangeState:
-        """Where the exchange is in its life."""
+        """The current state."""
         return self._state
 
     def accept(self, meta: dict[str, Any], body_size: int) -> None:
-        """Check all that can be checked before the body arrives, and open ``slot`` for it.
+        """Check everything that can be checked before the body arrives, and open ``slot`` for it.
 
-        What cannot be accepted is refused: the exchange has finished when this returns.
+        If a check fails, the request is refused: the exchange has finished when this returns.
         """
         try:
             self._context.check_upload(body_size)
@@ -185,10 +185,10 @@ class Exchange:
             self._context.admission.cancel(job)
 
     def watch(self, now: float) -> None:
-        """Finish with ``DeadlineExceeded`` if the disk holds the request up beyond its deadline.
+        """Finish with ``DeadlineExceeded`` if the request waits for the disk beyond its deadline.
 
-        Called after admission and pool have checked theirs, so here it is the upload or the result that waits
-        for the disk.
+        Admission and pool check their deadlines first. What remains is an upload or a result that waits for
+        the disk.
         """
         if not self._deadline or now <= self._deadline:
             return
@@ -199,7 +199,7 @@ class Exchange:
             self._finish(Outcome(error=error))
 
     def take_outcome(self) -> Outcome:
-        """The outcome, to be sent now. Its result belongs to the caller, who closes it."""
+        """Return the outcome, to be sent now. The caller must close its result."""
         self._enter(ExchangeState.REPLIED)
         self.timeline.replied = time.monotonic()
         assert self.outcome is not None  # noqa: S101 - every exchange that has finished has one

@@ -1,6 +1,6 @@
-"""Which formats a server with given settings reads and writes.
+"""Find out which formats a server with given settings reads and writes.
 
-A worker is asked, because this process does not load libvips.
+This starts a worker, because this process does not load libvips.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from vipsrv.workers.pool import WorkerPool
 
 
 def formats_of(settings: ServerSettings) -> Ready:
-    """Start a worker, ask it and stop it. Raises ``StartFailed``."""
+    """Start a worker, return its handshake, which names the formats, and stop it. Raises ``StartFailed``."""
     return asyncio.run(_formats_of(settings))
 
 

@@ -27,10 +27,10 @@ from vipsrv.workers.job import Job
 from vipsrv.workers.pool import WorkerPool
 
 WATCH_SECONDS = 0.1
-"""How often deadlines and timeouts are checked: the most that they are late by."""
+"""Seconds between two checks of deadlines and timeouts: their largest delay."""
 
 FAREWELL_SECONDS = 1.0
-"""How long the last replies may take to leave when the server stops."""
+"""Seconds that sending the last replies may take when the server stops."""
 
 _BACKLOG = 4096
 
@@ -68,7 +68,7 @@ class Gateway:
 
     @property
     def connections(self) -> int:
-        """The number of connected clients, without those that were turned away."""
+        """The number of connected clients, without excess ones that were refused."""
         return self._context.connections.served
 
     async def start(self) -> list[Address]:
@@ -78,7 +78,7 @@ class Gateway:
             raise StartFailed(f"the spool folder {folder} is not writable; choose another with --spool-dir")
         wanted = self._listeners()
         try:
-            # Bind first, because a port that is taken shows sooner than workers start.
+            # Bind first: a port in use is found out faster than workers start.
             servers = [(address, await self._bind(address, make)) for address, make in wanted]
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
@@ -91,7 +91,7 @@ class Gateway:
         return [real for address, server in servers for real in _real_addresses(address, server)]
 
     async def drain(self) -> None:
-        """Accept nothing new and wait, at most ``settings.drain`` seconds, for what is in flight."""
+        """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight."""
         self._context.draining = True
         self._stop_listening()
         for connection in self._context.connections:
@@ -99,7 +99,7 @@ class Gateway:
         await self._context.connections.wait_until_closed(self._settings.drain)
 
     async def stop(self) -> None:
-        """End everything now; clients that still wait are told so."""
+        """Stop at once; clients that still wait get ``Draining``."""
         self._context.draining = True
         self._stop_listening()
         for connection in self._context.connections:
@@ -113,7 +113,7 @@ class Gateway:
         await asyncio.to_thread(self._spool.close)
 
     def _listeners(self) -> list[tuple[Address, MakeConnection]]:
-        """Every address to listen on, and what makes the connections there. Raises ``StartFailed``."""
+        """Return every address to listen on, with the factory of its connections. Raises ``StartFailed``."""
         settings = self._settings
         try:
             addresses = [Address.parse(text) for text in settings.listen]
@@ -123,7 +123,7 @@ class Gateway:
         return [(address, binary) for address in addresses or [Address(settings.host, settings.port)]]
 
     def _describe(self) -> dict[str, Any]:
-        """The meta of the reply to a HELLO."""
+        """Return the meta of the reply to a HELLO."""
         settings, formats = self._settings, self._pool.formats
         worker = settings.worker_config()
         return {
@@ -173,12 +173,12 @@ class Gateway:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            # Connections last: they give up only what pool and admission cannot.
+            # Connections last: they fail only the requests that pool and admission do not check.
             check_clocks([self._pool, self._admission, *self._context.connections])
 
 
 def check_clocks(watched: list[WorkerPool | Admission | Connection]) -> None:
-    """Have each of ``watched`` check its deadlines and timeouts. A bug in one must not stop the others."""
+    """Make each of ``watched`` check its deadlines and timeouts. A bug in one must not stop the others."""
     now = time.monotonic()
     for one in watched:
         try:
@@ -189,7 +189,7 @@ def check_clocks(watched: list[WorkerPool | Admission | Connection]) -> None:
 
 @contextmanager
 def _listening_on(address: Address) -> Iterator[None]:
-    """Turn what keeps a server from listening into ``StartFailed``."""
+    """Turn errors of listening on an address into ``StartFailed``."""
     try:
         yield
     except socket.gaierror as error:  # its numbers are not those of `os.strerror`

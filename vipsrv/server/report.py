@@ -1,4 +1,4 @@
-"""The JSON object that a successful reply carries: what the image was, what came out, how long it took."""
+"""The JSON object of a successful reply: facts about the image and the results, and times."""
 
 from vipsrv.errors import InternalError
 from vipsrv.server.exchange import Timeline
@@ -6,7 +6,7 @@ from vipsrv.workers.job import Outcome
 
 
 def report_json(outcome: Outcome, timeline: Timeline) -> tuple[bytes, int]:
-    """The report on a successful outcome, and the size in bytes of the results that follow it.
+    """Return the report on a successful outcome, and the size in bytes of the results that follow it.
 
     ``ResizeReport.from_meta`` reads it; for an INFO it is an object with the ``source`` alone. Formatted by
     hand, because every request needs one: building dictionaries for ``json`` costs several times as much.

@@ -1,4 +1,4 @@
-"""Parses the meta of requests, and refuses what this server does not offer."""
+"""Parse the meta of requests, and refuse options that this server does not offer."""
 
 import json
 from functools import lru_cache
@@ -12,7 +12,7 @@ _CACHED_REQUESTS = 1024
 
 
 def parse_resize(meta: dict[str, Any]) -> tuple[bytes, int | None]:
-    """The options of a RESIZE, as JSON for a worker, and its ``deadline_ms``. Raises ``BadRequest``."""
+    """Return the options of a RESIZE as JSON for a worker, and its ``deadline_ms``. Raises ``BadRequest``."""
     values = tuple(meta.values())
     try:
         # The types are part of the key because 1, 1.0 and True are equal, but only 1 is a valid width.
@@ -22,7 +22,7 @@ def parse_resize(meta: dict[str, Any]) -> tuple[bytes, int | None]:
 
 
 def refuse_hello_token(meta: dict[str, Any]) -> None:
-    """Raise ``BadRequest`` for a token, because this server has no tokens."""
+    """Raise ``BadRequest`` if a HELLO has a token, because this server does not offer tokens."""
     if meta.get("token") is not None:
         raise BadRequest("token: this server does not offer tokens; send HELLO without one")
 
@@ -42,8 +42,6 @@ def _parse(meta: dict[str, Any]) -> tuple[bytes, int | None]:
     if request.upload is not None:
         raise BadRequest("upload: this server does not offer resumable uploads")
     if len(request.outputs) > MAX_OUTPUTS:
-        raise BadRequest(
-            f"outputs: {len(request.outputs)} are more than the {MAX_OUTPUTS} that one request may have"
-        )
+        raise BadRequest(f"outputs: {len(request.outputs)} results are requested; {MAX_OUTPUTS} are allowed")
     options = ResizeRequest(outputs=request.outputs).to_meta()
     return json.dumps(options, separators=(",", ":")).encode(), request.deadline_ms

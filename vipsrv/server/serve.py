@@ -1,4 +1,4 @@
-"""The life of a server process: signals, the event loop, standard output."""
+"""Run a server process: signals, the event loop, standard output."""
 
 import asyncio
 import gc
@@ -27,7 +27,7 @@ def serve(
     """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once.
 
     ``until_stdin_closes`` stops the server, as a signal does, when standard input ends, so that it ends with
-    the process that started it. Raises ``StartFailed``, also where ``on_listening`` raises ``OSError``.
+    the process that started it. Raises ``StartFailed``, also if ``on_listening`` raises ``OSError``.
     """
     _raise_descriptor_limit()
     _run(_serve(settings, on_listening, until_stdin_closes=until_stdin_closes))
@@ -58,7 +58,7 @@ async def _serve(
             asked.cancel()
             await gateway.stop()
             raise StartFailed(f"the addresses could not be printed: {error.strerror}") from None
-        # What exists now lives as long as the server: spare the garbage collector from visiting it.
+        # All objects of now live as long as the server, so the garbage collector need not visit them.
         gc.freeze()
         await asked
         _log.info("stopping: %d connections", gateway.connections)
@@ -92,7 +92,7 @@ def _on_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
     try:
-        import uvloop  # noqa: PLC0415 - an optional dependency, where the platform has it
+        import uvloop  # noqa: PLC0415 - an optional dependency, not on all platforms
     except ImportError:
         asyncio.run(main)
     else:

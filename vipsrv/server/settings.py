@@ -1,6 +1,6 @@
-"""What can be set on a server: each setting once, with its unit, its default and its bounds.
+"""The settings of a server, each with its unit, default and bounds.
 
-The command line of ``vipsrv serve`` is made from ``ServerSettings``. The environment is read as well
+The command line of ``vipsrv serve`` is made from ``ServerSettings``, which also reads the environment
 (``VIPSRV_WORKERS`` and so on); a flag wins over it. The limits of a worker are declared in
 ``vipsrv/worker_config.py`` and become settings here.
 """
@@ -22,7 +22,7 @@ _MIB = 1024**2
 
 
 def _words(given: object) -> object:
-    """Split one text or several at their commas; spaces around a word do not count."""
+    """Split one text or several texts at commas, and strip the spaces around each word."""
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list):
         return given
@@ -40,11 +40,11 @@ def _default_spool_dir() -> Path:
 
 
 class _ServiceSettings(BaseSettings):
-    """What is served where, and by how many workers."""
+    """The first settings in listings: addresses, workers and the size of uploads."""
 
     model_config = SettingsConfigDict(
         env_prefix="VIPSRV_",
-        # Compose turns "${VIPSRV_WORKERS:-}" into an empty variable: the setting was not made.
+        # Compose turns "${VIPSRV_WORKERS:-}" into an empty variable, which counts as unset.
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -56,19 +56,19 @@ class _ServiceSettings(BaseSettings):
     )
     listen: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (),
-        description="Listen here instead of --host and --port: HOST:PORT, [IPV6]:PORT or unix:/path. "
-        "May be given several times, or several with commas between them.",
+        description="Address to listen on instead of --host and --port: HOST:PORT, [IPV6]:PORT or "
+        "unix:/path. For several addresses, repeat the flag or separate them by commas.",
     )
     workers: int = Field(
         default_factory=available_cpus,
         ge=1,
         le=1024,
-        description="Worker processes; by default one per core that the affinity and the cgroup allow.",
+        description="Worker processes; by default one per core that CPU affinity and cgroup allow.",
     )
     pin_workers: bool = Field(
         default=True,
-        description="Whether each worker is kept to one core, as it is by default, which makes small images "
-        "a quarter faster. One that has to wait for its core moves to an idle one.",
+        description="Whether each worker is pinned to one core. This is the default and makes small images a "
+        "quarter faster. A worker that has to wait for its core moves to an idle core.",
     )
     max_upload: ByteSize = Field(
         ByteSize(2 * _GIB), ge=1, description="Largest image that is accepted, in bytes."
@@ -76,7 +76,7 @@ class _ServiceSettings(BaseSettings):
 
 
 def _worker_settings() -> dict[str, Any]:
-    """Each field of ``WorkerConfig`` as a setting: its type and what is declared about it."""
+    """Return the fields of ``WorkerConfig`` as settings: name, type, default, bounds and help text."""
     hints = get_type_hints(WorkerConfig)
     settings = {}
     for field, declared in declarations():
@@ -113,38 +113,40 @@ class ServerSettings(_WorkerSettings):
         description="Bytes of memory that all heavy jobs together may take while they run.",
     )
     connections: int = Field(
-        4096, ge=1, description="Connections at a time; a further one is told that the server is busy."
+        4096, ge=1, description="Maximum number of connections; more are refused with 'busy'."
     )
     queue: int = Field(
-        1024, ge=0, description="Requests that may wait for a worker; more are refused with 'busy'."
+        1024,
+        ge=0,
+        description="Maximum number of requests that wait for a worker; more are refused with 'busy'.",
     )
     deadline: float = Field(
         60.0,
         gt=0,
         le=86_400,
-        description="Seconds from the end of an upload to its answer; later it is given up.",
+        description="Seconds from the end of an upload to its reply; after them the request fails.",
     )
-    idle_timeout: float = Field(
-        60.0, gt=0, description="Seconds after which a connection with nothing to do is closed."
-    )
+    idle_timeout: float = Field(60.0, gt=0, description="Seconds after which an idle connection is closed.")
     receive_timeout: float = Field(
         30.0,
         gt=0,
-        description="Seconds in which 64 KiB of an upload, or its rest, must arrive, or of a reply be taken.",
+        description="Seconds within which a client must send 64 KiB of an upload, or the rest of it, and "
+        "read as much of a reply.",
     )
     spool_dir: Path = Field(
-        default_factory=_default_spool_dir, description="Folder for large uploads and results, on a disk."
+        default_factory=_default_spool_dir,
+        description="Folder for large uploads and results. It should be on a disk.",
     )
     spool_memory: ByteSize = Field(
-        ByteSize(256 * _MIB), ge=_MIB, description="Bytes of uploads and results held in memory."
+        ByteSize(256 * _MIB), ge=_MIB, description="Maximum bytes of uploads and results in memory."
     )
     spool_disk: ByteSize = Field(
-        ByteSize(16 * _GIB), ge=0, description="Bytes of uploads and results held in the spool folder."
+        ByteSize(16 * _GIB), ge=0, description="Maximum bytes of uploads and results in the spool folder."
     )
     drain: float = Field(
-        30.0, ge=0, description="Seconds that requests in flight get when the server is told to stop."
+        30.0, ge=0, description="Seconds that the server waits for requests in flight when it stops."
     )
 
     def worker_config(self) -> WorkerConfig:
-        """The settings that every worker is told."""
+        """Return the settings that are passed to every worker."""
         return WorkerConfig(**{field.name: getattr(self, field.name) for field in fields(WorkerConfig)})

@@ -6,7 +6,7 @@ A chunk never leaves the gateway process, so it may hold one client's bytes afte
 from dataclasses import dataclass
 
 LARGE_CHUNK_SIZE = 512 * 1024
-"""Bytes: the most that one read of a socket may bring. Reads of 128 KiB cost 10 % more CPU for a photo."""
+"""Bytes: the maximum of one read from a socket. Reads of 128 KiB cost 10 % more CPU for a photo."""
 
 SMALL_CHUNK_SIZE = 64 * 1024
 """Bytes: for small images, for the last bytes of large ones, and for files once the budget is used up."""
@@ -33,12 +33,12 @@ class Chunk:
         return self.buffer[: self.filled]
 
     def room(self, limit: int) -> memoryview:
-        """The free part of the buffer, at most ``limit`` bytes of it."""
+        """Return the free part of the buffer, at most ``limit`` bytes of it."""
         return self.buffer[self.filled : self.filled + limit]
 
 
 class ChunkPool:
-    """Hands out chunks of two sizes and takes them back; ``budget`` is the bytes that may be out."""
+    """Hands out chunks of two sizes and takes them back; at most ``budget`` bytes are out at a time."""
 
     def __init__(self, budget: int) -> None:
         self._budget_left = budget
@@ -50,7 +50,7 @@ class ChunkPool:
         return self._budget_left
 
     def take(self, missing: int) -> Chunk:
-        """A chunk for the next of ``missing`` bytes.
+        """Return a chunk for the next bytes of a body that lacks ``missing`` bytes.
 
         One is handed out even if the budget is used up, so that a slot in a file can always continue.
         """

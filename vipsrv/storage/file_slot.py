@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class FileState(Enum):
-    """What happens to the file at the moment; see the diagram above."""
+    """What a thread does with the file; see the diagram above."""
 
     IDLE = auto()
     WRITING = auto()
@@ -52,7 +52,7 @@ TRANSITIONS: dict[FileState, frozenset[FileState]] = {
     FileState.CLOSING: frozenset({FileState.CLOSED}),
     FileState.CLOSED: frozenset(),
 }
-"""From each state the states that may follow."""
+"""The states that may follow each state."""
 
 
 class FileSlot:
@@ -89,8 +89,8 @@ class FileSlot:
         self._size = size
         self._on_progress = on_progress
         self._state = FileState.IDLE
-        self._chunks = memory.hand_over()  # being filled, or full and not yet given to a thread
-        self._writing: list[Chunk] = []  # in the hands of a thread
+        self._chunks = memory.hand_over()  # being filled, or full and not yet passed to a thread
+        self._writing: list[Chunk] = []  # being written by a thread
         self._drawn = 0
         self.received = memory.received
         self._start_writing()
@@ -103,7 +103,7 @@ class FileSlot:
 
     @property
     def views(self) -> list[memoryview]:
-        """The bytes that no thread has been given yet."""
+        """The bytes that have not been passed to a thread yet."""
         return [chunk.view for chunk in self._chunks]
 
     @property
@@ -113,7 +113,7 @@ class FileSlot:
 
     @property
     def stalled(self) -> bool:
-        """Whether the disk is behind, or a thread reads the socket."""
+        """Whether the disk is behind or a thread reads from the socket."""
         if self._state is FileState.SPLICING:
             return True
         if self._state is FileState.FAILED:
@@ -122,7 +122,7 @@ class FileSlot:
         return held >= (WRITE_BEHIND if self._pool.budget_left > 0 else OVERDRAFT)
 
     def room(self) -> memoryview:
-        """The place for the next bytes. Raises ``Busy``."""
+        """Return the buffer for the next bytes. Raises ``Busy``."""
         self._check_disk()
         missing = self._size - self.received
         if not self._chunks or self._chunks[-1].full:
@@ -141,7 +141,7 @@ class FileSlot:
             self._start_writing()
 
     def take_drawn(self) -> int:
-        """The number of bytes that were read from the source since the last call."""
+        """Return the number of bytes that were read from the source since the last call."""
         drawn, self._drawn = self._drawn, 0
         return drawn
 
@@ -150,7 +150,7 @@ class FileSlot:
         return self._file.read(offset, size)
 
     def close(self) -> None:
-        """Give everything back, the file when the running write is over."""
+        """Release everything; the file is released when the running write has ended."""
         self._pool.give_back(self._chunks)
         self._chunks = []
         if self._state in (FileState.WRITING, FileState.SPLICING):
@@ -168,7 +168,7 @@ class FileSlot:
             raise no_room()
 
     def _reserve(self) -> None:
-        """Reserve room on the disk for what comes next. Raises ``Busy``."""
+        """Reserve room on the disk for the next bytes. Raises ``Busy``."""
         needed = min(self._size, self.received + RESERVED_AHEAD)
         if needed > self._file.reserved:
             self._files.reserve(self._file, needed)
@@ -185,7 +185,7 @@ class FileSlot:
         write.add_done_callback(self._written)
 
     def _start_splicing(self, source: int) -> bool:
-        """Have a thread write all chunks and read on from the socket; return whether it does."""
+        """Let a thread write all chunks and read on from the socket; return whether that has started."""
         views = [chunk.view for chunk in self._chunks]
         # If the disk has no room, the next `room` reports it; without a descriptor left, bytes are copied.
         with suppress(Busy, OSError):

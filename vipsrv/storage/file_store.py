@@ -1,6 +1,6 @@
 """Unlinked files for large uploads and results: the disk's budget, and the threads that write and close.
 
-A file is new for each slot, because a worker may keep the descriptor that it was lent.
+A file is new for each slot, because a worker may keep the descriptor that it received.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from vipsrv.errors import Busy
 from vipsrv.storage.splice import Moved, Splicer
 
 FULL_RETRY_MS = 1000
-"""When a client that found the spool full is told to try again."""
+"""Milliseconds after which a client that found the spool full may try again."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class SpoolFile:
-    """A file without a name: ``reserved`` bytes of the budget are its own, ``written`` have been handed on
-    for writing.
+    """A file without a name. It has ``reserved`` bytes of the budget; ``written`` bytes have been passed to a
+    thread for writing.
     """
 
     write_fd: int
@@ -36,7 +36,7 @@ class SpoolFile:
 
     @classmethod
     def create(cls, folder: Path) -> "SpoolFile":
-        """Raises ``OSError``."""
+        """Create a file in ``folder`` and remove its name. Raises ``OSError``."""
         write_fd, path = tempfile.mkstemp(prefix="vipsrv-", dir=folder)
         with ExitStack() as undo:
             undo.callback(os.close, write_fd)
@@ -80,7 +80,7 @@ class FileStore:
         return self._budget_left
 
     def create(self, size: int) -> SpoolFile:
-        """A new file for ``size`` bytes, none of them reserved yet. Raises ``Busy``."""
+        """Return a new file for ``size`` bytes, none of them reserved yet. Raises ``Busy``."""
         self._check_budget(size)
         try:
             return SpoolFile.create(self.directory)
@@ -95,7 +95,7 @@ class FileStore:
         file.reserved = size
 
     def write(self, file: SpoolFile, views: list[memoryview]) -> "asyncio.Future[None]":
-        """Append to a file in a thread, so that a slow disk delays nobody else."""
+        """Append to a file in a thread, so that a slow disk does not block the event loop."""
         offset = file.written
         file.written += sum(map(len, views))
         return asyncio.get_running_loop().run_in_executor(
@@ -159,7 +159,7 @@ class FileStore:
 
 
 def no_room() -> Busy:
-    """The error for a client whose bytes the spool folder cannot take."""
+    """Return the error for a client whose bytes do not fit into the spool folder."""
     return Busy("the server's spool has no room: try again later", retry_after_ms=FULL_RETRY_MS)
 
 

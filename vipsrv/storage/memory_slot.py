@@ -9,7 +9,7 @@ class MemorySlot:
     __slots__ = ("_chunks", "_pool", "_size", "received")
 
     stalled = False
-    """Memory is never behind."""
+    """A slot in memory never makes its owner wait."""
 
     descriptor = None
     """There is no file."""
@@ -36,7 +36,7 @@ class MemorySlot:
         return [chunk.view for chunk in self._chunks]
 
     def room(self) -> memoryview:
-        """The place for the next bytes."""
+        """Return the buffer for the next bytes."""
         missing = self._size - self.received
         if not self._chunks or self._chunks[-1].full:
             self._chunks.append(self._pool.take(missing))
@@ -53,7 +53,7 @@ class MemorySlot:
         return chunks
 
     def take_drawn(self) -> int:
-        """Nothing is read from a socket behind the owner's back."""
+        """Return 0: a slot in memory never reads from the socket itself."""
         return 0
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Moves bytes from a socket to a file inside the kernel: they are copied once, and Python never sees them.
+"""Moves bytes from a socket to a file inside the kernel: one copy, and none through Python's memory.
 
 ``splice(2)`` needs a pipe on one side, so a ``Splicer`` keeps pipes to put in between.
 """
@@ -11,15 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 MOST_AT_ONCE = 32 * 1024 * 1024
-"""Bytes that one call moves at most; then the socket's owner runs, for its timeouts and accounting."""
+"""Maximum bytes that one call moves. Then the socket's owner runs, for its timeouts and accounting."""
 
 _PIPE_SIZE = 1024 * 1024
 """Bytes: the most that Linux allows every user (/proc/sys/fs/pipe-max-size). A smaller pipe makes the sender
 wait more often."""
 
 _MOST_SECONDS = 0.25
-"""The time that one call takes at most: for the same reason, and because its thread has other files to write.
-"""
+"""Maximum seconds of one call: for the same reason, and because its thread has other files to write."""
 
 _PATIENCE_MS = 2
 """How long to wait for more bytes from a fast sender whose socket is empty."""
@@ -43,7 +42,7 @@ class _Pipe:
 
     @classmethod
     def create(cls) -> "_Pipe":
-        """Raises ``OSError`` if no descriptor is left."""
+        """Open a pipe. Raises ``OSError`` if no descriptor is left."""
         pipe = cls(*os.pipe())
         with suppress(PermissionError):  # this user has many pipes already; smaller ones work as well
             fcntl.fcntl(pipe.write_end, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
@@ -69,7 +68,7 @@ class Splicer:
         """Move up to ``size`` bytes from ``source``, a non-blocking stream socket, to ``offset`` of the file
         ``target``.
 
-        Moves less if the socket is empty, at its end or broken; whoever reads it next finds out which.
+        Moves less if the socket is empty, at its end or broken; the next read of the socket finds out which.
         """
         try:
             pipe = self._idle_pipe() or _Pipe.create()

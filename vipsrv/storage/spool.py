@@ -1,11 +1,11 @@
-"""Bytes on their way between clients and workers: in reused private buffers, or in unlinked files.
+"""Stores uploads and results between clients and workers: in reused buffers, or in unlinked files.
 
 ::
 
                       small, and memory left              otherwise
     bytes arrive ──► chunks of 64 or 512 KiB        ──► chunks that a thread writes to a file, together with
                                                          what it then splices from the socket
-    worker gets  ◄── a copy in memory of its own         the file's descriptor, read-only
+    worker gets  ◄── a copy in its shared memory         the file's descriptor, read-only
 
 Memory and disk each have a budget. Bytes count when they arrive, not when they are announced: nothing grows
 without bound, and no client keeps others out by an announcement alone. When memory is used up, slots move to
@@ -77,7 +77,7 @@ class Slot:
         return self._closed
 
     def room(self) -> memoryview:
-        """The place for the next bytes. Raises ``RequestError`` if there is none."""
+        """Return the buffer for the next bytes. Raises ``RequestError`` if there is no room."""
         content = self._content
         if isinstance(content, MemorySlot) and content.out_of_memory:
             content = self._move_to_file(content)
@@ -87,13 +87,13 @@ class Slot:
         """Count ``size`` bytes that were put into the last ``room``.
 
         ``source`` is the descriptor of the plain stream socket that the next bytes come from, or ``None`` if
-        they must be copied through ``room``. A slot in a file may read from it by itself: it is ``stalled``
+        they must be copied through ``room``. A slot in a file may itself read from it: it is ``stalled``
         meanwhile, and when ``on_ready`` is called, ``take_drawn`` returns the number of bytes.
         """
         self._content.filled(size, source)
 
     def take_drawn(self) -> int:
-        """The number of bytes that were read from the source since the last call."""
+        """Return the number of bytes that were read from the source since the last call."""
         return self._content.take_drawn()
 
     def read(self, offset: int, size: int) -> bytes:
@@ -106,7 +106,7 @@ class Slot:
         return content.read(offset, size)
 
     def close(self) -> None:
-        """Give everything back. A file that a worker still has open lives on for that worker."""
+        """Release everything. A worker that still has the file open can read it until it closes it."""
         if not self._closed:
             self._closed = True
             self.on_ready = None
@@ -142,7 +142,7 @@ class Spool:
         return self._files.budget_left
 
     def open(self, size: int) -> Slot:
-        """A slot for ``size`` bytes. Raises ``Busy`` if that needs a file and there is no room for one."""
+        """Return a slot for ``size`` bytes. Raises ``Busy`` if it needs a file and the disk has no room."""
         return Slot(self._pool, self._files, size)
 
     def close(self) -> None:

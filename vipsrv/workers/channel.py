@@ -31,13 +31,13 @@ from vipsrv.errors import (
 from vipsrv.options import Format, ImageInfo, OutputInfo
 
 CHANNEL_VERSION = 4
-"""Changes with any layout below, so that the handshake detects a worker of another installation."""
+"""Increase it with every change of a layout: the handshake then detects a worker of another installation."""
 
 MAX_THREADS = 64
-"""Threads that one job may have; more would have nothing to do."""
+"""Maximum threads of one job; more would be idle."""
 
 MAX_OUTPUTS = 16
-"""Results that one job may have."""
+"""Maximum results of one job."""
 
 _READERS_SIZE = 4096
 _READY = struct.Struct(f"!4sHI{_READERS_SIZE}s256s")
@@ -77,7 +77,7 @@ class ChannelError(Exception):
 
 
 class Operation(IntEnum):
-    """What a worker has to do."""
+    """What a job asks a worker to do."""
 
     RESIZE = 1
     INFO = 2
@@ -114,7 +114,7 @@ class Ready:
         """The handshake as ``READY_SIZE`` bytes. Raises ``ValueError`` if it needs more."""
         readers = "\n".join(f"{name}={library}" for name, library in self.readers.items()).encode()
         if len(readers) > _READERS_SIZE:
-            raise ValueError("the handshake has no room for so many readers")
+            raise ValueError("there are too many readers for the size of the handshake")
         return _READY.pack(_READY_MAGIC, CHANNEL_VERSION, self.pid, readers, ",".join(self.writers).encode())
 
     @classmethod
@@ -137,8 +137,8 @@ class Ready:
 class JobHead:
     """The head of a job; sizes are bytes, ``deadline_ms`` is the time it may take, 0 for no limit.
 
-    ``admitted`` says that the job may be heavy; a heavy job without it is answered with the memory that it
-    needs. ``threads`` (1 to ``MAX_THREADS``) is how many may compute at the same time.
+    ``admitted`` allows the job to be heavy; without it, the worker replies to a heavy job with the memory
+    that the job needs. ``threads`` (1 to ``MAX_THREADS``) is how many may compute at the same time.
     """
 
     operation: Operation
@@ -285,5 +285,5 @@ def _name(data: bytes) -> str:
 
 
 def _text(data: bytes | bytearray) -> str:
-    """Printable ASCII only, so that it is safe in a log line and in a reply."""
+    """Return text with printable ASCII only, so that it is safe in a log line and in a reply."""
     return "".join(chr(byte) if byte in _PRINTABLE else "?" for byte in data.rstrip(b"\0"))

@@ -31,7 +31,7 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """An image, what to do with it, and whom to tell the outcome.
+    """An image, the operation on it, and the callback for its outcome.
 
     ``options`` is JSON and ``deadline`` is in seconds of ``time.monotonic``. ``memory`` is 0, or the bytes
     that the job needs according to a worker, which makes it a heavy job; ``threads`` is how many may then

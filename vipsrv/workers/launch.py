@@ -1,4 +1,4 @@
-"""Starting a worker process: command line, environment, descriptors; and the meaning of its exit status."""
+"""Start a worker process (command line, environment, descriptors), and explain its exit status."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.shared_memory import SharedMemory
 
 _KEPT_MEMORY = 32 << 20
-"""Bytes of freed memory that a worker's malloc keeps for the next image, at most."""
+"""Maximum bytes of freed memory that a worker's malloc keeps for the next image."""
 
 _NEEDED = re.compile(
     r"(PATH|HOME|LANG|LC_.*|TZ|TMPDIR|LD_LIBRARY_PATH|DYLD_.*|PYTHON.*|VIRTUAL_ENV|VIPS_.*)$"
@@ -24,7 +24,7 @@ _NEEDED = re.compile(
 
 Command = Callable[[list[int], WorkerConfig], list[str]]
 """Makes the command line from the inherited descriptors (the socket's, then the shared memory's if there is
-any) and what every worker is told.
+any) and the configuration.
 """
 
 
@@ -38,7 +38,7 @@ class Launched:
 
 
 def worker_command(inherited: list[int], config: WorkerConfig) -> list[str]:
-    """The command line of a worker."""
+    """Return the command line of a worker."""
     socket_fd, *shared_fd = map(str, inherited)
     return [
         sys.executable,
@@ -79,12 +79,12 @@ def launch(config: WorkerConfig, command: Command = worker_command) -> Launched:
 
 
 def worker_environment() -> dict[str, str]:
-    """The variables that a worker needs, and no others: they may hold secrets that no decoder should see."""
+    """Return the variables that a worker needs. Others may hold secrets that no decoder should see."""
     needed = {name: value for name, value in os.environ.items() if _NEEDED.match(name)}
-    # When all workers are busy, one thread a job gives the best throughput. Two malloc arenas are enough for
-    # that, and freed memory is not spread over many. With glibc's own thresholds, the memory of each strip
-    # would go back to the kernel and be faulted in, zeroed, for the next strip.
-    # The safe path prevents that a file in the current folder is imported in place of a module.
+    # When all workers are busy, one thread per job gives the best throughput. Two malloc arenas are enough
+    # for that, and freed memory is not spread over many. With glibc's own thresholds, the memory of each
+    # strip would go back to the kernel and be faulted in, zeroed, for the next strip.
+    # PYTHONSAFEPATH keeps Python from importing a file in the current folder in place of a module.
     return {
         **needed,
         "VIPS_CONCURRENCY": "1",

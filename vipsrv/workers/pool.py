@@ -1,4 +1,4 @@
-"""All workers as the gateway sees them: starts them, hands out jobs, and replaces workers that end.
+"""The gateway's pool of workers: starts them, hands out jobs, and replaces workers that end.
 
 ::
 
@@ -51,7 +51,7 @@ class PoolPolicy:
     longest_pause: float = 30.0
 
     def pause_after(self, failures: int) -> float:
-        """Seconds to wait after so many failed starts in a row."""
+        """Return the seconds to wait after ``failures`` failed starts in a row."""
         if failures <= self.free_starts:
             return 0.0
         return min(self.longest_pause, self.first_pause * 2.0 ** min(failures - self.free_starts, 16))
@@ -62,10 +62,10 @@ _DEFAULT_POLICY = PoolPolicy()
 
 @dataclass(slots=True)
 class _Supervision:
-    """What the pool will do about one worker; times are seconds of ``time.monotonic``."""
+    """When the pool kills or checks one worker; times are seconds of ``time.monotonic``."""
 
-    start_by: float | None  # until its handshake, when it is killed if that has not come
-    kill_at: float | None = None  # since it was told to stop its job
+    start_by: float | None  # killed if its handshake has not arrived by then; None after the handshake
+    kill_at: float | None = None  # killed if it has not stopped its job by then
     check_when_done: bool = False  # whether to look at its memory as soon as its job is done
 
 
@@ -113,7 +113,7 @@ class WorkerPool:
 
     @property
     def size(self) -> int:
-        """The number of workers that the pool keeps up."""
+        """The number of workers that the pool maintains."""
         return self._size
 
     @property
@@ -167,16 +167,16 @@ class WorkerPool:
         return False
 
     def stop_job(self, job: Job, error: RequestError) -> None:
-        """Answer a running job with ``error`` and have its worker stop it."""
+        """Answer a running job with ``error`` and make its worker stop it."""
         job.fail(error)
         worker = next((one for one in self._workers if one.job is job), None)
         if worker is not None and self._workers[worker].kill_at is None:
             self._workers[worker].kill_at = time.monotonic() + self._policy.stop_seconds
-            worker.cancel()  # may notice that the process is gone
+            worker.cancel()  # may notice that the process has ended
 
     def cancel(self, job: Job) -> None:
-        """Stop a running job that nobody waits for any more."""
-        self.stop_job(job, Cancelled("the client cancelled the request or went away"))
+        """Stop a running job whose client no longer waits for it."""
+        self.stop_job(job, Cancelled("the client cancelled the request or disconnected"))
 
     def watch(self, now: float) -> None:
         """Enforce deadlines and replace workers. Call it several times a second with ``time.monotonic()``."""

@@ -1,4 +1,4 @@
-"""One worker process as the gateway sees it: its start, its jobs, its end.
+"""The gateway's side of one worker process: its start, its jobs, its end.
 
 ::
 
@@ -7,7 +7,7 @@
         │                   │                       │
         └───────────────────┴── end of its stream, a broken protocol, kill() ──► ENDED (reaped, reason known)
 
-What goes over its socket is in ``sender`` and ``reply_reader``.
+``sender`` and ``reply_reader`` send and receive its messages.
 """
 
 import array
@@ -37,7 +37,7 @@ LEAVE_SECONDS = 1.0
 
 
 class WorkerState(Enum):
-    """See the diagram above."""
+    """The states of a worker process; see the diagram above."""
 
     # Members are compared by identity. Enum's own hash is a Python function, and states change for every job.
     __hash__ = object.__hash__
@@ -54,7 +54,7 @@ TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     WorkerState.BUSY: frozenset({WorkerState.IDLE, WorkerState.ENDED}),
     WorkerState.ENDED: frozenset(),
 }
-"""From each state the states that may follow."""
+"""The states that may follow each state."""
 
 
 class WorkerProcess:
@@ -109,7 +109,7 @@ class WorkerProcess:
 
     @property
     def state(self) -> WorkerState:
-        """See the diagram above."""
+        """The current state."""
         return self._state
 
     @property
@@ -129,7 +129,7 @@ class WorkerProcess:
         return 0
 
     def run(self, job: Job) -> bool:
-        """Give a job to this idle worker; ``False``, with the job untouched, if it turns out to be gone."""
+        """Give a job to this idle worker; ``False``, with the job untouched, if the process has ended."""
         now = time.monotonic()
         image = job.image
         views, ancillary = [], []
@@ -223,7 +223,7 @@ class WorkerProcess:
         self._become_idle()
 
     def _no_room_for_result(self, error: RequestError) -> None:
-        """Not the worker's fault: only the job fails; the worker is free when its result has been read."""
+        """Fail the job whose result cannot be stored. The worker is free when the result has been read."""
         assert self.job is not None  # noqa: S101 - the state is BUSY
         self.job.fail(error)
 
@@ -257,7 +257,7 @@ class WorkerProcess:
             _answer_when_complete(job, outcome, reply.result)
 
     def _give_back(self, job: Job, memory: int) -> None:
-        """The job is a heavy one: it has to wait for its turn."""
+        """Give a heavy job back to the owner: it has to wait for its turn."""
         if job.answered:
             job.close()
         else:

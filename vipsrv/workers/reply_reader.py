@@ -26,9 +26,9 @@ from vipsrv.workers.channel import READY_SIZE, REPLY_SIZE, ChannelError, Operati
 from vipsrv.workers.job import Job
 
 MOST_BYTES_A_PIXEL = 16
-"""Bytes of results for each pixel that they may have together; a worker that announces more is not believed.
-The worst JPEG has 10: for each pixel in three colours a code of at most 16 bits and 10 more (ITU-T T.81,
-F.1.2.2)."""
+"""Maximum bytes of results per pixel that they may have together; a reply that announces more breaks the
+protocol. The worst JPEG has 10: for each pixel in three colours a code of at most 16 bits and 10 more (ITU-T
+T.81, F.1.2.2)."""
 
 _MOST_BESIDE_PIXELS = 1 << 20  # bytes: a result's headers and padding
 
@@ -36,7 +36,7 @@ _READS_AT_ONCE = 32
 """Reads before other connections get their turn: a hostile worker may send without end."""
 
 _scratch = memoryview(bytearray(64 * 1024))
-"""For heads and what is read along with them: small results completely. Used up within one callback, so all
+"""For heads and the data read together with them, such as small results. Used up within one callback, so all
 readers share it."""
 
 
@@ -62,12 +62,12 @@ TRANSITIONS: dict[ReadState, frozenset[ReadState]] = {
     ReadState.DISCARDING: frozenset({ReadState.NOTHING, ReadState.CLOSED}),
     ReadState.CLOSED: frozenset(),
 }
-"""From each state the states that may follow."""
+"""The states that may follow each state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyLimits:
-    """What a reply may claim: the pixels of all results together, and the bytes of memory for a job."""
+    """The limits of a reply: the pixels of all results together, and the bytes of memory for a job."""
 
     output_pixels: int
     memory: int
@@ -88,7 +88,7 @@ class WorkerReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyHandlers:
-    """The functions that are called with what was read.
+    """The functions that are called with the data of a reply.
 
     ``no_room`` gets the error for the client, while the rest of the result is read and discarded;
     ``broke_protocol`` a sentence that says what the worker did wrong; ``ended`` is called at the end of the
@@ -138,7 +138,7 @@ class WorkerReplyReader:
         loop.add_reader(channel.fileno(), self._readable)
 
     def expect(self, job: Job) -> None:
-        """A reply to ``job`` comes next."""
+        """Expect a reply to ``job`` next."""
         self._enter(ReadState.HEAD)
         self._job = job
         self._head = bytearray(REPLY_SIZE)
@@ -238,21 +238,21 @@ class WorkerReplyReader:
         return False
 
     def _check(self, head: ReplyHead, job: Job) -> int:
-        """The size in bytes of a reply's results. Raises ``ChannelError`` if it cannot be the job's reply."""
+        """Return the bytes of a reply's results. Raises ``ChannelError`` if it cannot be the job's reply."""
         if head.job_id != job.id:
             raise ChannelError("it replied to a job that it does not have")
         if head.needs:
             if job.memory:
-                raise ChannelError("it calls a job heavy that was admitted as a heavy one")
+                raise ChannelError("it gave back as heavy a job that was admitted as heavy")
             if head.needs > self._limits.memory:
-                raise ChannelError("it asks for more memory than a job may take")
+                raise ChannelError("it requests more memory than a job may take")
             return 0
         if head.error is None and bool(head.outputs) != (job.operation is Operation.RESIZE):
             raise ChannelError("its reply is not of the kind of its job")
         size = sum(output.size for output in head.outputs)
         most = MOST_BYTES_A_PIXEL * self._limits.output_pixels + _MOST_BESIDE_PIXELS * len(head.outputs)
         if size > most:
-            raise ChannelError("its result is larger than any can be")
+            raise ChannelError("its result is larger than the job's result can be")
         return size
 
     def _read_result(self) -> bool:
@@ -285,7 +285,7 @@ class WorkerReplyReader:
         return False
 
     def _discard_result(self, error: RequestError) -> None:
-        """There is no room for the results: read them to their end, so that the worker can go on."""
+        """Read and discard results that have no room, so that the worker can go on."""
         if self._result is not None:
             self._result.close()
             self._result = None

@@ -1,4 +1,4 @@
-"""Sends jobs to a worker: what its socket does not take at once follows when it has room."""
+"""Sends jobs to a worker. Bytes that the socket does not accept at once are sent when it has room."""
 
 import socket
 from asyncio import AbstractEventLoop
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Sender:
-    """The sending side of a worker's socket; ``on_broken`` is called when that turns out to be broken."""
+    """The sending side of a worker's socket; ``on_broken`` is called when a send finds it broken."""
 
     def __init__(
         self, loop: AbstractEventLoop, channel: socket.socket, on_broken: Callable[[], None]

@@ -35,7 +35,7 @@ class SharedMemory:
 
     @classmethod
     def create(cls) -> "SharedMemory | None":
-        """Shared memory, or ``None`` on systems that cannot seal it."""
+        """Return new shared memory, or ``None`` on systems that cannot seal it."""
         return cls() if hasattr(os, "memfd_create") else None
 
     def close_descriptor(self) -> None:
@@ -56,5 +56,5 @@ class SharedMemory:
 
 
 def attach(descriptor: int) -> memoryview:
-    """The worker's end: the same memory, read-only."""
+    """Map the same memory in the worker, read-only."""
     return memoryview(mmap.mmap(descriptor, IN_MEMORY_SIZE, prot=mmap.PROT_READ))

@@ -466,7 +466,7 @@ def test_it_dies_with_its_parent() -> None:
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"parent": 4194304}, "the parent process 4194304 is gone"),
+        ({"parent": 4194304}, "the parent process 4194304 has ended"),
         ({"colour": 3}, "colour"),
         ({"formats": ["png", "xyz"]}, "xyz is unknown"),
     ],

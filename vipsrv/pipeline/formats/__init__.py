@@ -1,10 +1,10 @@
-"""The image formats, one file each: everything that is true of a format is in its file.
+"""The image formats, one file each: everything about a format is in its file.
 
 ==============  =====================================================================================
 ``jpeg``        with shrink-on-load, and the layout of its segments and scans
 ``png``
 ``webp``
-``tiff``        a package: what libvips decodes wrongly, and a reader of directories
+``tiff``        a package: checks for files that libvips decodes wrongly, and a reader of directories
 ``gif``
 ``heif``        AVIF and HEIC, which libvips reads by one loader
 ``optional``    JPEG XL, JPEG 2000, SVG, PDF, Radiance HDR: read if this libvips has a loader
@@ -13,9 +13,9 @@
 ``ico``         icons and cursors; likewise
 ``tga``         Truevision TGA; likewise, recognised without a magic number
 --------------  -------------------------------------------------------------------------------------
-``base``        what the description of a format may hold: read this before adding one
-``registry``    finds all descriptions in this folder; which readers are on; who reads an upload
-``unsupported`` names of formats that are not read, for a helpful refusal
+``base``        the classes that describe a format: read this before adding one
+``registry``    finds all descriptions in this folder, switches readers on, chooses the reader of an upload
+``unsupported`` names of formats that are not read, for error messages
 ==============  =====================================================================================
 
 To add a format, add a module here that defines ``FORMATS``, a tuple of ``ImageFormat``. A format that can be

@@ -1,4 +1,4 @@
-"""What the description of a format may contain. Each file of this folder describes one or a few formats.
+"""The classes that describe a format. Each file of this folder describes one or a few formats.
 
 An ``ImageFormat`` has a ``name``, its ``signatures``, and one or more of
 
@@ -25,8 +25,8 @@ from vipsrv.pipeline.vips.operations import PreparedOperation, shape
 from vipsrv.pipeline.vips.stopping import StopCheck
 
 MAX_SIDE = 1_500_000
-"""Pixels on a side of an image of a built-in format; more than occur. If padding is not a whole number of
-pixels, rows are read one byte per pixel; this bound keeps that width below libvips' 100,000,000
+"""Maximum pixels on a side of an image of a built-in format; real ones have fewer. If padding is not a whole
+number of pixels, rows are read one byte per pixel; this bound keeps that width below libvips' 100,000,000
 (``VIPS_MAX_COORD``)."""
 
 MEGA = 1_000_000
@@ -42,8 +42,8 @@ SECONDS_PER_MEGABYTE_PARSED = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The first bytes of a kind of file, and its name for messages. ``is_read`` is false for a relative of
-    the format that its reader does not understand.
+    """The first bytes of a kind of file, and its name for messages. ``is_read`` is false for a variant of the
+    format that its reader does not support.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Signature:
 
 
 def signature(name: str, pattern: bytes, *, is_read: bool = True) -> Signature:
-    """A signature; in ``pattern`` a dot stands for any byte."""
+    """Make a signature; in ``pattern`` a dot stands for any byte."""
     return Signature(name, re.compile(pattern, re.DOTALL), is_read)
 
 
@@ -61,8 +61,8 @@ def signature(name: str, pattern: bytes, *, is_read: bool = True) -> Signature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeRequest:
-    """A page to be decoded, counted from 0. ``scale`` (0 to 1) is the reduction that the decoder may apply by
-    itself: the result must not be smaller than this fraction of the image.
+    """A page to be decoded, counted from 0. ``scale`` (0 to 1) limits how far the decoder itself may reduce
+    the image: its output must not be smaller than this fraction of the image.
     """
 
     upload: Upload
@@ -78,12 +78,13 @@ class DecodeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeCost:
-    """What a decoder takes: ``held`` bytes of memory besides the rows that stream, and ``seconds`` of CPU per
-    million bytes of decoded pixels (about half of what was measured, because other machines are faster).
+    """The cost of a decoder: ``held`` bytes of memory besides the rows that stream, and ``seconds`` of CPU.
 
-    ``size`` is the width and height of what streams out of the decoder, ``None`` for that of the page.
-    ``pixels`` are those that are decoded, ``None`` for those of the page. ``frames`` is how many frames are
-    decoded to get the page, and ``parsing`` the seconds for reading the file in Python; both at worst.
+    ``seconds`` are per million bytes of decoded pixels, about half of the measured value, because other
+    machines are faster. ``size`` is the width and height of the decoder's output, ``None`` for that of the
+    page. ``pixels`` is the number of decoded pixels, ``None`` for that of the page. ``frames`` is the number
+    of frames that are decoded to get the page, and ``parsing`` the seconds for reading the file in Python,
+    both in the worst case.
     """
 
     seconds: float = SECONDS_PER_MEGABYTE
@@ -96,9 +97,9 @@ class DecodeCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeCost:
-    """What an encoder takes at its peak: ``pixel`` bytes per pixel, ``alpha`` more with an alpha channel, and
-    ``base`` bytes for large results, less for small ones. ``seconds`` of CPU are per million pixels, about a
-    third of what was measured, because flat images take less.
+    """The cost of an encoder at its peak: ``pixel`` bytes per pixel, ``alpha`` more with an alpha channel,
+    and ``base`` bytes for large results, less for small ones. ``seconds`` of CPU are per million pixels,
+    about a third of the measured value, because flat images take less.
     """
 
     pixel: float
@@ -107,13 +108,13 @@ class EncodeCost:
     base: int = 0
 
     def memory(self, area: int, *, alpha: bool) -> float:
-        """Bytes for a result of ``area`` pixels."""
+        """Return the bytes for a result of ``area`` pixels."""
         pixel = self.pixel + (self.alpha if alpha else 0)
         return pixel * area + min(self.base, _BASE_PER_PIXEL * area)
 
 
 _BASE_PER_PIXEL = 40
-"""Bytes per pixel: an encoder's ``base`` is at most this."""
+"""Bytes per pixel: the maximum of an encoder's ``base``."""
 
 
 # Reading by libvips
@@ -121,7 +122,7 @@ _BASE_PER_PIXEL = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedFile:
-    """What a loader opened: the image, the size of the whole image, and at which fraction it is decoded."""
+    """An image that a loader opened, the size of the whole image, and the fraction at which it is decoded."""
 
     image: pyvips.Image
     width: int
@@ -135,7 +136,7 @@ ShrinkFor = Callable[[int, int], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """How ``start`` writes a tiny file to find out whether a loader works."""
+    """The saver with which ``start`` writes a tiny file to find out whether a loader works."""
 
     saver: str
     options: Mapping[str, object] = field(default_factory=dict)
@@ -162,13 +163,13 @@ def _page_pixels(request: DecodeRequest) -> int:
 
 
 def whole_image_cost(request: DecodeRequest) -> DecodeCost:
-    """The cost of a decoder that holds all of the image several times over."""
+    """Return the cost of a decoder that holds several copies of the whole image."""
     return DecodeCost(held=request.pixels * whole_image_pixel(request.header))
 
 
 def whole_image_pixel(header: ImageHeader) -> int:
-    """Bytes per pixel of a decoder that holds all of the image several times over, as measured with AVIF: 15
-    for 8-bit 4:2:0, 20 for 4:4:4, 24 for 12 bits; 3 more with alpha.
+    """Return the bytes per pixel of a decoder that holds several copies of the whole image, as measured with
+    AVIF: 15 for 8-bit 4:2:0, 20 for 4:4:4, 24 for 12 bits; 3 more with alpha.
     """
     is_deep = header.sample_bytes > 1
     return (24 if is_deep else 21) + (4 if header.info.has_alpha else 0)
@@ -186,7 +187,7 @@ class LibvipsReader:
     ``prefix``: a file with these first bytes is of this format for certain; set it only for very frequent
     formats. ``shares_loader``: the loader reads several formats, and the signature decides which one a file
     is. ``needs_trial``: the loader may lack the decoder for this format, so it counts only if ``trial``
-    works. ``decodes_whole``: ``thumbnail`` decodes all of the image, too, and gains nothing over a plain
+    works. ``decodes_whole``: ``thumbnail`` also decodes all of the image, and is no faster than a plain
     open. ``continues_after_errors``: libvips logs an error in the pixels and goes on with a blank area.
     """
 
@@ -211,23 +212,23 @@ class LibvipsReader:
     again; ``None`` if it must be opened whole. Raises ``pyvips.Error``."""
 
     corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
-    """The image that was opened, corrected; ``None`` if it is right as it is."""
+    """Return the opened image, corrected; ``None`` if it needs no correction."""
 
     open_scaled: Callable[[Upload, str, int, float], pyvips.Image] | None = None
     """Open a page (upload, ``fail_on``, page, scale) reduced by the decoder itself to ``scale`` (0 to 1)."""
 
     decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
-    """What decoding a page takes."""
+    """Return the cost of decoding a page."""
 
     coded_pixels: Callable[[DecodeRequest], int] = _page_pixels
-    """Pixels that are decoded to show the page. Raises ``CorruptImage``."""
+    """Return the number of pixels that are decoded to show the page. Raises ``CorruptImage``."""
 
     check_decode: Callable[[DecodeRequest], None] = _check_no_decode
     """Before pixels are decoded: raise ``TooLarge`` if that would take disproportionately long."""
 
     @property
     def library(self) -> str:
-        """What reads the format, for listings: the loader as libvips' documentation calls it."""
+        """The reader of the format, for listings: the loader as libvips' documentation calls it."""
         return f"libvips {self.loader.removesuffix('_source')}"
 
     def open_whole(self, upload: Upload, fail_on: str) -> LoadedFile:
@@ -242,8 +243,8 @@ class LibvipsReader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltinImage:
-    """What a built-in reader found: ``width`` and ``height`` in pixels, and ``build``, which makes the
-    upright image. It is called after the limits were checked, and may raise ``CorruptImage`` and
+    """An image that a built-in reader found: ``width`` and ``height`` in pixels, and ``build``, which makes
+    the upright image. It is called after the limits have been checked, and may raise ``CorruptImage`` and
     ``TooLarge``.
 
     ``is_bgr``: the three bands of the image are in the order blue, green, red. ``embedded``: the image of a
@@ -263,17 +264,17 @@ class OpenBuiltin(Protocol):
     """A function that reads the header of an upload."""
 
     def __call__(self, upload: Upload, *, tolerant: bool, watch: StopCheck | None) -> BuiltinImage:
-        """Raises ``CorruptImage``, ``UnsupportedFormat`` and ``TooLarge``."""
+        """Read the header. Raises ``CorruptImage``, ``UnsupportedFormat`` and ``TooLarge``."""
         ...
 
 
 def streamed_rows_cost(_request: DecodeRequest) -> DecodeCost:
-    """The cost of plain rows, which libvips reads from the file as it computes."""
+    """Return the cost of plain rows, which libvips reads from the file while it computes."""
     return DecodeCost()
 
 
 def parsed_file_cost(request: DecodeRequest) -> DecodeCost:
-    """The cost of a file that Python code decodes into memory, byte by byte."""
+    """Return the cost of a file that Python code decodes into memory, byte by byte."""
     return DecodeCost(
         held=request.pixels * request.header.pixel_bytes,
         parsing=request.upload.size / MEGA * SECONDS_PER_MEGABYTE_PARSED,
@@ -285,7 +286,7 @@ class BuiltinReader:
     """How vipsrv itself reads a format for which libvips has no loader that is safe for hostile files.
 
     ``recognises`` gets the upload and its first bytes. A format without a magic number sets ``has_magic`` to
-    false: its ``recognises`` is asked only about files that no other reader claims.
+    false: its ``recognises`` is called only for files that no other reader recognises.
     """
 
     recognises: Callable[[Upload, bytes], object]
@@ -295,7 +296,7 @@ class BuiltinReader:
 
     @property
     def library(self) -> str:
-        """What reads the format, for listings."""
+        """The reader of the format, for listings."""
         return "vipsrv"
 
 
@@ -313,7 +314,7 @@ ANY_METADATA = frozenset(Keep)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
     """How results of a format are written. ``lossy``: there is a quality; ``lossless``: every pixel can be
-    preserved; ``keeps``: the metadata that can be asked for (``all`` is as much as the format holds);
+    preserved; ``keeps``: the metadata that a request may keep (``all`` is as much as the format holds);
     ``max_side``: the most pixels on a side, ``None`` if that is above every limit of the server.
 
     ``lossless_cost`` is the cost of lossless results, ``None`` if it is the same.

@@ -14,12 +14,12 @@ from vipsrv.pipeline.formats.base import (
 )
 
 _CANVAS_BYTES = 4
-"""Bytes per pixel of the canvas; for a later frame the canvas before it is held, too."""
+"""Bytes per pixel of the canvas; for a later frame the canvas before it is also held."""
 
 
 def _decode_cost(request: DecodeRequest) -> DecodeCost:
     canvases = 2 if request.page else 1
-    # Each frame before the page is decoded, too, and may be as large as the canvas or a single pixel.
+    # Each frame before the page is also decoded, and may be as large as the canvas or a single pixel.
     return DecodeCost(seconds=0.0013, held=request.pixels * _CANVAS_BYTES * canvases, frames=request.page + 1)
 
 

@@ -1,8 +1,8 @@
-"""AVIF and HEIC, which libvips reads by one loader (libheif), and how many pixels are decoded for one.
+"""AVIF and HEIC, which libvips reads with one loader (libheif), and the number of pixels that it decodes.
 
-The size of the image does not tell that: a grid may show a corner of its tiles, a clean aperture a part of
-its image, and a grid may name the same tile 256 times. libheif itself refuses a coded image whose size
-differs from its ``ispe``.
+The size of the image does not determine that number: a grid may show a corner of its tiles, a clean aperture
+a part of its image, and a grid may name the same tile 256 times. libheif itself refuses a coded image whose
+size differs from its ``ispe``.
 
 Sources: ISO/IEC 14496-12 (boxes, and ``meta`` with those in it); ISO/IEC 23008-12 (``ispe``, and derived
 images, whose parts ``dimg`` names).
@@ -53,7 +53,7 @@ class CodedPixels:
 
 @dataclass(slots=True)
 class _Items:
-    """What the ``meta`` box says: the pixels of each property that is a size, the numbers of each item's
+    """The content of the ``meta`` box: the pixels of each property that is a size, the numbers of each item's
     properties, the parts of each derived image, and the companions of an image, such as its alpha.
     """
 
@@ -66,8 +66,8 @@ class _Items:
 
 
 def coded_pixels(upload: Upload, shown: int) -> CodedPixels:
-    """The pixels that are decoded for an image that shows ``shown`` pixels. Raises ``CorruptImage`` if the
-    boxes do not tell.
+    """Return the pixels that are decoded for an image that shows ``shown`` pixels. Raises ``CorruptImage`` if
+    the boxes do not state them.
     """
     try:
         meta = _meta(upload)
@@ -78,7 +78,7 @@ def coded_pixels(upload: Upload, shown: int) -> CodedPixels:
             return _coded(items, items.primary, _MAX_DEPTH)
     except (struct.error, IndexError):
         pass
-    raise CorruptImage("the boxes of this file do not tell how large its parts are")
+    raise CorruptImage("the boxes of this file do not state how large its parts are")
 
 
 def _coded(items: _Items, item: int, depth: int) -> CodedPixels:
@@ -99,8 +99,8 @@ def _coded(items: _Items, item: int, depth: int) -> CodedPixels:
 
 
 def _meta(upload: Upload) -> bytes | None:
-    """The content of the ``meta`` box; ``None`` for a file with a ``mini`` box instead, whose image has no
-    parts.
+    """Return the content of the ``meta`` box; ``None`` for a file with a ``mini`` box instead, whose image
+    has no parts.
     """
     position = 0
     for _ in range(_MAX_BOXES):

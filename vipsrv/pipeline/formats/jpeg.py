@@ -1,7 +1,7 @@
-"""JPEG: decoded at 1/2, 1/4 or 1/8 of its size where that is enough, and bounded in its metadata and scans.
+"""JPEG: decoded at 1/2, 1/4 or 1/8 of its size if that is enough, with limits on metadata and scans.
 
-libvips does not report how the segments and scans of a file are laid out, so they are read here from its
-bytes (ITU-T T.81 (1992), annex B). What cannot be read counts as nothing; libvips will refuse it.
+libvips does not report the layout of a file's segments and scans, so this module reads them from its bytes
+(ITU-T T.81 (1992), annex B). Parts that it cannot read count as nothing; libvips refuses such a file.
 """
 
 import re
@@ -40,11 +40,11 @@ _BLOCK_BYTES = 128
 """Bytes of the 16-bit coefficients of an 8 × 8 block."""
 
 _MARKER = re.compile(rb"\xff([^\0\xff\xd0-\xd7])")
-"""What cannot occur within coefficients: there 255 is followed by 0, or begins a restart marker."""
+"""A marker that cannot occur within coefficients: there 255 is followed by 0, or begins a restart marker."""
 
 _READ_SIZE = 1 << 20
 _FIRST_READ_SIZE = 16
-"""Bytes in which the next marker is looked for first. It follows at once, except after coefficients and fill
+"""Bytes of the first search for the next marker, which follows at once except after coefficients and fill
 bytes."""
 
 # Limits
@@ -72,7 +72,7 @@ them; libjpeg keeps those between them as well."""
 
 # Shrink-on-load
 _SHRINKS = (8, 4, 2)
-"""The fractions at which a JPEG can be decoded; 1/8 is the smallest that libvips asks of libjpeg."""
+"""The fractions at which a JPEG can be decoded; 1/8 is the smallest that libvips uses."""
 
 _MAX_CUT_OFF = 0.25
 """Pixels of the result. libvips drops the last rows and columns of a JPEG that do not fill a whole pixel of
@@ -88,12 +88,12 @@ open_at = {
 """By ``fail_on``: an operation that takes a source and a shrink factor and returns the image."""
 
 _save_plain = PreparedOperation("jpegsave_buffer", "in", "Q", output="buffer", keep="none")
-"""What most requests ask for."""
+"""The encoding that most requests need."""
 
 
 def shrink_factor(size: tuple[int, int], target: tuple[int, int]) -> int:
-    """Shrink factor (1, 2, 4, 8) for decoding a JPEG of this stored (unrotated) ``size`` to reduce it to
-    ``target``.
+    """Return the shrink factor (1, 2, 4, 8) for decoding a JPEG of this stored (unrotated) ``size`` to reduce
+    it to ``target``.
     """
     factors = (size[0] / target[0], size[1] / target[1])
     for shrink in _SHRINKS:
@@ -105,15 +105,15 @@ def shrink_factor(size: tuple[int, int], target: tuple[int, int]) -> int:
 
 
 def size_of(upload: Upload) -> tuple[int, int] | None:
-    """Width and height in pixels according to the first frame header; ``None`` if there is none."""
+    """Return width and height in pixels from the first frame header; ``None`` if there is none."""
     frame = _frame_header(upload)
     height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
     return (width, height) if width and height else None
 
 
 def coefficient_bytes(upload: Upload) -> int:
-    """Bytes that libjpeg holds for a JPEG of several scans: the coefficients of all components, padded to
-    whole minimum coded units.
+    """Return the bytes that libjpeg holds for a JPEG of several scans: the coefficients of all components,
+    padded to whole minimum coded units.
     """
     frame = _frame_header(upload)
     if len(frame) < 6:  # noqa: PLR2004 - precision, height, width, number of components
@@ -129,8 +129,8 @@ def coefficient_bytes(upload: Upload) -> int:
 
 
 def head_size(upload: Upload, limit: int) -> int:
-    """Bytes before the first scan, nearly all of them metadata if they are many, and the overhead of each
-    segment. Counting stops at ``limit`` + 1.
+    """Return the bytes before the first scan (if there are many, nearly all are metadata), and the overhead
+    of each segment. Counting stops at ``limit`` + 1.
     """
     for number, (marker, position, _) in enumerate(_markers(upload, limit)):
         size = position + number * _SEGMENT_BYTES
@@ -142,7 +142,7 @@ def head_size(upload: Upload, limit: int) -> int:
 
 
 def count_scans(upload: Upload, limit: Scans) -> Scans:
-    """The scans of a JPEG, counted until one of the two numbers is above ``limit``."""
+    """Count the scans of a JPEG until one of the two numbers is above ``limit``."""
     count = segments = 0
     for marker, _, length in _markers(upload, upload.size):
         count += marker == _START_OF_SCAN
@@ -196,8 +196,8 @@ def _open_shrunk(upload: Upload, fail_on: str, shrink_for: ShrinkFor) -> LoadedF
     ms).
 
     libvips does not report the size of the whole image then. The frame header is trusted only if its size is
-    that of the image times the shrink factor, apart from what libvips cuts off. So no size gets past the
-    limits that libvips has not found as well.
+    that of the image times the shrink factor, apart from what libvips cuts off. So the limits are
+    never checked against a size that libvips does not confirm.
     """
     size = size_of(upload)
     if size is None:
@@ -224,18 +224,17 @@ def _check_decode(request: DecodeRequest) -> None:
         return
     scans = count_scans(request.upload, _MAX_SCANS)
     if scans.count > _MAX_SCANS.count:
-        raise TooLarge(f"the image has more than {_MAX_SCANS.count} scans, which are allowed")
+        raise TooLarge(f"the image has more than the {_MAX_SCANS.count} scans allowed")
     if scans.segments > _MAX_SCANS.segments:
         raise TooLarge(
-            f"the image has more than {_MAX_SCANS.segments} bytes of metadata after its first scan, "
-            "which are allowed"
+            f"the image has more metadata after its first scan than the {_MAX_SCANS.segments} bytes allowed"
         )
 
 
 def _decode_cost(request: DecodeRequest) -> DecodeCost:
     info, pixel = request.header.info, request.header.pixel_bytes
     # libjpeg reduces by 2, 4 or 8. ``thumbnail``, which CMYK goes through, uses half of that factor, and so
-    # does the fast way where the edge would suffer.
+    # does the fast way if the edge of the result would be wrong otherwise.
     shrink = next((by for by in _SHRINKS if request.scale * by <= 1), 1)
     is_exact = info.width % shrink == 0 == info.height % shrink and pixel != _CMYK_PIXEL
     size = info.width / (shrink if is_exact else max(1, shrink // 2)), float(info.height)
@@ -258,7 +257,7 @@ JPEG = ImageFormat(
         loader="jpegload_source",
         family="VipsForeignLoadJpeg",
         trial=Trial(saver="jpegsave_buffer"),
-        # Most uploads are JPEGs. Asking every loader in turn takes 0.1 ms, as long as opening the file.
+        # Most uploads are JPEGs. Trying every loader in turn takes 0.1 ms, as long as opening the file.
         prefix=b"\xff\xd8\xff",
         check_metadata=_check_metadata,
         open_shrunk=_open_shrunk,

@@ -1,6 +1,7 @@
-"""Formats that are read if this libvips has a loader for them; the one in the wheel of pyvips has none.
+"""Formats that are read if this libvips has a loader for them; the libvips of pyvips' wheel has none.
 
-SVG, PDF and Radiance HDR are read only if they are named, because libvips marks their loaders as untrusted.
+SVG, PDF and Radiance HDR are read only if ``--formats`` names them, because libvips marks their loaders as
+untrusted.
 """
 
 from vipsrv.pipeline.formats.base import ImageFormat, LibvipsReader, Trial, signature

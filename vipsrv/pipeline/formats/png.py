@@ -1,4 +1,4 @@
-"""PNG: its metadata are bounded before libvips inflates them, and an interlaced one is held whole.
+"""PNG: metadata are limited before libvips inflates them; an interlaced image is held in memory as a whole.
 
 Measured with libvips 8.18.7: it inflates all text of a PNG (0.4 MB to 400 MB, 0.7 s and 100 MB of memory),
 and keeps all metadata, in copies.
@@ -36,7 +36,7 @@ _CHUNK_HEAD = 8
 
 
 def check_metadata(upload: Upload) -> int:
-    """The bytes of memory that libvips will take for the metadata. Raises ``TooLarge``."""
+    """Return the bytes of memory that libvips will take for the metadata. Raises ``TooLarge``."""
     position = len(MAGIC)
     left = _MAX_TEXT
     compressed: list[tuple[bytes, int, int]] = []
@@ -65,7 +65,7 @@ def check_metadata(upload: Upload) -> int:
 
 
 def _text_size(name: bytes, chunk: bytes, limit: int) -> int:
-    """The inflated size of a chunk's text in bytes. Counting stops at ``limit`` + 1."""
+    """Return the inflated size of a chunk's text in bytes. Counting stops at ``limit`` + 1."""
     start = chunk.find(b"\0") + 1  # after the keyword
     if name == b"iTXt":
         if chunk[start : start + 1] != b"\1":

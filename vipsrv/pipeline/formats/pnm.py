@@ -1,7 +1,7 @@
 """Netpbm images: PBM, PGM and PPM, plain and raw, and PAM, with 1 to 16 bits per sample.
 
-Of several images in a file the first is read. Sources: the descriptions of the formats by the Netpbm project
-(pbm(5), pgm(5), ppm(5), pam(5)).
+If a file holds several images, the first one is read. Sources: the descriptions of the formats by the Netpbm
+project (pbm(5), pgm(5), ppm(5), pam(5)).
 """
 
 import re
@@ -28,7 +28,7 @@ from vipsrv.pipeline.vips.raw_rows import RowLayout, read_rows, to_colours, to_n
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked
 
 MAX_PLAIN = 1 << 24
-"""Numbers of the largest plain (text) image that is decoded. They are read one by one, some 0.1 µs each."""
+"""Maximum numbers of a plain (text) image. They are read one by one, some 0.1 µs each."""
 
 _MAX_HEADER = 65_536  # bytes; comments may be long
 PIECE = 1 << 20  # bytes of text parsed at once; a list of numbers takes some 30 times as much
@@ -174,7 +174,7 @@ def _plain_image(
 
 
 def read_numbers(text: memoryview, count: int, watch: StopCheck | None = None) -> "array[int]":
-    """Up to ``count`` numbers. Raises ``ValueError`` and ``OverflowError``."""
+    """Read up to ``count`` numbers. Raises ``ValueError`` and ``OverflowError``."""
     numbers = array("H")
     for block in _blocks(text, b" \n\t\r", watch):
         numbers.extend(map(int, block.split()))
@@ -184,7 +184,7 @@ def read_numbers(text: memoryview, count: int, watch: StopCheck | None = None) -
 
 
 def read_bits(text: memoryview, count: int, watch: StopCheck | None = None) -> "array[int]":
-    """Up to ``count`` bits, with or without space between them. Raises ``ValueError``."""
+    """Read up to ``count`` bits, with or without space between them. Raises ``ValueError``."""
     numbers = array("H")
     for block in _blocks(text, b"", watch):
         digits = block.translate(_DIGIT_VALUES, b" \t\r\n\v\f")
@@ -197,7 +197,7 @@ def read_bits(text: memoryview, count: int, watch: StopCheck | None = None) -> "
 
 
 def _blocks(text: memoryview, separators: bytes, watch: StopCheck | None) -> Iterator[bytes]:
-    """The text in pieces without comments. Each piece ends at one of ``separators``, if any are given.
+    """Yield the text in pieces without comments. Each piece ends at one of ``separators``, if any are given.
 
     Raises ``ValueError`` for anything but numbers and white space, and the reason of ``watch`` to stop.
     """

@@ -13,19 +13,19 @@ from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips import setup
 
 HEAD = 512
-"""The first bytes of a file that recognition looks at."""
+"""The number of first bytes of a file by which its format is recognised."""
 
 _libvips: list[tuple[ImageFormat, LibvipsReader]] = []
 _builtin: list[tuple[ImageFormat, BuiltinReader]] = []
-"""The formats whose readers are on, with these."""
+"""The active formats of libvips and of vipsrv, each with its reader."""
 
 _certain: list[tuple[bytes, ImageFormat]] = []
-"""Of these, by ``prefix``, those that are recognised without asking libvips."""
+"""The active formats that are recognised by their ``prefix``, without a call of libvips."""
 
 
 @cache
 def all_formats() -> tuple[ImageFormat, ...]:
-    """Every format that is described in this folder, in their order."""
+    """Return every format that is described in this folder, in their order."""
     package = __name__.rpartition(".")[0]
     folder = importlib.import_module(package).__path__
     modules = [importlib.import_module(f"{package}.{module.name}") for module in pkgutil.iter_modules(folder)]
@@ -35,12 +35,12 @@ def all_formats() -> tuple[ImageFormat, ...]:
 
 @cache
 def format_named(name: str) -> ImageFormat:
-    """The format with this name."""
+    """Return the format with this name."""
     return next(format_ for format_ in all_formats() if format_.name == name)
 
 
 def readable_names() -> tuple[str, ...]:
-    """The names of all formats that have a reader, whether or not this libvips has the loader."""
+    """Return the names of all formats that have a reader, whether or not this libvips has the loader."""
     libvips = [format_.name for format_ in all_formats() if isinstance(format_.reader, LibvipsReader)]
     builtin = [format_.name for format_ in all_formats() if isinstance(format_.reader, BuiltinReader)]
     return (*libvips, *builtin)
@@ -49,7 +49,7 @@ def readable_names() -> tuple[str, ...]:
 def activate(wanted: Collection[str] | None = None) -> None:
     """Switch on the readers of the formats ``wanted`` as far as this libvips has them, and no others.
 
-    ``None`` stands for every format but those whose loader libvips marks as untrusted.
+    ``None`` means all formats except those whose loader libvips marks as untrusted.
     """
     setup.block_all_loaders()
     _libvips.clear()
@@ -80,12 +80,14 @@ def deactivate(format_: ImageFormat, reader: LibvipsReader) -> None:
 
 
 def active_formats() -> tuple[ImageFormat, ...]:
-    """The formats whose readers are on: first those of libvips, then the built-in ones."""
+    """Return the formats whose readers are on: first those of libvips, then the built-in ones."""
     return tuple(format_ for format_, _ in (*_libvips, *_builtin))
 
 
 def find_format(upload: Upload, head: bytes) -> ImageFormat | None:
-    """The format of an upload with the first bytes ``head``, ``None`` if no reader that is on claims it."""
+    """Return the format of an upload with the first bytes ``head``, ``None`` if no active reader claims
+    it.
+    """
     for prefix, format_ in _certain:
         if head.startswith(prefix):
             return format_
@@ -97,7 +99,7 @@ def find_format(upload: Upload, head: bytes) -> ImageFormat | None:
 
 
 def recognise(head: bytes) -> tuple[Signature, ImageFormat | None] | None:
-    """What a file with these first bytes looks like, and the format that the signature belongs to."""
+    """Return the signature that matches these first bytes, and the format that it belongs to."""
     for format_ in all_formats():
         for one in format_.signatures:
             if one.pattern.match(head):

@@ -29,17 +29,18 @@ from vipsrv.pipeline.vips.raw_rows import RowLayout, read_rows, to_colours, to_n
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked
 
 MAX_ENCODED_PIXELS = 1 << 25
-"""Pixels of the largest run-length encoded image, as for bitmaps. It is decoded into memory by packets."""
+"""Maximum pixels of a run-length encoded image, as for bitmaps. It is decoded into memory packet by
+packet."""
 
 _CHECK_EVERY = 1 << 16
-"""Bytes of packets between two checks whether to stop: up to 30 ms."""
+"""Bytes of packets between two calls of ``watch``: up to 30 ms."""
 
 _HEADER = struct.Struct("<BBBHHBHHHHBB")
 _FOOTER = b"TRUEVISION-XFILE.\0"
 _FOOTER_SIZE = 8 + len(_FOOTER)
 """Bytes: two offsets come first."""
 
-_ENCODED = 8  # the bit of an image type that says: run-length encoded
+_ENCODED = 8  # the bit of an image type that means run-length encoding
 _MAPPED, _TRUE_COLOUR, _GREY = 1, 2, 3
 _ATTRIBUTE_BITS, _FROM_RIGHT, _FROM_TOP, _INTERLEAVED = 0x0F, 0x10, 0x20, 0xC0  # of the image descriptor
 _MAX_COLOURS = 1 << 16
@@ -195,7 +196,7 @@ def _build(view: memoryview, header: TgaHeader, *, tolerant: bool, watch: StopCh
 
 
 def _colour_map(view: memoryview, header: TgaHeader) -> list[bytes]:
-    """The colours by their index, as RGB or RGBA. Those before the first one are black."""
+    """Return the colours by their index, as RGB or RGBA. Those before the first one are black."""
     data = bytes(view[header.map_offset : header.offset])
     if len(data) < header.offset - header.map_offset:
         raise CorruptImage("this tga ends within its colour map")
@@ -236,7 +237,7 @@ def _true_colours(rows: pyvips.Image, header: TgaHeader) -> pyvips.Image:
 def decode_packets(
     data: memoryview, header: TgaHeader, *, tolerant: bool, watch: StopCheck | None = None
 ) -> bytearray:
-    """The pixels of a run-length encoded image, as they would be stored without encoding.
+    """Return the pixels of a run-length encoded image, as they would be stored without encoding.
 
     A packet is a byte and one pixel to be repeated, or a byte and that many pixels. Pixels beyond the end of
     the image are dropped. Missing pixels raise ``CorruptImage``; if ``tolerant``, they are 0. Raises
@@ -272,7 +273,7 @@ def decode_packets(
 def _recognises(upload: Upload, head: bytes) -> bool:
     if _PATTERN.match(head):
         return True
-    # Version 2: the header may be less tidy, such as with a colour map that is described but missing.
+    # Version 2: the header may be inconsistent, for example describe a colour map that is missing.
     if upload.read(max(0, upload.size - _FOOTER_SIZE), _FOOTER_SIZE)[8:] != _FOOTER:
         return False
     try:

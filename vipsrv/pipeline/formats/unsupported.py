@@ -1,4 +1,4 @@
-"""The first bytes of formats that vipsrv does not read, so that a refusal can say what was sent."""
+"""The first bytes of formats that vipsrv does not read, so that a refusal can name the format."""
 
 from vipsrv.pipeline.formats.base import signature
 

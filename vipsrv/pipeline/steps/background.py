@@ -1,8 +1,8 @@
-"""Step: flatten transparency onto the background colour, if the result keeps none.
+"""Step: flatten transparency onto the background colour, unless the result keeps it.
 
 This comes before the resize: opaque pixels can be averaged without mixing in the hidden colours of
-transparent pixels, which cause dark fringes. (``thumbnail`` premultiplies by alpha for the same purpose,
-which takes longer, and does not do so if only one of the two sides changes.)
+transparent pixels, which cause dark fringes. (``thumbnail`` premultiplies by alpha for the same purpose. That
+takes longer, and ``thumbnail`` omits it if only one of the two sides changes.)
 """
 
 import pyvips
@@ -18,7 +18,7 @@ _WHITE = {"srgb": 255, "b-w": 255, "rgb16": 65535, "grey16": 65535}
 
 
 def flatten_alpha(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
-    """The image without alpha; unchanged if it has none or keeps it."""
+    """Return the image without alpha; unchanged if it has none or keeps it."""
     if not decode.header.info.has_alpha or decode.background is None:
         return image
     image = open_scaled(image, decode)

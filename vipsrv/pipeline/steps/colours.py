@@ -14,7 +14,7 @@ def bgr_to_rgb(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
     """Reorder the bands of a bitmap that are still blue, green, red.
 
     This comes after the resize, which treats all bands alike. For 64 megapixels it takes 0.3 s, twice as long
-    as all the rest; for the result it takes next to nothing.
+    as all the rest; for the result it takes almost no time.
     """
     if not decode.header.is_bgr:
         return image
@@ -23,7 +23,7 @@ def bgr_to_rgb(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
 
 
 def to_srgb(image: pyvips.Image, _decode: DecodePlan) -> pyvips.Image:
-    """Convert the image, including its alpha, to 8-bit sRGB; no work if it is so already."""
+    """Convert the image, including its alpha, to 8-bit sRGB, unless it already is."""
     return image if _is_8_bit_srgb(image) else image.colourspace("srgb")
 
 
@@ -55,7 +55,7 @@ def transform_profile(image: pyvips.Image) -> pyvips.Image:
 
 
 def three_bands(image: pyvips.Image, _decode: DecodePlan) -> pyvips.Image:
-    """The first three bands: a TIFF may have more that are neither colour nor alpha."""
+    """Return the first three bands: a TIFF may have more that are neither colour nor alpha."""
     return image.extract_band(0, n=_RGB_BANDS) if shape(image).bands > _RGB_BANDS else image
 
 

@@ -22,7 +22,7 @@ _HALVES = {
 
 
 def crop_or_pad(image: pyvips.Image, output: OutputPlan, _decode: DecodePlan) -> pyvips.Image:
-    """The image in the size of the result. The canvas is opaque even if transparency is kept."""
+    """Return the image in the size of the result. The canvas is opaque even if transparency is kept."""
     geometry, options = output.geometry, output.options
     width, height = geometry.width, geometry.height
     if (width, height) == geometry.scaled:

@@ -1,4 +1,4 @@
-"""The last step: encode the image. Only now does libvips compute what the steps before it built."""
+"""The last step: encode the image. libvips computes all steps before it only now."""
 
 import pyvips
 
@@ -12,7 +12,7 @@ LOSSLESS_QUALITY = 100
 
 
 def encode(image: pyvips.Image, output: OutputPlan, watch: StopCheck | None) -> tuple[bytes, int]:
-    """The encoded result, with no metadata but those that the options keep, and its quality.
+    """Return the encoded result, with only the metadata that the options keep, and its quality.
 
     Raises ``pyvips.Error``, ``TooLarge`` if it does not fit into ``max_bytes``, and the reason of ``watch``.
     """

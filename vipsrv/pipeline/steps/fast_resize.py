@@ -1,10 +1,10 @@
-"""Resize the images that nearly all requests bring, without ``thumbnail``.
+"""Resize 8-bit grey and RGB images, which nearly all uploads are, without ``thumbnail``.
 
-``thumbnail`` takes 25 operations for any image, and opens it twice. 8-bit grey or RGB needs only two
-operations, on the image that was already opened for its header. And a JPEG is decoded no larger than the
-target needs, while ``thumbnail`` keeps a factor of two for itself: libjpeg decodes at 1/2, 1/4 or 1/8 for a
-part of the work, and by averaging, so that Lanczos only has to do the rest. (``python -m bench.quality``
-shows time and similarity.)
+``thumbnail`` takes 25 operations for any image, and opens it twice. This module needs only two operations, on
+the image that was already opened for its header. It also decodes a JPEG no larger than the target needs,
+while ``thumbnail`` keeps a reserve of a factor of two: libjpeg decodes at 1/2, 1/4 or 1/8 for a part of the
+work, and by averaging, so that Lanczos only has to do the rest. (``python -m bench.tools.quality`` shows time
+and similarity.)
 """
 
 import pyvips
@@ -24,8 +24,8 @@ _rotate = PreparedOperation("autorot", "in")
 
 
 def reduce_fast(image: pyvips.Image, decode: DecodePlan, width: int, height: int) -> pyvips.Image | None:
-    """The image in ``width`` × ``height`` pixels, upright, in its own colours; ``None`` for an image that
-    needs ``thumbnail``.
+    """Return the image in ``width`` × ``height`` pixels, upright, in its own colours; ``None`` for an image
+    that needs ``thumbnail``.
 
     The size is the one that a viewer sees, and not larger than the image. Raises ``pyvips.Error``.
     """
@@ -67,5 +67,5 @@ def rotate_upright(image: pyvips.Image, info: ImageInfo) -> pyvips.Image:
 
 
 def is_simple(image: pyvips.Image) -> bool:
-    """Whether the image is 8-bit grey or RGB, and not high dynamic range in disguise."""
+    """Whether the image is 8-bit grey or RGB, and is not marked as high dynamic range."""
     return shape(image)[2:] in _GREY_OR_RGB and not image.get_typeof("cicp-transfer-characteristics")

@@ -1,7 +1,7 @@
 """Resize large TIFFs faster than libvips, which decodes a TIFF in one thread and copies its rows.
 
 - Without compression the rows of the file are the image, and several threads read them from the mapped file.
-- With compressed tiles the result is made in columns, each in a thread and with a loader of its own, because
+- With compressed tiles the result is made in columns, each in a thread with its own loader, because
   one loader decodes one tile at a time. A single thread is a fifth faster with ``thumbnail``.
 
 Both give the same pixels as ``thumbnail``. They apply to uploads in files, and to images that only need to be
@@ -31,9 +31,9 @@ _MAX_PIXELS = 8_000_000
 """Pixels of the result, which is held in memory twice."""
 
 _AVERAGES_OVERLAP = 4, 12
-"""Between these factors of reduction rows are better read in order and averaged once, because each strip of
-the result needs averages of the next one as well. Otherwise four threads take twice the time and three times
-the CPU for 400 megapixels to 5,000 × 3,750; to 1,600 × 1,200 they take two thirds of the time."""
+"""Between these factors of reduction it is faster to read rows in order and average them once, because each
+strip of the result also needs averages of the next one. Otherwise four threads take twice the time and three
+times the CPU for 400 megapixels to 5,000 × 3,750; to 1,600 × 1,200 they take two thirds of the time."""
 
 _SHAPE = {"width", "height", "bands", "format", "coding", "interpretation"}
 _PLACE = {"xoffset", "yoffset", "xres", "yres", "filename"}
@@ -41,8 +41,8 @@ _PLACE = {"xoffset", "yoffset", "xres", "yres", "filename"}
 
 
 def reduce_giant(image: pyvips.Image, decode: DecodePlan, width: int, height: int) -> pyvips.Image | None:
-    """The image in ``width`` × ``height`` pixels, upright, in its own colours; ``None`` if this module cannot
-    do it faster.
+    """Return the image in ``width`` × ``height`` pixels, upright, in its own colours; ``None`` if this module
+    cannot do it faster.
 
     The size is the one that a viewer sees, and not larger than the image. Raises ``pyvips.Error`` and
     ``CorruptImage``.
@@ -50,7 +50,7 @@ def reduce_giant(image: pyvips.Image, decode: DecodePlan, width: int, height: in
     info = decode.header.info
     if info.format != TIFF.name or decode.upload.memory is not None or image is not decode.header.image:
         return None
-    # Of a pyramid thumbnail does not decode the largest level.
+    # ``thumbnail`` does not decode the largest level of a pyramid.
     if info.pages > 1 or decode.page or image.get_typeof("n-subifds") or not is_simple(image):
         return None
     width, height = info.swap_if_rotated(width, height)
@@ -66,7 +66,7 @@ def reduce_giant(image: pyvips.Image, decode: DecodePlan, width: int, height: in
 
 
 def _rows(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image | None:
-    """The whole image, read from the mapped file while it is computed."""
+    """Return the whole image, read from the mapped file while it is computed."""
     width, height, bands, _, interpretation = shape(image)
     start = rows_start(decode.upload, bands)
     if start is None:
@@ -85,7 +85,7 @@ def _with_metadata(whole: pyvips.Image, source: pyvips.Image) -> pyvips.Image:
 
 
 def _in_columns(decode: DecodePlan, width: int, height: int) -> pyvips.Image | None:
-    """The reduced image in memory, computed by the plan's threads."""
+    """Return the reduced image in memory, computed by the plan's threads."""
     block = block_of(decode.upload, 0)
     if block is None or not block.is_tile or width * height > _MAX_PIXELS:
         return None

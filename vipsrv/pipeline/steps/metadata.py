@@ -1,4 +1,4 @@
-"""Step: remove metadata that are no longer true of the result.
+"""Step: remove metadata that are not true for the result.
 
 The orientation has been applied by then: libvips removed its tag, and writes 1 into the EXIF that is kept.
 But an XMP packet may contain the orientation as well, and a viewer that reads it there would rotate the
@@ -26,7 +26,7 @@ _BINDING = re.compile(rb"""xmlns:([\w.-]{1,32})\s{0,8}=\s{0,8}["']http://ns\.ado
 
 
 def clean_metadata(image: pyvips.Image, output: OutputPlan, _decode: DecodePlan) -> pyvips.Image:
-    """Remove the EXIF thumbnail, a profile that the pixels are no longer in, and the orientation in XMP."""
+    """Remove the EXIF thumbnail, a profile that does not fit the pixels, and the orientation in XMP."""
     if output.options.keep is Keep.NONE:
         return image
     image = image.copy()
@@ -43,7 +43,7 @@ def clean_metadata(image: pyvips.Image, output: OutputPlan, _decode: DecodePlan)
 
 
 def without_orientation(packet: bytes) -> bytes | None:
-    """The XMP packet with every orientation set to 1; ``None`` if it is too large to be searched."""
+    """Return the XMP packet with every orientation set to 1; ``None`` if it is too large to be searched."""
     if len(packet) > MAX_XMP:
         return None
     for prefix in sorted(set(_BINDING.findall(packet)))[:_MAX_PREFIXES]:

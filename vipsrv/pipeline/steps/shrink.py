@@ -1,9 +1,9 @@
 """Step: decode and resize, upright.
 
-8-bit grey or RGB takes the fast way, a large TIFF its own way. Everything else goes through ``thumbnail``,
+``fast_resize`` handles 8-bit grey and RGB, ``giant_tiff`` a large TIFF. All others go through ``thumbnail``,
 which decodes no more than the target needs (a WebP at any size, a TIFF from a level of its pyramid), reads
 row by row, rotates the image by its EXIF orientation, and converts from the ICC profile after the resize,
-where that is least work. None of these ways enlarges the image; that comes last.
+where it is the least work. None of these enlarges the image; that is done last.
 """
 
 import pyvips
@@ -20,7 +20,7 @@ from vipsrv.pipeline.vips.fields import PROFILE
 
 
 def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
-    """The image in exactly the plan's size. Raises ``pyvips.Error``."""
+    """Return the image in exactly the plan's size. Raises ``pyvips.Error``."""
     if decode.keeps_alpha:
         return scale_with_alpha(image, decode)
     own_width, own_height = decode.header.info.upright_size
@@ -60,7 +60,7 @@ def _thumbnail(
     # older ignores ``fail_on`` (libvips #5195), but passes an ``option_string`` on to the loader.
     arguments = {"option_string": f"fail-on={header.fail_on}", **size, **profile}
     if decode.upload.memory is not None:
-        # pyvips copies the buffer, which costs next to nothing for what is small enough to be in memory.
+        # pyvips copies the buffer, which costs almost nothing: uploads in memory are small.
         return pyvips.Image.thumbnail_buffer(decode.upload.memory, width, **arguments)
     return pyvips.Image.thumbnail_source(decode.upload.source, width, **arguments)
 

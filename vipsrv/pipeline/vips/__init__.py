@@ -1,1 +1,1 @@
-"""libvips through pyvips: what is common to all formats and steps."""
+"""The use of libvips through pyvips that all formats and steps share."""

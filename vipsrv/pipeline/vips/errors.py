@@ -12,17 +12,17 @@ def forget_errors() -> None:
 
 
 def logged_error() -> str | None:
-    """The first error that libvips logged since ``forget_errors``: it goes on after some errors."""
+    """Return the first error that libvips logged since ``forget_errors``: it continues after some errors."""
     text = pyvips.ffi.string(vips_lib.vips_error_buffer()).decode("utf-8", "replace")
     return _first_line(text) if text else None
 
 
 def reason(error: pyvips.Error) -> str:
-    """Why a call of libvips failed, in one line."""
+    """Return the reason why a call of libvips failed, in one line."""
     return _first_line(error.detail if isinstance(error.detail, str) else "") or _first_line(error.message)
 
 
 def _first_line(text: str) -> str:
-    """Short and printable, because libvips may quote from a hostile file."""
+    """Return short, printable text, because libvips may quote from a hostile file."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return "".join(letter if " " <= letter <= "~" else "?" for letter in line)[:120]

@@ -52,7 +52,7 @@ class _Argument:
             gobject_lib.g_value_set_object(holder, ffi.NULL)
 
     def fetch(self, operation: Any) -> Any:
-        """The result of an operation that was built: an image, or the bytes of a blob."""
+        """Return the result of an operation that was built: an image, or the bytes of a blob."""
         holder = self._value.pointer
         gobject_lib.g_object_get_property(operation, self._name, holder)
         if holder.g_type == GValue.blob_type:
@@ -135,7 +135,7 @@ class Shape(NamedTuple):
 
 
 def shape(image: pyvips.Image) -> Shape:
-    """These five properties of an image, read in the time that pyvips takes for one."""
+    """Read these five properties of an image, in the time that pyvips takes for one."""
     # A VipsImage begins with its GObject.
     pointer = ffi.cast("GObject *", image.pointer)
     values = []

@@ -19,7 +19,7 @@ _BITS_A_BYTE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowLayout:
-    """Where the rows are, in bytes: the first begins at ``offset``, the next one ``stride`` further. The
+    """The position of the rows in bytes: the first begins at ``offset``, the next one ``stride`` further. The
     first ``used`` bytes of a row are pixels of ``pixel`` bytes each; the rest is padding.
     """
 
@@ -31,7 +31,7 @@ class RowLayout:
 
 
 def read_rows(view: memoryview, layout: RowLayout, name: str, *, tolerant: bool) -> pyvips.Image:
-    """An image of the rows, with a band for each byte of a pixel. Messages call the format ``name``.
+    """Make an image of the rows, with a band for each byte of a pixel. Messages call the format ``name``.
 
     Missing rows at the end of the file raise ``CorruptImage``; if ``tolerant``, they are 0. The padding of
     the last row may always be missing, the first row never.

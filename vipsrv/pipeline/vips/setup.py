@@ -1,4 +1,4 @@
-"""Set up libvips for a process: no cache, and no loader but those that are switched on by name.
+"""Set up libvips for a process: no cache, and only the loaders that are switched on by name.
 
 libvips reads far more than images (CSV, its own raw files, …), so all loaders are blocked first.
 """
@@ -17,7 +17,7 @@ _UNTRUSTED = 16  # VIPS_OPERATION_UNTRUSTED of VipsOperationFlags
 
 
 def version() -> str:
-    """The version of libvips, such as ``8.18.7``."""
+    """Return the version of libvips, such as ``8.18.7``."""
     return ".".join(str(pyvips.version(part)) for part in range(3))
 
 
@@ -33,7 +33,7 @@ def check_version() -> None:
 
 def block_all_loaders() -> None:
     """Switch off the operation cache, the log and every loader."""
-    # pyvips passes each of libvips' log messages to Python's logging, whether or not anybody listens: 0.1 ms
+    # pyvips passes each of libvips' log messages to Python's logging, even if nothing handles them: 0.1 ms
     # a request. With this handler removed GLib prints warnings on standard error, which a worker has closed.
     pyvips._remove_log_handler()  # noqa: SLF001
     pyvips.cache_set_max(0)  # no operation is ever repeated, and the cache would keep images in memory
@@ -67,7 +67,9 @@ def block_loader(family: str) -> None:
 
 
 def find_loader(source: pyvips.Source) -> str | None:
-    """The class of the loader that libvips would use for ``source``, such as ``VipsForeignLoadPngSource``."""
+    """Return the class of the loader that libvips uses for ``source``, such as
+    ``VipsForeignLoadPngSource``.
+    """
     found = vips_lib.vips_foreign_find_load_source(source.pointer)
     if found == pyvips.ffi.NULL:
         forget_errors()

@@ -11,7 +11,7 @@ def use_threads(count: int) -> Iterator[None]:
     """Run all libvips pipelines inside the block with ``count`` threads each; restore the number afterwards.
 
     libvips reads the number when a pipeline starts to run. Its threads serve one pipeline after another and
-    end by themselves after some 15 s without work.
+    end after some 15 s without work.
     """
     before = pyvips.concurrency_get()
     pyvips.concurrency_set(count)

@@ -1,1 +1,1 @@
-"""The connections of clients: one module for each protocol, and what they share."""
+"""The connections of clients: one module for each protocol, and the modules that they share."""

@@ -59,7 +59,7 @@ from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
 
 MAX_IN_FLIGHT = 32
-"""Requests of one connection that may be unanswered; beyond it the server stops reading."""
+"""Maximum unanswered requests of one connection; at this number the server stops reading from it."""
 
 LINGER_SECONDS = 5.0
 """How long a refused client's bytes are read and discarded."""
@@ -74,7 +74,7 @@ _log = logging.getLogger(__name__)
 
 
 class ConnectionState(Enum):
-    """Where a connection is in its life."""
+    """The states of a connection; see the diagram above."""
 
     OPEN = "open"
     HALF_CLOSED = "half closed"
@@ -101,7 +101,7 @@ TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
 class BinaryConnection(asyncio.BufferedProtocol):
     """One client of the binary protocol."""
 
-    # Made when the event loop has connected it, which comes before everything else.
+    # Set in ``connection_made``, which asyncio calls before all other methods.
     _transport: asyncio.Transport
     _inbox: Inbox
     _outbox: Outbox
@@ -110,11 +110,11 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._context = context
         self._state = ConnectionState.OPEN
         self._in_flight: dict[int, Exchange] = {}
-        self._incoming: Exchange | None = None  # whose body is arriving; None also if that is discarded
+        self._incoming: Exchange | None = None  # its body is arriving; None if the body is discarded
 
     @property
     def state(self) -> ConnectionState:
-        """Where the connection is in its life."""
+        """The current state."""
         return self._state
 
     @property
@@ -132,10 +132,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """Whether no message has arrived in part."""
         return self._inbox.reader.between_messages
 
-    # What the transport calls
+    # Methods that the transport calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Register the client, or turn it away if there are too many."""
+        """Register the client, or refuse it if there are too many."""
         self._transport = cast("asyncio.Transport", transport)
         self._inbox = Inbox(
             self._transport,
@@ -159,16 +159,16 @@ class BinaryConnection(asyncio.BufferedProtocol):
             )
             self._linger()
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the protocol knows better
-        """Where the next bytes go."""
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the inbox decides the size
+        """Return the buffer for the next bytes."""
         return self._inbox.buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Handle bytes that have been put there."""
+        """Handle ``nbytes`` bytes that have been read into the buffer."""
         self._inbox.received(nbytes)
 
     def eof_received(self) -> bool:
-        """The client has shut down its sending side: close when the replies that are due have been sent."""
+        """Handle the end of the client's sending side: close when all due replies have been sent."""
         if self._state is ConnectionState.LINGERING:
             return False
         if self._state is ConnectionState.OPEN:
@@ -180,33 +180,33 @@ class BinaryConnection(asyncio.BufferedProtocol):
             if self._inbox.reader.version != 1 or not self._in_flight:
                 self._abandon_all()
                 self._close()
-        return not has_tls(self._transport)  # TLS cannot be closed by halves
+        return not has_tls(self._transport)  # TLS has no half-close
 
     def pause_writing(self) -> None:
-        """The client is slower than its replies."""
+        """Pause the replies: the client reads them too slowly."""
         self._outbox.pause()
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
+        """Resume the replies: the client has caught up."""
         # Later: asyncio's transport is in the middle of a write here, and ends twice if it is closed now.
         asyncio.get_running_loop().call_soon(self._outbox.resume)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why makes no difference
-        """The connection is gone, so nobody waits for what is in flight."""
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason makes no difference
+        """Abandon the requests in flight: the connection is lost."""
         self._enter(ConnectionState.CLOSED)
         self._inbox.end()
         self._context.connections.remove(self)
         self._outbox.close()
         self._abandon_all()
 
-    # What the gateway calls
+    # Methods that the gateway calls
 
     def watch(self, now: float) -> None:
-        """Give up what is beyond its deadline, and close the connection if one of its timeouts is over."""
+        """Fail requests after their deadlines, and close the connection after one of its timeouts."""
         for exchange in list(self._in_flight.values()):
             exchange.watch(now)
         if self._outbox.is_stuck(now, self._context.settings.receive_timeout):
-            _log.info("a client did not take its reply in time")
+            _log.info("a client did not read its reply in time")
             self._transport.abort()
         elif self._state is ConnectionState.LINGERING:
             if now > self._inbox.expires and not self._outbox and not self._in_flight:
@@ -215,12 +215,12 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._watch_inbox(now)
 
     def drain(self) -> None:
-        """Finish what is in flight and what has begun to arrive, then close."""
+        """Finish the requests that are in flight or have begun to arrive, then close."""
         if not self._in_flight and self.between_messages and self._state is not ConnectionState.LINGERING:
             self._close()
 
     def stop(self) -> None:
-        """Tell whoever still waits that the server stops, and close."""
+        """Answer all requests in flight with ``Draining``, then close."""
         for request_id, exchange in self._in_flight.items():
             self._reply_error(_KINDS[exchange.operation], request_id, Draining("the server has stopped"))
         lingering = self._inbox.reader.in_body
@@ -233,7 +233,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._close()
 
     def abort(self) -> None:
-        """Close at once, without sending what is left."""
+        """Close at once, without sending unsent replies."""
         self._transport.abort()
 
     # Messages
@@ -277,7 +277,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         return BadRequest(f"request id {head.request_id} is in flight already")
 
     def _end(self) -> None:
-        """A message has arrived whole."""
+        """Handle the end of a message."""
         exchange, self._incoming = self._incoming, None
         self._inbox.slot = None
         self._inbox.start_idling()
@@ -299,7 +299,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """The meta of the reply to a message that needs no worker. Raises ``RequestError``."""
         self._context.check_upload(head.body_size)
         if head.kind not in _ALL_KINDS:
-            raise BadRequest(f"kind {head.kind} is not known here")
+            raise BadRequest(f"kind {head.kind} is unknown")
         if head.body_size:
             raise BadRequest(f"a {Kind(head.kind).name} has no body, but this one has {head.body_size} bytes")
         if head.kind == Kind.HELLO:
@@ -323,7 +323,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         return True
 
     def _abandon_all(self) -> None:
-        """Nobody waits for what is in flight any more."""
+        """Abandon all requests in flight."""
         self._incoming = None
         self._inbox.slot = None
         exchanges, self._in_flight = list(self._in_flight.values()), {}
@@ -382,7 +382,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._incoming.refuse(error)
 
     def _refuse_unfinished(self, error: RequestError) -> None:
-        """Answer a message that will never be complete, under its id if that has arrived."""
+        """Answer a message that will never be complete, with its id if that has arrived."""
         if self._inbox.reader.in_body:
             self._refuse_incoming(error)  # or it is answered already, and its body is being discarded
             return
@@ -404,7 +404,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         inbox = self._inbox
         paused = inbox.state is InboxState.PAUSED
         if paused and inbox.reader.version != 1 and has_hung_up(self._transport):
-            # While nothing is read, no event tells; up to MAX_IN_FLIGHT jobs would be done for nobody.
+            # While reading is paused, no event reports the disconnect; MAX_IN_FLIGHT jobs could be wasted.
             self._abandon_all()
             self._close()
         elif now <= inbox.expires:
@@ -418,7 +418,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         elif not self.between_messages:
             seconds = self._context.settings.receive_timeout
             self._refuse_unfinished(
-                ReceiveTimeout(f"the upload stalled: too little of it came in {seconds:g} s")
+                ReceiveTimeout(f"the upload stalled: too little of it arrived in {seconds:g} s")
             )
             self._linger()
         elif not self._in_flight:
@@ -438,7 +438,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._linger()  # because more requests may be on their way
 
     def _close(self) -> None:
-        """Close when all replies have been taken."""
+        """Close when all replies have been sent."""
         if self._state in (ConnectionState.OPEN, ConnectionState.HALF_CLOSED):
             self._enter(ConnectionState.CLOSING)
             self._inbox.end()
@@ -446,7 +446,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._transport.close()
 
     def _linger(self) -> None:
-        """Read no more requests: send what is due, then discard what comes for a while, then close."""
+        """Read no more requests: send due replies, discard what arrives for a while, then close."""
         if self._state is ConnectionState.HALF_CLOSED:
             self._close()
         elif self._state is ConnectionState.OPEN:
@@ -462,5 +462,5 @@ class BinaryConnection(asyncio.BufferedProtocol):
             return
         try:
             self._transport.write_eof()
-        except OSError:  # the client has gone: asyncio's transport lets that through
+        except OSError:  # the client has disconnected, which asyncio's transport does not catch
             self._transport.abort()

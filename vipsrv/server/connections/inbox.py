@@ -1,15 +1,15 @@
-"""The bytes of one client on their way in: read ahead, into the spool, in turns with others, with timeouts.
+"""Receives the bytes of one client: reads ahead, stores bodies in the spool, takes turns, has timeouts.
 
 ::
 
     expecting a header ──► read-ahead buffer ──► message by message, while more requests may be in flight
-    within a body      ──► its slot of the spool, which may go on reading by itself if it is a file
+    within a body      ──► its slot of the spool; a slot in a file may itself read on from the socket
 
                  no room for more              room again
         READING ──────────────────► PAUSED ──────────────────► READING
            └───────────┬───────────────┘
-                       ├── discard ──► DISCARDING   reads on and throws everything away
-                       └── end ──────► ENDED        throws away what still comes
+                       ├── discard ──► DISCARDING   reads on and discards everything
+                       └── end ──────► ENDED        discards what still arrives
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from vipsrv.server.context import ServerContext
 from vipsrv.storage.spool import Slot
 
 READ_AHEAD_SIZE = 64 * 1024
-"""Bytes that one read may bring while a header is expected: all of a small image."""
+"""Maximum bytes of one read while a header is expected: enough for all of a small image."""
 
 TURN_SIZE = 4 * 1024 * 1024
-"""Bytes that are read of one connection before the others get a turn: a photo, in 2 ms. libuv reads on while
-there is more, up to 32 times."""
+"""Bytes that are read from one connection before the others get a turn: a photo, in 2 ms. libuv reads on
+while there is more, up to 32 times."""
 
 _scratch = memoryview(bytearray(READ_AHEAD_SIZE))
 """Holds bytes that are not read into the spool. They are used or copied within one callback, so all
@@ -36,7 +36,7 @@ connections share it."""
 
 
 class InboxState(Enum):
-    """Whether bytes are read, and what for."""
+    """What happens to the bytes that arrive; see the diagram above."""
 
     READING = "reading"
     PAUSED = "paused"
@@ -47,9 +47,9 @@ class InboxState(Enum):
 class Inbox:
     """Reads versions 1 and 2 of the protocol from ``transport``.
 
-    ``on_events`` gets the events that the bytes complete, and iterates over all of them. ``on_no_room`` gets
-    the reason why the body that arrives cannot be held; the rest of it is discarded. ``has_place`` says
-    whether a further request may come; call ``update`` when that changes.
+    ``on_events`` gets the events that the bytes complete, and must iterate over all of them. ``on_no_room``
+    gets the reason why the arriving body cannot be stored; the rest of it is discarded. ``has_place`` returns
+    whether a further request may start; call ``update`` when that changes.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Inbox:
     ) -> None:
         self.reader = RequestReader()
         self.slot: Slot | None = None
-        """Where the body that arrives goes; ``None``: it is discarded."""
+        """The slot for the arriving body; ``None`` if the body is discarded."""
         self.expires = time.monotonic() + context.settings.idle_timeout
-        """When the client will have sent too little, or nothing, for too long, by ``time.monotonic``."""
+        """The end of the receive timeout or the idle timeout, in seconds of ``time.monotonic``."""
         self._transport = transport
         self._context = context
         self._settings = context.settings
@@ -82,21 +82,21 @@ class Inbox:
 
     @property
     def state(self) -> InboxState:
-        """Whether bytes are read, and what for."""
+        """What happens to the bytes that arrive."""
         return self._state
 
     @property
     def waits_for_disk(self) -> bool:
-        """Whether nothing is read because the disk is behind."""
+        """Whether reading is paused because the disk is behind."""
         return self.slot is not None and self.slot.stalled
 
     def buffer(self) -> memoryview:
-        """Where the next bytes go: within a body to the spool, never beyond its end."""
+        """Return the buffer for the next bytes: within a body it is in the spool and ends with the body."""
         self._into_slot = self.slot is not None
         return self._room(self.slot) if self.slot is not None else _scratch
 
     def received(self, size: int) -> None:
-        """Take in ``size`` bytes that are in ``buffer``."""
+        """Process ``size`` bytes that were read into ``buffer``."""
         if self._state is InboxState.DISCARDING or self._state is InboxState.ENDED:
             return
         self._note_progress(size)
@@ -108,7 +108,7 @@ class Inbox:
         self._take_turns(size)
 
     def update(self) -> None:
-        """Read exactly while there is room for more."""
+        """Read while there is room for more, and pause otherwise."""
         slot = self.slot
         if slot is not None and slot.stalled:
             slot.on_ready = self._slot_ready
@@ -119,14 +119,14 @@ class Inbox:
             self._pause()
 
     def discard(self) -> None:
-        """Read on, and throw away all that comes."""
+        """Read on, and discard everything that arrives."""
         self.slot = None
         if self._state is InboxState.PAUSED:
             self._resume()
         self._state = InboxState.DISCARDING
 
     def end(self) -> None:
-        """Throw away what still comes, without asking for it."""
+        """Stop reading, and discard what still arrives."""
         self.slot = None
         self._state = InboxState.ENDED
 
@@ -136,7 +136,7 @@ class Inbox:
             self.expires = time.monotonic() + self._settings.idle_timeout
 
     def _take(self, data: memoryview) -> None:
-        """Handle what was read ahead, message by message, while there is room for what it holds."""
+        """Handle the read-ahead bytes, message by message, while there is room for them."""
         while data and self._state is InboxState.READING:
             wanted = self.reader.wanted
             if not wanted:
@@ -165,7 +165,7 @@ class Inbox:
             self._transport.resume_reading()
 
     def _room(self, slot: Slot) -> memoryview:
-        """Where the next bytes of the body go; if there is no room, bytes to be discarded."""
+        """Return the buffer for the next bytes of the body; without room, a buffer that is discarded."""
         self._no_room = None  # a loop may ask again without having read; there may be room by now
         try:
             return slot.room()
@@ -187,7 +187,7 @@ class Inbox:
             self._on_events(events)
 
     def _slot_ready(self) -> None:
-        """The slot has written what it was given, and may have read more by itself."""
+        """Continue after the slot has written its bytes; it may itself have read more from the socket."""
         drawn = 0 if self.slot is None else self.slot.take_drawn()
         if drawn:
             self._note_progress(drawn)

@@ -1,7 +1,7 @@
-"""Replies on their way to one client: in order, one at a time, with the transport's backpressure.
+"""Sends the replies to one client: in order, one at a time, with the transport's backpressure.
 
 A result's memory goes back to the spool when the kernel has taken its last byte, not before: the transport's
-high-water mark is the lowest there is, so "not paused" means that the transport holds none of our bytes.
+high-water mark is the lowest there is, so "not paused" means that the transport holds no bytes.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Outbox:
-    """The replies to be written to ``transport``; ``on_empty`` is called when all of them have been taken."""
+    """The replies to be written to ``transport``; ``on_empty`` is called when all of them have been sent."""
 
     def __init__(self, transport: asyncio.WriteTransport, on_empty: Callable[[], None]) -> None:
         self._transport = transport
@@ -36,7 +36,7 @@ class Outbox:
         self._expires: float | None = None
 
     def __len__(self) -> int:
-        """The number of replies that are not wholly taken."""
+        """The number of replies that are not completely sent."""
         return len(self._waiting) + (self._blocked or self._sending is not None)
 
     def put(self, head: bytes, body: Slot | None = None) -> None:
@@ -50,18 +50,18 @@ class Outbox:
             self._pump()
 
     def pause(self) -> None:
-        """Wait: the transport still holds bytes of ours."""
+        """Stop writing: the transport still holds bytes."""
         self._blocked = True
 
     def resume(self) -> None:
-        """Go on: the transport has handed everything to the kernel."""
+        """Continue writing: the transport has passed everything to the kernel."""
         self._blocked = False
         self._pump()
 
     def is_stuck(self, now: float, timeout: float) -> bool:
-        """Whether the client took less than ``PROGRESS_SIZE`` bytes, and not all, in ``timeout`` seconds.
+        """Whether the client read less than ``PROGRESS_SIZE`` bytes, and not all, in ``timeout`` seconds.
 
-        To be asked several times a second, with ``now`` of ``time.monotonic``.
+        Call it several times a second, with ``now`` of ``time.monotonic``.
         """
         if not self:
             self._expires = None
@@ -73,7 +73,7 @@ class Outbox:
         return now > self._expires
 
     def close(self) -> None:
-        """Give all memory back: the connection is gone."""
+        """Release all memory: the connection is closed."""
         self._closed = True
         if self._sending is not None:
             self._sending.close()
@@ -90,7 +90,7 @@ class Outbox:
             body = self._sending
             if body is not None and body.descriptor is not None and self._offset < body.size:
                 if not self._write_piece(body):
-                    self._transport.abort()  # the reply has begun, so the client cannot be told otherwise
+                    self._transport.abort()  # the reply has begun, so no error can be sent
                     return
             elif body is not None:
                 body.close()
@@ -120,6 +120,6 @@ class Outbox:
         self._transport.writelines(data)
         # After each write, because this compares the buffer with the limits: asyncio's `writelines` does not
         # in Python 3.12.0 to 3.12.8, 3.13.0 and 3.13.1 (CVE-2024-12254), and chunks would be reused while
-        # they are still to be sent. Not before the first one: a transport with TLS may then pause us for
-        # bytes of its own, before the connection is made.
+        # they are still to be sent. Not before the first one: a transport with TLS may then pause us for its
+        # own bytes, before the connection is made.
         self._transport.set_write_buffer_limits(high=self._high_water, low=0)

@@ -1,15 +1,15 @@
-"""What a connection asks of its transport."""
+"""Facts about a connection's transport: its socket, TLS, and whether the client has disconnected."""
 
 import asyncio
 import select
 import socket
 
 PROGRESS_SIZE = 64 * 1024
-"""Bytes that must move within each receive timeout, so that a trickle does not keep a connection for ever."""
+"""Bytes that must move within each receive timeout, so that a trickle does not keep a connection open."""
 
 
 def splice_source(transport: asyncio.BaseTransport) -> int | None:
-    """The descriptor of a plain stream socket whose bytes are exactly those that the transport delivers.
+    """Return the descriptor of a plain stream socket whose bytes are exactly those of the transport.
 
     ``None`` for any other transport: one with TLS (its socket carries ciphertext), or without a socket. Its
     bytes have to be read and copied.
@@ -24,14 +24,14 @@ def splice_source(transport: asyncio.BaseTransport) -> int | None:
 
 
 def has_tls(transport: asyncio.BaseTransport) -> bool:
-    """Whether the transport encrypts what it carries."""
+    """Whether the transport encrypts its data."""
     return any(transport.get_extra_info(name) is not None for name in ("sslcontext", "ssl_object"))
 
 
 def has_hung_up(transport: asyncio.BaseTransport) -> bool:
     """Whether the client has closed its sending side, even if bytes before that are still unread.
 
-    Where the system cannot tell (only Linux can), whether it has closed both sides.
+    Only Linux can report that. On other systems: whether it has closed both sides.
     """
     sock = transport.get_extra_info("socket")
     if sock is None:

@@ -39,10 +39,10 @@ class _Arguments:
 def main() -> int:
     """Serve jobs until the gateway closes the channel; return the exit code."""
     sandbox.ignore_stop_signals()
-    logging.disable()  # pyvips logs every operation and libvips warning, and nobody would read it here
+    logging.disable()  # pyvips logs every operation and libvips warning, and nothing reads them here
     try:
         loop = _start(_arguments())
-    except Exception as error:  # noqa: BLE001 - whatever failed, the gateway gets the reason in one line
+    except Exception as error:  # noqa: BLE001 - the gateway gets any reason in one line
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
         return START_FAILED
     try:

@@ -16,7 +16,7 @@ from vipsrv.workers.channel import JOB_SIZE, Carrier, ChannelError, JobHead, Ope
 from vipsrv.workers.child.malloc import find_trim
 from vipsrv.workers.child.watch import JobWatch
 
-_MOST_OPTIONS = 65_536  # bytes: the most meta that a request may have on the wire
+_MOST_OPTIONS = 65_536  # bytes: the largest meta of a request on the wire
 _MOST_INLINE = 1 << 30  # bytes: no gateway sends more than this through a socket
 _KEPT_BUFFER = 8 << 20  # bytes: images up to this size are received into the same memory, one after another
 _MOST_MESSAGE = 120  # characters of an exception's text in the log line that also names the place

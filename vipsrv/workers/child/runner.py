@@ -1,4 +1,4 @@
-"""Runs one job through the pipeline: the only module outside of ``pipeline`` that imports it."""
+"""Runs jobs through the pipeline. Outside of ``pipeline``, only this module imports it."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from vipsrv.workers.child.watch import JobWatch
 
 
 def start_pipeline(config: WorkerConfig) -> tuple[RunJob, Ready]:
-    """Set libvips up and try it out; return what runs jobs, and the handshake."""
+    """Set up libvips and try every format; return the function that runs jobs, and the handshake."""
 
     def run(
         head: JobHead, options: bytes, image: memoryview | int, watch: JobWatch
@@ -47,11 +47,11 @@ def start_pipeline(config: WorkerConfig) -> tuple[RunJob, Ready]:
 
 @lru_cache(maxsize=256)
 def _outputs_from(data: bytes) -> tuple[ResizeOptions, ...]:
-    """The options of all results, from JSON. Raises ``BadRequest``."""
+    """Parse the options of all results from JSON. Raises ``BadRequest``."""
     try:
         outputs = ResizeRequest.from_meta(json.loads(data)).outputs
     except (ValueError, TypeError, RecursionError) as error:
         raise BadRequest(f"{error}") from error
     if len(outputs) > MAX_OUTPUTS:
-        raise BadRequest(f"outputs: {len(outputs)} are asked for; {MAX_OUTPUTS} are allowed")
+        raise BadRequest(f"outputs: {len(outputs)} results are requested; {MAX_OUTPUTS} are allowed")
     return outputs

@@ -1,10 +1,10 @@
-"""What a worker gives up before it decodes the first image, because an image may take over its decoder.
+"""Restrict a worker before it decodes the first image, because an image may take over its decoder.
 
 The order matters, because each step takes away what earlier steps need:
 
 1. ``ignore_stop_signals`` and ``die_with_parent``, before anything slow;
 2. all imports, the set-up of libvips and a trial run (in ``runner.py``);
-3. ``confine``, once and for good, right before the worker says that it is ready.
+3. ``confine``, which cannot be undone, right before the worker sends READY.
 
 ``prctl`` exists on Linux only. Elsewhere (macOS) a worker notices the end of its parent only by its closed
 socket, and it could gain privileges by running a set-user-id program; everything else is the same.
@@ -28,13 +28,13 @@ def ignore_stop_signals() -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent (on Linux: the parent's thread) ends.
+    """Make the kernel kill this process when its parent (on Linux: the parent's thread) ends.
 
     ``parent`` is the process id of the parent. Raises ``ProcessLookupError`` if it ended before this call.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        raise ProcessLookupError(f"the parent process {parent} is gone")
+        raise ProcessLookupError(f"the parent process {parent} has ended")
 
 
 def confine(channel: int) -> None:

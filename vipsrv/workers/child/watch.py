@@ -6,13 +6,13 @@ import time
 from vipsrv.errors import Cancelled, DeadlineExceeded, RequestError
 from vipsrv.workers.channel import JOB_SIZE, ChannelError, JobHead, Operation
 
-_CHECK_EVERY = 0.02  # seconds between two looks at the socket while libvips computes
+_CHECK_EVERY = 0.02  # seconds between two checks of the socket while libvips computes
 
 
 class JobWatch:
-    """Tells whether one job should stop, and why.
+    """Decides whether one job must stop, and why.
 
-    libvips calls it many times a second while it computes. Each call reads the clock; the socket is looked at
+    libvips calls it many times a second while it computes. Each call reads the clock; the socket is checked
     every 20 ms. Messages are only peeked at, so the loop reads them when the job is over.
     """
 
@@ -46,6 +46,6 @@ class JobWatch:
         except BlockingIOError:
             return None
         except (ChannelError, OSError):
-            return Cancelled("the channel to the gateway is broken")  # the loop will find the same
+            return Cancelled("the channel to the gateway is broken")  # the loop will get the same error
         cancelled = head.operation is Operation.CANCEL and head.job_id == self._job_id
         return Cancelled("the request was cancelled") if cancelled else None

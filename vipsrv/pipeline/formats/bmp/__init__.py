@@ -1,4 +1,4 @@
-"""Windows and OS/2 bitmaps, for which libvips has no reader that it trusts.
+"""Windows and OS/2 bitmaps, for which libvips has no trusted reader.
 
 ==============  ==================================================================
 ``header``      reads and checks every field

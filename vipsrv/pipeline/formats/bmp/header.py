@@ -144,7 +144,7 @@ def parse_header(data: bytes, offset: int | None, *, in_icon: bool = False) -> B
 
 
 def is_run_length_encoded(upload: Upload) -> bool:
-    """Whether the bitmap is compressed, as far as its header tells; a truncated one counts as compressed."""
+    """Whether the header says that the bitmap is compressed; a truncated one counts as compressed."""
     head = upload.head(_HEAD_TO_COMPRESSION)
     if len(head) < _HEAD_TO_COMPRESSION:
         return True
@@ -157,10 +157,10 @@ def _compression(kind: int, bits: int, *, is_os2: bool) -> Compression:
     try:
         compression = Compression(kind)
     except ValueError:
-        raise CorruptImage(f"this bmp has the compression {kind}, which does not exist") from None
+        raise CorruptImage(f"this bmp has the unknown compression {kind}") from None
     refused = refused or _UNSUPPORTED.get(compression)
     if refused:
-        raise UnsupportedFormat(f"this bmp {refused}, which is not read here")
+        raise UnsupportedFormat(f"this bmp {refused}, which vipsrv does not read")
     if bits not in _BITS[compression]:
         raise CorruptImage(f"this bmp has {bits} bits a pixel with the compression {compression.name}")
     return compression

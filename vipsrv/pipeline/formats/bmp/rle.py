@@ -16,7 +16,7 @@ _MAX_BYTES = 4
 by 0 could fill a file of any size."""
 
 _CHECK_EVERY = 1 << 16
-"""Bytes between two checks whether to stop: up to 30 ms."""
+"""Bytes between two calls of ``watch``: up to 30 ms."""
 
 _END_OF_ROW = 0
 _END = 1
@@ -26,11 +26,11 @@ _MOVE = 2
 def decode(
     data: memoryview, width: int, height: int, *, half: bool, tolerant: bool, watch: StopCheck | None = None
 ) -> bytearray:
-    """The palette indices of the pixels, row after row as stored; pixels that are skipped are 0.
+    """Return the palette indices of the pixels, row after row as stored; skipped pixels are 0.
 
     ``half``: two pixels per byte (RLE4). Pixels outside of the image are dropped. Data that end early, or
     that are longer than their pixels can take, raise ``CorruptImage``; if ``tolerant``, they give the pixels
-    that are there. Raises the reason of ``watch`` to stop.
+    that exist. Raises the reason of ``watch`` to stop.
     """
     _check_size(width, height)
     pixels = bytearray(width * height)

@@ -2,7 +2,7 @@
 
 ==============  =======================================================================
 ``directory``   the fields of each page, read from the file's bytes
-``layout``      what these say about strips and tiles, and about the cost of decoding
+``layout``      strips, tiles and the cost of decoding, from these fields
 ==============  =======================================================================
 
 Measured with libvips 8.18.7: it follows every page when it opens a TIFF (65,000 in 7 MB take 0.7 s, 1,000,000
@@ -28,11 +28,12 @@ from vipsrv.pipeline.limits import MAX_PAGES, too_many_pages
 from vipsrv.pipeline.upload import Upload
 
 _MAX_DESCRIPTION = 8 << 20
-"""Bytes of the descriptions of all pages. One of 30 MB kills the process (SIGSEGV), one of 25 MB passes."""
+"""Bytes of the descriptions of all pages. One of 30 MB crashes the process (SIGSEGV), one of 25 MB does
+not."""
 
 _MAX_FIELDS = 64 << 20
-"""Bytes of all other fields, such as Photoshop's layers: 0.1 s. libtiff reads them on every page, 200 times
-the same 40 MB in 51 s."""
+"""Bytes of all other fields, such as Photoshop's layers: 0.1 s. libtiff reads them again for every page:
+the same 40 MB 200 times take 51 s."""
 
 _DESCRIPTION_COPIES = 6
 """Bytes of memory that libvips takes per byte of a description. Other fields are kept once."""
@@ -57,16 +58,18 @@ def _check_metadata(upload: Upload) -> int:
 
 
 def _check_page(upload: Upload, page: int) -> None:
-    """Refuse YCbCr that is not compressed as JPEG: libvips decodes it as if it were RGB. What cannot be read
-    is left to libvips. Raises ``CorruptImage``.
+    """Refuse YCbCr that is not compressed as JPEG: libvips decodes it as if it were RGB. A file that
+    cannot be read is left to libvips. Raises ``CorruptImage``.
     """
     fields = page_fields(upload, page)
     if fields.get(Tag.PHOTOMETRIC) == _YCBCR and fields.get(Tag.COMPRESSION, 1) not in _JPEG_COMPRESSIONS:
-        raise CorruptImage("this tiff holds YCbCr that is not compressed as JPEG, which is not decoded here")
+        raise CorruptImage(
+            "this tiff holds YCbCr that is not compressed as JPEG, which vipsrv does not decode"
+        )
 
 
 def _corrected(image: pyvips.Image) -> pyvips.Image | None:
-    """8-bit samples that claim to be signed are read as unsigned: those that occur are."""
+    """Treat 8-bit samples that claim to be signed as unsigned, as they are in all known files."""
     return image.copy(format="uchar") if image.format == "char" else None
 
 
@@ -78,7 +81,7 @@ TIFF = ImageFormat(
         loader="tiffload_source",
         family="VipsForeignLoadTiff",
         trial=Trial(saver="tiffsave_buffer"),
-        # A tile that is missing or damaged: libvips 8.18 does so whatever ``fail_on`` says.
+        # libvips 8.18 continues after a missing or damaged tile, whatever ``fail_on`` says.
         continues_after_errors=True,
         check_metadata=_check_metadata,
         check_page=_check_page,

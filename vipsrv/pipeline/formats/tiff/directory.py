@@ -1,7 +1,7 @@
 """Read the directories of a TIFF or BigTIFF: one per page, a chain through the file.
 
-libvips does not report these fields. What cannot be read counts as nothing; libvips will refuse it. Sources:
-TIFF revision 6.0 (1992) and libtiff's description of BigTIFF.
+libvips does not report these fields. Parts that cannot be read count as nothing; libvips refuses such a file.
+Sources: TIFF revision 6.0 (1992) and libtiff's description of BigTIFF.
 """
 
 import struct
@@ -14,7 +14,7 @@ from vipsrv.pipeline.upload import Upload
 
 
 class Tag(IntEnum):
-    """The numbers of the fields that are looked at."""
+    """The numbers of the fields that are used."""
 
     SUBFILE_TYPE = 254
     WIDTH = 256
@@ -81,7 +81,7 @@ class TiffStructure:
     count: str
 
     def number(self, upload: Upload, position: int, kind: str) -> int | None:
-        """The number at a position; ``None`` at the end of the file."""
+        """Return the number at a position; ``None`` at the end of the file."""
         size = struct.calcsize(f"={kind}")
         data = upload.read(position, size)
         return struct.unpack(f"{self.order}{kind}", data)[0] if len(data) == size else None
@@ -92,7 +92,7 @@ class TiffStructure:
         return 4 + 2 * struct.calcsize(f"={self.offset}")
 
     def fields(self, upload: Upload, position: int) -> dict[int, int]:
-        """The fields that hold a single integer, by tag."""
+        """Return the fields that hold a single integer, by tag."""
         found = {}
         for tag, kind, amount, value in self._entries(upload, position):
             if kind in _INTEGER_TYPES and amount == 1:
@@ -102,8 +102,8 @@ class TiffStructure:
         return found
 
     def numbers(self, upload: Upload, position: int, wanted: int, limit: int) -> list[int]:
-        """The integers of the field with the tag ``wanted``; none if it is missing, truncated, or has more
-        than ``limit``.
+        """Return the integers of the field with the tag ``wanted``; an empty list if it is missing,
+        truncated, or has more than ``limit``.
         """
         for tag, kind, amount, value in self._entries(upload, position):
             if tag == wanted and kind in _INTEGER_TYPES and amount <= limit:
@@ -115,8 +115,8 @@ class TiffStructure:
         return []
 
     def sizes(self, upload: Upload, position: int) -> Iterator[tuple[int, int]]:
-        """Tag and size in bytes of each field whose values are stored outside of the directory. Bytes beyond
-        the end of the file do not count.
+        """Yield tag and size in bytes of each field whose values are stored outside of the directory. Bytes
+        beyond the end of the file do not count.
         """
         for tag, kind, amount, value in self._entries(upload, position):
             size = amount * _TYPE_BYTES.get(kind, 0)
@@ -125,7 +125,7 @@ class TiffStructure:
                 yield tag, max(0, min(size, upload.size - start))
 
     def _entries(self, upload: Upload, position: int) -> Iterator[tuple[int, int, int, bytes]]:
-        """Tag, type, number of values, and the value or its offset, of each field."""
+        """Yield tag, type, number of values, and the value or its offset, of each field."""
         count = self.number(upload, position, self.count) or 0
         size = min(count, _MAX_ENTRIES) * self.entry_size
         data = upload.read(position + struct.calcsize(f"={self.count}"), size)
@@ -135,7 +135,7 @@ class TiffStructure:
 
 
 def directories(upload: Upload) -> Iterator[tuple[int, TiffStructure]]:
-    """The position of each page's directory. The chain ends before it would repeat itself."""
+    """Yield the position of each page's directory. The chain ends before it would repeat itself."""
     head = upload.read(0, 4)
     order = "<" if head.startswith(b"II") else ">"
     if len(head) < 4:  # noqa: PLR2004 - byte order and version
@@ -157,8 +157,8 @@ def directories(upload: Upload) -> Iterator[tuple[int, TiffStructure]]:
 
 
 def page_fields(upload: Upload, page: int) -> dict[int, int]:
-    """The fields of a page (counted from 0) that hold a single integer, by tag; none if its directory cannot
-    be read.
+    """Return the fields of a page (counted from 0) that hold a single integer, by tag; an empty dictionary if
+    its directory cannot be read.
     """
     found = next(islice(directories(upload), page, None), None)
     if found is None:
@@ -168,7 +168,7 @@ def page_fields(upload: Upload, page: int) -> dict[int, int]:
 
 
 def metadata_sizes(upload: Upload) -> Iterator[MetadataSizes]:
-    """The sizes of each page's metadata, page after page."""
+    """Yield the sizes of each page's metadata, page after page."""
     for position, tiff in directories(upload):
         description = others = 0
         for tag, size in tiff.sizes(upload, position):

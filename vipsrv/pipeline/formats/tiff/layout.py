@@ -25,7 +25,7 @@ _MAX_COMPRESSED_STRIP = 64 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """What is decoded at once: a strip or tile of ``width`` × ``height`` pixels. ``compression`` is the
+    """The unit of decoding: a strip or tile of ``width`` × ``height`` pixels. ``compression`` is the
     number in that field; ``planar``: each band has its own blocks.
     """
 
@@ -37,7 +37,7 @@ class Block:
 
 
 def block_of(upload: Upload, page: int) -> Block | None:
-    """The blocks of a page, counted from 0; ``None`` if its directory cannot be read."""
+    """Return the block of a page, counted from 0; ``None`` if its directory cannot be read."""
     fields = page_fields(upload, page)
     if not fields:
         return None
@@ -54,8 +54,9 @@ def block_of(upload: Upload, page: int) -> Block | None:
 
 
 def rows_start(upload: Upload, pixel: int) -> int | None:
-    """The position in bytes of the first page's rows, if all of them are stored contiguously and as they are
-    decoded: grey or RGB of 8 bits, ``pixel`` bytes per pixel, not compressed, in strips without gaps.
+    """Return the position in bytes of the first page's rows, if all of them are stored contiguously and as
+    they are decoded: grey or RGB of 8 bits, ``pixel`` bytes per pixel, not compressed, in strips without
+    gaps.
     """
     position, tiff = next(directories(upload), (0, None))
     if tiff is None:
@@ -91,7 +92,7 @@ def is_pyramid(upload: Upload) -> bool:
 
 
 def decode_cost(request: DecodeRequest) -> DecodeCost:
-    """What decoding a page takes: two rows of tiles, or a strip and a copy of it."""
+    """Return the cost of decoding a page: two rows of tiles, or a strip and a copy of it."""
     return DecodeCost(seconds=0.0005, held=_held(request))
 
 
