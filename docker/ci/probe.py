@@ -24,7 +24,7 @@ FRAME_HEADERS = frozenset(range(0xFFC0, 0xFFD0)) - {0xFFC4, 0xFFC8, 0xFFCC}
 
 
 def png(width: int, height: int, channels: int = 3, *, noise: bool = False) -> bytes:
-    """A PNG of 8 bits a channel: a gradient, or noise, which no compressor makes smaller.
+    """A PNG of 8 bits per channel: a gradient, or noise, which no compressor makes smaller.
 
     Written from the PNG specification (W3C, third edition), sections 5 and 11.2.
     """

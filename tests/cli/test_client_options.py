@@ -364,7 +364,7 @@ def test_a_refusal_is_one_line(photo: Path, error: BadRequest | TooLarge, words:
 def test_inconsistent_results_are_not_saved(photo: Path) -> None:
     with FakeServer(every) as fake:
         done = invoke(fake.port, photo, "--output-sizes", "8x,6x")
-    assert_refused(done, ExitCode.NO_SERVER, "was asked for 2 results and announced 1")
+    assert_refused(done, ExitCode.NO_SERVER, "the request has 2 results and the server announced 1")
     assert list(photo.parent.iterdir()) == [photo]
 
 

@@ -174,8 +174,8 @@ def test_one_result_from_the_real_server(make_client: MakeClient, server: Runnin
 @pytest.mark.parametrize(
     ("outputs", "body", "said"),
     [
-        (TOLD[:2], BODY[:15], "was asked for 3 results and announced 2"),
-        ((*TOLD, TOLD[0]), BODY + b"first", "was asked for 3 results and announced 4"),
+        (TOLD[:2], BODY[:15], "the request has 3 results and the server announced 2"),
+        ((*TOLD, TOLD[0]), BODY + b"first", "the request has 3 results and the server announced 4"),
         (TOLD, BODY[:-1], "announced 17 bytes of results and sent 16"),
         (TOLD, BODY + b".", "announced 17 bytes of results and sent 18"),
         ((*TOLD[:2], {**TOLD[2], "size": 0}), BODY[:15], "an empty result for 4 x 3"),
@@ -250,7 +250,7 @@ def test_as_many_as_a_request_can_carry(make_client: MakeClient, serve: Serve) -
         peer.reply(head, body=b"1", outputs=told)
 
     client = make_client(port=serve(script).port)
-    with pytest.raises(ProtocolError, match=f"asked for {count} results and announced 1"):
+    with pytest.raises(ProtocolError, match=f"the request has {count} results and the server announced 1"):
         client.call("resize_all", b"image", [PLAIN] * count)
     assert seen == [count]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vipsrv.server.gateway import check_clocks
+from vipsrv.server.gateway import check_timeouts
 
 
 class Watched:
@@ -27,6 +27,6 @@ def test_a_bug_in_one_connection_does_not_stop_the_clocks_of_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     first, broken, last = Watched(), Watched(ZeroDivisionError("a bug")), Watched()
-    check_clocks([first, broken, last])
+    check_timeouts([first, broken, last])
     assert (first.checks, broken.checks, last.checks) == (1, 1, 1)
     assert "a bug" in caplog.text

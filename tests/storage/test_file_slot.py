@@ -92,11 +92,11 @@ async def test_it_reads_a_socket_by_itself_and_says_how_much(make_spool: MakeSpo
         room[:] = bytes(len(room))
         slot.filled(len(room), source=receiver.fileno())
         assert slot.stalled
-        assert slot.take_drawn() == 0
+        assert slot.take_spliced() == 0
         await ready(slot)
         assert not slot.stalled
         assert slot.received == LARGE_CHUNK_SIZE + len(b"spliced")
-        assert (slot.take_drawn(), slot.take_drawn()) == (len(b"spliced"), 0)
+        assert (slot.take_spliced(), slot.take_spliced()) == (len(b"spliced"), 0)
         await fill(slot, bytes(20 * MIB - slot.received))
         assert content(slot)[: LARGE_CHUNK_SIZE + 9] == bytes(LARGE_CHUNK_SIZE) + b"spliced\0\0"
         slot.close()

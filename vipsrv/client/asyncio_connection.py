@@ -127,7 +127,7 @@ class AsyncConnection(asyncio.Protocol):
         self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End every request in flight, for whatever reason the connection was lost."""
+        """End every request in flight, for any reason of the loss."""
         self._core.lost(reason(exc) if exc else "closed")
         self._writable.set()
         self._ended.set()

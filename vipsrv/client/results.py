@@ -139,7 +139,7 @@ def resize_results(
     announced = report.outputs
     if len(announced) != request.results:
         raise ProtocolError(
-            f"the server was asked for {request.results} results and announced {len(announced)}"
+            f"the request has {request.results} results and the server announced {len(announced)}"
         )
     return ResizeResults(
         outputs=tuple(_cut(announced, reply.body, size)),

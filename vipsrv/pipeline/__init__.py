@@ -36,8 +36,8 @@ Details of the options:
   does not fit at quality 1 with 413.
 - ``keep`` ``icc``: an RGB image stays in its own profile (Display P3, Adobe RGB) and carries it, as with
   sharp's ``keepIccProfile``; all others become sRGB without a profile. ``exif``: EXIF with an orientation of
-  1 and without the embedded thumbnail, colours in sRGB. ``all``: both, and whatever else the format holds
-  (IPTC; XMP of up to 1 MiB, likewise with an orientation of 1).
+  1 and without the embedded thumbnail, colours in sRGB. ``all``: both, and everything else that the format
+  holds (IPTC; XMP of up to 1 MiB, likewise with an orientation of 1).
 - ``page`` counts from 0; in an animation it is a frame as a viewer sees it.
 - ``enlarge`` false: see ``geometry``.
 """

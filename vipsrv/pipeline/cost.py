@@ -3,7 +3,7 @@
 The costs of a decoder or an encoder are in the file of its format (``formats``). This module has the policy:
 the limits, the lanes, and how the parts add up. A job takes memory
 
-- for its decode, some 2,000 rows that stream through libvips, whatever the height of the image;
+- for its decode, some 2,000 rows that stream through libvips, for any height of the image;
 - for the data that the decoder holds in addition: the coefficients of a progressive JPEG, the whole of an
   interlaced PNG, the canvas of a GIF, the planes of an AVIF, two rows of a TIFF's tiles, …;
 - for the data that is kept between decode and encode, and the data that the encoder holds.
@@ -38,7 +38,7 @@ _MIN_EXPANDED = 100_000_000
 
 _MIN_HOPELESS = 1.0
 """Seconds: a job that takes less is tried even if its deadline is nearer. A long wait in the queue must not
-make the image too large."""
+make a job fail with ``TooLarge``."""
 
 _BASE = 6 << 20
 """Bytes that every job takes."""

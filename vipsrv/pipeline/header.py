@@ -29,7 +29,7 @@ class Decoder(Enum):
 
     LIBVIPS = "a loader of libvips, which may open the upload again and get the same image"
     CORRECTED = "a loader of libvips, whose image is corrected here: only this image is right"
-    BUILTIN = "code of vipsrv, which may decode the image when it is first asked for"
+    BUILTIN = "code of vipsrv, which may decode the image at its first use"
 
 
 class ImageHeader:

@@ -31,7 +31,7 @@ _PRIMARIES = {
 """sRGB's red, green and blue, adapted to D50 with the Bradford matrix: the sRGB profile of the ICC."""
 
 _TABLE_TAGS = {b"A2B0", b"A2B1", b"A2B2", b"D2B0", b"D2B1", b"D2B2", b"D2B3"}
-"""A profile with one of these tags must be applied by its table, whatever its matrix says."""
+"""A profile with one of these tags must be applied by its table; its matrix is ignored."""
 
 _PRIMARY_TOLERANCE = 0.002  # of a luminance of 1; below half a grey level
 _CURVE_TOLERANCE = 1 / 255  # one grey level at most

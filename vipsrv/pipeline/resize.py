@@ -80,7 +80,7 @@ def resize(
 
     ``seconds`` is the time that the job has. If it is not light (see ``cost``) and not ``heavy_ok``,
     ``NeedsHeavyLane`` is raised. ``threads`` is how many may compute at a time. The image is decoded once,
-    and once more for each other ``page`` that is asked for.
+    and once more for each other requested ``page``.
 
     Raises ``BadRequest``, ``UnsupportedFormat``, ``TooLarge``, ``CorruptImage``, ``InternalError`` if the
     result of a valid image cannot be written, or the reason to stop that ``watch`` returned.

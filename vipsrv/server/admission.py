@@ -80,7 +80,7 @@ class Admission:
             raise self._busy(len(self._queue), self._workers.size)
 
     def submit(self, job: Job) -> None:
-        """Start a job or queue it. Raises ``Busy``; the job then still belongs to the caller."""
+        """Start a job or queue it. Raises ``Busy``; the caller then still owns the job."""
         if not self._queue and self._workers.run(job):
             return
         self.check()
@@ -164,7 +164,7 @@ class Admission:
 
 
 def threads_for(memory: int, *, cores: int, busy: int, waiting: int, memory_left: int) -> int:
-    """Threads for a heavy job that takes ``memory`` bytes with one thread, and as much again with each more.
+    """Return the threads for a heavy job that takes ``memory`` bytes per thread.
 
     ``busy`` is how many of the ``cores`` the threads of running jobs use, ``waiting`` how many other jobs
     want one, and ``memory_left`` how many bytes heavy jobs may still take. A light job always has one thread:

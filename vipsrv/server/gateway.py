@@ -174,10 +174,10 @@ class Gateway:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             # Connections last: they fail only the requests that pool and admission do not check.
-            check_clocks([self._pool, self._admission, *self._context.connections])
+            check_timeouts([self._pool, self._admission, *self._context.connections])
 
 
-def check_clocks(watched: list[WorkerPool | Admission | Connection]) -> None:
+def check_timeouts(watched: list[WorkerPool | Admission | Connection]) -> None:
     """Make each of ``watched`` check its deadlines and timeouts. A bug in one must not stop the others."""
     now = time.monotonic()
     for one in watched:
@@ -210,7 +210,7 @@ def _real_addresses(address: Address, server: asyncio.Server) -> list[Address]:
 
 
 def _remove_stale_socket(path: Path) -> None:
-    """Remove a unix socket that nobody listens on any more, and nothing else. Raises ``OSError``."""
+    """Remove a unix socket on which no process listens, and no other file. Raises ``OSError``."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             return

@@ -64,12 +64,12 @@ class FileSlot:
 
     __slots__ = (
         "_chunks",
-        "_drawn",
         "_file",
         "_files",
         "_on_progress",
         "_pool",
         "_size",
+        "_spliced_size",
         "_state",
         "_writing",
         "received",
@@ -91,7 +91,7 @@ class FileSlot:
         self._state = FileState.IDLE
         self._chunks = memory.hand_over()  # being filled, or full and not yet passed to a thread
         self._writing: list[Chunk] = []  # being written by a thread
-        self._drawn = 0
+        self._spliced_size = 0
         self.received = memory.received
         self._start_writing()
 
@@ -140,10 +140,10 @@ class FileSlot:
         if source is None or not may_splice or not self._start_splicing(source):
             self._start_writing()
 
-    def take_drawn(self) -> int:
+    def take_spliced(self) -> int:
         """Return the number of bytes that were read from the source since the last call."""
-        drawn, self._drawn = self._drawn, 0
-        return drawn
+        spliced, self._spliced_size = self._spliced_size, 0
+        return spliced
 
     def read(self, offset: int, size: int) -> bytes:
         """Read 1 to ``size`` bytes from ``offset``. Raises ``OSError``, also if the file ends there."""
@@ -206,7 +206,7 @@ class FileSlot:
         error = None if splicing.cancelled() else splicing.exception()
         if not splicing.cancelled() and error is None:
             moved = splicing.result()
-            self._drawn += moved.size
+            self._spliced_size += moved.size
             self.received += moved.size
             self._file.written += moved.size
             error = moved.error

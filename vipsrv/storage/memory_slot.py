@@ -52,7 +52,7 @@ class MemorySlot:
         chunks, self._chunks = self._chunks, []
         return chunks
 
-    def take_drawn(self) -> int:
+    def take_spliced(self) -> int:
         """Return 0: a slot in memory never reads from the socket itself."""
         return 0
 

@@ -88,13 +88,13 @@ class Slot:
 
         ``source`` is the descriptor of the plain stream socket that the next bytes come from, or ``None`` if
         they must be copied through ``room``. A slot in a file may itself read from it: it is ``stalled``
-        meanwhile, and when ``on_ready`` is called, ``take_drawn`` returns the number of bytes.
+        meanwhile, and when ``on_ready`` is called, ``take_spliced`` returns the number of bytes.
         """
         self._content.filled(size, source)
 
-    def take_drawn(self) -> int:
+    def take_spliced(self) -> int:
         """Return the number of bytes that were read from the source since the last call."""
-        return self._content.take_drawn()
+        return self._content.take_spliced()
 
     def read(self, offset: int, size: int) -> bytes:
         """Read 1 to ``size`` bytes from ``offset`` of a slot in a file.

@@ -195,7 +195,7 @@ class WorkerReplyReader:
         return False
 
     def _read_head(self) -> bool:
-        # The beginning of the results comes along: small ones need no further call.
+        # One call reads the head and the beginning of the results: small ones need no further call.
         size = self._receive_into(_scratch)
         if not size:
             return False

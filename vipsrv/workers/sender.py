@@ -31,7 +31,7 @@ class Sender:
             self._loop.add_writer(self._channel.fileno(), self._writable)
 
     def append(self, view: memoryview) -> None:
-        """Send ``view`` after whatever is still being sent."""
+        """Send ``view`` after the bytes that are still being sent."""
         self._unsent.append(view)
         if len(self._unsent) == 1:
             self._writable()

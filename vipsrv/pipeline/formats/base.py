@@ -184,7 +184,7 @@ def _prepared(loader: str, fail_on: str) -> PreparedOperation:
 class LibvipsReader:
     """How libvips reads a format: the ``loader`` for sources and its ``family`` of classes.
 
-    ``prefix``: a file with these first bytes is of this format for certain; set it only for very frequent
+    ``prefix``: a file with these first bytes is certainly of this format; set it only for very frequent
     formats. ``shares_loader``: the loader reads several formats, and the signature decides which one a file
     is. ``needs_trial``: the loader may lack the decoder for this format, so it counts only if ``trial``
     works. ``decodes_whole``: ``thumbnail`` also decodes all of the image, and is no faster than a plain

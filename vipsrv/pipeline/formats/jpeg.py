@@ -98,7 +98,7 @@ def shrink_factor(size: tuple[int, int], target: tuple[int, int]) -> int:
     factors = (size[0] / target[0], size[1] / target[1])
     for shrink in _SHRINKS:
         cut_off = max(size[0] % shrink / factors[0], size[1] % shrink / factors[1])
-        # Up to half of the factor thumbnail does the same with the same result; above it must be better.
+        # Up to half of the factor, ``thumbnail`` does the same. Above it, only a small edge may be cut off.
         if shrink <= min(factors) / 2 or (shrink <= min(factors) and cut_off <= _MAX_CUT_OFF):
             return shrink
     return 1
@@ -234,7 +234,7 @@ def _check_decode(request: DecodeRequest) -> None:
 def _decode_cost(request: DecodeRequest) -> DecodeCost:
     info, pixel = request.header.info, request.header.pixel_bytes
     # libjpeg reduces by 2, 4 or 8. ``thumbnail``, which CMYK goes through, uses half of that factor, and so
-    # does the fast way if the edge of the result would be wrong otherwise.
+    # does the fast path if the edge of the result would be wrong otherwise.
     shrink = next((by for by in _SHRINKS if request.scale * by <= 1), 1)
     is_exact = info.width % shrink == 0 == info.height % shrink and pixel != _CMYK_PIXEL
     size = info.width / (shrink if is_exact else max(1, shrink // 2)), float(info.height)

@@ -85,9 +85,7 @@ def active_formats() -> tuple[ImageFormat, ...]:
 
 
 def find_format(upload: Upload, head: bytes) -> ImageFormat | None:
-    """Return the format of an upload with the first bytes ``head``, ``None`` if no active reader claims
-    it.
-    """
+    """Return the format of an upload with the first bytes ``head``; ``None`` if no reader claims it."""
     for prefix, format_ in _certain:
         if head.startswith(prefix):
             return format_

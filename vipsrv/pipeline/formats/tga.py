@@ -29,8 +29,7 @@ from vipsrv.pipeline.vips.raw_rows import RowLayout, read_rows, to_colours, to_n
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked
 
 MAX_ENCODED_PIXELS = 1 << 25
-"""Maximum pixels of a run-length encoded image, as for bitmaps. It is decoded into memory packet by
-packet."""
+"""Maximum pixels of a run-length encoded image, as for bitmaps. It is decoded into memory by packets."""
 
 _CHECK_EVERY = 1 << 16
 """Bytes of packets between two calls of ``watch``: up to 30 ms."""

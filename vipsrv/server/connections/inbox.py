@@ -188,10 +188,10 @@ class Inbox:
 
     def _slot_ready(self) -> None:
         """Continue after the slot has written its bytes; it may itself have read more from the socket."""
-        drawn = 0 if self.slot is None else self.slot.take_drawn()
-        if drawn:
-            self._note_progress(drawn)
-            self._on_events(self.reader.body_received(drawn))
+        spliced = 0 if self.slot is None else self.slot.take_spliced()
+        if spliced:
+            self._note_progress(spliced)
+            self._on_events(self.reader.body_received(spliced))
         self.update()
 
     def _note_progress(self, size: int) -> None:

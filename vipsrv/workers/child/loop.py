@@ -107,7 +107,7 @@ class JobLoop:
         while filled < size:
             count = os.preadv(descriptor, [image[filled:]], filled)
             if not count:
-                raise ChannelError("a lent file is shorter than its job says")
+                raise ChannelError("a job's file is shorter than its head says")
             filled += count
         return image
 
@@ -135,7 +135,7 @@ def _for_reply(error: Exception) -> RequestError:
     """The error for the reply, stripped of its traceback.
 
     A traceback refers to the frames of the job, and they refer to the error: libvips would keep the image,
-    and the lent file, until Python's garbage collector runs.
+    and the job's file, until Python's garbage collector runs.
     """
     if isinstance(error, RequestError):
         for_reply = error

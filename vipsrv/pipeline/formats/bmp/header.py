@@ -118,7 +118,7 @@ def parse_header(data: bytes, offset: int | None, *, in_icon: bool = False) -> B
     check_sides("bmp", width, height)
     compression = _compression(kind, bits, is_os2=size not in _WINDOWS)
     palette_at = size
-    masks = _MASKS_16 if bits == 16 else _MASKS_32  # noqa: PLR2004 - bits a pixel
+    masks = _MASKS_16 if bits == 16 else _MASKS_32  # noqa: PLR2004 - bits per pixel
     if compression in (Compression.BITFIELDS, Compression.ALPHABITFIELDS):
         masks, palette_at = _masks(data, size, compression, bits)
     palette: tuple[bytes, ...] = ()
@@ -162,7 +162,7 @@ def _compression(kind: int, bits: int, *, is_os2: bool) -> Compression:
     if refused:
         raise UnsupportedFormat(f"this bmp {refused}, which vipsrv does not read")
     if bits not in _BITS[compression]:
-        raise CorruptImage(f"this bmp has {bits} bits a pixel with the compression {compression.name}")
+        raise CorruptImage(f"this bmp has {bits} bits per pixel with the compression {compression.name}")
     return compression
 
 

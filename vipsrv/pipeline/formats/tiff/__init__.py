@@ -81,7 +81,7 @@ TIFF = ImageFormat(
         loader="tiffload_source",
         family="VipsForeignLoadTiff",
         trial=Trial(saver="tiffsave_buffer"),
-        # libvips 8.18 continues after a missing or damaged tile, whatever ``fail_on`` says.
+        # libvips 8.18 continues after a missing or damaged tile, for any ``fail_on``.
         continues_after_errors=True,
         check_metadata=_check_metadata,
         check_page=_check_page,

@@ -11,7 +11,7 @@ from vipsrv.pipeline.upload import Upload
 
 _NO_COMPRESSION, _CHUNKY, _HIGH_BITS_FIRST = 1, 1, 1
 _SEPARATE_PLANES = 2
-# CCITT, LZW, deflate (two numbers), PackBits: libtiff decodes row by row, whatever the strip's height.
+# CCITT, LZW, deflate (two numbers), PackBits: libtiff decodes row by row, for any strip height.
 _ROW_BY_ROW = {2, 3, 4, 5, 8, 32_946, 32_773}
 _PHOTOMETRIC_OF = {1: 1, 3: 2}
 """By the bytes of a pixel: grey with black as 0, and RGB."""
