@@ -1,5 +1,6 @@
 """From a socket to a file inside the kernel: what arrives, and what stays in the socket."""
 
+import errno
 import fcntl
 import os
 import select
@@ -114,11 +115,12 @@ def test_a_broken_connection_is_not_an_error_of_the_file(target: int, splicer: S
         assert splicer.move(receiver.fileno(), target, 0, 100) == Moved(0)
 
 
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOMEM])
 def test_a_small_pipe_does_if_a_larger_one_is_refused(
-    pair: Pair, target: int, splicer: Splicer, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, target: int, splicer: Splicer, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     def refuse(*_: object) -> None:
-        raise PermissionError
+        raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(fcntl, "fcntl", refuse)
     sender, receiver = pair
@@ -126,7 +128,10 @@ def test_a_small_pipe_does_if_a_larger_one_is_refused(
     sender.sendall(data)
     moved = 0
     while moved < len(data):
-        moved += splicer.move(receiver.fileno(), target, moved, 10**9).size
+        assert select.select([receiver], [], [], 20)[0]
+        part = splicer.move(receiver.fileno(), target, moved, 10**9).size
+        assert part
+        moved += part
     assert os.pread(target, 10**6, 0) == data
 
 

@@ -44,7 +44,8 @@ class _Pipe:
     def create(cls) -> "_Pipe":
         """Open a pipe. Raises ``OSError`` if no descriptor is left."""
         pipe = cls(*os.pipe())
-        with suppress(PermissionError):  # this user has many pipes already; smaller ones work as well
+        # Refused if this user has many pipes already, or without memory; a smaller one works as well.
+        with suppress(OSError):
             fcntl.fcntl(pipe.write_end, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         return pipe
 
