@@ -35,7 +35,8 @@ class FakeConnection:
     """Carries one exchange: what it does to it is all that a connection of any protocol has to do."""
 
     def __init__(self, context: ServerContext, operation: Operation = Operation.RESIZE) -> None:
-        self.exchange = Exchange(context, operation, self._finished)
+        flow = context.accounts.open_flow("test")
+        self.exchange = Exchange(context, operation, flow, self._finished)
         self.finished: list[Outcome] = []
 
     def send(self, data: bytes, meta: dict[str, object] = META) -> None:
@@ -334,9 +335,8 @@ async def test_only_the_transitions_of_the_table_are_possible(
 ) -> None:
     disk.stop()
     act, target = CALLS[call]
-    exchange = Exchange(
-        context if state is ExchangeState.SUBMITTED else on_disk, Operation.RESIZE, lambda _: None
-    )
+    chosen = context if state is ExchangeState.SUBMITTED else on_disk
+    exchange = Exchange(chosen, Operation.RESIZE, chosen.accounts.open_flow("test"), lambda _: None)
     bring_to(exchange, state)
     assert exchange.state is state
     if target in TRANSITIONS[state]:

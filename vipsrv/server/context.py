@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from vipsrv.errors import Draining, TooLarge
+from vipsrv.server.accounts import Accounts
 from vipsrv.server.admission import Admission
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage.spool import Spool
@@ -81,6 +82,7 @@ class ServerContext:
     spool: Spool
     admission: Admission
     describe: Callable[[], dict[str, Any]]
+    accounts: Accounts = field(default_factory=Accounts)
     connections: OpenConnections = field(init=False)
     draining: bool = False
     """Whether the server is shutting down: requests that arrive now are refused."""

@@ -20,6 +20,7 @@ from enum import Enum
 from typing import Any
 
 from vipsrv.errors import BadRequest, Cancelled, DeadlineExceeded, RequestError
+from vipsrv.server.accounts import Flow
 from vipsrv.server.context import ServerContext
 from vipsrv.server.request_options import parse_resize
 from vipsrv.storage.spool import Slot
@@ -97,9 +98,9 @@ class Timeline:
 
 
 class Exchange:
-    """One request for ``operation``. ``on_finished`` is called once with the exchange, when it has finished.
+    """One request of ``flow`` for ``operation``.
 
-    It is not called for an exchange that is abandoned.
+    ``on_finished`` is called once with the exchange, when it has finished; not for one that is abandoned.
     """
 
     __slots__ = (
@@ -110,6 +111,7 @@ class Exchange:
         "_options",
         "_seconds",
         "_state",
+        "flow",
         "operation",
         "outcome",
         "slot",
@@ -117,9 +119,14 @@ class Exchange:
     )
 
     def __init__(
-        self, context: ServerContext, operation: Operation, on_finished: Callable[["Exchange"], None]
+        self,
+        context: ServerContext,
+        operation: Operation,
+        flow: Flow,
+        on_finished: Callable[["Exchange"], None],
     ) -> None:
         self.operation = operation
+        self.flow = flow
         self.timeline = Timeline(time.monotonic())
         self.slot: Slot | None = None
         """The slot for the body, from its acceptance until the job is submitted."""

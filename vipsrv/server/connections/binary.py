@@ -48,6 +48,7 @@ from vipsrv.protocol import (
     pack_error,
     pack_message,
 )
+from vipsrv.server.accounts import Flow, account_key
 from vipsrv.server.connections.inbox import Inbox, InboxState
 from vipsrv.server.connections.outbox import Outbox
 from vipsrv.server.connections.transport import has_hung_up, has_tls
@@ -105,6 +106,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
     _transport: asyncio.Transport
     _inbox: Inbox
     _outbox: Outbox
+    _flow: Flow
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
@@ -145,6 +147,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             has_place=self._has_place,
         )
         self._outbox = Outbox(self._transport, self._all_sent)
+        self._flow = self._context.accounts.open_flow(account_key(transport.get_extra_info("peername")))
         connections = self._context.connections
         connections.add(self)
         if connections.served > connections.limit:
@@ -196,6 +199,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._enter(ConnectionState.CLOSED)
         self._inbox.end()
         self._context.connections.remove(self)
+        self._context.accounts.close_flow(self._flow)
         self._outbox.close()
         self._abandon_all()
 
@@ -260,7 +264,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def _start_exchange(self, head: MessageStarted, operation: Operation) -> None:
         request_id = head.request_id
-        exchange = Exchange(self._context, operation, partial(self._finished, request_id))
+        exchange = Exchange(self._context, operation, self._flow, partial(self._finished, request_id))
         if request_id in self._in_flight:
             exchange.refuse(self._error_for_reused_id(head))
             return
