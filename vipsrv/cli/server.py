@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 the server could not start or did not answer, 2 the comman
 
 import inspect
 import logging
-import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,6 +18,7 @@ from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_
 from vipsrv.errors import StartFailed, VipsrvError
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server import ServerSettings, formats_of, serve
+from vipsrv.server.log_queue import STANDARD_ERROR, log_to
 from vipsrv.version import __version__
 
 app = typer.Typer(
@@ -84,9 +84,6 @@ def _serve(
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
         _fail(f"--log-level: {log_level!r} is not one of debug, info, warning and error", code=2)
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     settings = _settings(given)
     for text in settings.listen:
         try:
@@ -94,7 +91,8 @@ def _serve(
         except ValueError as error:
             _fail(f"--listen: {error}", code=2)
     try:
-        serve(settings, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
+        with log_to(STANDARD_ERROR, level):
+            serve(settings, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
     except StartFailed as error:
         discard_unwritable_output()
         _fail(str(error), code=1)
