@@ -6,6 +6,17 @@ from typing import Self
 UNIX_PREFIX = "unix:"
 MAX_PORT = 65_535
 
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens on it here
+
+
+def is_service_link(text: str) -> bool:
+    """Whether a port's variable has a value of the form ``tcp://10.0.0.1:65432``.
+
+    Kubernetes sets ``VIPSRV_PORT`` to it in the containers beside a Service named vipsrv, unless the pod has
+    ``enableServiceLinks: false``. It is no setting.
+    """
+    return "://" in text
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -28,6 +39,13 @@ class Address:
         if not colon or not host or not port.isdecimal() or int(port) > MAX_PORT:
             raise ValueError(f"{text!r} is not HOST:PORT, [IPV6]:PORT or unix:/path")
         return cls(host=host, port=int(port))
+
+    def reachable(self) -> "Address":
+        """Return where a client on the same machine reaches a server that listens here.
+
+        An address that stands for all addresses of the machine becomes that of the loopback interface.
+        """
+        return Address(_LOOPBACK.get(self.host, self.host), self.port, self.path)
 
     def __str__(self) -> str:
         """The form that ``parse`` reads."""

@@ -14,6 +14,8 @@ from tests.support.running_server import RunningServer, wait_until
 from vipsrv.server.settings import ServerSettings
 from vipsrv.version import __version__
 
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - the port is free only as long as the test runs
+
 
 def vipsrv(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -122,6 +124,48 @@ def test_ping_of_a_unix_socket_and_of_ipv6(start_server: StartServer, tmp_path: 
     ):
         assert ended.returncode == 0, ended.stderr
         assert ended.stdout.startswith(f"{where} answered in ")
+
+
+def test_ping_follows_the_listener_of_the_environment(start_server: StartServer, tmp_path: Path) -> None:
+    there = f"unix:{tmp_path / 'socket'}"
+    server = start_server("--workers", "1", "--listen", there, "--listen", "0.0.0.0:0")
+    port = server.listeners[1].rpartition(":")[2]
+    for environment, where in (
+        ({"VIPSRV_LISTEN": f"{there},0.0.0.0:{port}"}, there),
+        ({"VIPSRV_LISTEN": f"0.0.0.0:{port},{there}"}, f"127.0.0.1:{port}"),
+        ({"VIPSRV_HOST": EVERY_ADDRESS, "VIPSRV_PORT": port}, f"127.0.0.1:{port}"),
+    ):
+        ended = vipsrv("ping", **environment)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.startswith(f"{where} answered in ")
+        assert not ended.stderr
+
+
+def test_every_ipv6_address_and_every_ipv4_address_of_the_machine(start_server: StartServer) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    only_ipv6 = start_server("--workers", "1", "--host", "::", "--port", "0")
+    assert vipsrv("ping", VIPSRV_HOST="::", VIPSRV_PORT=str(only_ipv6.port)).returncode == 0
+    with pytest.raises(ConnectionRefusedError):
+        bare_client.connect(only_ipv6.port)
+    port = only_ipv6.port
+    only_ipv6.stop()
+    both = start_server("--workers", "1", "--listen", f"[::]:{port}", "--listen", f"0.0.0.0:{port}")
+    assert len(both.listeners) == 2
+    for host in ("127.0.0.1", "::1"):
+        assert vipsrv("ping", "--host", host, "--port", str(port)).returncode == 0
+
+
+@pytest.mark.parametrize("command", [("serve", "--workers", "0"), ("ping", "--host", "unix:")])
+def test_a_port_that_kubernetes_has_set_is_passed_over_with_one_line(command: tuple[str, ...]) -> None:
+    plain, linked = vipsrv(*command), vipsrv(*command, VIPSRV_PORT="tcp://10.96.0.1:65432")
+    assert linked.returncode == plain.returncode
+    mentioned, *rest = linked.stderr.splitlines()
+    assert "VIPSRV_PORT=tcp://10.96.0.1:65432 is passed over" in mentioned
+    assert "enableServiceLinks: false" in mentioned
+    assert rest == plain.stderr.splitlines()
 
 
 @pytest.mark.parametrize("level", ["loud", ""])

@@ -6,7 +6,9 @@ import pytest
 
 from tests.support.running_server import RunningServer
 from vipsrv.client import AsyncClient, Client
-from vipsrv.client.server_address import choose_server, server_address
+from vipsrv.client.server_address import choose_listener, choose_server, server_address
+
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - nothing listens on it here
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,33 @@ def test_arguments_win_over_the_environment_over_the_defaults(
 ) -> None:
     choice = choose_server(host, port, environment)
     assert (str(choice.address), choice.configured) == (address, configured)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "environment", "address"),
+    [
+        (None, None, {}, "127.0.0.1:65432"),
+        (None, None, {"VIPSRV_HOST": EVERY_ADDRESS, "VIPSRV_PORT": "9"}, "127.0.0.1:9"),
+        (None, None, {"VIPSRV_HOST": "::"}, "[::1]:65432"),
+        (None, None, {"VIPSRV_HOST": EVERY_ADDRESS, "VIPSRV_LISTEN": "unix:/run/socket"}, "unix:/run/socket"),
+        (None, None, {"VIPSRV_LISTEN": " [::]:7 , unix:/run/socket"}, "[::1]:7"),
+        (None, None, {"VIPSRV_LISTEN": "", "VIPSRV_HOST": "there"}, "there:65432"),
+        (None, None, {"VIPSRV_PORT": "tcp://10.0.0.1:65432", "VIPSRV_HOST": "::"}, "[::1]:65432"),
+        # What is given wins over all listeners of the environment.
+        ("there", None, {"VIPSRV_LISTEN": "unix:/run/socket"}, "there:65432"),
+        (None, 9, {"VIPSRV_LISTEN": "unix:/run/socket", "VIPSRV_HOST": EVERY_ADDRESS}, "127.0.0.1:9"),
+    ],
+)
+def test_the_listener_of_a_server_with_the_same_environment(
+    host: str | None, port: int | None, environment: dict[str, str], address: str
+) -> None:
+    assert str(choose_listener(host, port, environment)) == address
+
+
+@pytest.mark.parametrize("listen", ["foo", "unix:", ",unix:/a", "127.0.0.1:0"])
+def test_a_listener_that_cannot_be_reached(listen: str) -> None:
+    with pytest.raises(ValueError, match="VIPSRV_LISTEN: "):
+        choose_listener(environment={"VIPSRV_LISTEN": listen})
 
 
 @pytest.mark.parametrize("port", ["x", "0", "65536", "-1", "6 5", "٣", "9" * 5000])

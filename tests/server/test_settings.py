@@ -91,6 +91,34 @@ def test_an_empty_variable_makes_no_setting(monkeypatch: pytest.MonkeyPatch) -> 
     assert ServerSettings() == plain
 
 
+SERVICE_LINKS = {
+    "VIPSRV_PORT": "tcp://10.96.0.1:65432",
+    "VIPSRV_PORT_65432_TCP": "tcp://10.96.0.1:65432",
+    "VIPSRV_PORT_65432_TCP_ADDR": "10.96.0.1",
+    "VIPSRV_PORT_65432_TCP_PORT": "65432",
+    "VIPSRV_PORT_65432_TCP_PROTO": "tcp",
+    "VIPSRV_SERVICE_HOST": "10.96.0.1",
+    "VIPSRV_SERVICE_PORT": "65432",
+    "VIPSRV_SERVICE_PORT_IMAGES": "65432",
+}
+"""What Kubernetes sets in the containers beside a Service named vipsrv."""
+
+
+def test_a_kubernetes_service_named_vipsrv_changes_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = ServerSettings()
+    for name, value in SERVICE_LINKS.items():
+        monkeypatch.setenv(name, value)
+    assert ServerSettings() == plain
+    assert ServerSettings(port=2222).port == 2222
+    monkeypatch.setenv("VIPSRV_PORT", "tcp")
+    with pytest.raises(ValidationError, match="port"):
+        ServerSettings()
+
+
+def test_no_setting_has_a_variable_that_kubernetes_sets() -> None:
+    assert not [name for name in ServerSettings.model_fields if name.startswith(("service_", "port_"))]
+
+
 def test_an_empty_host_is_refused() -> None:
     with pytest.raises(ValidationError, match="host"):
         ServerSettings(host="")  # which would mean every address of the machine

@@ -62,9 +62,7 @@ class RunningServer:
 
     def wait_until_busy(self) -> None:
         """Wait until one of its workers has been busy for a moment."""
-        pids = worker_pids(self.pid)
-        before = {pid: _cpu_ticks(pid) for pid in pids}
-        wait_until(lambda: any(_cpu_ticks(pid) > before[pid] + 2 for pid in pids), "a busy worker")
+        wait_until_busy(self.pid)
 
     def stop(self) -> int:
         """Stop it as an operator would, by force if necessary; return its exit code."""
@@ -106,6 +104,13 @@ def worker_pids(server_pid: int) -> list[int]:
     """The processes that run `vipsrv.workers.child` for this server."""
     children = Path(f"/proc/{server_pid}/task/{server_pid}/children").read_text().split()
     return [int(pid) for pid in children if b"vipsrv.workers.child" in _command_line(pid)]
+
+
+def wait_until_busy(server_pid: int) -> None:
+    """Wait until one of the server's workers has been busy for a moment."""
+    pids = worker_pids(server_pid)
+    before = {pid: _cpu_ticks(pid) for pid in pids}
+    wait_until(lambda: any(_cpu_ticks(pid) > before[pid] + 2 for pid in pids), "a busy worker")
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

@@ -14,7 +14,7 @@ from tests.conftest import StartServer
 from tests.support import bare_client
 from tests.support.image_comparison import open_exact
 from tests.support.images import jpeg, large_strip_tiff
-from tests.support.running_server import RunningServer, worker_pids
+from tests.support.running_server import RunningServer, wait_until_busy, worker_pids
 
 
 def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -112,6 +112,97 @@ def test_a_signal_stops_an_idle_server(start_server: StartServer, number: signal
     server.process.send_signal(number)
     assert server.process.wait(bare_client.SECONDS) == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def listening_port(process: "subprocess.Popen[str]") -> int:
+    """The port that a server prints when it is ready."""
+    assert process.stdout is not None
+    return int(process.stdout.readline().rpartition(":")[2])
+
+
+def test_a_hangup_without_a_terminal_changes_nothing() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "vipsrv", "serve", "--port", "0", "--workers", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # without the terminal that the tests may have
+    ) as process:
+        port = listening_port(process)
+        for pid in [process.pid, *worker_pids(process.pid)]:
+            os.kill(pid, signal.SIGHUP)
+        assert bare_client.ask(port, jpeg(), 20, 10).size > 0
+        process.send_signal(signal.SIGTERM)
+        log = process.communicate(timeout=bare_client.SECONDS)[1]
+    assert process.returncode == 0
+    assert "SIGHUP has no effect" in log
+    assert "ended" not in log  # no worker
+
+
+def test_a_terminal_that_closes_drains(tmp_path: Path) -> None:
+    ours, terminal = os.openpty()
+    log = tmp_path / "log"
+    # The leader of a session gets SIGHUP when its controlling terminal closes.
+    become_leader = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
+    run = "os.execv(sys.executable, [sys.executable, '-m', 'vipsrv', *sys.argv[1:]])"
+    arguments = ["serve", "--port", "0", "--workers", "1", "--max-output-pixels", "1000000000"]
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-c", f"{become_leader}; {run}", *arguments],
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        ) as process,
+    ):
+        os.close(terminal)
+        try:
+            port = listening_port(process)
+            image = jpeg()
+            with bare_client.connect(port) as sock:
+                sock.sendall(bare_client.header(len(image), 5000, 5000) + image)
+                wait_until_busy(process.pid)
+                os.close(ours)
+                assert open_exact(bare_client.read_answer(sock).result).size == (5000, 5000)
+            assert process.wait(bare_client.SECONDS) == 0
+        finally:
+            process.kill()
+    assert "stopping" in log.read_text()
+
+
+def test_nohup_keeps_a_hangup_ignored() -> None:
+    command = "trap '' HUP; exec \"$0\" -m vipsrv serve --port 0 --workers 1"
+    with subprocess.Popen(
+        ["/bin/sh", "-c", command, sys.executable],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        port = listening_port(process)
+        process.send_signal(signal.SIGHUP)
+        assert bare_client.ask(port, jpeg(), 20, 10).size > 0
+        process.send_signal(signal.SIGTERM)
+        log = process.communicate(timeout=bare_client.SECONDS)[1]
+    assert process.returncode == 0
+    assert "SIGHUP" not in log
+
+
+def test_a_socket_that_another_server_put_in_its_place_is_kept(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "socket"
+    first = start_server("--workers", "1", "--listen", f"unix:{path}")
+    path.unlink()
+    start_server("--workers", "1", "--listen", f"unix:{path}")
+    assert first.stop() == 0
+    image = jpeg()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(bare_client.SECONDS)
+        sock.connect(str(path))
+        sock.sendall(bare_client.header(len(image), 20, 10) + image)
+        assert bare_client.read_answer(sock).size > 0
 
 
 def test_a_drain_finishes_what_is_in_flight_and_accepts_nothing_new(start_server: StartServer) -> None:

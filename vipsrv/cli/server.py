@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 the server could not start or did not answer, 2 the comman
 
 import inspect
 import logging
-import sys
+import os
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,12 +13,13 @@ import typer
 from pydantic import ByteSize, ValidationError
 from pydantic.fields import FieldInfo
 
-from vipsrv.address import MAX_PORT, Address
+from vipsrv.address import MAX_PORT, Address, is_service_link
 from vipsrv.cli.demo import demo
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
 from vipsrv.errors import StartFailed, VipsrvError
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server import ServerSettings, formats_of, serve
+from vipsrv.server.log_queue import STANDARD_ERROR, log_to
 from vipsrv.version import __version__
 
 app = typer.Typer(
@@ -84,9 +85,7 @@ def _serve(
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
         _fail(f"--log-level: {log_level!r} is not one of debug, info, warning and error", code=2)
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    _mention_service_link()
     settings = _settings(given)
     for text in settings.listen:
         try:
@@ -94,7 +93,8 @@ def _serve(
         except ValueError as error:
             _fail(f"--listen: {error}", code=2)
     try:
-        serve(settings, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
+        with log_to(STANDARD_ERROR, level):
+            serve(settings, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
     except StartFailed as error:
         discard_unwritable_output()
         _fail(str(error), code=1)
@@ -124,7 +124,8 @@ def ping(
     host: Annotated[
         str | None,
         typer.Option(
-            help=f"Host of the server, or unix:/path (default: VIPSRV_HOST, or else {DEFAULT_HOST})."
+            help="Host of the server, or unix:/path (default: the first address of VIPSRV_LISTEN, or else "
+            f"VIPSRV_HOST, or else {DEFAULT_HOST})."
         ),
     ] = None,
     port: Annotated[
@@ -137,16 +138,21 @@ def ping(
         float, typer.Option(min=0.001, max=86_400, help="Seconds to wait for the reply.")
     ] = 3.0,
 ) -> None:
-    """Check whether a server answers: print the round trip in milliseconds, or exit with 1."""
+    """Check whether a server answers: print the round trip in milliseconds, or exit with 1.
+
+    Without --host and --port, it asks the server that 'vipsrv serve' with the same environment variables
+    starts. If that listens on every address of the machine, it asks at 127.0.0.1 or ::1.
+    """
     # Imported here because a server does not need the clients.
     from vipsrv.client import Client, Timeout  # noqa: PLC0415
-    from vipsrv.client.server_address import server_address  # noqa: PLC0415
+    from vipsrv.client.server_address import choose_listener  # noqa: PLC0415
 
-    host = host or None
+    _mention_service_link()
     try:
-        where = server_address(host, port)
+        where = choose_listener(host or None, port)
         each = Timeout(connect=timeout, send=timeout, reply=timeout)
-        with Client(host, port, timeout=each) as client:
+        server = {"address": str(where)} if where.path else {"host": where.host, "port": where.port}
+        with Client(**server, timeout=each) as client:
             seconds = client.ping()
     except VipsrvError as error:
         _fail(str(error), code=1)
@@ -165,6 +171,15 @@ def _settings(given: dict[str, Any]) -> ServerSettings:
         for fault in error.errors():
             _complain(f"{_flag(str(fault['loc'][0]))}: {fault['msg']}, not {fault['input']!r}")
         raise typer.Exit(2) from None
+
+
+def _mention_service_link() -> None:
+    port = os.environ.get("VIPSRV_PORT", "")
+    if is_service_link(port):
+        _complain(
+            f"VIPSRV_PORT={port} is passed over: Kubernetes sets it for a Service named vipsrv; "
+            "enableServiceLinks: false in the pod prevents that"
+        )
 
 
 def _print_addresses(addresses: list[Address]) -> None:

@@ -4,13 +4,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vipsrv.address import MAX_PORT, UNIX_PREFIX, Address
+from vipsrv.address import MAX_PORT, UNIX_PREFIX, Address, is_service_link
 from vipsrv.client.timeouts import Timeout
 from vipsrv.errors import ClientTimeout, ConnectFailed
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 
 HOST_VARIABLE = "VIPSRV_HOST"
 PORT_VARIABLE = "VIPSRV_PORT"
+LISTEN_VARIABLE = "VIPSRV_LISTEN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,26 @@ def choose_server(
     return ServerChoice(_tcp_address(host, DEFAULT_PORT if port is None else port), configured=configured)
 
 
+def choose_listener(
+    host: str | None = None, port: int | None = None, environment: Mapping[str, str] = os.environ
+) -> Address:
+    """Return where to reach the server that ``vipsrv serve`` with this environment starts.
+
+    That is the first address of ``VIPSRV_LISTEN``, unless a host or a port is given; otherwise as for
+    ``choose_server``. Raises ``ValueError``.
+    """
+    listeners = [word.strip() for word in environment.get(LISTEN_VARIABLE, "").split(",")]
+    if host is not None or port is not None or not any(listeners):
+        return choose_server(host, port, environment).address.reachable()
+    try:
+        address = Address.parse(listeners[0])
+    except ValueError as error:
+        raise ValueError(f"{LISTEN_VARIABLE}: {error}") from None
+    if not address.path and not address.port:
+        raise ValueError(f"{LISTEN_VARIABLE}: port 0 stands for a free port; give its number with --port")
+    return address.reachable()
+
+
 def server_address(host: str | None, port: int | None, address: str | None = None) -> Address:
     """Return the address for the arguments of a client; ``address``, if given, has the form ``unix:/path``.
 
@@ -69,8 +90,7 @@ def _unix_address(text: str) -> Address:
 
 def _port_from(environment: Mapping[str, str]) -> int | None:
     text = environment.get(PORT_VARIABLE, "")
-    # Kubernetes sets VIPSRV_PORT=tcp://10.0.0.1:65432 in every pod beside a Service named vipsrv.
-    if not text or "://" in text:
+    if not text or is_service_link(text):
         return None
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:6]) <= MAX_PORT:
         raise ValueError(f"{PORT_VARIABLE}: must be a port from 1 to {MAX_PORT}, not {text[:40]!r}")

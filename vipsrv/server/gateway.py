@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Gateway:
             settings=settings, spool=self._spool, admission=self._admission, describe=self._describe
         )
         self._servers: list[asyncio.Server] = []
-        self._unix_paths: list[Path] = []
+        self._unix_sockets: list[_UnixSocket] = []
         self._watching: asyncio.Task[None] | None = None
 
     @property
@@ -154,7 +155,7 @@ class Gateway:
                 server = await loop.create_unix_server(
                     make_connection, address.path, backlog=_BACKLOG, start_serving=False
                 )
-                self._unix_paths.append(path)
+                self._unix_sockets.append(_UnixSocket.at(path))
             else:
                 server = await loop.create_server(
                     make_connection, address.host, address.port, backlog=_BACKLOG, start_serving=False
@@ -163,12 +164,13 @@ class Gateway:
         return server
 
     def _stop_listening(self) -> None:
+        # Before they are closed: another server takes the place of a socket on which none listens.
+        for unix_socket in self._unix_sockets:
+            unix_socket.remove()
+        self._unix_sockets = []
         for server in self._servers:
             server.close()
         self._servers = []
-        for path in self._unix_paths:
-            path.unlink(missing_ok=True)
-        self._unix_paths = []
 
     async def _watch(self) -> None:
         while True:
@@ -207,6 +209,31 @@ def _real_addresses(address: Address, server: asyncio.Server) -> list[Address]:
     if address.path:
         return [address]
     return [Address(*sock.getsockname()[:2]) for sock in server.sockets]
+
+
+@dataclass(frozen=True, slots=True)
+class _UnixSocket:
+    """The file of a unix socket that this server has made."""
+
+    path: Path
+    device: int
+    inode: int
+
+    @classmethod
+    def at(cls, path: Path) -> "_UnixSocket":
+        """Return the file that is at ``path`` now. Raises ``OSError``."""
+        status = path.stat()
+        return cls(path, status.st_dev, status.st_ino)
+
+    def remove(self) -> None:
+        """Remove it, but no other file that has been put in its place."""
+        try:
+            if _UnixSocket.at(self.path) == self:
+                self.path.unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _log.warning("the socket %s cannot be removed: %s", self.path, error.strerror)
 
 
 def _remove_stale_socket(path: Path) -> None:

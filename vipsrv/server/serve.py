@@ -26,6 +26,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once.
 
+    SIGHUP drains, too, if the process has a terminal, because the terminal was closed. Without a terminal it
+    is a request to read the settings again, which is not possible yet; the log says so.
     ``until_stdin_closes`` stops the server, as a signal does, when standard input ends, so that it ends with
     the process that started it. Raises ``StartFailed``, also if ``on_listening`` raises ``OSError``.
     """
@@ -44,6 +46,9 @@ async def _serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop_asked)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        # Never the second signal: a shell repeats what the terminal has sent.
+        loop.add_signal_handler(signal.SIGHUP, first.set if _has_terminal() else _log_reload)
     if until_stdin_closes:
         _on_end_of_stdin(loop, first.set)
     gateway = Gateway(settings)
@@ -71,6 +76,19 @@ async def _serve(
         starting.cancel()
     asked.cancel()
     await gateway.stop()
+
+
+def _has_terminal() -> bool:
+    """Whether this process gets SIGHUP when a terminal is closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def _log_reload() -> None:
+    _log.warning("SIGHUP has no effect: the settings are read at the start only; restart the server")
 
 
 def _on_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from pydantic import BeforeValidator, ByteSize, Field, create_model
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from vipsrv.address import is_service_link
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server.cpus import available_cpus
 from vipsrv.worker_config import BYTES, WorkerConfig, declarations
@@ -39,6 +41,29 @@ def _default_spool_dir() -> Path:
     return var_tmp if var_tmp.is_dir() else Path(tempfile.gettempdir())
 
 
+class _Environment(PydanticBaseSettingsSource):
+    """The settings of the environment, without a port that Kubernetes has set; see ``is_service_link``.
+
+    It sets variables that start with ``VIPSRV_SERVICE_`` or ``VIPSRV_PORT_`` as well, so no setting may have
+    such a name.
+    """
+
+    def __init__(self, settings: type[BaseSettings], variables: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings)
+        self._variables = variables
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the value of one setting, its name, and whether it still has to be parsed."""
+        return self._variables.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the settings that the environment has."""
+        settings = self._variables()
+        if is_service_link(str(settings.get("port", ""))):
+            del settings["port"]
+        return settings
+
+
 class _ServiceSettings(BaseSettings):
     """The first settings in listings: addresses, workers and the size of uploads."""
 
@@ -50,7 +75,24 @@ class _ServiceSettings(BaseSettings):
         frozen=True,
     )
 
-    host: str = Field(DEFAULT_HOST, min_length=1, description="Address to listen on.")
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature of the base class
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where settings come from: arguments first, then the environment."""
+        return init_settings, _Environment(settings_cls, env_settings)
+
+    host: str = Field(
+        DEFAULT_HOST,
+        min_length=1,
+        description="Address to listen on. 0.0.0.0 is every IPv4 address, :: every IPv6 address and no IPv4 "
+        "address; for both, use --listen twice.",
+    )
     port: int = Field(
         DEFAULT_PORT, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one and prints it."
     )

@@ -377,7 +377,11 @@ class BinaryConnection(asyncio.BufferedProtocol):
     def _reply_error(self, kind: int, request_id: int, error: RequestError) -> None:
         level = logging.ERROR if isinstance(error, InternalError) else logging.INFO
         where = f" ({error.where})" if isinstance(error, InternalError) else ""
-        _log.log(level, "request %d: %d %s: %s%s", request_id, error.status, error.code, error, where)
+        _log.log(
+            level,
+            *("request %d: %d %s: %s%s", request_id, error.status, error.code, error, where),
+            extra={"kind": error.code},  # the codes share no rate limit
+        )
         self._outbox.put(pack_error(kind, request_id, error))
 
     def _refuse_incoming(self, error: RequestError) -> None:

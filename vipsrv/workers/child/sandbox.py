@@ -20,11 +20,11 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 
 def ignore_stop_signals() -> None:
-    """Ignore SIGINT and SIGTERM: terminals and service managers send them to all processes, and the gateway
-    decides when a worker ends.
+    """Ignore SIGINT, SIGTERM and SIGHUP: terminals and service managers send them to all processes, and the
+    gateway decides when a worker ends.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def die_with_parent(parent: int) -> None:
