@@ -66,7 +66,7 @@ def _replies() -> Iterator[bytes]:
     )
     yield ReplyHead(job_id=7, source=source, outputs=outputs).pack()
     yield ReplyHead(job_id=7, source=source).pack()
-    yield ReplyHead(job_id=7, needs=200 << 20).pack()
+    yield ReplyHead(job_id=7, needs=200 << 20, needs_ms=1500).pack()
     yield ReplyHead(job_id=7, error=CorruptImage("truncated")).pack()
     yield ReplyHead(job_id=7, error=InternalError("a bug", where="resize.py, line 1")).pack()
 

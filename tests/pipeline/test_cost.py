@@ -1,5 +1,6 @@
 """The predicted cost of jobs, and what is refused for it. bench.cost compares predictions with reality."""
 
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -29,8 +30,16 @@ from tests.support.images import (
 from vipsrv import pipeline
 from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.options import Fit, Format, Position, ResizeOptions
-from vipsrv.pipeline.cost import LIGHT, LIGHT_SECONDS, Cost, NeedsHeavyLane, predict, predict_all
-from vipsrv.pipeline.formats import webp
+from vipsrv.pipeline.cost import (
+    LIGHT,
+    LIGHT_SECONDS,
+    Cost,
+    NeedsHeavyLane,
+    max_encodes,
+    predict,
+    predict_all,
+)
+from vipsrv.pipeline.formats import heif, webp
 from vipsrv.pipeline.formats.heif import CodedPixels, coded_pixels
 from vipsrv.pipeline.formats.jpeg import Scans, coefficient_bytes, count_scans
 from vipsrv.pipeline.formats.tiff.directory import metadata_sizes
@@ -390,6 +399,22 @@ def test_bombs_are_refused(name: str) -> None:
         resize(BOMBS[name](), job_memory=400 << 20)
 
 
+@pytest.mark.parametrize("name", ["webp", "webp-lossless", "webp-animated"])
+def test_what_follows_a_webp_is_not_counted(name: str) -> None:
+    image = sample(name)
+    padded = image + bytes(81_000)
+    resize(padded)
+    assert (
+        pipeline.read_info(pipeline.Upload.from_memory(padded)).pages
+        == read_header(pipeline.Upload.from_memory(image)).info.pages
+    )
+    assert cost(padded).memory - len(padded) == cost(image).memory - len(image)
+    # Within the end that its header states, they count.
+    size = struct.pack("<I", len(padded) - 8)
+    with pytest.raises(TooLarge, match="pages or frames"):
+        resize(padded[:4] + size + padded[8:])
+
+
 def test_texts_and_frames_below_the_limits_pass() -> None:
     resize(text_png(2, 3_000_000))
     resize(gif_frames(10_000))
@@ -402,3 +427,62 @@ def test_compressed_international_text_counts_with_its_inflated_size() -> None:
     packed = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0en\0x\0" + zlib.compress(bytes(20_000_000), 9))
     with pytest.raises(TooLarge, match="metadata in this png's header"):
         resize(png(16, 16, before=packed))
+
+
+@pytest.mark.parametrize(("quality", "encodes"), [(None, 8), (100, 8), (85, 8), (64, 7), (2, 2), (1, 1)])
+def test_every_encode_that_max_bytes_may_take_is_counted(quality: int | None, encodes: int) -> None:
+    def asked(max_bytes: int | None) -> Cost:
+        options = ResizeOptions(width=64, height=48, format=Format.AVIF, quality=quality, max_bytes=max_bytes)
+        return cost(jpeg(64, 48), options)
+
+    assert heif.AVIF.writer is not None
+    once, search = asked(None), asked(1000)
+    # One is the least: the first result may fit.
+    assert search.seconds == once.seconds
+    encode = heif.AVIF.writer.cost.seconds * 64 * 48 / 1e6
+    assert search.at_worst - once.at_worst == pytest.approx((encodes - 1) * encode)
+
+
+def test_the_search_of_max_bytes_encodes_no_more_often_than_predicted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = importlib.import_module("vipsrv.pipeline.steps.encode")
+    write, calls = module._write, []
+
+    def counting(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return write(*arguments)
+
+    monkeypatch.setattr(module, "_write", counting)
+    most = 0
+    for quality in (1, 2, 3, 64, 65, 85, 100):
+        for max_bytes in (1, 400, 700, 1000, 2000):
+            options = ResizeOptions(width=64, height=48, quality=quality, max_bytes=max_bytes)
+            calls.clear()
+            with contextlib.suppress(TooLarge):
+                pipeline.resize(pipeline.Upload.from_memory(jpeg(64, 48)), (options,), config=LIMITS)
+            assert 1 <= len(calls) <= max_encodes(options)
+            most = max(most, len(calls))
+    assert most == 8
+
+
+def test_a_search_for_an_avif_is_heavy() -> None:
+    options = ResizeOptions(width=1200, height=1150, format=Format.AVIF)
+    assert cost(jpeg(1200, 1150), options).at_worst < LIGHT_SECONDS
+    with pytest.raises(NeedsHeavyLane) as needed:
+        pipeline.resize(
+            pipeline.Upload.from_memory(jpeg(1200, 1150)),
+            (dataclasses.replace(options, max_bytes=120_000),),
+            config=LIMITS,
+            heavy_ok=False,
+        )
+    assert needed.value.seconds > 1
+
+
+def test_the_passes_of_an_interlaced_png_cost_the_same_for_one_bit() -> None:
+    bits, bytes_ = (png(2000, 2000, bits=bits, interlaced=True) for bits in (1, 8))
+    assert cost(bits).seconds == cost(bytes_).seconds
+    # Half of the 6.3 ns per pixel that 400 megapixels take.
+    assert cost(bits).seconds == pytest.approx(4 * 0.0035, rel=0.1)
+    rgb = cost(interlaced_png(600, 400)).seconds
+    assert rgb == pytest.approx(0.24 * 3 * 0.0017, rel=0.1)

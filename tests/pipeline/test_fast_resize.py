@@ -1,16 +1,19 @@
 """The fast resize gives exact sizes, is as good as thumbnail, and is used only for suitable images."""
 
+import dataclasses
 import io
 import itertools
 import random
+from typing import Any
 
 import pytest
 import pyvips
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageStat
 
-from tests.pipeline.run import resize
+from tests.pipeline.run import resize, run
 from tests.support.image_comparison import mean_abs_difference, open_exact, reference, ssim
 from tests.support.images import encode, photo
+from vipsrv.options import Format, ResizeOptions
 from vipsrv.pipeline import Upload
 from vipsrv.pipeline.formats import jpeg
 from vipsrv.pipeline.formats.jpeg import shrink_factor
@@ -84,6 +87,54 @@ def test_shrink_on_load_never_cuts_off_half_a_pixel() -> None:
             assert (width % scale) * across < width / 2
             assert width // scale >= across
             assert height // scale >= min(height, target)
+
+
+THIN = {(843, 11): (105, 1), (845, 10): (121, 1), (8400, 31): (840, 3), (4000, 47): (400, 4)}
+
+
+def gradient(width: int, height: int, kind: str, mode: str, **options: Any) -> bytes:
+    image = Image.linear_gradient("L").resize((width, height), Image.Resampling.BILINEAR).convert(mode)
+    return encode(image, kind, **options)
+
+
+@pytest.mark.parametrize("thin", THIN)
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_nothing_is_lost_of_a_thin_image(thin: tuple[int, int], mode: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    small = ResizeOptions(width=THIN[thin][0], height=THIN[thin][1], format=Format.PNG)
+    if orientation == 6:
+        small = dataclasses.replace(small, width=small.height, height=small.width)
+    larger = dataclasses.replace(small, width=thin[1 if orientation == 6 else 0] // 2)
+    lossy: dict[str, Any] = {"quality": 95, "exif": exif}
+    kept: dict[str, Any] = {"compression": "raw", "exif": exif}
+    wanted = mean_of(run(gradient(*thin, "TIFF", mode, **kept), small).outputs[0].data)
+    image = gradient(*thin, "JPEG", mode, **lossy)
+    assert mean_of(run(image, small).outputs[0].data) == pytest.approx(wanted, abs=2)
+    assert mean_of(run(image, small, larger).outputs[0].data) == pytest.approx(wanted, abs=2)
+    if mode == "CMYK":
+        return
+    assert mean_of(run(gradient(*thin, "PNG", mode, exif=exif), small).outputs[0].data) == pytest.approx(
+        wanted, abs=2
+    )
+    for kind in ("WEBP", "AVIF"):
+        other = run(gradient(*thin, kind, mode, quality=95, exif=exif), small).outputs[0].data
+        assert mean_of(other) == pytest.approx(wanted, abs=3)
+
+
+def mean_of(data: bytes) -> float:
+    bands = ImageStat.Stat(open_exact(data).convert("RGB")).mean
+    return sum(bands) / len(bands)
+
+
+def test_what_a_shrink_factor_cuts_off_is_a_small_part_of_each_side() -> None:
+    for width, height, target in itertools.product(range(1, 600, 7), (8, 11, 97, 640), (1, 2, 5, 30)):
+        scale = shrink_factor((width, height), (min(width, target), min(height, target)))
+        assert (width % scale) * 64 <= width
+        assert (height % scale) * 64 <= height
+    # A photo is reduced as far as before.
+    assert shrink_factor((4032, 3024), (100, 75)) == shrink_factor((1607, 1207), (50, 37)) == 8
 
 
 @pytest.mark.parametrize("size", [(1607, 1207), (1600, 1200), (333, 8)])

@@ -9,7 +9,7 @@ import pyvips
 from PIL import Image
 
 from tests.pipeline.run import LIMITS, info, refusal, resize, run, sample
-from tests.support.bitmaps import bitmap
+from tests.support.bitmaps import bitmap, icon
 from tests.support.image_comparison import mean_abs_difference, open_exact, reference
 from tests.support.images import encode, jpeg, photo, truncated
 from vipsrv import pipeline
@@ -181,3 +181,17 @@ def test_the_mapping_of_a_bitmap_ends_with_the_job(tmp_path: Path) -> None:
     wanted = photo(1200, 900).resize((160, 120), Image.Resampling.LANCZOS)
     assert mean_abs_difference(open_exact(result.outputs[0].data), wanted) < 3
     assert not mapped()
+
+
+@pytest.mark.parametrize("name", ["gif", "ico"])
+def test_the_info_of_a_truncated_image_can_be_tolerated(name: str) -> None:
+    whole = (
+        encode(photo(200, 150).quantize(64), "GIF")
+        if name == "gif"
+        else icon([(200, 150, 32, encode(photo(200, 150), "PNG"))])
+    )
+    image = truncated(whole, 0.8)
+    with pytest.raises(CorruptImage):
+        pipeline.read_info(pipeline.Upload.from_memory(image))
+    seen = pipeline.read_info(pipeline.Upload.from_memory(image), tolerant=True)
+    assert (seen.format, seen.width, seen.height) == (name, 200, 150)

@@ -1,9 +1,13 @@
 """Which images and requests are refused, with which error and message, and how early."""
 
+import gc
+import importlib
 import struct
 import zlib
+from typing import Any
 
 import pytest
+import pyvips
 from PIL import Image
 
 from tests.pipeline.run import LIMITS, info, refusal, resize, run, sample
@@ -20,6 +24,8 @@ from vipsrv.errors import (
 from vipsrv.options import Format, ResizeOptions
 from vipsrv.pipeline import limits, plan
 from vipsrv.worker_config import WorkerConfig
+
+resize_module = importlib.import_module("vipsrv.pipeline.resize")
 
 # Only the first frame or page is decoded, and these may still have all of it.
 FIRST_OF_SEVERAL = {"gif-animated", "webp-animated", "tiff-pages"}
@@ -153,13 +159,46 @@ def test_a_stopped_job_is_not_decoded_again() -> None:
             return super().head(count)
 
     watch = Counter(stop_at=2)
-    asked, image = ResizeOptions(width=800, height=600), big_png()
+    # Of an error in a JPEG it is not known whether it is the decoder's.
+    asked, image = ResizeOptions(width=800, height=600), encode(photo(2500, 2000), "JPEG")
     with pytest.raises(Cancelled):
         pipeline.resize(Counting.from_memory(image), [asked], config=LIMITS, watch=watch)
     given_up = len(opened)
     with pytest.raises(CorruptImage):
         pipeline.resize(Counting.from_memory(truncated(image)), [asked], config=LIMITS)
     assert len(opened) - given_up > given_up
+
+
+@pytest.mark.parametrize(("name", "times"), [("jpeg", 2), ("png", 1), ("tiff-tiled", 1), ("avif", 1)])
+def test_a_corrupt_image_is_decoded_again_only_if_its_error_leaves_a_doubt(
+    monkeypatch: pytest.MonkeyPatch, name: str, times: int
+) -> None:
+    decoded = []
+    decode = resize_module._decode
+
+    def counting(*arguments: Any) -> Any:
+        decoded.append(decode)
+        return decode(*arguments)
+
+    monkeypatch.setattr(resize_module, "_decode", counting)
+    assert isinstance(refusal(truncated(sample(name), 0.8)), CorruptImage)
+    assert len(decoded) == times
+
+
+def test_the_first_decode_is_over_before_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[int] = []
+    decode = resize_module._decode
+
+    def counting(*arguments: Any) -> Any:
+        assert isinstance(arguments[0].header.image, pyvips.Image)
+        alive.append(sum(isinstance(one, pyvips.Image) for one in gc.get_objects()))
+        return decode(*arguments)
+
+    monkeypatch.setattr(resize_module, "_decode", counting)
+    gc.collect()
+    assert isinstance(refusal(truncated(sample("jpeg"), 0.8)), CorruptImage)
+    first, second = alive
+    assert second == first
 
 
 def test_a_refusal_does_not_repeat_the_one_before() -> None:

@@ -111,7 +111,7 @@ def test_the_head_of_a_reply_is_unpacked_as_it_was_packed(
 
 
 def test_the_memory_of_a_heavy_job_is_unpacked_as_it_was_packed() -> None:
-    reply = ReplyHead(job_id=9, needs=3 << 30)
+    reply = ReplyHead(job_id=9, needs=3 << 30, needs_ms=2500)
     assert ReplyHead.unpack(reply.pack(), image_size=1) == reply
 
 
@@ -192,12 +192,12 @@ def test_a_malformed_job_is_refused(offset: int, layout: str, value: object) -> 
         (38, "!I", 0),  # pages
         (43, "B", 0),  # orientation
         (43, "B", 9),
-        (452, "B", MAX_OUTPUTS + 1),
-        (453, "!I", 0),  # the result's width
-        (457, "!I", 0),
-        (461, "B", 101),  # quality
-        (462, "B", len(Format) - 1),  # no format has this number; "auto" has none
-        (463, "!Q", 0),  # size
+        (456, "B", MAX_OUTPUTS + 1),
+        (457, "!I", 0),  # the result's width
+        (461, "!I", 0),
+        (465, "B", 101),  # quality
+        (466, "B", len(Format) - 1),  # no format has this number; "auto" has none
+        (467, "!Q", 0),  # size
     ],
 )
 def test_a_malformed_reply_is_refused(offset: int, layout: str, value: object) -> None:

@@ -52,6 +52,8 @@ _STREAMED_ROWS = 2200
 _EXTRA_ROWS = 800
 """Rows of intermediate copies, in addition to the rows of an image that has less than ``_STREAMED_ROWS``."""
 
+_HIGHEST_QUALITY = 100
+
 _RESULT = 1.5
 """Bytes per pixel of a result that waits for the others."""
 
@@ -70,11 +72,14 @@ class Cost:
 
 
 class NeedsHeavyLane(Exception):
-    """The job was not started, because its ``memory`` in bytes, or its time, exceeds that of a light job."""
+    """The job was not started, because its ``memory`` in bytes, or its CPU ``seconds`` at worst, exceed those
+    of a light job.
+    """
 
-    def __init__(self, memory: int) -> None:
-        super().__init__(f"the job would take {memory} bytes of memory")
+    def __init__(self, memory: int, seconds: float) -> None:
+        super().__init__(f"the job would take {memory} bytes of memory and {seconds:.2f} s of computing")
         self.memory = memory
+        self.seconds = seconds
 
 
 def admit(
@@ -103,7 +108,7 @@ def admit(
             f"its deadline allows {seconds:.2f} s"
         )
     if not heavy_ok and (cost.memory > LIGHT or cost.at_worst > LIGHT_SECONDS):
-        raise NeedsHeavyLane(cost.memory)
+        raise NeedsHeavyLane(cost.memory, cost.at_worst)
     return cost
 
 
@@ -170,16 +175,27 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     )
     results_memory = _RESULT * sum(results)
     copied = upload.size if upload.memory is not None else 0
-    encoding = sum(encoder.seconds * area / MEGA for encoder, area in zip(encoders, results, strict=True))
+    encode_seconds = [encoder.seconds * area / MEGA for encoder, area in zip(encoders, results, strict=True)]
+    searching = sum(
+        seconds * max_encodes(options) for seconds, options in zip(encode_seconds, outputs, strict=True)
+    )
     # The last result exists only when its encoder is done.
     waiting = results_memory - _RESULT * results[-1]
     memory = _BASE + copied + header.metadata_memory + decode.memory + held + encode + waiting
     return Cost(
         memory=int(memory),
         results=int(results_memory),
-        seconds=decode.seconds + encoding,
-        at_worst=decode.at_worst + encoding,
+        seconds=decode.seconds + sum(encode_seconds),
+        at_worst=decode.at_worst + searching,
     )
+
+
+def max_encodes(options: ResizeOptions) -> int:
+    """Return how many times a result may be encoded: ``max_bytes`` searches the highest quality that fits."""
+    if options.max_bytes is None:
+        return 1
+    # The first with the wanted quality; then each one halves the range of those that may fit.
+    return 1 + ((options.quality or _HIGHEST_QUALITY) - 1).bit_length()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

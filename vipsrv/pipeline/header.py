@@ -32,6 +32,10 @@ class Decoder(Enum):
     BUILTIN = "code of vipsrv, which may decode the image at its first use"
 
 
+def _released() -> pyvips.Image:
+    raise RuntimeError("the image of this header was released")
+
+
 class ImageHeader:
     """The facts of an image (``info``), and ``image``, whose pixels are decoded when they are read.
 
@@ -72,6 +76,14 @@ class ImageHeader:
         if self._image is None:
             self._image = self._build()
         return self._image
+
+    def release(self) -> None:
+        """Drop the image, and with it the memory of its decoder. The facts stay; the image cannot be used
+        again.
+        """
+        self._image, self._build = None, _released
+        if self.embedded is not None:
+            self.embedded.release()
 
     @property
     def shape(self) -> Shape:

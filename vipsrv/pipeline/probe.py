@@ -15,10 +15,13 @@ from vipsrv.pipeline.vips.fields import get_field, orientation_of
 from vipsrv.pipeline.vips.stopping import StopCheck
 
 
-def read_info(upload: Upload) -> ImageInfo:
-    """Return the facts in the header. Raises ``UnsupportedFormat``, ``CorruptImage`` and ``TooLarge``."""
+def read_info(upload: Upload, *, tolerant: bool = False) -> ImageInfo:
+    """Return the facts in the header. ``tolerant`` accepts truncated and corrupt images.
+
+    Raises ``UnsupportedFormat``, ``CorruptImage`` and ``TooLarge``.
+    """
     forget_errors()
-    return read_header(upload).info
+    return read_header(upload, tolerant=tolerant).info
 
 
 def read_header(

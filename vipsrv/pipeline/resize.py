@@ -1,5 +1,6 @@
 """Resize one image to one or several results: the list of steps, and one job through it."""
 
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -41,6 +42,9 @@ OUTPUT_STEPS = (result_to_srgb, flatten_result, crop_or_pad, clean_metadata)
 _MIN_WATCHED = 2_000_000
 """Pixels of source or results. A smaller job is over sooner (about 20 ms) than a request to stop would be
 noticed."""
+
+_UPLOAD_ERROR = "source: "
+"""How libvips begins an error in reading the upload, such as a seek beyond its end."""
 
 _MIN_RATIO = 1.25
 """A result is made from an already reduced image only if that has at least this many times its width and
@@ -120,18 +124,22 @@ def resize(
 def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
     """Make the results of one page, and turn an error of libvips into a refusal of the image.
 
-    Decoder and encoder run together, and the failure of either is an error of the encoder's call. To find out
-    which one failed, the image is decoded once more with nothing after it.
+    Decoder and encoder run together, and the failure of either is an error of the encoder's call. If its text
+    does not tell which one failed, the image is decoded once more with nothing after it.
     """
     try:
         outputs = _run(decode, plans)
     except pyvips.Error as error:
         stop_if_asked(decode.watch)
-        is_valid = _decodes(decode, plans)
+        # The text first: the second decode replaces it. Both decodes at a time would take twice the memory.
+        message = reason(error)
+        traceback.clear_frames(error.__traceback__)
+        decode.header.release()
+        is_valid = not _is_of_decoder(decode, message) and _decodes(decode, plans)
         stop_if_asked(decode.watch)
         if is_valid:
-            raise InternalError(f"the result could not be written: {reason(error)}") from error
-        raise _corrupt(decode, reason(error)) from error
+            raise InternalError(f"the result could not be written: {message}") from error
+        raise _corrupt(decode, message) from error
     reader = decode.libvips_reader
     if reader is not None and reader.continues_after_errors and decode.header.fail_on != "none":
         # Not for all formats: libjpeg logs warnings, most of them about images that look right.
@@ -139,6 +147,14 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
         if logged:
             raise _corrupt(decode, logged)
     return outputs
+
+
+def _is_of_decoder(decode: DecodePlan, message: str) -> bool:
+    """Whether an error's text begins as only those of the decoder do."""
+    reader = decode.libvips_reader
+    if reader is None:
+        return False
+    return message.startswith((_UPLOAD_ERROR, f"{reader.loader}:", *reader.error_beginnings))
 
 
 def _decodes(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:

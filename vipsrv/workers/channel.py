@@ -30,7 +30,7 @@ from vipsrv.errors import (
 )
 from vipsrv.options import Format, ImageInfo, OutputInfo
 
-CHANNEL_VERSION = 4
+CHANNEL_VERSION = 5
 """Increase it with every change of a layout: the handshake then detects a worker of another installation."""
 
 MAX_THREADS = 64
@@ -42,7 +42,7 @@ MAX_OUTPUTS = 16
 _READERS_SIZE = 4096
 _READY = struct.Struct(f"!4sHI{_READERS_SIZE}s256s")
 _JOB = struct.Struct("!4sBBBBIIQQ")
-_REPLY = struct.Struct("!4sHQ 16sIIIBB 400s QB")
+_REPLY = struct.Struct("!4sHQ 16sIIIBB 400s QIB")
 _OUTPUT = struct.Struct("!IIBBQ")
 
 READY_SIZE = _READY.size
@@ -191,7 +191,8 @@ class JobHead:
 class ReplyHead:
     """The head of a reply: a RESIZE has ``source`` and ``outputs``, an INFO ``source``, a failure ``error``.
 
-    A heavy job that was not admitted has only ``needs``, the bytes of memory it would take. The results
+    A heavy job that was not admitted has only ``needs``, the bytes of memory it would take, and
+    ``needs_ms``, its predicted CPU time in milliseconds if all that is not known is expensive. The results
     follow the head, one after another, ``outputs[…].size`` bytes each. For an ``InternalError``, the space of
     the outputs holds as much of its ``where`` as fits.
     """
@@ -201,6 +202,7 @@ class ReplyHead:
     outputs: tuple[OutputInfo, ...] = ()
     error: RequestError | None = None
     needs: int = 0
+    needs_ms: int = 0
 
     def pack(self) -> bytes:
         """The head as ``REPLY_SIZE`` bytes."""
@@ -223,6 +225,7 @@ class ReplyHead:
             ),
             b"" if error is None else error.message.encode("ascii", "replace"),
             self.needs,
+            self.needs_ms,
             len(self.outputs),
         )
         if isinstance(error, InternalError):
@@ -234,7 +237,7 @@ class ReplyHead:
     @classmethod
     def unpack(cls, data: bytes | bytearray, *, image_size: int) -> "ReplyHead":
         """The head from ``REPLY_SIZE`` bytes, ``image_size`` being the job's. Raises ``ChannelError``."""
-        magic, status, job_id, *rest, message, needs, count = _REPLY.unpack_from(data)
+        magic, status, job_id, *rest, message, needs, needs_ms, count = _REPLY.unpack_from(data)
         if magic != _REPLY_MAGIC:
             raise ChannelError("its message is not a reply")
         if status:
@@ -246,7 +249,7 @@ class ReplyHead:
                 return cls(job_id=job_id, error=InternalError(_text(message), where=where))
             return cls(job_id=job_id, error=kind(_text(message)))
         if needs:
-            return cls(job_id=job_id, needs=needs)
+            return cls(job_id=job_id, needs=needs, needs_ms=needs_ms)
         format_, width, height, pages, has_alpha, orientation = rest
         if not (width and height and pages and 1 <= orientation <= _MOST_ORIENTATION):
             raise ChannelError("its reply describes an impossible image")

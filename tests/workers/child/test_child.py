@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.pipeline.run import sample
 from tests.support.image_comparison import mean_abs_difference, open_exact, reference
-from tests.support.images import HEIGHT, WIDTH, garbage, jpeg, large_strip_tiff, truncated
+from tests.support.images import HEIGHT, WIDTH, encode, garbage, jpeg, large_strip_tiff, truncated
 from tests.workers.child.child_process import CONFIG, PATIENCE, ChildProcess
 from vipsrv.errors import (
     BadRequest,
@@ -508,3 +509,17 @@ def test_a_heavy_job_that_was_not_admitted_reports_its_memory() -> None:
         assert head.outputs
     finally:
         child.close()
+
+
+def test_info_tolerates_what_a_resize_tolerates() -> None:
+    image = truncated(encode(Image.new("P", (200, 150)), "GIF"), 0.8)
+    for tolerates in (False, True):
+        child = ChildProcess({"tolerate_truncated": tolerates})
+        try:
+            child.start()
+            child.send_job(JobHead(operation=Operation.INFO, job_id=5, image_size=len(image)), image=image)
+            head, _ = child.reply(image_size=len(image))
+        finally:
+            child.close()
+        assert (head.source is not None) is tolerates
+        assert isinstance(head.error, CorruptImage | None)

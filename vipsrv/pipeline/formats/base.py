@@ -200,6 +200,9 @@ class LibvipsReader:
     decodes_whole: bool = False
     continues_after_errors: bool = False
 
+    error_beginnings: tuple[str, ...] = ()
+    """How the texts of errors in the pixels begin, besides the name of the loader: none of a saver does."""
+
     check_metadata: Callable[[Upload], int] = _no_metadata
     """Before libvips opens the file: raise ``TooLarge`` if its header would take too long or too much memory
     to read; return the bytes of memory that its metadata will take."""

@@ -79,6 +79,10 @@ _MAX_CUT_OFF = 0.25
 the smaller decode: 7 of 1,607 columns at 1/8. The rest is stretched over the result, whose edge is then off
 by that much; half a pixel already costs 0.02 of SSIM."""
 
+_MAX_CUT_OFF_OF_SIDE = 1 / 64
+"""Part of a side that may be cut off: 3 of 11 rows at 1/4 are a quarter of the image. 1/64 changes the mean
+of a gradient over the whole side by at most two grey levels."""
+
 _CMYK_PIXEL = 4  # bytes
 
 open_at = {
@@ -97,11 +101,24 @@ def shrink_factor(size: tuple[int, int], target: tuple[int, int]) -> int:
     """
     factors = (size[0] / target[0], size[1] / target[1])
     for shrink in _SHRINKS:
+        if not keeps_edges(size, shrink):
+            continue
         cut_off = max(size[0] % shrink / factors[0], size[1] % shrink / factors[1])
         # Up to half of the factor, ``thumbnail`` does the same. Above it, only a small edge may be cut off.
         if shrink <= min(factors) / 2 or (shrink <= min(factors) and cut_off <= _MAX_CUT_OFF):
             return shrink
     return 1
+
+
+def thumbnail_shrink(size: tuple[int, int], target: tuple[int, int]) -> int:
+    """Return the shrink factor that ``thumbnail`` uses: at most half of the reduction."""
+    factor = min(size[0] / target[0], size[1] / target[1]) / 2
+    return next((shrink for shrink in _SHRINKS if shrink <= factor), 1)
+
+
+def keeps_edges(size: tuple[int, int], shrink: int) -> bool:
+    """Whether the rows and columns that are cut off at this shrink factor are a small part of both sides."""
+    return all(side % shrink <= side * _MAX_CUT_OFF_OF_SIDE for side in size)
 
 
 def size_of(upload: Upload) -> tuple[int, int] | None:
@@ -234,10 +251,14 @@ def _check_decode(request: DecodeRequest) -> None:
 def _decode_cost(request: DecodeRequest) -> DecodeCost:
     info, pixel = request.header.info, request.header.pixel_bytes
     # libjpeg reduces by 2, 4 or 8. ``thumbnail``, which CMYK goes through, uses half of that factor, and so
-    # does the fast path if the edge of the result would be wrong otherwise.
+    # does the fast path if the edge of the result would be wrong otherwise. A thin image is reduced by less.
     shrink = next((by for by in _SHRINKS if request.scale * by <= 1), 1)
     is_exact = info.width % shrink == 0 == info.height % shrink and pixel != _CMYK_PIXEL
-    size = info.width / (shrink if is_exact else max(1, shrink // 2)), float(info.height)
+    if not is_exact:
+        shrink = max(1, shrink // 2)
+    while not keeps_edges((info.width, info.height), shrink):
+        shrink //= 2
+    size = info.width / shrink, float(info.height)
     if not _is_multiscan(request.header):
         return DecodeCost(seconds=0.0004, size=size)
     held = coefficient_bytes(request.upload) or request.pixels * 2 * pixel

@@ -79,7 +79,9 @@ def _text_size(name: bytes, chunk: bytes, limit: int) -> int:
 
 def _decode_cost(request: DecodeRequest) -> DecodeCost:
     if request.header.field("interlaced"):
-        return DecodeCost(seconds=0.0017, held=request.pixels * request.header.pixel_bytes)
+        pixel = request.header.pixel_bytes
+        # Each of the seven passes goes over all pixels, for 1 bit (7 ns per pixel) as for RGB (10 ns).
+        return DecodeCost(seconds=0.0008 + 0.0027 / pixel, held=request.pixels * pixel)
     return DecodeCost(seconds=0.0005)
 
 
@@ -92,6 +94,7 @@ PNG = ImageFormat(
         family="VipsForeignLoadPng",
         trial=Trial(saver="pngsave_buffer"),
         decodes_whole=True,
+        error_beginnings=("vipspng: libpng read error",),
         check_metadata=check_metadata,
         decode_cost=_decode_cost,
     ),

@@ -21,6 +21,7 @@ from vipsrv.pipeline.upload import Upload
 
 _LOSSLESS, _LOSSY, _FRAME = b"VP8L", b"VP8 ", b"ANMF"
 _FIRST_CHUNK = 12
+_RIFF_SIZE = slice(4, 8)
 _CHUNK_HEAD = 8
 """Bytes of name and length."""
 
@@ -35,10 +36,10 @@ def is_lossless(upload: Upload) -> bool:
     """Whether the (first) image of a WebP is lossless. If more than a few chunks precede it, the answer is
     yes, because lossless is the more expensive kind.
     """
-    position = _FIRST_CHUNK
+    position, end = _FIRST_CHUNK, _end(upload)
     for _ in range(_MAX_CHUNKS):
         head = upload.read(position, _CHUNK_HEAD)
-        if len(head) < _CHUNK_HEAD or head[:4] == _LOSSY:
+        if len(head) < _CHUNK_HEAD or position >= end or head[:4] == _LOSSY:
             return False
         if head[:4] == _LOSSLESS:
             return True
@@ -47,14 +48,19 @@ def is_lossless(upload: Upload) -> bool:
     return True
 
 
+def _end(upload: Upload) -> int:
+    """Return where the chunks end, in bytes, as the file's header states it. What follows is not read."""
+    return _CHUNK_HEAD + int.from_bytes(upload.head(_FIRST_CHUNK)[_RIFF_SIZE], "little")
+
+
 def _check_metadata(upload: Upload) -> int:
     """Raise ``TooLarge`` for too many frames: libvips looks at all of them when it opens the file, and
     100,000 in 5 MB take 11 s.
     """
-    position, chunks = _FIRST_CHUNK, 0
+    position, chunks, end = _FIRST_CHUNK, 0, _end(upload)
     while chunks <= MAX_PAGES:
         head = upload.read(position, _CHUNK_HEAD)
-        if len(head) < _CHUNK_HEAD:
+        if len(head) < _CHUNK_HEAD or position >= end:
             return 0
         length = int.from_bytes(head[4:], "little")
         position += _CHUNK_HEAD + length + length % 2
@@ -101,6 +107,7 @@ WEBP = ImageFormat(
         loader="webpload_source",
         family="VipsForeignLoadWebp",
         trial=Trial(saver="webpsave_buffer"),
+        error_beginnings=("webp2vips:",),
         check_metadata=_check_metadata,
         open_scaled=_open_scaled,
         decode_cost=_decode_cost,

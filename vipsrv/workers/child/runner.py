@@ -12,6 +12,9 @@ from vipsrv.workers.channel import MAX_OUTPUTS, JobHead, Operation, Ready, Reply
 from vipsrv.workers.child.loop import RunJob
 from vipsrv.workers.child.watch import JobWatch
 
+_MAX_MS = 2**32 - 1
+"""The most milliseconds that a reply can state."""
+
 
 def start_pipeline(config: WorkerConfig) -> tuple[RunJob, Ready]:
     """Set up libvips and try every format; return the function that runs jobs, and the handshake."""
@@ -24,7 +27,8 @@ def start_pipeline(config: WorkerConfig) -> tuple[RunJob, Ready]:
         else:
             upload = pipeline.Upload.from_memory(image)
         if head.operation is Operation.INFO:
-            return ReplyHead(job_id=head.job_id, source=pipeline.read_info(upload)), ()
+            info = pipeline.read_info(upload, tolerant=config.tolerate_truncated)
+            return ReplyHead(job_id=head.job_id, source=info), ()
         try:
             result = pipeline.resize(
                 upload,
@@ -36,7 +40,8 @@ def start_pipeline(config: WorkerConfig) -> tuple[RunJob, Ready]:
                 threads=head.threads,
             )
         except pipeline.NeedsHeavyLane as heavy:
-            return ReplyHead(job_id=head.job_id, needs=heavy.memory), ()
+            needs_ms = min(_MAX_MS, int(heavy.seconds * 1000))
+            return ReplyHead(job_id=head.job_id, needs=heavy.memory, needs_ms=needs_ms), ()
         outputs = tuple(output.info for output in result.outputs)
         data = tuple(output.data for output in result.outputs)
         return ReplyHead(job_id=head.job_id, source=result.source, outputs=outputs), data

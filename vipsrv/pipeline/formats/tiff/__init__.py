@@ -83,6 +83,7 @@ TIFF = ImageFormat(
         trial=Trial(saver="tiffsave_buffer"),
         # libvips 8.18 continues after a missing or damaged tile, for any ``fail_on``.
         continues_after_errors=True,
+        error_beginnings=("tiff2vips:",),
         check_metadata=_check_metadata,
         check_page=_check_page,
         corrected=_corrected,
