@@ -47,7 +47,7 @@ def _parse_reply(data: bytes) -> None:
 
 def _ready() -> Iterator[bytes]:
     readers = {"jpeg": "libvips jpegload 8.18.7", "bmp": "vipsrv 0.1.0"}
-    yield Ready(pid=4321, readers=readers, writers=("jpeg", "webp")).pack()
+    yield Ready(pid=4321, readers=readers, writers=("jpeg", "webp"), layers=("seccomp", "rlimits")).pack()
 
 
 def _jobs() -> Iterator[bytes]:

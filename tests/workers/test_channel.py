@@ -90,9 +90,19 @@ def with_field(data: bytes, offset: int, layout: str, value: object) -> bytes:
 
 def test_a_handshake_is_unpacked_as_it_was_packed() -> None:
     readers = {"jpeg": "libvips jpegload 8.18.7", "png": "libvips pngload 8.18.7"}
-    ready = Ready(pid=4321, readers=readers, writers=("jpeg", "webp"))
+    ready = Ready(pid=4321, readers=readers, writers=("jpeg", "webp"), layers=("landlock-7", "seccomp"))
     assert len(ready.pack()) == READY_SIZE
     assert Ready.unpack(ready.pack()) == ready
+
+
+def test_a_worker_that_is_not_confined_has_no_layers() -> None:
+    assert Ready.unpack(READY.pack()).layers == ()
+
+
+def test_the_name_of_a_layer_has_plain_characters_only() -> None:
+    ready = Ready(pid=1, readers={"png": "libvips"}, writers=("jpeg",), layers=("\x1b[2J",))
+    with pytest.raises(ChannelError, match="forbidden characters"):
+        Ready.unpack(ready.pack())
 
 
 @given(JOBS)

@@ -40,7 +40,7 @@ MAX_OUTPUTS = 16
 """Maximum results of one job."""
 
 _READERS_SIZE = 4096
-_READY = struct.Struct(f"!4sHI{_READERS_SIZE}s256s")
+_READY = struct.Struct(f"!4sHI{_READERS_SIZE}s256s256s")
 _JOB = struct.Struct("!4sBBBBIIQQ")
 _REPLY = struct.Struct("!4sHQ 16sIIIBB 400s QIB")
 _OUTPUT = struct.Struct("!IIBBQ")
@@ -103,24 +103,27 @@ class Ready:
     """The handshake.
 
     ``readers`` maps each format that the worker reads to the name and version of its library; ``writers`` are
-    the formats that it writes.
+    the formats that it writes; ``layers`` are the layers of its confinement, such as ``seccomp``, none if it
+    is not confined.
     """
 
     pid: int
     readers: dict[str, str]
     writers: tuple[str, ...]
+    layers: tuple[str, ...] = ()
 
     def pack(self) -> bytes:
         """The handshake as ``READY_SIZE`` bytes. Raises ``ValueError`` if it needs more."""
         readers = "\n".join(f"{name}={library}" for name, library in self.readers.items()).encode()
         if len(readers) > _READERS_SIZE:
             raise ValueError("there are too many readers for the size of the handshake")
-        return _READY.pack(_READY_MAGIC, CHANNEL_VERSION, self.pid, readers, ",".join(self.writers).encode())
+        writers, layers = (",".join(names).encode() for names in (self.writers, self.layers))
+        return _READY.pack(_READY_MAGIC, CHANNEL_VERSION, self.pid, readers, writers, layers)
 
     @classmethod
     def unpack(cls, data: bytes | bytearray) -> "Ready":
         """The handshake from ``READY_SIZE`` bytes. Raises ``ChannelError``."""
-        magic, version, pid, readers, writers = _READY.unpack(data)
+        magic, version, pid, readers, writers, layers = _READY.unpack(data)
         if magic != _READY_MAGIC:
             raise ChannelError("its first message is not a handshake")
         if version != CHANNEL_VERSION:
@@ -129,7 +132,8 @@ class Ready:
         return cls(
             pid=pid,
             readers={_name(name): _text(library) for name, _, library in parts},
-            writers=tuple(_name(name) for name in writers.rstrip(b"\0").split(b",")),
+            writers=_names(writers),
+            layers=_names(layers) if layers.rstrip(b"\0") else (),
         )
 
 
@@ -285,6 +289,10 @@ def _name(data: bytes) -> str:
     if not _NAME.fullmatch(data):
         raise ChannelError("a name in its message has forbidden characters")
     return data.decode("ascii")
+
+
+def _names(data: bytes) -> tuple[str, ...]:
+    return tuple(_name(name) for name in data.rstrip(b"\0").split(b","))
 
 
 def _text(data: bytes | bytearray) -> str:
