@@ -24,7 +24,9 @@ from vipsrv.server.cpus import available_cpus
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
+from vipsrv.workers.confinement import log_confinement
 from vipsrv.workers.job import Job
+from vipsrv.workers.policy import PoolPolicy
 from vipsrv.workers.pool import WorkerPool
 
 WATCH_SECONDS = 0.1
@@ -56,12 +58,17 @@ class Gateway:
             on_idle=self._worker_idle,
             on_heavy=self._job_is_heavy,
             pinned=settings.pin_workers,
+            policy=PoolPolicy(max_jobs=settings.jobs_per_worker),
         )
         self._admission = Admission(
             self._pool, limit=settings.queue, memory=settings.decode_memory, cores=available_cpus()
         )
         self._context = ServerContext(
-            settings=settings, spool=self._spool, admission=self._admission, describe=self._describe
+            settings=settings,
+            spool=self._spool,
+            admission=self._admission,
+            describe=self._describe,
+            check_ready=self._pool.check_ready,
         )
         self._servers: list[asyncio.Server] = []
         self._unix_sockets: list[_UnixSocket] = []
@@ -83,6 +90,7 @@ class Gateway:
             servers = [(address, await self._bind(address, make)) for address, make in wanted]
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
+            log_confinement(self._pool.formats.layers)
             for address, server in servers:
                 with _listening_on(address):
                     await server.start_serving()
