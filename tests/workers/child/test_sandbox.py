@@ -35,11 +35,11 @@ def test_stop_signals_are_ignored() -> None:
 @linux_only
 def test_no_privileges_can_be_gained() -> None:
     ended = run(
-        "from vipsrv.workers.child import sandbox\n"
+        "from vipsrv.workers.child.sandbox import privileges\n"
         "def flag():\n"
         "    lines = open('/proc/self/status').read().splitlines()\n"
         "    return next(line.split()[1] for line in lines if line.startswith('NoNewPrivs'))\n"
-        "before = flag(); sandbox.gain_no_privileges(); print(before, flag())"
+        "before = flag(); privileges.gain_no_privileges(); print(before, flag())"
     )
     assert ended.stdout.split()[-1] == "1", ended.stderr
 
@@ -50,10 +50,11 @@ def test_only_the_channel_stays_open() -> None:
     try:
         ended = run(
             "import os, sys\n"
-            "from vipsrv.workers.child import sandbox\n"
+            "from vipsrv.workers.child.sandbox import descriptors\n"
             "out = os.dup(1)\n"
             f"os.dup2({other}, {other} + 500)\n"
-            "sandbox.keep_only(out)\n"
+            "descriptors.keep_only(out, descriptors.open_null())\n"
+            "descriptors.close_standard_error()\n"
             "folder = '/proc/self/fd'\n"
             "numbers = sorted(int(name) for name in os.listdir(folder))\n"
             "links = []\n"
@@ -73,7 +74,7 @@ def test_only_the_channel_stays_open() -> None:
 
 
 def test_a_standard_stream_cannot_be_the_channel() -> None:
-    ended = run("from vipsrv.workers.child import sandbox; sandbox.keep_only(2)")
+    ended = run("from vipsrv.workers.child.sandbox import descriptors; descriptors.keep_only(2, 0)")
     assert "ValueError: the channel is descriptor 2, one of the standard streams" in ended.stderr
 
 
