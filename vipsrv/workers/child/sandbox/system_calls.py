@@ -42,10 +42,11 @@ _CLONE_NAMESPACES = (
 _F_DUPFD_CLOEXEC = 1030
 
 ALLOWED = (  # noqa: SIM905 - as a list it would take a line for each
-    "futex recvmsg recvfrom sendmsg sendto read write munmap madvise brk close lseek pread64 preadv preadv2 "
-    "readv writev fstat poll ppoll mremap clock_gettime gettimeofday getpid gettid sched_yield sched_getaffinity "
-    "getcpu getrandom getrusage times uname sysinfo nanosleep clock_nanosleep rt_sigaction rt_sigprocmask "
-    "rt_sigreturn sigaltstack set_robust_list rseq membarrier restart_syscall dup dup2 dup3 exit exit_group"
+    "futex recvmsg recvfrom sendmsg sendto read write munmap madvise brk close lseek pread64 preadv "
+    "preadv2 readv writev fstat poll ppoll mremap clock_gettime gettimeofday getpid gettid sched_yield "
+    "sched_getaffinity getcpu getrandom getrusage times uname sysinfo nanosleep clock_nanosleep "
+    "rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack set_robust_list rseq membarrier "
+    "restart_syscall dup dup2 dup3 exit exit_group"
 ).split()
 """Calls with any arguments, the most frequent first. sendto and sendmsg reach nothing but the channel,
 because no other socket can be made."""
@@ -67,10 +68,10 @@ ANSWERED = {
 """Calls that libraries make, each with the error that they expect."""
 
 DEADLY = (  # noqa: SIM905 - as a list it would take a line for each
-    "execve execveat ptrace process_vm_readv process_vm_writev pidfd_open pidfd_getfd pidfd_send_signal bpf "
-    "io_uring_setup io_uring_enter io_uring_register userfaultfd add_key request_key keyctl unshare setns "
-    "mount umount2 pivot_root chroot name_to_handle_at open_by_handle_at perf_event_open init_module "
-    "finit_module kexec_load"
+    "execve execveat ptrace process_vm_readv process_vm_writev pidfd_open pidfd_getfd pidfd_send_signal "
+    "bpf io_uring_setup io_uring_enter io_uring_register userfaultfd add_key request_key keyctl unshare "
+    "setns mount umount2 pivot_root chroot name_to_handle_at open_by_handle_at perf_event_open "
+    "init_module finit_module kexec_load"
 ).split()
 """Calls that end the worker."""
 
