@@ -73,6 +73,23 @@ def test_only_the_channel_stays_open() -> None:
     assert "pipe:" in lines[3]
 
 
+@linux_only
+def test_only_open_descriptors_are_closed_however_high_the_limit_is() -> None:
+    ended = run(
+        "import os, resource\n"
+        "from vipsrv.workers.child.sandbox import descriptors\n"
+        "closed = []\n"
+        "os.closerange = lambda first, end: closed.extend(range(first, end))\n"
+        "most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))\n"
+        "channel = os.dup(1)\n"
+        "standard_output = os.dup(1)\n"
+        "descriptors.keep_only(channel, descriptors.open_null())\n"
+        "os.write(standard_output, b'closed' if standard_output in closed and len(closed) < 50 else b'no')"
+    )
+    assert ended.stdout == "closed", ended.stderr
+
+
 def test_a_standard_stream_cannot_be_the_channel() -> None:
     ended = run("from vipsrv.workers.child.sandbox import descriptors; descriptors.keep_only(2, 0)")
     assert "ValueError: the channel is descriptor 2, one of the standard streams" in ended.stderr

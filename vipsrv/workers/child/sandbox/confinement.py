@@ -69,9 +69,8 @@ class Confinement:
         return tuple(self._layers)
 
     def _confine(self) -> None:
-        own_user = os.geteuid() == 0 and self._add(
-            "own-uid", lambda: privileges.change_user(self._worker_uid)
-        )
+        changed = os.geteuid() == 0 and self._add("own-uid", lambda: privileges.change_user(self._worker_uid))
+        own_user = changed and self._worker_uid == 0
         parent.die_with_parent(self._parent)  # a change of the user has undone it
         self._add("rlimits", lambda: resources.limit(self._job_memory, own_user=own_user))
         self._add("not-dumpable", privileges.forbid_dumps)
