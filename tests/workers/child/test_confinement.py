@@ -49,7 +49,7 @@ EXPECTED = [
 
 @all_layers
 def test_a_worker_names_the_layers_that_hold() -> None:
-    worker = ChildProcess()
+    worker = ChildProcess({"sandbox": "require"})
     try:
         assert layers_of(worker.start()) == EXPECTED
         assert worker.status("Seccomp") == 2
