@@ -6,13 +6,16 @@ this module when it starts, so the module uses only the standard library.
 """
 
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 IN_MEMORY_SIZE = 8 * 1024 * 1024
 """Bytes: the largest image that is passed to a worker in memory. A larger image is passed in a file."""
 
 BYTES = "bytes"
 PIXELS = "pixels"
+
+SandboxMode = Literal["require", "best-effort", "off"]
+"""What happens if a layer of a worker's confinement does not hold; ``off`` confines nothing."""
 
 _KEY = "vipsrv"
 _MIB = 1024**2
@@ -60,6 +63,19 @@ class WorkerConfig:
         least=1,
     )
     job_memory: int = _declare(_GIB, "Bytes of memory that one job may take.", unit=BYTES, least=_MIB)
+    sandbox: SandboxMode | None = _declare(  # noqa: RUF009 - the default is a constant
+        None,
+        "Confinement of the workers: 'require' starts none that lacks a layer, 'best-effort' goes on with "
+        "the layers that hold, 'off' confines nothing; by default 'require' where the kernel has Landlock "
+        "and seccomp, and 'best-effort' elsewhere.",
+    )
+    worker_uid: int = _declare(
+        0,
+        "Number of the user and group that workers change to if the server runs as root; 0 gives each worker "
+        "one of its own.",
+        least=0,
+        most=2**32 - 2,
+    )
 
 
 def declarations() -> list[tuple[Field[Any], Declaration]]:

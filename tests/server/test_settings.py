@@ -28,6 +28,8 @@ def test_a_worker_is_told_the_defaults_unless_settings_say_otherwise() -> None:
         "max_output_pixels": 3,
         "max_expansion": 4,
         "job_memory": 1 << 20,
+        "sandbox": "off",
+        "worker_uid": 5,
     }
     assert ServerSettings(**changed).worker_config() == WorkerConfig(**changed)
     assert set(changed) == {field.name for field, _ in declarations()}

@@ -62,11 +62,20 @@ def test_a_worker_gets_no_more_of_the_environment_than_it_needs(monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
+    "name", ["LD_PRELOAD", "MALLOC_CONF", "MIMALLOC_PURGE_DELAY", "TCMALLOC_RELEASE_RATE"]
+)
+def test_an_operator_s_malloc_reaches_the_workers(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "value")
+    assert worker_environment()[name] == "value"
+
+
+@pytest.mark.parametrize(
     ("status", "reason"),
     [
         (0, "it exited with code 0"),
         (3, "it exited with code 3"),
         (-signal.SIGSEGV, "it was killed by SIGSEGV"),
+        (-signal.SIGSYS, "it was killed by SIGSYS (it made a system call that only an attack makes)"),
         (-signal.SIGKILL, "it was killed by SIGKILL (by hand, or by the kernel because memory ran out)"),
         (-200, "it was killed by signal 200"),
     ],

@@ -22,6 +22,7 @@ from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.context import Connection, ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.user import change_user
 from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
 from vipsrv.workers.confinement import log_confinement
@@ -81,13 +82,13 @@ class Gateway:
 
     async def start(self) -> list[Address]:
         """Start the workers and listen; return the addresses, with real ports. Raises ``StartFailed``."""
-        if not os.access(self._settings.spool_dir, os.W_OK | os.X_OK):
-            folder = self._settings.spool_dir
-            raise StartFailed(f"the spool folder {folder} is not writable; choose another with --spool-dir")
         wanted = self._listeners()
         try:
             # Bind first: a port in use is found out faster than workers start.
             servers = [(address, await self._bind(address, make)) for address, make in wanted]
+            if self._settings.user is not None:
+                change_user(self._settings.user)
+            self._check_spool_folder()
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             log_confinement(self._pool.formats.layers)
@@ -98,6 +99,11 @@ class Gateway:
             await self.stop()
             raise
         return [real for address, server in servers for real in _real_addresses(address, server)]
+
+    def _check_spool_folder(self) -> None:
+        folder = self._settings.spool_dir
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise StartFailed(f"the spool folder {folder} is not writable; choose another with --spool-dir")
 
     async def drain(self) -> None:
         """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight."""

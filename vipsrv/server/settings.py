@@ -191,6 +191,11 @@ class ServerSettings(_WorkerSettings):
     spool_disk: ByteSize = Field(
         ByteSize(16 * _GIB), ge=0, description="Maximum bytes of uploads and results in the spool folder."
     )
+    user: str | None = Field(
+        None,
+        description="Name or number of the user that the server changes to after it has bound its listeners, "
+        "if it is started as root. Without it the gateway stays root, and only the workers change.",
+    )
     drain: float = Field(
         30.0, ge=0, description="Seconds that the server waits for requests in flight when it stops."
     )

@@ -18,9 +18,11 @@ _KEPT_MEMORY = 32 << 20
 """Maximum bytes of freed memory that a worker's malloc keeps for the next image."""
 
 _NEEDED = re.compile(
-    r"(PATH|HOME|LANG|LC_.*|TZ|TMPDIR|LD_LIBRARY_PATH|DYLD_.*|PYTHON.*|VIRTUAL_ENV|VIPS_.*)$"
+    r"(PATH|HOME|LANG|LC_.*|TZ|TMPDIR|LD_LIBRARY_PATH|LD_PRELOAD|DYLD_.*|PYTHON.*|VIRTUAL_ENV|VIPS_.*"
+    r"|MALLOC_CONF|MIMALLOC_.*|TCMALLOC_.*)$"
 )
-"""The environment variables that a worker gets."""
+"""The environment variables that a worker gets. LD_PRELOAD and the last three choose and configure another
+malloc: an operator who preloads one does it for the workers. glibc's own settings are chosen below."""
 
 Command = Callable[[list[int], WorkerConfig], list[str]]
 """Makes the command line from the inherited descriptors (the socket's, then the shared memory's if there is
@@ -92,6 +94,8 @@ def worker_environment() -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": str(_KEPT_MEMORY),
         "MALLOC_MMAP_THRESHOLD_": str(_KEPT_MEMORY // 4),
         "PYTHONSAFEPATH": "1",
+        # A libvips that was built with Orc makes machine code at run time, and a confined worker may not.
+        "ORC_CODE": "backup",
     }
 
 
@@ -102,6 +106,8 @@ def exit_reason(status: int) -> str:
     name = f"signal {-status}"
     with suppress(ValueError):
         name = signal.Signals(-status).name
+    if -status == signal.SIGSYS:
+        return f"it was killed by {name} (it made a system call that only an attack makes)"
     if -status == signal.SIGKILL:
         return f"it was killed by {name} (by hand, or by the kernel because memory ran out)"
     return f"it was killed by {name}"

@@ -16,7 +16,13 @@ from vipsrv.workers.channel import READY_SIZE, REPLY_SIZE, Carrier, JobHead, Ope
 PATIENCE = 60
 """Seconds after which a test gives up waiting, on a machine however busy."""
 
-CONFIG = {"max_pixels": 100_000_000, "max_output_pixels": 10_000_000, "quality": 85}
+CONFIG = {
+    "max_pixels": 100_000_000,
+    "max_output_pixels": 10_000_000,
+    "quality": 85,
+    # A confined worker could not write down which lines it ran.
+    **({"sandbox": "off"} if "COVERAGE_PROCESS_CONFIG" in os.environ else {}),
+}
 
 
 class ChildProcess:

@@ -35,11 +35,11 @@ def test_stop_signals_are_ignored() -> None:
 @linux_only
 def test_no_privileges_can_be_gained() -> None:
     ended = run(
-        "from vipsrv.workers.child import sandbox\n"
+        "from vipsrv.workers.child.sandbox import privileges\n"
         "def flag():\n"
         "    lines = open('/proc/self/status').read().splitlines()\n"
         "    return next(line.split()[1] for line in lines if line.startswith('NoNewPrivs'))\n"
-        "before = flag(); sandbox.gain_no_privileges(); print(before, flag())"
+        "before = flag(); privileges.gain_no_privileges(); print(before, flag())"
     )
     assert ended.stdout.split()[-1] == "1", ended.stderr
 
@@ -50,10 +50,11 @@ def test_only_the_channel_stays_open() -> None:
     try:
         ended = run(
             "import os, sys\n"
-            "from vipsrv.workers.child import sandbox\n"
+            "from vipsrv.workers.child.sandbox import descriptors\n"
             "out = os.dup(1)\n"
             f"os.dup2({other}, {other} + 500)\n"
-            "sandbox.keep_only(out)\n"
+            "descriptors.keep_only(out, descriptors.open_null())\n"
+            "descriptors.close_standard_error()\n"
             "folder = '/proc/self/fd'\n"
             "numbers = sorted(int(name) for name in os.listdir(folder))\n"
             "links = []\n"
@@ -72,8 +73,25 @@ def test_only_the_channel_stays_open() -> None:
     assert "pipe:" in lines[3]
 
 
+@linux_only
+def test_only_open_descriptors_are_closed_however_high_the_limit_is() -> None:
+    ended = run(
+        "import os, resource\n"
+        "from vipsrv.workers.child.sandbox import descriptors\n"
+        "closed = []\n"
+        "os.closerange = lambda first, end: closed.extend(range(first, end))\n"
+        "most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))\n"
+        "channel = os.dup(1)\n"
+        "standard_output = os.dup(1)\n"
+        "descriptors.keep_only(channel, descriptors.open_null())\n"
+        "os.write(standard_output, b'closed' if standard_output in closed and len(closed) < 50 else b'no')"
+    )
+    assert ended.stdout == "closed", ended.stderr
+
+
 def test_a_standard_stream_cannot_be_the_channel() -> None:
-    ended = run("from vipsrv.workers.child import sandbox; sandbox.keep_only(2)")
+    ended = run("from vipsrv.workers.child.sandbox import descriptors; descriptors.keep_only(2, 0)")
     assert "ValueError: the channel is descriptor 2, one of the standard streams" in ended.stderr
 
 

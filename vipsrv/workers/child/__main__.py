@@ -2,7 +2,7 @@
 
 ::
 
-    start   signals, parent ─► imports ─► libvips set up and tried out ─► confined ─► READY
+    start   signals, parent ─► imports ─► confined in part ─► libvips tried out ─► confined ─► READY
     loop    head (and descriptor) ─► options ─► image ─► the pipeline ─► reply head, results
     end     the gateway closes its end: exit code 0; it sends something else than a job: exit code 3
 
@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.channel import ChannelError
@@ -79,10 +79,19 @@ def _start(arguments: _Arguments) -> JobLoop:
     # Imported here because it takes most of the start, and a failure must be reported like any other.
     from vipsrv.workers.child.runner import start_pipeline  # noqa: PLC0415
 
-    run, ready = start_pipeline(arguments.config)
-    sandbox.confine(arguments.channel.fileno())
-    arguments.channel.sendall(ready.pack())
-    return JobLoop(arguments.channel, arguments.shared, run)
+    config = arguments.config
+    confinement = sandbox.Confinement(
+        config.sandbox,
+        parent=arguments.parent,
+        job_memory=config.job_memory,
+        worker_uid=config.worker_uid,
+    )
+    confinement.begin()
+    run, ready = start_pipeline(config)
+    loop = JobLoop(arguments.channel, arguments.shared, run)
+    layers = confinement.complete(arguments.channel.fileno())
+    arguments.channel.sendall(replace(ready, layers=layers).pack())
+    return loop
 
 
 if __name__ == "__main__":
