@@ -15,11 +15,13 @@ import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import pyvips
 import typer
+from PIL import Image
 
 from bench.images import cache_folder, photo
 from bench.measuring.processes import anonymous_bytes, cpu_seconds
@@ -43,12 +45,16 @@ _UNLIMITED = WorkerConfig(
 
 @dataclass(frozen=True)
 class SourceKind:
-    """How one kind of source image is made: libvips' saver, its options, and a change to the scene before."""
+    """How one kind of source image is made: libvips' saver, its options, and a change to the scene before.
+
+    ``write`` is used instead of the saver for a format that libvips does not write.
+    """
 
     suffix: str
     saver: str
     options: dict[str, Any]
     change: Callable[[pyvips.Image], pyvips.Image] = lambda image: image
+    write: Callable[[pyvips.Image, Path], None] | None = None
 
 
 def _grey(image: pyvips.Image) -> pyvips.Image:
@@ -84,6 +90,19 @@ def _films(image: pyvips.Image) -> pyvips.Image:
     return film
 
 
+def _one_bit(image: pyvips.Image) -> pyvips.Image:
+    return (image[1] > 128).copy(interpretation="b-w")
+
+
+def _write_tga(image: pyvips.Image, path: Path, *, encoded: bool) -> None:
+    """Write a TGA of 24 or 32 bits by Pillow, by which libvips' rows pass through memory once."""
+    mode = "RGBA" if image.hasalpha() else "RGB"
+    pixels = Image.frombytes(mode, (image.width, image.height), image.write_to_memory())
+    pixels.save(path, "TGA", compression="tga_rle" if encoded else None)
+
+
+_TGA = partial(_write_tga, encoded=False)
+_TGA_RUNS = partial(_write_tga, encoded=True)
 _AV1 = {"compression": "av1", "effort": 0}
 _TILES = {"tile": True, "tile_width": 256, "tile_height": 256}
 
@@ -100,6 +119,10 @@ KINDS = {
     "png-16": SourceKind("png", "pngsave", {"compression": 2}, _deep),
     "png-interlaced": SourceKind("png", "pngsave", {"compression": 2, "interlace": True}),
     "png-interlaced-16": SourceKind("png", "pngsave", {"compression": 2, "interlace": True}, _deep),
+    "png-1": SourceKind("png", "pngsave", {"compression": 2, "bitdepth": 1}, _one_bit),
+    "png-interlaced-1": SourceKind(
+        "png", "pngsave", {"compression": 2, "bitdepth": 1, "interlace": True}, _one_bit
+    ),
     "gif": SourceKind("gif", "gifsave", {"effort": 1}),
     "gif-film": SourceKind("gif", "gifsave", {"effort": 1}, _films),
     "webp": SourceKind("webp", "webpsave", {"effort": 0}),
@@ -127,6 +150,10 @@ KINDS = {
         "tif", "tiffsave", {"compression": "deflate", "tile_height": 32_768}
     ),
     "tiff-one-strip-jpeg": SourceKind("tif", "tiffsave", {"compression": "jpeg", "tile_height": 32_768}),
+    "tga": SourceKind("tga", "", {}, write=_TGA),
+    "tga-alpha": SourceKind("tga", "", {}, _alpha, write=_TGA),
+    "tga-runs": SourceKind("tga", "", {}, write=_TGA_RUNS),
+    "tga-runs-alpha": SourceKind("tga", "", {}, _alpha, write=_TGA_RUNS),
 }
 """Every kind of image that is predicted in a way of its own."""
 
@@ -155,7 +182,10 @@ def kept(name: str, megapixels: float) -> Path:
         block = photo(BLOCK, BLOCK, 1, 6.0, 1.5).copy_memory()
         scene = block.replicate(-(-width // BLOCK), -(-height // BLOCK)).crop(0, 0, width, height)
         unfinished = path.with_name(f"unfinished-{path.name}")
-        pyvips.Operation.call(kind.saver, kind.change(scene), str(unfinished), **kind.options)
+        if kind.write is None:
+            pyvips.Operation.call(kind.saver, kind.change(scene), str(unfinished), **kind.options)
+        else:
+            kind.write(kind.change(scene), unfinished)
         unfinished.rename(path)
     return path
 

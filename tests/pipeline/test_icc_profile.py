@@ -6,7 +6,10 @@ import sys
 import pytest
 from PIL import ImageCms
 
-from tests.support.images import swapped_profile
+from tests.pipeline.run import run
+from tests.support.image_comparison import open_exact
+from tests.support.images import adobe_rgb_profile, jpeg, swapped_profile
+from vipsrv.options import Fit, Format, Keep, ResizeOptions
 from vipsrv.pipeline.icc_profile import is_srgb
 
 PRIMARIES = {
@@ -131,3 +134,30 @@ def test_a_damaged_profile_is_not_srgb() -> None:
         b"",
     ]:
         assert not is_srgb(profile(curve=curve))
+
+
+def _patched(at: int, data: bytes) -> bytes:
+    profile = adobe_rgb_profile()
+    return profile[:at] + data + profile[at + len(data) :]
+
+
+@pytest.mark.parametrize("file_format", [Format.PNG, Format.JPEG, Format.WEBP])
+@pytest.mark.parametrize("keep", [Keep.ICC, Keep.ALL])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        _patched(0, struct.pack(">I", 10_000)),  # its length: libpng refuses it
+        _patched(128, struct.pack(">I", 1 << 30)),  # the number of its tags
+        _patched(36, b"none"),  # its signature
+        _patched(132, b"none" * 20),  # its first tags
+    ],
+)
+def test_an_odd_profile_never_makes_a_result_fail(file_format: Format, keep: Keep, profile: bytes) -> None:
+    options = ResizeOptions(
+        width=50, height=80, fit=Fit.CONTAIN, background="#204060", format=file_format, keep=keep
+    )
+    (output,) = run(jpeg(icc_profile=profile), options).outputs
+    assert open_exact(output.data).size == (50, 80)
+    # A valid profile is still kept.
+    (kept,) = run(jpeg(icc_profile=adobe_rgb_profile()), options).outputs
+    assert open_exact(kept.data).info["icc_profile"] == adobe_rgb_profile()

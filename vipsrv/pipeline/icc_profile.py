@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import pyvips
 
+from vipsrv.pipeline.vips.errors import forget_errors
 from vipsrv.pipeline.vips.fields import PROFILE
 
 _RGB = {"srgb", "rgb16"}
@@ -62,13 +63,31 @@ def has_rgb_profile(image: pyvips.Image) -> bool:
     return True
 
 
+def is_written(image: pyvips.Image, saver: str) -> bool:
+    """Whether ``saver`` writes the profile of the image: libpng refuses one whose length, for example, is not
+    the one that it states.
+    """
+    pixel = _with_profile_of(image, pyvips.Image.black(1, 1, bands=3).copy(interpretation="srgb"))
+    try:
+        pyvips.Operation.call(saver, pixel, keep="icc")
+    except pyvips.Error:
+        return False
+    return True
+
+
 def colour_in(image: pyvips.Image, background: str, *, own_profile: bool) -> list[float]:
-    """Return ``#rrggbb`` as band values in sRGB or, if ``own_profile``, in the RGB space of the image."""
+    """Return ``#rrggbb`` as band values in sRGB or, if ``own_profile``, in the RGB space of the image. If its
+    profile does not say how to make a colour, the values are those of sRGB.
+    """
     colour = [float(part) for part in bytes.fromhex(background[1:])]
     if not own_profile:
         return colour
     pixel = (pyvips.Image.black(1, 1, bands=3) + colour).cast("uchar").copy(interpretation="srgb")
-    exported: list[float] = _with_profile_of(image, pixel.colourspace("lab")).icc_export(depth=8)(0, 0)
+    try:
+        exported: list[float] = _with_profile_of(image, pixel.colourspace("lab")).icc_export(depth=8)(0, 0)
+    except pyvips.Error:
+        forget_errors()
+        return colour
     return exported
 
 

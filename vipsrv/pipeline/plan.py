@@ -10,7 +10,7 @@ from vipsrv.pipeline.formats.base import LibvipsReader, Writer
 from vipsrv.pipeline.formats.registry import format_named
 from vipsrv.pipeline.geometry import Geometry, fit
 from vipsrv.pipeline.header import ImageHeader
-from vipsrv.pipeline.icc_profile import has_rgb_profile
+from vipsrv.pipeline.icc_profile import has_rgb_profile, is_written
 from vipsrv.pipeline.limits import check_result, check_source
 from vipsrv.pipeline.option_rules import check_options
 from vipsrv.pipeline.output_format import find_writer
@@ -92,7 +92,9 @@ def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfi
         quality=options.quality or config.quality,
         geometry=geometry,
         background=None if keeps_alpha else options.background,
-        keep_profile=wants_profile and has_rgb_profile(header.image),
+        keep_profile=wants_profile
+        and has_rgb_profile(header.image)
+        and (not writer.checks_profile or is_written(header.image, writer.saver)),
     )
 
 

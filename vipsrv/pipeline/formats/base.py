@@ -320,6 +320,7 @@ class Writer:
     preserved; ``keeps``: the metadata that a request may keep (``all`` is as much as the format holds);
     ``max_side``: the most pixels on a side, ``None`` if that is above every limit of the server.
 
+    ``checks_profile``: the saver fails for some of the profiles with which libvips can convert.
     ``lossless_cost`` is the cost of lossless results, ``None`` if it is the same.
     """
 
@@ -331,6 +332,7 @@ class Writer:
     alpha: bool
     keeps: frozenset[Keep] = ANY_METADATA
     max_side: int | None = None
+    checks_profile: bool = False
     cost: EncodeCost
     lossless_cost: EncodeCost | None = None
 

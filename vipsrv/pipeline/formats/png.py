@@ -81,7 +81,9 @@ def _decode_cost(request: DecodeRequest) -> DecodeCost:
     if request.header.field("interlaced"):
         pixel = request.header.pixel_bytes
         # Each of the seven passes goes over all pixels, for 1 bit (7 ns per pixel) as for RGB (10 ns).
-        return DecodeCost(seconds=0.0008 + 0.0027 / pixel, held=request.pixels * pixel)
+        seconds = 0.0008 + 0.0027 / pixel
+        # Of a corrupt one the error does not say that it is the decoder's, so it is decoded a second time.
+        return DecodeCost(seconds=seconds, held=request.pixels * pixel, frames=2)
     return DecodeCost(seconds=0.0005)
 
 
@@ -104,6 +106,7 @@ PNG = ImageFormat(
         lossy=False,
         lossless=True,
         alpha=True,
+        checks_profile=True,
         cost=EncodeCost(pixel=4, alpha=1, seconds=0.008),
     ),
 )
