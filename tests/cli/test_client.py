@@ -261,11 +261,13 @@ def test_the_image_is_never_overwritten(
     assert photo.read_bytes() == PHOTO
 
 
-def test_the_image_is_not_overwritten_through_the_default_name(server: RunningServer, photo: Path) -> None:
+def test_a_link_at_the_default_name_is_replaced(server: RunningServer, photo: Path) -> None:
     link = photo.with_name("processed_holiday.photo.jpg")
     link.symlink_to(photo)
-    assert_one_line(run(photo, *at(server)), ExitCode.USAGE, "never overwritten")
+    assert run(photo, *at(server)).returncode == 0
     assert photo.read_bytes() == PHOTO
+    assert not link.is_symlink()
+    assert dimensions(link.read_bytes()) == (800, 600)
 
 
 def test_no_such_file(tmp_path: Path) -> None:
@@ -335,7 +337,7 @@ def test_every_refusal_is_one_line(photo: Path, error: type[RequestError]) -> No
     with FakeServer(script) as fake:
         done = invoke(photo, *at(fake))
     assert done.exit_code == ExitCode.REFUSED
-    assert f"vipsrv-client: the server answered {error.status} {error.code}: for a reason" in done.stderr
+    assert f"vipsrv-client: the server answered {error.status} {error.code}: for a\\nreason" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -21,7 +21,14 @@ from vipsrv.cli.info_commands import (
     refuse_version_1,
     server_rows,
 )
-from vipsrv.cli.output_files import check_folder, check_output_file, output_file, output_files, write_all
+from vipsrv.cli.output_files import (
+    check_folder,
+    check_output_file,
+    ending_of,
+    output_file,
+    output_files,
+    write_all,
+)
 from vipsrv.cli.result_options import (
     choose_format,
     outputs_for,
@@ -271,7 +278,7 @@ def resize(
         else:
             answer = _resize(server, file, outputs, deadline_ms)
             images = answer.value.outputs
-        saved = _save(file, output, images, several=several)
+        saved = _save(file, output, outputs, images, several=several)
         if not quiet:
             report = ResultReport.of(
                 file,
@@ -318,15 +325,20 @@ def _resize_over_version_1(server: CallServer, image: Path, size: tuple[int, int
 
 
 def _save(
-    image: Path, output: Path | None, results: Sequence[ResizedImage], *, several: bool
+    image: Path,
+    output: Path | None,
+    asked: Sequence[ResizeOptions],
+    results: Sequence[ResizedImage],
+    *,
+    several: bool,
 ) -> list[Path | None]:
     """Save the results and return the path of each, or ``None`` for standard output."""
     if output == STANDARD_OUTPUT:
         write_all(results[0].data, sys.stdout.buffer)
         return [None]
     if several:
-        paths = output_files(image, output, results)
+        files = output_files(image, output, asked, results)
     else:
-        paths = [output_file(image, output, results[0].format)]
-        check_output_file(image, paths[0])
-    return [result.save(path) for result, path in zip(results, paths, strict=True)]
+        files = [output_file(image, output, ending_of(asked[0].format, results[0].format))]
+        files[0].check(image)
+    return [file.save(result) for file, result in zip(files, results, strict=True)]

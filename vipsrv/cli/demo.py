@@ -14,7 +14,7 @@ import typer
 
 from vipsrv.cli.demo_image import tiff_size, write_tiff
 from vipsrv.cli.exit_codes import one_line_errors
-from vipsrv.cli.output_files import output_file
+from vipsrv.cli.output_files import ending_of, output_file
 from vipsrv.cli.result_report import ResultReport
 from vipsrv.cli.upload import upload_progress
 from vipsrv.client import Client
@@ -61,7 +61,7 @@ def _resize(image: Path) -> Path:
             options = ResizeOptions(width=DEFAULT_WIDTH, height=DEFAULT_HEIGHT)
             results = client.resize_all(image, [options], on_sent=on_sent)
     (output,) = results.outputs
-    saved = output.save(output_file(image, None, output.format))
+    saved = output_file(image, None, ending_of(options.format, output.format)).save(output)
     report = ResultReport.of(image, results, saved=[saved], server=str(server), embedded=True)
     typer.echo("\n".join(report.lines()))
     return saved
