@@ -134,8 +134,10 @@ def test_none_of_several_results_overwrites_the_source(tmp_path: Path) -> None:
     source.write_bytes(b"source")
     os.link(source, tmp_path / "processed_a_8x6.jpg")
     asked = [ResizeOptions(width=1, height=1)] * 2
+    first, second = output_files(source, None, asked, [result(4, 3, "jpeg"), result(8, 6, "jpeg")])
+    first.check(source)
     with pytest.raises(ValueError, match="never overwritten"):
-        output_files(source, None, asked, [result(4, 3, "jpeg"), result(8, 6, "jpeg")])
+        second.check(source)
 
 
 class Narrow(io.RawIOBase):

@@ -36,16 +36,19 @@ class OutputFile:
     path: Path
     given: bool
 
-    def check(self, source: Path) -> None:
-        """Refuse to overwrite the source. Raises ``ValueError``, and ``OSError`` if it cannot be saved."""
+    def check(self, origin: Path | int) -> None:
+        """Refuse to overwrite the image that is at ``origin``, which is a path or a descriptor.
+
+        Raises ``ValueError``, and ``OSError`` if a result cannot be saved here.
+        """
         if self.given:
-            check_output_file(source, self.path)
+            check_output_file(origin, self.path)
             return
         try:
             there = self.path.lstat()
         except FileNotFoundError:
             return
-        if os.path.samestat(there, source.stat()):
+        if os.path.samestat(there, os.stat(origin)):  # noqa: PTH116 - or a descriptor
             raise _is_the_source(self.path)
 
     def save(self, result: ResizedImage) -> Path:
@@ -63,12 +66,13 @@ def ending_of(asked: Format, made: str) -> str:
     return next((ending for format_, ending in _ENDINGS.items() if format_ == made), UNKNOWN_ENDING)
 
 
-def check_output_file(source: Path, output: Path) -> None:
+def check_output_file(origin: Path | int, output: Path) -> None:
     """Check before anything is sent that a result can be saved at ``output``, which the user named.
 
-    Raises ``ValueError`` if it is the source itself, ``OSError`` if its folder is missing or not writable.
+    Raises ``ValueError`` if it is the image that is at ``origin``, a path or a descriptor, and ``OSError`` if
+    its folder is missing or not writable.
     """
-    if output.exists() and output.samefile(source):
+    if output.exists() and os.path.samestat(output.stat(), os.stat(origin)):  # noqa: PTH116 - or a descriptor
         raise _is_the_source(output)
     if output.is_dir():
         check_folder(output)
@@ -104,8 +108,7 @@ def output_files(
 ) -> list[OutputFile]:
     """Return a file for each of several results, with its width and height in the name.
 
-    If two results have the same size, the later one is numbered. Raises ``ValueError`` if one of the files is
-    the source itself.
+    If two results have the same size, the later one is numbered.
     """
     files: list[OutputFile] = []
     for options, result in zip(asked, results, strict=True):
@@ -116,7 +119,6 @@ def output_files(
         while file in files:
             file = output_file(source, output, ending, f"{size}_{number}")
             number += 1
-        file.check(source)
         files.append(file)
     return files
 
