@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -20,6 +21,7 @@ from typer.testing import CliRunner, Result
 from tests.client.fake_server import SECONDS, FakeServer, Peer
 from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
+from vipsrv.cli import server as server_command
 from vipsrv.cli.client import app
 from vipsrv.cli.demo_image import write_tiff
 from vipsrv.cli.exit_codes import ExitCode
@@ -679,6 +681,23 @@ def test_a_server_cannot_write_to_the_terminal() -> None:
     shown = done.stdout.decode()
     assert all(line.isprintable() for line in shown.splitlines())
     assert shown.count(r"\x1b]0;t\x07\u202e\n") == 2
+
+
+def test_ping_shows_what_a_server_sends_as_escapes() -> None:
+    def script(peer: Peer) -> None:
+        head, _ = peer.read_request()
+        peer.refuse(head, Busy("\x1b[2J\u202e\n"))
+
+    with FakeServer(script) as fake:
+        done = CliRunner().invoke(server_command.app, ["ping", *at(fake)])
+    assert (done.exit_code, done.stderr) == (1, "vipsrv: \\x1b[2J\\u202e\\n\n")
+
+
+def test_formats_shows_the_names_of_libraries_as_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = SimpleNamespace(readers={"jpeg": "\x1b[2Jlibjpeg"}, writers=["\u202ejpeg"])
+    monkeypatch.setattr(server_command, "formats_of", lambda _: known)
+    done = CliRunner().invoke(server_command.app, ["formats"])
+    assert done.stdout == "read\n  jpeg     \\x1b[2Jlibjpeg\nwritten\n  \\u202ejpeg\n"
 
 
 @pytest.mark.parametrize("columns", [50, 60, 100])

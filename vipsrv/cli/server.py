@@ -17,6 +17,7 @@ from vipsrv.address import MAX_PORT, Address
 from vipsrv.cli.demo import demo
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
 from vipsrv.errors import StartFailed, VipsrvError
+from vipsrv.printable import printable
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server import ServerSettings, formats_of, serve
 from vipsrv.version import __version__
@@ -113,10 +114,10 @@ def formats(
         _fail(str(error), code=1)
     typer.echo("read")
     for name, library in known.readers.items():
-        typer.echo(f"  {name:8} {library}")
+        typer.echo(printable(f"  {name:8} {library}"))
     typer.echo("written")
     for name in known.writers:
-        typer.echo(f"  {name}")
+        typer.echo(printable(f"  {name}"))
 
 
 @app.command()
@@ -177,7 +178,7 @@ def _flag(name: str) -> str:
 
 
 def _complain(message: str) -> None:
-    typer.echo(f"vipsrv: {message}", err=True)
+    typer.echo(printable(f"vipsrv: {message}"), err=True)
 
 
 def _fail(message: str, *, code: int) -> NoReturn:
