@@ -19,7 +19,7 @@ import vipsrv
 ROOT = Path(vipsrv.__file__).parent
 
 # Every part may import these; they import nothing of ours.
-LEAVES = {"options", "errors", "version", "address", "worker_config"}
+LEAVES = {"options", "errors", "version", "address", "worker_config", "printable"}
 
 # Folder or module → the parts of vipsrv that it may import besides the leaves.
 ALLOWED: dict[str, set[str]] = {
@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "version": set(),
     "address": set(),
     "worker_config": set(),
+    "printable": set(),
     "storage": {"storage"},
     "protocol": {"protocol"},
     "pipeline": {"pipeline"},

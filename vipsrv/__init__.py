@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Timeout,
         Version1Client,
         Version1Result,
+        spool,
     )
     from vipsrv.errors import (
         BadRequest,
@@ -99,6 +100,7 @@ __all__ = [
     "VipsrvError",
     "WorkerDied",
     "__version__",
+    "spool",
 ]
 
 _HOME = {
@@ -115,6 +117,7 @@ _HOME = {
     "Timeout": "vipsrv.client",
     "Version1Client": "vipsrv.client",
     "Version1Result": "vipsrv.client",
+    "spool": "vipsrv.client",
     "BadRequest": "vipsrv.errors",
     "Busy": "vipsrv.errors",
     "Cancelled": "vipsrv.errors",

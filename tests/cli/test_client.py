@@ -1,5 +1,6 @@
 """``vipsrv-client`` as a user runs it: a process, its files, its output and its exit code."""
 
+import base64
 import errno
 import io
 import json
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -19,11 +21,13 @@ from typer.testing import CliRunner, Result
 from tests.client.fake_server import SECONDS, FakeServer, Peer
 from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
+from vipsrv.cli import server as server_command
 from vipsrv.cli.client import app
 from vipsrv.cli.demo_image import write_tiff
 from vipsrv.cli.exit_codes import ExitCode
-from vipsrv.cli.upload import LONG_UPLOAD, upload_progress
-from vipsrv.errors import REQUEST_ERRORS, RequestError
+from vipsrv.cli.upload import LONG_UPLOAD, UploadImage, upload_progress
+from vipsrv.errors import REQUEST_ERRORS, Busy, RequestError
+from vipsrv.protocol import REPLY, pack_message
 from vipsrv.version import __version__
 
 COMMAND = Path(sys.executable).with_name("vipsrv-client")
@@ -261,11 +265,13 @@ def test_the_image_is_never_overwritten(
     assert photo.read_bytes() == PHOTO
 
 
-def test_the_image_is_not_overwritten_through_the_default_name(server: RunningServer, photo: Path) -> None:
+def test_a_link_at_the_default_name_is_replaced(server: RunningServer, photo: Path) -> None:
     link = photo.with_name("processed_holiday.photo.jpg")
     link.symlink_to(photo)
-    assert_one_line(run(photo, *at(server)), ExitCode.USAGE, "never overwritten")
+    assert run(photo, *at(server)).returncode == 0
     assert photo.read_bytes() == PHOTO
+    assert not link.is_symlink()
+    assert dimensions(link.read_bytes()) == (800, 600)
 
 
 def test_no_such_file(tmp_path: Path) -> None:
@@ -335,7 +341,7 @@ def test_every_refusal_is_one_line(photo: Path, error: type[RequestError]) -> No
     with FakeServer(script) as fake:
         done = invoke(photo, *at(fake))
     assert done.exit_code == ExitCode.REFUSED
-    assert f"vipsrv-client: the server answered {error.status} {error.code}: for a reason" in done.stderr
+    assert f"vipsrv-client: the server answered {error.status} {error.code}: for a\\nreason" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -400,7 +406,8 @@ def test_usage(photo: Path, arguments: list[str]) -> None:
 
 
 def test_quiet_and_json_exclude_each_other(photo: Path) -> None:
-    assert_one_line(run(photo, "--quiet", "--json"), ExitCode.USAGE, "exclude each other")
+    error = failure(run(photo, "--quiet", "--json"), ExitCode.USAGE)
+    assert error["message"] == "--quiet and --json exclude each other"
 
 
 def _as_in_a_terminal() -> None:
@@ -490,7 +497,7 @@ def test_no_progress_where_standard_error_was_never_open(
     with large.open("wb") as file:
         file.truncate(LONG_UPLOAD)
     monkeypatch.setattr(sys, "stderr", None)
-    with upload_progress(large, quiet=False) as on_sent:
+    with upload_progress(UploadImage.of_file(large), quiet=False) as on_sent:
         assert on_sent is None
 
 
@@ -507,6 +514,196 @@ def test_standard_output_that_is_full(server: RunningServer, photo: Path, argume
         )
     done.stdout = b""
     assert_one_line(done, ExitCode.FILE, "No space left on device")
+
+
+# Standard input
+
+
+def run_with_input(data: bytes, folder: Path, *arguments: object) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
+        [COMMAND, *map(str, arguments)],
+        input=data,
+        capture_output=True,
+        timeout=2 * SECONDS,
+        check=False,
+        cwd=folder,
+        env=environment(),
+    )
+
+
+def test_the_image_may_come_from_standard_input(server: RunningServer, tmp_path: Path) -> None:
+    done = run_with_input(PHOTO, tmp_path, "-", *at(server), "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["image"], figures["saved"]) == ("-", "processed_stdin.jpg")
+    assert figures["original_bytes"] == len(PHOTO)
+    assert figures["original"] == {"width": 400, "height": 300, "by": "Pillow"}
+    assert dimensions((tmp_path / "processed_stdin.jpg").read_bytes()) == (800, 600)
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_from_standard_input_to_standard_output(server: RunningServer, tmp_path: Path, protocol: int) -> None:
+    done = run_with_input(PHOTO, tmp_path, "-", *at(server), "-o", "-", "--protocol", protocol)
+    assert dimensions(done.stdout) == (800, 600)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_facts_of_an_image_on_standard_input(server: RunningServer, tmp_path: Path) -> None:
+    done = run_with_input(PHOTO, tmp_path, "-", *at(server), "--info", "--json")
+    assert json.loads(done.stdout)["size"] == len(PHOTO)
+
+
+def test_standard_input_that_is_empty_or_closed(tmp_path: Path) -> None:
+    with FakeServer() as fake:  # which is not asked
+        done = run_with_input(b"", tmp_path, "-", *at(fake))
+        assert_one_line(done, ExitCode.FILE, "standard input is empty")
+        if sys.platform != "win32":
+            closed = subprocess.run(
+                ["/bin/sh", "-c", 'exec "$0" "$@" <&-', COMMAND, "-", *at(fake)],
+                capture_output=True,
+                check=False,
+                env=environment(),
+            )
+            assert_one_line(closed, ExitCode.FILE, "standard input is closed")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system has no pseudo-terminals")
+def test_a_terminal_is_not_read_as_an_image() -> None:
+    ours, theirs = os.openpty()
+    with FakeServer() as fake:  # which is not asked
+        done = subprocess.run(
+            [COMMAND, "-", *at(fake)], stdin=theirs, capture_output=True, check=False, env=environment()
+        )
+    os.close(theirs)
+    os.close(ours)
+    assert_one_line(done, ExitCode.FILE, "standard input is a terminal")
+
+
+def test_a_file_on_standard_input_is_not_overwritten(server: RunningServer, photo: Path) -> None:
+    with photo.open("rb") as file:
+        done = subprocess.run(
+            [COMMAND, "-", *at(server), "-o", photo],
+            stdin=file,
+            capture_output=True,
+            check=False,
+            env=environment(),
+        )
+    assert_one_line(done, ExitCode.USAGE, "never overwritten")
+    assert photo.read_bytes() == PHOTO
+
+
+# File names that are not UTF-8, and failures as JSON
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_name_that_is_not_utf_8(server: RunningServer, tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    with open(name, "wb") as file:  # noqa: PTH123 - bytes are no Path
+        file.write(PHOTO)
+    texts = []
+    for arguments in ([], ["--json"]):
+        done = subprocess.run(
+            [os.fsencode(COMMAND), name, *map(os.fsencode, [*at(server), *arguments])],
+            capture_output=True,
+            check=False,
+            env=environment(),
+        )
+        assert done.returncode == 0, done.stderr
+        texts.append(done.stdout.decode())
+    assert r"processed_caf\xe9.jpg" in texts[0]
+    figures = json.loads(texts[1])
+    assert figures["saved"] == rf"{tmp_path}/processed_caf\xe9.jpg"
+    assert base64.b64decode(figures["image_base64"]) == name
+    assert Path(os.fsdecode(base64.b64decode(figures["saved_base64"]))).exists()
+    for as_json in (False, True):
+        missing = [os.fsencode(COMMAND), name + b"\n\x1b[2J", *([b"--json"] if as_json else [])]
+        failed = subprocess.run(missing, capture_output=True, check=False, env=environment())
+        said = failed.stderr.decode()
+        assert failed.returncode == ExitCode.FILE
+        assert said.count("\n") == 1
+        text = json.loads(said)["error"]["message"] if as_json else said.removeprefix("vipsrv-client: ")
+        assert text.rstrip("\n") == rf"{tmp_path}/caf\xe9.jpg\n\x1b[2J: No such file or directory"
+
+
+def failure(done: "subprocess.CompletedProcess[bytes]", code: ExitCode) -> dict[str, object]:
+    """The error that the command printed as JSON, and nothing else."""
+    assert (done.returncode, done.stdout) == (code, b"")
+    said = json.loads(done.stderr)
+    assert list(said) == ["error"]
+    error: dict[str, object] = said["error"]
+    assert error["exit_code"] == code
+    return error
+
+
+def test_a_refusal_as_json(photo: Path) -> None:
+    def script(peer: Peer) -> None:
+        head, _ = peer.read_request()
+        peer.refuse(head, Busy("full \x1b[2J", retry_after_ms=250))
+
+    with FakeServer(script) as fake:
+        error = failure(run(photo, *at(fake), "--json"), ExitCode.REFUSED)
+    assert error == {
+        "message": r"the server answered 429 busy: full \x1b[2J",
+        "advice": "try again a little later",
+        "exit_code": 1,
+        "status": 429,
+        "code": "busy",
+        "retryable": True,
+        "retry_after_ms": 250,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--width", "0"], ExitCode.USAGE, "--width"),
+        (["--no-such"], ExitCode.USAGE, "--no-such"),
+        (["--output", "/none/x.jpg"], ExitCode.FILE, "no such folder"),
+        (["--port", "1"], ExitCode.NO_SERVER, "connection refused"),
+    ],
+)
+def test_other_failures_as_json(photo: Path, arguments: list[str], code: ExitCode, words: str) -> None:
+    error = failure(run(photo, "--json", *arguments), code)
+    assert words in str(error["message"])
+    assert error["status"] is error["code"] is error["retryable"] is error["retry_after_ms"] is None
+
+
+def test_a_server_cannot_write_to_the_terminal() -> None:
+    hostile = "\x1b]0;t\x07\u202e\n"
+    meta = {"server": hostile, "limits": {}, "formats": {"in": [hostile], "out": []}, "fits": []}
+
+    def script(peer: Peer) -> None:
+        head, _ = peer.read_request()
+        peer.socket.sendall(pack_message(head.kind | REPLY, head.request_id, meta, status=200))
+
+    with FakeServer(script) as fake:
+        done = run("--formats", *at(fake))
+    shown = done.stdout.decode()
+    assert all(line.isprintable() for line in shown.splitlines())
+    assert shown.count(r"\x1b]0;t\x07\u202e\n") == 2
+
+
+def test_ping_shows_what_a_server_sends_as_escapes() -> None:
+    def script(peer: Peer) -> None:
+        head, _ = peer.read_request()
+        peer.refuse(head, Busy("\x1b[2J\u202e\n"))
+
+    with FakeServer(script) as fake:
+        done = CliRunner().invoke(server_command.app, ["ping", *at(fake)])
+    assert (done.exit_code, done.stderr) == (1, "vipsrv: \\x1b[2J\\u202e\\n\n")
+
+
+def test_formats_shows_the_names_of_libraries_as_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = SimpleNamespace(readers={"jpeg": "\x1b[2Jlibjpeg"}, writers=["\u202ejpeg"])
+    monkeypatch.setattr(server_command, "formats_of", lambda _: known)
+    done = CliRunner().invoke(server_command.app, ["formats"])
+    assert done.stdout == "read\n  jpeg     \\x1b[2Jlibjpeg\nwritten\n  \\u202ejpeg\n"
+
+
+@pytest.mark.parametrize("columns", [50, 60, 100])
+def test_help_keeps_to_the_width_of_the_terminal(columns: int) -> None:
+    lines = run("--help", COLUMNS=str(columns)).stdout.decode().splitlines()
+    assert columns - 15 < max(map(len, lines)) <= columns
 
 
 # The embedded server
@@ -530,19 +727,14 @@ def invoke(*arguments: object) -> Result:
 
 
 def test_where_nothing_listens_it_starts_a_server_for_the_call(photo: Path, nothing_listens: int) -> None:
-    done = invoke(photo, "--json")
+    done = invoke(photo)
     assert done.exit_code == 0, done.stderr
-    figures = json.loads(done.stdout)
-    assert figures["embedded"] is True
-    assert figures["server"] != f"127.0.0.1:{nothing_listens}"
-    assert figures["processed"] == {"width": 800, "height": 600, "by": "Pillow"}
+    assert "processed dimensions  800 x 600" in done.stdout
     assert done.stderr.count("\n") == 1
-    assert (
-        f"nothing listens on 127.0.0.1:{nothing_listens}, so a server was started for this call on "
-        in done.stderr
-    )
-    assert figures["server"] in done.stderr
-    host, _, port = figures["server"].rpartition(":")
+    note = f"nothing listens on 127.0.0.1:{nothing_listens}, so a server was started for this call on "
+    assert note in done.stderr
+    host, _, port = done.stderr.strip().rpartition(" ")[2].rpartition(":")
+    assert port != str(nothing_listens)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, int(port)), SECONDS)
 

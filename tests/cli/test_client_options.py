@@ -332,7 +332,7 @@ def test_several_results_need_a_folder(photo: Path, unused_port: int, tmp_path: 
 
 
 def test_none_of_several_results_overwrites_the_image(photo: Path) -> None:
-    photo.with_name("processed_photo_80x60.jpg").symlink_to(photo)
+    os.link(photo, photo.with_name("processed_photo_80x60.jpg"))
     with FakeServer(painting([])) as fake:
         done = invoke(fake.port, photo, "--output-sizes", "40x,80x")
     assert_refused(done, ExitCode.USAGE, "never overwritten")

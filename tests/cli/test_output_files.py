@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 
-from vipsrv.cli.output_files import check_output_file, output_file, output_files, write_all
+from vipsrv.cli.output_files import (
+    OutputFile,
+    check_output_file,
+    ending_of,
+    output_file,
+    output_files,
+    write_all,
+)
 from vipsrv.client import ResizedImage
+from vipsrv.options import Format, ResizeOptions
 
 
 def test_a_read_only_folder_is_refused_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,17 +41,62 @@ def test_a_read_only_folder_is_refused_beforehand(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("source", "kind", "name"),
     [
-        ("a.png", "jpeg", "processed_a.jpg"),
-        ("a.b.tiff", "webp", "processed_a.b.webp"),
-        ("a", "tiff", "processed_a.tif"),
-        (".hidden", "jpeg", "processed_.hidden.jpg"),
+        ("a.png", Format.JPEG, "processed_a.jpg"),
+        ("a.b.tiff", Format.WEBP, "processed_a.b.webp"),
+        ("a", Format.TIFF, "processed_a.tif"),
+        (".hidden", Format.JPEG, "processed_.hidden.jpg"),
     ],
 )
 def test_the_default_name_has_the_ending_of_the_format(
-    tmp_path: Path, source: str, kind: str, name: str
+    tmp_path: Path, source: str, kind: Format, name: str
 ) -> None:
-    assert output_file(tmp_path / source, None, kind) == tmp_path / name
-    assert output_file(Path(source), tmp_path, kind) == tmp_path / name
+    ending = ending_of(kind, "exe")
+    assert output_file(tmp_path / source, None, ending) == OutputFile(tmp_path / name, given=False)
+    assert output_file(Path(source), tmp_path, ending) == OutputFile(tmp_path / name, given=False)
+    other = tmp_path / "other.png"
+    assert output_file(tmp_path / source, other, ending) == OutputFile(other, given=True)
+
+
+@pytest.mark.parametrize("format_", [one for one in Format if one is not Format.AUTO])
+def test_the_ending_is_never_a_word_of_the_server(format_: Format) -> None:
+    ending = ending_of(format_, "exe")
+    assert ending == ending_of(Format.AUTO, format_.value)
+    assert ending_of(Format.AUTO, "exe") == ".bin"
+    assert ending_of(Format.AUTO, "auto") == ".bin"
+
+
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_a_link_at_a_name_that_was_made_is_replaced(tmp_path: Path, *, in_folder: bool) -> None:
+    source, victim = tmp_path / "a.png", tmp_path / "victim"
+    source.write_bytes(b"source")
+    victim.write_bytes(b"untouched")
+    link = tmp_path / "processed_a.jpg"
+    link.symlink_to(victim)
+    file = output_file(source, tmp_path if in_folder else None, ".jpg")
+    file.check(source)
+    assert file.save(result(8, 6, "jpeg")) == link
+    assert victim.read_bytes() == b"untouched"
+    assert not link.is_symlink()
+    assert link.read_bytes() == b"data"
+
+
+def test_a_link_whose_name_was_given_is_followed(tmp_path: Path) -> None:
+    source, target, link = tmp_path / "a.png", tmp_path / "target", tmp_path / "link.jpg"
+    source.write_bytes(b"source")
+    link.symlink_to(target)
+    file = output_file(source, link, ".jpg")
+    file.check(source)
+    file.save(result(8, 6, "jpeg"))
+    assert link.is_symlink()
+    assert target.read_bytes() == b"data"
+
+
+def test_a_source_that_has_the_name_of_its_result_is_not_replaced(tmp_path: Path) -> None:
+    source, link = tmp_path / "processed_a.jpg", tmp_path / "a.jpg"
+    source.write_bytes(b"source")
+    link.symlink_to(source)
+    with pytest.raises(ValueError, match="never overwritten"):
+        output_file(link, None, ".jpg").check(link)
 
 
 def result(width: int, height: int, kind: str) -> ResizedImage:
@@ -70,16 +123,21 @@ def test_several_results_have_their_size_in_the_name(tmp_path: Path) -> None:
     ]
     folder = tmp_path / "folder"
     folder.mkdir()
-    assert output_files(tmp_path / "a.b.png", None, results) == [tmp_path / name for name in names]
-    assert output_files(tmp_path / "a.b.png", folder, results) == [folder / name for name in names]
+    asked = [ResizeOptions(width=1, height=1, format=Format(one.format)) for one in results]
+    for output, there in ((None, tmp_path), (folder, folder)):
+        files = output_files(tmp_path / "a.b.png", output, asked, results)
+        assert files == [OutputFile(there / name, given=False) for name in names]
 
 
 def test_none_of_several_results_overwrites_the_source(tmp_path: Path) -> None:
     source = tmp_path / "a.jpg"
     source.write_bytes(b"source")
-    (tmp_path / "processed_a_8x6.jpg").symlink_to(source)
+    os.link(source, tmp_path / "processed_a_8x6.jpg")
+    asked = [ResizeOptions(width=1, height=1)] * 2
+    first, second = output_files(source, None, asked, [result(4, 3, "jpeg"), result(8, 6, "jpeg")])
+    first.check(source)
     with pytest.raises(ValueError, match="never overwritten"):
-        output_files(source, None, [result(4, 3, "jpeg"), result(8, 6, "jpeg")])
+        second.check(source)
 
 
 class Narrow(io.RawIOBase):

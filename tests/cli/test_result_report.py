@@ -1,6 +1,9 @@
 """The report of a resize, also when Pillow cannot open the files."""
 
+import base64
 import io
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from PIL import Image, features
 
 from vipsrv.cli.demo_image import tiff_head
 from vipsrv.cli.result_report import Dimensions, ResultReport, measure
+from vipsrv.cli.upload import UploadImage
 from vipsrv.client import ResizedImage, ResizeResults, Version1Result
 from vipsrv.options import ImageInfo, Timings
 
@@ -39,7 +43,12 @@ def report(
         elapsed=0.25,
     )
     return ResultReport.of(
-        path, results, saved=saved or [None] * len(outputs), server="there", embedded=False, listed=listed
+        UploadImage.of_file(path),
+        results,
+        saved=saved or [None] * len(outputs),
+        server="there",
+        embedded=False,
+        listed=listed,
     )
 
 
@@ -66,7 +75,7 @@ def test_what_version_1_does_not_state_is_unknown(tmp_path: Path) -> None:
         received=15,
         elapsed=0.25,
     )
-    known = ResultReport.of(image, result, saved=[None], server="there", embedded=False)
+    known = ResultReport.of(UploadImage.of_file(image), result, saved=[None], server="there", embedded=False)
     text = "\n".join(known.lines())
     assert "original dimensions   unknown" in text
     assert "server processing     unknown: version 1 of the protocol does not state it" in text
@@ -140,3 +149,27 @@ def test_a_list_of_one_result_is_a_list(tmp_path: Path) -> None:
     known = report(tmp_path / "image", listed=True)
     assert len(known.to_json()["outputs"]) == 1
     assert "together" not in "\n".join(known.lines())
+
+
+def test_a_path_that_is_not_utf_8_is_identified_by_its_bytes(tmp_path: Path) -> None:
+    names = [os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9" + ending) for ending in (b".jpg", b"2.jpg")]
+    image, saved = map(Path, names)
+    text = json.dumps(report(image, saved=[saved]).to_json())
+    assert text.encode().decode() == text
+    figures = json.loads(text)
+    assert figures["image"] == f"{tmp_path}/caf\\xe9.jpg"
+    assert figures["saved"] == f"{tmp_path}/caf\\xe92.jpg"
+    for name, path in (("image", image), ("saved", saved)):
+        figures[name].encode()
+        assert base64.b64decode(figures[f"{name}_base64"]) == os.fsencode(path)
+    listed = report(image, output(), output(), saved=[saved, None], listed=True).to_json()["outputs"]
+    assert base64.b64decode(listed[0]["saved_base64"]) == os.fsencode(saved)
+    assert (listed[1]["saved"], "saved_base64" in listed[1]) == (None, False)
+    assert all(line.isprintable() for line in report(image, saved=[saved]).lines())
+
+
+def test_a_path_that_is_utf_8_is_stated_once(tmp_path: Path) -> None:
+    image = tmp_path / "caf\u00e9\n.jpg"
+    figures = report(image).to_json()
+    assert figures["image"] == str(image)
+    assert "image_base64" not in figures

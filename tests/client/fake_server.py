@@ -86,7 +86,9 @@ class Peer:
 
     def reply(self, head: MessageStarted, *, body: bytes = b"result", **meta: Any) -> None:
         """Send a valid reply to a request; ``meta`` replaces parts of the usual meta."""
-        output = {"width": 8, "height": 6, "format": "jpeg", "quality": 85, "size": len(body)}
+        asked = head.meta.get("format", "jpeg")
+        format_ = "jpeg" if asked == "auto" else asked
+        output = {"width": 8, "height": 6, "format": format_, "quality": 85, "size": len(body)}
         usual: dict[int, dict[str, Any]] = {
             Kind.RESIZE: {
                 "source": SOURCE,

@@ -237,7 +237,7 @@ def test_a_pipe_cannot_be_sent(make_client: MakeClient) -> None:
     os.close(writing)
     with (
         os.fdopen(reading, "rb") as pipe,
-        pytest.raises(ValueError, match="not seekable, so its size is unknown; pass bytes"),
+        pytest.raises(ValueError, match=r"not seekable, so its size is unknown; pass vipsrv\.spool"),
     ):
         make_client(port=1).call("resize", pipe, width=8, height=6)
 
@@ -245,7 +245,7 @@ def test_a_pipe_cannot_be_sent(make_client: MakeClient) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_named_pipe_cannot_be_sent(make_client: MakeClient, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="pipe is not a regular file"):
+    with pytest.raises(ValueError, match=r"pipe is not a regular file.*vipsrv\.spool"):
         make_client(port=1).call("resize", tmp_path / "pipe", width=8, height=6)
 
 

@@ -2,15 +2,24 @@
 
 import json
 import struct
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vipsrv.client.core import FINISH_IF_LEFT, MAX_BODY_SIZE, ClientCore, PendingRequest
-from vipsrv.client.requests import HELLO, INFO, PING, ProtocolVersion, version_1_request
-from vipsrv.errors import Busy, ConnectionLost, ProtocolError
+from vipsrv.client.core import FINISH_IF_LEFT, ClientCore, PendingRequest
+from vipsrv.client.requests import (
+    HELLO,
+    INFO,
+    PING,
+    ClientRequest,
+    ProtocolVersion,
+    resize_request,
+    version_1_request,
+)
+from vipsrv.errors import BadRequest, Busy, ConnectionLost, ProtocolError
 from vipsrv.protocol import REPLY, Kind, RequestReader, pack_error, pack_message
 
 
@@ -43,7 +52,8 @@ def test_replies_in_any_order_and_split_go_to_their_requests(
 ) -> None:
     core = new_core()
     done: list[None] = []
-    requests = [core.start(INFO, len(body), lambda: done.append(None)) for body in bodies]
+    request = version_1_request(1, 1)
+    requests = [core.start(request, len(body), lambda: done.append(None)) for body in bodies]
     replies = {
         pending: reply_to(pending, body, {"n": len(body)})
         for pending, body in zip(requests, bodies, strict=True)
@@ -90,7 +100,7 @@ def test_request_ids_wrap_and_skip_those_in_use() -> None:
 
 def test_an_abandoned_request_is_cancelled_and_its_reply_ignored() -> None:
     core = new_core()
-    first, second = start(core, INFO, 5), start(core, INFO, 5)
+    first, second = (start(core, version_1_request(1, 1), 5) for _ in range(2))
     cancel = core.abandon(first)
     assert cancel is not None
     assert cancelled_id(cancel) == first.request_id
@@ -198,31 +208,116 @@ def test_closing_the_client_ends_every_request(*, lost_before: bool) -> None:
             pending.result()
 
 
-def huge(size: int) -> bytes:
+def announcing(size: int, protocol: ProtocolVersion) -> bytes:
+    if protocol == 1:
+        return struct.pack("!I", size)
     return pack_message(Kind.RESIZE | REPLY, 1, status=200, body_size=size)
 
 
+MOST_FOR_ONE_PIXEL = version_1_request(1, 1).max_body
+
+
 @pytest.mark.parametrize(
-    ("protocol", "reply"),
-    [(2, huge(MAX_BODY_SIZE + 1)), (2, huge(2**62)), (1, struct.pack("!I", MAX_BODY_SIZE + 1)), (1, b"HTTP")],
+    ("protocol", "size"),
+    [(2, MOST_FOR_ONE_PIXEL + 1), (2, 2**62), (1, MOST_FOR_ONE_PIXEL + 1), (1, 2**32 - 1)],
 )
-def test_a_reply_that_is_too_large_is_refused_by_its_header(protocol: ProtocolVersion, reply: bytes) -> None:
+def test_a_reply_that_is_too_large_is_refused_by_its_header(protocol: ProtocolVersion, size: int) -> None:
     core = new_core(protocol)
     pending = start(core, version_1_request(1, 1), 5)
-    core.receive_data(reply)
+    core.receive_data(announcing(size, protocol))
     assert core.closed
-    with pytest.raises(ProtocolError, match=f"bytes; {MAX_BODY_SIZE} are allowed"):
+    with pytest.raises(ProtocolError, match=f"{size} bytes; {MOST_FOR_ONE_PIXEL} are allowed"):
         pending.result()
 
 
-@pytest.mark.parametrize(
-    ("protocol", "reply"), [(2, huge(MAX_BODY_SIZE)), (1, struct.pack("!I", MAX_BODY_SIZE))]
-)
-def test_the_largest_reply_is_accepted(protocol: ProtocolVersion, reply: bytes) -> None:
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_the_largest_reply_is_accepted(protocol: ProtocolVersion) -> None:
     core = new_core(protocol)
     start(core, version_1_request(1, 1), 5)
-    core.receive_data(reply)
+    core.receive_data(announcing(MOST_FOR_ONE_PIXEL, protocol))
     assert not core.closed
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_the_caller_may_set_a_lower_bound(protocol: ProtocolVersion) -> None:
+    core = ClientCore(protocol, "peer", max_reply_size=1000)
+    pending = start(core, version_1_request(1, 1), 5)
+    core.receive_data(announcing(1001, protocol))
+    with pytest.raises(ProtocolError, match="1001 bytes; 1000 are allowed"):
+        pending.result()
+
+
+@pytest.mark.parametrize("request_", [HELLO, INFO, PING])
+def test_only_a_resize_is_answered_by_a_body(request_: ClientRequest) -> None:
+    core = new_core()
+    pending = start(core, request_, 5)
+    core.receive_data(pack_message(request_.kind | REPLY, 1, status=200, body_size=1))
+    with pytest.raises(ProtocolError, match="1 bytes; 0 are allowed"):
+        pending.result()
+
+
+def test_the_reply_to_an_abandoned_request_is_bounded_and_not_kept() -> None:
+    core = new_core()
+    for size in (MOST_FOR_ONE_PIXEL, MOST_FOR_ONE_PIXEL + 1):
+        abandoned, other = start(core, version_1_request(1, 1)), start(core)
+        assert core.abandon(abandoned)
+        head = pack_message(Kind.RESIZE | REPLY, abandoned.request_id, status=200, body_size=size)
+        wire = head + bytes(size)
+        tracemalloc.start()
+        try:
+            core.receive_data(wire)
+            assert tracemalloc.get_traced_memory()[1] < size // 2
+        finally:
+            tracemalloc.stop()
+        assert other.done is (size > MOST_FOR_ONE_PIXEL)
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_memory_grows_with_what_arrives(protocol: ProtocolVersion) -> None:
+    core = new_core(protocol)
+    start(core, resize_request(None, {"width": 8000}), 5)
+    tracemalloc.start()
+    try:
+        core.receive_data(announcing(2**30, protocol))
+        core.receive_data(bytes(1000))
+        assert not core.closed
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_http_is_recognised_however_it_is_cut(protocol: ProtocolVersion) -> None:
+    core = new_core(protocol)
+    pending = start(core, version_1_request(1, 1), 5)
+    for part in (b"H", b"TT", b"P/1.1 400 Bad Request\r\n\r\n"):
+        core.receive_data(part)
+    with pytest.raises(ProtocolError, match="speaks HTTP, not the protocol of vipsrv"):
+        pending.result()
+
+
+def test_what_the_server_says_is_made_printable() -> None:
+    core = new_core()
+    pending, refused = start(core), start(core)
+    hostile = "\x1b]0;owned\x07 \u202e \r\n\u2028\udcff"
+    core.receive_data(
+        pack_message(Kind.PING | REPLY, pending.request_id, {hostile: [{"a": hostile}, 1, None]}, status=200)
+        + pack_error(Kind.PING, refused.request_id, BadRequest(hostile))
+    )
+    shown = r"\x1b]0;owned\x07 \u202e \r\n\u2028\xff"
+    assert pending.result().meta == {shown: [{"a": shown}, 1, None]}
+    with pytest.raises(BadRequest) as caught:
+        refused.result()
+    assert str(caught.value) == shown
+
+
+def test_a_meta_of_many_levels_is_refused() -> None:
+    core = new_core()
+    pending = start(core)
+    nested = b'{"a":' + b"[" * 500 + b"]" * 500 + b"}"
+    core.receive_data(pack_message(Kind.PING | REPLY, pending.request_id, nested, status=200))
+    with pytest.raises(ProtocolError, match="lists and objects within each other"):
+        pending.result()
 
 
 @pytest.mark.parametrize(

@@ -175,3 +175,13 @@ def test_a_client_that_was_closed_or_never_used_is_dropped_silently(server: Runn
 
 def _descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("call", ["ping", "hello", "resize", "info", "aclose"])
+def test_without_an_asyncio_event_loop_the_error_says_what_is_needed(call: str) -> None:
+    arguments = {"resize": [IMAGE], "info": [IMAGE]}.get(call, [])
+    options = {"width": 8} if call == "resize" else {}
+    # What an event loop of another kind, such as trio's, does with a coroutine first.
+    coroutine = getattr(AsyncClient(port=1), call)(*arguments, **options)
+    with pytest.raises(RuntimeError, match=r"needs a running asyncio event loop.*trio.*Client in a thread"):
+        coroutine.send(None)

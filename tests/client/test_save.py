@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,44 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     save(b"data", link)
     assert link.is_symlink()
     assert (tmp_path / "result.jpg").read_bytes() == b"data"
+
+
+def link_to(target: Path, name: Path) -> None:
+    name.symlink_to(target)
+
+
+def dangling_link(target: Path, name: Path) -> None:
+    name.symlink_to(target.with_name("none"))
+
+
+def hard_link(target: Path, name: Path) -> None:
+    os.link(target, name)
+
+
+def pipe(target: Path, name: Path) -> None:
+    del target
+    os.mkfifo(name)
+
+
+@pytest.mark.parametrize("place", [link_to, dangling_link, hard_link, pipe])
+def test_what_has_the_name_is_replaced_where_links_are_not_followed(
+    tmp_path: Path, place: Callable[[Path, Path], None]
+) -> None:
+    target, name = tmp_path / "target", tmp_path / "result.jpg"
+    target.write_bytes(b"untouched")
+    place(target, name)
+    result = ResizedImage(data=b"data", width=8, height=6, format="png", quality=85, ratio=1.0)
+    assert result.save(name, follow_symlinks=False) == name
+    assert stat.S_ISREG(name.lstat().st_mode)
+    assert name.read_bytes() == b"data"
+    assert target.read_bytes() == b"untouched"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["result.jpg", "target"]
+
+
+def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "result.jpg"
+    folder.mkdir()
+    with pytest.raises(OSError, match=r"[Dd]irectory") as caught:
+        save(b"data", folder, follow_symlinks=False)
+    assert caught.value.filename == str(folder)
+    assert list(tmp_path.iterdir()) == [folder]

@@ -32,7 +32,7 @@ def test_a_version_2_request_and_its_reply(make_client: MakeClient, serve: Serve
     meta = {"width": 8, "height": 6, "fit": "cover", "format": "png", "quality": 70, "deadline_ms": 500}
     assert seen == [Kind.RESIZE, meta, b"image"]
     assert result.data == b"0123456789"
-    assert (result.width, result.height, result.format, result.quality) == (8, 6, "jpeg", 85)
+    assert (result.width, result.height, result.format, result.quality) == (8, 6, "png", 85)
     assert result.source == ImageInfo(
         format="jpeg", width=40, height=30, pages=1, has_alpha=False, orientation=1, size=5
     )

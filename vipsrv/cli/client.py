@@ -5,15 +5,17 @@ The exit codes are ``ExitCode`` in ``vipsrv.cli.exit_codes``; ``--help`` also li
 
 import errno
 import json
+import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from vipsrv.address import MAX_PORT
-from vipsrv.cli.exit_codes import EXIT_CODES, ExitCode, one_line_errors
+from vipsrv.cli.exit_codes import EXIT_CODES, ExitCode, error_as_json, one_line_errors
 from vipsrv.cli.info_commands import (
     image_rows,
     print_rows,
@@ -21,7 +23,14 @@ from vipsrv.cli.info_commands import (
     refuse_version_1,
     server_rows,
 )
-from vipsrv.cli.output_files import check_folder, check_output_file, output_file, output_files, write_all
+from vipsrv.cli.output_files import (
+    check_folder,
+    check_output_file,
+    ending_of,
+    output_file,
+    output_files,
+    write_all,
+)
 from vipsrv.cli.result_options import (
     choose_format,
     outputs_for,
@@ -32,7 +41,7 @@ from vipsrv.cli.result_options import (
 )
 from vipsrv.cli.result_report import ResultReport
 from vipsrv.cli.server_choice import Answer, CallServer
-from vipsrv.cli.upload import check_image, upload_progress
+from vipsrv.cli.upload import UploadImage, open_upload, upload_progress
 from vipsrv.client import Client, ResizedImage, ResizeResults, Timeout, Version1Client, Version1Result
 from vipsrv.client.server_address import HOST_VARIABLE, PORT_VARIABLE, choose_server
 from vipsrv.client.timeouts import MAX_SECONDS
@@ -47,12 +56,23 @@ STANDARD_OUTPUT = Path("-")
 MAX_DEADLINE = (2**31 - 1) // 1000
 """Seconds: the longest deadline that the protocol can carry."""
 
+MAX_HELP_WIDTH = 100
+"""Columns: longer lines are hard to read."""
+
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        # By default, help has from 50 to 80 columns whatever the terminal has. A broken word takes one more
+        # than this.
+        "terminal_width": min(shutil.get_terminal_size().columns, MAX_HELP_WIDTH) - 2,
+    },
 )
+
+_COMMAND_LINE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+"""The class of all errors in a command line; typer does not export it."""
 
 
 def main() -> None:
@@ -62,9 +82,20 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
+        if "--json" in sys.argv[1:]:
+            _run_with_json_errors()
         app()
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
+
+
+def _run_with_json_errors() -> NoReturn:
+    try:
+        sys.exit(app(standalone_mode=False))
+    except _COMMAND_LINE_ERROR as error:
+        message = getattr(error, "format_message", error.__str__)()
+        typer.echo(error_as_json(message, ExitCode.USAGE), err=True)
+        sys.exit(ExitCode.USAGE)
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - the signature of a typer callback
@@ -79,7 +110,9 @@ def resize(
     image: Annotated[
         Path | None,
         # typer does not check that the file is readable: that error has its own exit code.
-        typer.Argument(help="The image to resize.", show_default=False, readable=False),
+        typer.Argument(
+            help="The image to resize, or - for standard input.", show_default=False, readable=False
+        ),
     ] = None,
     *,
     width: Annotated[
@@ -164,7 +197,7 @@ def resize(
             "--output",
             "-o",
             readable=False,
-            help="File or folder to save to, or - for standard output.  "
+            help="File or folder to save to, or - for standard output; a symbolic link is followed.  "
             "[default: processed_<name> beside the image]",
         ),
     ] = None,
@@ -211,7 +244,9 @@ def resize(
         ),
     ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report, or the error, as one JSON object.")
+    ] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -219,13 +254,12 @@ def resize(
     """Resize an image with a vipsrv server and save the result.
 
     Prints a report of sizes, times and dimensions. With --output - the image goes to standard output and the
-    report to standard error; with --json as well, standard error holds only the report unless the call fails.
+    report to standard error. With --json standard error holds nothing but the report or an error.
     """
-    with one_line_errors(PROGRAM):
+    with one_line_errors(PROGRAM, as_json=as_json), ExitStack() as stack:
         if quiet and as_json:
             raise ValueError("--quiet and --json exclude each other")
-        # With the image on standard output, standard error must hold nothing but the JSON.
-        silent = quiet or (as_json and output == STANDARD_OUTPUT)
+        silent = quiet or as_json  # standard error holds nothing but JSON
         server = CallServer(
             program=PROGRAM,
             choice=choose_server(host or None, port),
@@ -240,12 +274,13 @@ def resize(
             return
         if image is None:
             raise ValueError("the image is missing; see --help")
-        file = image
-        check_image(file)
+        upload = stack.enter_context(open_upload(image))
         if info:
             refuse_other_options(context, "--info")
             refuse_version_1("--info", protocol)
-            print_rows(image_rows(server.ask(lambda client: client.info(file)).value), as_json=as_json)
+            print_rows(
+                image_rows(server.ask(lambda client: client.info(upload.content)).value), as_json=as_json
+            )
             return
         several = output_sizes is not None
         outputs = outputs_for(
@@ -262,19 +297,19 @@ def resize(
             page=page,
             enlarge=enlarge,
         )
-        _check_output(file, output, several=several)
+        _check_output(upload, output, several=several)
         deadline_ms = None if deadline is None else max(1, round(deadline * 1000))
         answer: Answer[ResizeResults] | Answer[Version1Result]
         if protocol == 1:
-            answer = _resize_over_version_1(server, file, version_1_size(outputs, deadline_ms))
+            answer = _resize_over_version_1(server, upload, version_1_size(outputs, deadline_ms))
             images: Sequence[ResizedImage] = [answer.value]
         else:
-            answer = _resize(server, file, outputs, deadline_ms)
+            answer = _resize(server, upload, outputs, deadline_ms)
             images = answer.value.outputs
-        saved = _save(file, output, images, several=several)
+        saved = _save(upload, output, outputs, images, several=several)
         if not quiet:
             report = ResultReport.of(
-                file,
+                upload,
                 answer.value,
                 saved=saved,
                 server=answer.server,
@@ -285,48 +320,56 @@ def resize(
             typer.echo(text, err=output == STANDARD_OUTPUT)
 
 
-def _check_output(image: Path, output: Path | None, *, several: bool) -> None:
+def _check_output(image: UploadImage, output: Path | None, *, several: bool) -> None:
     """Check before anything is sent that the results can be saved."""
     if output is None:
-        check_folder(image.parent)
+        check_folder(image.named.parent)
     elif several:
         if output == STANDARD_OUTPUT:
             raise ValueError("--output - takes one result, and --output-sizes makes several")
         check_folder(output)
     elif output != STANDARD_OUTPUT:
-        check_output_file(image, output)
+        check_output_file(image.origin, output)
     elif sys.stdout is None:
         raise OSError(errno.EBADF, "standard output is closed")
 
 
 def _resize(
-    server: CallServer, image: Path, outputs: tuple[ResizeOptions, ...], deadline_ms: int | None
+    server: CallServer, image: UploadImage, outputs: tuple[ResizeOptions, ...], deadline_ms: int | None
 ) -> Answer[ResizeResults]:
     def request(client: Client) -> ResizeResults:
         with upload_progress(image, quiet=server.quiet) as on_sent:
-            return client.resize_all(image, outputs, deadline_ms=deadline_ms, on_sent=on_sent)
+            return client.resize_all(image.content, outputs, deadline_ms=deadline_ms, on_sent=on_sent)
 
     return server.ask(request)
 
 
-def _resize_over_version_1(server: CallServer, image: Path, size: tuple[int, int]) -> Answer[Version1Result]:
+def _resize_over_version_1(
+    server: CallServer, image: UploadImage, size: tuple[int, int]
+) -> Answer[Version1Result]:
     def request(client: Version1Client) -> Version1Result:
         with upload_progress(image, quiet=server.quiet) as on_sent:
-            return client.resize(image, width=size[0], height=size[1], on_sent=on_sent)
+            return client.resize(image.content, width=size[0], height=size[1], on_sent=on_sent)
 
     return server.ask_version_1(request)
 
 
 def _save(
-    image: Path, output: Path | None, results: Sequence[ResizedImage], *, several: bool
+    image: UploadImage,
+    output: Path | None,
+    asked: Sequence[ResizeOptions],
+    results: Sequence[ResizedImage],
+    *,
+    several: bool,
 ) -> list[Path | None]:
     """Save the results and return the path of each, or ``None`` for standard output."""
     if output == STANDARD_OUTPUT:
         write_all(results[0].data, sys.stdout.buffer)
         return [None]
     if several:
-        paths = output_files(image, output, results)
+        files = output_files(image.named, output, asked, results)
     else:
-        paths = [output_file(image, output, results[0].format)]
-        check_output_file(image, paths[0])
-    return [result.save(path) for result, path in zip(results, paths, strict=True)]
+        files = [output_file(image.named, output, ending_of(asked[0].format, results[0].format))]
+    for file in files:
+        file.check(image.origin)
+    return [file.save(result) for file, result in zip(files, results, strict=True)]

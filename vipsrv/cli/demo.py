@@ -14,9 +14,9 @@ import typer
 
 from vipsrv.cli.demo_image import tiff_size, write_tiff
 from vipsrv.cli.exit_codes import one_line_errors
-from vipsrv.cli.output_files import output_file
+from vipsrv.cli.output_files import ending_of, output_file
 from vipsrv.cli.result_report import ResultReport
-from vipsrv.cli.upload import upload_progress
+from vipsrv.cli.upload import UploadImage, upload_progress
 from vipsrv.client import Client
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.options import ResizeOptions
@@ -57,12 +57,13 @@ def _resize(image: Path) -> Path:
     with EmbeddedServer() as server:
         typer.echo(f"serving    on {server}, ready after {time.monotonic() - started:.1f} s")
         typer.echo(f"sending    the image, to be resized to {DEFAULT_WIDTH} x {DEFAULT_HEIGHT}\n")
-        with Client(server.host, server.port) as client, upload_progress(image, quiet=False) as on_sent:
+        upload = UploadImage.of_file(image)
+        with Client(server.host, server.port) as client, upload_progress(upload, quiet=False) as on_sent:
             options = ResizeOptions(width=DEFAULT_WIDTH, height=DEFAULT_HEIGHT)
             results = client.resize_all(image, [options], on_sent=on_sent)
     (output,) = results.outputs
-    saved = output.save(output_file(image, None, output.format))
-    report = ResultReport.of(image, results, saved=[saved], server=str(server), embedded=True)
+    saved = output_file(image, None, ending_of(options.format, output.format)).save(output)
+    report = ResultReport.of(upload, results, saved=[saved], server=str(server), embedded=True)
     typer.echo("\n".join(report.lines()))
     return saved
 

@@ -1,5 +1,6 @@
 """How ``vipsrv-client`` and ``vipsrv demo`` end: an exit code, and on failure one line on standard error."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from vipsrv.errors import (
     VipsrvError,
     WorkerDied,
 )
+from vipsrv.printable import printable
 
 
 class ExitCode(IntEnum):
@@ -61,30 +63,63 @@ _ADVICE: dict[type[VipsrvError], str] = {
 
 
 @contextmanager
-def one_line_errors(program: str) -> Iterator[None]:
-    """Report every expected error in one line, after the program's name, and exit with the error's code."""
+def one_line_errors(program: str, *, as_json: bool = False) -> Iterator[None]:
+    """Report every expected error in one line, after the program's name, and exit with the error's code.
+
+    With ``as_json`` the line is a JSON object.
+    """
+    fail = _fail_as_json if as_json else _fail
     try:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except RequestError as error:
-        _fail(program, f"the server answered {error.status} {error.code}: {error}", error, ExitCode.REFUSED)
+        fail(program, f"the server answered {error.status} {error.code}: {error}", error, ExitCode.REFUSED)
     except ClientTimeout as error:
-        _fail(program, str(error), error, ExitCode.TIMEOUT)
+        fail(program, str(error), error, ExitCode.TIMEOUT)
     except VipsrvError as error:
-        _fail(program, str(error), error, ExitCode.NO_SERVER)
+        fail(program, str(error), error, ExitCode.NO_SERVER)
     except OSError as error:
         discard_unwritable_output()
         if isinstance(error, BrokenPipeError) and error.filename is None:
-            _fail(program, "standard output was closed before everything was written", error, ExitCode.FILE)
+            fail(program, "standard output was closed before everything was written", error, ExitCode.FILE)
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
-        _fail(program, f"{where}{error.strerror or error}", error, ExitCode.FILE)
+        fail(program, f"{where}{error.strerror or error}", error, ExitCode.FILE)
     except ValueError as error:
-        _fail(program, str(error), error, ExitCode.USAGE)
+        fail(program, str(error), error, ExitCode.USAGE)
+
+
+def error_as_json(
+    message: str, code: int, *, advice: str | None = None, error: Exception | None = None
+) -> str:
+    """Return a failure as a JSON object with one name, ``error``. What does not apply is ``null``."""
+    refusal = error if isinstance(error, RequestError) else None
+    return json.dumps(
+        {
+            "error": {
+                "message": printable(message),
+                "advice": advice,
+                "exit_code": int(code),
+                "status": refusal and refusal.status,
+                "code": refusal and refusal.code,
+                "retryable": refusal and refusal.retryable,
+                "retry_after_ms": refusal and refusal.retry_after_ms,
+            }
+        }
+    )
+
+
+def _advice(error: Exception) -> str | None:
+    return _ADVICE.get(type(error)) if isinstance(error, VipsrvError) else None
 
 
 def _fail(program: str, message: str, error: Exception, code: ExitCode) -> NoReturn:
-    advice = _ADVICE.get(type(error)) if isinstance(error, VipsrvError) else None
-    line = f"{program}: {message}" + (f"; {advice}" if advice else "")
-    typer.echo(line.replace("\n", " "), err=True)
+    advice = _advice(error)
+    # A file name or an argument may contain anything.
+    typer.echo(printable(f"{program}: {message}" + (f"; {advice}" if advice else "")), err=True)
+    raise typer.Exit(code)
+
+
+def _fail_as_json(_program: str, message: str, error: Exception, code: ExitCode) -> NoReturn:
+    typer.echo(error_as_json(message, code, advice=_advice(error), error=error), err=True)
     raise typer.Exit(code)

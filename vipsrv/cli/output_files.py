@@ -4,23 +4,76 @@ import errno
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from vipsrv.client import ResizedImage
+from vipsrv.options import Format, ResizeOptions
 
-_ENDINGS = {"jpeg": ".jpg", "tiff": ".tif"}
+_ENDINGS = {
+    Format.JPEG: ".jpg",
+    Format.PNG: ".png",
+    Format.WEBP: ".webp",
+    Format.AVIF: ".avif",
+    Format.TIFF: ".tif",
+    Format.GIF: ".gif",
+}
+
+UNKNOWN_ENDING = ".bin"
+"""The ending of a result whose format is unknown here; only ``auto`` leaves the choice to the server."""
 
 
-def check_output_file(source: Path, output: Path) -> None:
-    """Check before anything is sent that a result can be saved at ``output``.
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """The file for a result. ``given`` states whether the user chose its name.
 
-    Raises ``ValueError`` if it is the source itself, ``OSError`` if its folder is missing or not writable.
+    Where the user did, a symbolic link is followed, and a device or a pipe is written to, as a shell does for
+    ``>``. A name that is made from that of the source may be known to others, who could place a link there:
+    what has such a name is replaced.
     """
-    if output.exists() and output.samefile(source):
-        raise ValueError(
-            f"{output} is the source image, which is never overwritten; name another file with --output"
-        )
+
+    path: Path
+    given: bool
+
+    def check(self, origin: Path | int) -> None:
+        """Refuse to overwrite the image that is at ``origin``, which is a path or a descriptor.
+
+        Raises ``ValueError``, and ``OSError`` if a result cannot be saved here.
+        """
+        if self.given:
+            check_output_file(origin, self.path)
+            return
+        try:
+            there = self.path.lstat()
+        except FileNotFoundError:
+            return
+        if os.path.samestat(there, os.stat(origin)):  # noqa: PTH116 - or a descriptor
+            raise _is_the_source(self.path)
+
+    def save(self, result: ResizedImage) -> Path:
+        """Write the result and return the path. Raises ``OSError``."""
+        return result.save(self.path, follow_symlinks=self.given)
+
+
+def ending_of(asked: Format, made: str) -> str:
+    """Return the ending of a result's name, such as ``.jpg``: that of the format that was ``asked`` for.
+
+    Only for ``auto`` it is that of the format that the server has ``made``, if that is a known one.
+    """
+    if asked is not Format.AUTO:
+        return _ENDINGS[asked]
+    return next((ending for format_, ending in _ENDINGS.items() if format_ == made), UNKNOWN_ENDING)
+
+
+def check_output_file(origin: Path | int, output: Path) -> None:
+    """Check before anything is sent that a result can be saved at ``output``, which the user named.
+
+    Raises ``ValueError`` if it is the image that is at ``origin``, a path or a descriptor, and ``OSError`` if
+    its folder is missing or not writable.
+    """
+    if output.exists() and os.path.samestat(output.stat(), os.stat(origin)):  # noqa: PTH116 - or a descriptor
+        raise _is_the_source(output)
     if output.is_dir():
         check_folder(output)
     elif output.is_file() or not output.exists():  # not a device or a pipe
@@ -36,35 +89,44 @@ def check_folder(output: Path) -> None:
         raise PermissionError(errno.EACCES, text, str(output))
 
 
-def output_file(source: Path, output: Path | None, format_: str, size: str = "") -> Path:
-    """Return the file for a result in a format.
+def output_file(source: Path, output: Path | None, ending: str, size: str = "") -> OutputFile:
+    """Return the file for a result.
 
-    This is ``output`` if it is not a folder, otherwise ``processed_<stem>`` with the usual ending of the
-    format, in the folder ``output`` or beside the source. ``size`` distinguishes several results.
+    This is ``output`` if it is not a folder, otherwise ``processed_<stem>`` with the ``ending``, in the
+    folder ``output`` or beside the source. ``size`` distinguishes several results.
     """
-    name = f"processed_{source.stem}{size and '_' + size}{_ENDINGS.get(format_, '.' + format_)}"
+    name = f"processed_{source.stem}{size and '_' + size}{ending}"
     if output is None:
-        return source.with_name(name)
-    return output / name if output.is_dir() else output
+        return OutputFile(source.with_name(name), given=False)
+    if output.is_dir():
+        return OutputFile(output / name, given=False)
+    return OutputFile(output, given=True)
 
 
-def output_files(source: Path, output: Path | None, results: Sequence[ResizedImage]) -> list[Path]:
+def output_files(
+    source: Path, output: Path | None, asked: Sequence[ResizeOptions], results: Sequence[ResizedImage]
+) -> list[OutputFile]:
     """Return a file for each of several results, with its width and height in the name.
 
-    If two results have the same size, the later one is numbered. Raises ``ValueError`` if one of the files is
-    the source itself.
+    If two results have the same size, the later one is numbered.
     """
-    paths: list[Path] = []
-    for result in results:
+    files: list[OutputFile] = []
+    for options, result in zip(asked, results, strict=True):
+        ending = ending_of(options.format, result.format)
         size = f"{result.width}x{result.height}"
-        path = output_file(source, output, result.format, size)
+        file = output_file(source, output, ending, size)
         number = 2
-        while path in paths:
-            path = output_file(source, output, result.format, f"{size}_{number}")
+        while file in files:
+            file = output_file(source, output, ending, f"{size}_{number}")
             number += 1
-        check_output_file(source, path)
-        paths.append(path)
-    return paths
+        files.append(file)
+    return files
+
+
+def _is_the_source(output: Path) -> ValueError:
+    return ValueError(
+        f"{output} is the source image, which is never overwritten; name another file with --output"
+    )
 
 
 def write_all(data: bytes, stream: BinaryIO | io.RawIOBase) -> None:

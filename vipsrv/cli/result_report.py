@@ -1,13 +1,17 @@
 """The report of a resize: sizes, times, ratio and dimensions, as text and as JSON."""
 
+import base64
 import io
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vipsrv.client import ResizedImage, ResizeResults, Version1Result
+from vipsrv.cli.upload import UploadImage
+from vipsrv.client import ResizedImage, ResizeResults, SeekableReader, Version1Result
+from vipsrv.printable import printable
 
 PILLOW = "Pillow"
 SERVER = "server"
@@ -77,7 +81,7 @@ class ResultReport:
     @classmethod
     def of(
         cls,
-        image: Path,
+        image: UploadImage,
         results: ResizeResults | Version1Result,
         *,
         saved: Sequence[Path | None],
@@ -97,28 +101,29 @@ class ResultReport:
             stated = Dimensions(results.source.width, results.source.height, SERVER)
             timings = asdict(results.timings)
         return cls(
-            image=str(image),
+            image=image.shown,
             server=server,
             embedded=embedded,
-            original_bytes=image.stat().st_size,
+            original_bytes=image.size,
             sent_bytes=results.sent,
             received_bytes=results.received,
             server_ms=timings,
             total_seconds=round(results.elapsed, 6),
             result_bytes=sum(len(output.data) for output in outputs),
             ratio=round(results.ratio, 3),
-            original=measure(image) or stated,
+            original=measure(image.content) or stated,
             outputs=tuple(OutputReport.of(output, path) for output, path in zip(outputs, saved, strict=True)),
             listed=listed,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields for JSON; unless ``listed``, the fields of the only output are among them."""
-        report = asdict(self)
-        if not report.pop("listed"):
-            (output,) = report.pop("outputs")
-            report = output | report
-        return report
+        report = asdict(self) | path_fields("image", self.image)
+        outputs = tuple(asdict(output) | path_fields("saved", output.saved) for output in self.outputs)
+        del report["outputs"]
+        if report.pop("listed"):
+            return report | {"outputs": outputs}
+        return outputs[0] | report
 
     def lines(self) -> list[str]:
         """Return lines of text, each with a name and a value."""
@@ -135,12 +140,12 @@ class ResultReport:
         if self.listed:
             rows.append(original)
             for output in self.outputs:
-                rows.append(("saved", output.saved or "standard output"))
+                rows.append(("saved", printable(output.saved or "standard output")))
                 rows.append(("  dimensions", str(output.processed)))
                 rows.append(("  size", f"{_size(output.result_bytes)}, {output.ratio:.2f} : 1"))
         else:
             (output,) = self.outputs
-            rows.append(("saved", output.saved or "standard output"))
+            rows.append(("saved", printable(output.saved or "standard output")))
             rows.append(original)
             rows.append(("processed dimensions", str(output.processed)))
         return [f"{name:<21} {value}" for name, value in rows]
@@ -155,7 +160,27 @@ class ResultReport:
         )
 
 
-def measure(image: Path | bytes) -> Dimensions | None:
+def path_fields(name: str, path: str | None) -> dict[str, str | None]:
+    """Return the JSON fields for a path: ``name``, and ``<name>_base64`` for one that is not UTF-8.
+
+    A JSON text is UTF-8 and cannot hold such a path, so that the first field only shows it. The second has
+    its bytes, which identify the file.
+    """
+    if path is None or is_utf8(path):
+        return {name: path}
+    return {name: printable(path), f"{name}_base64": base64.b64encode(os.fsencode(path)).decode()}
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a file name can be encoded, that is, has no surrogates for bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def measure(image: Path | bytes | SeekableReader) -> Dimensions | None:
     """Read the dimensions from an image's header with Pillow; ``None`` if it cannot."""
     from PIL import Image  # noqa: PLC0415 - loaded only once there is a result
 
@@ -165,7 +190,10 @@ def measure(image: Path | bytes) -> Dimensions | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+            file: Any = io.BytesIO(image) if isinstance(image, bytes) else image
+            if not isinstance(file, Path):
+                file.seek(0, os.SEEK_SET)
+            with Image.open(file) as opened:
                 return Dimensions(*opened.size, PILLOW)
     except Exception:  # noqa: BLE001 - each of its readers raises its own errors
         return None

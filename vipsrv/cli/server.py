@@ -20,6 +20,7 @@ from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
 from vipsrv.errors import StartFailed, VipsrvError
+from vipsrv.printable import printable
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server import ServerSettings, formats_of, serve
 from vipsrv.server.log_queue import STANDARD_ERROR, log_to
@@ -129,10 +130,10 @@ def formats(
         _fail(str(error), code=1)
     typer.echo("read")
     for name, library in known.readers.items():
-        typer.echo(f"  {name:8} {library}")
+        typer.echo(printable(f"  {name:8} {library}"))
     typer.echo("written")
     for name in known.writers:
-        typer.echo(f"  {name}")
+        typer.echo(printable(f"  {name}"))
 
 
 @app.command()
@@ -208,7 +209,7 @@ def _flag(name: str) -> str:
 
 
 def _complain(message: str) -> None:
-    typer.echo(f"vipsrv: {message}", err=True)
+    typer.echo(printable(f"vipsrv: {message}"), err=True)
 
 
 def _fail(message: str, *, code: int) -> NoReturn:

@@ -22,7 +22,7 @@ from vipsrv.client.results import (
     ServerLimits,
     Version1Result,
 )
-from vipsrv.client.sources import ImageSource, SeekableReader
+from vipsrv.client.sources import ImageSource, SeekableReader, spool
 from vipsrv.client.timeouts import Timeout
 
 __all__ = [
@@ -39,4 +39,5 @@ __all__ = [
     "Timeout",
     "Version1Client",
     "Version1Result",
+    "spool",
 ]

@@ -21,10 +21,10 @@ from vipsrv.errors import ClientTimeout, ConnectFailed
 class AsyncConnection(asyncio.Protocol):
     """A connection; ``connect`` makes one that is open."""
 
-    def __init__(self, peer: str, protocol: ProtocolVersion, timeout: Timeout) -> None:
+    def __init__(self, peer: str, protocol: ProtocolVersion, timeout: Timeout, max_reply_size: int) -> None:
         self._timeout = timeout
         self._peer = peer
-        self._core = ClientCore(protocol, peer)
+        self._core = ClientCore(protocol, peer, max_reply_size=max_reply_size)
         self._turn = asyncio.Lock()
         self._cancels: list[bytes] = []
         self._writable = asyncio.Event()
@@ -38,10 +38,11 @@ class AsyncConnection(asyncio.Protocol):
         address: Address,
         protocol: ProtocolVersion,
         timeout: Timeout,  # noqa: ASYNC109 - several timeouts for later steps
+        max_reply_size: int,
     ) -> Self:
         """Connect. Raises ``ConnectFailed`` or ``ClientTimeout``."""
         loop = asyncio.get_running_loop()
-        connection = cls(str(address), protocol, timeout)
+        connection = cls(str(address), protocol, timeout, max_reply_size)
         try:
             async with asyncio.timeout(timeout.connect):
                 if not address.path:

@@ -20,10 +20,17 @@ class AsyncPool:
     event loop of the first call. A call in another loop makes new ones, if the first loop no longer runs.
     """
 
-    def __init__(self, server: Address | EmbeddedServer, protocol: ProtocolVersion, timeout: Timeout) -> None:
+    def __init__(
+        self,
+        server: Address | EmbeddedServer,
+        protocol: ProtocolVersion,
+        timeout: Timeout,
+        max_reply_size: int,
+    ) -> None:
         self._server = server
         self._protocol: ProtocolVersion = protocol
         self._timeout = timeout
+        self._max_reply_size = max_reply_size
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connections: list[AsyncConnection] = []
         self._attempt: asyncio.Task[AsyncConnection] | None = None
@@ -126,7 +133,9 @@ class AsyncPool:
         address = self._server
         if isinstance(address, EmbeddedServer):
             address = await asyncio.to_thread(address.start)
-        connection = await AsyncConnection.connect(address, self._protocol, self._timeout)
+        connection = await AsyncConnection.connect(
+            address, self._protocol, self._timeout, self._max_reply_size
+        )
         self._connections = [one for one in self._connections if not one.ended]
         self._connections.append(connection)
         if self._closed:

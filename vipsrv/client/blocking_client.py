@@ -9,10 +9,12 @@ from typing import Self, Unpack
 from vipsrv.client.blocking_pool import BlockingPool
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.requests import (
+    DEFAULT_MAX_REPLY_SIZE,
     HELLO,
     INFO,
     PING,
     ClientRequest,
+    check_max_reply_size,
     check_version_1_size,
     resize_all_request,
     resize_request,
@@ -72,6 +74,10 @@ class Client(_ClosableClient):
     do not wait for each other's replies. After a connection is lost, the next call makes a new one. A forked
     process makes its own connection.
 
+    A reply is held in memory. One with more than ``max_reply_size`` bytes of results, or with more than the
+    options of its request can make, is refused with ``ProtocolError`` before it is received. Text of the
+    server, such as the message of an error, has unprintable characters replaced by escapes.
+
     Besides the errors that each method names, the methods raise ``ConnectFailed``, ``ConnectionLost``,
     ``ClientTimeout``, ``ProtocolError`` and the subclasses of ``RequestError``, all of them
     ``vipsrv.VipsrvError``, and ``RuntimeError`` after ``close``.
@@ -84,18 +90,26 @@ class Client(_ClosableClient):
         *,
         address: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+        max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
     ) -> None:
-        self._pool = BlockingPool(server_address(host, port, address), 2, timeout)
+        most = check_max_reply_size(max_reply_size)
+        self._pool = BlockingPool(server_address(host, port, address), 2, timeout, most)
 
     @classmethod
-    def embedded(cls, *, timeout: Timeout = Timeout()) -> Self:  # noqa: B008 - an immutable value
+    def embedded(
+        cls,
+        *,
+        timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+        max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
+    ) -> Self:
         """Make a client that starts its own server, which runs on this machine until the client is closed.
 
         The first call starts the server and may raise ``StartFailed``. The server is configured by the
         ``VIPSRV_`` variables of the environment, except for its address.
         """
         client = cls.__new__(cls)
-        client._pool = BlockingPool(EmbeddedServer(), 2, timeout)  # noqa: SLF001 - of this class
+        most = check_max_reply_size(max_reply_size)
+        client._pool = BlockingPool(EmbeddedServer(), 2, timeout, most)  # noqa: SLF001 - of this class
         return client
 
     def resize(
@@ -176,8 +190,10 @@ class Version1Client(_ClosableClient):
         *,
         address: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+        max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
     ) -> None:
-        self._pool = BlockingPool(server_address(host, port, address), 1, timeout)
+        most = check_max_reply_size(max_reply_size)
+        self._pool = BlockingPool(server_address(host, port, address), 1, timeout, most)
 
     def resize(
         self, image: ImageSource, *, width: int, height: int, on_sent: OnSent | None = None

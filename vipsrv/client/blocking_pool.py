@@ -21,10 +21,17 @@ class BlockingPool:
     Version 2 requests share one connection; each version 1 request has its own.
     """
 
-    def __init__(self, server: Address | EmbeddedServer, protocol: ProtocolVersion, timeout: Timeout) -> None:
+    def __init__(
+        self,
+        server: Address | EmbeddedServer,
+        protocol: ProtocolVersion,
+        timeout: Timeout,
+        max_reply_size: int,
+    ) -> None:
         self._server = server
         self._protocol: ProtocolVersion = protocol
         self._timeout = timeout
+        self._max_reply_size = max_reply_size
         self._lock = threading.Lock()  # guards the fields below
         self._connections: list[BlockingConnection] = []
         self._attempt: Future[BlockingConnection | None] | None = None
@@ -133,7 +140,7 @@ class BlockingPool:
         with self._lock:
             self._check_open()
         address = self._server.start() if isinstance(self._server, EmbeddedServer) else self._server
-        connection = BlockingConnection(address, self._protocol, self._timeout)
+        connection = BlockingConnection(address, self._protocol, self._timeout, self._max_reply_size)
         with self._lock:
             if not self._closed:
                 self._connections = [one for one in self._connections if not one.ended]

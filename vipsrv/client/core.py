@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from vipsrv.client.requests import ClientRequest, ProtocolVersion
+from vipsrv.client.requests import DEFAULT_MAX_REPLY_SIZE, ClientRequest, ProtocolVersion
 from vipsrv.errors import ConnectionLost, ProtocolError, RequestError, VipsrvError
+from vipsrv.printable import printable_json
 from vipsrv.protocol import (
     FIRST_ERROR_STATUS,
     REPLY,
@@ -41,15 +42,18 @@ MAX_REQUEST_ID = 2**32 - 1
 FINISH_IF_LEFT = 256 * 1024
 """Bytes: if no more than this is left of a refused request, it is sent to the end to keep the connection."""
 
-MAX_BODY_SIZE = 2**30
-"""Bytes: the largest body of a reply that is accepted, because it is held in memory.
+MAX_META_DEPTH = 16
+"""Lists and objects within each other in the meta of a reply that is accepted; a server sends three."""
 
-The 100 megapixels that a server allows by default take less than half of it as RGBA. Text of another protocol
-read as a version 1 size is larger: letters come after ``@``, which is 0x40, so they exceed 2**30.
-"""
+HTTP = int.from_bytes(b"HTTP")
+"""The size that a version 1 reply seems to announce if it is the beginning of an HTTP response."""
 
 CONNECTION_ID = 0
 """The request id of a reply that concerns the whole connection; version 2 requests never use it."""
+
+
+class _SpeaksHttp(ProtocolError):
+    """What arrived is the beginning of an HTTP response."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,19 +68,38 @@ class Reply:
 class PendingRequest:
     """A request that has been started; it ends with either ``reply`` or ``error`` set.
 
-    ``head`` is sent in front of the image, of which ``unsent`` bytes remain. ``may_resend`` is set on a lost
-    request if the server had closed an idle connection, so that it may be sent again over a new one.
+    ``head`` is sent in front of the image, of which ``unsent`` bytes remain; ``max_body`` is the most bytes
+    that its reply may have. ``may_resend`` is set on a lost request if the server had closed an idle
+    connection, so that it may be sent again over a new one.
     """
 
-    __slots__ = ("error", "head", "kind", "may_resend", "on_done", "reply", "request_id", "unsent")
+    __slots__ = (
+        "error",
+        "head",
+        "kind",
+        "max_body",
+        "may_resend",
+        "on_done",
+        "reply",
+        "request_id",
+        "unsent",
+    )
 
     def __init__(
-        self, kind: Kind, request_id: int, head: bytes, unsent: int, on_done: Callable[[], None]
+        self,
+        kind: Kind,
+        request_id: int,
+        head: bytes,
+        *,
+        unsent: int,
+        max_body: int,
+        on_done: Callable[[], None],
     ) -> None:
         self.kind = kind
         self.request_id = request_id
         self.head = head
         self.unsent = unsent
+        self.max_body = max_body
         self.on_done = on_done
         self.reply: Reply | None = None
         self.error: VipsrvError | None = None
@@ -112,21 +135,30 @@ class CoreState(IntEnum):
 class ClientCore:
     """The requests of one connection to ``peer``, which is a name for error messages.
 
-    ``received`` counts the bytes received so far. Request ids go from 1 to ``max_id``, and then
-    from 1 again.
+    ``max_reply_size`` is the most bytes that the body of a reply may have, unless the request itself implies
+    less. ``received`` counts the bytes received so far. Request ids go from 1 to ``max_id``, and then from 1
+    again.
     """
 
-    def __init__(self, protocol: ProtocolVersion, peer: str, *, max_id: int = MAX_REQUEST_ID) -> None:
+    def __init__(
+        self,
+        protocol: ProtocolVersion,
+        peer: str,
+        *,
+        max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
+        max_id: int = MAX_REQUEST_ID,
+    ) -> None:
         self._protocol = protocol
         self._peer = peer
         self._reader = ReplyReader()
         self._in_flight: dict[int, PendingRequest] = {}
-        self._abandoned: set[int] = set()
+        self._abandoned: dict[int, int] = {}  # the most bytes that the reply to each may have
+        self._max_reply_size = max_reply_size
         self._max_id = max_id
         self._last_id = 0
         self._message: MessageStarted | None = None
         self._message_size = 0
-        self._body: list[bytes] = []
+        self._body = bytearray()  # grows with what arrives, whatever size was announced
         self._idle_since_reply = False
         self._sending: PendingRequest | None = None
         self._started = False
@@ -175,7 +207,14 @@ class ClientCore:
         else:
             request_id = self._new_id()
             head = pack_message(request.kind, request_id, request.meta or None, body_size=body_size)
-        pending = PendingRequest(request.kind, request_id, head, body_size, on_done)
+        pending = PendingRequest(
+            request.kind,
+            request_id,
+            head,
+            unsent=body_size,
+            max_body=min(request.max_body, self._max_reply_size),
+            on_done=on_done,
+        )
         if self._failure is not None:
             pending.error = self._failure()
         else:
@@ -205,19 +244,15 @@ class ClientCore:
         """
         if self._in_flight.pop(pending.request_id, None) is None or self._protocol == 1:
             return None
-        self._abandoned.add(pending.request_id)
+        self._abandoned[pending.request_id] = pending.max_body
         if not self.usable:
             return None
         cancel_id = self._new_id()
-        self._abandoned.add(cancel_id)
+        self._abandoned[cancel_id] = 0
         return pack_message(Kind.CANCEL, cancel_id, {"request_id": pending.request_id})
 
     def receive_data(self, data: bytes) -> None:
         """Process received bytes. Bytes that are not a reply end every request with ``ProtocolError``."""
-        if not self.received and data.startswith(b"HTTP/"):
-            text = f"{self._peer} speaks HTTP, not the protocol of vipsrv"
-            self._fail_all(lambda: ProtocolError(text))
-            return
         self.received += len(data)
         self._idle_since_reply = False
         view = memoryview(data)
@@ -229,9 +264,12 @@ class ClientCore:
                 self._message_size += len(part)
                 for event in self._reader.receive_data(part):
                     self._handle(event)
+        except _SpeaksHttp:
+            self._fail_with(f"{self._peer} speaks HTTP, not the protocol of vipsrv")
         except ProtocolError as error:
-            text = f"{self._peer} sent something that is not a version {self._protocol} reply: {error}"
-            self._fail_all(lambda: ProtocolError(text))
+            self._fail_with(
+                f"{self._peer} sent something that is not a version {self._protocol} reply: {error}"
+            )
 
     def receive_eof(self) -> None:
         """Note that the server has closed the connection."""
@@ -272,46 +310,58 @@ class ClientCore:
             self._check(event)
             self._message = event
         elif isinstance(event, BodyReceived):
-            self._body.append(bytes(event.data))
+            if self._message is not None and self._message.request_id in self._in_flight:
+                self._body += event.data
         elif self._message is not None:
-            started, body, size = self._message, b"".join(self._body), self._message_size
-            self._message, self._body, self._message_size = None, [], 0
+            started, body, size = self._message, bytes(self._body), self._message_size
+            self._message, self._message_size = None, 0
+            self._body.clear()
             self._complete(started, body, size)
 
     def _check(self, started: MessageStarted) -> None:
         """Check that a reply answers a request and is not too large. Raises ``ProtocolError``."""
         failed = started.status >= FIRST_ERROR_STATUS
+        if started.version == 1 and started.body_size == HTTP:
+            raise _SpeaksHttp
         if started.version != self._protocol and not (failed and self._protocol == 1):
             raise ProtocolError(f"it replied in version {started.version}")
-        if started.body_size > MAX_BODY_SIZE:
-            raise ProtocolError(
-                f"a reply has a body of {started.body_size} bytes; {MAX_BODY_SIZE} are allowed"
-            )
         if failed and started.request_id == CONNECTION_ID:
             return
         pending = self._in_flight.get(started.request_id)
-        if pending is None:
-            if started.request_id not in self._abandoned:
-                raise ProtocolError(f"a reply to request {started.request_id}, which was never sent")
-        elif not failed and started.kind != pending.kind | REPLY:
-            raise ProtocolError(f"a reply of kind {started.kind:#x} to a {pending.kind.name}")
+        if pending is not None:
+            most = pending.max_body
+            if not failed and started.kind != pending.kind | REPLY:
+                raise ProtocolError(f"a reply of kind {started.kind:#x} to a {pending.kind.name}")
+        elif started.request_id in self._abandoned:
+            most = self._abandoned[started.request_id]
+        else:
+            raise ProtocolError(f"a reply to request {started.request_id}, which was never sent")
+        if started.body_size > most:
+            raise ProtocolError(f"a reply has a body of {started.body_size} bytes; {most} are allowed")
 
     def _complete(self, started: MessageStarted, body: bytes, size: int) -> None:
-        error = unpack_error(started.status, started.meta) if started.status >= FIRST_ERROR_STATUS else None
+        try:
+            meta = printable_json(started.meta, MAX_META_DEPTH)
+        except ValueError as too_deep:
+            raise ProtocolError(f"the meta has {too_deep}") from None
+        error = unpack_error(started.status, meta) if started.status >= FIRST_ERROR_STATUS else None
         if error is not None and started.request_id == CONNECTION_ID:
             # A copy for each request, because each may be raised in another thread.
             self._fail_all(lambda: _copy(error))
             return
-        self._abandoned.discard(started.request_id)
+        self._abandoned.pop(started.request_id, None)
         pending = self._in_flight.pop(started.request_id, None)
         if pending is not None:
             pending.error = error
             if error is None:
-                pending.reply = Reply(meta=started.meta, body=body, received=size)
+                pending.reply = Reply(meta=meta, body=body, received=size)
             pending.on_done()
         self._idle_since_reply = not self._in_flight
         if self._protocol == 1:
             self._move_to(CoreState.ENDED)
+
+    def _fail_with(self, text: str) -> None:
+        self._fail_all(lambda: ProtocolError(text))
 
     def _fail_all(self, make: Callable[[], VipsrvError]) -> None:
         self._move_to(CoreState.ENDED)

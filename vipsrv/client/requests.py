@@ -5,31 +5,61 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vipsrv.options import ResizeArguments, ResizeOptions, ResizeRequest, default_fit
+from vipsrv.options import Fit, Keep, ResizeArguments, ResizeOptions, ResizeRequest, default_fit
 from vipsrv.protocol import MAX_META_SIZE, V1_MAX_SIZE, Kind
 from vipsrv.version import __version__
 
 ProtocolVersion = Literal[1, 2]
+
+DEFAULT_MAX_REPLY_SIZE = 2**30
+"""Bytes: the largest body of a reply that a client accepts by default, because it is held in memory.
+
+The 100 megapixels that a server allows by default take less than half of it as RGBA.
+"""
+
+UNLIMITED = 2**63 - 1
+"""Bytes: the bound of a result whose size does not follow from its options."""
+
+_BYTES_PER_PIXEL = 16
+"""More than any result has: 8 for uncompressed RGBA of 16 bits, and some 10 for the worst case of JPEG."""
+
+_BLOCK = 16
+"""Pixels: the formats encode blocks whose sides are at most this, so that the sides are rounded up to it."""
+
+_BYTES_PER_RESULT = 2**20
+"""An allowance for the headers of a result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientRequest:
     """A request without its body.
 
-    Version 2 sends ``kind`` and ``meta``; version 1 sends ``width`` and ``height``. ``results`` is the number
-    of results that a RESIZE asks for.
+    Version 2 sends ``kind`` and ``meta``; version 1 sends ``width`` and ``height``. ``outputs`` are the
+    results that a RESIZE asks for. ``max_body`` is the most bytes that the body of its reply can have.
     """
 
     kind: Kind
     meta: dict[str, Any] = field(default_factory=dict)
     width: int = 0
     height: int = 0
-    results: int = 1
+    outputs: tuple[ResizeOptions, ...] = ()
+
+    @property
+    def max_body(self) -> int:
+        """The most bytes of results that a server can send as an answer, by what was asked."""
+        return sum(map(_max_size, self.outputs))
 
 
 HELLO = ClientRequest(kind=Kind.HELLO, meta={"client": f"vipsrv/{__version__}"})
 INFO = ClientRequest(kind=Kind.INFO)
 PING = ClientRequest(kind=Kind.PING)
+
+
+def check_max_reply_size(size: int) -> int:
+    """Return the ``max_reply_size`` of a client. Raises ``ValueError`` unless it is a number from 1."""
+    if type(size) is not int or size < 1:
+        raise ValueError(f"max_reply_size: must be a whole number of bytes from 1, not {size!r}")
+    return size
 
 
 def resize_request(options: ResizeOptions | None, arguments: ResizeArguments) -> ClientRequest:
@@ -72,7 +102,9 @@ def resize_all_request(outputs: Sequence[ResizeOptions], deadline_ms: int | None
 def version_1_request(width: int, height: int) -> ClientRequest:
     """Make the version 1 request for a size in pixels. Raises ``ValueError``."""
     options = ResizeOptions(width=width, height=height)
-    return ClientRequest(kind=Kind.RESIZE, width=options.width or 0, height=options.height or 0)
+    return ClientRequest(
+        kind=Kind.RESIZE, width=options.width or 0, height=options.height or 0, outputs=(options,)
+    )
 
 
 def check_version_1_size(size: int) -> None:
@@ -88,4 +120,20 @@ def _resize(outputs: tuple[ResizeOptions, ...], deadline_ms: int | None) -> Clie
         if not isinstance(output, ResizeOptions):
             raise TypeError(f"outputs: each must be a ResizeOptions, not {type(output).__name__}")
     meta = ResizeRequest(outputs=outputs, deadline_ms=deadline_ms).to_meta()
-    return ClientRequest(kind=Kind.RESIZE, meta=meta, results=len(outputs))
+    return ClientRequest(kind=Kind.RESIZE, meta=meta, outputs=outputs)
+
+
+def _max_size(output: ResizeOptions) -> int:
+    """The most bytes that a result can have; ``UNLIMITED`` if the options do not limit it."""
+    if output.max_bytes is not None:
+        return output.max_bytes
+    if (
+        output.width is None
+        or output.height is None
+        or output.fit is Fit.OUTSIDE
+        or output.keep is not Keep.NONE
+    ):
+        # One side follows from the image; metadata that is kept may be of any size.
+        return UNLIMITED
+    width, height = (side + -side % _BLOCK for side in (output.width, output.height))
+    return width * height * _BYTES_PER_PIXEL + _BYTES_PER_RESULT

@@ -13,6 +13,9 @@ from vipsrv.client.save import save
 from vipsrv.errors import ProtocolError
 from vipsrv.options import DEFAULT_QUALITY, Format, ImageInfo, OutputInfo, ResizeReport, Timings
 
+MAX_LIMIT = 2**63 - 1
+"""The largest limit that a server may state."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizedImage:
@@ -29,14 +32,16 @@ class ResizedImage:
     quality: int
     ratio: float
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: str | os.PathLike[str], *, follow_symlinks: bool = True) -> Path:
         """Write the image to a file, replacing it if it exists, and return the path.
 
-        The file is never seen half written. The ending of the name does not change the format. Raises
+        The file is never seen half written. The ending of the name does not change the format. A symbolic
+        link is followed, and a device or a pipe is written to. With ``follow_symlinks=False`` whatever has
+        the name is replaced instead, as is safer for a name that you did not choose yourself. Raises
         ``OSError``. This blocks; in a coroutine use ``await asyncio.to_thread(result.save, path)``.
         """
         file = Path(path)
-        save(self.data, file)
+        save(self.data, file, follow_symlinks=follow_symlinks)
         return file
 
 
@@ -137,10 +142,7 @@ def resize_results(
     except ValueError as error:
         raise _invalid_reply("RESIZE", error) from None
     announced = report.outputs
-    if len(announced) != request.results:
-        raise ProtocolError(
-            f"the request has {request.results} results and the server announced {len(announced)}"
-        )
+    _check_outputs(request, announced, reply.body)
     return ResizeResults(
         outputs=tuple(_cut(announced, reply.body, size)),
         source=report.source,
@@ -169,16 +171,26 @@ def version_1_result(
     )
 
 
-def _cut(announced: tuple[OutputInfo, ...], body: bytes, size: int) -> Iterator[ResizedImage]:
-    """Cut ``body`` into the images that it holds one after another, once all of them have been checked."""
+def _check_outputs(request: ClientRequest, announced: tuple[OutputInfo, ...], body: bytes) -> None:
+    """Check that the results are those that were asked for, and fill the body. Raises ``ProtocolError``."""
+    if len(announced) != len(request.outputs):
+        raise ProtocolError(
+            f"the request has {len(request.outputs)} results and the server announced {len(announced)}"
+        )
     total = sum(output.size for output in announced)
     if total != len(body):
         raise ProtocolError(f"the server announced {total} bytes of results and sent {len(body)}")
-    for output in announced:
+    for asked, output in zip(request.outputs, announced, strict=True):
         if not output.size:
             raise ProtocolError(f"the server sent an empty result for {output.width} x {output.height}")
         if not re.fullmatch(r"[a-z0-9]{1,16}", output.format):
             raise ProtocolError(f"the server named {output.format[:40]!r} as the format of a result")
+        if asked.format not in (Format.AUTO, output.format):
+            raise ProtocolError(f"the server sent {output.format} for a result in {asked.format}")
+
+
+def _cut(announced: tuple[OutputInfo, ...], body: bytes, size: int) -> Iterator[ResizedImage]:
+    """Cut ``body`` into the images that it holds one after another."""
     start = 0
     for output in announced:
         data = body[start : start + output.size]
@@ -206,22 +218,34 @@ def server_info(reply: Reply) -> ServerInfo:
     meta = reply.meta
     try:
         return ServerInfo(
-            name=str(meta["server"]),
+            name=_text("server", meta["server"]),
             limits=ServerLimits(
-                **{name: meta["limits"].get(name) for name in ServerLimits.__dataclass_fields__}
+                **{name: _limit(name, meta["limits"].get(name)) for name in ServerLimits.__dataclass_fields__}
             ),
-            reads=_words(meta["formats"]["in"]),
-            writes=_words(meta["formats"]["out"]),
-            fits=_words(meta["fits"]),
+            reads=_words("formats: in", meta["formats"]["in"]),
+            writes=_words("formats: out", meta["formats"]["out"]),
+            fits=_words("fits", meta["fits"]),
         )
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _invalid_reply("HELLO", error) from None
 
 
-def _words(listed: Any) -> tuple[str, ...]:
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: must be a string, not {type(value).__name__}")  # noqa: TRY004 - one error type
+    return value
+
+
+def _limit(name: str, value: Any) -> int | None:
+    if value is not None and (type(value) is not int or not 0 <= value <= MAX_LIMIT):
+        raise ValueError(f"{name}: must be a whole number from 0 to {MAX_LIMIT}, or null")
+    return value
+
+
+def _words(name: str, listed: Any) -> tuple[str, ...]:
     if not isinstance(listed, list):
-        raise TypeError("expected a list")
-    return tuple(str(word) for word in listed)
+        raise ValueError(f"{name}: must be a list, not {type(listed).__name__}")  # noqa: TRY004 - one error type
+    return tuple(_text(name, word) for word in listed)
 
 
 def _invalid_reply(kind: str, error: Exception) -> ProtocolError:

@@ -1,21 +1,37 @@
 """The image to send: bytes, a path or a binary file object, read piece by piece.
 
 A file is never loaded as a whole; it is read while it is sent. The protocol sends the size before the bytes,
-so a pipe, whose size is unknown, is refused with a ``ValueError`` that says what to do.
+and a lost request is sent again. So a pipe or an HTTP response, whose size is unknown and which cannot be
+rewound, is refused with a ``ValueError`` that names ``spool``.
 """
 
 import io
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol, cast
 
 PIECE_SIZE = 256 * 1024
 """Bytes that are read and sent at a time. After each piece the client checks whether it was refused."""
 
+SPOOL_MEMORY = 8 * 2**20
+"""Bytes that ``spool`` holds in memory; more go to a temporary file."""
+
+DEFAULT_MAX_SPOOL = 2 * 2**30
+"""Bytes that ``spool`` copies by default: the largest image that a server accepts by default."""
+
 OnSent = Callable[[int], None]
 """Called while an image is being sent, with the number of its bytes sent so far."""
+
+
+class Reader(Protocol):
+    """A binary stream that can be read once, such as a pipe or an HTTP response."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read at most ``size`` bytes; return ``b""`` at the end."""
+        ...
 
 
 class SeekableReader(Protocol):
@@ -116,13 +132,35 @@ def open_source(image: ImageSource) -> Iterator[Source]:
         mode = os.stat(image).st_mode  # noqa: PTH116 - a str is also accepted
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise ValueError(
-                f"{os.fspath(image)} is not a regular file, so its size is unknown; read it into bytes"
+                f"{os.fspath(image)} is not a regular file, so its size is unknown; open it and pass "
+                "vipsrv.spool(file)"
             )
         # Unbuffered, because every read is a large one.
         with open(image, "rb", buffering=0) as file:  # noqa: PTH123
             yield Source(stream=file)
     else:
         yield Source(stream=_binary(image))
+
+
+def spool(stream: Reader, *, max_size: int = DEFAULT_MAX_SPOOL) -> "tempfile.SpooledTemporaryFile[bytes]":
+    """Copy a stream that cannot be rewound, so that it can be sent: an HTTP response, a pipe, standard input.
+
+    The copy is in memory up to 8 MiB and otherwise in an unnamed temporary file, which is removed when the
+    copy is closed. This blocks until the stream ends; in a coroutine use
+    ``await asyncio.to_thread(spool, stream)``. Raises ``ValueError`` for more than ``max_size`` bytes, and
+    what reading the stream raises.
+    """
+    with ExitStack() as stack:
+        copy = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY))
+        size = 0
+        while piece := stream.read(PIECE_SIZE):
+            size += len(piece)
+            if size > max_size:
+                raise ValueError(f"the stream has more than {max_size} bytes, which is max_size")
+            copy.write(piece)
+        copy.seek(0)
+        stack.pop_all()  # the caller closes it
+        return copy
 
 
 def shortened(sent: int, size: int) -> OSError:
@@ -144,6 +182,7 @@ def _extent(stream: SeekableReader) -> tuple[int, int]:
         stream.seek(start, os.SEEK_SET)
     except (AttributeError, OSError):
         raise ValueError(
-            "the file object is not seekable, so its size is unknown; pass bytes or a regular file"
+            "the file object is not seekable, so its size is unknown; pass vipsrv.spool(file), bytes or a "
+            "regular file"
         ) from None
     return start, max(0, end - start)
