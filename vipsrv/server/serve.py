@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -12,6 +11,7 @@ from typing import Any
 
 from vipsrv.address import Address
 from vipsrv.errors import StartFailed
+from vipsrv.server.descriptors import fit_connections, raise_limit
 from vipsrv.server.gateway import Gateway
 from vipsrv.server.settings import ServerSettings
 
@@ -31,7 +31,7 @@ def serve(
     ``until_stdin_closes`` stops the server, as a signal does, when standard input ends, so that it ends with
     the process that started it. Raises ``StartFailed``, also if ``on_listening`` raises ``OSError``.
     """
-    _raise_descriptor_limit()
+    settings = fit_connections(settings, raise_limit())
     _run(_serve(settings, on_listening, until_stdin_closes=until_stdin_closes))
 
 
@@ -115,12 +115,3 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         asyncio.run(main)
     else:
         uvloop.run(main)
-
-
-def _raise_descriptor_limit() -> None:
-    """Raise the limit of open files to the hard limit; the soft one is for programs that use select()."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError) as error:  # macOS does not accept "unlimited"
-        _log.warning("the limit of open files stays as it is: %s", error)
