@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -12,6 +11,7 @@ from typing import Any
 
 from vipsrv.address import Address
 from vipsrv.errors import StartFailed
+from vipsrv.server.descriptors import fit_connections, raise_limit
 from vipsrv.server.gateway import Gateway
 from vipsrv.server.hardening import harden
 from vipsrv.server.settings import ServerSettings
@@ -33,7 +33,7 @@ def serve(
     the process that started it. Raises ``StartFailed``, also if ``on_listening`` raises ``OSError``.
     """
     harden()
-    _raise_descriptor_limit()
+    settings = fit_connections(settings, raise_limit())
     _run(_serve(settings, on_listening, until_stdin_closes=until_stdin_closes))
 
 
@@ -117,12 +117,3 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         asyncio.run(main)
     else:
         uvloop.run(main)
-
-
-def _raise_descriptor_limit() -> None:
-    """Raise the limit of open files to the hard limit; the soft one is for programs that use select()."""
-    try:
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError) as error:  # macOS refuses "unlimited", a system call filter the call
-        _log.warning("the limit of open files stays as it is: %s", error)

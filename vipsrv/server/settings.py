@@ -161,7 +161,10 @@ class ServerSettings(_WorkerSettings):
         description="Bytes of memory that all heavy jobs together may take while they run.",
     )
     connections: int = Field(
-        4096, ge=1, description="Maximum number of connections; more are refused with 'busy'."
+        4096,
+        ge=1,
+        description="Maximum number of connections; more are refused with 'busy'. The server lowers it, and "
+        "says so, if the limit of open files holds fewer; each takes up to 4.",
     )
     queue: int = Field(
         1024,

@@ -1,0 +1,93 @@
+"""The file descriptors that a server needs, and the connections that the limit of open files holds.
+
+::
+
+    connection   4  its socket, that of an excess client that gets busy, two for a file of the spool
+    worker       5  channel, shared memory, standard error while it starts, two for a result's file
+    listener     2  a host name may have an IPv4 and an IPv6 address
+    process     24  standard streams, event loop and signals (13), two threads that splice (3 each), 5 spare
+    RESERVE     32  starting a worker takes 10 at once
+
+A connection that pipelines several large uploads needs two more for each. They are not counted: if none is
+left, such an upload is refused as ``busy``.
+"""
+
+import logging
+import resource
+
+from vipsrv.errors import StartFailed
+from vipsrv.server.settings import ServerSettings
+
+EACH_CONNECTION = 4
+EACH_WORKER = 5
+EACH_LISTENER = 2
+PROCESS = 24
+
+RESERVE = 32
+"""Descriptors that connections leave free, for starting workers and reading files of /proc."""
+
+MOST_USEFUL = 1 << 20
+"""The highest limit that is asked for. Some containers allow 2³⁰, and a program that closes every descriptor
+up to the limit, one by one, takes minutes for that."""
+
+_MACOS_MOST = 10_240
+"""OPEN_MAX of macOS, which refuses a higher limit although it calls the hard limit infinite."""
+
+_log = logging.getLogger(__name__)
+
+
+def raise_limit() -> int | None:
+    """Raise this process's limit of open files as far as allowed and useful; return it, if it is known.
+
+    The soft limit is low for the sake of programs that use select(), which this one does not.
+    """
+    try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError as error:
+        _log.warning("the limit of open files is unknown: %s", error)
+        return None
+    most = MOST_USEFUL if hard == resource.RLIM_INFINITY else min(hard, MOST_USEFUL)
+    refusal: Exception | None = None
+    for limit in dict.fromkeys((most, min(most, max(soft, _MACOS_MOST)))):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        except (ValueError, OSError) as error:
+            refusal = error
+        else:
+            return limit
+    _log.warning("the limit of open files stays as it is: %s", refusal)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def needed(settings: ServerSettings) -> int:
+    """Return the descriptors that a server with these settings needs."""
+    return _without_connections(settings) + EACH_CONNECTION * settings.connections
+
+
+def fit_connections(settings: ServerSettings, limit: int | None) -> ServerSettings:
+    """Return the settings with no more connections than ``limit`` descriptors hold; log a change.
+
+    Raises ``StartFailed`` if they hold none.
+    """
+    if limit is None or needed(settings) <= limit:
+        return settings
+    others = _without_connections(settings)
+    connections = (limit - others) // EACH_CONNECTION
+    advice = "raise it with 'ulimit -n', LimitNOFILE= of systemd or --ulimit nofile= of docker"
+    if connections < 1:
+        raise StartFailed(
+            f"the limit of {limit} open files is too low: a server with --workers {settings.workers} needs "
+            f"{others + EACH_CONNECTION}, and {needed(settings)} for --connections {settings.connections}; "
+            f"{advice}, or have fewer workers"
+        )
+    _log.warning(
+        "--connections is %d instead of %d: the limit of %d open files holds no more (%d for each "
+        "connection, %d for everything else); %s to %d, or set --connections",
+        *(connections, settings.connections, limit, EACH_CONNECTION, others, advice, needed(settings)),
+    )
+    return settings.model_copy(update={"connections": connections})
+
+
+def _without_connections(settings: ServerSettings) -> int:
+    listeners = max(1, len(settings.listen))
+    return PROCESS + EACH_LISTENER * listeners + EACH_WORKER * settings.workers + RESERVE
