@@ -57,7 +57,11 @@ class Gateway:
             pinned=settings.pin_workers,
         )
         self._admission = Admission(
-            self._pool, limit=settings.queue, memory=settings.decode_memory, cores=available_cpus()
+            self._pool,
+            limit=settings.queue,
+            per_client=settings.queue_per_client,
+            memory=settings.decode_memory,
+            cores=available_cpus(),
         )
         self._context = ServerContext(
             settings=settings, spool=self._spool, admission=self._admission, describe=self._describe

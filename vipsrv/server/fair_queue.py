@@ -1,0 +1,424 @@
+"""A queue that shares the workers fairly: deficit round robin over accounts and, in each, over its flows.
+
+::
+
+    root ring ──► account ──► account's ring ──► flow ──► its light jobs, its heavy jobs, in order of arrival
+
+Each member of a ring has a **deficit**, in worker seconds. When its turn begins it gets a quantum, and it may
+start jobs until the deficit is used up. The cost of a job is not known before it has run. So a start charges
+the predicted cost, and the end charges the difference to the real one. A member may thus be in debt for many
+turns, during which the others run.
+
+Two things go beyond the textbook, because a job cannot be interrupted and most clients send their next
+request only after a reply:
+
+- **A worker is held for a member that is about to return.** A member with no job whose next one usually comes
+  within ``HOLD_SECONDS`` keeps its turn; without that, each gap between two of its requests would let a job
+  of any length slip in. The time for which a worker is held counts as the member's own.
+- **The last idle worker is left to the others.** A member that has its share of the workers (at least one)
+  does not take the last one while another member is between two requests, that is, had a job within
+  ``LINGER_SECONDS``.
+
+This module has no clock and no I/O: times are arguments, in seconds of any clock. A job costs constant time
+on average: a turn is one step, and a job causes as many steps as its cost has quanta, or one round if all are
+in debt.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from math import inf
+from typing import Any, Generic, TypeVar
+
+QUANTUM = 0.001
+"""Worker seconds that a member gets per turn. Less than most jobs cost: a client that waits for each reply
+cannot use more than one job per turn."""
+
+HOLD_SECONDS = 0.01
+"""How long a worker is held for a member that is expected back: longer than the round trip in a local
+network and a client's work between two requests."""
+
+LINGER_SECONDS = 0.1
+"""How long after its last job a member counts as being between two requests."""
+
+FORGET_SECONDS = 10.0
+"""How long a member without a job is remembered because it is in debt."""
+
+_SMOOTHING = 0.2
+"""Weight of the newest value in running means."""
+
+_FIRST_COST = 0.02
+"""Worker seconds that the first job of all is expected to take."""
+
+Item = TypeVar("Item")
+
+
+class Lane(IntEnum):
+    """The two kinds of jobs, which may be stopped from starting independently."""
+
+    LIGHT = 0
+    HEAVY = 1
+
+
+class TicketState(IntEnum):
+    """The states of a ticket: WAITING → RUNNING → DONE, or WAITING → DONE for one that is removed."""
+
+    WAITING = 0
+    RUNNING = 1
+    DONE = 2
+
+
+class Ticket(Generic[Item]):
+    """The place of one job, ``item``, in the queue. ``account`` and ``flow`` are those given to ``add``.
+
+    ``cost`` is what the job is expected to cost, in worker seconds; ``kind`` what that is predicted from.
+    """
+
+    __slots__ = ("account", "cost", "flow", "item", "kind", "lane", "member", "state")
+
+    def __init__(
+        self,
+        item: Item,
+        *,
+        account: Hashable,
+        flow: Hashable,
+        member: "_Flow[Item]",
+        lane: Lane,
+        kind: Hashable,
+        cost: float,
+    ) -> None:
+        self.item = item
+        self.account = account
+        self.flow = flow
+        self.member = member
+        self.lane = lane
+        self.kind = kind
+        self.cost = cost
+        self.state = TicketState.WAITING
+
+
+@dataclass(slots=True)
+class Request:
+    """A request for the next job: which lanes may start one, and how many of ``workers`` are idle.
+
+    ``wake_at`` is an answer: when to ask again if a worker is held, infinite if none is.
+    """
+
+    now: float
+    idle: int
+    workers: int
+    lanes: tuple[bool, bool] = (True, True)
+    wake_at: float = inf
+
+
+class _Member(Generic[Item]):
+    """A member of a ring: what it may use, and what it does at the moment."""
+
+    __slots__ = ("deficit", "in_ring", "rested_at", "resting", "returns_after", "running", "waiting")
+
+    def __init__(self) -> None:
+        self.deficit = 0.0
+        self.waiting = [0, 0]  # jobs of each lane
+        self.running = 0
+        self.in_ring = False
+        self.resting = False  # without a job, but had one within LINGER_SECONDS
+        self.rested_at = -inf  # when its last job ended
+        self.returns_after = inf  # mean seconds from the end of its last job to the next one
+
+    @property
+    def has_job(self) -> bool:
+        """Whether one of its jobs waits or runs."""
+        return bool(self.running or self.waiting[0] or self.waiting[1])
+
+    def is_expected(self, now: float) -> bool:
+        """Whether a worker may be held for it."""
+        return self.resting and self.returns_after < HOLD_SECONDS and now < self.rested_at + HOLD_SECONDS
+
+    def next(self, request: Request) -> Ticket[Item] | None:
+        """Return the job that it would start next, if it may start one."""
+        raise NotImplementedError
+
+
+_M = TypeVar("_M", bound=_Member[Any])
+
+
+class _Ring(Generic[Item, _M]):
+    """Members by their key, and the order of their turns."""
+
+    __slots__ = ("_current", "_held", "_held_since", "_resting", "_turns", "members")
+
+    def __init__(self) -> None:
+        self.members: dict[Hashable, _M] = {}
+        self._turns: deque[_M] = deque()
+        self._current: _M | None = None  # the member whose turn has begun, always the first of _turns
+        self._held: list[_M] = []  # those for which workers are held
+        self._held_since = 0.0
+        self._resting = 0
+
+    def joins(self, member: _M, lane: Lane, now: float) -> None:
+        """Note that a job of a member begins to wait."""
+        member.waiting[lane] += 1
+        if member.resting:
+            gap = now - member.rested_at
+            mean = member.returns_after
+            member.returns_after = gap if mean == inf else mean + _SMOOTHING * (gap - mean)
+            self._stop_resting(member)
+        self._queue(member)
+
+    def starts(self, member: _M, lane: Lane, cost: float) -> None:
+        """Note that a waiting job of a member runs."""
+        member.waiting[lane] -= 1
+        member.running += 1
+        member.deficit -= cost
+
+    def leaves(self, member: _M, lane: Lane, now: float) -> None:
+        """Note that a waiting job of a member was removed."""
+        member.waiting[lane] -= 1
+        self._rest(member, now)
+
+    def ends(self, member: _M, excess: float, now: float) -> None:
+        """Note that a running job has ended and has cost ``excess`` more than was charged."""
+        member.running -= 1
+        member.deficit -= excess
+        if member.deficit < 0:
+            self._queue(member)
+        self._rest(member, now)
+
+    def next(self, request: Request) -> Ticket[Item] | None:
+        """Return the job to start next, or ``None`` if there is none or the workers are held."""
+        now = request.now
+        if self._held:
+            for member in self._held:
+                member.deficit -= now - self._held_since
+            self._held = []
+        ticket, least_debt = self._one_round(request)
+        if ticket is None and not self._held and least_debt < inf:
+            # All that could start a job are in debt: skip the rounds in which nothing would happen.
+            credit = least_debt // QUANTUM * QUANTUM
+            for member in self._turns:
+                member.deficit = min(member.deficit + credit, QUANTUM)
+            ticket, _ = self._one_round(request)
+        return ticket
+
+    def sweep(self, now: float) -> None:
+        """Forget the members that have had no job for a while."""
+        gone = set()
+        for key, member in list(self.members.items()):
+            if member.has_job:
+                continue
+            idle = now - member.rested_at
+            if idle > LINGER_SECONDS and member.resting:
+                self._stop_resting(member)
+            if idle > (LINGER_SECONDS if member.deficit >= 0 else FORGET_SECONDS):
+                del self.members[key]
+                gone.add(member)
+        if gone:
+            self._turns = deque(member for member in self._turns if member not in gone)
+            self._held = [member for member in self._held if member not in gone]
+            if self._current in gone:
+                self._current = None
+
+    def _one_round(self, request: Request) -> tuple[Ticket[Item] | None, float]:
+        """Give each member one turn. Return the job to start and, if there is none, the least debt."""
+        turns, now, idle = self._turns, request.now, request.idle
+        light, heavy = request.lanes
+        least_debt = inf
+        expected: list[_M] = []
+        for _ in range(len(turns)):
+            member = turns[0]
+            if member is not self._current:
+                self._current = member
+                member.deficit = min(member.deficit + QUANTUM, QUANTUM)
+            waiting = member.waiting
+            if (light and waiting[0]) or (heavy and waiting[1]):
+                if member.deficit <= 0:
+                    least_debt = min(least_debt, -member.deficit)
+                elif not self._leaves_last_worker(member, request):
+                    ticket = member.next(request)
+                    if ticket is not None:
+                        return ticket, 0.0
+            elif member.deficit > 0 and member.is_expected(now):
+                expected.append(member)
+                if len(expected) >= idle:
+                    self._held, self._held_since = expected, now
+                    returns_by = min(one.rested_at for one in expected) + HOLD_SECONDS
+                    request.wake_at = min(request.wake_at, returns_by)
+                    return None, 0.0
+            self._end_turn(member, now)
+        return None, least_debt
+
+    def _leaves_last_worker(self, member: _M, request: Request) -> bool:
+        """Whether a member must not take the last idle worker."""
+        if not member.running or request.idle > 1 or not self._resting:
+            return False
+        return member.running >= max(1, request.workers // len(self.members))
+
+    def _end_turn(self, member: _M, now: float) -> None:
+        self._current = None
+        self._turns.popleft()
+        if member.waiting[0] or member.waiting[1] or member.deficit < 0 or member.is_expected(now):
+            self._turns.append(member)
+        else:
+            member.in_ring = False
+            member.deficit = 0.0
+
+    def _queue(self, member: _M) -> None:
+        if not member.in_ring:
+            member.in_ring = True
+            self._turns.append(member)
+
+    def _rest(self, member: _M, now: float) -> None:
+        if member.has_job or member.resting:
+            return
+        member.resting = True
+        member.rested_at = now
+        self._resting += 1
+        if member.returns_after < HOLD_SECONDS:
+            self._queue(member)
+
+    def _stop_resting(self, member: _M) -> None:
+        member.resting = False
+        self._resting -= 1
+
+
+class _Flow(_Member[Item]):
+    """The waiting jobs of one connection, by lane."""
+
+    __slots__ = ("account", "jobs")
+
+    def __init__(self, account: "_Account[Item]") -> None:
+        super().__init__()
+        self.account = account
+        # Ordered dictionaries, in which the first and any other can be removed in constant time.
+        self.jobs: tuple[OrderedDict[Ticket[Item], None], ...] = (OrderedDict(), OrderedDict())
+
+    def next(self, request: Request) -> Ticket[Item] | None:
+        """Return its first job; a heavy one goes first."""
+        for lane in (Lane.HEAVY, Lane.LIGHT):
+            if request.lanes[lane] and self.jobs[lane]:
+                return next(iter(self.jobs[lane]))
+        return None
+
+
+class _Account(_Member[Item]):
+    """The flows of one client, and what its jobs of each kind have cost."""
+
+    __slots__ = ("flows", "means")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flows: _Ring[Item, _Flow[Item]] = _Ring()
+        self.means: dict[Hashable, float] = {}
+
+    def next(self, request: Request) -> Ticket[Item] | None:
+        """Return the next job of its flows."""
+        return self.flows.next(request)
+
+
+class FairQueue(Generic[Item]):
+    """Jobs that wait, and what the running ones will be charged; see the top of this module."""
+
+    def __init__(self) -> None:
+        self._accounts: _Ring[Item, _Account[Item]] = _Ring()
+        self._means: dict[Hashable, float] = {}  # by kind, of all accounts
+        self._waiting = [0, 0]
+
+    def __len__(self) -> int:
+        """The number of waiting jobs."""
+        return self._waiting[0] + self._waiting[1]
+
+    def __iter__(self) -> Iterator[Ticket[Item]]:
+        """All waiting jobs; the queue may change meanwhile."""
+        accounts = self._accounts.members.values()
+        flows = [
+            flow for account in accounts if any(account.waiting) for flow in account.flows.members.values()
+        ]
+        return iter([ticket for flow in flows for jobs in flow.jobs for ticket in jobs])
+
+    @property
+    def accounts(self) -> int:
+        """How many accounts have a job, had one a moment ago, or are in debt."""
+        return len(self._accounts.members)
+
+    def waiting(self, lane: Lane) -> int:
+        """Return the number of waiting jobs of a lane."""
+        return self._waiting[lane]
+
+    def waiting_of(self, account: Hashable, lane: Lane) -> int:
+        """Return the number of waiting jobs of an account in a lane."""
+        member = self._accounts.members.get(account)
+        return 0 if member is None else member.waiting[lane]
+
+    def predict(self, account: Hashable, kind: Hashable) -> float:
+        """Return the worker seconds that a job is expected to cost: the mean of its account's latest jobs."""
+        member = self._accounts.members.get(account)
+        mean = None if member is None else member.means.get(kind)
+        return self._means.get(kind, _FIRST_COST) if mean is None else mean
+
+    def add(
+        self, item: Item, account: Hashable, flow: Hashable, *, lane: Lane, kind: Hashable, now: float
+    ) -> Ticket[Item]:
+        """Queue a job of ``kind``, the class of jobs that its cost is predicted from."""
+        member = self._accounts.members.get(account)
+        if member is None:
+            member = self._accounts.members[account] = _Account()
+        of_flow = member.flows.members.get(flow)
+        if of_flow is None:
+            of_flow = member.flows.members[flow] = _Flow(member)
+        cost = self.predict(account, kind)
+        ticket = Ticket(item, account=account, flow=flow, member=of_flow, lane=lane, kind=kind, cost=cost)
+        of_flow.jobs[lane][ticket] = None
+        self._waiting[lane] += 1
+        member.flows.joins(of_flow, lane, now)
+        self._accounts.joins(member, lane, now)
+        return ticket
+
+    def next(self, request: Request) -> Ticket[Item] | None:
+        """Return the job to start next, which stays in the queue until ``start``.
+
+        If there is none, ``request.wake_at`` may say when to ask again.
+        """
+        light, heavy = request.lanes
+        if (light and self._waiting[0]) or (heavy and self._waiting[1]):
+            return self._accounts.next(request)
+        return None
+
+    def start(self, ticket: Ticket[Item]) -> None:
+        """Take a job out of the queue because it runs now."""
+        self._take_out(ticket, TicketState.RUNNING)
+        flow, account = ticket.member, ticket.member.account
+        account.flows.starts(flow, ticket.lane, ticket.cost)
+        self._accounts.starts(account, ticket.lane, ticket.cost)
+
+    def remove(self, ticket: Ticket[Item], now: float) -> None:
+        """Take a waiting job out of the queue because nobody wants it any more."""
+        self._take_out(ticket, TicketState.DONE)
+        flow, account = ticket.member, ticket.member.account
+        account.flows.leaves(flow, ticket.lane, now)
+        self._accounts.leaves(account, ticket.lane, now)
+
+    def end(self, ticket: Ticket[Item], seconds: float, now: float) -> None:
+        """Charge a running job with the worker seconds that it took, and learn from them."""
+        ticket.state = TicketState.DONE
+        flow, account, kind = ticket.member, ticket.member.account, ticket.kind
+        account.means[kind] = _mean(account.means.get(kind), seconds)
+        self._means[kind] = _mean(self._means.get(kind), seconds)
+        excess = seconds - ticket.cost
+        account.flows.ends(flow, excess, now)
+        self._accounts.ends(account, excess, now)
+
+    def sweep(self, now: float) -> None:
+        """Forget who has had no job for a while. Call it several times a second."""
+        self._accounts.sweep(now)
+        for account in self._accounts.members.values():
+            account.flows.sweep(now)
+
+    def _take_out(self, ticket: Ticket[Item], state: TicketState) -> None:
+        del ticket.member.jobs[ticket.lane][ticket]
+        self._waiting[ticket.lane] -= 1
+        ticket.state = state
+
+
+def _mean(mean: float | None, value: float) -> float:
+    return value if mean is None else mean + _SMOOTHING * (value - mean)
