@@ -30,8 +30,8 @@ from vipsrv.workers.job import Job
 
 _LEAST_RETRY_MS = 100
 
-_HEAVY = "heavy"
-"""What the cost of a heavy job is predicted from; for a light one that is its operation."""
+# The kinds of jobs whose costs are predicted separately. Not enums: the hash of an enum is a Python function.
+_RESIZE, _INFO, _HEAVY = "resize", "info", "heavy"
 
 
 class Workers(Protocol):
@@ -105,7 +105,7 @@ class Admission:
     def check(self, flow: Flow) -> None:
         """Raise ``Busy`` if a job of this flow submitted now would find the queue full."""
         queue = self._queue
-        waiting = queue.waiting(Lane.LIGHT)
+        waiting = queue.light
         own = queue.waiting_of(flow.account.key, Lane.LIGHT)
         if not own and self._workers.idle:
             return  # if others wait, the idle worker is held for a job like this
@@ -118,19 +118,26 @@ class Admission:
         """Start a job or queue it. Raises ``Busy``; the caller then still owns the job."""
         self.check(flow)
         self._tickets[job] = self._queue.add(
-            job, flow.account.key, flow, lane=Lane.LIGHT, kind=job.operation, now=self._clock()
+            job,
+            flow.account.key,
+            flow,
+            lane=Lane.LIGHT,
+            kind=_RESIZE if job.operation is Operation.RESIZE else _INFO,
+            now=self._clock(),
         )
-        self.worker_idle()
+        if self._workers.idle:
+            self.worker_idle()
 
     def heavy(self, job: Job) -> None:
         """Queue or refuse a job that a worker has found to be heavy and given back."""
         now = self._clock()
         job.on_close = None
         first = self._tickets.pop(job)
-        refusal = self._refuse_heavy(first.account)
+        account = first.flow.account.key
+        refusal = self._refuse_heavy(account)
         if refusal is None:
             self._tickets[job] = self._queue.add(
-                job, first.account, first.flow, lane=Lane.HEAVY, kind=_HEAVY, now=now
+                job, account, first.flow.key, lane=Lane.HEAVY, kind=_HEAVY, now=now
             )
         self._queue.end(first, now - job.started, now)
         if refusal is not None:
@@ -140,11 +147,9 @@ class Admission:
     def worker_idle(self) -> None:
         """Give the next jobs to the workers that are idle."""
         workers, queue = self._workers, self._queue
-        while (idle := workers.idle) and len(queue):
-            request = Request(self._clock(), idle, workers.size, (True, self._heavy_may_start()))
-            if self._heavy_was_last and workers.size == 1 and queue.waiting(Lane.LIGHT):
-                request.lanes = (True, False)  # with a single worker the two lanes take turns
-            ticket = self._next(request)
+        while (idle := workers.idle) and (queue.light or queue.heavy):
+            request = Request(self._clock(), idle, workers.size)
+            ticket = self._next(request) if queue.heavy else queue.next(request)
             if ticket is None:
                 if request.wake_at < inf:
                     self._wake_at(request.wake_at)
@@ -182,6 +187,7 @@ class Admission:
 
     def _next(self, request: Request) -> Ticket[Job] | None:
         """Return the job to start next, if there is one and the workers are not held for another."""
+        request.lanes = (True, self._heavy_may_start())
         blocked = self._next_heavy
         if blocked is not None and request.lanes[Lane.HEAVY]:
             if self._has_memory_for(blocked.item):
@@ -212,7 +218,7 @@ class Admission:
         if ticket.lane is Lane.HEAVY:
             self._heavy_running -= 1
             self._memory_left += job.memory * job.threads
-            if self._queue.waiting(Lane.HEAVY):
+            if self._queue.heavy:
                 self.worker_idle()  # its own worker may have died and then reports nothing for a while
 
     def _wake_at(self, when: float) -> None:
@@ -226,7 +232,7 @@ class Admission:
         self.worker_idle()
 
     def _refuse_heavy(self, account: Hashable) -> Busy | None:
-        waiting = self._queue.waiting(Lane.HEAVY)
+        waiting = self._queue.heavy
         own = self._queue.waiting_of(account, Lane.HEAVY)
         if waiting + self._heavy_running >= self._limit + self._heavy_lane:
             return self._busy(waiting, Lane.HEAVY)
@@ -254,6 +260,8 @@ class Admission:
         return self._heavy_lane if lane is Lane.HEAVY else self._workers.size
 
     def _heavy_may_start(self) -> bool:
+        if self._heavy_was_last and self._workers.size == 1 and self._queue.light:
+            return False  # with a single worker the two lanes take turns
         return self._heavy_running < self._heavy_lane
 
     def _has_memory_for(self, job: Job) -> bool:
@@ -269,9 +277,9 @@ class Admission:
         )
 
 
-def _kind(lane: Lane) -> Hashable:
+def _kind(lane: Lane) -> str:
     """Return what the cost of the jobs of a lane is predicted from."""
-    return _HEAVY if lane is Lane.HEAVY else Operation.RESIZE
+    return _HEAVY if lane is Lane.HEAVY else _RESIZE
 
 
 def _retry_ms(seconds: float) -> int:

@@ -14,10 +14,11 @@ request only after a reply:
 
 - **A worker is held for a member that is about to return.** A member with no job whose next one usually comes
   within ``HOLD_SECONDS`` keeps its turn; without that, each gap between two of its requests would let a job
-  of any length slip in. The time for which a worker is held counts as the member's own.
-- **The last idle worker is left to the others.** A member that has its share of the workers (at least one)
-  does not take the last one while another member is between two requests, that is, had a job within
-  ``LINGER_SECONDS``.
+  of any length slip in. The time for which a worker is held counts as the member's own. Nothing is held where
+  all jobs are about as short as these gaps.
+- **The last idle worker is left to the others.** A member whose jobs run on its share of the workers, or at
+  least on one, does not take the last one while another member is between two requests, that is, had a job
+  within ``LINGER_SECONDS``, or while another's turn comes in the same round.
 
 This module has no clock and no I/O: times are arguments, in seconds of any clock. A job costs constant time
 on average: a turn is one step, and a job causes as many steps as its cost has quanta, or one round if all are
@@ -45,8 +46,14 @@ LINGER_SECONDS = 0.1
 FORGET_SECONDS = 10.0
 """How long a member without a job is remembered because it is in debt."""
 
+_MOST_CREDIT = 0.01
+"""Worker seconds that a member saves at most from turns in which none of its jobs may start."""
+
 _SMOOTHING = 0.2
 """Weight of the newest value in running means."""
+
+_DEAR_FADES = 0.99
+"""By how much the cost of the dearest job fades with each later job."""
 
 _FIRST_COST = 0.02
 """Worker seconds that the first job of all is expected to take."""
@@ -70,28 +77,16 @@ class TicketState(IntEnum):
 
 
 class Ticket(Generic[Item]):
-    """The place of one job, ``item``, in the queue. ``account`` and ``flow`` are those given to ``add``.
+    """The place of one job, ``item``, in the queue.
 
     ``cost`` is what the job is expected to cost, in worker seconds; ``kind`` what that is predicted from.
     """
 
-    __slots__ = ("account", "cost", "flow", "item", "kind", "lane", "member", "state")
+    __slots__ = ("cost", "flow", "item", "kind", "lane", "state")
 
-    def __init__(
-        self,
-        item: Item,
-        *,
-        account: Hashable,
-        flow: Hashable,
-        member: "_Flow[Item]",
-        lane: Lane,
-        kind: Hashable,
-        cost: float,
-    ) -> None:
+    def __init__(self, item: Item, flow: "FlowShare[Item]", lane: Lane, kind: Hashable, cost: float) -> None:
         self.item = item
-        self.account = account
         self.flow = flow
-        self.member = member
         self.lane = lane
         self.kind = kind
         self.cost = cost
@@ -131,10 +126,6 @@ class _Member(Generic[Item]):
         """Whether one of its jobs waits or runs."""
         return bool(self.running or self.waiting[0] or self.waiting[1])
 
-    def is_expected(self, now: float) -> bool:
-        """Whether a worker may be held for it."""
-        return self.resting and self.returns_after < HOLD_SECONDS and now < self.rested_at + HOLD_SECONDS
-
     def next(self, request: Request) -> Ticket[Item] | None:
         """Return the job that it would start next, if it may start one."""
         raise NotImplementedError
@@ -146,7 +137,7 @@ _M = TypeVar("_M", bound=_Member[Any])
 class _Ring(Generic[Item, _M]):
     """Members by their key, and the order of their turns."""
 
-    __slots__ = ("_current", "_held", "_held_since", "_resting", "_turns", "members")
+    __slots__ = ("_current", "_dear", "_held", "_held_since", "_resting", "_turns", "members")
 
     def __init__(self) -> None:
         self.members: dict[Hashable, _M] = {}
@@ -155,6 +146,7 @@ class _Ring(Generic[Item, _M]):
         self._held: list[_M] = []  # those for which workers are held
         self._held_since = 0.0
         self._resting = 0
+        self._dear = 0.0  # worker seconds of the dearest of the latest jobs
 
     def joins(self, member: _M, lane: Lane, now: float) -> None:
         """Note that a job of a member begins to wait."""
@@ -177,10 +169,11 @@ class _Ring(Generic[Item, _M]):
         member.waiting[lane] -= 1
         self._rest(member, now)
 
-    def ends(self, member: _M, excess: float, now: float) -> None:
-        """Note that a running job has ended and has cost ``excess`` more than was charged."""
+    def ends(self, member: _M, cost: float, charged: float, now: float) -> None:
+        """Note that a running job has ended, what it has cost and what was charged when it started."""
+        self._dear = max(cost, self._dear * _DEAR_FADES)
         member.running -= 1
-        member.deficit -= excess
+        member.deficit += charged - cost
         if member.deficit < 0:
             self._queue(member)
         self._rest(member, now)
@@ -192,12 +185,15 @@ class _Ring(Generic[Item, _M]):
             for member in self._held:
                 member.deficit -= now - self._held_since
             self._held = []
+        if len(self.members) == 1:  # the most frequent case
+            (member,) = self._turns
+            member.deficit = 0.0
+            return member.next(request)
         ticket, least_debt = self._one_round(request)
         if ticket is None and not self._held and least_debt < inf:
             # All that could start a job are in debt: skip the rounds in which nothing would happen.
-            credit = least_debt // QUANTUM * QUANTUM
             for member in self._turns:
-                member.deficit = min(member.deficit + credit, QUANTUM)
+                member.deficit = min(member.deficit + least_debt, _MOST_CREDIT)
             ticket, _ = self._one_round(request)
         return ticket
 
@@ -225,39 +221,50 @@ class _Ring(Generic[Item, _M]):
         light, heavy = request.lanes
         least_debt = inf
         expected: list[_M] = []
+        has_share: _M | None = None  # the first that may only take the last worker if no other wants it
         for _ in range(len(turns)):
             member = turns[0]
             if member is not self._current:
-                self._current = member
-                member.deficit = min(member.deficit + QUANTUM, QUANTUM)
+                self._begin_turn(member)
             waiting = member.waiting
             if (light and waiting[0]) or (heavy and waiting[1]):
                 if member.deficit <= 0:
                     least_debt = min(least_debt, -member.deficit)
-                elif not self._leaves_last_worker(member, request):
-                    ticket = member.next(request)
-                    if ticket is not None:
-                        return ticket, 0.0
-            elif member.deficit > 0 and member.is_expected(now):
+                elif idle == 1 and self._has_its_share(member, request.workers):
+                    has_share = has_share or member
+                elif ticket := member.next(request):
+                    return ticket, 0.0
+            elif member.resting and member.deficit > 0 and self._is_expected(member, now):
                 expected.append(member)
                 if len(expected) >= idle:
-                    self._held, self._held_since = expected, now
-                    returns_by = min(one.rested_at for one in expected) + HOLD_SECONDS
-                    request.wake_at = min(request.wake_at, returns_by)
+                    self._hold_for(expected, request)
                     return None, 0.0
             self._end_turn(member, now)
-        return None, least_debt
+        if has_share is None or self._resting:
+            return None, least_debt
+        return has_share.next(request), inf
 
-    def _leaves_last_worker(self, member: _M, request: Request) -> bool:
-        """Whether a member must not take the last idle worker."""
-        if not member.running or request.idle > 1 or not self._resting:
-            return False
-        return member.running >= max(1, request.workers // len(self.members))
+    def _has_its_share(self, member: _M, workers: int) -> bool:
+        return member.running > 0 and member.running >= workers // len(self.members)
+
+    def _is_expected(self, member: _M, now: float) -> bool:
+        """Whether a worker may be held for a member: that is shorter than the job that would slip in."""
+        after = member.returns_after
+        return member.resting and 2 * after < self._dear and max(after, now - member.rested_at) < HOLD_SECONDS
+
+    def _hold_for(self, expected: list[_M], request: Request) -> None:
+        self._held, self._held_since = expected, request.now
+        returns_by = min(member.rested_at for member in expected) + HOLD_SECONDS
+        request.wake_at = min(request.wake_at, returns_by)
+
+    def _begin_turn(self, member: _M) -> None:
+        self._current = member
+        member.deficit = min(member.deficit + QUANTUM, _MOST_CREDIT)
 
     def _end_turn(self, member: _M, now: float) -> None:
         self._current = None
         self._turns.popleft()
-        if member.waiting[0] or member.waiting[1] or member.deficit < 0 or member.is_expected(now):
+        if member.waiting[0] or member.waiting[1] or member.deficit < 0 or self._is_expected(member, now):
             self._turns.append(member)
         else:
             member.in_ring = False
@@ -269,12 +276,13 @@ class _Ring(Generic[Item, _M]):
             self._turns.append(member)
 
     def _rest(self, member: _M, now: float) -> None:
-        if member.has_job or member.resting:
+        waiting = member.waiting
+        if member.running or waiting[0] or waiting[1] or member.resting:
             return
         member.resting = True
         member.rested_at = now
         self._resting += 1
-        if member.returns_after < HOLD_SECONDS:
+        if self._is_expected(member, now):
             self._queue(member)
 
     def _stop_resting(self, member: _M) -> None:
@@ -282,13 +290,14 @@ class _Ring(Generic[Item, _M]):
         self._resting -= 1
 
 
-class _Flow(_Member[Item]):
-    """The waiting jobs of one connection, by lane."""
+class FlowShare(_Member[Item]):
+    """The share of one connection, ``key``, and its waiting jobs by lane."""
 
-    __slots__ = ("account", "jobs")
+    __slots__ = ("account", "jobs", "key")
 
-    def __init__(self, account: "_Account[Item]") -> None:
+    def __init__(self, key: Hashable, account: "AccountShare[Item]") -> None:
         super().__init__()
+        self.key = key
         self.account = account
         # Ordered dictionaries, in which the first and any other can be removed in constant time.
         self.jobs: tuple[OrderedDict[Ticket[Item], None], ...] = (OrderedDict(), OrderedDict())
@@ -301,14 +310,15 @@ class _Flow(_Member[Item]):
         return None
 
 
-class _Account(_Member[Item]):
-    """The flows of one client, and what its jobs of each kind have cost."""
+class AccountShare(_Member[Item]):
+    """The share of one client, ``key``, its flows, and what its jobs of each kind have cost."""
 
-    __slots__ = ("flows", "means")
+    __slots__ = ("flows", "key", "means")
 
-    def __init__(self) -> None:
+    def __init__(self, key: Hashable) -> None:
         super().__init__()
-        self.flows: _Ring[Item, _Flow[Item]] = _Ring()
+        self.key = key
+        self.flows: _Ring[Item, FlowShare[Item]] = _Ring()
         self.means: dict[Hashable, float] = {}
 
     def next(self, request: Request) -> Ticket[Item] | None:
@@ -320,13 +330,16 @@ class FairQueue(Generic[Item]):
     """Jobs that wait, and what the running ones will be charged; see the top of this module."""
 
     def __init__(self) -> None:
-        self._accounts: _Ring[Item, _Account[Item]] = _Ring()
+        self._accounts: _Ring[Item, AccountShare[Item]] = _Ring()
         self._means: dict[Hashable, float] = {}  # by kind, of all accounts
-        self._waiting = [0, 0]
+        self.light = 0
+        """The number of waiting light jobs."""
+        self.heavy = 0
+        """The number of waiting heavy jobs."""
 
     def __len__(self) -> int:
         """The number of waiting jobs."""
-        return self._waiting[0] + self._waiting[1]
+        return self.light + self.heavy
 
     def __iter__(self) -> Iterator[Ticket[Item]]:
         """All waiting jobs; the queue may change meanwhile."""
@@ -340,10 +353,6 @@ class FairQueue(Generic[Item]):
     def accounts(self) -> int:
         """How many accounts have a job, had one a moment ago, or are in debt."""
         return len(self._accounts.members)
-
-    def waiting(self, lane: Lane) -> int:
-        """Return the number of waiting jobs of a lane."""
-        return self._waiting[lane]
 
     def waiting_of(self, account: Hashable, lane: Lane) -> int:
         """Return the number of waiting jobs of an account in a lane."""
@@ -362,14 +371,17 @@ class FairQueue(Generic[Item]):
         """Queue a job of ``kind``, the class of jobs that its cost is predicted from."""
         member = self._accounts.members.get(account)
         if member is None:
-            member = self._accounts.members[account] = _Account()
+            member = self._accounts.members[account] = AccountShare(account)
         of_flow = member.flows.members.get(flow)
         if of_flow is None:
-            of_flow = member.flows.members[flow] = _Flow(member)
+            of_flow = member.flows.members[flow] = FlowShare(flow, member)
         cost = self.predict(account, kind)
-        ticket = Ticket(item, account=account, flow=flow, member=of_flow, lane=lane, kind=kind, cost=cost)
+        ticket = Ticket(item, of_flow, lane, kind, cost)
         of_flow.jobs[lane][ticket] = None
-        self._waiting[lane] += 1
+        if lane is Lane.LIGHT:
+            self.light += 1
+        else:
+            self.heavy += 1
         member.flows.joins(of_flow, lane, now)
         self._accounts.joins(member, lane, now)
         return ticket
@@ -380,33 +392,33 @@ class FairQueue(Generic[Item]):
         If there is none, ``request.wake_at`` may say when to ask again.
         """
         light, heavy = request.lanes
-        if (light and self._waiting[0]) or (heavy and self._waiting[1]):
+        if (light and self.light) or (heavy and self.heavy):
             return self._accounts.next(request)
         return None
 
     def start(self, ticket: Ticket[Item]) -> None:
         """Take a job out of the queue because it runs now."""
         self._take_out(ticket, TicketState.RUNNING)
-        flow, account = ticket.member, ticket.member.account
+        flow, account = ticket.flow, ticket.flow.account
         account.flows.starts(flow, ticket.lane, ticket.cost)
         self._accounts.starts(account, ticket.lane, ticket.cost)
 
     def remove(self, ticket: Ticket[Item], now: float) -> None:
         """Take a waiting job out of the queue because nobody wants it any more."""
         self._take_out(ticket, TicketState.DONE)
-        flow, account = ticket.member, ticket.member.account
+        flow, account = ticket.flow, ticket.flow.account
         account.flows.leaves(flow, ticket.lane, now)
         self._accounts.leaves(account, ticket.lane, now)
 
     def end(self, ticket: Ticket[Item], seconds: float, now: float) -> None:
         """Charge a running job with the worker seconds that it took, and learn from them."""
         ticket.state = TicketState.DONE
-        flow, account, kind = ticket.member, ticket.member.account, ticket.kind
-        account.means[kind] = _mean(account.means.get(kind), seconds)
-        self._means[kind] = _mean(self._means.get(kind), seconds)
-        excess = seconds - ticket.cost
-        account.flows.ends(flow, excess, now)
-        self._accounts.ends(account, excess, now)
+        flow, account, kind = ticket.flow, ticket.flow.account, ticket.kind
+        for means in (account.means, self._means):
+            mean = means.get(kind, seconds)
+            means[kind] = mean + _SMOOTHING * (seconds - mean)
+        account.flows.ends(flow, seconds, ticket.cost, now)
+        self._accounts.ends(account, seconds, ticket.cost, now)
 
     def sweep(self, now: float) -> None:
         """Forget who has had no job for a while. Call it several times a second."""
@@ -415,10 +427,9 @@ class FairQueue(Generic[Item]):
             account.flows.sweep(now)
 
     def _take_out(self, ticket: Ticket[Item], state: TicketState) -> None:
-        del ticket.member.jobs[ticket.lane][ticket]
-        self._waiting[ticket.lane] -= 1
+        del ticket.flow.jobs[ticket.lane][ticket]
+        if ticket.lane is Lane.LIGHT:
+            self.light -= 1
+        else:
+            self.heavy -= 1
         ticket.state = state
-
-
-def _mean(mean: float | None, value: float) -> float:
-    return value if mean is None else mean + _SMOOTHING * (value - mean)
