@@ -45,9 +45,10 @@ def version_1_head(image_size: int, width: int, height: int) -> bytes:
     return V1_REQUEST.pack(image_size, width, height)
 
 
-def resize_head(request_id: int, image_size: int, width: int, height: int) -> bytes:
+def resize_head(request_id: int, image_size: int, width: int, height: int, **options: Any) -> bytes:
     """The bytes of a version 2 RESIZE that precede its image."""
-    return pack_message(Kind.RESIZE, request_id, {"width": width, "height": height}, body_size=image_size)
+    meta = {"width": width, "height": height, **options}
+    return pack_message(Kind.RESIZE, request_id, meta, body_size=image_size)
 
 
 def resize_once(port: int, image: bytes, width: int = 800, height: int = 600) -> bytes:
@@ -94,10 +95,21 @@ def _status_of(answer: bytes) -> int:
 
 
 class Connection:
-    """One connection of version 2. ``receive`` takes replies in the order in which they arrive."""
+    """One connection of version 2. ``receive`` takes replies in the order in which they arrive.
 
-    def __init__(self, port: int, host: str = "127.0.0.1", *, timeout: float = TIMEOUT_SECONDS) -> None:
-        self._sock = socket.create_connection((host, port), timeout=timeout)
+    ``source`` is the address to connect from, such as 127.0.0.7 for a client of its own.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        host: str = "127.0.0.1",
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        source: str | None = None,
+    ) -> None:
+        origin = None if source is None else (source, 0)
+        self._sock = socket.create_connection((host, port), timeout=timeout, source_address=origin)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self._next_id = 1
 
@@ -127,9 +139,13 @@ class Connection:
         self.send(image, width, height)
         return self.receive()
 
-    def send(self, image: bytes, width: int = 800, height: int = 600) -> None:
+    def send(self, image: bytes, width: int = 800, height: int = 600, **options: Any) -> None:
         """Send a RESIZE without waiting for its reply. Raises ``OSError``."""
-        self._send(resize_head(self._next_id, len(image), width, height), image)
+        self._send(resize_head(self._next_id, len(image), width, height, **options), image)
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send bytes as they are. Raises ``OSError``."""
+        self._sock.sendall(data)
 
     def receive(self) -> bytes:
         """Return the body of the next reply. Raises ``Refused`` and ``OSError``."""

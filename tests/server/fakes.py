@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,28 @@ STOPPED_SECONDS = 20
 """How long a stopped disk stands still at most, so that a test that fails can end."""
 
 
+class FakeClock:
+    """A clock that the test sets; ``calls`` are those that it was told to make, with their times."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+        self.calls: list[tuple[float, Callable[[], None]]] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, call: Callable[[], None]) -> None:
+        self.calls.append((when, call))
+
+    def advance_to(self, when: float) -> None:
+        """Let it become ``when``, and make the calls that are due."""
+        self.now = when
+        due = [call for at, call in self.calls if at <= when]
+        self.calls = [(at, call) for at, call in self.calls if at > when]
+        for call in due:
+            call()
+
+
 class FakeWorkers:
     """Workers of which ``free`` are idle; ``jobs`` are those that they were given, in order."""
 
@@ -32,15 +55,17 @@ class FakeWorkers:
         self.threads_busy = 0
         self.jobs: list[Job] = []
         self.cancelled: list[Job] = []
+        self.clock = FakeClock()
 
     @property
-    def has_idle(self) -> bool:
-        return self.free > 0
+    def idle(self) -> int:
+        return self.free
 
     def run(self, job: Job) -> bool:
         if not self.free:
             return False
         self.free -= 1
+        job.started = self.clock()
         self.jobs.append(job)
         return True
 
@@ -58,7 +83,14 @@ def make_context(
     return ServerContext(
         settings=chosen,
         spool=Spool(directory=folder, memory=memory, disk=disk),
-        admission=Admission(workers, limit=chosen.queue, memory=1000, cores=4),
+        admission=Admission(
+            workers,
+            limit=chosen.queue,
+            per_client=chosen.queue_per_client,
+            memory=1000,
+            cores=4,
+            clock=workers.clock,
+        ),
         describe=lambda: {"server": "fake"},
         check_ready=lambda: None,
     )

@@ -6,10 +6,14 @@ import pytest
 
 from tests.server.fakes import FakeWorkers
 from vipsrv.errors import Busy, Cancelled, DeadlineExceeded
+from vipsrv.server.accounts import Account, Flow
 from vipsrv.server.admission import Admission, threads_for
 from vipsrv.storage import Spool
 from vipsrv.workers.channel import MAX_THREADS, Operation
 from vipsrv.workers.job import Job, Outcome
+
+FLOW = Flow(Account("192.0.2.1"))
+OTHER = Flow(Account("192.0.2.2"))
 
 
 @pytest.fixture
@@ -31,9 +35,9 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 @pytest.fixture
 def make_job(outcomes: list[Outcome], spool: Spool) -> Callable[..., Job]:
-    def make(seconds: float = 60) -> Job:
+    def make(seconds: float = 60, operation: Operation = Operation.INFO) -> Job:
         return Job(
-            operation=Operation.INFO,
+            operation=operation,
             options=b"",
             image=spool.open(0),
             deadline=time.monotonic() + seconds,
@@ -44,14 +48,22 @@ def make_job(outcomes: list[Outcome], spool: Spool) -> Callable[..., Job]:
 
 
 def admission_of(workers: FakeWorkers, limit: int) -> Admission:
-    return Admission(workers, limit=limit, memory=1000, cores=4)
+    return Admission(
+        workers,
+        limit=limit,
+        per_client=limit,
+        memory=1000,
+        cores=4,
+        clock=workers.clock,
+        call_at=workers.clock.call_at,
+    )
 
 
 def test_a_free_worker_gets_the_job_at_once(workers: FakeWorkers, make_job: Callable[..., Job]) -> None:
     workers.free = 1
     admission = admission_of(workers, 0)
     job = make_job()
-    admission.submit(job)
+    admission.submit(job, FLOW)
     assert workers.jobs == [job]
     assert admission.waiting == 0
 
@@ -60,27 +72,36 @@ def test_jobs_wait_in_the_order_of_their_arrival(workers: FakeWorkers, make_job:
     admission = admission_of(workers, 3)
     jobs = [make_job() for _ in range(3)]
     for job in jobs:
-        admission.submit(job)
+        admission.submit(job, FLOW)
     for number in range(3):
         workers.free = 1
         admission.worker_idle()
         assert workers.jobs == jobs[: number + 1]
 
 
+def take(workers: FakeWorkers, admission: Admission, job: Job, *, seconds: float, flow: Flow = FLOW) -> None:
+    """Run a job that takes so many seconds."""
+    workers.free = 1
+    admission.submit(job, flow)
+    workers.clock.now += seconds
+    workers.jobs.remove(job)
+    job.close()
+
+
 def test_a_full_queue_is_busy_for_as_long_as_its_jobs_will_take(
     workers: FakeWorkers, make_job: Callable[..., Job]
 ) -> None:
     admission = admission_of(workers, 4)
-    for _ in range(400):
-        admission.job_took(3.0)
+    for _ in range(40):
+        take(workers, admission, make_job(operation=Operation.RESIZE), seconds=3.0)
     for _ in range(4):
-        admission.submit(make_job())
+        admission.submit(make_job(), FLOW)
     with pytest.raises(Busy) as refused:
-        admission.submit(make_job())
+        admission.submit(make_job(), FLOW)
     # Four jobs of three seconds on two workers.
     assert refused.value.retry_after_ms == pytest.approx(6000, rel=0.01)
     with pytest.raises(Busy):
-        admission.check()
+        admission.check(FLOW)
 
 
 def test_a_waiting_job_is_cancelled_without_a_worker(
@@ -88,7 +109,7 @@ def test_a_waiting_job_is_cancelled_without_a_worker(
 ) -> None:
     admission = admission_of(workers, 4)
     job = make_job()
-    admission.submit(job)
+    admission.submit(job, FLOW)
     admission.cancel(job)
     assert isinstance(outcomes[0].error, Cancelled)
     assert (admission.waiting, workers.cancelled) == (0, [])
@@ -98,7 +119,7 @@ def test_a_running_job_is_cancelled_by_the_pool(workers: FakeWorkers, make_job: 
     workers.free = 1
     admission = admission_of(workers, 4)
     job = make_job()
-    admission.submit(job)
+    admission.submit(job, FLOW)
     admission.cancel(job)
     assert workers.cancelled == [job]
 
@@ -107,8 +128,8 @@ def test_a_job_that_waits_beyond_its_deadline_is_given_up(
     workers: FakeWorkers, make_job: Callable[..., Job], outcomes: list[Outcome]
 ) -> None:
     admission = admission_of(workers, 4)
-    admission.submit(make_job(seconds=10))
-    admission.submit(make_job(seconds=1000))
+    admission.submit(make_job(seconds=10), FLOW)
+    admission.submit(make_job(seconds=1000), FLOW)
     admission.watch(time.monotonic())
     assert admission.waiting == 2
     admission.watch(time.monotonic() + 100)
@@ -120,6 +141,20 @@ def heavy(make_job: Callable[..., Job], memory: int) -> Job:
     job = make_job()
     job.memory = memory
     return job
+
+
+def give_back(workers: FakeWorkers, admission: Admission, *jobs: Job, flow: Flow = FLOW) -> None:
+    """Submit jobs to workers that find them to be heavy."""
+    needs = [job.memory or 1 for job in jobs]
+    workers.free = len(jobs)
+    for job in jobs:
+        job.memory = 0
+        admission.submit(job, flow)
+    assert workers.jobs[-len(jobs) :] == list(jobs)
+    del workers.jobs[-len(jobs) :]
+    for job, memory in zip(jobs, needs, strict=True):
+        job.memory = memory
+        admission.heavy(job)
 
 
 def start_all(workers: FakeWorkers, admission: Admission, free: int) -> list[Job]:
@@ -135,12 +170,11 @@ def test_heavy_jobs_get_half_of_the_workers(workers: FakeWorkers, make_job: Call
     admission = admission_of(workers, 10)
     giants = [heavy(make_job, 1) for _ in range(4)]
     small = make_job()
-    for giant in giants:
-        admission.heavy(giant)
-    admission.submit(small)
+    give_back(workers, admission, *giants)
+    admission.submit(small, FLOW)
     assert start_all(workers, admission, 4) == [giants[0], giants[1], small]
     giants[0].close()
-    assert start_all(workers, admission, 1) == [giants[2]]
+    assert workers.jobs[3:] == [giants[2]]  # on the worker that is still idle
 
 
 def test_a_heavy_job_gets_the_idle_cores_and_memory_for_each(
@@ -149,17 +183,18 @@ def test_a_heavy_job_gets_the_idle_cores_and_memory_for_each(
     workers.size = 8
     admission = admission_of(workers, 10)
     lone, next_one, last = (heavy(make_job, 300) for _ in range(3))
-    admission.heavy(lone)
+    give_back(workers, admission, lone)
     assert start_all(workers, admission, 1) == [lone]
     assert lone.threads == 3  # of 4 cores, for the memory of the fourth is not there
-    admission.heavy(next_one)
+    give_back(workers, admission, next_one)
     assert start_all(workers, admission, 1) == []
+    workers.free = 0
     lone.close()
     workers.threads_busy = 3
     assert start_all(workers, admission, 1) == [next_one]
     assert next_one.threads == 1
     workers.threads_busy = 1
-    admission.heavy(last)
+    give_back(workers, admission, last)
     assert start_all(workers, admission, 1) == [last]
     assert last.threads == 2
 
@@ -167,7 +202,7 @@ def test_a_heavy_job_gets_the_idle_cores_and_memory_for_each(
 def test_a_light_job_has_one_thread(workers: FakeWorkers, make_job: Callable[..., Job]) -> None:
     workers.free = 1
     admission = admission_of(workers, 10)
-    admission.submit(make_job())
+    admission.submit(make_job(), FLOW)
     assert workers.jobs[0].threads == 1
 
 
@@ -175,39 +210,34 @@ def test_heavy_jobs_share_a_budget_of_memory(workers: FakeWorkers, make_job: Cal
     workers.size = 8
     admission = admission_of(workers, 10)
     giants = [heavy(make_job, 400) for _ in range(3)]
-    for giant in giants:
-        admission.heavy(giant)
+    give_back(workers, admission, *giants)
     assert start_all(workers, admission, 8) == giants[:2]
     giants[1].close()
-    assert start_all(workers, admission, 8) == giants[2:]
+    assert workers.jobs == giants
 
 
 def test_a_job_above_the_budget_runs_alone(workers: FakeWorkers, make_job: Callable[..., Job]) -> None:
     workers.size = 8
     admission = admission_of(workers, 10)
     giants = [heavy(make_job, memory) for memory in (1, 5000, 1)]
-    for giant in giants:
-        admission.heavy(giant)
+    give_back(workers, admission, *giants)
     assert start_all(workers, admission, 8) == giants[:1]
     giants[0].close()
-    assert start_all(workers, admission, 8) == giants[1:2]
+    assert workers.jobs == giants[:2]
     giants[1].close()
-    assert start_all(workers, admission, 8) == giants[2:]
+    assert workers.jobs == giants
 
 
 def test_waiting_heavy_jobs_leave_the_queue_to_the_light_ones(
     workers: FakeWorkers, make_job: Callable[..., Job], outcomes: list[Outcome]
 ) -> None:
     admission = admission_of(workers, 2)  # the lane of two workers is one of them
-    for _ in range(3):
-        admission.heavy(make_job())
-    assert outcomes == []
-    admission.heavy(make_job())
+    give_back(workers, admission, *(make_job() for _ in range(4)))
     assert [type(outcome.error) for outcome in outcomes] == [Busy]
     for _ in range(2):
-        admission.submit(make_job())
+        admission.submit(make_job(), FLOW)
     with pytest.raises(Busy):
-        admission.submit(make_job())
+        admission.submit(make_job(), FLOW)
 
 
 def test_a_single_worker_alternates_the_queues(workers: FakeWorkers, make_job: Callable[..., Job]) -> None:
@@ -215,10 +245,9 @@ def test_a_single_worker_alternates_the_queues(workers: FakeWorkers, make_job: C
     admission = admission_of(workers, 10)
     giants = [heavy(make_job, 1) for _ in range(2)]
     small = [make_job() for _ in range(2)]
-    for giant in giants:
-        admission.heavy(giant)
+    give_back(workers, admission, *giants)
     for job in small:
-        admission.submit(job)
+        admission.submit(job, FLOW)
     order = []
     for _ in range(4):
         (job,) = start_all(workers, admission, 1)
@@ -232,8 +261,7 @@ def test_a_waiting_heavy_job_is_cancelled_and_given_up_like_any_other(
 ) -> None:
     admission = admission_of(workers, 10)
     giants = [heavy(make_job, 1) for _ in range(2)]
-    for giant in giants:
-        admission.heavy(giant)
+    give_back(workers, admission, *giants)
     admission.cancel(giants[0])
     admission.watch(time.monotonic() + 100)
     assert [type(outcome.error) for outcome in outcomes] == [Cancelled, DeadlineExceeded]
@@ -247,8 +275,7 @@ def test_a_job_behind_one_that_is_given_up_is_considered_again(
     admission = admission_of(workers, 4)
     running, too_much, enough = (heavy(make_job, memory) for memory in (10, 2000, 100))
     too_much.deadline -= 50
-    for job in (running, too_much, enough):
-        admission.heavy(job)
+    give_back(workers, admission, running, too_much, enough)
     assert start_all(workers, admission, free=2) == [running]
     admission.watch(too_much.deadline + 1)
     assert workers.jobs == [running, enough]

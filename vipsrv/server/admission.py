@@ -2,31 +2,36 @@
 
 ::
 
-    submit ──► queue ──────────────► worker ──► outcome
+    submit ──► light lane ─────────► worker ──► outcome
                                        │ "this job is heavy: it needs so much memory"
-               heavy queue ◄───────────┘
-                    └── when the heavy lane and the memory have room ──► worker ──► outcome
+               heavy lane ◄────────────┘
+                    └── when the lane and the memory have room ──► worker ──► outcome
 
-Each queue has its own limit, so that waiting heavy jobs do not keep light ones out. Beyond the limit a
-request is refused; the time after which to try again is estimated from how long the waiting jobs will take.
-The heavy lane is half of the workers, so that heavy jobs never occupy all of them, and its jobs share a
-budget of memory. A heavy job also gets the cores that are idle when it starts; light jobs that arrive later
-share the machine with it.
+The jobs of both lanes wait in a fair queue, which shares the workers between client addresses and, within an
+address, between connections (``fair_queue``). Each lane has its own limit, so that waiting heavy jobs do not
+keep light ones out, and an address has a lower one. Beyond a limit a request is refused; the time after which
+to try again is estimated from how long the waiting jobs will take. The heavy lane is half of the workers, so
+that heavy jobs never occupy all of them, and its jobs share a budget of memory. A heavy job also gets the
+cores that are idle when it starts; light jobs that arrive later share the machine with it.
 """
 
-from collections import deque
+import asyncio
+import time
+from collections.abc import Callable, Hashable
 from functools import partial
+from math import inf
 from typing import Protocol
 
-from vipsrv.errors import Busy, Cancelled, DeadlineExceeded
-from vipsrv.workers.channel import MAX_THREADS
+from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, RequestError
+from vipsrv.server.accounts import Flow
+from vipsrv.server.fair_queue import FairQueue, Lane, Request, Ticket, TicketState
+from vipsrv.workers.channel import MAX_THREADS, Operation
 from vipsrv.workers.job import Job
 
-_SMOOTHING = 0.1
-"""Weight of the newest job in the running mean of processing times."""
-
-_FIRST_GUESS_SECONDS = 0.05
 _LEAST_RETRY_MS = 100
+
+# The kinds of jobs whose costs are predicted separately. Not enums: the hash of an enum is a Python function.
+_RESIZE, _INFO, _HEAVY = "resize", "info", "heavy"
 
 
 class Workers(Protocol):
@@ -37,8 +42,8 @@ class Workers(Protocol):
         """How many workers there should be."""
 
     @property
-    def has_idle(self) -> bool:
-        """Whether a job could start at once."""
+    def idle(self) -> int:
+        """How many jobs could start at once."""
 
     @property
     def threads_busy(self) -> int:
@@ -51,99 +56,216 @@ class Workers(Protocol):
         """Answer a running job with ``Cancelled`` and make its worker stop it."""
 
 
-class Admission:
-    """Two queues of at most ``limit`` jobs each in front of the workers.
+CallAt = Callable[[float, Callable[[], None]], object]
+"""Calls a function at a time of the clock; that of the running event loop by default."""
 
-    The running heavy jobs share ``memory`` bytes, and all jobs share ``cores``.
+
+def _call_at(when: float, call: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()), call)
+
+
+class Admission:
+    """A fair queue in front of the workers.
+
+    At most ``limit`` jobs wait in each lane, ``per_client`` of them of one client address. The running heavy
+    jobs share ``memory`` bytes, and all jobs share ``cores``. ``clock`` and ``call_at`` are for tests.
     """
 
-    def __init__(self, workers: Workers, *, limit: int, memory: int, cores: int) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        *,
+        limit: int,
+        per_client: int,
+        memory: int,
+        cores: int,
+        clock: Callable[[], float] = time.monotonic,
+        call_at: CallAt = _call_at,
+    ) -> None:
         self._workers = workers
         self._limit = limit
-        self._queue: deque[Job] = deque()
-        self._heavy: deque[Job] = deque()
-        self._heavy_running: set[Job] = set()
+        self._per_client = per_client
+        self._queue: FairQueue[Job] = FairQueue()
+        self._tickets: dict[Job, Ticket[Job]] = {}  # of all jobs that wait or run
+        self._heavy_running = 0
         self._heavy_lane = max(1, workers.size // 2)
         self._memory_left = memory
+        self._next_heavy: Ticket[Job] | None = None  # it was its turn, but there was no memory for it
         self._cores = min(cores, workers.size)
         self._heavy_was_last = False
-        self._mean_seconds = _FIRST_GUESS_SECONDS
+        self._clock = clock
+        self._call_at = call_at
+        self._wakes_at = inf
 
     @property
     def waiting(self) -> int:
-        """The number of jobs in both queues."""
-        return len(self._queue) + len(self._heavy)
+        """The number of jobs in both lanes."""
+        return len(self._queue)
 
-    def check(self) -> None:
-        """Raise ``Busy`` if a job submitted now would find the queue full."""
-        if len(self._queue) >= self._limit and not self._workers.has_idle:
-            raise self._busy(len(self._queue), self._workers.size)
+    def check(self, flow: Flow) -> None:
+        """Raise ``Busy`` if a job of this flow submitted now would find the queue full."""
+        queue = self._queue
+        waiting = queue.light
+        own = queue.waiting_of(flow.account.key, Lane.LIGHT)
+        if not own and self._workers.idle:
+            return  # if others wait, the idle worker is held for a job like this
+        if own >= self._per_client:
+            raise self._busy_client(flow.account.key, own, Lane.LIGHT)
+        if waiting >= self._limit:
+            raise self._busy(waiting, Lane.LIGHT)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, flow: Flow) -> None:
         """Start a job or queue it. Raises ``Busy``; the caller then still owns the job."""
-        if not self._queue and self._workers.run(job):
-            return
-        self.check()
-        self._queue.append(job)
+        self.check(flow)
+        self._tickets[job] = self._queue.add(
+            job,
+            flow.account.key,
+            flow,
+            lane=Lane.LIGHT,
+            kind=_RESIZE if job.operation is Operation.RESIZE else _INFO,
+            now=self._clock(),
+        )
+        if self._workers.idle:
+            self.worker_idle()
 
     def heavy(self, job: Job) -> None:
         """Queue or refuse a job that a worker has found to be heavy and given back."""
-        if len(self._heavy) + len(self._heavy_running) < self._limit + self._heavy_lane:
-            self._heavy.append(job)
-        else:
-            job.fail(self._busy(len(self._heavy), self._heavy_lane))
+        now = self._clock()
+        job.on_close = None
+        first = self._tickets.pop(job)
+        account = first.flow.account.key
+        refusal = self._refuse_heavy(account)
+        if refusal is None:
+            self._tickets[job] = self._queue.add(
+                job, account, first.flow.key, lane=Lane.HEAVY, kind=_HEAVY, now=now
+            )
+        self._queue.end(first, now - job.started, now)
+        if refusal is not None:
+            job.fail(refusal)
             job.close()
 
     def worker_idle(self) -> None:
         """Give the next jobs to the workers that are idle."""
-        while self._workers.has_idle:
-            heavy = self._next_is_heavy()
-            queue = self._heavy if heavy else self._queue
-            if heavy:
-                queue[0].threads = self._threads_for(queue[0])
-            if not queue or not self._workers.run(queue[0]):
+        workers, queue = self._workers, self._queue
+        while (idle := workers.idle) and (queue.light or queue.heavy):
+            request = Request(self._clock(), idle, workers.size)
+            ticket = self._next(request) if queue.heavy else queue.next(request)
+            if ticket is None:
+                if request.wake_at < inf:
+                    self._wake_at(request.wake_at)
                 return
-            job = queue.popleft()
+            job = ticket.item
+            heavy = ticket.lane is Lane.HEAVY
+            if heavy:
+                job.threads = self._threads_for(job)
+            if not workers.run(job):
+                return
+            queue.start(ticket)
+            job.on_close = partial(self._ended, ticket)
             self._heavy_was_last = heavy
             if heavy:
-                self._heavy_running.add(job)
+                self._next_heavy = None
+                self._heavy_running += 1
                 self._memory_left -= job.memory * job.threads
-                job.on_close = partial(self._heavy_ended, job)
-
-    def job_took(self, seconds: float) -> None:
-        """Note the processing time of a job, for estimates."""
-        self._mean_seconds += _SMOOTHING * (seconds - self._mean_seconds)
 
     def cancel(self, job: Job) -> None:
         """Answer a job with ``Cancelled``, and stop it or take it out of its queue."""
-        for queue in (self._queue, self._heavy):
-            if job in queue:
-                queue.remove(job)
-                job.fail(Cancelled("the client cancelled the request or disconnected"))
-                job.close()
-                return
-        self._workers.cancel(job)
+        ticket = self._tickets.get(job)
+        if ticket is not None and ticket.state is TicketState.WAITING:
+            self._give_up(ticket, Cancelled("the client cancelled the request or disconnected"))
+        else:
+            self._workers.cancel(job)
 
     def watch(self, now: float) -> None:
         """Fail queued jobs after their deadlines. Call it often, with ``time.monotonic()``."""
-        for queue in (self._queue, self._heavy):
-            for job in [job for job in queue if now > job.deadline]:
-                queue.remove(job)
-                job.fail(DeadlineExceeded("no worker was free before the deadline"))
-                job.close()
+        for ticket in self._queue:
+            if now > ticket.item.deadline:
+                self._give_up(ticket, DeadlineExceeded("no worker was free before the deadline"))
+        self._queue.sweep(now)
         # The next job may start now: the job before it may have been removed.
         self.worker_idle()
 
-    def _busy(self, waiting: int, workers: int) -> Busy:
-        seconds = self._mean_seconds * waiting / workers
+    def _next(self, request: Request) -> Ticket[Job] | None:
+        """Return the job to start next, if there is one and the workers are not held for another."""
+        request.lanes = (True, self._heavy_may_start())
+        blocked = self._next_heavy
+        if blocked is not None and request.lanes[Lane.HEAVY]:
+            if self._has_memory_for(blocked.item):
+                return blocked
+            request.lanes = (True, False)
+        ticket = self._queue.next(request)
+        if ticket is None or ticket.lane is Lane.LIGHT or self._has_memory_for(ticket.item):
+            return ticket
+        self._next_heavy = ticket  # smaller ones do not pass it: it might wait for ever
+        request.lanes = (True, False)
+        return self._queue.next(request)
+
+    def _give_up(self, ticket: Ticket[Job], error: RequestError) -> None:
+        """Answer a waiting job with an error."""
+        self._queue.remove(ticket, self._clock())
+        if ticket is self._next_heavy:
+            self._next_heavy = None
+        job = ticket.item
+        self._tickets.pop(job)
+        job.fail(error)
+        job.close()
+
+    def _ended(self, ticket: Ticket[Job]) -> None:
+        """Charge a job that no worker has any more, whether it succeeded, failed or was killed."""
+        now, job = self._clock(), ticket.item
+        self._tickets.pop(job)
+        self._queue.end(ticket, (now - job.started) * job.threads, now)
+        if ticket.lane is Lane.HEAVY:
+            self._heavy_running -= 1
+            self._memory_left += job.memory * job.threads
+            if self._queue.heavy:
+                self.worker_idle()  # its own worker may have died and then reports nothing for a while
+
+    def _wake_at(self, when: float) -> None:
+        """Look at the queue again at a time, or earlier."""
+        if when < self._wakes_at:
+            self._wakes_at = when
+            self._call_at(when, self._wake)
+
+    def _wake(self) -> None:
+        self._wakes_at = inf
+        self.worker_idle()
+
+    def _refuse_heavy(self, account: Hashable) -> Busy | None:
+        waiting = self._queue.heavy
+        own = self._queue.waiting_of(account, Lane.HEAVY)
+        if waiting + self._heavy_running >= self._limit + self._heavy_lane:
+            return self._busy(waiting, Lane.HEAVY)
+        if own >= self._per_client + self._heavy_lane:
+            return self._busy_client(account, own, Lane.HEAVY)
+        return None
+
+    def _busy(self, waiting: int, lane: Lane) -> Busy:
         return Busy(
             f"{waiting} requests are waiting already; try again later",
-            retry_after_ms=max(_LEAST_RETRY_MS, int(seconds * 1000)),
+            retry_after_ms=_retry_ms(
+                waiting * self._queue.predict(None, _kind(lane)) / self._lane_size(lane)
+            ),
         )
 
-    def _heavy_ended(self, job: Job) -> None:
-        self._heavy_running.discard(job)
-        self._memory_left += job.memory * job.threads
+    def _busy_client(self, account: Hashable, own: int, lane: Lane) -> Busy:
+        share = self._lane_size(lane) / max(1, self._queue.accounts)
+        return Busy(
+            f"{own} requests from this address are waiting already, as many as one may have "
+            "(--queue-per-client); try again later",
+            retry_after_ms=_retry_ms(own * self._queue.predict(account, _kind(lane)) / share),
+        )
+
+    def _lane_size(self, lane: Lane) -> int:
+        return self._heavy_lane if lane is Lane.HEAVY else self._workers.size
+
+    def _heavy_may_start(self) -> bool:
+        if self._heavy_was_last and self._workers.size == 1 and self._queue.light:
+            return False  # with a single worker the two lanes take turns
+        return self._heavy_running < self._heavy_lane
+
+    def _has_memory_for(self, job: Job) -> bool:
+        return job.memory <= self._memory_left or not self._heavy_running
 
     def _threads_for(self, job: Job) -> int:
         return threads_for(
@@ -154,13 +276,14 @@ class Admission:
             memory_left=self._memory_left,
         )
 
-    def _next_is_heavy(self) -> bool:
-        if not self._heavy or len(self._heavy_running) >= self._heavy_lane:
-            return False
-        if self._heavy[0].memory > self._memory_left and self._heavy_running:
-            return False
-        # With a single worker the two queues take turns.
-        return not (self._heavy_was_last and self._queue and self._workers.size == 1)
+
+def _kind(lane: Lane) -> str:
+    """Return what the cost of the jobs of a lane is predicted from."""
+    return _HEAVY if lane is Lane.HEAVY else _RESIZE
+
+
+def _retry_ms(seconds: float) -> int:
+    return max(_LEAST_RETRY_MS, int(seconds * 1000))
 
 
 def threads_for(memory: int, *, cores: int, busy: int, waiting: int, memory_left: int) -> int:

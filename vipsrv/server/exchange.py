@@ -158,7 +158,7 @@ class Exchange:
                 self._options, deadline_ms = parse_resize(meta)
                 if deadline_ms is not None:
                     self._seconds = min(self._seconds, deadline_ms / 1000)
-            self._context.admission.check()
+            self._context.admission.check(self.flow)
             self.slot = self._context.spool.open(body_size)
         except RequestError as error:
             self.refuse(error)
@@ -237,7 +237,7 @@ class Exchange:
             deadline=self._deadline,
             on_outcome=self._job_ended,
         )
-        self._context.admission.submit(self._job)
+        self._context.admission.submit(self._job, self.flow)
 
     def _job_ended(self, outcome: Outcome) -> None:
         if self._state is ExchangeState.SUBMITTED:
@@ -253,8 +253,6 @@ class Exchange:
         self.outcome = outcome
         self.timeline.started = outcome.started
         self.timeline.ended = outcome.ended
-        if outcome.error is None:
-            self._context.admission.job_took(outcome.ended - outcome.started)
         self._on_finished(self)
 
     def _close_slot(self) -> None:

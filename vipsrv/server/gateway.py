@@ -62,7 +62,11 @@ class Gateway:
             policy=PoolPolicy(max_jobs=settings.jobs_per_worker),
         )
         self._admission = Admission(
-            self._pool, limit=settings.queue, memory=settings.decode_memory, cores=available_cpus()
+            self._pool,
+            limit=settings.queue,
+            per_client=settings.queue_per_client,
+            memory=settings.decode_memory,
+            cores=available_cpus(),
         )
         self._context = ServerContext(
             settings=settings,

@@ -171,6 +171,12 @@ class ServerSettings(_WorkerSettings):
         ge=0,
         description="Maximum number of requests that wait for a worker; more are refused with 'busy'.",
     )
+    queue_per_client: int = Field(
+        512,
+        ge=1,
+        description="Maximum number of requests from one client address that wait for a worker. An IPv6 /64 "
+        "network counts as one address, and so do all clients of a unix socket.",
+    )
     deadline: float = Field(
         60.0,
         gt=0,

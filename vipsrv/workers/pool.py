@@ -111,6 +111,11 @@ class WorkerPool:
         return bool(self._idle)
 
     @property
+    def idle(self) -> int:
+        """How many workers are free."""
+        return len(self._idle)
+
+    @property
     def threads_busy(self) -> int:
         """The threads of all running jobs together."""
         return sum(worker.job.threads for worker in self._workers if worker.job is not None)

@@ -1,0 +1,363 @@
+"""The fair queue, driven by a simulation of workers with an exact clock."""
+
+import heapq
+import itertools
+import random
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from math import inf
+
+import pytest
+
+from vipsrv.server.fair_queue import (
+    FORGET_SECONDS,
+    HOLD_SECONDS,
+    LINGER_SECONDS,
+    QUANTUM,
+    FairQueue,
+    Lane,
+    Request,
+    Ticket,
+    TicketState,
+)
+
+SWEEP_SECONDS = 0.1
+
+
+@dataclass(eq=False)
+class Client:
+    """A client with ``in_flight`` jobs of ``cost`` seconds at any time, in so many connections.
+
+    It sends the next job ``pause`` seconds after each reply, until ``until``.
+    """
+
+    account: str
+    cost: float
+    in_flight: int = 1
+    flows: int = 1
+    pause: float = 0.001
+    until: float = inf
+    served: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Job:
+    client: Client
+    flow: int
+    since: float
+
+
+class Simulation:
+    """A fair queue in front of ``workers``, and an event for everything that happens."""
+
+    def __init__(self, workers: int, *clients: Client) -> None:
+        self.queue: FairQueue[Job] = FairQueue()
+        self.workers = self.idle = workers
+        self.busy_seconds = 0.0
+        self.now = 0.0
+        self._clients = clients
+        self._order = itertools.count()
+        self._events: list[tuple[float, int, object]] = []
+        self._wake_at = inf
+        for client in clients:
+            for number in range(client.in_flight):
+                self._at(0.0, Job(client, number % client.flows, 0.0))
+        self._at(0.0, None)
+
+    def run(self, until: float) -> None:
+        """Let time pass."""
+        while self._events and self._events[0][0] <= until:
+            self.now, _, event = heapq.heappop(self._events)
+            if isinstance(event, Job):
+                self._submit(event)
+            elif isinstance(event, Ticket):
+                self._end(event)
+            elif event is None:
+                self.queue.sweep(self.now)
+                self._at(self.now + SWEEP_SECONDS, None)
+            else:
+                self._wake_at = inf
+            self._dispatch()
+        self.now = until
+
+    def _at(self, when: float, event: object) -> None:
+        heapq.heappush(self._events, (when, next(self._order), event))
+
+    def _submit(self, job: Job) -> None:
+        job.since = self.now
+        client = job.client
+        key = (client, job.flow)
+        self.queue.add(job, client.account, key, lane=Lane.LIGHT, kind="job", now=self.now)
+
+    def _end(self, ticket: Ticket[Job]) -> None:
+        self.idle += 1
+        job, client = ticket.item, ticket.item.client
+        self.queue.end(ticket, client.cost, self.now)
+        client.served += client.cost
+        client.latencies.append(self.now - job.since)
+        if self.now < client.until:
+            self._at(self.now + client.pause, Job(client, job.flow, 0.0))
+
+    def _dispatch(self) -> None:
+        while self.idle:
+            request = Request(self.now, self.idle, self.workers)
+            ticket = self.queue.next(request)
+            if ticket is None:
+                if request.wake_at < self._wake_at:
+                    self._wake_at = request.wake_at
+                    self._at(request.wake_at, "wake")
+                return
+            self.queue.start(ticket)
+            self.idle -= 1
+            self.busy_seconds += ticket.item.client.cost
+            self._at(self.now + ticket.item.client.cost, ticket)
+
+
+def add(
+    queue: FairQueue[str], item: str, account: str = "a", flow: str = "f", now: float = 0.0
+) -> Ticket[str]:
+    return queue.add(item, account, flow, lane=Lane.LIGHT, kind="job", now=now)
+
+
+def take(queue: FairQueue[str], *, now: float = 0.0, idle: int = 1, workers: int = 1) -> Ticket[str] | None:
+    ticket = queue.next(Request(now, idle, workers))
+    if ticket is not None:
+        queue.start(ticket)
+    return ticket
+
+
+def order(queue: FairQueue[str], count: int, cost: float) -> list[str]:
+    """The first jobs that one worker runs, each of which costs so many seconds."""
+    items = []
+    for _ in range(count):
+        ticket = take(queue)
+        assert ticket is not None
+        items.append(ticket.item)
+        queue.end(ticket, cost, 0.0)
+    return items
+
+
+def test_jobs_of_one_flow_keep_their_order() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for number in range(20):
+        add(queue, str(number))
+    assert order(queue, 20, cost=0.004) == [str(number) for number in range(20)]
+
+
+def test_accounts_take_turns_however_many_connections_they_have() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for number in range(30):
+        add(queue, "many", "many", str(number))
+    for _ in range(10):
+        add(queue, "one", "one")
+    assert Counter(order(queue, 20, cost=0.01)) == {"many": 10, "one": 10}
+
+
+def test_connections_of_an_account_take_turns() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for _ in range(32):
+        add(queue, "pipelined", flow="pipelined")
+    for _ in range(4):
+        add(queue, "other", flow="other")
+    assert Counter(order(queue, 8, cost=0.01)) == {"pipelined": 4, "other": 4}
+
+
+def test_the_real_cost_counts_and_not_the_number_of_jobs() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for _ in range(100):
+        add(queue, "dear", "dear")
+        add(queue, "cheap", "cheap")
+    seconds: defaultdict[str, float] = defaultdict(float)
+    while min(queue.waiting_of("dear", Lane.LIGHT), queue.waiting_of("cheap", Lane.LIGHT)):
+        ticket = take(queue)
+        assert ticket is not None
+        cost = 0.1 if ticket.item == "dear" else 0.01
+        queue.end(ticket, cost, 0.0)
+        seconds[ticket.item] += cost
+    assert abs(seconds["dear"] - seconds["cheap"]) <= 0.1 + QUANTUM
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_shares_of_backlogged_accounts_differ_by_one_job_at_most(seed: int) -> None:
+    chance = random.Random(seed)
+    costs = [0.0005, 0.003, 0.02, 0.2]
+    clients = [
+        Client(str(number), chance.choice(costs), in_flight=24, flows=chance.randint(1, 6), pause=0)
+        for number in range(chance.randint(2, 6))
+    ]
+    simulation = Simulation(1, *clients)
+    for until in range(2, 20, 3):
+        simulation.run(float(until))
+        served = [client.served for client in clients]
+        # The prediction of the first job is that of any, so one more of the dearest may be under way.
+        assert max(served) - min(served) <= 2 * max(client.cost for client in clients) + 2 * QUANTUM
+    assert simulation.busy_seconds >= 20 - 3 - 0.2 - HOLD_SECONDS * 2
+
+
+@pytest.mark.parametrize("names", ["abcde", "aaaaa"])
+def test_a_pipelining_client_does_not_starve_those_who_wait_for_each_reply(names: str) -> None:
+    polite = [Client(name, 0.005) for name in names[:4]]
+    alone = Simulation(2, *polite)
+    alone.run(20.0)
+    before = sum(client.served for client in polite), median(polite)
+    polite = [Client(name, 0.005) for name in names[:4]]
+    greedy = Client(names[4], 0.15, in_flight=32, pause=0.0)
+    Simulation(2, greedy, *polite).run(20.0)
+    assert sum(client.served for client in polite) > 0.9 * 4 / 5 * before[0]
+    assert median(polite) < 1.5 * before[1]
+    assert greedy.served > 0.8 * 20 * 2 / 5
+
+
+def median(clients: list[Client]) -> float:
+    latencies = sorted(one for client in clients for one in client.latencies)
+    return latencies[len(latencies) // 2]
+
+
+def test_all_workers_are_used_by_a_lone_client() -> None:
+    client = Client("a", 0.1, in_flight=32, flows=4, pause=0.0)
+    simulation = Simulation(8, client)
+    simulation.run(10.0)
+    assert client.served > 0.98 * 8 * 10
+
+
+def test_a_client_that_seldom_asks_costs_another_one_worker_at_most() -> None:
+    greedy = Client("greedy", 0.1, in_flight=32, pause=0.0)
+    rare = Client("rare", 0.005, pause=0.04)
+    simulation = Simulation(4, greedy, rare)
+    simulation.run(20.0)
+    assert greedy.served > 0.98 * 3 * 20
+    assert max(rare.latencies) < 0.01 + 0.005 or median([rare]) == pytest.approx(0.005)
+
+
+def test_holding_a_worker_costs_the_one_that_it_is_held_for() -> None:
+    greedy = Client("greedy", 0.005, in_flight=32, pause=0.0)
+    slow = Client("slow", 0.001, pause=0.004)  # would keep the only worker idle for four fifths of the time
+    Simulation(1, greedy, slow).run(20.0)
+    assert greedy.served > 0.45 * 20
+
+
+def test_a_worker_is_held_for_a_bounded_time() -> None:
+    quick = Client("quick", 0.005, until=1.0)
+    greedy = Client("greedy", 0.2, in_flight=8, pause=0.0)
+    simulation = Simulation(2, greedy, quick)
+    simulation.run(1.0)
+    before = greedy.served
+    simulation.run(11.0)
+    assert greedy.served - before > 2 * (10 - LINGER_SECONDS - SWEEP_SECONDS - HOLD_SECONDS - 0.4)
+
+
+def test_a_job_that_is_removed_is_not_started() -> None:
+    queue: FairQueue[str] = FairQueue()
+    tickets = [add(queue, str(number)) for number in range(4)]
+    queue.remove(tickets[0], 0.0)
+    queue.remove(tickets[2], 0.0)
+    assert (len(queue), queue.waiting_of("a", Lane.LIGHT)) == (2, 2)
+    assert order(queue, 2, cost=0.0) == ["1", "3"]
+    assert take(queue) is None
+    assert {ticket.state for ticket in tickets} == {TicketState.DONE}
+
+
+def test_nothing_is_left_of_those_who_have_gone() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for number in range(100):
+        add(queue, "job", str(number), now=0.0)
+    order(queue, 50, cost=0.001)
+    for ticket in queue:
+        queue.remove(ticket, 0.0)
+    assert queue.accounts == 100
+    queue.sweep(LINGER_SECONDS * 2)
+    queue.sweep(FORGET_SECONDS * 2)
+    assert queue.accounts == 0
+    assert list(queue) == []
+
+
+def test_a_debt_is_not_escaped_by_a_short_pause() -> None:
+    queue: FairQueue[str] = FairQueue()
+    add(queue, "dear", "dear")
+    ticket = take(queue)
+    assert ticket is not None
+    queue.end(ticket, 1.0, 0.0)
+    queue.sweep(LINGER_SECONDS * 2)
+    for _ in range(20):
+        add(queue, "dear", "dear", now=1.0)
+        add(queue, "other", "other", now=1.0)
+    assert order(queue, 20, cost=0.04) == ["other"] * 20
+
+
+def test_a_lane_that_may_not_start_keeps_its_jobs() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.add("heavy", "a", "f", lane=Lane.HEAVY, kind="heavy", now=0.0)
+    add(queue, "light", "b")
+    light_only = queue.next(Request(0.0, 1, 2, (True, False)))
+    assert light_only is not None
+    assert light_only.item == "light"
+    queue.start(light_only)
+    assert queue.next(Request(0.0, 1, 2, (True, False))) is None
+    heavy = queue.next(Request(0.0, 1, 2))
+    assert heavy is not None
+    assert heavy.item == "heavy"
+
+
+def test_heavy_and_light_jobs_are_charged_to_one_account() -> None:
+    queue: FairQueue[str] = FairQueue()
+    heavy = queue.add("heavy", "a", "f", lane=Lane.HEAVY, kind="heavy", now=0.0)
+    queue.start(heavy)
+    queue.end(heavy, 0.1, 0.0)
+    for _ in range(20):
+        add(queue, "of the heavy one", "a")
+        add(queue, "other", "b")
+    assert order(queue, 10, cost=0.01) == ["other"] * 10
+
+
+def test_cost_is_predicted_from_the_jobs_of_the_account() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for account, cost in (("dear", 1.0), ("cheap", 0.01)):
+        for _ in range(40):
+            add(queue, "job", account)
+            ticket = take(queue, idle=2, workers=2)
+            assert ticket is not None
+            queue.end(ticket, cost, 0.0)
+    assert queue.predict("dear", "job") == pytest.approx(1.0)
+    assert queue.predict("cheap", "job") == pytest.approx(0.01)
+    assert queue.predict("new", "job") < 0.1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_any_sequence_of_calls_keeps_the_counts_and_loses_no_job(seed: int) -> None:
+    chance = random.Random(seed)
+    queue: FairQueue[int] = FairQueue()
+    waiting: dict[int, Ticket[int]] = {}
+    running: dict[int, Ticket[int]] = {}
+    now, numbers = 0.0, itertools.count()
+    for _ in range(3000):
+        now += chance.choice([0.0, 0.0005, 0.02, 0.3])
+        action = chance.random()
+        if action < 0.4:
+            number, account = next(numbers), chance.randrange(5)
+            lane = chance.choice(list(Lane))
+            flow = chance.randrange(3)
+            waiting[number] = queue.add(number, account, (account, flow), lane=lane, kind=lane, now=now)
+        elif action < 0.7:
+            ticket = queue.next(Request(now, chance.randint(1, 4), 4, (True, chance.random() < 0.5)))
+            if ticket is not None:
+                queue.start(ticket)
+                running[ticket.item] = waiting.pop(ticket.item)
+        elif action < 0.8 and waiting:
+            queue.remove(waiting.pop(chance.choice(list(waiting))), now)
+        elif running:
+            queue.end(running.pop(chance.choice(list(running))), chance.choice([0.0, 0.001, 5.0]), now)
+        if chance.random() < 0.1:
+            queue.sweep(now)
+        assert {ticket.item for ticket in queue} == set(waiting)
+        for lane in Lane:
+            of_lane = [ticket for ticket in waiting.values() if ticket.lane is lane]
+            assert (queue.heavy if lane else queue.light) == len(of_lane)
+            assert sum(queue.waiting_of(one, lane) for one in range(5)) == len(of_lane)
+    while waiting:  # with all workers idle and time going on, all of them get their turn
+        now += HOLD_SECONDS
+        ticket = queue.next(Request(now, 4, 4))
+        if ticket is not None:
+            queue.start(ticket)
+            del waiting[ticket.item]
+            queue.end(ticket, 0.01, now)

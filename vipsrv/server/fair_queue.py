@@ -1,0 +1,435 @@
+"""A queue that shares the workers fairly: deficit round robin over accounts and, in each, over its flows.
+
+::
+
+    root ring ──► account ──► account's ring ──► flow ──► its light jobs, its heavy jobs, in order of arrival
+
+Each member of a ring has a **deficit**, in worker seconds. When its turn begins it gets a quantum, and it may
+start jobs until the deficit is used up. The cost of a job is not known before it has run. So a start charges
+the predicted cost, and the end charges the difference to the real one. A member may thus be in debt for many
+turns, during which the others run.
+
+Two things go beyond the textbook, because a job cannot be interrupted and most clients send their next
+request only after a reply:
+
+- **A worker is held for a member that is about to return.** A member with no job whose next one usually comes
+  within ``HOLD_SECONDS`` keeps its turn; without that, each gap between two of its requests would let a job
+  of any length slip in. The time for which a worker is held counts as the member's own. Nothing is held where
+  all jobs are about as short as these gaps.
+- **The last idle worker is left to the others.** A member whose jobs run on its share of the workers, or at
+  least on one, does not take the last one while another member is between two requests, that is, had a job
+  within ``LINGER_SECONDS``, or while another's turn comes in the same round.
+
+This module has no clock and no I/O: times are arguments, in seconds of any clock. A job costs constant time
+on average: a turn is one step, and a job causes as many steps as its cost has quanta, or one round if all are
+in debt.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from math import inf
+from typing import Any, Generic, TypeVar
+
+QUANTUM = 0.001
+"""Worker seconds that a member gets per turn. Less than most jobs cost: a client that waits for each reply
+cannot use more than one job per turn."""
+
+HOLD_SECONDS = 0.01
+"""How long a worker is held for a member that is expected back: longer than the round trip in a local
+network and a client's work between two requests."""
+
+LINGER_SECONDS = 0.1
+"""How long after its last job a member counts as being between two requests."""
+
+FORGET_SECONDS = 10.0
+"""How long a member without a job is remembered because it is in debt."""
+
+_MOST_CREDIT = 0.01
+"""Worker seconds that a member saves at most from turns in which none of its jobs may start."""
+
+_SMOOTHING = 0.2
+"""Weight of the newest value in running means."""
+
+_DEAR_FADES = 0.99
+"""By how much the cost of the dearest job fades with each later job."""
+
+_FIRST_COST = 0.02
+"""Worker seconds that the first job of all is expected to take."""
+
+Item = TypeVar("Item")
+
+
+class Lane(IntEnum):
+    """The two kinds of jobs, which may be stopped from starting independently."""
+
+    LIGHT = 0
+    HEAVY = 1
+
+
+class TicketState(IntEnum):
+    """The states of a ticket: WAITING → RUNNING → DONE, or WAITING → DONE for one that is removed."""
+
+    WAITING = 0
+    RUNNING = 1
+    DONE = 2
+
+
+class Ticket(Generic[Item]):
+    """The place of one job, ``item``, in the queue.
+
+    ``cost`` is what the job is expected to cost, in worker seconds; ``kind`` what that is predicted from.
+    """
+
+    __slots__ = ("cost", "flow", "item", "kind", "lane", "state")
+
+    def __init__(self, item: Item, flow: "FlowShare[Item]", lane: Lane, kind: Hashable, cost: float) -> None:
+        self.item = item
+        self.flow = flow
+        self.lane = lane
+        self.kind = kind
+        self.cost = cost
+        self.state = TicketState.WAITING
+
+
+@dataclass(slots=True)
+class Request:
+    """A request for the next job: which lanes may start one, and how many of ``workers`` are idle.
+
+    ``wake_at`` is an answer: when to ask again if a worker is held, infinite if none is.
+    """
+
+    now: float
+    idle: int
+    workers: int
+    lanes: tuple[bool, bool] = (True, True)
+    wake_at: float = inf
+
+
+class _Member(Generic[Item]):
+    """A member of a ring: what it may use, and what it does at the moment."""
+
+    __slots__ = ("deficit", "in_ring", "rested_at", "resting", "returns_after", "running", "waiting")
+
+    def __init__(self) -> None:
+        self.deficit = 0.0
+        self.waiting = [0, 0]  # jobs of each lane
+        self.running = 0
+        self.in_ring = False
+        self.resting = False  # without a job, but had one within LINGER_SECONDS
+        self.rested_at = -inf  # when its last job ended
+        self.returns_after = inf  # mean seconds from the end of its last job to the next one
+
+    @property
+    def has_job(self) -> bool:
+        """Whether one of its jobs waits or runs."""
+        return bool(self.running or self.waiting[0] or self.waiting[1])
+
+    def next(self, request: Request) -> Ticket[Item] | None:
+        """Return the job that it would start next, if it may start one."""
+        raise NotImplementedError
+
+
+_M = TypeVar("_M", bound=_Member[Any])
+
+
+class _Ring(Generic[Item, _M]):
+    """Members by their key, and the order of their turns."""
+
+    __slots__ = ("_current", "_dear", "_held", "_held_since", "_resting", "_turns", "members")
+
+    def __init__(self) -> None:
+        self.members: dict[Hashable, _M] = {}
+        self._turns: deque[_M] = deque()
+        self._current: _M | None = None  # the member whose turn has begun, always the first of _turns
+        self._held: list[_M] = []  # those for which workers are held
+        self._held_since = 0.0
+        self._resting = 0
+        self._dear = 0.0  # worker seconds of the dearest of the latest jobs
+
+    def joins(self, member: _M, lane: Lane, now: float) -> None:
+        """Note that a job of a member begins to wait."""
+        member.waiting[lane] += 1
+        if member.resting:
+            gap = now - member.rested_at
+            mean = member.returns_after
+            member.returns_after = gap if mean == inf else mean + _SMOOTHING * (gap - mean)
+            self._stop_resting(member)
+        self._queue(member)
+
+    def starts(self, member: _M, lane: Lane, cost: float) -> None:
+        """Note that a waiting job of a member runs."""
+        member.waiting[lane] -= 1
+        member.running += 1
+        member.deficit -= cost
+
+    def leaves(self, member: _M, lane: Lane, now: float) -> None:
+        """Note that a waiting job of a member was removed."""
+        member.waiting[lane] -= 1
+        self._rest(member, now)
+
+    def ends(self, member: _M, cost: float, charged: float, now: float) -> None:
+        """Note that a running job has ended, what it has cost and what was charged when it started."""
+        self._dear = max(cost, self._dear * _DEAR_FADES)
+        member.running -= 1
+        member.deficit += charged - cost
+        if member.deficit < 0:
+            self._queue(member)
+        self._rest(member, now)
+
+    def next(self, request: Request) -> Ticket[Item] | None:
+        """Return the job to start next, or ``None`` if there is none or the workers are held."""
+        now = request.now
+        if self._held:
+            for member in self._held:
+                member.deficit -= now - self._held_since
+            self._held = []
+        if len(self.members) == 1:  # the most frequent case
+            (member,) = self._turns
+            member.deficit = 0.0
+            return member.next(request)
+        ticket, least_debt = self._one_round(request)
+        if ticket is None and not self._held and least_debt < inf:
+            # All that could start a job are in debt: skip the rounds in which nothing would happen.
+            for member in self._turns:
+                member.deficit = min(member.deficit + least_debt, _MOST_CREDIT)
+            ticket, _ = self._one_round(request)
+        return ticket
+
+    def sweep(self, now: float) -> None:
+        """Forget the members that have had no job for a while."""
+        gone = set()
+        for key, member in list(self.members.items()):
+            if member.has_job:
+                continue
+            idle = now - member.rested_at
+            if idle > LINGER_SECONDS and member.resting:
+                self._stop_resting(member)
+            if idle > (LINGER_SECONDS if member.deficit >= 0 else FORGET_SECONDS):
+                del self.members[key]
+                gone.add(member)
+        if gone:
+            self._turns = deque(member for member in self._turns if member not in gone)
+            self._held = [member for member in self._held if member not in gone]
+            if self._current in gone:
+                self._current = None
+
+    def _one_round(self, request: Request) -> tuple[Ticket[Item] | None, float]:
+        """Give each member one turn. Return the job to start and, if there is none, the least debt."""
+        turns, now, idle = self._turns, request.now, request.idle
+        light, heavy = request.lanes
+        least_debt = inf
+        expected: list[_M] = []
+        has_share: _M | None = None  # the first that may only take the last worker if no other wants it
+        for _ in range(len(turns)):
+            member = turns[0]
+            if member is not self._current:
+                self._begin_turn(member)
+            waiting = member.waiting
+            if (light and waiting[0]) or (heavy and waiting[1]):
+                if member.deficit <= 0:
+                    least_debt = min(least_debt, -member.deficit)
+                elif idle == 1 and self._has_its_share(member, request.workers):
+                    has_share = has_share or member
+                elif ticket := member.next(request):
+                    return ticket, 0.0
+            elif member.resting and member.deficit > 0 and self._is_expected(member, now):
+                expected.append(member)
+                if len(expected) >= idle:
+                    self._hold_for(expected, request)
+                    return None, 0.0
+            self._end_turn(member, now)
+        if has_share is None or self._resting:
+            return None, least_debt
+        return has_share.next(request), inf
+
+    def _has_its_share(self, member: _M, workers: int) -> bool:
+        return member.running > 0 and member.running >= workers // len(self.members)
+
+    def _is_expected(self, member: _M, now: float) -> bool:
+        """Whether a worker may be held for a member: that is shorter than the job that would slip in."""
+        after = member.returns_after
+        return member.resting and 2 * after < self._dear and max(after, now - member.rested_at) < HOLD_SECONDS
+
+    def _hold_for(self, expected: list[_M], request: Request) -> None:
+        self._held, self._held_since = expected, request.now
+        returns_by = min(member.rested_at for member in expected) + HOLD_SECONDS
+        request.wake_at = min(request.wake_at, returns_by)
+
+    def _begin_turn(self, member: _M) -> None:
+        self._current = member
+        member.deficit = min(member.deficit + QUANTUM, _MOST_CREDIT)
+
+    def _end_turn(self, member: _M, now: float) -> None:
+        self._current = None
+        self._turns.popleft()
+        if member.waiting[0] or member.waiting[1] or member.deficit < 0 or self._is_expected(member, now):
+            self._turns.append(member)
+        else:
+            member.in_ring = False
+            member.deficit = 0.0
+
+    def _queue(self, member: _M) -> None:
+        if not member.in_ring:
+            member.in_ring = True
+            self._turns.append(member)
+
+    def _rest(self, member: _M, now: float) -> None:
+        waiting = member.waiting
+        if member.running or waiting[0] or waiting[1] or member.resting:
+            return
+        member.resting = True
+        member.rested_at = now
+        self._resting += 1
+        if self._is_expected(member, now):
+            self._queue(member)
+
+    def _stop_resting(self, member: _M) -> None:
+        member.resting = False
+        self._resting -= 1
+
+
+class FlowShare(_Member[Item]):
+    """The share of one connection, ``key``, and its waiting jobs by lane."""
+
+    __slots__ = ("account", "jobs", "key")
+
+    def __init__(self, key: Hashable, account: "AccountShare[Item]") -> None:
+        super().__init__()
+        self.key = key
+        self.account = account
+        # Ordered dictionaries, in which the first and any other can be removed in constant time.
+        self.jobs: tuple[OrderedDict[Ticket[Item], None], ...] = (OrderedDict(), OrderedDict())
+
+    def next(self, request: Request) -> Ticket[Item] | None:
+        """Return its first job; a heavy one goes first."""
+        for lane in (Lane.HEAVY, Lane.LIGHT):
+            if request.lanes[lane] and self.jobs[lane]:
+                return next(iter(self.jobs[lane]))
+        return None
+
+
+class AccountShare(_Member[Item]):
+    """The share of one client, ``key``, its flows, and what its jobs of each kind have cost."""
+
+    __slots__ = ("flows", "key", "means")
+
+    def __init__(self, key: Hashable) -> None:
+        super().__init__()
+        self.key = key
+        self.flows: _Ring[Item, FlowShare[Item]] = _Ring()
+        self.means: dict[Hashable, float] = {}
+
+    def next(self, request: Request) -> Ticket[Item] | None:
+        """Return the next job of its flows."""
+        return self.flows.next(request)
+
+
+class FairQueue(Generic[Item]):
+    """Jobs that wait, and what the running ones will be charged; see the top of this module."""
+
+    def __init__(self) -> None:
+        self._accounts: _Ring[Item, AccountShare[Item]] = _Ring()
+        self._means: dict[Hashable, float] = {}  # by kind, of all accounts
+        self.light = 0
+        """The number of waiting light jobs."""
+        self.heavy = 0
+        """The number of waiting heavy jobs."""
+
+    def __len__(self) -> int:
+        """The number of waiting jobs."""
+        return self.light + self.heavy
+
+    def __iter__(self) -> Iterator[Ticket[Item]]:
+        """All waiting jobs; the queue may change meanwhile."""
+        accounts = self._accounts.members.values()
+        flows = [
+            flow for account in accounts if any(account.waiting) for flow in account.flows.members.values()
+        ]
+        return iter([ticket for flow in flows for jobs in flow.jobs for ticket in jobs])
+
+    @property
+    def accounts(self) -> int:
+        """How many accounts have a job, had one a moment ago, or are in debt."""
+        return len(self._accounts.members)
+
+    def waiting_of(self, account: Hashable, lane: Lane) -> int:
+        """Return the number of waiting jobs of an account in a lane."""
+        member = self._accounts.members.get(account)
+        return 0 if member is None else member.waiting[lane]
+
+    def predict(self, account: Hashable, kind: Hashable) -> float:
+        """Return the worker seconds that a job is expected to cost: the mean of its account's latest jobs."""
+        member = self._accounts.members.get(account)
+        mean = None if member is None else member.means.get(kind)
+        return self._means.get(kind, _FIRST_COST) if mean is None else mean
+
+    def add(
+        self, item: Item, account: Hashable, flow: Hashable, *, lane: Lane, kind: Hashable, now: float
+    ) -> Ticket[Item]:
+        """Queue a job of ``kind``, the class of jobs that its cost is predicted from."""
+        member = self._accounts.members.get(account)
+        if member is None:
+            member = self._accounts.members[account] = AccountShare(account)
+        of_flow = member.flows.members.get(flow)
+        if of_flow is None:
+            of_flow = member.flows.members[flow] = FlowShare(flow, member)
+        cost = self.predict(account, kind)
+        ticket = Ticket(item, of_flow, lane, kind, cost)
+        of_flow.jobs[lane][ticket] = None
+        if lane is Lane.LIGHT:
+            self.light += 1
+        else:
+            self.heavy += 1
+        member.flows.joins(of_flow, lane, now)
+        self._accounts.joins(member, lane, now)
+        return ticket
+
+    def next(self, request: Request) -> Ticket[Item] | None:
+        """Return the job to start next, which stays in the queue until ``start``.
+
+        If there is none, ``request.wake_at`` may say when to ask again.
+        """
+        light, heavy = request.lanes
+        if (light and self.light) or (heavy and self.heavy):
+            return self._accounts.next(request)
+        return None
+
+    def start(self, ticket: Ticket[Item]) -> None:
+        """Take a job out of the queue because it runs now."""
+        self._take_out(ticket, TicketState.RUNNING)
+        flow, account = ticket.flow, ticket.flow.account
+        account.flows.starts(flow, ticket.lane, ticket.cost)
+        self._accounts.starts(account, ticket.lane, ticket.cost)
+
+    def remove(self, ticket: Ticket[Item], now: float) -> None:
+        """Take a waiting job out of the queue because nobody wants it any more."""
+        self._take_out(ticket, TicketState.DONE)
+        flow, account = ticket.flow, ticket.flow.account
+        account.flows.leaves(flow, ticket.lane, now)
+        self._accounts.leaves(account, ticket.lane, now)
+
+    def end(self, ticket: Ticket[Item], seconds: float, now: float) -> None:
+        """Charge a running job with the worker seconds that it took, and learn from them."""
+        ticket.state = TicketState.DONE
+        flow, account, kind = ticket.flow, ticket.flow.account, ticket.kind
+        for means in (account.means, self._means):
+            mean = means.get(kind, seconds)
+            means[kind] = mean + _SMOOTHING * (seconds - mean)
+        account.flows.ends(flow, seconds, ticket.cost, now)
+        self._accounts.ends(account, seconds, ticket.cost, now)
+
+    def sweep(self, now: float) -> None:
+        """Forget who has had no job for a while. Call it several times a second."""
+        self._accounts.sweep(now)
+        for account in self._accounts.members.values():
+            account.flows.sweep(now)
+
+    def _take_out(self, ticket: Ticket[Item], state: TicketState) -> None:
+        del ticket.flow.jobs[ticket.lane][ticket]
+        if ticket.lane is Lane.LIGHT:
+            self.light -= 1
+        else:
+            self.heavy -= 1
+        ticket.state = state
