@@ -12,7 +12,7 @@ from tests.storage.conftest import MIB, MakeSpool
 from tests.support.slots import content, fill, ready
 from vipsrv.errors import Busy
 from vipsrv.storage import splice
-from vipsrv.storage.chunk_pool import LARGE_CHUNK_SIZE
+from vipsrv.storage.chunk_pool import SMALL_CHUNK_SIZE
 from vipsrv.storage.file_slot import TRANSITIONS, FileState
 
 PATIENCE = 30
@@ -95,10 +95,10 @@ async def test_it_reads_a_socket_by_itself_and_says_how_much(make_spool: MakeSpo
         assert slot.take_spliced() == 0
         await ready(slot)
         assert not slot.stalled
-        assert slot.received == LARGE_CHUNK_SIZE + len(b"spliced")
+        assert slot.received == SMALL_CHUNK_SIZE + len(b"spliced")
         assert (slot.take_spliced(), slot.take_spliced()) == (len(b"spliced"), 0)
         await fill(slot, bytes(20 * MIB - slot.received))
-        assert content(slot)[: LARGE_CHUNK_SIZE + 9] == bytes(LARGE_CHUNK_SIZE) + b"spliced\0\0"
+        assert content(slot)[: SMALL_CHUNK_SIZE + 9] == bytes(SMALL_CHUNK_SIZE) + b"spliced\0\0"
         slot.close()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from vipsrv.storage.budget import Holding
 from vipsrv.storage.file_store import FileStore, SpoolFile
 
 MIB = 1024 * 1024
@@ -28,7 +29,7 @@ async def test_nobody_waits_for_a_file_to_be_freed(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(SpoolFile, "close", slow_close)
     files = FileStore(tmp_path, 30 * MIB)
-    file = files.create(20 * MIB)
+    file = files.create(Holding(), 20 * MIB)
     files.reserve(file, 20 * MIB)
     files.remove(file)
     assert files.budget_left == 10 * MIB  # what is not free yet cannot be given out
@@ -41,7 +42,7 @@ async def test_nobody_waits_for_a_file_to_be_freed(tmp_path: Path, monkeypatch: 
 
 async def test_views_are_appended_in_order(tmp_path: Path) -> None:
     files = FileStore(tmp_path, MIB)
-    file = files.create(10)
+    file = files.create(Holding(), 10)
     await files.write(file, [memoryview(b"one, "), memoryview(b"two, ")])
     await files.write(file, [memoryview(b"three")])
     assert file.read(0, 100) == b"one, two, three"
@@ -52,7 +53,7 @@ async def test_views_are_appended_in_order(tmp_path: Path) -> None:
 
 async def test_a_file_that_is_shorter_than_its_reader_believes_is_an_error(tmp_path: Path) -> None:
     files = FileStore(tmp_path, MIB)
-    file = files.create(100)
+    file = files.create(Holding(), 100)
     await files.write(file, [memoryview(b"half")])
     assert file.read(2, 100) == b"lf"
     with pytest.raises(OSError, match="ends at 4 bytes or before"):
@@ -65,7 +66,7 @@ async def test_a_file_that_is_shorter_than_its_reader_believes_is_an_error(tmp_p
 async def test_closing_leaves_no_descriptor_open(tmp_path: Path) -> None:
     before = descriptors()
     files = FileStore(tmp_path, MIB)
-    file = files.create(100)
+    file = files.create(Holding(), 100)
     sender, receiver = socket.socketpair()
     with sender, receiver:
         receiver.setblocking(False)

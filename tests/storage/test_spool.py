@@ -3,15 +3,18 @@
 import asyncio
 import os
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.storage.conftest import MIB, MakeSpool
-from tests.support.slots import content, fill, fill_at_once
+from tests.support.slots import content, fill, fill_at_once, ready
 from vipsrv.errors import Busy
+from vipsrv.storage import Share, Slot
+from vipsrv.storage.budget import GREED
 from vipsrv.storage.chunk_pool import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE
-from vipsrv.storage.file_slot import RESERVED_AHEAD
+from vipsrv.storage.file_slot import LEAST_RESERVED_AHEAD
 from vipsrv.worker_config import IN_MEMORY_SIZE
 
 PATIENCE = 30
@@ -87,19 +90,18 @@ def test_a_slot_that_finds_neither_memory_nor_disk_is_refused_and_gives_back_wha
 ) -> None:
     spool = make_spool(memory=LARGE_CHUNK_SIZE, disk=0)
     slot = spool.open(2 * LARGE_CHUNK_SIZE)
-    slot.filled(len(slot.room()))
+    while slot.received < LARGE_CHUNK_SIZE:
+        slot.filled(len(slot.room()))
     for _ in range(2):
         with pytest.raises(Busy):
             slot.room()
-    assert slot.received == LARGE_CHUNK_SIZE
     slot.close()
     assert spool.memory_left == LARGE_CHUNK_SIZE
 
 
 async def test_the_budget_of_the_disk_is_given_back(make_spool: MakeSpool) -> None:
     spool = make_spool(disk=30 * MIB)
-    slot = spool.open(20 * MIB)
-    slot.room()
+    slot = await fill(spool.open(20 * MIB), bytes(20 * MIB))
     with pytest.raises(Busy) as refused:
         spool.open(20 * MIB)
     assert refused.value.retry_after_ms
@@ -113,27 +115,84 @@ async def test_bytes_that_are_only_announced_take_nothing_of_the_budget(make_spo
     spool = make_spool(disk=100 * MIB)
     slots = [spool.open(100 * MIB) for _ in range(4)]
     assert spool.disk_left == 100 * MIB
-    for slot in slots[:3]:
+    for slot in slots:
         slot.room()
-    assert spool.disk_left == 100 * MIB - 3 * RESERVED_AHEAD
-    with pytest.raises(Busy):
-        slots[3].room()
+    assert spool.disk_left == 100 * MIB - 4 * LEAST_RESERVED_AHEAD
+    assert spool.memory_left == 16 * MIB - 4 * SMALL_CHUNK_SIZE
     for slot in slots:
         slot.close()
     await until(lambda: spool.disk_left == 100 * MIB)
 
 
-async def test_a_file_that_grows_takes_more_of_the_budget(make_spool: MakeSpool) -> None:
-    spool = make_spool(disk=2 * RESERVED_AHEAD)
-    grows, waits = (spool.open(RESERVED_AHEAD + MIB) for _ in range(2))
-    await fill(grows, bytes(RESERVED_AHEAD + MIB))
-    assert spool.disk_left == RESERVED_AHEAD - MIB
+async def test_a_slot_in_memory_grows_with_what_has_arrived(make_spool: MakeSpool) -> None:
+    spool = make_spool(memory=16 * MIB)
+    slot = spool.open(IN_MEMORY_SIZE)
+    taken: list[int] = []
+    while slot.received < IN_MEMORY_SIZE:
+        slot.filled(len(slot.room()))
+        taken.append(16 * MIB - spool.memory_left)
+        assert taken[-1] <= 2 * slot.received
+    assert [after - before for before, after in pairwise(taken[:5])] == [
+        2 * SMALL_CHUNK_SIZE,
+        4 * SMALL_CHUNK_SIZE,
+        LARGE_CHUNK_SIZE,
+        LARGE_CHUNK_SIZE,
+    ]
+    slot.close()
+
+
+async def test_a_file_takes_more_of_the_budget_as_it_grows(make_spool: MakeSpool) -> None:
+    spool = make_spool(disk=40 * MIB)
+    slot = spool.open(40 * MIB)
+    await fill_part(slot, 10 * MIB)
+    assert 10 * MIB <= 40 * MIB - spool.disk_left <= 20 * MIB
+    other = spool.open(19 * MIB)
+    await fill(other, bytes(19 * MIB))
     with pytest.raises(Busy):
-        waits.room()
-    grows.close()
-    await until(lambda: spool.disk_left == 2 * RESERVED_AHEAD)
-    waits.room()
-    waits.close()
+        await fill_part(slot, 30 * MIB)
+    slot.close()
+    other.close()
+    await until(lambda: spool.disk_left == 40 * MIB)
+
+
+async def fill_part(slot: Slot, size: int) -> None:
+    """Fill at least ``size`` bytes, waiting while the disk is behind."""
+    while slot.received < size:
+        while slot.stalled:
+            await ready(slot)
+        slot.filled(len(slot.room()))
+
+
+async def test_a_client_that_takes_all_it_can_leaves_room_for_others(make_spool: MakeSpool) -> None:
+    spool = make_spool(memory=16 * MIB, disk=64 * MIB)
+    greedy, modest = Share(), Share()
+    slots: list[Slot] = []
+
+    async def take_all() -> None:
+        while True:
+            slots.append(await fill(spool.open(4 * MIB, greedy), bytes(4 * MIB)))
+
+    with pytest.raises(Busy, match="this client holds"):
+        await take_all()
+    assert spool.memory_left >= 16 * MIB // (1 + GREED)
+    assert spool.disk_left >= 64 * MIB // (1 + GREED)
+    assert 64 * MIB - spool.disk_left >= 40 * MIB  # it got the larger part
+    slots.append(await fill(spool.open(2 * MIB, modest), bytes(2 * MIB)))
+    assert slots[-1].descriptor is None
+    slots.append(await fill(spool.open(10 * MIB, modest), bytes(10 * MIB)))
+    for slot in slots:
+        slot.close()
+    await until(lambda: spool.disk_left == 64 * MIB)
+    assert spool.memory_left == 16 * MIB
+    assert (greedy.memory.size, greedy.disk.size, modest.memory.size, modest.disk.size) == (0, 0, 0, 0)
+
+
+async def test_the_only_slot_of_a_client_may_take_all(make_spool: MakeSpool) -> None:
+    spool = make_spool(disk=20 * MIB)
+    slot = await fill(spool.open(20 * MIB, Share()), bytes(20 * MIB))
+    assert spool.disk_left == 0
+    slot.close()
+    await until(lambda: spool.disk_left == 20 * MIB)
 
 
 async def test_a_missing_folder_is_reported_as_busy(

@@ -135,10 +135,12 @@ def test_a_full_queue_says_busy_and_when_to_try_again(start_server: StartServer)
 def test_an_excess_connection_is_told_busy(start_server: StartServer) -> None:
     server = start_server("--workers", "1", "--connections", "2")
     held = [bare_client.connect(server.port) for _ in range(2)]
+    for sock in held:  # not idle any more, else they would give way
+        sock.sendall(bare_client.header(3))
     with bare_client.connect(server.port) as sock:
         assert bare_client.read_answer(sock).error["status"] == 429
     for sock in held:
-        sock.sendall(bare_client.header(3) + b"xyz")
+        sock.sendall(b"xyz")
         assert bare_client.read_answer(sock).error["status"] == 415
         sock.close()
     assert_serves(server)

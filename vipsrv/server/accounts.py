@@ -10,6 +10,8 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from vipsrv.storage.budget import Share
+
 UNIX_SOCKET = "unix"
 """The account of all clients of unix sockets."""
 
@@ -18,10 +20,11 @@ _IPV6_PREFIX = 64
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """One client address, ``key`` (see ``account_key``), and its open connections."""
+    """One client address, ``key`` (see ``account_key``), its open connections, and its share of the spool."""
 
     key: str
     flows: "set[Flow]" = field(default_factory=set)
+    share: Share = field(default_factory=Share)
 
 
 @dataclass(slots=True, eq=False)

@@ -159,7 +159,7 @@ class Exchange:
                 if deadline_ms is not None:
                     self._seconds = min(self._seconds, deadline_ms / 1000)
             self._context.admission.check(self.flow)
-            self.slot = self._context.spool.open(body_size)
+            self.slot = self._context.spool.open(body_size, self.flow.account.share)
         except RequestError as error:
             self.refuse(error)
         else:

@@ -19,8 +19,9 @@ from vipsrv.errors import StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
 from vipsrv.server.connections.binary import BinaryConnection
-from vipsrv.server.context import Connection, ServerContext
+from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
+from vipsrv.server.open_connections import Connection
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.user import change_user
 from vipsrv.storage.spool import Spool

@@ -5,12 +5,13 @@ The command line of ``vipsrv serve`` is made from ``ServerSettings``, which also
 ``vipsrv/worker_config.py`` and become settings here.
 """
 
+import ipaddress
 import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from pydantic import BeforeValidator, ByteSize, Field, create_model
+from pydantic import BeforeValidator, ByteSize, Field, create_model, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -21,6 +22,9 @@ from vipsrv.worker_config import BYTES, WorkerConfig, declarations
 
 _GIB = 1024**3
 _MIB = 1024**2
+
+_LEAST_CONNECTIONS_PER_CLIENT = 64
+"""Below a bound this small, a single client with a pool of connections would meet it."""
 
 
 def _words(given: object) -> object:
@@ -166,6 +170,19 @@ class ServerSettings(_WorkerSettings):
         description="Maximum number of connections; more are refused with 'busy'. The server lowers it, and "
         "says so, if the limit of open files holds fewer; each takes up to 4.",
     )
+    connections_per_client: int = Field(
+        0,
+        ge=0,
+        description="Maximum number of connections of one client address (of one /64 network for IPv6); 0 "
+        f"means a quarter of --connections, but at least {_LEAST_CONNECTIONS_PER_CLIENT}. Clients of a unix "
+        "socket are not bounded.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (),
+        description="Addresses of proxies that name their clients by PROXY protocol version 2: 10.0.0.0/8, "
+        "2001:db8::1, or unix for all clients of unix sockets. Each connection of a proxy must begin with "
+        "the header. For several, repeat the flag or separate them by commas.",
+    )
     queue: int = Field(
         1024,
         ge=0,
@@ -208,6 +225,19 @@ class ServerSettings(_WorkerSettings):
     drain: float = Field(
         30.0, ge=0, description="Seconds that the server waits for requests in flight when it stops."
     )
+
+    @property
+    def client_connections(self) -> int:
+        """The maximum number of connections of one client address."""
+        return self.connections_per_client or max(_LEAST_CONNECTIONS_PER_CLIENT, self.connections // 4)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for word in given:
+            if word != "unix":
+                ipaddress.ip_network(word, strict=False)
+        return given
 
     def worker_config(self) -> WorkerConfig:
         """Return the settings that are passed to every worker."""

@@ -5,11 +5,20 @@ A chunk never leaves the gateway process, so it may hold one client's bytes afte
 
 from dataclasses import dataclass
 
+from vipsrv.storage.budget import Budget, Holding
+
+SMALL_CHUNK_SIZE = 64 * 1024
+"""Bytes of the first chunk of a body, and of all chunks once the budget is used up."""
+
 LARGE_CHUNK_SIZE = 512 * 1024
 """Bytes: the maximum of one read from a socket. Reads of 128 KiB cost 10 % more CPU for a photo."""
 
-SMALL_CHUNK_SIZE = 64 * 1024
-"""Bytes: for small images, for the last bytes of large ones, and for files once the budget is used up."""
+CHUNK_SIZES = (SMALL_CHUNK_SIZE, 128 * 1024, 256 * 1024, LARGE_CHUNK_SIZE)
+"""Bytes. The chunks of a body double, so that it never holds much more than what has arrived of it."""
+
+LEAST_READ = 1024
+"""Bytes: a chunk with less free room counts as full. A header that was read together with the beginning of a
+body leaves that little, and a read of its own would cost more."""
 
 KEPT_FREE = 32 * 1024 * 1024
 """Bytes of free chunks of each size that are kept for reuse after a burst."""
@@ -24,8 +33,12 @@ class Chunk:
 
     @property
     def full(self) -> bool:
-        """Whether no more bytes fit."""
-        return self.filled == len(self.buffer)
+        """Whether another read into it is not worth its cost."""
+        return len(self.buffer) - self.filled < LEAST_READ
+
+    def holds(self, missing: int) -> bool:
+        """Whether the next read of a body that lacks ``missing`` bytes should go into it."""
+        return len(self.buffer) - self.filled >= min(missing, LEAST_READ)
 
     @property
     def view(self) -> memoryview:
@@ -38,33 +51,43 @@ class Chunk:
 
 
 class ChunkPool:
-    """Hands out chunks of two sizes and takes them back; at most ``budget`` bytes are out at a time."""
+    """Hands out chunks and takes them back; at most ``budget`` bytes are out at a time."""
 
     def __init__(self, budget: int) -> None:
-        self._budget_left = budget
-        self._free: dict[int, list[memoryview]] = {SMALL_CHUNK_SIZE: [], LARGE_CHUNK_SIZE: []}
+        self._budget = Budget(budget)
+        self._free: dict[int, list[memoryview]] = {size: [] for size in CHUNK_SIZES}
 
     @property
     def budget_left(self) -> int:
         """Bytes that may still be handed out; negative if files were given chunks beyond the budget."""
-        return self._budget_left
+        return self._budget.left
 
-    def take(self, missing: int) -> Chunk:
-        """Return a chunk for the next bytes of a body that lacks ``missing`` bytes.
+    def has_room(self, holding: Holding, own: int) -> bool:
+        """Whether the budget allows another chunk for a slot that has ``own`` bytes of ``holding``."""
+        return self._budget.allows(holding, SMALL_CHUNK_SIZE, own=own)
 
-        One is handed out even if the budget is used up, so that a slot in a file can always continue.
+    def take(self, holding: Holding, *, received: int, missing: int, own: int) -> Chunk:
+        """Return a chunk for a body of which ``received`` bytes have arrived and ``missing`` have not.
+
+        A small one is handed out even if the budget is used up, so that a slot in a file can always continue.
         """
-        large = missing > LARGE_CHUNK_SIZE // 2 and self._budget_left >= LARGE_CHUNK_SIZE
-        size = LARGE_CHUNK_SIZE if large else SMALL_CHUNK_SIZE
-        self._budget_left -= size
+        size = SMALL_CHUNK_SIZE
+        for larger in CHUNK_SIZES[1:]:
+            # Each size is preceded by one chunk of every smaller size: 64 KiB, then 128 KiB at 64 KiB, ...
+            if received < larger - SMALL_CHUNK_SIZE or missing <= size:
+                break
+            if not self._budget.allows(holding, larger, own=own):
+                break
+            size = larger
+        self._budget.take(holding, size)
         free = self._free[size]
         return Chunk(free.pop() if free else memoryview(bytearray(size)))
 
-    def give_back(self, chunks: list[Chunk]) -> None:
+    def give_back(self, holding: Holding, chunks: list[Chunk]) -> None:
         """Take chunks back for reuse; the caller must not touch their buffers again."""
         for chunk in chunks:
             size = len(chunk.buffer)
-            self._budget_left += size
+            self._budget.give_back(holding, size)
             free = self._free[size]
             if len(free) < KEPT_FREE // size:
                 free.append(chunk.buffer)

@@ -17,6 +17,7 @@ from enum import Enum, auto
 
 from vipsrv.errors import Busy
 from vipsrv.storage import splice
+from vipsrv.storage.budget import Share
 from vipsrv.storage.chunk_pool import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, Chunk, ChunkPool
 from vipsrv.storage.file_store import FileStore, no_room
 from vipsrv.storage.memory_slot import MemorySlot
@@ -27,8 +28,12 @@ WRITE_BEHIND = 8 * LARGE_CHUNK_SIZE
 OVERDRAFT = 2 * SMALL_CHUNK_SIZE
 """The same when memory is used up: enough to continue slowly."""
 
-RESERVED_AHEAD = splice.MOST_AT_ONCE
-"""Bytes of the disk's budget that are reserved before they arrive."""
+LEAST_RESERVED_AHEAD = SMALL_CHUNK_SIZE
+"""Bytes of the disk's budget that a slot reserves when nothing has arrived of it. Later it reserves as many
+more as have arrived, which is at least the size of the next chunk."""
+
+MOST_RESERVED_AHEAD = splice.MOST_AT_ONCE
+"""The most bytes that it reserves before they arrive."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,11 +68,13 @@ class FileSlot:
     """
 
     __slots__ = (
+        "_can_splice",
         "_chunks",
         "_file",
         "_files",
         "_on_progress",
         "_pool",
+        "_share",
         "_size",
         "_spliced_size",
         "_state",
@@ -79,19 +86,23 @@ class FileSlot:
         self,
         pool: ChunkPool,
         files: FileStore,
+        share: Share,
         size: int,
         memory: MemorySlot,
         on_progress: Callable[[], None],
     ) -> None:
-        self._file = files.create(size)
+        self._file = files.create(share.disk, size)
         self._pool = pool
         self._files = files
+        self._share = share
         self._size = size
         self._on_progress = on_progress
         self._state = FileState.IDLE
         self._chunks = memory.hand_over()  # being filled, or full and not yet passed to a thread
         self._writing: list[Chunk] = []  # being written by a thread
         self._spliced_size = 0
+        # The last bytes came from a socket that a thread can read, once the chunks before have been written.
+        self._can_splice = False
         self.received = memory.received
         self._start_writing()
 
@@ -113,31 +124,39 @@ class FileSlot:
 
     @property
     def stalled(self) -> bool:
-        """Whether the disk is behind or a thread reads from the socket."""
+        """Whether the disk is behind, or a thread reads from the socket or is about to."""
         if self._state is FileState.SPLICING:
             return True
         if self._state is FileState.FAILED:
             return False
-        held = sum(len(chunk.buffer) for chunk in (*self._chunks, *self._writing) if chunk.full)
-        return held >= (WRITE_BEHIND if self._pool.budget_left > 0 else OVERDRAFT)
+        waiting = sum(len(chunk.buffer) for chunk in (*self._chunks, *self._writing) if chunk.full)
+        if self._can_splice:
+            return waiting > 0
+        roomy = self._pool.has_room(self._share.memory, self._held)
+        return waiting >= (WRITE_BEHIND if roomy else OVERDRAFT)
 
     def room(self) -> memoryview:
         """Return the buffer for the next bytes. Raises ``Busy``."""
         self._check_disk()
         missing = self._size - self.received
-        if not self._chunks or self._chunks[-1].full:
+        if not self._chunks or not self._chunks[-1].holds(missing):
             self._reserve()
-            self._chunks.append(self._pool.take(missing))
+            self._chunks.append(
+                self._pool.take(self._share.memory, received=self.received, missing=missing, own=self._held)
+            )
         return self._chunks[-1].room(missing)
 
     def filled(self, size: int, source: int | None) -> None:
         """Count ``size`` bytes that were put into the last ``room``; more may be read from ``source``."""
         self._chunks[-1].filled += size
         self.received += size
+        self._can_splice = source is not None and splice.available()
         if self._state is not FileState.IDLE:
             return
-        may_splice = self._chunks[-1].full and splice.available()
-        if source is None or not may_splice or not self._start_splicing(source):
+        if source is None or not self._can_splice or not self._chunks[-1].full:
+            self._start_writing()
+        elif not self._start_splicing(source):
+            self._can_splice = False
             self._start_writing()
 
     def take_spliced(self) -> int:
@@ -151,7 +170,7 @@ class FileSlot:
 
     def close(self) -> None:
         """Release everything; the file is released when the running write has ended."""
-        self._pool.give_back(self._chunks)
+        self._pool.give_back(self._share.memory, self._chunks)
         self._chunks = []
         if self._state in (FileState.WRITING, FileState.SPLICING):
             self._enter(FileState.CLOSING)
@@ -163,13 +182,19 @@ class FileSlot:
         assert state in TRANSITIONS[self._state], (self._state, state)  # noqa: S101 - would be a bug in here
         self._state = state
 
+    @property
+    def _held(self) -> int:
+        """Bytes of the memory's budget that this slot has."""
+        return sum(len(chunk.buffer) for chunk in (*self._chunks, *self._writing))
+
     def _check_disk(self) -> None:
         if self._state is FileState.FAILED:
             raise no_room()
 
     def _reserve(self) -> None:
         """Reserve room on the disk for the next bytes. Raises ``Busy``."""
-        needed = min(self._size, self.received + RESERVED_AHEAD)
+        ahead = min(LEAST_RESERVED_AHEAD + self.received, MOST_RESERVED_AHEAD)
+        needed = min(self._size, self.received + ahead)
         if needed > self._file.reserved:
             self._files.reserve(self._file, needed)
 
@@ -213,7 +238,7 @@ class FileSlot:
         self._end_write(error)
 
     def _end_write(self, error: BaseException | None) -> None:
-        self._pool.give_back(self._writing)
+        self._pool.give_back(self._share.memory, self._writing)
         self._writing = []
         if self._state is FileState.CLOSING:
             self._enter(FileState.CLOSED)

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from vipsrv.errors import Busy
+from vipsrv.storage.budget import Budget, Holding
 from vipsrv.storage.splice import Moved, Splicer
 
 FULL_RETRY_MS = 1000
@@ -25,17 +26,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class SpoolFile:
-    """A file without a name. It has ``reserved`` bytes of the budget; ``written`` bytes have been passed to a
-    thread for writing.
+    """A file without a name. It has ``reserved`` bytes of ``holding``; ``written`` bytes have been passed to
+    a thread for writing.
     """
 
     write_fd: int
     read_fd: int
+    holding: Holding
     reserved: int = 0
     written: int = 0
 
     @classmethod
-    def create(cls, folder: Path) -> "SpoolFile":
+    def create(cls, folder: Path, holding: Holding) -> "SpoolFile":
         """Create a file in ``folder`` and remove its name. Raises ``OSError``."""
         write_fd, path = tempfile.mkstemp(prefix="vipsrv-", dir=folder)
         with ExitStack() as undo:
@@ -46,7 +48,7 @@ class SpoolFile:
             finally:
                 Path(path).unlink()
             undo.pop_all()
-        return cls(write_fd=write_fd, read_fd=read_fd)
+        return cls(write_fd=write_fd, read_fd=read_fd, holding=holding)
 
     def read(self, offset: int, size: int) -> bytes:
         """Read 1 to ``size`` bytes from ``offset``. Raises ``OSError``, also if the file ends there."""
@@ -68,7 +70,7 @@ class FileStore:
 
     def __init__(self, directory: Path, budget: int) -> None:
         self.directory = directory
-        self._budget_left = budget
+        self._budget = Budget(budget)
         self._splicer = Splicer()
         self._writers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="spool")
         self._closers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool-close")
@@ -77,21 +79,22 @@ class FileStore:
     @property
     def budget_left(self) -> int:
         """Bytes that files may still reserve; those of a removed file count again once it is freed."""
-        return self._budget_left
+        return self._budget.left
 
-    def create(self, size: int) -> SpoolFile:
+    def create(self, holding: Holding, size: int) -> SpoolFile:
         """Return a new file for ``size`` bytes, none of them reserved yet. Raises ``Busy``."""
-        self._check_budget(size)
+        self._check_budget(holding, size, own=0)
         try:
-            return SpoolFile.create(self.directory)
+            return SpoolFile.create(self.directory, holding)
         except OSError as error:
             _log.error("no file can be created in the spool folder: %s", error)
             raise no_room() from None
 
     def reserve(self, file: SpoolFile, size: int) -> None:
         """Raise the bytes that ``file`` reserves to ``size``. Raises ``Busy``."""
-        self._check_budget(size - file.reserved)
-        self._budget_left -= size - file.reserved
+        more = size - file.reserved
+        self._check_budget(file.holding, more, own=file.reserved)
+        self._budget.take(file.holding, more)
         file.reserved = size
 
     def write(self, file: SpoolFile, views: list[memoryview]) -> "asyncio.Future[None]":
@@ -137,15 +140,16 @@ class FileStore:
         self._closers.shutdown(wait=True)
         self._splicer.close()
 
-    def _check_budget(self, size: int) -> None:
-        if size > self._budget_left:
+    def _check_budget(self, holding: Holding, size: int, *, own: int) -> None:
+        if not self._budget.allows(holding, size, own=own):
             raise Busy(
-                f"the spool has {self._budget_left} bytes left and this needs {size}: try again later",
+                f"the spool has {self._budget.left} bytes left, this client holds {holding.size} and needs "
+                f"{size} more: try again later",
                 retry_after_ms=FULL_RETRY_MS,
             )
 
     def _removed(self, file: SpoolFile, closing: "asyncio.Future[None]") -> None:
-        self._budget_left += file.reserved
+        self._budget.give_back(file.holding, file.reserved)
         error = closing.exception()
         if error is not None:
             _log.error("a file of the spool could not be closed: %s", error)

@@ -1,12 +1,13 @@
 """The bytes of a slot in memory: a list of chunks."""
 
+from vipsrv.storage.budget import Holding
 from vipsrv.storage.chunk_pool import Chunk, ChunkPool
 
 
 class MemorySlot:
     """Keeps up to ``size`` bytes in chunks; see ``Slot`` for what each member means to the owner."""
 
-    __slots__ = ("_chunks", "_pool", "_size", "received")
+    __slots__ = ("_chunks", "_held", "_holding", "_pool", "_size", "received")
 
     stalled = False
     """A slot in memory never makes its owner wait."""
@@ -14,16 +15,20 @@ class MemorySlot:
     descriptor = None
     """There is no file."""
 
-    def __init__(self, pool: ChunkPool, size: int) -> None:
+    def __init__(self, pool: ChunkPool, holding: Holding, size: int) -> None:
         self._pool = pool
+        self._holding = holding
+        self._held = 0  # bytes of the chunks
         self._size = size
         self._chunks: list[Chunk] = []
         self.received = 0
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether the next bytes need another chunk and the budget is used up."""
-        return self._pool.budget_left <= 0 and not (self._chunks and not self._chunks[-1].full)
+        """Whether the next bytes need another chunk and the budget does not allow it."""
+        if self._chunks and self._chunks[-1].holds(self._size - self.received):
+            return False
+        return not self._pool.has_room(self._holding, self._held)
 
     @property
     def complete(self) -> bool:
@@ -38,8 +43,10 @@ class MemorySlot:
     def room(self) -> memoryview:
         """Return the buffer for the next bytes."""
         missing = self._size - self.received
-        if not self._chunks or self._chunks[-1].full:
-            self._chunks.append(self._pool.take(missing))
+        if not self._chunks or not self._chunks[-1].holds(missing):
+            chunk = self._pool.take(self._holding, received=self.received, missing=missing, own=self._held)
+            self._held += len(chunk.buffer)
+            self._chunks.append(chunk)
         return self._chunks[-1].room(missing)
 
     def filled(self, size: int, source: int | None) -> None:  # noqa: ARG002 - only a file reads from a source
@@ -49,7 +56,7 @@ class MemorySlot:
 
     def hand_over(self) -> list[Chunk]:
         """Give up the chunks, for a slot in a file that continues with them."""
-        chunks, self._chunks = self._chunks, []
+        chunks, self._chunks, self._held = self._chunks, [], 0
         return chunks
 
     def take_spliced(self) -> int:
@@ -58,4 +65,4 @@ class MemorySlot:
 
     def close(self) -> None:
         """Give the chunks back to the pool."""
-        self._pool.give_back(self.hand_over())
+        self._pool.give_back(self._holding, self.hand_over())

@@ -3,18 +3,20 @@
 ::
 
                       small, and memory left              otherwise
-    bytes arrive ──► chunks of 64 or 512 KiB        ──► chunks that a thread writes to a file, together with
+    bytes arrive ──► chunks of 64 to 512 KiB        ──► chunks that a thread writes to a file, together with
                                                          what it then splices from the socket
     worker gets  ◄── a copy in its shared memory         the file's descriptor, read-only
 
-Memory and disk each have a budget. Bytes count when they arrive, not when they are announced: nothing grows
-without bound, and no client keeps others out by an announcement alone. When memory is used up, slots move to
-files; when the disk's budget is used up, clients get ``Busy``.
+Memory and disk each have a budget. Bytes count when they arrive, not when they are announced: a slot takes
+64 KiB, and then about as much again as has arrived. Nothing grows without bound, and no client keeps others
+out by an announcement alone. The slots of one client count together (``budget.py`` has the rule of its
+share). When memory is used up, slots move to files; when the disk's budget is used up, clients get ``Busy``.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
+from vipsrv.storage.budget import Share
 from vipsrv.storage.chunk_pool import ChunkPool
 from vipsrv.storage.file_slot import FileSlot
 from vipsrv.storage.file_store import FileStore
@@ -34,15 +36,16 @@ class Slot:
     is a ``descriptor`` then.
     """
 
-    __slots__ = ("_closed", "_content", "_files", "_pool", "on_ready", "size")
+    __slots__ = ("_closed", "_content", "_files", "_pool", "on_ready", "share", "size")
 
-    def __init__(self, pool: ChunkPool, files: FileStore, size: int) -> None:
+    def __init__(self, pool: ChunkPool, files: FileStore, share: Share, size: int) -> None:
         self.size = size
+        self.share = share
         self.on_ready: Callable[[], None] | None = None
         self._pool = pool
         self._files = files
         self._closed = False
-        self._content: MemorySlot | FileSlot = MemorySlot(pool, size)
+        self._content: MemorySlot | FileSlot = MemorySlot(pool, share.memory, size)
         if size > IN_MEMORY_SIZE:
             self._move_to_file(self._content)
 
@@ -114,7 +117,7 @@ class Slot:
 
     def _move_to_file(self, memory: MemorySlot) -> FileSlot:
         """Keep the bytes in a file from now on. Raises ``Busy``, with nothing changed."""
-        file = FileSlot(self._pool, self._files, self.size, memory, self._progressed)
+        file = FileSlot(self._pool, self._files, self.share, self.size, memory, self._progressed)
         self._content = file
         return file
 
@@ -141,9 +144,12 @@ class Spool:
         """Bytes that files may still take; those of a closed slot count again once its file is freed."""
         return self._files.budget_left
 
-    def open(self, size: int) -> Slot:
-        """Return a slot for ``size`` bytes. Raises ``Busy`` if it needs a file and the disk has no room."""
-        return Slot(self._pool, self._files, size)
+    def open(self, size: int, share: Share | None = None) -> Slot:
+        """Return a slot for ``size`` bytes, which count towards ``share``, or towards a share of their own.
+
+        Raises ``Busy`` if the slot needs a file and the disk has no room.
+        """
+        return Slot(self._pool, self._files, share or Share(), size)
 
     def close(self) -> None:
         """End the threads that write, and close their pipes; the slots must have been closed."""

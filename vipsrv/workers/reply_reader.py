@@ -231,7 +231,7 @@ class WorkerReplyReader:
         if not result_size:
             self._finish()
             return False
-        result = self._result = self._spool.open(result_size)
+        result = self._result = self._spool.open(result_size, job.image.share)
         while beginning:
             room = result.room()
             part = beginning[: len(room)]

@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,11 +17,14 @@ from typing import Any, cast
 import pytest
 
 from tests.server.fakes import MANY, Disk, FakeWorkers, content, fail, make_context, succeed
-from tests.server.test_context import IdleConnection
+from tests.server.test_open_connections import OtherConnection
 from tests.support import bare_client
 from vipsrv.errors import Busy, Cancelled, CorruptImage, InternalError
 from vipsrv.protocol import HEADER, Kind, pack_message
+from vipsrv.server.accounts import Account
 from vipsrv.server.connections.binary import (
+    DRAIN_SECONDS,
+    EXCESS_SECONDS,
     LINGER_SECONDS,
     MAX_IN_FLIGHT,
     TRANSITIONS,
@@ -71,6 +74,11 @@ class Server:
     def drain(self) -> None:
         self.context.draining = True
         self.connection.drain()
+
+    def end_drain(self) -> None:
+        """Let the time pass in which requests are still answered."""
+        assert self.connection.state is ConnectionState.DRAINING
+        self.connection.watch(time.monotonic() + DRAIN_SECONDS)
 
     def succeed(self, job: Job, size: int) -> None:
         succeed(job, self.spool, size=size)
@@ -226,11 +234,35 @@ async def test_a_drain_does_not_lose_a_reply_to_the_requests_that_follow(tmp_pat
         sock.sendall(resize(1))
         (job,) = await server.jobs_given()
         server.drain()
-        sock.sendall(PING)  # unread when the connection ends: a plain close would be a reset
         server.succeed(job, 1000)
+        server.end_drain()
+        sock.sendall(PING)  # unread when the connection ends: a plain close would be a reset
         data = await read_to_end(sock)
         assert status_of(data) == 200
         assert data.endswith(bytes(1000))
+
+
+@pytest.mark.parametrize("in_flight", [False, True])
+async def test_a_drain_answers_all_that_is_on_its_way(tmp_path: Path, *, in_flight: bool) -> None:
+    async with connected(tmp_path) as (server, sock):
+        if in_flight:
+            sock.sendall(resize(99))
+            await server.jobs_given()
+        server.drain()
+        for job in server.jobs:
+            server.succeed(job, 10)
+            assert await read_status(sock) == 200
+        sock.sendall(b"".join(resize(number) for number in range(5)) + resize(5)[:10])
+        await until(lambda: not server.connection.between_messages)
+        server.end_drain()
+        data, ids = await read_to_end(sock), []
+        while data:
+            _, _, _, _, status, request_id, meta_size, _ = HEADER.unpack(data[: HEADER.size])
+            assert status == 503
+            ids.append(request_id)
+            data = data[HEADER.size + meta_size :]
+        assert ids == [0, 1, 2, 3, 4, 0]  # the id of the last one had not arrived
+        assert len(server.jobs) == in_flight
 
 
 async def test_a_drain_does_not_cut_a_lingering_close_short(tmp_path: Path) -> None:
@@ -255,8 +287,85 @@ async def test_a_request_that_has_begun_when_a_drain_begins_is_refused(tmp_path:
 async def test_an_idle_connection_is_closed_by_a_drain(tmp_path: Path) -> None:
     async with connected(tmp_path) as (server, sock):
         server.drain()
-        await server.closed()
+        server.end_drain()
         assert await read_to_end(sock) == b""
+
+
+# Bounds on the number of connections
+
+
+@asynccontextmanager
+async def listening(
+    folder: Path, **settings: int
+) -> AsyncIterator[tuple[ServerContext, Callable[[], socket.socket]]]:
+    """A server whose jobs nobody answers, and a way to connect to it."""
+    context = make_context(folder, FakeWorkers(free=MANY), **settings)
+    listener = await asyncio.get_running_loop().create_server(
+        lambda: BinaryConnection(context), "127.0.0.1", 0
+    )
+    with ExitStack() as socks:
+
+        def connect() -> socket.socket:
+            sock = socks.enter_context(socket.create_connection(listener.sockets[0].getsockname()))
+            sock.setblocking(False)
+            return sock
+
+        yield context, connect
+    for connection in context.connections:
+        connection.abort()
+    await context.connections.wait_until_closed(SECONDS)
+    listener.close()
+    context.spool.close()
+
+
+async def test_the_longest_idle_connection_gives_way_to_a_new_one(tmp_path: Path) -> None:
+    async with listening(tmp_path, connections=3) as (context, connect):
+        busy, longest, shorter = connect(), connect(), connect()
+        busy.sendall(resize(1))
+        for sock in (longest, shorter):
+            sock.sendall(PING)
+            assert await read_status(sock) == 200
+        new = connect()
+        assert await read_to_end(longest) == b""
+        for sock in (shorter, new):
+            sock.sendall(PING)
+            assert await read_status(sock) == 200
+        assert context.connections.served == 3
+
+
+async def test_a_client_at_its_bound_loses_its_own_idle_connections(tmp_path: Path) -> None:
+    async with listening(tmp_path, connections=100, connections_per_client=2) as (context, connect):
+        first, second = connect(), connect()
+        for sock in (first, second):
+            sock.sendall(PING)
+            assert await read_status(sock) == 200
+        third = connect()
+        assert await read_to_end(first) == b""
+        for sock in (second, third):
+            sock.sendall(resize(1))
+        fourth = connect()
+        await until(lambda: len(list(context.connections)) >= 3)
+        fourth.sendall(resize(9))
+        assert status_of(await read_to_end(fourth)) == 429
+        assert context.connections.served == 2
+
+
+async def test_an_excess_connection_is_answered_a_ping_and_nothing_else(tmp_path: Path) -> None:
+    async with listening(tmp_path, connections=3) as (context, connect):
+        for _ in range(3):
+            connect().sendall(resize(1))
+        await until(lambda: context.connections.served == 3)
+        await until(lambda: all(cast("BinaryConnection", one).in_flight for one in context.connections))
+        asks, works, waits = connect(), connect(), connect()
+        asks.sendall(2 * PING)
+        assert status_of(await asyncio.get_running_loop().sock_recv(asks, HEADER.size)) == 200
+        works.sendall(resize(7))
+        refused = await read_to_end(works)
+        assert HEADER.unpack(refused[: HEADER.size])[4:6] == (429, 7)
+        for connection in context.connections:
+            connection.watch(time.monotonic() + EXCESS_SECONDS)
+        assert status_of(await read_to_end(waits)) == 429
+        assert context.connections.served == 3
 
 
 @pytest.mark.parametrize("refused", [False, True])
@@ -476,7 +585,7 @@ async def test_a_client_that_sends_much_takes_turns_with_the_others(tmp_path: Pa
     size = 2 * TURN_SIZE
     async with connected(tmp_path) as (server, sock):
         if connections > 1:
-            server.context.connections.add(IdleConnection())
+            server.context.connections.add(OtherConnection(), Account("192.0.2.1"))
         sock.sendall(resize(1, b"", announced=size))
         connection = server.connection
         await until(lambda: connection.incoming is not None)
@@ -516,7 +625,7 @@ async def test_large_images_and_what_follows_them_arrive_unchanged(tmp_path: Pat
         images = [os.urandom(LARGE) for _ in range(2)]
         await send(sock, resize(1, images[0]) + resize(2, images[1]) + resize(3, b"small"))
         jobs = await server.jobs_given(3)
-        assert [content(job.image) for job in jobs] == [*images, b"small"]
+        assert {content(job.image) for job in jobs} == {*images, b"small"}
         for job in jobs:
             server.succeed(job, 10)
         assert await read_status(sock) == 200

@@ -2,7 +2,7 @@
 
 ::
 
-             header refused, body too large, last reply of a drain
+             header refused, body too large, idle and its place is needed
     OPEN ──────────────────────────────────────────────────────────► LINGERING ──► CLOSED
      │ │ ▲                                            reads and discards for a bounded time,
      │ │ └─ request after request (version 2)         so that the reply is not lost to a reset
@@ -13,6 +13,10 @@
      └────────────────────────────────────────► CLOSING ─────────────────────────► CLOSED
        version 1 reply, idle, end of file       sends the last replies
 
+    OPEN ── no place ──────────────────────────► EXCESS ────┐  a PING is answered, all else gets ``Busy``
+    OPEN ── a drain, and nothing is in flight ─► DRAINING ──┴► LINGERING, when its time is over
+
+EXCESS and DRAINING read on for a while, because requests may be on their way, and answer all of them.
 A connection that is lost becomes CLOSED from any state.
 The bytes come in through an ``Inbox`` and go out through an ``Outbox``; between them each image has an
 ``Exchange``. Nothing here decodes, blocks or sleeps.
@@ -65,6 +69,12 @@ MAX_IN_FLIGHT = 32
 LINGER_SECONDS = 5.0
 """How long a refused client's bytes are read and discarded."""
 
+DRAIN_SECONDS = 0.5
+"""How long an idle connection is still read during a drain: requests that are on their way take less."""
+
+EXCESS_SECONDS = 1.0
+"""How long an excess connection may take to send a PING."""
+
 FULL_RETRY_MS = 1000
 
 _OPERATIONS: dict[int, Operation] = {Kind.RESIZE: Operation.RESIZE, Kind.INFO: Operation.INFO}
@@ -78,6 +88,8 @@ class ConnectionState(Enum):
     """The states of a connection; see the diagram above."""
 
     OPEN = "open"
+    EXCESS = "excess"
+    DRAINING = "draining"
     HALF_CLOSED = "half closed"
     LINGERING = "lingering"
     CLOSING = "closing"
@@ -86,6 +98,20 @@ class ConnectionState(Enum):
 
 TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
     ConnectionState.OPEN: (
+        ConnectionState.EXCESS,
+        ConnectionState.DRAINING,
+        ConnectionState.HALF_CLOSED,
+        ConnectionState.LINGERING,
+        ConnectionState.CLOSING,
+        ConnectionState.CLOSED,
+    ),
+    ConnectionState.EXCESS: (
+        ConnectionState.HALF_CLOSED,
+        ConnectionState.LINGERING,
+        ConnectionState.CLOSING,
+        ConnectionState.CLOSED,
+    ),
+    ConnectionState.DRAINING: (
         ConnectionState.HALF_CLOSED,
         ConnectionState.LINGERING,
         ConnectionState.CLOSING,
@@ -98,9 +124,15 @@ TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
 }
 """The states that may follow each state."""
 
+_READING = (ConnectionState.OPEN, ConnectionState.EXCESS, ConnectionState.DRAINING)
+"""The states in which messages are read."""
+
 
 class BinaryConnection(asyncio.BufferedProtocol):
-    """One client of the binary protocol."""
+    """One client of the binary protocol.
+
+    ``peer`` is the client's address as a proxy has told it; without one, it is that of the socket.
+    """
 
     # Set in ``connection_made``, which asyncio calls before all other methods.
     _transport: asyncio.Transport
@@ -108,9 +140,11 @@ class BinaryConnection(asyncio.BufferedProtocol):
     _outbox: Outbox
     _flow: Flow
 
-    def __init__(self, context: ServerContext) -> None:
+    def __init__(self, context: ServerContext, *, peer: object = None) -> None:
         self._context = context
+        self._peer = peer
         self._state = ConnectionState.OPEN
+        self._reads_until = 0.0  # in EXCESS and DRAINING, in seconds of ``time.monotonic``
         self._in_flight: dict[int, Exchange] = {}
         self._incoming: Exchange | None = None  # its body is arriving; None if the body is discarded
 
@@ -147,20 +181,18 @@ class BinaryConnection(asyncio.BufferedProtocol):
             has_place=self._has_place,
         )
         self._outbox = Outbox(self._transport, self._all_sent)
-        self._flow = self._context.accounts.open_flow(account_key(transport.get_extra_info("peername")))
+        peer = self._peer or transport.get_extra_info("peername")
+        self._flow = self._context.accounts.open_flow(account_key(peer))
         connections = self._context.connections
-        connections.add(self)
-        if connections.served > connections.limit:
-            if not connections.turn_away(self):
-                self._transport.abort()
-                return
-            self._refuse_unfinished(
-                Busy(
-                    f"{connections.limit} clients are connected already; try again later",
-                    retry_after_ms=FULL_RETRY_MS,
-                )
-            )
-            self._linger()
+        if connections.add(self, self._flow.account):
+            self._note_idle()
+            if self._context.draining:  # accepted before the listeners were closed
+                self.drain()
+        elif connections.turn_away(self):
+            self._enter(ConnectionState.EXCESS)
+            self._reads_until = time.monotonic() + EXCESS_SECONDS
+        else:
+            self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the inbox decides the size
         """Return the buffer for the next bytes."""
@@ -169,12 +201,13 @@ class BinaryConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Handle ``nbytes`` bytes that have been read into the buffer."""
         self._inbox.received(nbytes)
+        self._note_idle()
 
     def eof_received(self) -> bool:
         """Handle the end of the client's sending side: close when all due replies have been sent."""
         if self._state is ConnectionState.LINGERING:
             return False
-        if self._state is ConnectionState.OPEN:
+        if self._state in _READING:
             self._enter(ConnectionState.HALF_CLOSED)
             try:
                 self._inbox.reader.receive_eof()
@@ -217,11 +250,21 @@ class BinaryConnection(asyncio.BufferedProtocol):
                 self._transport.close()
         elif self._state in (ConnectionState.OPEN, ConnectionState.HALF_CLOSED):
             self._watch_inbox(now)
+        elif self._state in _READING and now > self._reads_until:
+            self._stop_reading()
 
     def drain(self) -> None:
-        """Finish the requests that are in flight or have begun to arrive, then close."""
-        if not self._in_flight and self.between_messages and self._state is not ConnectionState.LINGERING:
-            self._close()
+        """Finish the requests in flight, refuse those that arrive for a moment, then close."""
+        if self._state is ConnectionState.OPEN and not self._in_flight and not self._inbox.reader.in_body:
+            self._enter(ConnectionState.DRAINING)
+            self._reads_until = time.monotonic() + DRAIN_SECONDS
+
+    def give_way(self) -> None:
+        """Close although the client may go on: the connection is idle, and its place is needed."""
+        if self._context.connections.turn_away(self):
+            self._linger()
+        else:
+            self._transport.abort()
 
     def stop(self) -> None:
         """Answer all requests in flight with ``Draining``, then close."""
@@ -254,6 +297,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._linger()
 
     def _start(self, head: MessageStarted) -> None:
+        if self._state is ConnectionState.EXCESS and head.kind != Kind.PING:
+            self._reply_error(head.kind, head.request_id, self._no_place())
+            self._linger()
+            return
         operation = _OPERATIONS.get(head.kind)
         if operation is None:
             self._answer_at_once(head)
@@ -288,7 +335,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if exchange is not None:
             exchange.body_ended()
         else:
-            self._linger_if_drained()
+            self._drain_if_told()
 
     def _answer_at_once(self, head: MessageStarted) -> None:
         """Answer a message that needs no worker."""
@@ -309,11 +356,12 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if head.kind == Kind.HELLO:
             refuse_hello_token(head.meta)
             return self._context.describe()
+        if head.kind == Kind.PING:
+            self._context.check_ready()
         if head.kind == Kind.CANCEL:
             return {"cancelled": self._cancel(head.meta)}
         if head.kind == Kind.UPLOAD_STATUS:
             raise BadRequest("this server does not offer resumable uploads")
-        self._context.check_ready()  # a PING
         return None
 
     def _cancel(self, meta: dict[str, Any]) -> bool:
@@ -349,7 +397,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._shut_down_when_sent()
         self._inbox.update()
         self._inbox.start_idling()
-        self._linger_if_drained()
+        self._drain_if_told()
 
     def _reply(self, request_id: int, exchange: Exchange) -> None:
         outcome = exchange.take_outcome()
@@ -405,6 +453,33 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if state not in TRANSITIONS[self._state]:
             raise RuntimeError(f"a connection that is {self._state.value} cannot become {state.value}")
         self._state = state
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        """Tell the registry whether this connection may be closed if its place is needed."""
+        idle = (
+            self._state is ConnectionState.OPEN
+            and not self._in_flight
+            and self._inbox.reader.between_messages
+            and not self._outbox
+        )
+        self._context.connections.mark_idle(self, self._flow.account, idle=idle)
+
+    def _no_place(self) -> Busy:
+        connections = self._context.connections
+        return Busy(
+            f"all {connections.limit} connections, or the {connections.per_client} of this client's address, "
+            "are in use; try again later",
+            retry_after_ms=FULL_RETRY_MS,
+        )
+
+    def _stop_reading(self) -> None:
+        """End EXCESS or DRAINING: refuse a message that has arrived in part, and linger."""
+        if self._state is ConnectionState.EXCESS:
+            self._refuse_unfinished(self._no_place())
+        elif not self.between_messages:
+            self._refuse_unfinished(Draining("the server is shutting down"))
+        self._linger()
 
     def _has_place(self) -> bool:
         return len(self._in_flight) + len(self._outbox) < MAX_IN_FLIGHT
@@ -441,14 +516,15 @@ class BinaryConnection(asyncio.BufferedProtocol):
         else:
             self._inbox.update()
             self._inbox.start_idling()
+            self._note_idle()
 
-    def _linger_if_drained(self) -> None:
-        if self._context.draining and not self._in_flight and not self._inbox.reader.in_body:
-            self._linger()  # because more requests may be on their way
+    def _drain_if_told(self) -> None:
+        if self._context.draining:
+            self.drain()
 
     def _close(self) -> None:
         """Close when all replies have been sent."""
-        if self._state in (ConnectionState.OPEN, ConnectionState.HALF_CLOSED):
+        if self._state in _READING or self._state is ConnectionState.HALF_CLOSED:
             self._enter(ConnectionState.CLOSING)
             self._inbox.end()
         if not self._outbox:
@@ -458,7 +534,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """Read no more requests: send due replies, discard what arrives for a while, then close."""
         if self._state is ConnectionState.HALF_CLOSED:
             self._close()
-        elif self._state is ConnectionState.OPEN:
+        elif self._state in _READING:
             self._enter(ConnectionState.LINGERING)
             self._inbox.discard()
             self._shut_down_when_sent()
