@@ -307,14 +307,14 @@ def map_executable_memory(_: Gateway) -> None:
 
 @attack
 def make_memory_executable(_: Gateway) -> None:
-    memory = mmap.mmap(-1, 4096)
+    memory = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     syscall(number(10, 226), start, 4096, mmap.PROT_READ | mmap.PROT_EXEC)
 
 
 @attack
 def make_memory_executable_with_a_key(_: Gateway) -> None:
-    memory = mmap.mmap(-1, 4096)
+    memory = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     syscall(number(329, 288), start, 4096, mmap.PROT_READ | mmap.PROT_EXEC, -1)
 
@@ -322,6 +322,17 @@ def make_memory_executable_with_a_key(_: Gateway) -> None:
 @attack
 def take_more_memory_than_a_job(_: Gateway) -> None:
     mmap.mmap(-1, 64 * JOB_MEMORY, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+@attack
+def take_shared_memory(_: Gateway) -> None:
+    mmap.mmap(-1, 64 * JOB_MEMORY, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+
+
+@attack
+def take_memory_as_a_stack(_: Gateway) -> None:
+    grows_down = 0x100
+    mmap.mmap(-1, 64 * JOB_MEMORY, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | grows_down)
 
 
 @attack

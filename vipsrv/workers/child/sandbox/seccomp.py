@@ -101,7 +101,7 @@ def _tests(conditions: tuple[Condition, ...], pid: int) -> list[bytes]:
         code += [
             _step(_LOAD, _ARGUMENTS + 8 * one.argument),
             _step(_AND, one.mask),
-            _step(_JUMP_EQUAL, pid if one.value is OWN_PROCESS else one.value, 1, 0),
+            _step(_JUMP_EQUAL, pid if one.value is OWN_PROCESS else one.value, one.equal, not one.equal),
             _step(_RETURN, _ERRNO | errno.EPERM),
         ]
     return code

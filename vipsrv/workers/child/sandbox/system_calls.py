@@ -16,11 +16,12 @@ OWN_PROCESS: Final = None
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Holds if the argument with this index, reduced to the bits of ``mask``, is ``value``."""
+    """Holds if the argument with this index, reduced to the bits of ``mask``, is ``value``, or is not."""
 
     argument: int
     mask: int
     value: int | None
+    equal: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Architecture:
 
 _ALL_BITS = 0xFFFFFFFF
 _PROT_EXEC = 4
+_SHARED_ANONYMOUS = 0x01 | 0x20  # MAP_SHARED and MAP_ANONYMOUS
+_MAP_GROWSDOWN = 0x100
 _CLONE_THREAD = 0x00010000
 # CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET of linux/sched.h
 _CLONE_NAMESPACES = (
@@ -52,7 +55,12 @@ ALLOWED = (  # noqa: SIM905 - as a list it would take a line for each
 because no other socket can be made."""
 
 CONDITIONS: dict[str, tuple[Condition, ...]] = {
-    "mmap": (Condition(2, _PROT_EXEC, 0),),
+    "mmap": (
+        Condition(2, _PROT_EXEC, 0),
+        # These two kinds of memory do not count towards RLIMIT_DATA.
+        Condition(3, _SHARED_ANONYMOUS, _SHARED_ANONYMOUS, equal=False),
+        Condition(3, _MAP_GROWSDOWN, 0),
+    ),
     "mprotect": (Condition(2, _PROT_EXEC, 0),),
     "clone": (Condition(0, _CLONE_THREAD | _CLONE_NAMESPACES, _CLONE_THREAD),),
     "fcntl": (Condition(1, _ALL_BITS, _F_DUPFD_CLOEXEC),),  # Python maps a file by a copy of its descriptor
