@@ -1,5 +1,6 @@
 """Which core each worker is kept to, with real processes where that is the subject."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vipsrv.workers import core_pinning
+from vipsrv.workers import core_pinning, process_table
 from vipsrv.workers.core_pinning import CorePinning, best_move, core_ticks, waited_ns
 
 pytestmark = pytest.mark.skipif(
@@ -63,7 +64,7 @@ def test_all_threads_of_a_worker_keep_to_one_core_unless_it_is_spread(
 
 def test_workers_are_spread_evenly_over_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[int, list[int]] = {}
-    monkeypatch.setattr(core_pinning, "_confine", lambda pid, cores: kept.update({pid: list(cores)}))
+    monkeypatch.setattr(core_pinning, "confine", lambda pid, cores: kept.update({pid: list(cores)}))
     one = CorePinning([4, 5, 6])
     for pid in range(1, 5):
         one.add(pid)
@@ -75,7 +76,7 @@ def test_workers_are_spread_evenly_over_the_cores(monkeypatch: pytest.MonkeyPatc
 
 def test_a_worker_that_had_to_wait_moves_to_an_idle_core(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[int, list[int]] = {}
-    monkeypatch.setattr(core_pinning, "_confine", lambda pid, cores: kept.update({pid: list(cores)}))
+    monkeypatch.setattr(core_pinning, "confine", lambda pid, cores: kept.update({pid: list(cores)}))
     waited = {1: 0, 2: 0}
     ticks = {4: (0, 0), 5: (0, 0), 6: (0, 0)}
     monkeypatch.setattr(core_pinning, "waited_ns", waited.get)
@@ -129,12 +130,15 @@ def test_a_worker_that_has_ended_is_no_error(worker: subprocess.Popen[str], core
     one.remove(worker.pid)
 
 
-def test_a_refusal_by_the_system_is_logged_once_for_each_worker(
+def test_a_refusal_by_the_system_is_logged_once(
     worker: subprocess.Popen[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     no_such_core = 1 << 20
     before = cores_of(worker.pid)
-    CorePinning([no_such_core]).add(worker.pid)
+    one = CorePinning([no_such_core])
+    one.add(worker.pid)
+    one.spread(worker.pid)
+    one.gather(worker.pid)
     (record,) = caplog.records
     assert f"worker {worker.pid} cannot be pinned to a core" in record.message
     assert cores_of(worker.pid) == before
@@ -152,3 +156,31 @@ def test_a_single_core_needs_no_pinning(monkeypatch: pytest.MonkeyPatch) -> None
     assert CorePinning.create() is None
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3, 4})
     assert CorePinning.create() is not None
+
+
+def test_workers_are_pinned_where_the_times_of_the_cores_cannot_be_read(
+    worker: subprocess.Popen[str], cores: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As with systemd's ProcSubset=pid, which hides /proc/stat."""
+    monkeypatch.setattr(core_pinning, "_PROC", tmp_path)
+    one = CorePinning(cores)
+    one.add(worker.pid)
+    one.balance()
+    one.balance()
+    assert cores_of(worker.pid) == [{cores[0]}] * 3
+
+
+def test_no_pinning_where_the_cores_may_not_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_pid: int) -> set[int]:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "sched_getaffinity", refused)
+    assert CorePinning.create() is None
+
+
+def test_only_some_threads_of_a_worker_with_many_are_looked_at(
+    worker: subprocess.Popen[str], cores: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_table, "WALKED_THREADS", 2)
+    CorePinning(cores).add(worker.pid)
+    assert sorted(cores_of(worker.pid), key=len) == [{cores[0]}, {cores[0]}, set(cores)]

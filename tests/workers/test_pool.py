@@ -27,7 +27,8 @@ from vipsrv.worker_config import IN_MEMORY_SIZE, WorkerConfig
 from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.launch import worker_command
-from vipsrv.workers.pool import PoolPolicy, WorkerPool
+from vipsrv.workers.policy import PoolPolicy
+from vipsrv.workers.pool import WorkerPool
 from vipsrv.workers.process import WorkerProcess, WorkerState
 from vipsrv.workers.shared_memory import SharedMemory
 
@@ -410,7 +411,7 @@ async def test_a_job_may_be_cancelled_as_its_worker_dies(tmp_path: Path) -> None
 async def test_workers_that_end_as_soon_as_they_are_ready_are_not_restarted_without_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    policy = PoolPolicy(first_pause=600.0)
+    policy = PoolPolicy(first_pause=600.0, trial_seconds=600.0)
     async with harness(tmp_path, command=rogue("ready(); sys.exit(3)"), policy=policy) as one:
         await until(lambda: "next try in 30 s" in caplog.text)
         assert not one.pool.workers

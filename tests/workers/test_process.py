@@ -68,7 +68,7 @@ async def test_a_worker_is_idle_after_its_handshake_and_after_each_job(spool: Sp
     assert state_of(worker) is WorkerState.ENDED
     worker.kill("it is dead already")
     assert ended == [worker]
-    worker.reap()
+    await worker.reap()
     assert worker.end_reason == "the test is over"
     assert [outcome.error for outcome in outcomes] == [None, None]
     spool.close()

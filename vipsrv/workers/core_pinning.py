@@ -21,6 +21,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from vipsrv.workers.process_table import threads_of
+
 WAITED_SHARE = 0.2
 """Share of the time: a worker that was ready to run but waited for its core longer than this may move."""
 
@@ -43,11 +45,15 @@ class CorePinning:
         self._spread: set[int] = set()
         self._waited: dict[int, int] = {}
         self._ticks: dict[int, tuple[int, int]] = {}
+        self._refusals: set[int | None] = set()
 
     @classmethod
     def create(cls) -> "CorePinning | None":
         """Return a pinning to the cores of this process; ``None`` for a single core and outside Linux."""
-        cores = list(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+        cores = []
+        if hasattr(os, "sched_getaffinity"):
+            with suppress(OSError):  # a system call filter may refuse it
+                cores = list(os.sched_getaffinity(0))
         # Shuffled, so that several small servers on a machine do not all begin with the same core.
         random.shuffle(cores)
         return cls(cores) if len(cores) > 1 and _PROC.joinpath("self/schedstat").exists() else None
@@ -67,7 +73,7 @@ class CorePinning:
         """Let a worker use all cores until ``gather``."""
         if pid in self._core_of:
             self._spread.add(pid)
-            _confine(pid, self._cores)
+            self._confine(pid, self._cores)
 
     def gather(self, pid: int) -> None:
         """Pin a worker to its own core again after ``spread``; do nothing for other workers."""
@@ -77,7 +83,11 @@ class CorePinning:
             self._keep_to(pid, self._core_of[pid])
 
     def balance(self) -> None:
-        """Move one worker that had to wait for its core while another was idle. Call it once a second."""
+        """Move one worker that had to wait for its core while another was idle. Call it once a second.
+
+        Where the times of the cores cannot be read (systemd's ``ProcSubset=pid``, no descriptor left), no
+        worker moves.
+        """
         idle = self._idle_shares()
         waits = {pid: self._waited_share(pid) for pid in self._core_of if pid not in self._spread}
         move = best_move(waits, self._core_of, idle)
@@ -86,7 +96,19 @@ class CorePinning:
 
     def _keep_to(self, pid: int, core: int) -> None:
         self._core_of[pid] = core
-        _confine(pid, [core])
+        self._confine(pid, [core])
+
+    def _confine(self, pid: int, cores: Iterable[int]) -> None:
+        """Pin a worker to these cores. A refusal is logged once: the system's reason holds for all workers.
+
+        The allowed cores may have changed, or the call is forbidden, or no descriptor is left to read /proc.
+        """
+        try:
+            confine(pid, cores)
+        except OSError as error:
+            if error.errno not in self._refusals:
+                self._refusals.add(error.errno)
+                _log.warning("worker %d cannot be pinned to a core: %s", pid, error)
 
     def _waited_share(self, pid: int) -> float:
         waited = waited_ns(pid)
@@ -122,22 +144,29 @@ def best_move(
 
 
 def waited_ns(pid: int) -> int:
-    """Return the nanoseconds that all threads of a process waited for a core; 0 if the process has ended.
+    """Return the nanoseconds that the threads of a process waited for a core; 0 if that cannot be read.
 
     The second field of /proc/PID/task/TID/schedstat (Linux, Documentation/scheduler/sched-stats).
     """
     waited = 0
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for thread in _PROC.joinpath(str(pid), "task").iterdir():
-            with suppress(FileNotFoundError, ProcessLookupError):
-                waited += int(thread.joinpath("schedstat").read_text().split()[1])
+    with suppress(OSError):
+        for thread in threads_of(pid):
+            with suppress(OSError):
+                waited += int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[1])
     return waited
 
 
 def core_ticks() -> dict[int, tuple[int, int]]:
-    """Return for each core its idle ticks and all its ticks since the system started (/proc/stat)."""
-    ticks = {}
-    for line in _PROC.joinpath("stat").read_text().splitlines():
+    """Return for each core its idle ticks and all its ticks since the system started (/proc/stat).
+
+    There are none if that cannot be read.
+    """
+    ticks: dict[int, tuple[int, int]] = {}
+    try:
+        text = _PROC.joinpath("stat").read_text()
+    except OSError:
+        return ticks
+    for line in text.splitlines():
         name, *fields = line.split()
         if name.startswith("cpu") and name != "cpu":
             counts = [int(field) for field in fields[:8]]  # the later fields are included in the first two
@@ -145,14 +174,12 @@ def core_ticks() -> dict[int, tuple[int, int]]:
     return ticks
 
 
-def _confine(pid: int, cores: Iterable[int]) -> None:
-    """Pin all threads of a process, and those that they start, to these cores."""
-    try:
-        for thread in _PROC.joinpath(str(pid), "task").iterdir():
+def confine(pid: int, cores: Iterable[int]) -> None:
+    """Pin the threads of a process, and those that they start, to these cores; do nothing if it has ended.
+
+    Raises ``OSError``.
+    """
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in threads_of(pid):
             with suppress(ProcessLookupError):  # this thread has ended
-                os.sched_setaffinity(int(thread.name), cores)
-    except (FileNotFoundError, ProcessLookupError):
-        return  # the process has ended
-    except OSError as error:
-        # The allowed cores have changed, the call is forbidden, or no descriptor is left to read /proc.
-        _log.warning("worker %d cannot be pinned to a core: %s", pid, error)
+                os.sched_setaffinity(thread, cores)

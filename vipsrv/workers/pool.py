@@ -6,6 +6,9 @@
     idle?  ──► run(job) ──► a WorkerProcess ──► job.answer(…) ──► on_idle()
     watch() ── regularly: deadlines, workers that do not stop, workers that have grown
     a worker ends ── its reason is logged, and a new one takes its place
+
+``policy`` says when a worker is killed or replaced; ``process_table`` and ``orphans`` look at what workers do
+to the system, ``descriptor_reserve`` keeps what starting one takes.
 """
 
 import asyncio
@@ -15,46 +18,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from vipsrv.errors import Cancelled, DeadlineExceeded, RequestError, StartFailed
+from vipsrv.errors import Cancelled, DeadlineExceeded, Draining, RequestError, StartFailed
 from vipsrv.storage import Spool
 from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.channel import Ready
+from vipsrv.workers.confinement import log_confinement
 from vipsrv.workers.core_pinning import CorePinning
+from vipsrv.workers.descriptor_reserve import DescriptorReserve, is_used_up
 from vipsrv.workers.job import Job
 from vipsrv.workers.launch import Command, worker_command
+from vipsrv.workers.orphans import Orphans
+from vipsrv.workers.policy import PoolPolicy
 from vipsrv.workers.process import WorkerProcess
+from vipsrv.workers.process_table import children_of, read_status
 
-_GROWTH_CHECK_SECONDS = 1.0
+_INSPECTION_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolPolicy:
-    """When a worker is killed or replaced, and how often starts are tried again.
-
-    ``start_seconds`` is how long a worker may take to start (a fraction of a second on an idle machine), and
-    ``stop_seconds`` how long it may go on with a job that it was told to stop. A worker is replaced after
-    ``max_jobs`` jobs, so that no slow leak in a decoder adds up, and when it holds more than
-    ``max_anonymous_memory`` bytes while it is idle. One that ends within ``trial_seconds`` of being ready,
-    without having had a job, failed to start. After ``free_starts`` failed starts in a row, the next one
-    waits ``first_pause`` seconds, doubled each time up to ``longest_pause``.
-    """
-
-    start_seconds: float = 60.0
-    stop_seconds: float = 1.0
-    max_jobs: int = 20_000
-    max_anonymous_memory: int = 512 * 1024 * 1024
-    trial_seconds: float = 1.0
-    free_starts: int = 4
-    first_pause: float = 0.1
-    longest_pause: float = 30.0
-
-    def pause_after(self, failures: int) -> float:
-        """Return the seconds to wait after ``failures`` failed starts in a row."""
-        if failures <= self.free_starts:
-            return 0.0
-        return min(self.longest_pause, self.first_pause * 2.0 ** min(failures - self.free_starts, 16))
 
 
 _DEFAULT_POLICY = PoolPolicy()
@@ -66,7 +46,7 @@ class _Supervision:
 
     start_by: float | None  # killed if its handshake has not arrived by then; None after the handshake
     kill_at: float | None = None  # killed if it has not stopped its job by then
-    check_when_done: bool = False  # whether to look at its memory as soon as its job is done
+    grown: bool = False  # replaced as soon as it has no job, because it holds too much memory
 
 
 class WorkerPool:
@@ -101,8 +81,11 @@ class WorkerPool:
         self._idle: list[WorkerProcess] = []
         self._started: asyncio.Future[None] | None = None
         self._failures_in_a_row = 0
-        self._reaping: set[asyncio.Task[None]] = set()
-        self._next_growth_check = 0.0
+        self._reaping: dict[asyncio.Task[None], int] = {}  # and the process id of the worker
+        self._next_inspection = 0.0
+        self._unready_since: float | None = time.monotonic()
+        self._orphans: Orphans | None = None
+        self._reserve: DescriptorReserve | None = None
         self._stopping = False
         self._ready: Ready | None = None
 
@@ -133,9 +116,19 @@ class WorkerPool:
         """The threads of all running jobs together."""
         return sum(worker.job.threads for worker in self._workers if worker.job is not None)
 
+    def check_ready(self) -> None:
+        """Raise ``Draining`` if no worker has been ready for ``policy.unready_seconds``."""
+        if self._unready_since is None:
+            return
+        seconds = time.monotonic() - self._unready_since
+        if seconds > self._policy.unready_seconds:
+            raise Draining(f"no worker has been ready for {seconds:.0f} s; the server's log says why")
+
     async def start(self) -> None:
         """Start all workers. Raises ``StartFailed`` with the reason if one cannot start."""
         self._started = asyncio.get_running_loop().create_future()
+        self._orphans = Orphans.create()
+        self._reserve = DescriptorReserve()
         try:
             for _ in range(self._size):
                 self._spawn()
@@ -154,6 +147,10 @@ class WorkerPool:
             worker.kill("the server is stopping")
         while self._reaping:
             await asyncio.gather(*self._reaping)
+        if self._orphans is not None:
+            self._orphans.end(own=())
+        if self._reserve is not None:
+            self._reserve.close()
 
     def run(self, job: Job) -> bool:
         """Give a job to an idle worker; ``False`` if there is none."""
@@ -190,26 +187,61 @@ class WorkerPool:
                 self.stop_job(job, DeadlineExceeded("processing took longer than the deadline allows"))
             elif supervision.start_by is not None and now > supervision.start_by:
                 worker.kill(f"it did not start within {self._policy.start_seconds:g} s")
-        if now > self._next_growth_check:
-            self._next_growth_check = now + _GROWTH_CHECK_SECONDS
-            # While requests queue, no worker is idle long enough to be checked here.
-            for worker, supervision in self._workers.items():
-                supervision.check_when_done = worker.job is not None
-            for worker in list(self._idle):
-                self._retire_if_grown(worker)
-            if self._pinning is not None:
-                self._pinning.balance()
+        if now > self._next_inspection:
+            self._next_inspection = now + _INSPECTION_SECONDS
+            self._inspect()
 
-    def _retire_if_grown(self, worker: WorkerProcess) -> bool:
-        memory = worker.anonymous_memory()
-        if memory <= self._policy.max_anonymous_memory and worker.jobs_done < self._policy.max_jobs:
-            return False
-        _log.info("worker %d is replaced: %d jobs, %d MB", worker.pid, worker.jobs_done, memory >> 20)
-        worker.retire()
-        return True
+    def _inspect(self) -> None:
+        """Kill workers that do to the system what they must not, and replace those that have grown."""
+        for worker, supervision in list(self._workers.items()):
+            status = read_status(worker.pid)
+            if status is None:
+                continue
+            if status.threads > self._policy.max_threads:
+                worker.kill(f"it has {status.threads} threads; {self._policy.max_threads} are allowed")
+            elif children_of(worker.pid):
+                worker.kill("it has started a process, which no worker does")
+            elif status.anonymous_memory > self._policy.max_anonymous_memory:
+                # While requests queue, no worker is idle long enough to be seen idle here.
+                supervision.grown = worker.job is not None
+                if worker in self._idle:
+                    self._retire(worker, f"it has grown to {status.anonymous_memory >> 20} MiB")
+        if self._orphans is not None:
+            self._orphans.end(own={*(worker.pid for worker in self._workers), *self._reaping.values()})
+        if self._reserve is not None:
+            self._reserve.refill()
+        if self._pinning is not None:
+            self._pinning.balance()
+
+    def _is_used_up(self, worker: WorkerProcess) -> bool:
+        """Retire a worker that has no job if it has had enough jobs or grown; return whether it was."""
+        if worker.jobs_done >= self._policy.max_jobs:
+            self._retire(worker, f"it has done {worker.jobs_done} jobs")
+            return True
+        if self._workers[worker].grown:
+            self._workers[worker].grown = False
+            status = read_status(worker.pid)  # the memory of the job itself is free by now
+            if status is not None and status.anonymous_memory > self._policy.max_anonymous_memory:
+                self._retire(worker, f"it has grown to {status.anonymous_memory >> 20} MiB")
+                return True
+        return False
+
+    def _retire(self, worker: WorkerProcess, reason: str) -> None:
+        worker.retire(f"it was retired: {reason}")
 
     def _spawn(self) -> None:
-        worker = WorkerProcess(
+        """Start a worker. Raises ``OSError``."""
+        try:
+            worker = self._new_worker()
+        except OSError as error:
+            if self._reserve is None or not is_used_up(error):
+                raise
+            with self._reserve.lent():
+                worker = self._new_worker()
+        self._workers[worker] = _Supervision(start_by=time.monotonic() + self._policy.start_seconds)
+
+    def _new_worker(self) -> WorkerProcess:
+        return WorkerProcess(
             asyncio.get_running_loop(),
             self._spool,
             self._config,
@@ -218,7 +250,6 @@ class WorkerPool:
             on_end=self._worker_ended,
             command=self._command,
         )
-        self._workers[worker] = _Supervision(start_by=time.monotonic() + self._policy.start_seconds)
 
     def _worker_idle(self, worker: WorkerProcess) -> None:
         if worker.jobs_done:
@@ -230,23 +261,26 @@ class WorkerPool:
             self._worker_started(worker)
         elif self._pinning is not None:
             self._pinning.gather(worker.pid)
-        if supervision.check_when_done:
-            supervision.check_when_done = False
-            if self._retire_if_grown(worker):
-                return
+        if self._is_used_up(worker):
+            return
         self._idle.append(worker)
         self._on_idle()
 
     def _worker_started(self, worker: WorkerProcess) -> None:
+        if self._ready is None and worker.ready is not None:
+            log_confinement(worker.ready.layers)
         self._ready = worker.ready
+        self._unready_since = None
         if self._pinning is not None:
             self._pinning.add(worker.pid)
         all_started = all(supervision.start_by is None for supervision in self._workers.values())
-        if all_started and self._started is not None and not self._started.done():
-            self._started.set_result(None)
+        if all_started and len(self._workers) == self._size and self._starting is not None:
+            self._starting.set_result(None)
 
     def _worker_ended(self, worker: WorkerProcess) -> None:
         self._workers.pop(worker, None)
+        if self._unready_since is None and not self._has_ready:
+            self._unready_since = time.monotonic()
         if self._pinning is not None:
             self._pinning.remove(worker.pid)
         if worker in self._idle:
@@ -255,16 +289,16 @@ class WorkerPool:
             not worker.had_job and time.monotonic() < worker.ready_at + self._policy.trial_seconds
         )
         task = asyncio.get_running_loop().create_task(self._reap(worker, failed_to_start=failed_to_start))
-        self._reaping.add(task)
+        self._reaping[task] = worker.pid
 
     async def _reap(self, worker: WorkerProcess, *, failed_to_start: bool) -> None:
         if not failed_to_start and not self._stopping:
             self._replace()
         try:
-            await asyncio.to_thread(worker.reap)
+            await worker.reap()
         finally:
             # Not in a done callback: until that has run, `stop` would gather done tasks in an endless loop.
-            self._reaping.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            del self._reaping[cast("asyncio.Task[None]", asyncio.current_task())]
         if self._stopping:
             return
         if failed_to_start:
@@ -274,10 +308,14 @@ class WorkerPool:
             _log.log(level, "worker %d ended: %s", worker.pid, worker.end_reason)
 
     def _start_failed(self, worker: WorkerProcess) -> None:
-        if self._started is not None and not self._started.done():
-            self._started.set_exception(StartFailed(f"a worker cannot start: {worker.end_reason}"))
-            return
         self._failures_in_a_row += 1
+        if self._starting is not None:
+            if worker.crashed and self._failures_in_a_row < self._policy.start_tries:
+                _log.warning("worker %d ended while it started: %s; next try", worker.pid, worker.end_reason)
+                self._replace()
+            else:
+                self._starting.set_exception(StartFailed(f"a worker cannot start: {worker.end_reason}"))
+            return
         pause = self._policy.pause_after(self._failures_in_a_row)
         _log.error(
             "worker %d ended without having had a job: %s; next try in %g s",
@@ -285,12 +323,24 @@ class WorkerPool:
         )
         asyncio.get_running_loop().call_later(pause, self._replace)
 
+    @property
+    def _starting(self) -> "asyncio.Future[None] | None":
+        """The future of ``start`` while it waits."""
+        return None if self._started is None or self._started.done() else self._started
+
+    @property
+    def _has_ready(self) -> bool:
+        return any(supervision.start_by is None for supervision in self._workers.values())
+
     def _replace(self) -> None:
         if self._stopping:
             return
         try:
             self._spawn()
         except OSError as error:
+            if self._starting is not None:
+                self._starting.set_exception(error)
+                return
             pause = self._policy.longest_pause
             _log.error("a worker process cannot be started: %s; next try in %g s", error, pause)
             asyncio.get_running_loop().call_later(pause, self._replace)

@@ -11,14 +11,15 @@
 """
 
 import array
+import asyncio
 import math
+import os
 import socket
-import subprocess
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum, auto
-from pathlib import Path
 
 from vipsrv.errors import RequestError, WorkerDied
 from vipsrv.storage import Slot, Spool
@@ -28,12 +29,16 @@ from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.launch import Command, exit_reason, launch, worker_command
 from vipsrv.workers.reply_reader import ReplyHandlers, ReplyLimits, WorkerReply, WorkerReplyReader
 from vipsrv.workers.sender import Sender
+from vipsrv.workers.suspicion import reason_to_distrust
 
 MAX_START_REASON = 4096
 """Bytes of standard error that are read from a worker that could not start."""
 
 LEAVE_SECONDS = 1.0
 """How long a worker may take to exit once its socket is closed, by either side, before it is killed."""
+
+_FIRST_POLL, _LONGEST_POLL = 0.002, 0.05
+"""Seconds between two looks at whether a process has exited: doubled from the first to the longest."""
 
 
 class WorkerState(Enum):
@@ -87,6 +92,8 @@ class WorkerProcess:
         self.had_job = False
         self.retired = False
         self.end_reason = ""
+        self.crashed = False
+        """Whether the process ended by a signal that is not the gateway's; known once it is reaped."""
         self._kill_reason: str | None = None
         launched = launch(config, command)
         self._process = launched.process
@@ -116,17 +123,6 @@ class WorkerProcess:
     def pid(self) -> int:
         """The process id."""
         return self._process.pid
-
-    def anonymous_memory(self) -> int:
-        """Bytes of anonymous memory that the process has (``RssAnon`` of /proc), 0 if that cannot be read."""
-        try:
-            status = Path(f"/proc/{self.pid}/status").read_text()
-        except OSError:
-            return 0
-        for line in status.splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-        return 0
 
     def run(self, job: Job) -> bool:
         """Give a job to this idle worker; ``False``, with the job untouched, if the process has ended."""
@@ -170,10 +166,10 @@ class WorkerProcess:
             cancel = JobHead(operation=Operation.CANCEL, job_id=self.job.id)
             self._sender.append(memoryview(cancel.pack()))
 
-    def retire(self) -> None:
-        """End an idle worker gently: it exits when its socket is closed."""
+    def retire(self, reason: str) -> None:
+        """End an idle worker gently, as planned: it exits when its socket is closed."""
         self.retired = True
-        self._kill_reason = "it was retired"
+        self._kill_reason = reason
         self._end()
 
     def kill(self, reason: str) -> None:
@@ -183,20 +179,34 @@ class WorkerProcess:
             self._process.kill()
             self._end()
 
-    def reap(self) -> None:
-        """Wait until the process has exited and find out why. This blocks, so it runs in a thread."""
-        try:
-            status = self._process.wait(LEAVE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
+    async def reap(self) -> None:
+        """Wait until the process has exited and find out why.
+
+        This polls, because a thread that waits cannot be started where the number of tasks is limited.
+        """
+        kill_at = time.monotonic() + LEAVE_SECONDS
+        pause = _FIRST_POLL
+        while (status := self._process.poll()) is None:
+            if time.monotonic() > kill_at:
+                kill_at = math.inf
+                self._process.kill()
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_POLL)
+        self.crashed = status < 0 and self._kill_reason is None and kill_at < math.inf
         reason = self._kill_reason or exit_reason(status)
-        if self._process.stderr is not None and not self._process.stderr.closed:
-            with self._process.stderr as stderr:
-                message = stderr.read(MAX_START_REASON).decode("utf-8", "replace").strip()
-            if message:
-                reason = f"{reason}: {message}"
-        self.end_reason = reason
+        message = self._last_words()
+        self.end_reason = f"{reason}: {message}" if message else reason
+
+    def _last_words(self) -> str:
+        """What a worker that could not start has written to standard error."""
+        if self._process.stderr is None or self._process.stderr.closed:
+            return ""
+        data = b""
+        with self._process.stderr as stderr, suppress(OSError):
+            # Another process may hold the other end and never close it.
+            os.set_blocking(stderr.fileno(), False)
+            data = os.read(stderr.fileno(), MAX_START_REASON)
+        return data.decode("utf-8", "replace").strip()
 
     def _enter(self, state: WorkerState) -> None:
         assert state in TRANSITIONS[self._state], (self._state, state)  # noqa: S101 - would be a bug in here
@@ -230,13 +240,19 @@ class WorkerProcess:
     def _replied(self, reply: WorkerReply) -> None:
         job, self.job = self.job, None
         assert job is not None  # noqa: S101 - the state is BUSY
+        self.jobs_done += 1
         if self._sender.busy:
             # It replied before it had the whole image; the rest would be taken for the next job.
             self.kill("it replied before it had been given its job")
+        distrust = (
+            None if reply.head.error is None else reason_to_distrust(reply.head.error, reply.arrived, job)
+        )
         if reply.head.needs:
             self._give_back(job, reply.head.needs)
         else:
             self._finish(job, reply)
+        if distrust is not None:
+            self.kill(distrust)
         if self._state is WorkerState.BUSY:
             self._become_idle()
 
@@ -250,7 +266,6 @@ class WorkerProcess:
             ended=reply.arrived,
         )
         job.close()
-        self.jobs_done += 1
         if reply.result is None:
             job.answer(outcome)
         else:

@@ -6,12 +6,19 @@ time. No other worker sees this memory. Its size is sealed, because a worker tha
 gateway (SIGBUS).
 """
 
+import errno
 import fcntl
+import logging
 import mmap
 import os
 from collections.abc import Iterable
 
 from vipsrv.worker_config import IN_MEMORY_SIZE
+
+_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL})
+"""The errors of a system that forbids or lacks sealed memory; any other says that there is no room."""
+
+_log = logging.getLogger(__name__)
 
 
 class SharedMemory:
@@ -35,8 +42,19 @@ class SharedMemory:
 
     @classmethod
     def create(cls) -> "SharedMemory | None":
-        """Return new shared memory, or ``None`` on systems that cannot seal it."""
-        return cls() if hasattr(os, "memfd_create") else None
+        """Return new shared memory, or ``None`` on systems that have none which can be sealed.
+
+        Raises ``OSError`` if there is no room.
+        """
+        if not hasattr(os, "memfd_create"):
+            return None
+        try:
+            return cls()
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+            _log.warning("no memory can be shared with a worker, images are sent to it: %s", error)
+            return None
 
     def close_descriptor(self) -> None:
         """Close the descriptor; the mapping remains."""

@@ -1,0 +1,42 @@
+"""What the gateway asks of the kernel for its own process (``prctl``, Linux only)."""
+
+import ctypes
+import os
+import sys
+
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
+
+
+def forbid_inspection() -> None:
+    """Close this process to others of the same user (``PR_SET_DUMPABLE`` 0).
+
+    They cannot read or write its memory, trace it, or take its descriptors. It leaves no core dump either.
+    Raises ``OSError``.
+    """
+    if sys.platform == "linux":
+        _prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0))
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every process whose parent among our descendants has ended. Raises ``OSError``."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1))
+
+
+def adopts_orphans() -> bool:
+    """Whether ``adopt_orphans`` was called, or this is the first process of its container."""
+    if sys.platform != "linux":
+        return False
+    answer = ctypes.c_int()
+    _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer))
+    return bool(answer.value) or os.getpid() == 1
+
+
+def _prctl(option: int, argument: object) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    zero = ctypes.c_ulong(0)
+    if libc.prctl(option, argument, zero, zero, zero) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
