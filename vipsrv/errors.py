@@ -135,7 +135,7 @@ class WorkerDied(RequestError):
 
 
 class Draining(RequestError):
-    """The server is shutting down."""
+    """The server is shutting down, or has had no worker for a while (the reply to a PING)."""
 
     status = 503
     code = "draining"

@@ -172,7 +172,18 @@ def test_until_stdin_closes_with_a_closed_standard_input() -> None:
 def test_a_server_that_cannot_print_its_address() -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
-            [sys.executable, "-m", "vipsrv", "serve", "--port", "0", "--workers", "1"],
+            [
+                sys.executable,
+                "-m",
+                "vipsrv",
+                "serve",
+                "--port",
+                "0",
+                "--workers",
+                "1",
+                "--log-level",
+                "error",
+            ],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,

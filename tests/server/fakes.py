@@ -60,6 +60,7 @@ def make_context(
         spool=Spool(directory=folder, memory=memory, disk=disk),
         admission=Admission(workers, limit=chosen.queue, memory=1000, cores=4),
         describe=lambda: {"server": "fake"},
+        check_ready=lambda: None,
     )
 
 

@@ -1,6 +1,7 @@
 """The pool with real worker processes, honest ones and rogue ones."""
 
 import asyncio
+import io
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from tests.support.image_comparison import open_exact
 from tests.support.images import encode, jpeg
@@ -40,6 +41,16 @@ CONFIG = WorkerConfig(
 )
 
 
+def keep_icc(image: bytes, size: int) -> bytes:
+    """A JPEG with so large a colour profile, which is sRGB with padding."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = (len(profile) + size).to_bytes(4, "big") + profile[4:] + bytes(size)
+    target = io.BytesIO()
+    with Image.open(io.BytesIO(image)) as opened:
+        opened.save(target, "JPEG", icc_profile=profile)
+    return target.getvalue()
+
+
 class Harness:
     """A pool, its spool, and what is needed to give it jobs."""
 
@@ -47,7 +58,7 @@ class Harness:
         self.spool = spool
         self.heavy: list[Job] = []
         self.pool = WorkerPool(
-            spool, CONFIG, on_idle=lambda: None, on_heavy=self.heavy.append, **{"size": 1, **pool}
+            spool, on_idle=lambda: None, on_heavy=self.heavy.append, **{"config": CONFIG, "size": 1, **pool}
         )
 
     @property
@@ -161,6 +172,16 @@ async def test_small_and_large_images(
             assert outcome.source is not None
             assert outcome.source.size == len(image)
             assert 0 < outcome.started < outcome.ended
+
+
+async def test_a_result_may_have_all_the_metadata_of_its_image(tmp_path: Path) -> None:
+    """The profile is larger than what the pixels of a result could ever take."""
+    few_pixels = WorkerConfig(max_output_pixels=65_536)
+    async with harness(tmp_path, config=few_pixels) as one:
+        worker = one.worker
+        outcome = await one.job(keep_icc(jpeg(), 3 << 20), keep="icc")
+        assert len(result_of(outcome)) > 3 << 20
+        assert one.pool.workers == {worker}
 
 
 async def test_a_job_that_kills_its_worker_fails_alone(

@@ -75,12 +75,17 @@ class OpenConnections:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class ServerContext:
-    """The parts of the server that its connections share. ``describe`` returns the meta of a HELLO reply."""
+    """The parts of the server that its connections share.
+
+    ``describe`` returns the meta of a HELLO reply; ``check_ready`` raises ``Draining`` if the server has had
+    no worker for a while.
+    """
 
     settings: ServerSettings
     spool: Spool
     admission: Admission
     describe: Callable[[], dict[str, Any]]
+    check_ready: Callable[[], None]
     connections: OpenConnections = field(init=False)
     draining: bool = False
     """Whether the server is shutting down: requests that arrive now are refused."""

@@ -25,6 +25,7 @@ from vipsrv.server.user import change_user
 from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
 from vipsrv.workers.job import Job
+from vipsrv.workers.policy import PoolPolicy
 from vipsrv.workers.pool import WorkerPool
 
 WATCH_SECONDS = 0.1
@@ -56,12 +57,17 @@ class Gateway:
             on_idle=self._worker_idle,
             on_heavy=self._job_is_heavy,
             pinned=settings.pin_workers,
+            policy=PoolPolicy(max_jobs=settings.jobs_per_worker),
         )
         self._admission = Admission(
             self._pool, limit=settings.queue, memory=settings.decode_memory, cores=available_cpus()
         )
         self._context = ServerContext(
-            settings=settings, spool=self._spool, admission=self._admission, describe=self._describe
+            settings=settings,
+            spool=self._spool,
+            admission=self._admission,
+            describe=self._describe,
+            check_ready=self._pool.check_ready,
         )
         self._servers: list[asyncio.Server] = []
         self._unix_paths: list[Path] = []

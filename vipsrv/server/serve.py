@@ -13,6 +13,7 @@ from typing import Any
 from vipsrv.address import Address
 from vipsrv.errors import StartFailed
 from vipsrv.server.gateway import Gateway
+from vipsrv.server.hardening import harden
 from vipsrv.server.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def serve(
     ``until_stdin_closes`` stops the server, as a signal does, when standard input ends, so that it ends with
     the process that started it. Raises ``StartFailed``, also if ``on_listening`` raises ``OSError``.
     """
+    harden()
     _raise_descriptor_limit()
     _run(_serve(settings, on_listening, until_stdin_closes=until_stdin_closes))
 
@@ -101,8 +103,8 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 def _raise_descriptor_limit() -> None:
     """Raise the limit of open files to the hard limit; the soft one is for programs that use select()."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (ValueError, OSError) as error:  # macOS does not accept "unlimited"
+    except (ValueError, OSError) as error:  # macOS refuses "unlimited", a system call filter the call
         _log.warning("the limit of open files stays as it is: %s", error)

@@ -65,6 +65,12 @@ class _ServiceSettings(BaseSettings):
         le=1024,
         description="Worker processes; by default one per core that CPU affinity and cgroup allow.",
     )
+    jobs_per_worker: int = Field(
+        20_000,
+        ge=1,
+        description="Number of jobs after which a worker is replaced. With 1, an image that takes over a "
+        "worker meets no other image; each job then costs the start of a worker as well.",
+    )
     pin_workers: bool = Field(
         default=True,
         description="Whether each worker is pinned to one core. This is the default and makes small images a "

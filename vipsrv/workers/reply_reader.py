@@ -32,6 +32,13 @@ T.81, F.1.2.2)."""
 
 _MOST_BESIDE_PIXELS = 1 << 20  # bytes: a result's headers and padding
 
+_MOST_INFLATED = 16 << 20
+"""Bytes by which the metadata that a result keeps may exceed the image's file: those of a PNG are compressed
+and take 8 MiB at most (``pipeline/formats/png.py``). Other formats hold them as they are, with small heads."""
+
+_KEEPS = b'"keep"'
+"""In the options (JSON) of each job that may keep metadata."""
+
 _READS_AT_ONCE = 32
 """Reads before other connections get their turn: a hostile worker may send without end."""
 
@@ -250,9 +257,12 @@ class WorkerReplyReader:
         if head.error is None and bool(head.outputs) != (job.operation is Operation.RESIZE):
             raise ChannelError("its reply is not of the kind of its job")
         size = sum(output.size for output in head.outputs)
-        most = MOST_BYTES_A_PIXEL * self._limits.output_pixels + _MOST_BESIDE_PIXELS * len(head.outputs)
+        beside = _MOST_BESIDE_PIXELS + (job.image.size + _MOST_INFLATED if _KEEPS in job.options else 0)
+        most = MOST_BYTES_A_PIXEL * self._limits.output_pixels + beside * len(head.outputs)
         if size > most:
             raise ChannelError("its result is larger than the job's result can be")
+        if sum(output.width * output.height for output in head.outputs) > self._limits.output_pixels:
+            raise ChannelError("its results have more pixels than a job's results may have")
         return size
 
     def _read_result(self) -> bool:

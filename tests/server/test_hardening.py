@@ -1,0 +1,56 @@
+"""What hardening does to a process, seen from processes of their own."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartServer
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can do this")
+
+_PR_GET_DUMPABLE = 3  # linux/prctl.h
+
+_HARDEN = """
+import os, sys
+from vipsrv.server.hardening import harden
+before = open("/proc/self/environ", "rb").read()
+harden()
+import ctypes
+print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
+print(*sorted(set(os.environ) & {"TOKEN", "VIPSRV_PORT", "PATH"}))
+ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # so that /proc can be read again by any user
+after = open("/proc/self/environ", "rb").read()
+print(b"very secret" in before, b"very secret" in after, b"VIPSRV_PORT=1" in after)
+"""
+
+
+def test_a_hardened_process_is_closed_and_has_forgotten_what_nothing_reads() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _HARDEN],
+        env={**os.environ, "TOKEN": "very secret", "VIPSRV_PORT": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert ended.stdout.splitlines() == ["0", "PATH VIPSRV_PORT", "True False True"]
+
+
+def test_this_process_was_open_before() -> None:
+    assert ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) == 1
+
+
+def test_a_server_is_hardened(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "very secret")
+    server = start_server("--workers", "1")
+    environment = Path(f"/proc/{server.pid}/environ")
+    if os.geteuid() == 0:
+        assert b"TOKEN=" in environment.read_bytes()
+        assert b"very secret" not in environment.read_bytes()
+    else:
+        with pytest.raises(PermissionError):
+            environment.read_bytes()
