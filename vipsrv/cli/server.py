@@ -1,11 +1,13 @@
-"""``vipsrv``: run a server, list its formats, check whether a server answers, and run a demonstration.
+"""``vipsrv``: run a server, check what it would have here or whether one answers, list formats, demonstrate.
 
-Exit codes: 0 done, 1 the server could not start or did not answer, 2 the command line is invalid.
+Exit codes: 0 done, 1 the server could not start or did not answer, 2 the command line is invalid; ``doctor``
+also has 3.
 """
 
 import inspect
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -15,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from vipsrv.address import MAX_PORT, Address
 from vipsrv.cli.demo import demo
+from vipsrv.cli.doctor import run_doctor
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
 from vipsrv.errors import StartFailed, VipsrvError
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
@@ -98,6 +101,19 @@ def _serve(
     except StartFailed as error:
         discard_unwritable_output()
         _fail(str(error), code=1)
+
+
+def _doctor(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    **given: Any,
+) -> None:
+    """Check what a server would have here: versions, formats, confinement, limits, spool folder.
+
+    Takes the options of "vipsrv serve" and its environment, and starts a worker to try. Exit codes: 0 nothing
+    is missing, 1 the server cannot run, 2 the command line is invalid, 3 it runs with less than it should.
+    """
+    raise typer.Exit(run_doctor(_settings(given), as_json=as_json))
 
 
 @app.command()
@@ -205,14 +221,16 @@ def _parameter(name: str, setting: FieldInfo) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _add_serve_command() -> None:
-    signature = inspect.signature(_serve)
+def _add_settings_command(name: str, command: Callable[..., None]) -> None:
+    """Add a command that takes every setting of the server as an option, besides its own options."""
+    signature = inspect.signature(command)
     own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
     settings = [_parameter(name, setting) for name, setting in ServerSettings.model_fields.items()]
     parameters = [*settings, *own]
-    _serve.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    _serve.__annotations__ = {one.name: one.annotation for one in parameters}
-    app.command("serve")(_serve)
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    app.command(name)(command)
 
 
-_add_serve_command()
+_add_settings_command("serve", _serve)
+_add_settings_command("doctor", _doctor)

@@ -1,7 +1,8 @@
 """The gateway process: everything between the clients' sockets and the workers'."""
 
+from vipsrv.server.diagnosis import Finding, Rating, diagnose
 from vipsrv.server.formats import formats_of
 from vipsrv.server.serve import serve
 from vipsrv.server.settings import ServerSettings
 
-__all__ = ["ServerSettings", "formats_of", "serve"]
+__all__ = ["Finding", "Rating", "ServerSettings", "diagnose", "formats_of", "serve"]

@@ -24,6 +24,7 @@ from vipsrv.server.settings import ServerSettings
 from vipsrv.server.user import change_user
 from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
+from vipsrv.workers.confinement import log_confinement
 from vipsrv.workers.job import Job
 from vipsrv.workers.policy import PoolPolicy
 from vipsrv.workers.pool import WorkerPool
@@ -89,6 +90,7 @@ class Gateway:
             self._check_spool_folder()
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
+            log_confinement(self._pool.formats.layers)
             for address, server in servers:
                 with _listening_on(address):
                     await server.start_serving()

@@ -22,7 +22,6 @@ from vipsrv.errors import Cancelled, DeadlineExceeded, Draining, RequestError, S
 from vipsrv.storage import Spool
 from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.channel import Ready
-from vipsrv.workers.confinement import log_confinement
 from vipsrv.workers.core_pinning import CorePinning
 from vipsrv.workers.descriptor_reserve import DescriptorReserve, is_used_up
 from vipsrv.workers.job import Job
@@ -267,8 +266,6 @@ class WorkerPool:
         self._on_idle()
 
     def _worker_started(self, worker: WorkerProcess) -> None:
-        if self._ready is None and worker.ready is not None:
-            log_confinement(worker.ready.layers)
         self._ready = worker.ready
         self._unready_since = None
         if self._pinning is not None:

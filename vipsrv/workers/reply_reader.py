@@ -34,7 +34,7 @@ _MOST_BESIDE_PIXELS = 1 << 20  # bytes: a result's headers and padding
 
 _MOST_INFLATED = 16 << 20
 """Bytes by which the metadata that a result keeps may exceed the image's file: those of a PNG are compressed
-and take 8 MiB at most (``pipeline/formats/png.py``). Other formats hold them as they are, with small heads."""
+and take 8 MiB at most (``pipeline/formats/png.py``). Other formats hold them as they are."""
 
 _KEEPS = b'"keep"'
 """In the options (JSON) of each job that may keep metadata."""

@@ -1,0 +1,106 @@
+"""What ``vipsrv doctor`` finds, with the machine's limits played by the test."""
+
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vipsrv.server import diagnosis
+from vipsrv.server.cgroups import Cgroups
+from vipsrv.server.diagnosis import Finding, Rating, confinement, diagnose, filesystem_kind, memory_needed
+from vipsrv.server.settings import ServerSettings
+from vipsrv.workers.channel import Ready
+
+READY = Ready(pid=1, readers={"jpeg": "libvips 8.18"}, writers=("png",), layers=("seccomp", "landlock"))
+
+
+@pytest.fixture(autouse=True)
+def no_real_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "formats_of", lambda _settings: READY)
+
+
+def find(subject: str, folder: Path, files: dict[str, str] | None = None, **settings: Any) -> Finding:
+    """The finding about ``subject`` for a process whose cgroup has these files."""
+    for name, content in (files or {}).items():
+        (folder / name).write_text(content)
+    (folder / "own").write_text("0::/\n")
+    chosen = ServerSettings(**{"spool_dir": folder, "workers": 1, **settings})
+    findings = diagnose(chosen, Cgroups(folder, folder / "own"))
+    (found,) = (one for one in findings if one.subject == subject)
+    assert bool(found.advice) is (found.rating is not Rating.OK)
+    return found
+
+
+def test_formats_and_layers_are_those_of_a_worker(tmp_path: Path) -> None:
+    assert find("reads", tmp_path).detail == "jpeg (libvips 8.18)"
+    assert find("writes", tmp_path).detail == "png"
+    assert find("confinement", tmp_path) == Finding("confinement", Rating.OK, "seccomp, landlock")
+
+
+@pytest.mark.parametrize(("user", "said"), [(0, "as root"), (1000, "not confined")])
+def test_no_confinement_is_a_warning(user: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    found = confinement(())
+    assert found.rating is Rating.WARNING
+    assert said in found.detail
+
+
+@pytest.mark.parametrize(
+    ("subject", "files", "enough"),
+    [
+        ("cpu", {"cpu.max": "100000 100000"}, {"cpu.max": "max 100000"}),
+        ("memory", {"memory.max": "1000000"}, {"memory.max": "max"}),
+        ("tasks", {"pids.max": "11"}, {"pids.max": "max"}),
+    ],
+)
+def test_a_cgroup_that_allows_too_little(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    subject: str,
+    files: dict[str, str],
+    enough: dict[str, str],
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+    monkeypatch.setattr(os, "sysconf", lambda _name: 1 << 24)
+    assert find(subject, tmp_path, files, workers=2).rating is Rating.WARNING
+    assert find(subject, tmp_path, enough, workers=2).rating is Rating.OK
+
+
+def test_descriptors_are_held_against_the_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
+    assert find("descriptors", tmp_path, connections=2000).rating is Rating.WARNING
+    assert find("descriptors", tmp_path, connections=500).rating is Rating.OK
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    assert find("descriptors", tmp_path, connections=2000).rating is Rating.OK
+
+
+def test_the_spool_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find("spool", tmp_path, spool_dir=tmp_path / "none").rating is Rating.FAULT
+    for kind, rating in (("ext4", Rating.OK), ("tmpfs", Rating.WARNING), ("nfs4", Rating.WARNING)):
+        monkeypatch.setattr(diagnosis, "filesystem_kind", lambda _folder, kind=kind: kind)
+        assert find("spool", tmp_path, spool_disk=1).rating is rating
+    monkeypatch.setattr(diagnosis, "filesystem_kind", lambda _folder: "ext4")
+    assert find("spool", tmp_path, spool_disk=1 << 60).rating is Rating.WARNING
+
+
+def test_the_kind_of_a_file_system_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
+    inner = tmp_path / "a b" / "c"
+    inner.mkdir(parents=True)
+    mounts = tmp_path / "mounts"
+    escaped = str(inner.parent).replace(" ", "\\040")
+    mounts.write_text(f"disk / ext4 rw 0 0\nnone {escaped} tmpfs rw 0 0\ndisk /other xfs rw 0 0\n")
+    assert filesystem_kind(inner, mounts) == "tmpfs"
+    assert filesystem_kind(tmp_path, mounts) == "ext4"
+    assert filesystem_kind(inner, tmp_path / "none") is None
+
+
+def test_the_memory_is_what_the_documentation_adds_up() -> None:
+    mib = 1 << 20
+    settings = ServerSettings(
+        workers=4, spool_memory=256 * mib, decode_memory=2048 * mib, job_memory=512 * mib
+    )
+    assert memory_needed(settings) == (48 + 256 + 4 * 176 + 2 * 512) * mib

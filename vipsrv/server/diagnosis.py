@@ -1,0 +1,220 @@
+"""Find out what a server with given settings would have on this machine, and what is missing.
+
+Each finding has a rating: ``OK``, ``WARNING`` if the server runs with less than it should have, and ``FAULT``
+if it cannot run. One trial worker is started, because this process does not load libvips.
+"""
+
+import os
+import platform
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeVar
+
+from vipsrv.errors import StartFailed
+from vipsrv.server.cgroups import Cgroups
+from vipsrv.server.cpus import available_cpus
+from vipsrv.server.formats import formats_of
+from vipsrv.server.settings import ServerSettings
+from vipsrv.version import __version__
+
+_Value = TypeVar("_Value")
+
+_MIB = 1 << 20
+_GATEWAY_MEMORY = 48 * _MIB
+_WORKER_MEMORY = 176 * _MIB
+"""The bounds of docs/operations/memory.md, which a soak test checks."""
+
+_OWN_DESCRIPTORS = 64
+"""Of the gateway itself: listeners, event loop, logs, files of the spool, and the start of a worker."""
+
+_GATEWAY_TASKS, _WORKER_TASKS = 16, 8
+"""Threads that are counted for the gateway, and for a worker that runs a light job."""
+
+_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
+_REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"})
+
+
+class Rating(StrEnum):
+    """How serious a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fact about the machine or the settings; ``advice`` says what to do unless all is well."""
+
+    subject: str
+    rating: Rating
+    detail: str
+    advice: str = ""
+
+
+def diagnose(settings: ServerSettings, cgroups: Cgroups | None = None) -> list[Finding]:
+    """Return all findings. Starts and stops a worker."""
+    groups = cgroups or Cgroups()
+    return [
+        *_versions(),
+        *_trial_worker(settings),
+        *_cpu(settings, groups),
+        *_memory(settings, groups),
+        *_tasks(settings, groups),
+        *_descriptors(settings),
+        *_spool(settings),
+    ]
+
+
+def _versions() -> Iterator[Finding]:
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    versions = f"vipsrv {__version__}, Python {platform.python_version()}, {system}"
+    yield Finding("versions", Rating.OK, versions)
+    if find_spec("uvloop") is None:
+        yield Finding(
+            "event loop", Rating.WARNING, "uvloop is not installed", "install vipsrv with its dependencies"
+        )
+
+
+def _trial_worker(settings: ServerSettings) -> Iterator[Finding]:
+    try:
+        ready = formats_of(settings)
+    except StartFailed as error:
+        yield Finding("worker", Rating.FAULT, str(error))
+        return
+    readers = ", ".join(f"{name} ({library})" for name, library in ready.readers.items())
+    yield Finding("reads", Rating.OK, readers)
+    yield Finding("writes", Rating.OK, ", ".join(ready.writers))
+    yield confinement(ready.layers)
+
+
+def confinement(layers: tuple[str, ...]) -> Finding:
+    """Return the finding about the layers that a worker reports."""
+    if layers:
+        return Finding("confinement", Rating.OK, ", ".join(layers))
+    advice = "SECURITY.md names the kernels that can confine a worker"
+    if os.geteuid() == 0:
+        return Finding("confinement", Rating.WARNING, "workers run as root, not confined", advice)
+    return Finding("confinement", Rating.WARNING, "workers are not confined", advice)
+
+
+def _cpu(settings: ServerSettings, cgroups: Cgroups) -> Iterator[Finding]:
+    quota, cpus = cgroups.cpu_quota(), available_cpus(cgroups)
+    limit = "no quota" if quota is None else f"a quota of {quota:g} cores"
+    detail = f"{cpus} cores may be used ({limit}); {settings.workers} workers"
+    if settings.workers > cpus:
+        advice = f"--workers {cpus} gives the best throughput"
+        yield Finding("cpu", Rating.WARNING, detail, advice)
+    else:
+        yield Finding("cpu", Rating.OK, detail)
+
+
+def _memory(settings: ServerSettings, cgroups: Cgroups) -> Iterator[Finding]:
+    needed = memory_needed(settings)
+    limit = cgroups.memory_limit()
+    machine = _or_none(lambda: os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    available = min((size for size in (limit, machine) if size), default=None)
+    whose = "the machine" if limit is None or available == machine else "the cgroup"
+    detail = f"the server takes at most {_mib(needed)}; {whose} has {_mib(available)}"
+    if available is not None and needed > available:
+        advice = "lower --workers, --decode-memory or --spool-memory, or give it more memory"
+        yield Finding("memory", Rating.WARNING, detail, advice)
+    else:
+        yield Finding("memory", Rating.OK, detail)
+
+
+def memory_needed(settings: ServerSettings) -> int:
+    """The largest anonymous memory of a server, in bytes, as docs/operations/memory.md adds it up."""
+    lane = settings.worker_config().job_memory * max(1, settings.workers // 2)
+    return (
+        _GATEWAY_MEMORY
+        + settings.spool_memory
+        + settings.workers * _WORKER_MEMORY
+        + min(settings.decode_memory, lane)
+    )
+
+
+def _tasks(settings: ServerSettings, cgroups: Cgroups) -> Iterator[Finding]:
+    limit = cgroups.tasks_limit()
+    needed = _GATEWAY_TASKS + settings.workers * _WORKER_TASKS
+    detail = f"{needed} processes and threads may be needed; " + (
+        "the cgroup has no limit" if limit is None else f"the cgroup allows {limit}"
+    )
+    if limit is not None and limit < needed:
+        yield Finding("tasks", Rating.WARNING, detail, "raise the limit (docker run --pids-limit, TasksMax=)")
+    else:
+        yield Finding("tasks", Rating.OK, detail)
+
+
+def _descriptors(settings: ServerSettings) -> Iterator[Finding]:
+    limits = _or_none(lambda: resource.getrlimit(resource.RLIMIT_NOFILE))
+    if limits is None:
+        yield Finding("descriptors", Rating.OK, "the limit may not be asked for")
+        return
+    hard = limits[1]
+    needed = settings.connections + 2 * settings.workers + _OWN_DESCRIPTORS
+    allowed = "any number is" if hard == resource.RLIM_INFINITY else f"{hard} are"
+    detail = f"{needed} may be needed for {settings.connections} connections; {allowed} allowed"
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        advice = (
+            "raise the limit (ulimit -Hn, LimitNOFILE=, docker run --ulimit nofile) or lower --connections"
+        )
+        yield Finding("descriptors", Rating.WARNING, detail, advice)
+    else:
+        yield Finding("descriptors", Rating.OK, detail)
+
+
+def _spool(settings: ServerSettings) -> Iterator[Finding]:
+    folder = settings.spool_dir
+    if not os.access(folder, os.W_OK | os.X_OK):
+        detail = f"{folder} is not a folder that can be written to"
+        yield Finding("spool", Rating.FAULT, detail, "choose another with --spool-dir")
+        return
+    free = shutil.disk_usage(folder).free
+    kind = filesystem_kind(folder)
+    where = f"{folder} ({kind or 'unknown file system'})"
+    detail = f"{where} has {_mib(free)} free; --spool-disk is {_mib(settings.spool_disk)}"
+    if kind in _IN_MEMORY:
+        advice = "its files take memory: choose a folder on a disk with --spool-dir"
+        yield Finding("spool", Rating.WARNING, detail, advice)
+    elif kind in _REMOTE:
+        advice = "it is on another machine: choose a folder on a local disk with --spool-dir"
+        yield Finding("spool", Rating.WARNING, detail, advice)
+    elif free < settings.spool_disk:
+        advice = "lower --spool-disk to what is free, or choose another folder with --spool-dir"
+        yield Finding("spool", Rating.WARNING, detail, advice)
+    else:
+        yield Finding("spool", Rating.OK, detail)
+
+
+def filesystem_kind(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
+    """Return the kind of file system that a folder is on (``ext4``, ``tmpfs``), or ``None`` if unknown."""
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return None
+    real = folder.resolve()
+    kinds = {}
+    for line in lines:  # a later line with the same folder hides an earlier one
+        _device, where, kind, *_ = line.split()
+        point = Path(where.replace("\\040", " "))
+        if real.is_relative_to(point):
+            kinds[len(point.parts)] = kind
+    return kinds[max(kinds)] if kinds else None
+
+
+def _mib(size: int | None) -> str:
+    return "an unknown amount" if size is None else f"{size // _MIB:,} MiB"
+
+
+def _or_none(ask: Callable[[], _Value]) -> _Value | None:
+    """What the system answers, or ``None`` if it refuses to."""
+    try:
+        return ask()
+    except (OSError, ValueError):
+        return None
