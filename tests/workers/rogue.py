@@ -6,7 +6,8 @@ from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.launch import Command
 
 _WORDS = """
-import os, socket, sys, time
+import array, os, socket, subprocess, sys, threading, time
+from vipsrv.errors import Cancelled, CorruptImage, DeadlineExceeded, InternalError
 from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.workers.channel import JOB_SIZE, JobHead, Ready, ReplyHead
 channel = socket.socket(fileno=int(sys.argv[1]))
@@ -22,6 +23,8 @@ def reply(job_id, size, count=1):
     channel.sendall(ReplyHead(job_id=job_id, source=source, outputs=outputs).pack() + b"abc")
 def heavy(job_id, memory=1 << 30):
     channel.sendall(ReplyHead(job_id=job_id, needs=memory).pack())
+def fail(job_id, error):
+    channel.sendall(ReplyHead(job_id=job_id, error=error).pack())
 def sleep():
     time.sleep(600)
 """

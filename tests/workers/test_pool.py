@@ -1,6 +1,7 @@
 """The pool with real worker processes, honest ones and rogue ones."""
 
 import asyncio
+import errno
 import io
 import json
 import logging
@@ -8,6 +9,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,11 +19,12 @@ from typing import Any
 import pytest
 from PIL import Image, ImageCms
 
+from tests.support.descriptors import descriptors_used_up
 from tests.support.image_comparison import open_exact
 from tests.support.images import encode, jpeg
 from tests.support.slots import fill, fill_at_once
 from tests.workers.rogue import rogue
-from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, StartFailed, WorkerDied
+from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, Draining, StartFailed, WorkerDied
 from vipsrv.storage import Slot, Spool
 from vipsrv.storage.chunk_pool import LARGE_CHUNK_SIZE
 from vipsrv.worker_config import IN_MEMORY_SIZE, WorkerConfig
@@ -462,3 +465,188 @@ async def test_a_worker_that_cannot_be_replaced_is_tried_again(
         os.kill(worker.pid, signal.SIGKILL)
         await one.replaced(worker)
     assert "a worker process cannot be started: no more processes; next try in 0.01 s" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("InternalError('MemoryError')", "not trusted after an unexpected error"),
+        ("Cancelled('no')", "reports as cancelled a job that was not cancelled"),
+        ("DeadlineExceeded('no')", "reports a deadline that is not over"),
+    ],
+)
+async def test_a_worker_is_replaced_after_a_suspicious_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: str, reason: str
+) -> None:
+    async with harness(tmp_path, command=rogue(f"ready(); fail(job(), {error}); sleep()")) as one:
+        worker = one.worker
+        outcome = await one.job(jpeg())
+        assert type(outcome.error).__name__ == error.partition("(")[0]  # the request gets the reply
+        await one.replaced(worker)
+        await until(lambda: reason in caplog.text)
+
+
+async def test_a_worker_stays_after_an_error_that_is_to_be_expected(tmp_path: Path) -> None:
+    broken = rogue("ready(); fail(job(), CorruptImage('cut off')); reply(job(), 3); sleep()")
+    async with harness(tmp_path, command=broken) as one:
+        worker = one.worker
+        assert (await one.job(jpeg())).error is not None
+        assert result_of(await one.job(jpeg())) == b"abc"
+        assert one.pool.workers == {worker}
+
+
+async def test_a_heavy_job_that_is_given_back_counts_as_a_job(tmp_path: Path) -> None:
+    policy = PoolPolicy(max_jobs=1)
+    async with harness(tmp_path, command=rogue("ready(); heavy(job()); sleep()"), policy=policy) as one:
+        worker = one.worker
+        one.start_job(jpeg(), admitted=False)
+        await one.replaced(worker)
+        for job in one.heavy:
+            job.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (
+            "[threading.Thread(target=sleep).start() for _ in range(150)]",
+            "it has 151 threads; 100 are allowed",
+        ),
+        # The child ends when the worker has ended and closed the pipe.
+        (
+            "child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)",
+            "it has started a process",
+        ),
+    ],
+)
+async def test_a_worker_that_starts_threads_or_processes_is_killed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, script: str, reason: str
+) -> None:
+    async with harness(tmp_path, command=rogue(f"{script}; ready(); sleep()")) as one:
+        worker = one.worker
+        await one.watch_until(lambda: worker not in one.pool.workers)
+        await until(lambda: reason in caplog.text)
+
+
+async def test_a_worker_that_is_killed_while_the_server_starts_is_tried_again(tmp_path: Path) -> None:
+    killed = rogue("os.kill(os.getpid(), 9)")
+    starts: list[int] = []
+
+    def command(inherited: list[int], config: WorkerConfig) -> list[str]:
+        starts.append(1)
+        return (killed if len(starts) < 3 else worker_command)(inherited, config)
+
+    async with harness(tmp_path, command=command) as one:
+        assert (await one.job(jpeg())).error is None
+    assert len(starts) == 3
+
+
+async def test_a_worker_that_is_killed_at_each_start_fails_the_start(tmp_path: Path) -> None:
+    starts: list[int] = []
+
+    def command(inherited: list[int], config: WorkerConfig) -> list[str]:
+        starts.append(1)
+        return rogue("os.kill(os.getpid(), 9)")(inherited, config)
+
+    with pytest.raises(StartFailed, match="SIGKILL"):
+        async with harness(tmp_path, command=command):
+            pass
+    assert len(starts) == PoolPolicy().start_tries
+
+
+async def test_the_pool_is_not_ready_when_there_has_been_no_worker_for_a_while(tmp_path: Path) -> None:
+    policy = PoolPolicy(unready_seconds=600.0, free_starts=0, first_pause=600.0, trial_seconds=600.0)
+    command = rogue("ready(); job(); sys.exit(3)")
+    async with harness(tmp_path, command=command, policy=policy) as one:
+        one.pool.check_ready()
+        os.kill(one.worker.pid, signal.SIGKILL)
+        await until(lambda: not one.pool.workers)
+        one.pool.check_ready()  # not for long
+    policy = PoolPolicy(unready_seconds=0.0, free_starts=0, first_pause=600.0, trial_seconds=600.0)
+    async with harness(tmp_path, command=command, policy=policy) as one:
+        one.pool.check_ready()
+        os.kill(one.worker.pid, signal.SIGKILL)
+        await until(lambda: not one.pool.workers)
+        with pytest.raises(Draining, match="no worker has been ready for 0 s"):
+            one.pool.check_ready()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+async def test_a_worker_is_replaced_when_no_descriptor_is_left(tmp_path: Path) -> None:
+    async with harness(tmp_path, policy=PoolPolicy(longest_pause=600.0)) as one:
+        worker = one.worker
+        with descriptors_used_up():
+            _, outcome = one.start_job(jpeg(), width=20_000, height=20_000)
+            os.kill(worker.pid, signal.SIGKILL)
+            await outcome
+            await one.replaced(worker)
+            one.pool.watch(time.monotonic())
+            assert (await one.job(jpeg())).error is None
+
+
+async def test_workers_end_and_start_where_no_thread_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a limit on tasks."""
+
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with harness(tmp_path) as one:
+        worker = one.worker
+        monkeypatch.setattr(threading.Thread, "start", refused)
+        _, outcome = one.start_job(jpeg(), width=20_000, height=20_000)
+        os.kill(worker.pid, signal.SIGKILL)
+        assert isinstance((await outcome).error, WorkerDied)
+        await one.replaced(worker)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
+async def test_images_are_sent_where_no_memory_can_be_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(_name: str, _flags: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "memfd_create", refused, raising=False)
+    async with harness(tmp_path) as one:
+        assert open_exact(result_of(await one.job(jpeg()))).size == (32, 24)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "ready(); n = job(); reply(n, 3); reply(n, 3); sleep()",
+        "ready(); n = job(); reply(n, 3); ready(); sleep()",
+        "ready(); n = job(); reply(n, 3); [channel.send(bytes(65536)) for _ in range(10**6)]",
+        "ready(); n = job(); [channel.send(bytes(65536)) for _ in range(10**6)]",
+        "ready(); ready(); sleep()",
+        "ready(); [channel.send(bytes(65536)) for _ in range(10**6)]",
+        "ready(); reply(1, 3); sleep()",
+    ],
+    ids=[
+        "a reply twice",
+        "ready after a reply",
+        "a flood after it",
+        "a flood",
+        "ready twice",
+        "late",
+        "early",
+    ],
+)
+async def test_what_nobody_asked_for_ends_the_worker(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, script: str
+) -> None:
+    """What comes together with an awaited reply may be noticed before or after the reply is passed on."""
+    policy = PoolPolicy(free_starts=0, first_pause=600.0, trial_seconds=600.0)
+    async with harness(tmp_path, command=rogue(script), policy=policy) as one:
+        worker = next(iter(one.pool.workers), None)
+        if worker is not None and "job()" in script:
+            one.start_job(jpeg())
+        await until(lambda: worker not in one.pool.workers)
+        reasons = ("without having a job", "more than its reply", "is not a reply")
+        await until(lambda: any(reason in caplog.text for reason in reasons))
+        if "job()" in script:
+            await one.all_idle()

@@ -1,7 +1,12 @@
 """Replies read from a socket whose other end the test holds."""
 
+import array
 import asyncio
+import json
+import os
+import random
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vipsrv.errors import RequestError
+from vipsrv.errors import CorruptImage, RequestError
 from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.server.exchange import Timeline
+from vipsrv.server.report import report_json
 from vipsrv.storage import Spool
 from vipsrv.workers.channel import Operation, Ready, ReplyHead
-from vipsrv.workers.job import Job
+from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.reply_reader import (
     TRANSITIONS,
     ReadState,
@@ -187,3 +194,122 @@ async def test_a_worker_that_sends_without_end_lets_others_have_their_turn(worke
     # All is in the socket from the beginning, but only so much is read in one turn of the loop.
     assert worker.read.reads > 1000
     assert worker.read.reads <= 32 * turns
+
+
+def forged(message: bytes, *, most_padding: int | None = None) -> list[bytes]:
+    """The message with each of its bytes replaced by extreme values and by a random one.
+
+    Of a longer run of zeros, only the first ``most_padding`` bytes are replaced.
+    """
+    chance = random.Random(1)
+    return [
+        message[:place] + bytes([value]) + message[place + 1 :]
+        for place in range(len(message))
+        for value in (0, 1, 0x7F, 0xFF, chance.randrange(256))
+        if message[place] != value
+        and (most_padding is None or any(message[max(0, place - most_padding) : place + 1]))
+    ]
+
+
+def send_to_reader(worker: Worker, reader: WorkerReplyReader, message: bytes) -> object:
+    """What the reader reports about a message, with the event loop left out."""
+    worker.channel.sendall(message)
+    worker.reported.clear()
+    reader._readable()  # an event loop would need 10,000 turns for the same
+    return worker.reported.pop(0) if worker.reported else None
+
+
+def fresh(worker: Worker) -> WorkerReplyReader:
+    """Another reader of the same socket, from which all bytes of before are gone."""
+    loop = asyncio.get_running_loop()
+    if worker.reader._state is not ReadState.CLOSED:
+        worker.reader.close()
+    worker.read.setblocking(False)
+    try:
+        while worker.read.recv(65536):
+            pass
+    except BlockingIOError:
+        pass
+    limits = ReplyLimits(output_pixels=1 << 20, memory=1 << 30)
+    handlers = ReplyHandlers(
+        ready=worker.report,
+        replied=worker.report,
+        no_room=worker.report,
+        broke_protocol=worker.report,
+        ended=lambda: worker.report("ended"),
+    )
+    worker.reader = WorkerReplyReader(loop, worker.read, worker.spool, limits, handlers)
+    return worker.reader
+
+
+async def test_a_handshake_with_any_forged_byte_is_read_or_refused(worker: Worker) -> None:
+    message = Ready(
+        pid=1, readers={"jpeg": "libvips", "png": "x"}, writers=("jpeg", "png"), layers=("a",)
+    ).pack()
+    used = message.rstrip(b"\0")
+    outcomes = {str: 0, Ready: 0}
+    for changed in forged(used, most_padding=16):
+        told = send_to_reader(worker, fresh(worker), changed.ljust(len(message), b"\0"))
+        assert isinstance(told, (str, Ready))
+        if isinstance(told, Ready):
+            json.dumps({"readers": told.readers, "writers": told.writers, "layers": told.layers})
+        outcomes[type(told)] += 1
+    assert all(outcomes.values())
+
+
+@pytest.mark.parametrize("kind", ["results", "error", "needs"])
+async def test_a_reply_with_any_forged_byte_is_passed_on_or_refused(worker: Worker, kind: str) -> None:
+    size = 9
+    outputs = (OutputInfo(width=9, height=9, format="jpeg", quality=85, size=size),) * 2
+    passed = refused = 0
+    job = worker.job()
+    head = {
+        "results": ReplyHead(job_id=job.id, source=SOURCE, outputs=outputs),
+        "error": ReplyHead(job_id=job.id, error=CorruptImage("text")),
+        "needs": ReplyHead(job_id=job.id, needs=1 << 20),
+    }[kind].pack()
+    used = len(head.rstrip(b"\0")) + 20
+    for changed in forged(head[:used]):
+        reader = fresh(worker)
+        assert isinstance(send_to_reader(worker, reader, READY.pack()), Ready)
+        reader.expect(job)
+        body = bytes(size * 2) if kind == "results" else b""
+        told = send_to_reader(worker, reader, changed + head[used:] + body)
+        if isinstance(told, WorkerReply):
+            passed += 1
+            if told.head.error is None and not told.head.needs:
+                outcome = Outcome(source=told.head.source, outputs=told.head.outputs, result=told.result)
+                json.loads(report_json(outcome, Timeline(0.0))[0])
+            if told.result is not None:
+                told.result.close()
+        else:
+            # Refused, or it announces a result that is longer or has no room.
+            assert told is None or isinstance(told, (str, RequestError))
+            refused += 1
+    assert passed
+    assert refused
+    fresh(worker)
+    job.close()
+    assert worker.spool.memory_left == 1 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+async def test_descriptors_that_a_worker_sends_are_not_received(worker: Worker) -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - their number is enough
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [worker.channel.fileno()] * 10))]
+    message = READY.pack()
+    worker.channel.sendmsg([message[:100]], rights)
+    worker.channel.sendmsg([message[100:]], rights)
+    assert await worker.next() == READY
+    for _ in range(3):
+        job = worker.job()
+        worker.reader.expect(job)
+        worker.channel.sendmsg([resized(job, 5)], rights)
+        worker.channel.sendmsg([b"bytes"], rights)
+        reply = await worker.next()
+        assert isinstance(reply, WorkerReply)
+        assert reply.result is not None
+        reply.result.close()
+    worker.channel.sendmsg([b"unasked"], rights)
+    assert await worker.next() == "it sent something without having a job"
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
