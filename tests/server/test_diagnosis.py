@@ -39,7 +39,7 @@ def test_formats_and_layers_are_those_of_a_worker(tmp_path: Path) -> None:
     assert find("confinement", tmp_path) == Finding("confinement", Rating.OK, "seccomp, landlock")
 
 
-@pytest.mark.parametrize(("user", "said"), [(0, "as root"), (1000, "not confined")])
+@pytest.mark.parametrize(("user", "said"), [(0, "run as root"), (1000, "landlock and seccomp missing")])
 def test_no_confinement_is_a_warning(user: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
     found = confinement(())

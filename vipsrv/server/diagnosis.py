@@ -21,6 +21,7 @@ from vipsrv.server.cpus import available_cpus
 from vipsrv.server.formats import formats_of
 from vipsrv.server.settings import ServerSettings
 from vipsrv.version import __version__
+from vipsrv.workers.confinement import missing_layers
 
 _Value = TypeVar("_Value")
 
@@ -95,12 +96,15 @@ def _trial_worker(settings: ServerSettings) -> Iterator[Finding]:
 
 def confinement(layers: tuple[str, ...]) -> Finding:
     """Return the finding about the layers that a worker reports."""
-    if layers:
-        return Finding("confinement", Rating.OK, ", ".join(layers))
-    advice = "SECURITY.md names the kernels that can confine a worker"
-    if os.geteuid() == 0:
-        return Finding("confinement", Rating.WARNING, "workers run as root, not confined", advice)
-    return Finding("confinement", Rating.WARNING, "workers are not confined", advice)
+    held = ", ".join(layers) or "no layer holds"
+    missing = missing_layers(layers)
+    if not missing:
+        return Finding("confinement", Rating.OK, held)
+    whose = " and workers run as root" if os.geteuid() == 0 and "own-uid" not in layers else ""
+    detail = f"{held}; {' and '.join(missing)} missing{whose}"
+    return Finding(
+        "confinement", Rating.WARNING, detail, "SECURITY.md names the kernels that have them; see --sandbox"
+    )
 
 
 def _cpu(settings: ServerSettings, cgroups: Cgroups) -> Iterator[Finding]:

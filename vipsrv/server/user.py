@@ -4,6 +4,7 @@ import os
 import pwd
 
 from vipsrv.errors import StartFailed
+from vipsrv.workers.process_control import forbid_inspection
 
 
 def change_user(user: str) -> None:
@@ -20,3 +21,4 @@ def change_user(user: str) -> None:
         os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
     except PermissionError:
         raise StartFailed(f"--user: only root can change to {user}") from None
+    forbid_inspection()  # a change of the user may undo it (sysctl fs.suid_dumpable)

@@ -1,6 +1,11 @@
 """When the pool kills a worker, replaces it, or starts it again."""
 
+import os
 from dataclasses import dataclass
+
+from vipsrv.workers.channel import MAX_THREADS
+
+_MOST_THREADS = max(100, 3 * min(MAX_THREADS, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,8 +16,8 @@ class PoolPolicy:
     ``stop_seconds`` how long it may go on with a job that it was told to stop. A worker is replaced after
     ``max_jobs`` jobs, so that no slow leak in a decoder adds up and an image that has taken it over sees few
     others, and when it holds more than ``max_anonymous_memory`` bytes while it is idle. It is killed when it
-    has more than ``max_threads`` threads (at most 70 were counted, with 64 for one job; see
-    ``tests/workers/test_pool.py``).
+    has more than ``max_threads`` threads: 31 were counted in a job that may use 64 on two cores, and libvips
+    and a decoder may each have as many as there are cores.
 
     While the pool starts, ``start_tries`` workers may crash or be killed before the start fails; one that
     says why it cannot start is believed at once. Later, a worker that ends within ``trial_seconds`` of being
@@ -25,7 +30,7 @@ class PoolPolicy:
     stop_seconds: float = 1.0
     max_jobs: int = 20_000
     max_anonymous_memory: int = 512 * 1024 * 1024
-    max_threads: int = 100
+    max_threads: int = _MOST_THREADS
     start_tries: int = 3
     trial_seconds: float = 1.0
     free_starts: int = 4

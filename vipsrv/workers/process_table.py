@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-WALKED_THREADS = 128
+WALKED_THREADS = 200
 """Maximum threads of a process that are looked at."""
 
 _WALKED_CHILDREN = 64 * 1024  # bytes of process ids that are read for a thread

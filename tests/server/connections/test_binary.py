@@ -19,7 +19,7 @@ import pytest
 from tests.server.fakes import MANY, Disk, FakeWorkers, content, fail, make_context, succeed
 from tests.server.test_open_connections import OtherConnection
 from tests.support import bare_client
-from vipsrv.errors import Busy, Cancelled, CorruptImage, InternalError
+from vipsrv.errors import Busy, Cancelled, CorruptImage, Draining, InternalError
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.accounts import Account
 from vipsrv.server.connections.binary import (
@@ -476,6 +476,18 @@ async def test_clients_that_leave_before_their_replies_do_not_harm_later_ones(tm
     await context.connections.wait_until_closed(SECONDS)
     listener.close()
     context.spool.close()
+
+
+async def test_a_ping_fails_while_the_server_has_no_worker(tmp_path: Path) -> None:
+    def no_worker() -> None:
+        raise Draining("no worker has been ready for 9 s")
+
+    async with connected(tmp_path) as (server, sock):
+        for check, status in ((no_worker, 503), (lambda: None, 200), (no_worker, 503)):
+            server.context.check_ready = check
+            sock.sendall(PING)
+            assert await read_status(sock) == status
+        assert server.connection.state is ConnectionState.OPEN
 
 
 # Uploads, the disk, and the deadline

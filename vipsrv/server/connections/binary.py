@@ -362,6 +362,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             return {"cancelled": self._cancel(head.meta)}
         if head.kind == Kind.UPLOAD_STATUS:
             raise BadRequest("this server does not offer resumable uploads")
+        self._context.check_ready()  # a PING
         return None
 
     def _cancel(self, meta: dict[str, Any]) -> bool:

@@ -1,0 +1,39 @@
+"""What the server says about the layers that its workers report."""
+
+import logging
+import os
+
+import pytest
+
+from vipsrv.workers.confinement import log_confinement, missing_layers
+
+
+def test_what_is_missing() -> None:
+    assert missing_layers(["no-new-privs", "landlock-7", "seccomp"]) == []
+    assert missing_layers(["rlimits", "seccomp"]) == ["landlock"]
+    assert missing_layers([]) == ["landlock", "seccomp"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "user", "level", "said"),
+    [
+        (("landlock-4", "seccomp"), 0, logging.INFO, "workers are confined: landlock-4, seccomp"),
+        (("rlimits", "landlock-4"), 1000, logging.WARNING, "without seccomp (only rlimits, landlock-4)"),
+        ((), 1000, logging.WARNING, "that this user may do"),
+        ((), 0, logging.WARNING, "that root may do"),
+    ],
+)
+def test_a_missing_layer_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    layers: tuple[str, ...],
+    user: int,
+    level: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    caplog.set_level(logging.INFO)
+    log_confinement(layers)
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert said in record.message
