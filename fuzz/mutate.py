@@ -291,6 +291,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--job-memory", type=int, default=256 << 20, help="bytes that a job may take (256 MiB)"
     )
+    parser.add_argument("--tolerant", action="store_true", help="serve with --tolerate-truncated")
     return parser.parse_args()
 
 
@@ -299,14 +300,10 @@ def main() -> int:
     arguments = _arguments()
     found = Findings()
     end = time.monotonic() + arguments.seconds
-    settings = (
-        "--workers",
-        str(_WORKERS),
-        "--job-memory",
-        str(arguments.job_memory),
-        "--log-level",
-        "warning",
-    )
+    settings = ["--workers", str(_WORKERS), "--job-memory", str(arguments.job_memory)]
+    settings += ["--log-level", "warning"]
+    if arguments.tolerant:
+        settings.append("--tolerate-truncated")
     with RunningServer(*settings) as server:
         messages = message_originals()
         running = []

@@ -100,12 +100,13 @@ def shrink_factor(size: tuple[int, int], target: tuple[int, int]) -> int:
     it to ``target``.
     """
     factors = (size[0] / target[0], size[1] / target[1])
+    least = min(factors)
     for shrink in _SHRINKS:
-        if not keeps_edges(size, shrink):
+        if shrink > least:
             continue
         cut_off = max(size[0] % shrink / factors[0], size[1] % shrink / factors[1])
         # Up to half of the factor, ``thumbnail`` does the same. Above it, only a small edge may be cut off.
-        if shrink <= min(factors) / 2 or (shrink <= min(factors) and cut_off <= _MAX_CUT_OFF):
+        if (shrink <= least / 2 or cut_off <= _MAX_CUT_OFF) and keeps_edges(size, shrink):
             return shrink
     return 1
 
@@ -118,7 +119,8 @@ def thumbnail_shrink(size: tuple[int, int], target: tuple[int, int]) -> int:
 
 def keeps_edges(size: tuple[int, int], shrink: int) -> bool:
     """Whether the rows and columns that are cut off at this shrink factor are a small part of both sides."""
-    return all(side % shrink <= side * _MAX_CUT_OFF_OF_SIDE for side in size)
+    width, height = size
+    return width % shrink <= width * _MAX_CUT_OFF_OF_SIDE and height % shrink <= height * _MAX_CUT_OFF_OF_SIDE
 
 
 def size_of(upload: Upload) -> tuple[int, int] | None:
