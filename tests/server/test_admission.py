@@ -296,3 +296,50 @@ def test_each_thread_needs_its_memory(left: int, threads: int) -> None:
 
 def test_there_are_never_more_threads_than_the_channel_can_carry() -> None:
     assert threads_for(1, cores=1000, busy=0, waiting=0, memory_left=10**9) == MAX_THREADS
+
+
+def test_clients_take_turns(workers: FakeWorkers, make_job: Callable[..., Job]) -> None:
+    admission = admission_of(workers, 10)
+    many, one = [make_job() for _ in range(4)], make_job()
+    for job in many:
+        admission.submit(job, FLOW)
+    admission.submit(one, OTHER)
+    assert start_all(workers, admission, 1) == many[:1]
+    workers.clock.now += 1.0
+    many[0].close()
+    assert start_all(workers, admission, 1) == [one]
+
+
+def test_an_address_has_a_limit_of_its_own(workers: FakeWorkers, make_job: Callable[..., Job]) -> None:
+    admission = Admission(workers, limit=5, per_client=2, memory=1000, cores=4, clock=workers.clock)
+    for _ in range(2):
+        admission.submit(make_job(), FLOW)
+    with pytest.raises(Busy, match="--queue-per-client") as refused:
+        admission.check(FLOW)
+    assert (refused.value.retry_after_ms or 0) >= 100
+    admission.submit(make_job(), OTHER)
+    assert admission.waiting == 3
+
+
+def test_a_failed_and_a_cancelled_job_are_charged(
+    workers: FakeWorkers, make_job: Callable[..., Job], outcomes: list[Outcome]
+) -> None:
+    admission = admission_of(workers, 40)
+    workers.free = 1
+    dear = make_job()
+    admission.submit(dear, FLOW)
+    workers.clock.now += 5.0
+    admission.cancel(dear)
+    own, others = [make_job() for _ in range(3)], [make_job() for _ in range(20)]
+    for job in own:
+        admission.submit(job, FLOW)
+    for job in others:
+        admission.submit(job, OTHER)
+    order = []
+    for _ in range(20):
+        (job,) = start_all(workers, admission, 1)
+        workers.clock.now += 0.1
+        job.close()
+        order.append(job)
+    assert order == others
+    assert [type(outcome.error) for outcome in outcomes] == [Cancelled]

@@ -323,41 +323,63 @@ def test_cost_is_predicted_from_the_jobs_of_the_account() -> None:
     assert queue.predict("new", "job") < 0.1
 
 
+class AnyCalls:
+    """Makes calls by chance, and knows what has to be in the queue."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.queue: FairQueue[int] = FairQueue()
+        self.waiting: dict[int, Ticket[int]] = {}
+        self.running: dict[int, Ticket[int]] = {}
+        self.now = 0.0
+        self._numbers = itertools.count()
+
+    def add(self) -> None:
+        number, account = next(self._numbers), self.chance.randrange(5)
+        lane, flow = self.chance.choice(list(Lane)), (account, self.chance.randrange(3))
+        self.waiting[number] = self.queue.add(number, account, flow, lane=lane, kind=lane, now=self.now)
+
+    def start(self, idle: int, *, heavy: bool) -> None:
+        ticket = self.queue.next(Request(self.now, idle, 4, (True, heavy)))
+        if ticket is not None:
+            self.queue.start(ticket)
+            self.running[ticket.item] = self.waiting.pop(ticket.item)
+
+    def start_any(self) -> None:
+        self.start(self.chance.randint(1, 4), heavy=self.chance.random() < 0.5)
+
+    def remove(self) -> None:
+        if self.waiting:
+            self.queue.remove(self.waiting.pop(self.chance.choice(list(self.waiting))), self.now)
+
+    def end(self) -> None:
+        if self.running:
+            ticket = self.running.pop(self.chance.choice(list(self.running)))
+            self.queue.end(ticket, self.chance.choice([0.0, 0.001, 5.0]), self.now)
+
+    def sweep(self) -> None:
+        self.queue.sweep(self.now)
+
+    def check(self) -> None:
+        assert {ticket.item for ticket in self.queue} == set(self.waiting)
+        for lane, waiting in ((Lane.LIGHT, self.queue.light), (Lane.HEAVY, self.queue.heavy)):
+            of_lane = [ticket for ticket in self.waiting.values() if ticket.lane is lane]
+            assert waiting == len(of_lane)
+            assert sum(self.queue.waiting_of(one, lane) for one in range(5)) == len(of_lane)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_any_sequence_of_calls_keeps_the_counts_and_loses_no_job(seed: int) -> None:
-    chance = random.Random(seed)
-    queue: FairQueue[int] = FairQueue()
-    waiting: dict[int, Ticket[int]] = {}
-    running: dict[int, Ticket[int]] = {}
-    now, numbers = 0.0, itertools.count()
-    for _ in range(3000):
-        now += chance.choice([0.0, 0.0005, 0.02, 0.3])
-        action = chance.random()
-        if action < 0.4:
-            number, account = next(numbers), chance.randrange(5)
-            lane = chance.choice(list(Lane))
-            flow = chance.randrange(3)
-            waiting[number] = queue.add(number, account, (account, flow), lane=lane, kind=lane, now=now)
-        elif action < 0.7:
-            ticket = queue.next(Request(now, chance.randint(1, 4), 4, (True, chance.random() < 0.5)))
-            if ticket is not None:
-                queue.start(ticket)
-                running[ticket.item] = waiting.pop(ticket.item)
-        elif action < 0.8 and waiting:
-            queue.remove(waiting.pop(chance.choice(list(waiting))), now)
-        elif running:
-            queue.end(running.pop(chance.choice(list(running))), chance.choice([0.0, 0.001, 5.0]), now)
-        if chance.random() < 0.1:
-            queue.sweep(now)
-        assert {ticket.item for ticket in queue} == set(waiting)
-        for lane in Lane:
-            of_lane = [ticket for ticket in waiting.values() if ticket.lane is lane]
-            assert (queue.heavy if lane else queue.light) == len(of_lane)
-            assert sum(queue.waiting_of(one, lane) for one in range(5)) == len(of_lane)
-    while waiting:  # with all workers idle and time going on, all of them get their turn
-        now += HOLD_SECONDS
-        ticket = queue.next(Request(now, 4, 4))
-        if ticket is not None:
-            queue.start(ticket)
-            del waiting[ticket.item]
-            queue.end(ticket, 0.01, now)
+    calls = AnyCalls(seed)
+    choices = [calls.add, calls.start_any, calls.remove, calls.end, calls.sweep]
+    for _ in range(2000):
+        calls.now += calls.chance.choice([0.0, 0.0005, 0.02, 0.3])
+        calls.chance.choices(choices, [4, 3, 1, 2, 1])[0]()
+        calls.check()
+    for _ in range(10_000):  # with workers idle, all that wait get their turn
+        if not calls.waiting:
+            break
+        calls.now += HOLD_SECONDS
+        calls.start(4, heavy=True)
+        calls.end()
+    assert not calls.waiting

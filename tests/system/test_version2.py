@@ -85,6 +85,38 @@ def patient(start_server: StartServer) -> Iterator[tuple[RunningServer, Connecti
         yield server, Connection(sock)
 
 
+def test_a_pipelining_client_does_not_starve_another(patient: tuple[RunningServer, Connection]) -> None:
+    """Decided by counts: first in, first out would answer all 32 before the other client."""
+    server, greedy = patient
+    for number in range(32):
+        greedy.resize(number, 2000, 2000, format="png")
+    greedy.receive()  # by now all of them are in the queue
+    answered = 1
+    with socket.create_connection((server.host, server.port), 60, source_address=("127.0.0.2", 0)) as sock:
+        assert Connection(sock).call(Kind.RESIZE, {"width": 9, "height": 9}, jpeg()).status == 200
+    greedy.sock.settimeout(0)
+    try:
+        while True:
+            greedy.receive()
+            answered += 1
+    except BlockingIOError:
+        pass  # no more replies have arrived
+    assert answered < 16
+
+
+def test_one_address_may_not_fill_the_queue(start_server: StartServer) -> None:
+    server = start_server("--workers", "1", "--queue-per-client", "2", "--max-output-pixels", "1000000000")
+    with bare_client.connect(server.port) as sock:
+        greedy = Connection(sock)
+        greedy.resize(0, **GIANT)
+        for number in range(1, 6):
+            greedy.resize(number, 9, 9)
+        refused = [greedy.receive() for _ in range(2)]
+    assert [reply.status for reply in refused] == [429, 429]
+    assert "--queue-per-client" in refused[0].meta["message"]
+    assert refused[0].meta["retry_after_ms"] > 0
+
+
 def test_ping(connection: Connection) -> None:
     assert connection.call(Kind.PING) == Reply(Kind.PING | REPLY, 200, 7, {})
 

@@ -197,9 +197,9 @@ class _Ring(Generic[Item, _M]):
             ticket, _ = self._one_round(request)
         return ticket
 
-    def sweep(self, now: float) -> None:
-        """Forget the members that have had no job for a while."""
-        gone = set()
+    def sweep(self, now: float) -> set[_M]:
+        """Forget the members that have had no job for a while, and return them."""
+        gone: set[_M] = set()
         for key, member in list(self.members.items()):
             if member.has_job:
                 continue
@@ -214,6 +214,14 @@ class _Ring(Generic[Item, _M]):
             self._held = [member for member in self._held if member not in gone]
             if self._current in gone:
                 self._current = None
+        return gone
+
+    def clear(self) -> None:
+        """Forget all members."""
+        self.members.clear()
+        self._turns.clear()
+        self._held = []
+        self._current = None
 
     def _one_round(self, request: Request) -> tuple[Ticket[Item] | None, float]:
         """Give each member one turn. Return the job to start and, if there is none, the least debt."""
@@ -249,8 +257,9 @@ class _Ring(Generic[Item, _M]):
 
     def _is_expected(self, member: _M, now: float) -> bool:
         """Whether a worker may be held for a member: that is shorter than the job that would slip in."""
-        after = member.returns_after
-        return member.resting and 2 * after < self._dear and max(after, now - member.rested_at) < HOLD_SECONDS
+        if not member.resting or now >= member.rested_at + HOLD_SECONDS:
+            return False
+        return member.returns_after < min(HOLD_SECONDS, self._dear / 2)
 
     def _hold_for(self, expected: list[_M], request: Request) -> None:
         self._held, self._held_since = expected, request.now
@@ -422,7 +431,8 @@ class FairQueue(Generic[Item]):
 
     def sweep(self, now: float) -> None:
         """Forget who has had no job for a while. Call it several times a second."""
-        self._accounts.sweep(now)
+        for account in self._accounts.sweep(now):
+            account.flows.clear()  # they refer to the account: a cycle would wait for the garbage collector
         for account in self._accounts.members.values():
             account.flows.sweep(now)
 
