@@ -18,6 +18,7 @@ from vipsrv.errors import StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
 from vipsrv.server.connections.binary import BinaryConnection
+from vipsrv.server.connections.proxy_header import ProxiedConnection, TrustedProxies
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.open_connections import Connection
@@ -120,8 +121,14 @@ class Gateway:
             addresses = [Address.parse(text) for text in settings.listen]
         except ValueError as error:
             raise StartFailed(f"--listen: {error}") from None
-        binary = partial(BinaryConnection, self._context)
-        return [(address, binary) for address in addresses or [Address(settings.host, settings.port)]]
+        connection: MakeConnection = partial(BinaryConnection, self._context)
+        trusted = TrustedProxies(settings.trusted_proxies)
+        if trusted:
+            connection = partial(ProxiedConnection, self._context, trusted, self._connection_of)
+        return [(address, connection) for address in addresses or [Address(settings.host, settings.port)]]
+
+    def _connection_of(self, peer: object) -> BinaryConnection:
+        return BinaryConnection(self._context, peer=peer)
 
     def _describe(self) -> dict[str, Any]:
         """Return the meta of the reply to a HELLO."""
