@@ -21,6 +21,7 @@ from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.proxy_header import ProxiedConnection, TrustedProxies
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
+from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage.spool import Spool
@@ -66,6 +67,7 @@ class Gateway:
         )
         self._servers: list[asyncio.Server] = []
         self._unix_paths: list[Path] = []
+        self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
 
     @property
@@ -79,6 +81,7 @@ class Gateway:
             folder = self._settings.spool_dir
             raise StartFailed(f"the spool folder {folder} is not writable; choose another with --spool-dir")
         wanted = self._listeners()
+        asyncio.get_running_loop().set_exception_handler(self._descriptors.handle)
         try:
             # Bind first: a port in use is found out faster than workers start.
             servers = [(address, await self._bind(address, make)) for address, make in wanted]
@@ -181,6 +184,7 @@ class Gateway:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
+            self._descriptors.check()
             # Connections last: they fail only the requests that pool and admission do not check.
             check_timeouts([self._pool, self._admission, *self._context.connections])
 
