@@ -1,4 +1,4 @@
-"""Targets for data from the network: messages of both directions, and the JSON of a RESIZE."""
+"""Targets for data from the network: messages of both directions, a RESIZE's JSON, a proxy's header."""
 
 from collections.abc import Iterator
 
@@ -20,6 +20,7 @@ from vipsrv.protocol import (
     unpack_error,
 )
 from vipsrv.protocol.frames import unpack_meta
+from vipsrv.protocol.proxy_protocol import SIGNATURE, ProxyHeaderReader
 
 _IMAGE = b"not an image, but the protocol does not look"
 
@@ -112,6 +113,34 @@ def _replies() -> Iterator[bytes]:
         )
 
 
+def _read_proxy_header(data: bytes, piece: int) -> tuple[object, int]:
+    """The client that a header names, or the text of the failure, and the number of bytes read."""
+    reader, start = ProxyHeaderReader(), 0
+    try:
+        while reader.client is None and start < len(data):
+            part = data[start : start + min(piece, reader.wanted)]
+            reader.receive_data(part)
+            start += len(part)
+    except ProtocolError as error:
+        return str(error), 0
+    return reader.client, start
+
+
+def _parse_proxy_header(data: bytes) -> None:
+    piece, data = 1 + (data[0] if data else 0), data[1:]
+    read = _read_proxy_header(data, max(1, len(data)))
+    assert _read_proxy_header(data, piece) == read, "the header depends on how the bytes were cut"
+
+
+def _proxy_headers() -> Iterator[bytes]:
+    for piece in (b"\0", b"\2", b"\xff"):
+        yield piece + SIGNATURE + b"\x21\x11\0\x0c" + bytes(range(12))
+        yield piece + SIGNATURE + b"\x21\x21\0\x24" + bytes(range(36))
+        yield piece + SIGNATURE + b"\x21\x31\0\xd8" + bytes(216)
+        yield piece + SIGNATURE + b"\x20\0\0\0" + b"follows"
+        yield piece + SIGNATURE + b"\x21\x11\0\x12" + bytes(range(12)) + b"\4\0\3abc"
+
+
 def _options() -> Iterator[bytes]:
     yield b'{"width":320,"height":240}'
     yield b'{"width":320,"fit":"inside","format":"webp","quality":80,"max_bytes":100000,"deadline_ms":500}'
@@ -122,6 +151,7 @@ def _options() -> Iterator[bytes]:
 
 TARGETS = (
     Target(name="protocol-requests", parse=_parse_requests, allowed=(), seeds=_requests),
+    Target(name="proxy-header", parse=_parse_proxy_header, allowed=(), seeds=_proxy_headers),
     Target(name="protocol-replies", parse=_parse_replies, allowed=(), seeds=_replies),
     Target(name="resize-options", parse=_parse_options, allowed=(ProtocolError, ValueError), seeds=_options),
 )

@@ -382,3 +382,9 @@ def test_any_json_is_a_report_or_a_value_error(change: dict[str, Any]) -> None:
 def test_unknown_names_in_a_report_are_ignored() -> None:
     newer = {**REPORT, "energy": 3, "source": {**REPORT["source"], "camera": "x"}}
     assert ResizeReport.from_meta(newer) == ResizeReport.from_meta(REPORT)
+
+
+@pytest.mark.parametrize("outputs", [None, [], 3, [None]])
+def test_outputs_that_are_no_list_of_objects_are_named_even_beside_other_options(outputs: object) -> None:
+    with pytest.raises(ValueError, match="outputs: must be a list"):
+        ResizeRequest.from_meta({"width": 3, "outputs": outputs})

@@ -235,12 +235,12 @@ class ResizeRequest:
         if "outputs" not in options:
             return cls(outputs=(ResizeOptions.from_meta(options),), deadline_ms=deadline_ms, upload=upload)
         listed = options.pop("outputs")
+        if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
+            raise ValueError("outputs: must be a list of one or more objects")
         if options:
             raise ValueError(
                 f"{_printable(next(iter(options)))}: belongs inside each object of outputs, not outside"
             )
-        if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
-            raise ValueError("outputs: must be a list of one or more objects")
         outputs = tuple(ResizeOptions.from_meta(one) for one in listed)
         return cls(outputs=outputs, deadline_ms=deadline_ms, upload=upload)
 

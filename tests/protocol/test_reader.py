@@ -19,7 +19,15 @@ from tests.protocol.wire import (
     streams,
 )
 from vipsrv.errors import ProtocolError
-from vipsrv.protocol import Header, Kind, MessageEnded, MessageStarted, ReplyReader, RequestReader
+from vipsrv.protocol import (
+    Header,
+    Kind,
+    MessageEnded,
+    MessageStarted,
+    ReplyReader,
+    RequestReader,
+    pack_message,
+)
 
 PING = message_v2(6, 0, 1)
 PONG = message_v2(0x86, 200, 1)
@@ -96,7 +104,7 @@ CASES = [
     _bad(
         "a status in a request", RequestReader, _header(2, 200), "the status of a request must be 0, not 200"
     ),
-    _bad("v1 after v2", RequestReader, V1_REQUEST.wire + b"of an image", NO_HEADER, PING),
+    _bad("v1 after v2", RequestReader, b"\0\0\1", NO_HEADER, PING),
     _bad("v2 after v1", RequestReader, PING.wire[:1], AFTER_V1, V1_REQUEST),
     _bad("a byte after v1", RequestReader, b"x", AFTER_V1, V1_REQUEST),
     _good("v1 reply", ReplyReader, V1_REPLY),
@@ -118,7 +126,7 @@ CASES = [
     _bad("reply of status 302", ReplyReader, _header(0x86, 302), "status 302 means neither"),
     _bad("reply of status 600", ReplyReader, _header(0x86, 600), "status 600 means neither"),
     _bad("error with a body", ReplyReader, _header(0x82, 500, body_size=9), "but has one of 9 bytes"),
-    _bad("v1 reply after v2", ReplyReader, V1_REPLY.wire + bytes(20), NO_HEADER, PONG),
+    _bad("v1 reply after v2", ReplyReader, b"\0\1", NO_HEADER, PONG),
     _bad("a byte after a v1 reply", ReplyReader, b"x", AFTER_V1, V1_REPLY),
 ]
 
@@ -421,3 +429,19 @@ def test_a_body_is_not_copied() -> None:
     data[-1] ^= 0xFF
     assert not isinstance(body, MessageStarted | MessageEnded)
     assert body.data[-1] == data[-1]
+
+
+def test_a_version_1_header_behind_a_version_2_message_is_refused_at_its_first_byte() -> None:
+    reader = RequestReader()
+    assert len(list(reader.receive_data(pack_message(Kind.PING, 1)))) == 2
+    with pytest.raises(ProtocolError, match="does not start with a zero"):
+        list(reader.receive_data(b"\0\0\1"))
+    assert reader.wanted == 0
+
+
+@pytest.mark.parametrize("size", range(1, 28))
+def test_the_beginning_of_a_second_header_is_not_refused(size: int) -> None:
+    reader = RequestReader()
+    list(reader.receive_data(pack_message(Kind.PING, 1)))
+    assert list(reader.receive_data(pack_message(Kind.PING, 2)[:size])) == []
+    assert len(list(reader.receive_data(pack_message(Kind.PING, 2)[size:]))) == 2

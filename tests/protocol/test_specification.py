@@ -214,6 +214,7 @@ def test_the_limits_match_the_code() -> None:
         "pixels of an image (`--max-pixels`)": _default("max_pixels"),
         "pixels of all results of a request (`--max-output-pixels`)": _default("max_output_pixels"),
         "side of a JPEG result": 65_500,
+        "side of a WebP result": 16_383,
         "requests in flight on a connection": MAX_IN_FLIGHT,
     }
 

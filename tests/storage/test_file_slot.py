@@ -44,8 +44,8 @@ async def test_it_stalls_while_the_disk_is_behind(make_spool: MakeSpool) -> None
     while not slot.stalled:  # nothing is awaited, so no write can end
         slot.filled(len(slot.room()))
     assert slot.received < 20 * MIB
-    await ready(slot)
-    assert not slot.stalled
+    while slot.stalled:  # the first write may have been a small one
+        await ready(slot)
     slot.close()
 
 

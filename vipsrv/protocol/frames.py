@@ -27,6 +27,7 @@ HEADER = struct.Struct("!I4sBBHIIQ")
 """Version 2: zero, magic, version, kind, status, request id, meta size, body size."""
 
 MAGIC = b"VIPS"
+_START = bytes(4) + MAGIC
 VERSION = 2
 MAX_META_SIZE = 65_536
 REPLY = 0x80
@@ -72,9 +73,8 @@ class Header:
     @classmethod
     def unpack(cls, data: bytes | bytearray) -> "Header":
         """The header in 28 bytes. Raises ``ProtocolError`` if they are not a version 2 header."""
-        zero, magic, version, kind, status, request_id, meta_size, body_size = HEADER.unpack(data)
-        if zero or magic != MAGIC:
-            raise ProtocolError("the header does not start with a zero and the letters VIPS")
+        _zero, _magic, version, kind, status, request_id, meta_size, body_size = HEADER.unpack(data)
+        check_start(data)
         if version != VERSION:
             raise ProtocolError(f"version {version} of the protocol is not supported, only 1 and 2")
         return cls(kind, status, request_id, meta_size, body_size)
@@ -83,6 +83,12 @@ class Header:
         """Raise ``ProtocolError`` if the header announces more than 65,536 bytes of meta."""
         if self.meta_size > MAX_META_SIZE:
             raise ProtocolError(f"the meta has {self.meta_size} bytes; {MAX_META_SIZE} are allowed")
+
+
+def check_start(data: bytes | bytearray) -> None:
+    """Raise ``ProtocolError`` if ``data`` cannot be the beginning of a version 2 header."""
+    if not _START.startswith(data[: len(_START)]):
+        raise ProtocolError("the header does not start with a zero and the letters VIPS")
 
 
 def pack_message(

@@ -35,6 +35,7 @@ from vipsrv.protocol.frames import (
     V1_REQUEST,
     Header,
     Kind,
+    check_start,
     unpack_meta,
 )
 
@@ -172,6 +173,9 @@ class MessageReader(ABC):
             raise ProtocolError("there are bytes after the message, and version 1 allows only one message")
         self._pending += part
         if len(self._pending) < self._pending_size:
+            if self._version == 2 and self._header is None:  # noqa: PLR2004 - the protocol's version
+                # At once, because a version 1 client would send no more than its 12 bytes.
+                check_start(self._pending)
             return []
         started = self._pending_complete(self._pending)
         if started is None:

@@ -68,12 +68,20 @@ def account_key(peer: object) -> str:
 
     That is a tuple with the numeric address first for TCP, and a text, often empty, for a unix socket.
     """
-    if not isinstance(peer, tuple) or not peer:
+    address = address_of(peer)
+    if address is None:
         return UNIX_SOCKET
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
+    return str(address)
+
+
+def address_of(peer: object) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address in a ``peername``, or ``None`` for a unix socket."""
+    if not isinstance(peer, tuple) or not peer:
+        return None
     host = str(peer[0]).partition("%")[0]  # an IPv6 link-local address ends with its interface
     address = ipaddress.ip_address(host)
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is None:
-            return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
-        address = address.ipv4_mapped
-    return str(address)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address

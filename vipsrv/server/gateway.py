@@ -19,8 +19,10 @@ from vipsrv.errors import StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
 from vipsrv.server.connections.binary import BinaryConnection
+from vipsrv.server.connections.proxy_header import ProxiedConnection, TrustedProxies
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
+from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.user import change_user
@@ -78,6 +80,7 @@ class Gateway:
         )
         self._servers: list[asyncio.Server] = []
         self._unix_sockets: list[_UnixSocket] = []
+        self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
 
     @property
@@ -88,6 +91,7 @@ class Gateway:
     async def start(self) -> list[Address]:
         """Start the workers and listen; return the addresses, with real ports. Raises ``StartFailed``."""
         wanted = self._listeners()
+        asyncio.get_running_loop().set_exception_handler(self._descriptors.handle)
         try:
             # Bind first: a port in use is found out faster than workers start.
             servers = [(address, await self._bind(address, make)) for address, make in wanted]
@@ -139,8 +143,14 @@ class Gateway:
             addresses = [Address.parse(text) for text in settings.listen]
         except ValueError as error:
             raise StartFailed(f"--listen: {error}") from None
-        binary = partial(BinaryConnection, self._context)
-        return [(address, binary) for address in addresses or [Address(settings.host, settings.port)]]
+        connection: MakeConnection = partial(BinaryConnection, self._context)
+        trusted = TrustedProxies(settings.trusted_proxies)
+        if trusted:
+            connection = partial(ProxiedConnection, self._context, trusted, self._connection_of)
+        return [(address, connection) for address in addresses or [Address(settings.host, settings.port)]]
+
+    def _connection_of(self, peer: object) -> BinaryConnection:
+        return BinaryConnection(self._context, peer=peer)
 
     def _describe(self) -> dict[str, Any]:
         """Return the meta of the reply to a HELLO."""
@@ -194,6 +204,7 @@ class Gateway:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
+            self._descriptors.check()
             # Connections last: they fail only the requests that pool and admission do not check.
             check_timeouts([self._pool, self._admission, *self._context.connections])
 

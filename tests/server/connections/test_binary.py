@@ -34,6 +34,7 @@ from vipsrv.server.connections.binary import (
 from vipsrv.server.connections.inbox import TURN_SIZE
 from vipsrv.server.context import ServerContext
 from vipsrv.storage import splice
+from vipsrv.storage.chunk_pool import SMALL_CHUNK_SIZE
 from vipsrv.storage.spool import Slot
 from vipsrv.worker_config import IN_MEMORY_SIZE
 from vipsrv.workers.job import Job, Outcome
@@ -348,6 +349,19 @@ async def test_a_client_at_its_bound_loses_its_own_idle_connections(tmp_path: Pa
         fourth.sendall(resize(9))
         assert status_of(await read_to_end(fourth)) == 429
         assert context.connections.served == 2
+
+
+async def test_many_announced_images_hold_little_of_the_spool(tmp_path: Path) -> None:
+    """Each sends 13 bytes of a large image; the budgets are those of a server with its defaults."""
+    count, memory, disk = 60, 256 << 20, 16 << 30
+    async with listening(tmp_path, memory=memory, disk=disk) as (context, connect):
+        for _ in range(count):
+            connect().sendall(resize(1, b"only 13 bytes", announced=1 << 30))
+        await until(lambda: memory - context.spool.memory_left >= count * SMALL_CHUNK_SIZE)
+        assert memory - context.spool.memory_left == count * SMALL_CHUNK_SIZE
+        assert disk - context.spool.disk_left <= count * SMALL_CHUNK_SIZE
+        (account,) = context.accounts
+        assert account.share.memory.size == count * SMALL_CHUNK_SIZE
 
 
 async def test_an_excess_connection_is_answered_a_ping_and_nothing_else(tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""Connections of proxies that name their clients, on real sockets."""
+
+import asyncio
+import shutil
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.protocol.test_proxy_protocol import FOUR, LOCAL, PROXY, SIX, TCP4, TCP6, TLV, UNIX, header
+from tests.server.fakes import FakeWorkers, make_context
+from vipsrv.protocol import HEADER, Kind, pack_message
+from vipsrv.server.connections.binary import BinaryConnection
+from vipsrv.server.connections.proxy_header import HEADER_SECONDS, ProxiedConnection, TrustedProxies
+from vipsrv.server.context import ServerContext
+
+SECONDS = 20
+PING = pack_message(Kind.PING, 7)
+
+
+@asynccontextmanager
+async def listening(folder: Path, *trusted: str) -> AsyncIterator[tuple[ServerContext, tuple[str, int]]]:
+    context = make_context(folder, FakeWorkers())
+    proxies = TrustedProxies(trusted)
+    listener = await asyncio.get_running_loop().create_server(
+        lambda: ProxiedConnection(context, proxies, lambda peer: BinaryConnection(context, peer=peer)),
+        "127.0.0.1",
+        0,
+    )
+    async with asyncio.timeout(SECONDS):
+        yield context, listener.sockets[0].getsockname()
+    for connection in context.connections:
+        connection.abort()
+    await context.connections.wait_until_closed(SECONDS)
+    listener.close()
+    context.spool.close()
+
+
+def accounts(context: ServerContext) -> list[str]:
+    return [account.key for account in context.accounts]
+
+
+@pytest.mark.parametrize(
+    ("head", "key"),
+    [
+        (header(PROXY, TCP4, FOUR + TLV), "192.0.2.7"),
+        (header(PROXY, TCP6, SIX), "2001:db8::/64"),
+        (header(PROXY, UNIX, bytes(216)), "unix"),
+        (header(PROXY, 0, b""), "127.0.0.1"),
+        (header(LOCAL, 0, b""), "127.0.0.1"),
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 1000])
+async def test_a_trusted_proxy_names_its_client(tmp_path: Path, head: bytes, key: str, piece: int) -> None:
+    async with listening(tmp_path, "10.0.0.0/8", "127.0.0.0/8") as (context, address):
+        reader, writer = await asyncio.open_connection(*address)
+        data = head + PING
+        for start in range(0, len(data), piece):
+            writer.write(data[start : start + piece])
+            await writer.drain()
+            await asyncio.sleep(0)
+        assert (await reader.readexactly(HEADER.size))[12:16] == b"\0\0\0\7"
+        assert accounts(context) == [key]
+        assert context.connections.served == 1
+        writer.close()
+        await context.connections.wait_until_closed(SECONDS)
+        assert accounts(context) == []
+
+
+async def test_the_bytes_of_others_are_never_a_proxy_header(tmp_path: Path) -> None:
+    async with listening(tmp_path, "10.0.0.0/8", "unix") as (context, address):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(PING)
+        await reader.readexactly(HEADER.size)
+        assert accounts(context) == ["127.0.0.1"]
+        other_reader, other = await asyncio.open_connection(*address)
+        other.write(header(PROXY, TCP4, FOUR) + PING)
+        # It is a version 1 request for an image of 218,762,506 bytes.
+        for connection in context.connections:
+            connection.watch(time.monotonic())
+        while context.connections.served < 2:
+            await asyncio.sleep(0)
+        assert accounts(context) == ["127.0.0.1"]
+        for one in (writer, other):
+            one.close()
+        assert await other_reader.read() == b""
+
+
+@pytest.mark.parametrize("sent", [PING, b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n", b""])
+async def test_a_trusted_proxy_without_a_header_is_disconnected(
+    tmp_path: Path, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(tmp_path, "127.0.0.1") as (context, address):
+        with socket.create_connection(address) as sock:
+            sock.setblocking(False)
+            sock.sendall(sent)
+            while not sent and context.connections.served < 1:
+                await asyncio.sleep(0)
+            for connection in context.connections:
+                connection.watch(time.monotonic() + (0 if sent else HEADER_SECONDS))
+            try:
+                assert await asyncio.get_running_loop().sock_recv(sock, 100) == b""
+            except ConnectionResetError:
+                pass
+            else:
+                assert not sent
+        assert "closing a connection of the trusted proxy 127.0.0.1" in caplog.text
+
+
+async def test_it_works_behind_haproxy(tmp_path: Path) -> None:
+    haproxy = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+    if haproxy is None:
+        pytest.skip("haproxy is not installed (Debian: apt-get install haproxy)")
+    async with listening(tmp_path, "127.0.0.1") as (context, (_, port)):
+        front = tmp_path / "front.sock"
+        configuration = tmp_path / "haproxy.cfg"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            tcp = free.getsockname()[1]
+        configuration.write_text(
+            "defaults\n mode tcp\n timeout connect 5s\n timeout client 20s\n timeout server 20s\n"
+            f"frontend front\n bind 127.0.0.1:{tcp}\n bind unix@{front}\n default_backend back\n"
+            f"backend back\n server one 127.0.0.1:{port} send-proxy-v2 source 127.0.0.1\n"
+        )
+        process = await asyncio.create_subprocess_exec(
+            haproxy, "-db", "-f", str(configuration), stderr=asyncio.subprocess.DEVNULL
+        )
+        try:
+            while not front.exists():  # haproxy binds all listeners before it serves one
+                assert process.returncode is None
+                await asyncio.sleep(0.01)
+            reader, writer = await asyncio.open_connection("127.0.0.1", tcp, local_addr=("127.0.0.9", 0))
+            writer.write(PING)
+            await reader.readexactly(HEADER.size)
+            assert accounts(context) == ["127.0.0.9"]
+            unix_reader, unix_writer = await asyncio.open_unix_connection(front)
+            unix_writer.write(PING)
+            await unix_reader.readexactly(HEADER.size)
+            assert context.connections.served == 2
+            for one in (writer, unix_writer):
+                one.close()
+        finally:
+            process.terminate()
+            await process.wait()

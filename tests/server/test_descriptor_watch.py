@@ -1,0 +1,49 @@
+"""What is logged when the file descriptors are used up."""
+
+import asyncio
+import resource
+import socket
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support import bare_client
+from tests.support.running_server import RunningServer, wait_until
+from vipsrv.server.descriptor_watch import DescriptorWatch
+
+LINE = "no file descriptor is left"
+
+
+async def test_errors_of_accepting_are_one_line_and_others_are_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watch, loop = DescriptorWatch(), asyncio.get_running_loop()
+    for _ in range(100):
+        watch.handle(loop, {"message": "socket.accept() out of system resource", "exception": OSError(24)})
+    assert caplog.text.count(LINE) == 1
+    watch.handle(loop, {"message": "something else"})
+    assert "something else" in caplog.text
+    watch.check()
+    assert not watch.exhausted
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of another process is set by Linux only")
+def test_a_server_without_descriptors_says_so_once_and_goes_on_later() -> None:
+    with RunningServer("--workers", "1") as server:
+        limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (40, limits[1]))
+        with ExitStack() as held:
+            for _ in range(60):
+                held.enter_context(socket.create_connection((server.host, server.port)))
+            server.wait_for_log(LINE)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
+
+        def pings() -> bool:
+            with bare_client.connect(server.port) as sock:
+                sock.sendall(bare_client.header(3) + b"xyz")
+                return bool(bare_client.read_answer(sock).error["status"] == 415)
+
+        wait_until(pings, "answer")
+        assert server.log.count(LINE) == 1
+        assert "Traceback" not in server.log

@@ -1,0 +1,135 @@
+"""Reads the header by which a trusted proxy names its client, and hands the connection over.
+
+The bytes of all other clients are never taken for such a header.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import cast
+
+from vipsrv.errors import ProtocolError
+from vipsrv.protocol.proxy_protocol import ProxyHeaderReader, Source, Unnamed
+from vipsrv.server.accounts import UNIX_SOCKET, Flow, account_key, address_of
+from vipsrv.server.context import ServerContext
+
+HEADER_SECONDS = 5.0
+"""How long a proxy may take to send the header; it does so before it forwards anything."""
+
+_log = logging.getLogger(__name__)
+
+MakeConnection = Callable[[object], asyncio.BufferedProtocol]
+"""Makes the connection of a client with this address, in the form of a ``peername``."""
+
+
+class TrustedProxies:
+    """The addresses that speak for others: networks, and ``unix`` for all clients of unix sockets."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        words = list(words)
+        self._unix = UNIX_SOCKET in words
+        self._networks = [ipaddress.ip_network(word, strict=False) for word in words if word != UNIX_SOCKET]
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return self._unix or bool(self._networks)
+
+    def __contains__(self, peer: object) -> bool:
+        """Whether the client with this ``peername`` speaks for others."""
+        address = address_of(peer)
+        if address is None:
+            return self._unix
+        return any(address in network for network in self._networks)
+
+
+class ProxiedConnection(asyncio.BufferedProtocol):
+    """A connection until it is known for whom it speaks; ``make_connection`` makes the one that follows."""
+
+    _transport: asyncio.Transport
+    _flow: Flow | None = None  # while the header is read
+
+    def __init__(
+        self, context: ServerContext, trusted: TrustedProxies, make_connection: MakeConnection
+    ) -> None:
+        self._context = context
+        self._trusted = trusted
+        self._make_connection = make_connection
+        self._reader = ProxyHeaderReader()
+        self._buffer = memoryview(b"")
+        self._expires = time.monotonic() + HEADER_SECONDS
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the header if the client is a trusted proxy, and hand over at once otherwise."""
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        if peer not in self._trusted:
+            self._hand_over(peer)
+            return
+        # A place of the proxy's own until then. A proxy is not bounded as a client is.
+        self._flow = self._context.accounts.open_flow(account_key(peer))
+        self._context.connections.add(self, self._flow.account)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - no more than the header may be read
+        """Return the buffer for the next bytes of the header."""
+        self._buffer = memoryview(bytearray(self._reader.wanted))
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Handle ``nbytes`` bytes of the header."""
+        try:
+            self._reader.receive_data(self._buffer[:nbytes])
+        except ProtocolError as error:
+            self._refuse(str(error))
+            return
+        client = self._reader.client
+        if client is None:
+            return
+        self._leave()
+        if isinstance(client, Source):
+            self._hand_over((client.host, client.port))
+        elif client is Unnamed.UNIX:
+            self._hand_over(UNIX_SOCKET)
+        else:
+            self._hand_over(self._transport.get_extra_info("peername"))
+
+    def eof_received(self) -> bool:
+        """Close: a proxy that has no header to send checks whether the port is open."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason makes no difference
+        """Forget the connection."""
+        self._leave()
+
+    def watch(self, now: float) -> None:
+        """Close the connection if the header does not come."""
+        if now > self._expires:
+            self._refuse(f"there was no header of the PROXY protocol within {HEADER_SECONDS:g} s")
+
+    def drain(self) -> None:
+        """Close: no request has begun."""
+        self._transport.close()
+
+    give_way = stop = drain
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def _refuse(self, reason: str) -> None:
+        peer = self._transport.get_extra_info("peername")
+        _log.warning("closing a connection of the trusted proxy %s: %s", account_key(peer), reason)
+        self._transport.abort()
+
+    def _leave(self) -> None:
+        """Give the place back."""
+        flow, self._flow = self._flow, None
+        if flow is not None:
+            self._context.connections.remove(self)
+            self._context.accounts.close_flow(flow)
+
+    def _hand_over(self, peer: object) -> None:
+        connection = self._make_connection(peer)
+        self._transport.set_protocol(connection)
+        connection.connection_made(self._transport)
