@@ -31,6 +31,8 @@ app = typer.Typer(
     help="A high-throughput image server on libvips.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # The tables of rich cut a long flag off in a terminal of 80 columns.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
@@ -222,8 +224,8 @@ def _parameter(name: str, setting: FieldInfo) -> inspect.Parameter:
     default = setting.get_default(call_default_factory=True, validated_data={})
     shown = default.human_readable() if isinstance(default, ByteSize) else str(default)
     kind = setting.annotation if isinstance(setting.annotation, type) else str
-    if kind is bool:  # a flag for the value that is not the default
-        flag = f" /--no-{_flag(name)[2:]}" if default else _flag(name)
+    if kind is bool:
+        flag = f"{_flag(name)}/--no-{_flag(name)[2:]}" if default else _flag(name)
         annotation: Any = Annotated[bool | None, typer.Option(flag, help=setting.description)]
     else:
         option = typer.Option(

@@ -24,7 +24,8 @@ EACH_LISTENER = 2
 PROCESS = 24
 
 RESERVE = 32
-"""Descriptors that connections leave free, for starting workers and reading files of /proc."""
+"""Descriptors that connections leave free, for starting workers and reading files of /proc. The pool holds 12
+of them open and gives them up for a worker (``workers/descriptor_reserve.py``)."""
 
 MOST_USEFUL = 1 << 20
 """The highest limit that is asked for. Some containers allow 2³⁰, and a program that closes every descriptor

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vipsrv.errors import StartFailed
+from vipsrv.server import descriptors
 from vipsrv.server.cgroups import Cgroups
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.formats import formats_of
@@ -29,9 +30,6 @@ _MIB = 1 << 20
 _GATEWAY_MEMORY = 48 * _MIB
 _WORKER_MEMORY = 176 * _MIB
 """The bounds of docs/operations/memory.md, which a soak test checks."""
-
-_OWN_DESCRIPTORS = 64
-"""Of the gateway itself: listeners, event loop, logs, files of the spool, and the start of a worker."""
 
 _GATEWAY_TASKS, _WORKER_TASKS = 16, 8
 """Threads that are counted for the gateway, and for a worker that runs a light job."""
@@ -161,7 +159,7 @@ def _descriptors(settings: ServerSettings) -> Iterator[Finding]:
         yield Finding("descriptors", Rating.OK, "the limit may not be asked for")
         return
     hard = limits[1]
-    needed = settings.connections + 2 * settings.workers + _OWN_DESCRIPTORS
+    needed = descriptors.needed(settings)
     allowed = "any number is" if hard == resource.RLIM_INFINITY else f"{hard} are"
     detail = f"{needed} may be needed for {settings.connections} connections; {allowed} allowed"
     if hard != resource.RLIM_INFINITY and hard < needed:
