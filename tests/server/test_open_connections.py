@@ -16,12 +16,16 @@ class OtherConnection:
 
     def __init__(self, connections: OpenConnections | None = None) -> None:
         self.gave_way = False
+        self.used = False  # since it was marked as idle
         self._connections = connections
 
-    def give_way(self) -> None:
+    def give_way(self) -> bool:
+        if self.used:
+            return False
         self.gave_way = True
         assert self._connections is not None
         self._connections.turn_away(self)
+        return True
 
     def watch(self, now: float) -> None: ...
     def drain(self) -> None: ...
@@ -115,6 +119,30 @@ def test_the_account_with_the_most_idle_connections_comes_first() -> None:
             0,
         )
         assert idle.first(account) == next(iter(expected[account]), None)
+
+
+def test_a_connection_that_was_used_since_it_was_idle_keeps_its_place() -> None:
+    connections = OpenConnections(limit=2, per_client=MANY)
+    used, idle = OtherConnection(connections), OtherConnection(connections)
+    for one in (used, idle):
+        connections.add(one, ME)
+        connections.mark_idle(one, ME, idle=True)
+    used.used = True
+    assert connections.add(OtherConnection(), ME)
+    assert (used.gave_way, idle.gave_way) == (False, True)
+    used.used = False
+    assert not connections.add(OtherConnection(), ME)  # it has to be marked again first
+
+
+def test_a_connection_that_is_marked_again_has_been_idle_for_the_shortest_time() -> None:
+    connections = OpenConnections(limit=2, per_client=MANY)
+    first, second = OtherConnection(connections), OtherConnection(connections)
+    for one in (first, second, first):
+        if one not in set(connections):
+            connections.add(one, ME)
+        connections.mark_idle(one, ME, idle=True)
+    assert connections.add(OtherConnection(), ME)
+    assert (first.gave_way, second.gave_way) == (False, True)
 
 
 async def test_waiting_ends_when_the_last_connection_is_closed() -> None:

@@ -9,6 +9,7 @@ address for them.
 import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from vipsrv.storage.budget import Share
 
@@ -16,6 +17,7 @@ UNIX_SOCKET = "unix"
 """The account of all clients of unix sockets."""
 
 _IPV6_PREFIX = 64
+_CACHED_HOSTS = 4096  # parsing an address takes longer than all else that a new connection needs
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +52,9 @@ class Accounts:
 
     def open_flow(self, key: str) -> Flow:
         """Return a new flow of the account ``key``, which is created if it has no other connection."""
-        account = self._accounts.setdefault(key, Account(key))
+        account = self._accounts.get(key)
+        if account is None:
+            account = self._accounts[key] = Account(key)
         flow = Flow(account)
         account.flows.add(flow)
         return flow
@@ -68,9 +72,12 @@ def account_key(peer: object) -> str:
 
     That is a tuple with the numeric address first for TCP, and a text, often empty, for a unix socket.
     """
-    address = address_of(peer)
-    if address is None:
-        return UNIX_SOCKET
+    return _key_of_host(peer[0]) if isinstance(peer, tuple) and peer else UNIX_SOCKET
+
+
+@lru_cache(_CACHED_HOSTS)
+def _key_of_host(host: str) -> str:
+    address = _parse(host)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))
     return str(address)
@@ -78,10 +85,12 @@ def account_key(peer: object) -> str:
 
 def address_of(peer: object) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """Return the address in a ``peername``, or ``None`` for a unix socket."""
-    if not isinstance(peer, tuple) or not peer:
-        return None
-    host = str(peer[0]).partition("%")[0]  # an IPv6 link-local address ends with its interface
-    address = ipaddress.ip_address(host)
+    return _parse(peer[0]) if isinstance(peer, tuple) and peer else None
+
+
+def _parse(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    # An IPv6 link-local address ends with its interface.
+    address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address

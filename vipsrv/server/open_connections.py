@@ -26,8 +26,8 @@ class Connection(Protocol):
     def drain(self) -> None:
         """Finish the requests that have begun, then close."""
 
-    def give_way(self) -> None:
-        """Close although the client may go on: the connection is idle, and its place is needed."""
+    def give_way(self) -> bool:
+        """Close, because the place is needed, if the connection is still idle; return whether it is."""
 
     def stop(self) -> None:
         """Answer waiting clients with ``Draining``, then close."""
@@ -69,8 +69,8 @@ class OpenConnections:
         self._none_open.clear()
         # Clients of a unix socket cannot be told apart; whoever may open the socket's file is trusted.
         if account.key != UNIX_SOCKET and self._served_of[account] > self.per_client:
-            return self._make_place(self._idle.first(account))
-        return self.served <= self.limit or self._make_place(self._idle.first())
+            return self._make_place(account)
+        return self.served <= self.limit or self._make_place()
 
     def turn_away(self, connection: Connection) -> bool:
         """Stop counting a connection that is about to be closed; return whether it may be told why."""
@@ -97,23 +97,27 @@ class OpenConnections:
             self._none_open.set()
 
     def mark_idle(self, connection: Connection, account: Account, *, idle: bool) -> None:
-        """Note whether nothing is in flight on a connection and no message has begun."""
+        """Note whether nothing is in flight on a connection and no message has begun.
+
+        A connection that was idle before and has been used since becomes the one that is idle for the
+        shortest time.
+        """
+        self._idle.remove(connection, account)
         if idle:
             self._idle.add(connection, account)
-        else:
-            self._idle.remove(connection, account)
 
     async def wait_until_closed(self, seconds: float) -> None:
         """Return when no connection is open, or after ``seconds``."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._none_open.wait(), seconds)
 
-    def _make_place(self, idle: Connection | None) -> bool:
-        """Close ``idle`` if there is such a connection; return whether there is."""
-        if idle is None:
-            return False
-        idle.give_way()
-        return True
+    def _make_place(self, account: Account | None = None) -> bool:
+        """Close an idle connection, of ``account`` if that is given; return whether there was one."""
+        while (noted := self._idle.first(account)) is not None:
+            if noted.give_way():
+                return True
+            self._idle.remove(noted, self._accounts[noted])  # it has been used since it was noted
+        return False
 
 
 def _decrease(counter: Counter[Account], account: Account) -> None:

@@ -319,6 +319,12 @@ async def listening(
     context.spool.close()
 
 
+def watch_all(context: ServerContext) -> None:
+    """What the gateway does several times a second."""
+    for connection in context.connections:
+        connection.watch(time.monotonic())
+
+
 async def test_the_longest_idle_connection_gives_way_to_a_new_one(tmp_path: Path) -> None:
     async with listening(tmp_path, connections=3) as (context, connect):
         busy, longest, shorter = connect(), connect(), connect()
@@ -326,6 +332,7 @@ async def test_the_longest_idle_connection_gives_way_to_a_new_one(tmp_path: Path
         for sock in (longest, shorter):
             sock.sendall(PING)
             assert await read_status(sock) == 200
+            watch_all(context)
         new = connect()
         assert await read_to_end(longest) == b""
         for sock in (shorter, new):
@@ -340,6 +347,7 @@ async def test_a_client_at_its_bound_loses_its_own_idle_connections(tmp_path: Pa
         for sock in (first, second):
             sock.sendall(PING)
             assert await read_status(sock) == 200
+            watch_all(context)
         third = connect()
         assert await read_to_end(first) == b""
         for sock in (second, third):

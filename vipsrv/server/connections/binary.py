@@ -146,6 +146,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._state = ConnectionState.OPEN
         self._reads_until = 0.0  # in EXCESS and DRAINING, in seconds of ``time.monotonic``
         self._in_flight: dict[int, Exchange] = {}
+        self._reads = 0
+        self._reads_when_idle: int | None = None  # as told to the registry; None if it counts as not idle
         self._incoming: Exchange | None = None  # its body is arriving; None if the body is discarded
 
     @property
@@ -200,8 +202,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Handle ``nbytes`` bytes that have been read into the buffer."""
+        self._reads += 1
         self._inbox.received(nbytes)
-        self._note_idle()
 
     def eof_received(self) -> bool:
         """Handle the end of the client's sending side: close when all due replies have been sent."""
@@ -240,6 +242,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def watch(self, now: float) -> None:
         """Fail requests after their deadlines, and close the connection after one of its timeouts."""
+        self._note_idle()
         for exchange in list(self._in_flight.values()):
             exchange.watch(now)
         if self._outbox.is_stuck(now, self._context.settings.receive_timeout):
@@ -259,12 +262,15 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._enter(ConnectionState.DRAINING)
             self._reads_until = time.monotonic() + DRAIN_SECONDS
 
-    def give_way(self) -> None:
-        """Close although the client may go on: the connection is idle, and its place is needed."""
+    def give_way(self) -> bool:
+        """Close if nothing has happened since ``watch`` found the connection idle; return whether it has."""
+        if not self._is_idle() or self._reads != self._reads_when_idle:
+            return False
         if self._context.connections.turn_away(self):
             self._linger()
         else:
             self._transport.abort()
+        return True
 
     def stop(self) -> None:
         """Answer all requests in flight with ``Draining``, then close."""
@@ -454,17 +460,24 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if state not in TRANSITIONS[self._state]:
             raise RuntimeError(f"a connection that is {self._state.value} cannot become {state.value}")
         self._state = state
-        self._note_idle()
 
-    def _note_idle(self) -> None:
-        """Tell the registry whether this connection may be closed if its place is needed."""
-        idle = (
-            self._state is ConnectionState.OPEN
-            and not self._in_flight
+    def _is_idle(self) -> bool:
+        return (
+            not self._in_flight
+            and self._state is ConnectionState.OPEN
             and self._inbox.reader.between_messages
             and not self._outbox
         )
-        self._context.connections.mark_idle(self, self._flow.account, idle=idle)
+
+    def _note_idle(self) -> None:
+        """Tell the registry whether this connection may be closed if its place is needed.
+
+        Only ``watch`` calls this, not every read: what has happened since then is seen in ``give_way``.
+        """
+        reads = self._reads if self._is_idle() else None
+        if reads != self._reads_when_idle:
+            self._reads_when_idle = reads
+            self._context.connections.mark_idle(self, self._flow.account, idle=reads is not None)
 
     def _no_place(self) -> Busy:
         connections = self._context.connections
@@ -517,7 +530,6 @@ class BinaryConnection(asyncio.BufferedProtocol):
         else:
             self._inbox.update()
             self._inbox.start_idling()
-            self._note_idle()
 
     def _drain_if_told(self) -> None:
         if self._context.draining:

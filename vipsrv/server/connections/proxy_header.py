@@ -111,7 +111,11 @@ class ProxiedConnection(asyncio.BufferedProtocol):
         """Close: no request has begun."""
         self._transport.close()
 
-    give_way = stop = drain
+    stop = drain
+
+    def give_way(self) -> bool:
+        """Return ``False``: a connection that waits for its header is not idle."""
+        return False
 
     def abort(self) -> None:
         """Close at once."""
