@@ -16,7 +16,7 @@ from vipsrv.workers.child.sandbox.confinement import (
     Confinement,
     SandboxError,
     default_mode,
-    missing_layers,
+    layers_not_in_kernel,
 )
 from vipsrv.workers.child.sandbox.parent import die_with_parent, ignore_stop_signals
 
@@ -26,5 +26,5 @@ __all__ = [
     "default_mode",
     "die_with_parent",
     "ignore_stop_signals",
-    "missing_layers",
+    "layers_not_in_kernel",
 ]
