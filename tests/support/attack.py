@@ -29,7 +29,8 @@ from pathlib import Path
 
 from vipsrv.worker_config import SandboxMode
 from vipsrv.workers.child.sandbox import Confinement
-from vipsrv.workers.child.sandbox.libc import prctl, syscall
+from vipsrv.workers.child.sandbox.libc import syscall
+from vipsrv.workers.process_control import prctl
 
 REACHED = "reached"
 JOB_MEMORY = 64 << 20

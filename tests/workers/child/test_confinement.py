@@ -27,6 +27,7 @@ all_layers = pytest.mark.skipif(
 
 _CONFINE = """
 import os
+from vipsrv.workers import process_control
 from vipsrv.workers.child import sandbox
 from vipsrv.workers.child.sandbox import descriptors, landlock, privileges, seccomp
 descriptors.keep_only = lambda channel, null: None  # this process answers through its standard streams
@@ -104,7 +105,7 @@ def test_every_layer_is_required_where_the_kernel_has_them() -> None:
             ["rlimits", "not-dumpable", "landlock-"],
         ),
         (
-            "def fail(): raise OSError(1, 'not today')\nprivileges.forbid_dumps = fail",
+            "def fail(): raise OSError(1, 'not today')\nprocess_control.forbid_inspection = fail",
             "the layer not-dumpable cannot be set up: [Errno 1] not today",
             ["rlimits", "landlock-", "seccomp"],
         ),

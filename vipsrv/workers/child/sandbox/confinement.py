@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 
 from vipsrv.worker_config import SandboxMode
+from vipsrv.workers import process_control
 from vipsrv.workers.child.sandbox import (
     descriptors,
     landlock,
@@ -82,7 +83,7 @@ class Confinement:
         own_user = changed and self._worker_uid == 0
         parent.die_with_parent(self._parent)  # a change of the user has undone it
         self._add("rlimits", lambda: self._limit(own_user=own_user))
-        self._add("not-dumpable", privileges.forbid_dumps)
+        self._add("not-dumpable", process_control.forbid_inspection)
         abi = landlock.version()
         if abi:
             self._add(f"landlock-{abi}", self._restrict_files, lambda: self_test.beyond_landlock(abi))
