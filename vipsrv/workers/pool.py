@@ -45,6 +45,7 @@ class _Supervision:
 
     start_by: float | None  # killed if its handshake has not arrived by then; None after the handshake
     kill_at: float | None = None  # killed if it has not stopped its job by then
+    headless: bool = False  # when last seen, only its first thread had ended; so it is for a moment at an end
     grown: bool = False  # replaced as soon as it has no job, because it holds too much memory
 
 
@@ -202,7 +203,7 @@ class WorkerPool:
             status = read_status(worker.pid)
             if status is None:
                 self._warn_if_hidden(worker)
-            elif (offence := self._offence(worker, status)) is not None:
+            elif (offence := self._offence(worker, supervision, status)) is not None:
                 worker.kill(offence)
             elif status.memory > self._policy.max_memory:
                 # While requests queue, no worker is idle long enough to be seen idle here.
@@ -216,9 +217,13 @@ class WorkerPool:
         if self._pinning is not None:
             self._pinning.balance()
 
-    def _offence(self, worker: WorkerProcess, status: ProcessStatus) -> str | None:
+    def _offence(self, worker: WorkerProcess, supervision: _Supervision, status: ProcessStatus) -> str | None:
         """Return what a worker does that none does, as the reason to kill it."""
-        if status.first_thread_ended and status.threads > 1:
+        headless, supervision.headless = (
+            supervision.headless,
+            status.first_thread_ended and status.threads > 1,
+        )
+        if headless and supervision.headless:
             return "its first thread has ended and others go on, which no worker does"
         if status.threads > self._policy.max_threads:
             return f"it has {status.threads} threads; {self._policy.max_threads} are allowed"
