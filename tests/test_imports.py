@@ -55,6 +55,7 @@ ONLY: dict[str, set[str]] = {
     "vipsrv.workers.child": {
         "vipsrv.workers.child",
         "vipsrv.workers.channel",
+        "vipsrv.workers.process_control",
         "vipsrv.workers.shared_memory",
     },
 }

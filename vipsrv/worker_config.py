@@ -44,6 +44,7 @@ def _declare(
 class WorkerConfig:
     """The settings that apply to every job of a worker."""
 
+    max_upload: int = _declare(2 * _GIB, "Largest image that is accepted, in bytes.", unit=BYTES, least=1)
     quality: int = _declare(85, "Quality of a result if the request names none.", least=1, most=100)
     formats: tuple[str, ...] | None = _declare(
         None,

@@ -24,6 +24,12 @@ def doctor(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]
     )
 
 
+def test_control_characters_are_only_shown(tmp_path: Path) -> None:
+    ended = doctor("--spool-dir", f"{tmp_path}/\x1b[31m")
+    assert "\\x1b[31m is not a folder" in ended.stdout
+    assert "\x1b" not in ended.stdout
+
+
 def test_the_report_as_json(tmp_path: Path) -> None:
     ended = doctor("--json", "--formats", "png", VIPSRV_SPOOL_DIR=str(tmp_path))
     report = json.loads(ended.stdout)

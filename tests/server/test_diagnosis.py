@@ -13,7 +13,9 @@ from vipsrv.server.diagnosis import Finding, Rating, confinement, diagnose, file
 from vipsrv.server.settings import ServerSettings
 from vipsrv.workers.channel import Ready
 
-READY = Ready(pid=1, readers={"jpeg": "libvips 8.18"}, writers=("png",), layers=("seccomp", "landlock"))
+READY = Ready(
+    pid=1, readers={"jpeg": "libvips 8.18"}, writers=("png",), layers=("own-uid", "seccomp", "landlock")
+)
 
 
 @pytest.fixture(autouse=True)
@@ -36,13 +38,25 @@ def find(subject: str, folder: Path, files: dict[str, str] | None = None, **sett
 def test_formats_and_layers_are_those_of_a_worker(tmp_path: Path) -> None:
     assert find("reads", tmp_path).detail == "jpeg (libvips 8.18)"
     assert find("writes", tmp_path).detail == "png"
-    assert find("confinement", tmp_path) == Finding("confinement", Rating.OK, "seccomp, landlock")
+    assert find("confinement", tmp_path) == Finding("confinement", Rating.OK, "own-uid, seccomp, landlock")
 
 
-@pytest.mark.parametrize(("user", "said"), [(0, "run as root"), (1000, "landlock and seccomp missing")])
-def test_no_confinement_is_a_warning(user: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: user)
-    found = confinement(())
+def test_workers_of_a_server_that_changes_its_user_have_none_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    found = find("confinement", tmp_path, user="nobody")
+    assert found == Finding("confinement", Rating.OK, "seccomp, landlock")
+
+
+def test_root_without_a_user_for_its_workers_is_a_warning() -> None:
+    found = confinement(("seccomp", "landlock-7"), root=True)
+    assert (found.rating, "own-uid missing" in found.detail) == (Rating.WARNING, True)
+
+
+@pytest.mark.parametrize(("root", "said"), [(True, "run as root"), (False, "landlock, seccomp missing")])
+def test_no_confinement_is_a_warning(*, root: bool, said: str) -> None:
+    found = confinement((), root=root)
     assert found.rating is Rating.WARNING
     assert said in found.detail
 

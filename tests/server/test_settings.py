@@ -21,6 +21,7 @@ def test_the_defaults_are_those_of_the_protocol() -> None:
 def test_a_worker_is_told_the_defaults_unless_settings_say_otherwise() -> None:
     assert ServerSettings().worker_config() == WorkerConfig()
     changed: dict[str, Any] = {
+        "max_upload": 6,
         "quality": 1,
         "formats": ("png",),
         "tolerate_truncated": True,

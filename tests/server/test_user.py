@@ -1,7 +1,9 @@
 """The user that a server changes to."""
 
+import errno
 import os
 import pwd
+import re
 from pathlib import Path
 
 import pytest
@@ -28,14 +30,35 @@ def test_the_present_user_is_no_change() -> None:
     change_user(str(os.geteuid()))
 
 
-def test_a_change_that_is_refused_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["initgroups", "setgid"])
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL])  # no capability; no such number here
+def test_a_change_that_is_refused_is_told(monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
     def refuse(*_: object) -> None:
-        raise PermissionError
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "initgroups", refuse)
+    monkeypatch.setattr(os, "initgroups", lambda *_: None)
+    monkeypatch.setattr(os, call, refuse)
     other = next(entry.pw_name for entry in pwd.getpwall() if entry.pw_uid != os.geteuid())
-    with pytest.raises(StartFailed, match=f"--user: only root can change to {other}"):
+    said = f"--user: cannot change to {other}: {os.strerror(number)}; it needs root with SETUID and SETGID"
+    with pytest.raises(StartFailed, match=re.escape(said)):
         change_user(other)
+
+
+@needs_root
+def test_no_id_of_root_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "setresuid")  # as on macOS
+    monkeypatch.delattr(os, "setresgid")
+    other = next(entry for entry in pwd.getpwall() if entry.pw_uid)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        change_user(other.pw_name)
+        os.write(writing, f"{os.getresuid()} {os.getresgid()}".encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        assert said.read() == f"{(other.pw_uid,) * 3} {(other.pw_gid,) * 3}"
+    os.waitpid(pid, 0)
 
 
 @needs_root

@@ -21,14 +21,16 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vipsrv.worker_config import SandboxMode
 from vipsrv.workers.child.sandbox import Confinement
-from vipsrv.workers.child.sandbox.libc import prctl, syscall
+from vipsrv.workers.child.sandbox.libc import syscall
+from vipsrv.workers.process_control import prctl
 
 REACHED = "reached"
 JOB_MEMORY = 64 << 20
@@ -53,6 +55,7 @@ class Gateway:
     abstract: str
     spool: Path
     i386: Callable[[], int] | None  # machine code that makes a 32-bit system call
+    channel: int = -1  # descriptor of the attacker's own
 
 
 Attack = Callable[[Gateway], object]
@@ -221,6 +224,16 @@ def make_a_socket_pair(_: Gateway) -> None:
 
 
 @attack
+def urgent_data(gateway: Gateway) -> None:
+    syscall(number(44, 206), gateway.channel, address(b"x"), 1, socket.MSG_OOB, 0, 0)
+
+
+@attack
+def cpu_clock_of_gateway(gateway: Gateway) -> None:
+    time.clock_gettime(~gateway.pid << 3 | 2)  # CPUCLOCK_SCHED
+
+
+@attack
 def read_gateway_environment(gateway: Gateway) -> None:
     assert Path(f"/proc/{gateway.pid}/environ").read_bytes()
 
@@ -336,6 +349,19 @@ def take_memory_as_a_stack(_: Gateway) -> None:
 
 
 @attack
+def page_tables(_: Gateway) -> None:
+    whole = 1 << 40  # 2 GiB of page tables if a byte of every 2 MiB is read
+    memory = mmap.mmap(-1, whole, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+    assert memory[0] == memory[whole - 1] == 0
+
+
+@attack
+def grow_the_stack(_: Gateway) -> None:
+    end = ctypes.c_size_t.in_dll(ctypes.CDLL(None), "__libc_stack_end").value
+    ctypes.memset(end - JOB_MEMORY, 1, 1)
+
+
+@attack
 def memfd(_: Gateway) -> None:
     os.memfd_create("x")
 
@@ -405,6 +431,7 @@ NOT_EVERYWHERE = frozenset(
         *{"trace_the_gateway", "read_gateway_memory", "write_gateway_memory", "read_gateway_environment"},
         *{"read_gateway_memory_by_system_call", "write_gateway_memory_by_system_call"},
         *{"take_a_descriptor_of_the_gateway", "trace_a_sibling"},
+        *{"urgent_data", "grow_the_stack"},  # Linux 5.15; a hard limit of 8 MiB
     }
 )
 """Attempts that a kernel, its settings or a container may refuse to an unconfined process, too."""
@@ -468,14 +495,14 @@ def _attacker(
         nonlocal said
         start.wait()
         try:
-            attack(gateway)
+            attack(replace(gateway, channel=channel.fileno()))
             said = REACHED
         except Exception as error:  # noqa: BLE001 - however it fails
             said = f"{type(error).__name__}: {error}"
 
     thread = threading.Thread(target=run)
     mode: SandboxMode = "require" if confined else "off"
-    confinement = Confinement(mode, parent=gateway.pid, job_memory=JOB_MEMORY, worker_uid=0)
+    confinement = Confinement(mode, parent=gateway.pid, job_memory=JOB_MEMORY, max_upload=1, worker_uid=0)
     confinement.begin()
     if older_thread:
         thread.start()  # as the threads that libvips starts in the trial run
@@ -548,6 +575,8 @@ def main() -> int:
     parser.add_argument("--older-thread", action="store_true")
     parser.add_argument("--uid", type=int, default=0)
     arguments = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (most, most))  # as after "ulimit -s unlimited"
     with tempfile.TemporaryDirectory() as folder:
         if arguments.uid:
             os.chown(folder, arguments.uid, arguments.uid)

@@ -6,7 +6,7 @@ from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.launch import Command
 
 _WORDS = """
-import array, os, socket, subprocess, sys, threading, time
+import array, ctypes, os, socket, subprocess, sys, threading, time
 from vipsrv.errors import Cancelled, CorruptImage, DeadlineExceeded, InternalError
 from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.workers.channel import JOB_SIZE, JobHead, Ready, ReplyHead

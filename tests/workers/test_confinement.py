@@ -9,15 +9,20 @@ from vipsrv.workers.confinement import log_confinement, missing_layers
 
 
 def test_what_is_missing() -> None:
-    assert missing_layers(["no-new-privs", "landlock-7", "seccomp"]) == []
-    assert missing_layers(["rlimits", "seccomp"]) == ["landlock"]
-    assert missing_layers([]) == ["landlock", "seccomp"]
+    assert missing_layers(["no-new-privs", "landlock-7", "seccomp"], root=False) == []
+    assert missing_layers(["rlimits", "seccomp"], root=False) == ["landlock"]
+    assert missing_layers([], root=False) == ["landlock", "seccomp"]
+    assert missing_layers(["landlock-7", "seccomp"], root=True) == ["own-uid"]
+    assert missing_layers(["own-uid", "landlock-7", "seccomp"], root=True) == []
 
 
 @pytest.mark.parametrize(
     ("layers", "user", "level", "said"),
     [
-        (("landlock-4", "seccomp"), 0, logging.INFO, "workers are confined: landlock-4, seccomp"),
+        (("landlock-4", "seccomp"), 1000, logging.INFO, "workers are confined: landlock-4, seccomp"),
+        (("own-uid", "landlock-4", "seccomp"), 0, logging.INFO, "workers are confined: own-uid"),
+        (("landlock-4", "seccomp"), 0, logging.WARNING, "without own-uid (only landlock-4, seccomp)"),
+        (("own-uid", "seccomp"), 0, logging.WARNING, "that this user may do"),
         (("rlimits", "landlock-4"), 1000, logging.WARNING, "without seccomp (only rlimits, landlock-4)"),
         ((), 1000, logging.WARNING, "that this user may do"),
         ((), 0, logging.WARNING, "that root may do"),

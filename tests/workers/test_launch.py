@@ -19,6 +19,10 @@ def descriptors() -> list[str]:
     return sorted(link.name for link in Path("/proc/self/fd").iterdir())
 
 
+def shared_mappings() -> int:
+    return Path("/proc/self/maps").read_text().count("/memfd:vipsrv-worker")
+
+
 def test_a_worker_runs_and_has_the_other_end_of_the_socket() -> None:
     launched = launch(WorkerConfig())
     try:
@@ -43,12 +47,14 @@ def test_a_start_that_the_system_refuses_leaves_nothing_open(
     def fail(*_: object, **__: object) -> None:
         raise BlockingIOError("no more processes")
 
-    before = descriptors()
+    before, mapped = descriptors(), shared_mappings()
     with monkeypatch.context() as patch:
         patch.setattr(call, fail)
-        with pytest.raises(BlockingIOError, match="no more processes"):
+        with pytest.raises(BlockingIOError, match="no more processes") as refused:
             launch(WorkerConfig())
-    assert descriptors() == before
+    # While the error refers to it, nothing is closed just because it is garbage.
+    assert refused.value is not None
+    assert (descriptors(), shared_mappings()) == (before, mapped)
 
 
 def test_a_worker_gets_no_more_of_the_environment_than_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

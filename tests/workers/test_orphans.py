@@ -1,9 +1,12 @@
 """What a worker leaves behind, in a process of its own that adopts orphans as the gateway does."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from vipsrv.workers import process_control
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives orphans to an ancestor")
 
@@ -42,6 +45,16 @@ else:
 assert before.poll() is None
 before.kill()
 """
+
+
+def test_a_system_that_does_not_say_who_gets_orphans(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "prctl(37): Operation not permitted")
+
+    monkeypatch.setattr(process_control, "prctl", refuse)
+    for pid in (1, 2):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        assert process_control.adopts_orphans() is (pid == 1)
 
 
 @pytest.mark.parametrize(("parent", "said"), [("worker", ["killed"]), ("someone else", ["alive", "reaped"])])

@@ -28,6 +28,7 @@ from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, Draining, StartFail
 from vipsrv.storage import Slot, Spool
 from vipsrv.storage.chunk_pool import LARGE_CHUNK_SIZE
 from vipsrv.worker_config import IN_MEMORY_SIZE, WorkerConfig
+from vipsrv.workers import process_table
 from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.launch import worker_command
@@ -386,7 +387,7 @@ async def test_a_heavy_job_that_nobody_waits_for_is_dropped(tmp_path: Path) -> N
 
 
 async def test_a_worker_that_has_grown_is_replaced(tmp_path: Path) -> None:
-    async with harness(tmp_path, policy=PoolPolicy(max_anonymous_memory=1)) as one:
+    async with harness(tmp_path, policy=PoolPolicy(max_memory=1)) as one:
         worker = one.worker
         one.pool.watch(time.monotonic())
         assert worker not in one.pool.workers
@@ -518,6 +519,10 @@ async def test_a_heavy_job_that_is_given_back_counts_as_a_job(tmp_path: Path) ->
             "child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)",
             "it has started a process",
         ),
+        (
+            "threading.Thread(target=sleep).start(); ready(); ctypes.CDLL(None).pthread_exit(0)",
+            "its first thread has ended and others go on",
+        ),
     ],
 )
 async def test_a_worker_that_starts_threads_or_processes_is_killed(
@@ -527,6 +532,20 @@ async def test_a_worker_that_starts_threads_or_processes_is_killed(
         worker = one.worker
         await one.watch_until(lambda: worker not in one.pool.workers)
         await until(lambda: reason in caplog.text)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+async def test_workers_that_proc_hides_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with harness(tmp_path, size=2) as one:
+        (tmp_path / "self").mkdir()
+        (tmp_path / "self" / "status").touch()
+        monkeypatch.setattr(process_table, "_PROC", str(tmp_path))
+        for seconds in (0, 10, 20):
+            one.pool.watch(time.monotonic() + seconds)
+        assert len(one.pool.workers) == 2
+    assert caplog.text.count("/proc hides the workers from the server") == 1
 
 
 async def test_a_worker_that_is_killed_while_the_server_starts_is_tried_again(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from enum import IntEnum
 
 import typer
 
+from vipsrv.printable import printable
 from vipsrv.server import Finding, Rating, ServerSettings, diagnose
 
 
@@ -29,9 +30,9 @@ def run_doctor(settings: ServerSettings, *, as_json: bool) -> DoctorExit:
         typer.echo(json.dumps({"exit_code": code, "findings": [asdict(one) for one in findings]}, indent=2))
     else:
         for one in findings:
-            typer.echo(f"{one.rating.value:7}  {one.subject}: {one.detail}")
+            typer.echo(printable(f"{one.rating.value:7}  {one.subject}: {one.detail}"))
             if one.advice:
-                typer.echo(f"{'':7}  → {one.advice}")
+                typer.echo(printable(f"{'':7}  → {one.advice}"))
     return code
 
 

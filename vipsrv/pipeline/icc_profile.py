@@ -13,7 +13,6 @@ from functools import lru_cache
 
 import pyvips
 
-from vipsrv.pipeline.vips.errors import forget_errors
 from vipsrv.pipeline.vips.fields import PROFILE
 
 _RGB = {"srgb", "rgb16"}
@@ -86,7 +85,6 @@ def colour_in(image: pyvips.Image, background: str, *, own_profile: bool) -> lis
     try:
         exported: list[float] = _with_profile_of(image, pixel.colourspace("lab")).icc_export(depth=8)(0, 0)
     except pyvips.Error:
-        forget_errors()
         return colour
     return exported
 

@@ -3,10 +3,10 @@
 ::
 
     connection   4  its socket, that of an excess client that gets busy, two for a file of the spool
-    worker       5  channel, shared memory, standard error while it starts, two for a result's file
+    worker       5  channel, mapping of shared memory, standard error at its start, two for a result
     listener     2  a host name may have an IPv4 and an IPv6 address
     process     24  standard streams, event loop and signals (13), two threads that splice (3 each), 5 spare
-    RESERVE     32  starting a worker takes 10 at once
+    RESERVE     32  starting a worker takes WORKER_DESCRIPTORS at once
 
 A connection that pipelines several large uploads needs two more for each. They are not counted: if none is
 left, such an upload is refused as ``busy``.
@@ -17,15 +17,16 @@ import resource
 
 from vipsrv.errors import StartFailed
 from vipsrv.server.settings import ServerSettings
+from vipsrv.workers.descriptor_reserve import WORKER_DESCRIPTORS
 
 EACH_CONNECTION = 4
 EACH_WORKER = 5
 EACH_LISTENER = 2
 PROCESS = 24
 
-RESERVE = 32
-"""Descriptors that connections leave free, for starting workers and reading files of /proc. The pool holds 12
-of them open and gives them up for a worker (``workers/descriptor_reserve.py``)."""
+RESERVE = WORKER_DESCRIPTORS + 20
+"""Descriptors that connections leave free, for starting workers and reading files of /proc. The pool holds
+``WORKER_DESCRIPTORS`` of them open and gives them up for a worker (``workers/descriptor_reserve.py``)."""
 
 MOST_USEFUL = 1 << 20
 """The highest limit that is asked for. Some containers allow 2³⁰, and a program that closes every descriptor

@@ -89,17 +89,20 @@ def _trial_worker(settings: ServerSettings) -> Iterator[Finding]:
     readers = ", ".join(f"{name} ({library})" for name, library in ready.readers.items())
     yield Finding("reads", Rating.OK, readers)
     yield Finding("writes", Rating.OK, ", ".join(ready.writers))
-    yield confinement(ready.layers)
+    changes_user = os.geteuid() == 0 and settings.user is not None
+    # The server starts its workers as that user, and the trial worker was started by root.
+    layers = tuple(layer for layer in ready.layers if not (changes_user and layer == "own-uid"))
+    yield confinement(layers, root=os.geteuid() == 0 and not changes_user)
 
 
-def confinement(layers: tuple[str, ...]) -> Finding:
-    """Return the finding about the layers that a worker reports."""
+def confinement(layers: tuple[str, ...], *, root: bool) -> Finding:
+    """Return the finding about the layers that a worker reports, of a server that runs as root or not."""
     held = ", ".join(layers) or "no layer holds"
-    missing = missing_layers(layers)
+    missing = missing_layers(layers, root=root)
     if not missing:
         return Finding("confinement", Rating.OK, held)
-    whose = " and workers run as root" if os.geteuid() == 0 and "own-uid" not in layers else ""
-    detail = f"{held}; {' and '.join(missing)} missing{whose}"
+    whose = " and workers run as root" if "own-uid" in missing else ""
+    detail = f"{held}; {', '.join(missing)} missing{whose}"
     return Finding(
         "confinement", Rating.WARNING, detail, "SECURITY.md names the kernels that have them; see --sandbox"
     )

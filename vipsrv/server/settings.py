@@ -69,7 +69,7 @@ class _Environment(PydanticBaseSettingsSource):
 
 
 class _ServiceSettings(BaseSettings):
-    """The first settings in listings: addresses, workers and the size of uploads."""
+    """The first settings in listings: addresses and workers."""
 
     model_config = SettingsConfigDict(
         env_prefix="VIPSRV_",
@@ -122,9 +122,6 @@ class _ServiceSettings(BaseSettings):
         description="Whether each worker is pinned to one core. This is the default and makes small images a "
         "quarter faster. A worker that has to wait for its core moves to an idle core.",
     )
-    max_upload: ByteSize = Field(
-        ByteSize(2 * _GIB), ge=1, description="Largest image that is accepted, in bytes."
-    )
 
 
 def _worker_settings() -> dict[str, Any]:
@@ -148,7 +145,9 @@ def _worker_settings() -> dict[str, Any]:
 # The class is made at run time, so a type checker does not see the settings of the workers. They are read
 # through ``ServerSettings.worker_config``, which has types.
 if TYPE_CHECKING:
-    _WorkerSettings = _ServiceSettings
+
+    class _WorkerSettings(_ServiceSettings):
+        max_upload: ByteSize  # the server needs it, too
 else:
     _WorkerSettings = create_model("_WorkerSettings", __base__=_ServiceSettings, **_worker_settings())
 

@@ -17,8 +17,12 @@ def change_user(user: str) -> None:
         return
     try:
         os.initgroups(entry.pw_name, entry.pw_gid)
-        os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
-        os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
-    except PermissionError:
-        raise StartFailed(f"--user: only root can change to {user}") from None
+        # For root, these set the saved ids as well. macOS has no setresuid.
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+    except OSError as error:
+        reason = error.strerror or error
+        raise StartFailed(
+            f"--user: cannot change to {user}: {reason}; it needs root with SETUID and SETGID"
+        ) from None
     forbid_inspection()  # a change of the user may undo it (sysctl fs.suid_dumpable)

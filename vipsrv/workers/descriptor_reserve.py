@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 WORKER_DESCRIPTORS = 12
-"""Descriptors that starting a worker takes for a moment: two sockets, the shared memory, four pipe ends and
-/dev/null; the rest is for a look at /proc meanwhile. A running worker keeps one, a starting one two."""
+"""Descriptors that starting a worker takes for a moment: two sockets, two for the shared memory, because
+Python's mmap duplicates its descriptor, four pipe ends and /dev/null; the rest is for a look at /proc
+meanwhile. A running worker keeps two, a starting one three."""
 
 _USED_UP = frozenset({errno.EMFILE, errno.ENFILE})
 

@@ -72,6 +72,8 @@ def launch(config: WorkerConfig, command: Command = worker_command) -> Launched:
         )
     except OSError:
         ours.close()
+        if shared is not None:
+            shared.close()
         raise
     finally:
         theirs.close()

@@ -15,7 +15,7 @@ class PoolPolicy:
     ``start_seconds`` is how long a worker may take to start (a fraction of a second on an idle machine), and
     ``stop_seconds`` how long it may go on with a job that it was told to stop. A worker is replaced after
     ``max_jobs`` jobs, so that no slow leak in a decoder adds up and an image that has taken it over sees few
-    others, and when it holds more than ``max_anonymous_memory`` bytes while it is idle. It is killed when it
+    others, and when it holds more than ``max_memory`` bytes while it is idle. It is killed when it
     has more than ``max_threads`` threads: 31 were counted in a job that may use 64 on two cores, and libvips
     and a decoder may each have as many as there are cores.
 
@@ -29,7 +29,7 @@ class PoolPolicy:
     start_seconds: float = 60.0
     stop_seconds: float = 1.0
     max_jobs: int = 20_000
-    max_anonymous_memory: int = 512 * 1024 * 1024
+    max_memory: int = 512 * 1024 * 1024
     max_threads: int = _MOST_THREADS
     start_tries: int = 3
     trial_seconds: float = 1.0

@@ -29,7 +29,7 @@ from vipsrv.workers.launch import Command, worker_command
 from vipsrv.workers.orphans import Orphans
 from vipsrv.workers.policy import PoolPolicy
 from vipsrv.workers.process import WorkerProcess
-from vipsrv.workers.process_table import children_of, read_status
+from vipsrv.workers.process_table import ProcessStatus, children_of, is_hidden, read_status
 
 _INSPECTION_SECONDS = 1.0
 
@@ -45,6 +45,7 @@ class _Supervision:
 
     start_by: float | None  # killed if its handshake has not arrived by then; None after the handshake
     kill_at: float | None = None  # killed if it has not stopped its job by then
+    headless: bool = False  # when last seen, only its first thread had ended; so it is for a moment at an end
     grown: bool = False  # replaced as soon as it has no job, because it holds too much memory
 
 
@@ -86,6 +87,7 @@ class WorkerPool:
         self._orphans: Orphans | None = None
         self._reserve: DescriptorReserve | None = None
         self._stopping = False
+        self._told_hidden = False
         self._ready: Ready | None = None
 
     @property
@@ -200,16 +202,14 @@ class WorkerPool:
         for worker, supervision in list(self._workers.items()):
             status = read_status(worker.pid)
             if status is None:
-                continue
-            if status.threads > self._policy.max_threads:
-                worker.kill(f"it has {status.threads} threads; {self._policy.max_threads} are allowed")
-            elif children_of(worker.pid):
-                worker.kill("it has started a process, which no worker does")
-            elif status.anonymous_memory > self._policy.max_anonymous_memory:
+                self._warn_if_hidden(worker)
+            elif (offence := self._offence(worker, supervision, status)) is not None:
+                worker.kill(offence)
+            elif status.memory > self._policy.max_memory:
                 # While requests queue, no worker is idle long enough to be seen idle here.
                 supervision.grown = worker.job is not None
                 if worker in self._idle:
-                    self._retire(worker, f"it has grown to {status.anonymous_memory >> 20} MiB")
+                    self._retire(worker, f"it has grown to {status.memory >> 20} MiB")
         if self._orphans is not None:
             self._orphans.end(own={*(worker.pid for worker in self._workers), *self._reaping.values()})
         if self._reserve is not None:
@@ -217,7 +217,29 @@ class WorkerPool:
         if self._pinning is not None:
             self._pinning.balance()
 
-    def _is_used_up(self, worker: WorkerProcess) -> bool:
+    def _offence(self, worker: WorkerProcess, supervision: _Supervision, status: ProcessStatus) -> str | None:
+        """Return what a worker does that none does, as the reason to kill it."""
+        headless, supervision.headless = (
+            supervision.headless,
+            status.first_thread_ended and status.threads > 1,
+        )
+        if headless and supervision.headless:
+            return "its first thread has ended and others go on, which no worker does"
+        if status.threads > self._policy.max_threads:
+            return f"it has {status.threads} threads; {self._policy.max_threads} are allowed"
+        if children_of(worker.pid):
+            return "it has started a process, which no worker does"
+        return None
+
+    def _warn_if_hidden(self, worker: WorkerProcess) -> None:
+        if not self._told_hidden and is_hidden(worker.pid):
+            self._told_hidden = True
+            _log.warning(
+                "/proc hides the workers from the server (hidepid, ProtectProc=): their memory, threads and "
+                "child processes are not checked"
+            )
+
+    def _retire_if_due(self, worker: WorkerProcess) -> bool:
         """Retire a worker that has no job if it has had enough jobs or grown; return whether it was."""
         if worker.jobs_done >= self._policy.max_jobs:
             self._retire(worker, f"it has done {worker.jobs_done} jobs")
@@ -225,8 +247,8 @@ class WorkerPool:
         if self._workers[worker].grown:
             self._workers[worker].grown = False
             status = read_status(worker.pid)  # the memory of the job itself is free by now
-            if status is not None and status.anonymous_memory > self._policy.max_anonymous_memory:
-                self._retire(worker, f"it has grown to {status.anonymous_memory >> 20} MiB")
+            if status is not None and status.memory > self._policy.max_memory:
+                self._retire(worker, f"it has grown to {status.memory >> 20} MiB")
                 return True
         return False
 
@@ -265,7 +287,7 @@ class WorkerPool:
             self._worker_started(worker)
         elif self._pinning is not None:
             self._pinning.gather(worker.pid)
-        if self._is_used_up(worker):
+        if self._retire_if_due(worker):
             return
         self._idle.append(worker)
         self._on_idle()

@@ -15,17 +15,20 @@ from pathlib import Path
 WALKED_THREADS = 200
 """Maximum threads of a process that are looked at."""
 
-_WALKED_CHILDREN = 64 * 1024  # bytes of process ids that are read for a thread
+_WALKED_CHILDREN = 64 * 1024  # bytes of process ids after which no more are read for a thread
 
 _PROC = "/proc"
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """The number of threads of a process, and the bytes of its anonymous memory."""
+    """A process: the number of its threads, the bytes of its anonymous memory and page tables together, and
+    whether its first thread has ended. The memory of such a process is unknown and counts as 0.
+    """
 
     threads: int
-    anonymous_memory: int
+    memory: int
+    first_thread_ended: bool
 
 
 def read_status(pid: int) -> ProcessStatus | None:
@@ -34,10 +37,16 @@ def read_status(pid: int) -> ProcessStatus | None:
     try:
         return ProcessStatus(
             threads=int(fields["Threads"]),
-            anonymous_memory=int(fields.get("RssAnon", "0").split()[0]) * 1024,
+            memory=sum(int(fields.get(name, "0").split()[0]) for name in ("RssAnon", "VmPTE")) * 1024,
+            first_thread_ended=fields.get("State", "").startswith("Z"),
         )
     except (KeyError, ValueError):
         return None
+
+
+def is_hidden(pid: int) -> bool:
+    """Whether /proc shows this process, but not the running process ``pid`` (mounted with ``hidepid``)."""
+    return os.access(f"{_PROC}/self/status", os.R_OK) and not os.access(f"{_PROC}/{pid}/status", os.R_OK)
 
 
 def has_new_privileges_forbidden(pid: int) -> bool | None:
@@ -73,7 +82,10 @@ def children_of(pid: int) -> set[int]:
 def _children_of_thread(pid: int, thread: int) -> list[int]:
     descriptor = os.open(f"{_PROC}/{pid}/task/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        data = os.read(descriptor, _WALKED_CHILDREN)
+        data = b""
+        # The kernel gives a page at a time.
+        while len(data) < _WALKED_CHILDREN and (part := os.read(descriptor, _WALKED_CHILDREN)):
+            data += part
     finally:
         os.close(descriptor)
     whole, _, _cut_off = data.rpartition(b" ")  # each process id is followed by a space

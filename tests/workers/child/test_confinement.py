@@ -1,6 +1,7 @@
 """The layers one by one, what happens if one does not hold, and what a real worker reports."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -8,23 +9,31 @@ from pathlib import Path
 import pytest
 
 from tests.workers.child.child_process import ChildProcess
-from vipsrv.workers.channel import Ready
-from vipsrv.workers.child.sandbox import Confinement, default_mode, missing_layers
+from vipsrv.workers.channel import MAX_THREADS, Ready
+from vipsrv.workers.child.sandbox import Confinement, default_mode, layers_not_in_kernel
 from vipsrv.workers.child.sandbox.seccomp import program
-from vipsrv.workers.child.sandbox.system_calls import _ARCHITECTURES, ALLOWED, ANSWERED, CONDITIONS, DEADLY
+from vipsrv.workers.child.sandbox.system_calls import (
+    _ARCHITECTURES,
+    ALLOWED,
+    ANSWERED,
+    CONDITIONS,
+    DEADLY,
+    architecture,
+)
 
 all_layers = pytest.mark.skipif(
-    bool(missing_layers()), reason=f"this kernel has no {', '.join(missing_layers())}"
+    bool(layers_not_in_kernel()), reason=f"this kernel has no {', '.join(layers_not_in_kernel())}"
 )
 
 _CONFINE = """
 import os
+from vipsrv.workers import process_control
 from vipsrv.workers.child import sandbox
 from vipsrv.workers.child.sandbox import descriptors, landlock, privileges, seccomp
 descriptors.keep_only = lambda channel, null: None  # this process answers through its standard streams
 descriptors.close_standard_error = lambda: None
 def confine(mode):
-    one = sandbox.Confinement(mode, parent=os.getppid(), job_memory=1 << 26, worker_uid=0)
+    one = sandbox.Confinement(mode, parent=os.getppid(), job_memory=1 << 26, max_upload=1, worker_uid=0)
     one.begin()
     print(*one.complete(-1), flush=True)
 """
@@ -96,7 +105,7 @@ def test_every_layer_is_required_where_the_kernel_has_them() -> None:
             ["rlimits", "not-dumpable", "landlock-"],
         ),
         (
-            "def fail(): raise OSError(1, 'not today')\nprivileges.forbid_dumps = fail",
+            "def fail(): raise OSError(1, 'not today')\nprocess_control.forbid_inspection = fail",
             "the layer not-dumpable cannot be set up: [Errno 1] not today",
             ["rlimits", "landlock-", "seccomp"],
         ),
@@ -126,12 +135,71 @@ def test_a_filter_that_lets_calls_through_is_found_out() -> None:
     assert "in spite of the layer seccomp it could still make a socket" in ended.stderr
 
 
+@all_layers
+def test_a_number_that_this_user_namespace_does_not_have_is_no_user() -> None:
+    ended = run(
+        "import errno\n"
+        "def refuse(*_): raise OSError(errno.EINVAL, 'Invalid argument')\n"
+        "os.geteuid = lambda: 0\n"
+        "os.setgroups = lambda _: None\n"
+        "os.setresgid = refuse\n"
+        "confine('require')"
+    )
+    last = ended.stderr.splitlines()[-1]
+    assert "the layer own-uid cannot be set up: [Errno 22] Invalid argument" in last
+    assert "with --worker-uid, or start the server as an unprivileged user" in last
+    assert "best-effort" not in last
+
+
+@all_layers
+def test_threads_that_are_older_than_landlock_are_a_missing_layer() -> None:
+    ended = run(
+        "restrict = landlock.restrict\n"
+        "def at_the_end(*, may_read=False):\n"
+        "    if may_read:\n"
+        "        raise OSError(24, 'Too many open files')\n"
+        "    restrict()\n"
+        "landlock.restrict = at_the_end\n"
+        "confine('best-effort')"
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "seccomp" in ended.stdout
+    assert "landlock" not in ended.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux'")
+@pytest.mark.parametrize("soft", [8 << 20, 64 << 20, -1])
+def test_memory_is_limited_for_the_stacks_that_threads_have(soft: int) -> None:
+    gib = 1 << 30
+    ended = run(
+        "import resource as r\n"
+        "_, hard = r.getrlimit(r.RLIMIT_STACK)\n"
+        f"r.setrlimit(r.RLIMIT_STACK, ({soft}, hard))\n"
+        "from vipsrv.workers.child.sandbox import resources\n"
+        f"resources.limit({gib}, {100 * gib}, own_user=False)\n"
+        "print(*[r.getrlimit(kind)[0] for kind in (r.RLIMIT_STACK, r.RLIMIT_DATA, r.RLIMIT_AS)])"
+    )
+    stack, data, address_space = map(int, ended.stdout.split())
+    assert stack == (8 << 20 if soft == -1 else soft)
+    assert data == gib + (384 << 20) + min(MAX_THREADS, os.cpu_count() or 1) * stack
+    assert address_space == 400 * gib
+
+
+@pytest.mark.parametrize(("largest", "has_list"), [(2**31 - 1, False), (2**63 - 1, True)])
+def test_a_32_bit_process_has_no_filter(
+    largest: int, *, has_list: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(sys, "maxsize", largest)
+    assert (architecture() is not None) is has_list
+
+
 @pytest.mark.parametrize("system", ["darwin", "freebsd14"])
 def test_elsewhere_nothing_is_confined(monkeypatch: pytest.MonkeyPatch, system: str) -> None:
     monkeypatch.setattr(sys, "platform", system)
-    assert missing_layers() == ("landlock", "seccomp")
+    assert layers_not_in_kernel() == ("landlock", "seccomp")
     assert default_mode() == "best-effort"
-    required = Confinement("require", parent=1, job_memory=1, worker_uid=0)
+    required = Confinement("require", parent=1, job_memory=1, max_upload=1, worker_uid=0)
     with pytest.raises(Exception, match=f"workers are not confined on {system}"):
         required.begin()
 
@@ -143,9 +211,10 @@ def test_each_call_has_a_number_or_does_not_exist(machine: str) -> None:
     missing: dict[str, set[str]] = {"x86_64": set(), "aarch64": {"poll", "dup2"}}
     assert named - set(calls.numbers) == missing[machine]
     assert set(calls.numbers) <= named
+    assert set(CONDITIONS) <= set(ALLOWED)
     assert len(program(calls, 1)) // 8 < 4096  # BPF_MAXINSNS
 
 
-@pytest.mark.parametrize("first", [ALLOWED, tuple(CONDITIONS), tuple(ANSWERED)])
+@pytest.mark.parametrize("first", [ALLOWED, tuple(ANSWERED)])
 def test_a_deadly_call_is_in_no_other_list(first: tuple[str, ...]) -> None:
     assert not set(first) & set(DEADLY)

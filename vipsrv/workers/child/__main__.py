@@ -84,6 +84,7 @@ def _start(arguments: _Arguments) -> JobLoop:
         config.sandbox,
         parent=arguments.parent,
         job_memory=config.job_memory,
+        max_upload=config.max_upload,
         worker_uid=config.worker_uid,
     )
     confinement.begin()

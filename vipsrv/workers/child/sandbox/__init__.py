@@ -6,7 +6,7 @@
     confinement    the order of the layers, and what happens if one does not hold
     descriptors    no descriptor but the channel
     resources      limits of memory, files and threads
-    privileges     a user of its own, no new privileges, no dumps
+    privileges     a user of its own, no new privileges
     landlock       no files, no TCP, no signals
     seccomp        only the system calls of system_calls.py
     self_test      whether the layers hold
@@ -16,7 +16,7 @@ from vipsrv.workers.child.sandbox.confinement import (
     Confinement,
     SandboxError,
     default_mode,
-    missing_layers,
+    layers_not_in_kernel,
 )
 from vipsrv.workers.child.sandbox.parent import die_with_parent, ignore_stop_signals
 
@@ -26,5 +26,5 @@ __all__ = [
     "default_mode",
     "die_with_parent",
     "ignore_stop_signals",
-    "missing_layers",
+    "layers_not_in_kernel",
 ]

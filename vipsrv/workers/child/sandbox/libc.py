@@ -1,4 +1,4 @@
-"""Calls of the C library and the kernel that Python does not offer, by ctypes."""
+"""System calls that Python does not offer, by ctypes."""
 
 import ctypes
 import os
@@ -7,14 +7,6 @@ from typing import Any
 _libc = ctypes.CDLL(None, use_errno=True)
 if hasattr(_libc, "syscall"):
     _libc.syscall.restype = ctypes.c_long
-
-
-def prctl(option: int, value: int) -> None:
-    """Set an attribute of this process (man 2 prctl). Raises ``OSError``."""
-    unsigned = ctypes.c_ulong
-    if _libc.prctl(option, unsigned(value), unsigned(0), unsigned(0), unsigned(0)) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
 def syscall(number: int, *arguments: "int | ctypes._Pointer[Any] | None") -> int:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from vipsrv.workers.child.sandbox.libc import prctl
+from vipsrv.workers.process_control import prctl
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

@@ -1,11 +1,10 @@
-"""Give up privileges: the user of the gateway, set-user-id programs, being traced and dumped."""
+"""Give up privileges: the user of the gateway, and set-user-id programs."""
 
 import os
 
-from vipsrv.workers.child.sandbox.libc import prctl
+from vipsrv.workers.process_control import prctl
 
-_PR_SET_DUMPABLE = 4  # linux/prctl.h
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 
 _FIRST_OWN_UID = 0x70000000
 """The process id is added. The numbers up to 0x703FFFFF are given to no user and no container
@@ -15,11 +14,6 @@ _FIRST_OWN_UID = 0x70000000
 def gain_no_privileges() -> None:
     """Keep this process, and any program that it runs, from gaining privileges (``no_new_privs``)."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
-
-
-def forbid_dumps() -> None:
-    """Keep processes of the same user from reading this process through /proc and ptrace."""
-    prctl(_PR_SET_DUMPABLE, 0)
 
 
 def change_user(uid: int) -> int:

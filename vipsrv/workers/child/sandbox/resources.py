@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +14,11 @@ _BASE_MEMORY = 384 * _MIB
 """Bytes beyond those of a job: Python and libvips (50 MiB), buffers, and what malloc keeps."""
 
 _DEFAULT_STACK = 8 * _MIB
-"""Bytes of address space of a thread's stack, if the limit of stacks is none."""
+"""Bytes of address space of a thread's stack, if there is no limit of stacks."""
+
+_ADDRESS_SPACE = 64 << 30
+"""Bytes of address space that a worker always has. Page tables count towards no limit, and mappings that are
+only read count towards no other; at one page for each 2 MiB, these take 128 MiB of page tables."""
 
 _DESCRIPTORS = 24
 """A worker has 4 descriptors and needs one for its job, which libvips duplicates."""
@@ -27,21 +32,27 @@ _OOM_SCORE = 500
 """Added to the score: of gateway and worker the kernel kills the worker, which costs one request."""
 
 
-def limit(job_memory: int, *, own_user: bool) -> None:
+def limit(job_memory: int, max_upload: int, *, own_user: bool) -> None:
     """Set the limits, which cannot be raised again. Raises ``OSError`` or ``ValueError``."""
     threads = min(MAX_THREADS, os.cpu_count() or 1)
+    # The C library gives each thread a stack of this size; it has read the limit when the process started.
     stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
-    if not 0 < stack <= _DEFAULT_STACK:
+    if stack in {0, resource.RLIM_INFINITY}:
         stack = _DEFAULT_STACK
+    data = job_memory + _BASE_MEMORY + threads * stack
     _lower(resource.RLIMIT_CORE, 0)  # a core dump would write the memory, images in it, to the disk
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_NOFILE, _DESCRIPTORS)
-    _lower(resource.RLIMIT_DATA, job_memory + _BASE_MEMORY + threads * stack)
+    _lower(resource.RLIMIT_DATA, data)
+    _lower(resource.RLIMIT_STACK, stack)  # the main thread's stack does not count towards RLIMIT_DATA
+    # A large image is mapped by the worker and by libvips.
+    _lower(resource.RLIMIT_AS, max(_ADDRESS_SPACE, 4 * data, 4 * max_upload))
     _lower(resource.RLIMIT_NPROC, _THREADS_OF_OWN_USER if own_user else _THREADS_OF_SHARED_USER)
 
 
 def _lower(limit: int, value: int) -> None:
     _, hard = resource.getrlimit(limit)
+    value = min(value, sys.maxsize)
     if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
     resource.setrlimit(limit, (value, value))

@@ -77,11 +77,8 @@ def program(calls: Architecture, pid: int) -> bytes:
         _step(_JUMP_FROM, _X32_BIT, 0, 1),
         _step(_RETURN, _KILL_PROCESS),
     ]
-    # In the order of how often a job makes them, because the steps are taken one after another.
-    for name in ALLOWED:
-        code += _if_call(calls, name, [_step(_RETURN, _ALLOW)])
-    for name, conditions in CONDITIONS.items():
-        code += _if_call(calls, name, [*_tests(conditions, pid), _step(_RETURN, _ALLOW)])
+    for name in ALLOWED:  # in this order, because the steps are taken one after another
+        code += _if_call(calls, name, [*_tests(CONDITIONS.get(name, ()), pid), _step(_RETURN, _ALLOW)])
     for name, number in ANSWERED.items():
         code += _if_call(calls, name, [_step(_RETURN, _ERRNO | number)])
     for name in DEADLY:
