@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ def replying(make: Callable[[MessageStarted], bytes]) -> Callable[[Peer], None]:
     def script(peer: Peer) -> None:
         head, _ = peer.read_request()
         peer.socket.sendall(make(head))
-        peer.read_to_end()
+        with suppress(ConnectionResetError):  # a client that refuses the reply does not read all of it
+            peer.read_to_end()
 
     return script
 
