@@ -230,6 +230,30 @@ def test_a_client_that_seldom_asks_costs_another_one_worker_at_most() -> None:
     assert max(rare.latencies) < 0.01 + 0.005 or median([rare]) == pytest.approx(0.005)
 
 
+def test_nothing_is_reserved_for_a_client_that_returns_later_than_a_job_takes() -> None:
+    greedy = Client("greedy", 0.03, in_flight=32, pause=0.0)
+    rare = Client("rare", 0.002, pause=0.09)
+    Simulation(2, greedy, rare).run(20.0)
+    assert greedy.served > 0.95 * 2 * 20
+    assert len(rare.latencies) > 0.8 * 20 / 0.09
+
+
+def test_the_last_worker_is_used_as_soon_as_its_reservation_ends() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for now in (0.0, 0.02):  # returns after 20 ms, with jobs of 50 ms
+        add(queue, "rare", "rare", now=now)
+        ticket = take(queue, now=now, idle=2, workers=2)
+        assert ticket is not None
+        queue.end(ticket, 0.05, now)
+    add(queue, "greedy", "greedy", now=0.03)
+    add(queue, "greedy", "greedy", now=0.03)
+    assert take(queue, now=0.03, idle=2, workers=2) is not None
+    request = Request(0.04, 1, 2)
+    assert queue.next(request) is None
+    assert request.wake_at == pytest.approx(0.02 + 0.05)
+    assert queue.next(Request(request.wake_at, 1, 2)) is not None
+
+
 def test_holding_a_worker_costs_the_one_that_it_is_held_for() -> None:
     greedy = Client("greedy", 0.005, in_flight=32, pause=0.0)
     slow = Client("slow", 0.001, pause=0.004)  # would keep the only worker idle for four fifths of the time

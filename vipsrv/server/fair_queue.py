@@ -17,8 +17,9 @@ request only after a reply:
   of any length slip in. The time for which a worker is held counts as the member's own. Nothing is held where
   all jobs are about as short as these gaps.
 - **The last idle worker is left to the others.** A member whose jobs run on its share of the workers, or at
-  least on one, does not take the last one while another member is between two requests, that is, had a job
-  within ``LINGER_SECONDS``, or while another's turn comes in the same round.
+  least on one, does not take the last one while another's turn comes in the same round, or while the worker
+  is reserved for members between two requests. Only a member that usually returns sooner than the dearest job
+  takes, and within ``LINGER_SECONDS``, has such a reservation: for as long, from the end of its last job.
 
 This module has no clock and no I/O: times are arguments, in seconds of any clock. A job costs constant time
 on average: a turn is one step, and a job causes as many steps as its cost has quanta, or one round if all are
@@ -41,7 +42,8 @@ HOLD_SECONDS = 0.01
 network and a client's work between two requests."""
 
 LINGER_SECONDS = 0.1
-"""How long after its last job a member counts as being between two requests."""
+"""How long after its last job a member counts as being between two requests, and how long the last idle
+worker is reserved for it at most."""
 
 FORGET_SECONDS = 10.0
 """How long a member without a job is remembered because it is in debt."""
@@ -137,7 +139,7 @@ _M = TypeVar("_M", bound=_Member[Any])
 class _Ring(Generic[Item, _M]):
     """Members by their key, and the order of their turns."""
 
-    __slots__ = ("_current", "_dear", "_held", "_held_since", "_resting", "_turns", "members")
+    __slots__ = ("_current", "_dear", "_held", "_held_since", "_returning", "_turns", "members")
 
     def __init__(self) -> None:
         self.members: dict[Hashable, _M] = {}
@@ -145,7 +147,8 @@ class _Ring(Generic[Item, _M]):
         self._current: _M | None = None  # the member whose turn has begun, always the first of _turns
         self._held: list[_M] = []  # those for which workers are held
         self._held_since = 0.0
-        self._resting = 0
+        # Those that rest and usually return within LINGER_SECONDS; the last one began to rest last.
+        self._returning: dict[_M, None] = {}
         self._dear = 0.0  # worker seconds of the dearest of the latest jobs
 
     def joins(self, member: _M, lane: Lane, now: float) -> None:
@@ -221,6 +224,7 @@ class _Ring(Generic[Item, _M]):
         self.members.clear()
         self._turns.clear()
         self._held = []
+        self._returning.clear()
         self._current = None
 
     def _one_round(self, request: Request) -> tuple[Ticket[Item] | None, float]:
@@ -229,7 +233,7 @@ class _Ring(Generic[Item, _M]):
         light, heavy = request.lanes
         least_debt = inf
         expected: list[_M] = []
-        has_share: _M | None = None  # the first that may only take the last worker if no other wants it
+        only_if_last_is_free: _M | None = None  # the first that may take the last worker if no other wants it
         for _ in range(len(turns)):
             member = turns[0]
             if member is not self._current:
@@ -239,7 +243,7 @@ class _Ring(Generic[Item, _M]):
                 if member.deficit <= 0:
                     least_debt = min(least_debt, -member.deficit)
                 elif idle == 1 and self._has_its_share(member, request.workers):
-                    has_share = has_share or member
+                    only_if_last_is_free = only_if_last_is_free or member
                 elif ticket := member.next(request):
                     return ticket, 0.0
             elif member.resting and member.deficit > 0 and self._is_expected(member, now):
@@ -248,9 +252,22 @@ class _Ring(Generic[Item, _M]):
                     self._hold_for(expected, request)
                     return None, 0.0
             self._end_turn(member, now)
-        if has_share is None or self._resting:
+        if only_if_last_is_free is None:
             return None, least_debt
-        return has_share.next(request), inf
+        reserved_until = self._reserved_until(now)
+        if now < reserved_until:
+            request.wake_at = min(request.wake_at, reserved_until)
+            return None, least_debt
+        return only_if_last_is_free.next(request), inf
+
+    def _reserved_until(self, now: float) -> float:
+        """Return until when the last idle worker is reserved, or a time that has passed."""
+        most = min(LINGER_SECONDS, self._dear)
+        for member in reversed(self._returning):
+            until = member.rested_at + most
+            if until <= now or member.returns_after < most:
+                return until
+        return -inf
 
     def _has_its_share(self, member: _M, workers: int) -> bool:
         return member.running > 0 and member.running >= workers // len(self.members)
@@ -290,13 +307,14 @@ class _Ring(Generic[Item, _M]):
             return
         member.resting = True
         member.rested_at = now
-        self._resting += 1
+        if member.returns_after < LINGER_SECONDS:
+            self._returning[member] = None
         if self._is_expected(member, now):
             self._queue(member)
 
     def _stop_resting(self, member: _M) -> None:
         member.resting = False
-        self._resting -= 1
+        self._returning.pop(member, None)
 
 
 class FlowShare(_Member[Item]):
