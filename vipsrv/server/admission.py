@@ -9,10 +9,12 @@
 
 The jobs of both lanes wait in a fair queue, which shares the workers between client addresses and, within an
 address, between connections (``fair_queue``). Each lane has its own limit, so that waiting heavy jobs do not
-keep light ones out, and an address has a lower one. Beyond a limit a request is refused; the time after which
-to try again is estimated from how long the waiting jobs will take. The heavy lane is half of the workers, so
-that heavy jobs never occupy all of them, and its jobs share a budget of memory. A heavy job also gets the
-cores that are idle when it starts; light jobs that arrive later share the machine with it.
+keep light ones out, and an address has a lower one. A full lane still takes the jobs of addresses that have
+none in it, up to twice its limit, so that a few clients cannot shut out the others. Beyond a limit a request
+is refused; the time after which to try again is estimated from how long the waiting jobs will take. The heavy
+lane is half of the workers, so that heavy jobs never occupy all of them, and its jobs share a budget of
+memory. A heavy job also gets the cores that are idle when it starts; light jobs that arrive later share the
+machine with it.
 """
 
 import asyncio
@@ -29,6 +31,12 @@ from vipsrv.workers.channel import MAX_THREADS, Operation
 from vipsrv.workers.job import Job
 
 _LEAST_RETRY_MS = 100
+
+RESTART_SECONDS = 0.5
+"""Worker seconds that a job is charged beside its own time if its worker has to be replaced."""
+
+_TIMER_ERROR = 0.001
+"""Seconds by which a timer is late on purpose: those of uvloop are up to 0.4 ms early."""
 
 # The kinds of jobs whose costs are predicted separately. Not enums: the hash of an enum is a Python function.
 _RESIZE, _INFO, _HEAVY = "resize", "info", "heavy"
@@ -61,14 +69,15 @@ CallAt = Callable[[float, Callable[[], None]], object]
 
 
 def _call_at(when: float, call: Callable[[], None]) -> None:
-    asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()), call)
+    asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()) + _TIMER_ERROR, call)
 
 
 class Admission:
     """A fair queue in front of the workers.
 
-    At most ``limit`` jobs wait in each lane, ``per_client`` of them of one client address. The running heavy
-    jobs share ``memory`` bytes, and all jobs share ``cores``. ``clock`` and ``call_at`` are for tests.
+    ``limit`` jobs may wait in each lane, ``per_client`` of them of one client address; addresses that have
+    none waiting may double ``limit``. The running heavy jobs share ``memory`` bytes, and all jobs share
+    ``cores``. ``clock`` and ``call_at`` are for tests.
     """
 
     def __init__(
@@ -111,7 +120,7 @@ class Admission:
             return  # if others wait, the idle worker is held for a job like this
         if own >= self._per_client:
             raise self._busy_client(flow.account.key, own, Lane.LIGHT)
-        if waiting >= self._limit:
+        if waiting >= self._limit and (own or waiting >= 2 * self._limit):
             raise self._busy(waiting, Lane.LIGHT)
 
     def submit(self, job: Job, flow: Flow) -> None:
@@ -179,7 +188,8 @@ class Admission:
     def watch(self, now: float) -> None:
         """Fail queued jobs after their deadlines. Call it often, with ``time.monotonic()``."""
         for ticket in self._queue:
-            if now > ticket.item.deadline:
+            # Each job that is given up may start or end others.
+            if ticket.state is TicketState.WAITING and now > ticket.item.deadline:
                 self._give_up(ticket, DeadlineExceeded("no worker was free before the deadline"))
         self._queue.sweep(now)
         # The next job may start now: the job before it may have been removed.
@@ -214,7 +224,8 @@ class Admission:
         """Charge a job that no worker has any more, whether it succeeded, failed or was killed."""
         now, job = self._clock(), ticket.item
         self._tickets.pop(job)
-        self._queue.end(ticket, (now - job.started) * job.threads, now)
+        seconds = (now - job.started) * job.threads
+        self._queue.end(ticket, seconds + RESTART_SECONDS if job.worker_lost else seconds, now)
         if ticket.lane is Lane.HEAVY:
             self._heavy_running -= 1
             self._memory_left += job.memory * job.threads
@@ -234,7 +245,8 @@ class Admission:
     def _refuse_heavy(self, account: Hashable) -> Busy | None:
         waiting = self._queue.heavy
         own = self._queue.waiting_of(account, Lane.HEAVY)
-        if waiting + self._heavy_running >= self._limit + self._heavy_lane:
+        taken = waiting + self._heavy_running - self._heavy_lane
+        if taken >= self._limit and (own or taken >= 2 * self._limit):
             return self._busy(waiting, Lane.HEAVY)
         if own >= self._per_client + self._heavy_lane:
             return self._busy_client(account, own, Lane.HEAVY)

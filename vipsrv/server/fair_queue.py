@@ -252,13 +252,17 @@ class _Ring(Generic[Item, _M]):
                     self._hold_for(expected, request)
                     return None, 0.0
             self._end_turn(member, now)
-        if only_if_last_is_free is None:
-            return None, least_debt
-        reserved_until = self._reserved_until(now)
-        if now < reserved_until:
-            request.wake_at = min(request.wake_at, reserved_until)
+        if only_if_last_is_free is None or self._is_last_reserved(request):
             return None, least_debt
         return only_if_last_is_free.next(request), inf
+
+    def _is_last_reserved(self, request: Request) -> bool:
+        """Whether the last idle worker is reserved for another member; if so, say when to ask again."""
+        reserved_until = self._reserved_until(request.now)
+        if request.now >= reserved_until:
+            return False
+        request.wake_at = min(request.wake_at, reserved_until)
+        return True
 
     def _reserved_until(self, now: float) -> float:
         """Return until when the last idle worker is reserved, or a time that has passed."""

@@ -67,7 +67,7 @@ class Gateway:
         self._admission = Admission(
             self._pool,
             limit=settings.queue,
-            per_client=settings.queue_per_client,
+            per_client=settings.client_queue,
             memory=settings.decode_memory,
             cores=available_cpus(),
         )

@@ -221,6 +221,7 @@ class WorkerProcess:
             self._shared.close()
         job, self.job = self.job, None
         if job is not None:
+            job.worker_lost = True
             job.fail(WorkerDied("the worker process ended while it had this image; retry once at most"))
             job.close()
         self._on_end(self)
@@ -247,6 +248,7 @@ class WorkerProcess:
         distrust = (
             None if reply.head.error is None else reason_to_distrust(reply.head.error, reply.arrived, job)
         )
+        job.worker_lost = distrust is not None
         if reply.head.needs:
             self._give_back(job, reply.head.needs)
         else:
