@@ -154,7 +154,7 @@ def give_back(workers: FakeWorkers, admission: Admission, *jobs: Job, flow: Flow
     del workers.jobs[-len(jobs) :]
     for job, memory in zip(jobs, needs, strict=True):
         job.memory = memory
-        admission.heavy(job)
+        admission.requeue_as_heavy(job)
 
 
 def start_all(workers: FakeWorkers, admission: Admission, free: int) -> list[Job]:
@@ -321,6 +321,22 @@ def test_an_address_has_a_limit_of_its_own(workers: FakeWorkers, make_job: Calla
     assert admission.waiting == 3
 
 
+def test_the_prediction_for_a_heavy_job_is_charged_when_it_starts(
+    workers: FakeWorkers, make_job: Callable[..., Job]
+) -> None:
+    workers.size = 4
+    admission = admission_of(workers, 10)
+    giant = heavy(make_job, 1)
+    giant.predicted_seconds = 5.0
+    give_back(workers, admission, giant)
+    assert start_all(workers, admission, 1) == [giant]
+    own, others = make_job(), [make_job() for _ in range(3)]
+    admission.submit(own, FLOW)
+    for job in others:
+        admission.submit(job, OTHER)
+    assert start_all(workers, admission, 3) == others
+
+
 def test_a_full_queue_does_not_shut_out_a_client_with_nothing_in_it(
     workers: FakeWorkers, make_job: Callable[..., Job]
 ) -> None:
@@ -344,9 +360,9 @@ def test_a_full_heavy_lane_does_not_shut_out_a_client_with_nothing_in_it(
     for job, flow in zip(jobs, [FLOW] * 3 + [OTHER] * 2, strict=True):
         admission.submit(job, flow)
     for job in jobs[:4]:
-        admission.heavy(job)
+        admission.requeue_as_heavy(job)
     assert outcomes == []
-    admission.heavy(jobs[4])
+    admission.requeue_as_heavy(jobs[4])
     assert [type(outcome.error) for outcome in outcomes] == [Busy]
 
 

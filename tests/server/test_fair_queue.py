@@ -334,6 +334,19 @@ def test_heavy_and_light_jobs_are_charged_to_one_account() -> None:
     assert order(queue, 10, cost=0.01) == ["other"] * 10
 
 
+def test_a_cost_that_is_known_is_charged_when_the_job_starts() -> None:
+    queue: FairQueue[str] = FairQueue()
+    giant = queue.add("giant", "a", "f", lane=Lane.HEAVY, kind="heavy", now=0.0, cost=1.0)
+    assert giant.cost == 1.0
+    queue.start(giant)
+    for _ in range(20):
+        add(queue, "of the giant's client", "a")
+        add(queue, "other", "b")
+    assert order(queue, 20, cost=0.04) == ["other"] * 20
+    queue.end(giant, 0.0, 0.0)
+    assert order(queue, 1, cost=0.04) == ["of the giant's client"]
+
+
 def test_cost_is_predicted_from_the_jobs_of_the_account() -> None:
     queue: FairQueue[str] = FairQueue()
     for account, cost in (("dear", 1.0), ("cheap", 0.01)):

@@ -504,6 +504,7 @@ async def test_a_heavy_job_that_is_given_back_counts_as_a_job(tmp_path: Path) ->
         worker = one.worker
         one.start_job(jpeg(), admitted=False)
         await one.replaced(worker)
+        assert [job.predicted_seconds for job in one.heavy] == [1.5]
         for job in one.heavy:
             job.close()
 

@@ -99,7 +99,7 @@ class Admission:
         self._heavy_running = 0
         self._heavy_lane = max(1, workers.size // 2)
         self._memory_left = memory
-        self._next_heavy: Ticket[Job] | None = None  # it was its turn, but there was no memory for it
+        self._heavy_without_memory: Ticket[Job] | None = None  # its turn has come, but not its memory
         self._cores = min(cores, workers.size)
         self._heavy_was_last = False
         self._clock = clock
@@ -137,16 +137,22 @@ class Admission:
         if self._workers.idle:
             self.worker_idle()
 
-    def heavy(self, job: Job) -> None:
+    def requeue_as_heavy(self, job: Job) -> None:
         """Queue or refuse a job that a worker has found to be heavy and given back."""
         now = self._clock()
         job.on_close = None
         first = self._tickets.pop(job)
-        account = first.flow.account.key
+        account = first.share.account.key
         refusal = self._refuse_heavy(account)
         if refusal is None:
             self._tickets[job] = self._queue.add(
-                job, account, first.flow.key, lane=Lane.HEAVY, kind=_HEAVY, now=now
+                job,
+                account,
+                first.share.key,
+                lane=Lane.HEAVY,
+                kind=_HEAVY,
+                now=now,
+                cost=min(job.predicted_seconds, max(0.0, job.deadline - now)) or None,
             )
         self._queue.end(first, now - job.started, now)
         if refusal is not None:
@@ -173,7 +179,7 @@ class Admission:
             job.on_close = partial(self._ended, ticket)
             self._heavy_was_last = heavy
             if heavy:
-                self._next_heavy = None
+                self._heavy_without_memory = None
                 self._heavy_running += 1
                 self._memory_left -= job.memory * job.threads
 
@@ -198,7 +204,7 @@ class Admission:
     def _next(self, request: Request) -> Ticket[Job] | None:
         """Return the job to start next, if there is one and the workers are not held for another."""
         request.lanes = (True, self._heavy_may_start())
-        blocked = self._next_heavy
+        blocked = self._heavy_without_memory
         if blocked is not None and request.lanes[Lane.HEAVY]:
             if self._has_memory_for(blocked.item):
                 return blocked
@@ -206,15 +212,15 @@ class Admission:
         ticket = self._queue.next(request)
         if ticket is None or ticket.lane is Lane.LIGHT or self._has_memory_for(ticket.item):
             return ticket
-        self._next_heavy = ticket  # smaller ones do not pass it: it might wait for ever
+        self._heavy_without_memory = ticket  # smaller ones do not pass it: it might wait for ever
         request.lanes = (True, False)
         return self._queue.next(request)
 
     def _give_up(self, ticket: Ticket[Job], error: RequestError) -> None:
         """Answer a waiting job with an error."""
         self._queue.remove(ticket, self._clock())
-        if ticket is self._next_heavy:
-            self._next_heavy = None
+        if ticket is self._heavy_without_memory:
+            self._heavy_without_memory = None
         job = ticket.item
         self._tickets.pop(job)
         job.fail(error)

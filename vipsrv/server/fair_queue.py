@@ -84,11 +84,11 @@ class Ticket(Generic[Item]):
     ``cost`` is what the job is expected to cost, in worker seconds; ``kind`` what that is predicted from.
     """
 
-    __slots__ = ("cost", "flow", "item", "kind", "lane", "state")
+    __slots__ = ("cost", "item", "kind", "lane", "share", "state")
 
-    def __init__(self, item: Item, flow: "FlowShare[Item]", lane: Lane, kind: Hashable, cost: float) -> None:
+    def __init__(self, item: Item, share: "FlowShare[Item]", lane: Lane, kind: Hashable, cost: float) -> None:
         self.item = item
-        self.flow = flow
+        self.share = share
         self.lane = lane
         self.kind = kind
         self.cost = cost
@@ -397,23 +397,32 @@ class FairQueue(Generic[Item]):
         return self._means.get(kind, _FIRST_COST) if mean is None else mean
 
     def add(
-        self, item: Item, account: Hashable, flow: Hashable, *, lane: Lane, kind: Hashable, now: float
+        self,
+        item: Item,
+        account: Hashable,
+        flow: Hashable,
+        *,
+        lane: Lane,
+        kind: Hashable,
+        now: float,
+        cost: float | None = None,
     ) -> Ticket[Item]:
-        """Queue a job of ``kind``, the class of jobs that its cost is predicted from."""
+        """Queue a job; without a ``cost``, that is predicted from jobs of the same ``kind``."""
         member = self._accounts.members.get(account)
         if member is None:
             member = self._accounts.members[account] = AccountShare(account)
-        of_flow = member.flows.members.get(flow)
-        if of_flow is None:
-            of_flow = member.flows.members[flow] = FlowShare(flow, member)
-        cost = self.predict(account, kind)
-        ticket = Ticket(item, of_flow, lane, kind, cost)
-        of_flow.jobs[lane][ticket] = None
+        flow_share = member.flows.members.get(flow)
+        if flow_share is None:
+            flow_share = member.flows.members[flow] = FlowShare(flow, member)
+        if cost is None:
+            cost = self.predict(account, kind)
+        ticket = Ticket(item, flow_share, lane, kind, cost)
+        flow_share.jobs[lane][ticket] = None
         if lane is Lane.LIGHT:
             self.light += 1
         else:
             self.heavy += 1
-        member.flows.joins(of_flow, lane, now)
+        member.flows.joins(flow_share, lane, now)
         self._accounts.joins(member, lane, now)
         return ticket
 
@@ -430,25 +439,25 @@ class FairQueue(Generic[Item]):
     def start(self, ticket: Ticket[Item]) -> None:
         """Take a job out of the queue because it runs now."""
         self._take_out(ticket, TicketState.RUNNING)
-        flow, account = ticket.flow, ticket.flow.account
-        account.flows.starts(flow, ticket.lane, ticket.cost)
+        share, account = ticket.share, ticket.share.account
+        account.flows.starts(share, ticket.lane, ticket.cost)
         self._accounts.starts(account, ticket.lane, ticket.cost)
 
     def remove(self, ticket: Ticket[Item], now: float) -> None:
         """Take a waiting job out of the queue because nobody wants it any more."""
         self._take_out(ticket, TicketState.DONE)
-        flow, account = ticket.flow, ticket.flow.account
-        account.flows.leaves(flow, ticket.lane, now)
+        share, account = ticket.share, ticket.share.account
+        account.flows.leaves(share, ticket.lane, now)
         self._accounts.leaves(account, ticket.lane, now)
 
     def end(self, ticket: Ticket[Item], seconds: float, now: float) -> None:
         """Charge a running job with the worker seconds that it took, and learn from them."""
         ticket.state = TicketState.DONE
-        flow, account, kind = ticket.flow, ticket.flow.account, ticket.kind
+        share, account, kind = ticket.share, ticket.share.account, ticket.kind
         for means in (account.means, self._means):
             mean = means.get(kind, seconds)
             means[kind] = mean + _SMOOTHING * (seconds - mean)
-        account.flows.ends(flow, seconds, ticket.cost, now)
+        account.flows.ends(share, seconds, ticket.cost, now)
         self._accounts.ends(account, seconds, ticket.cost, now)
 
     def sweep(self, now: float) -> None:
@@ -459,7 +468,7 @@ class FairQueue(Generic[Item]):
             account.flows.sweep(now)
 
     def _take_out(self, ticket: Ticket[Item], state: TicketState) -> None:
-        del ticket.flow.jobs[ticket.lane][ticket]
+        del ticket.share.jobs[ticket.lane][ticket]
         if ticket.lane is Lane.LIGHT:
             self.light -= 1
         else:
