@@ -409,6 +409,17 @@ def test_a_job_that_was_started_meanwhile_is_not_given_up(
     assert len(outcomes) == 1
 
 
+def test_a_closed_connection_does_not_delay_the_next_one_of_its_address(
+    workers: FakeWorkers, make_job: Callable[..., Job]
+) -> None:
+    admission = admission_of(workers, 4)
+    closed, following = Flow(FLOW.account), Flow(FLOW.account)
+    take(workers, admission, make_job(), seconds=0.5, flow=closed)
+    admission.flow_closed(closed)
+    take(workers, admission, make_job(), seconds=0.5, flow=following)
+    assert admission.waiting == 0
+
+
 def test_a_failed_and_a_cancelled_job_are_charged(
     workers: FakeWorkers, make_job: Callable[..., Job], outcomes: list[Outcome]
 ) -> None:

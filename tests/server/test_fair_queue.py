@@ -309,6 +309,34 @@ def test_a_debt_is_not_escaped_by_a_short_pause() -> None:
     assert order(queue, 20, cost=0.04) == ["other"] * 20
 
 
+def test_a_debt_is_not_escaped_by_a_new_connection() -> None:
+    queue: FairQueue[str] = FairQueue()
+    add(queue, "dear", "dear", "first")
+    ticket = take(queue)
+    assert ticket is not None
+    queue.end(ticket, 1.0, 0.0)
+    queue.flow_closed("dear", "first")
+    for _ in range(20):
+        add(queue, "dear", "dear", "second")
+        add(queue, "other", "other")
+    assert order(queue, 20, cost=0.04) == ["other"] * 20
+
+
+def test_a_closed_flow_is_forgotten_but_not_its_jobs() -> None:
+    queue: FairQueue[str] = FairQueue()
+    done, running = add(queue, "done", flow="done"), add(queue, "running", flow="running")
+    for ticket in (done, running):
+        queue.start(ticket)
+    queue.end(done, 1.0, 0.0)
+    add(queue, "waiting", flow="waiting")
+    for flow in ("done", "running", "waiting", "unknown"):
+        queue.flow_closed("a", flow)
+    flows = done.share.account.flows
+    assert set(flows.members) == {"running", "waiting"}
+    assert order(queue, 1, cost=0.01) == ["waiting"]
+    queue.end(running, 0.01, 0.0)
+
+
 def test_a_lane_that_may_not_start_keeps_its_jobs() -> None:
     queue: FairQueue[str] = FairQueue()
     queue.add("heavy", "a", "f", lane=Lane.HEAVY, kind="heavy", now=0.0)
@@ -397,6 +425,10 @@ class AnyCalls:
     def sweep(self) -> None:
         self.queue.sweep(self.now)
 
+    def close_flow(self) -> None:
+        account = self.chance.randrange(5)
+        self.queue.flow_closed(account, (account, self.chance.randrange(3)))
+
     def check(self) -> None:
         assert {ticket.item for ticket in self.queue} == set(self.waiting)
         for lane, waiting in ((Lane.LIGHT, self.queue.light), (Lane.HEAVY, self.queue.heavy)):
@@ -408,10 +440,10 @@ class AnyCalls:
 @pytest.mark.parametrize("seed", range(10))
 def test_any_sequence_of_calls_keeps_the_counts_and_loses_no_job(seed: int) -> None:
     calls = AnyCalls(seed)
-    choices = [calls.add, calls.start_any, calls.remove, calls.end, calls.sweep]
+    choices = [calls.add, calls.start_any, calls.remove, calls.end, calls.sweep, calls.close_flow]
     for _ in range(2000):
         calls.now += calls.chance.choice([0.0, 0.0005, 0.02, 0.3])
-        calls.chance.choices(choices, [4, 3, 1, 2, 1])[0]()
+        calls.chance.choices(choices, [4, 3, 1, 2, 1, 1])[0]()
         calls.check()
     for _ in range(10_000):  # with workers idle, all that wait get their turn
         if not calls.waiting:

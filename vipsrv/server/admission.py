@@ -191,6 +191,10 @@ class Admission:
         else:
             self._workers.cancel(job)
 
+    def flow_closed(self, flow: Flow) -> None:
+        """Forget a connection that is closed. Call it after its jobs have been cancelled."""
+        self._queue.flow_closed(flow.account.key, flow)
+
     def watch(self, now: float) -> None:
         """Fail queued jobs after their deadlines. Call it often, with ``time.monotonic()``."""
         for ticket in self._queue:

@@ -26,7 +26,7 @@ on average: a turn is one step, and a job causes as many steps as its cost has q
 in debt.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -174,7 +174,9 @@ class _Ring(Generic[Item, _M]):
 
     def ends(self, member: _M, cost: float, charged: float, now: float) -> None:
         """Note that a running job has ended, what it has cost and what was charged when it started."""
-        self._dear = max(cost, self._dear * _DEAR_FADES)
+        self._dear *= _DEAR_FADES
+        if cost > self._dear:  # noqa: PLR1730 - for each job, and ``max`` is a call
+            self._dear = cost
         member.running -= 1
         member.deficit += charged - cost
         if member.deficit < 0:
@@ -189,14 +191,14 @@ class _Ring(Generic[Item, _M]):
                 member.deficit -= now - self._held_since
             self._held = []
         if len(self.members) == 1:  # the most frequent case
-            (member,) = self._turns
+            member = self._turns[0]
             member.deficit = 0.0
             return member.next(request)
         ticket, least_debt = self._one_round(request)
         if ticket is None and not self._held and least_debt < inf:
             # All that could start a job are in debt: skip the rounds in which nothing would happen.
             for member in self._turns:
-                member.deficit = min(member.deficit + least_debt, _MOST_CREDIT)
+                member.deficit += least_debt
             ticket, _ = self._one_round(request)
         return ticket
 
@@ -219,6 +221,20 @@ class _Ring(Generic[Item, _M]):
                 self._current = None
         return gone
 
+    def drop(self, key: Hashable) -> None:
+        """Forget a member that will not return, debts included, if it has no job."""
+        member = self.members.get(key)
+        if member is None or member.has_job:
+            return
+        del self.members[key]
+        self._returning.pop(member, None)
+        if member.in_ring:
+            self._turns.remove(member)
+        if member in self._held:
+            self._held = [one for one in self._held if one is not member]
+        if member is self._current:
+            self._current = None
+
     def clear(self) -> None:
         """Forget all members."""
         self.members.clear()
@@ -231,27 +247,41 @@ class _Ring(Generic[Item, _M]):
         """Give each member one turn. Return the job to start and, if there is none, the least debt."""
         turns, now, idle = self._turns, request.now, request.idle
         light, heavy = request.lanes
-        least_debt = inf
+        current, self._current = self._current, None
+        debts: list[float] = []  # of those that have a job to start
         expected: list[_M] = []
         only_if_last_is_free: _M | None = None  # the first that may take the last worker if no other wants it
         for _ in range(len(turns)):
             member = turns[0]
-            if member is not self._current:
-                self._begin_turn(member)
             waiting = member.waiting
-            if (light and waiting[0]) or (heavy and waiting[1]):
-                if member.deficit <= 0:
-                    least_debt = min(least_debt, -member.deficit)
-                elif idle == 1 and self._has_its_share(member, request.workers):
+            may_start = (light and waiting[0]) or (heavy and waiting[1])
+            if member is not current:  # its turn begins
+                member.deficit += QUANTUM
+            if member.deficit <= 0:
+                if may_start:
+                    debts.append(-member.deficit)
+                turns.rotate(-1)
+                continue
+            member.deficit = min(member.deficit, _MOST_CREDIT)
+            if may_start:
+                if idle == 1 and self._has_its_share(member, request.workers):
                     only_if_last_is_free = only_if_last_is_free or member
                 elif ticket := member.next(request):
+                    self._current = member
                     return ticket, 0.0
-            elif member.resting and member.deficit > 0 and self._is_expected(member, now):
+            elif self._is_expected(member, now):
                 expected.append(member)
                 if len(expected) >= idle:
+                    self._current = member
                     self._hold_for(expected, request)
                     return None, 0.0
             self._end_turn(member, now)
+        return self._end_round(only_if_last_is_free, request, min(debts, default=inf))
+
+    def _end_round(
+        self, only_if_last_is_free: _M | None, request: Request, least_debt: float
+    ) -> tuple[Ticket[Item] | None, float]:
+        """Give the last idle worker to a member that has its share of them, if no other is to get it."""
         if only_if_last_is_free is None or self._is_last_reserved(request):
             return None, least_debt
         return only_if_last_is_free.next(request), inf
@@ -280,23 +310,20 @@ class _Ring(Generic[Item, _M]):
         """Whether a worker may be held for a member: that is shorter than the job that would slip in."""
         if not member.resting or now >= member.rested_at + HOLD_SECONDS:
             return False
-        return member.returns_after < min(HOLD_SECONDS, self._dear / 2)
+        returns_after = member.returns_after
+        return returns_after < HOLD_SECONDS and returns_after < self._dear / 2
 
     def _hold_for(self, expected: list[_M], request: Request) -> None:
         self._held, self._held_since = expected, request.now
         returns_by = min(member.rested_at for member in expected) + HOLD_SECONDS
         request.wake_at = min(request.wake_at, returns_by)
 
-    def _begin_turn(self, member: _M) -> None:
-        self._current = member
-        member.deficit = min(member.deficit + QUANTUM, _MOST_CREDIT)
-
     def _end_turn(self, member: _M, now: float) -> None:
-        self._current = None
-        self._turns.popleft()
-        if member.waiting[0] or member.waiting[1] or member.deficit < 0 or self._is_expected(member, now):
-            self._turns.append(member)
+        """End the turn of the first member, which is not in debt. It stays if a job of it may follow."""
+        if member.waiting[0] or member.waiting[1] or self._is_expected(member, now):
+            self._turns.rotate(-1)
         else:
+            self._turns.popleft()
             member.in_ring = False
             member.deficit = 0.0
 
@@ -330,8 +357,8 @@ class FlowShare(_Member[Item]):
         super().__init__()
         self.key = key
         self.account = account
-        # Ordered dictionaries, in which the first and any other can be removed in constant time.
-        self.jobs: tuple[OrderedDict[Ticket[Item], None], ...] = (OrderedDict(), OrderedDict())
+        # Dictionaries, because any job may be removed. They stay small, as a connection has few in flight.
+        self.jobs: tuple[dict[Ticket[Item], None], ...] = ({}, {})
 
     def next(self, request: Request) -> Ticket[Item] | None:
         """Return its first job; a heavy one goes first."""
@@ -415,7 +442,9 @@ class FairQueue(Generic[Item]):
         if flow_share is None:
             flow_share = member.flows.members[flow] = FlowShare(flow, member)
         if cost is None:
-            cost = self.predict(account, kind)
+            cost = member.means.get(kind)
+            if cost is None:
+                cost = self._means.get(kind, _FIRST_COST)
         ticket = Ticket(item, flow_share, lane, kind, cost)
         flow_share.jobs[lane][ticket] = None
         if lane is Lane.LIGHT:
@@ -459,6 +488,12 @@ class FairQueue(Generic[Item]):
             means[kind] = mean + _SMOOTHING * (seconds - mean)
         account.flows.ends(share, seconds, ticket.cost, now)
         self._accounts.ends(account, seconds, ticket.cost, now)
+
+    def flow_closed(self, account: Hashable, flow: Hashable) -> None:
+        """Forget a flow that adds no more jobs. Its account keeps the debt."""
+        member = self._accounts.members.get(account)
+        if member is not None:
+            member.flows.drop(flow)
 
     def sweep(self, now: float) -> None:
         """Forget who has had no job for a while. Call it several times a second."""

@@ -34,11 +34,11 @@ class Job:
     """An image, the operation on it, and the callback for its outcome.
 
     ``options`` is JSON and ``deadline`` is in seconds of ``time.monotonic``. ``memory`` is 0, or the bytes
-    that the job needs according to a worker, which makes it a heavy job; ``predicted_seconds`` is the CPU time
-    that this worker predicts, or 0, and ``threads`` is how many may compute at the same time. ``worker_lost``
-    is whether its worker has to be replaced because of it: it ended with the job or is not trusted after its
-    reply. The job owns ``image``; ``close`` closes it. ``on_outcome`` is called exactly once and then owns the
-    result.
+    that the job needs according to a worker, which makes it a heavy job; ``predicted_seconds`` is the CPU
+    time that this worker predicts, or 0, and ``threads`` is how many may compute at the same time.
+    ``worker_lost`` is whether its worker has to be replaced because of it: it ended with the job or is not
+    trusted after its reply. The job owns ``image``; ``close`` closes it. ``on_outcome`` is called exactly
+    once and then owns the result.
     """
 
     operation: Operation
