@@ -409,15 +409,15 @@ def test_a_job_that_was_started_meanwhile_is_not_given_up(
     assert len(outcomes) == 1
 
 
-def test_a_closed_connection_does_not_delay_the_next_one_of_its_address(
-    workers: FakeWorkers, make_job: Callable[..., Job]
-) -> None:
+def test_a_closed_connection_is_forgotten(workers: FakeWorkers, make_job: Callable[..., Job]) -> None:
     admission = admission_of(workers, 4)
-    closed, following = Flow(FLOW.account), Flow(FLOW.account)
+    closed, other = Flow(FLOW.account), Flow(FLOW.account)
     take(workers, admission, make_job(), seconds=0.5, flow=closed)
     admission.flow_closed(closed)
-    take(workers, admission, make_job(), seconds=0.5, flow=following)
-    assert admission.waiting == 0
+    first, second = make_job(), make_job()
+    admission.submit(first, closed)  # as if it were new: the debt is gone
+    admission.submit(second, other)
+    assert start_all(workers, admission, 1) == [first]
 
 
 def test_a_failed_and_a_cancelled_job_are_charged(
