@@ -14,7 +14,6 @@ itself; --json writes them as described in bench/load/record.py.
 
 import contextlib
 import datetime as dt
-import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from bench.load.record import NOT_CORRECTED, CoresStats, Document, Percentiles, 
 from bench.load.run import LoadFailed, run
 from bench.load.summary import StartedServer
 from bench.measuring.machine import commit, this_machine
+from bench.measuring.open_files import allow_open_files
 from bench.measuring.server import Server
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT, V1_MAX_SIZE
 
@@ -106,7 +106,7 @@ def main(
     if (host or port) and (workers or server_arguments):
         raise typer.BadParameter("--workers and arguments after -- need a server that this command starts")
     sources = tuple(_sources(images or [], corpus))
-    _allow_open_files(connections + idle + _SPARE_FILES)
+    allow_open_files(connections + idle + _SPARE_FILES)
     arguments = _server_arguments(workers, connections + idle, server_arguments or [])
     started = dt.datetime.now(dt.UTC)
     runs = []
@@ -187,14 +187,6 @@ def _server_arguments(workers: int, connections: int, further: list[str]) -> lis
     if workers:
         arguments += ["--workers", str(workers)]
     return [*arguments, *further]
-
-
-def _allow_open_files(wanted: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if wanted > hard != resource.RLIM_INFINITY:
-        raise typer.BadParameter(f"{wanted} open files are needed, but 'ulimit -Hn' allows {hard}")
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _print(done: Run) -> None:

@@ -3,7 +3,8 @@
     python -m bench.tools.fairness [--scenario pipelining] [--workers 2] [--rounds 3] [--seconds 4]
 
 Four clients at addresses of their own (127.0.0.2 to 127.0.0.5) send small images, each the next one as soon
-as it has the reply. In every second phase there is a greedy client beside them:
+as it has the reply. Each round has a phase with them alone and one with a greedy client beside them; which of
+them is first alternates:
 
 ================ ======================================================================================
 ``pipelining``   one connection from 127.0.0.9 keeps 32 requests in flight, JPEG → PNG of 1500 × 1500
@@ -14,33 +15,38 @@ as it has the reply. In every second phase there is a greedy client beside them:
 
 Prints the throughput and the median latency of the four, relative to the phases without the greedy client in
 the same run. A client that computes takes its share of the workers: four of five shares are left to the four.
-The throughput of the first two scenarios is relative to that fair share; the others take none. Exits with 1
-if a ratio misses its limit.
+The throughput of the first two scenarios is relative to that fair share; the others take none. A request of
+the four that is refused does not count. Exits with 1 if a ratio misses its limit.
 """
 
+import errno
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from math import inf
 from typing import Annotated
 
 import typer
 
 from bench.images import image_file
+from bench.measuring.open_files import allow_open_files
 from bench.measuring.server import Server
 from bench.tools.threads import run_together
-from bench.wire import Connection
+from bench.wire import Connection, Refused
 from vipsrv.protocol import Kind, pack_message
 
 GREEDY = "127.0.0.9"
 PIPELINED = 32
 ANNOUNCING, ANNOUNCED_BYTES, SENT_BYTES = 518, 4_000_000, 13
 IDLING = 4096
+_REFUSED_PAUSE = 0.1
+_OPEN_FILES = IDLING + 256
 
 SHARED_ADDRESS = ("127.0.0.2",) * 4
 OWN_ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5")
@@ -71,16 +77,19 @@ class Trial:
 
 @dataclass(frozen=True)
 class Phase:
-    """What the four got in one phase: replies a second and the median seconds of a request."""
+    """What the four got in one phase: replies a second, the median seconds of a request, and refusals."""
 
     rate: float
     median: float
+    refused: int
 
 
 class _Greedy:
     """A client that takes what it can until ``close``. ``done`` counts its replies."""
 
     done = 0
+    connected = 1
+    """How many of its connections it could open."""
 
     def close(self) -> None:
         """End it."""
@@ -129,8 +138,10 @@ class _ManyConnections(_Greedy):
                 connection = Connection(port, source=GREEDY)
                 self._connections.append(connection)
                 connection.send_bytes(first)
-            except OSError:
-                continue
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):  # that is no refusal of the server
+                    raise
+        self.connected = len(self._connections)
 
     def close(self) -> None:
         """Close them."""
@@ -166,6 +177,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=0.1, help="Duration of each phase.")] = 4.0,
 ) -> None:
     """Print the ratios of each scenario; exits with 1 if one misses its limit."""
+    allow_open_files(_OPEN_FILES)
     image = image_file("jpeg-0.3mp.jpg").read_bytes()
     passed = True
     for one in scenario or list(Scenario):
@@ -179,15 +191,17 @@ def _try(name: Scenario, trial: Trial, port: int, image: bytes, rounds: int, sec
     _measure(port, trial.addresses, image, 1.0)  # warm-up
     throughput, latency = [], []
     for number in range(rounds):
-        alone = _measure(port, trial.addresses, image, seconds)
+        first = _measure(port, trial.addresses, image, seconds) if number % 2 == 0 else None
         with _beside(trial.greedy, port) as greedy:
             beside = _measure(port, trial.addresses, image, seconds)
             done = greedy.done
-        throughput.append(beside.rate / (alone.rate * trial.share))
-        latency.append(beside.median / alone.median)
+        alone = first or _measure(port, trial.addresses, image, seconds)
+        throughput.append(beside.rate / (alone.rate * trial.share) if alone.rate else 0.0)
+        latency.append(beside.median / alone.median if alone.rate else inf)
         print(
             f"{name}, round {number + 1}: alone {_text(alone)}; beside {_text(beside)}, "
-            f"the greedy client {done / seconds:.1f} a second; of the fair share {throughput[-1]:.2f}, "
+            f"the greedy client {done / seconds:.1f} a second on {greedy.connected} connections; "
+            f"of the fair share {throughput[-1]:.2f}, "
             f"latency × {latency[-1]:.2f}",
             flush=True,
         )
@@ -209,23 +223,31 @@ def _beside(greedy: Callable[[int], _Greedy], port: int) -> Iterator[_Greedy]:
 
 
 def _measure(port: int, addresses: tuple[str, ...], image: bytes, seconds: float) -> Phase:
-    """Send small images from each address for some seconds. Raises ``Refused`` and ``OSError``."""
+    """Send small images from each address for some seconds. A client whose connection is closed ends."""
     took: list[float] = []
+    refused: list[Refused | OSError] = []
     ends_at = time.monotonic() + seconds
 
-    def ask(connection: Connection) -> None:
-        while (start := time.monotonic()) < ends_at:
-            connection.resize(image, 200, 150)
-            took.append(time.monotonic() - start)
+    def ask(address: str) -> None:
+        try:
+            with Connection(port, source=address) as connection:
+                while (start := time.monotonic()) < ends_at:
+                    try:
+                        connection.resize(image, 200, 150)
+                        took.append(time.monotonic() - start)
+                    except Refused as error:
+                        refused.append(error)
+                        time.sleep(_REFUSED_PAUSE)
+        except OSError as error:
+            refused.append(error)
 
-    with ExitStack() as stack:
-        connections = [stack.enter_context(Connection(port, source=address)) for address in addresses]
-        run_together([partial(ask, connection) for connection in connections])
-    return Phase(len(took) / seconds, statistics.median(took))
+    run_together([partial(ask, address) for address in addresses])
+    return Phase(len(took) / seconds, statistics.median(took) if took else inf, len(refused))
 
 
 def _text(phase: Phase) -> str:
-    return f"{phase.rate:.0f} a second, {phase.median * 1e3:.1f} ms"
+    refused = f", {phase.refused} refused" if phase.refused else ""
+    return f"{phase.rate:.0f} a second, {phase.median * 1e3:.1f} ms{refused}"
 
 
 if __name__ == "__main__":

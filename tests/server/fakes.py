@@ -86,7 +86,7 @@ def make_context(
         admission=Admission(
             workers,
             limit=chosen.queue,
-            per_client=chosen.queue_per_client,
+            per_client=chosen.client_queue,
             memory=1000,
             cores=4,
             clock=workers.clock,

@@ -7,7 +7,7 @@ import pytest
 from tests.server.fakes import FakeWorkers
 from vipsrv.errors import Busy, Cancelled, DeadlineExceeded
 from vipsrv.server.accounts import Account, Flow
-from vipsrv.server.admission import Admission, threads_for
+from vipsrv.server.admission import RESTART_SECONDS, Admission, threads_for
 from vipsrv.storage import Spool
 from vipsrv.workers.channel import MAX_THREADS, Operation
 from vipsrv.workers.job import Job, Outcome
@@ -154,7 +154,7 @@ def give_back(workers: FakeWorkers, admission: Admission, *jobs: Job, flow: Flow
     del workers.jobs[-len(jobs) :]
     for job, memory in zip(jobs, needs, strict=True):
         job.memory = memory
-        admission.heavy(job)
+        admission.requeue_as_heavy(job)
 
 
 def start_all(workers: FakeWorkers, admission: Admission, free: int) -> list[Job]:
@@ -319,6 +319,108 @@ def test_an_address_has_a_limit_of_its_own(workers: FakeWorkers, make_job: Calla
     assert (refused.value.retry_after_ms or 0) >= 100
     admission.submit(make_job(), OTHER)
     assert admission.waiting == 3
+
+
+def test_the_prediction_for_a_heavy_job_is_charged_when_it_starts(
+    workers: FakeWorkers, make_job: Callable[..., Job]
+) -> None:
+    workers.size = 4
+    admission = admission_of(workers, 10)
+    giant = heavy(make_job, 1)
+    giant.predicted_seconds = 5.0
+    give_back(workers, admission, giant)
+    assert start_all(workers, admission, 1) == [giant]
+    own, others = make_job(), [make_job() for _ in range(3)]
+    admission.submit(own, FLOW)
+    for job in others:
+        admission.submit(job, OTHER)
+    for job in others:
+        assert start_all(workers, admission, 1) == [job]
+        workers.clock.now += 0.5
+        job.close()
+
+
+def test_a_full_queue_does_not_shut_out_a_client_with_nothing_in_it(
+    workers: FakeWorkers, make_job: Callable[..., Job]
+) -> None:
+    admission = admission_of(workers, 2)
+    for _ in range(2):
+        admission.submit(make_job(), FLOW)
+    admission.submit(make_job(), OTHER)
+    with pytest.raises(Busy):
+        admission.check(OTHER)
+    admission.submit(make_job(), Flow(Account("192.0.2.3")))
+    with pytest.raises(Busy):  # twice the limit is for nobody
+        admission.check(Flow(Account("192.0.2.4")))
+
+
+def test_a_full_heavy_lane_does_not_shut_out_a_client_with_nothing_in_it(
+    workers: FakeWorkers, make_job: Callable[..., Job], outcomes: list[Outcome]
+) -> None:
+    admission = admission_of(workers, 2)  # the lane of two workers is one of them
+    jobs = [heavy(make_job, 1) for _ in range(5)]
+    workers.free = 5
+    for job, flow in zip(jobs, [FLOW] * 3 + [OTHER] * 2, strict=True):
+        admission.submit(job, flow)
+    for job in jobs[:4]:
+        admission.requeue_as_heavy(job)
+    assert outcomes == []
+    admission.requeue_as_heavy(jobs[4])
+    assert [type(outcome.error) for outcome in outcomes] == [Busy]
+
+
+def test_a_job_whose_worker_is_lost_is_charged_for_its_replacement(
+    workers: FakeWorkers, make_job: Callable[..., Job]
+) -> None:
+    admission = admission_of(workers, 40)
+    workers.free = 1
+    fatal = make_job()
+    admission.submit(fatal, FLOW)
+    fatal.worker_lost = True
+    fatal.close()
+    own, others = [make_job() for _ in range(3)], [make_job() for _ in range(5)]
+    for job in own:
+        admission.submit(job, FLOW)
+    for job in others:
+        admission.submit(job, OTHER)
+    order = []
+    for _ in range(5):
+        (job,) = start_all(workers, admission, 1)
+        workers.clock.now += RESTART_SECONDS / 10
+        job.close()
+        order.append(job)
+    assert order == others
+
+
+def test_a_job_that_was_started_meanwhile_is_not_given_up(
+    workers: FakeWorkers, make_job: Callable[..., Job], outcomes: list[Outcome]
+) -> None:
+    admission = admission_of(workers, 4)
+    first, second = make_job(), make_job()
+
+    def start_next(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        workers.free = 1
+        admission.worker_idle()
+
+    first.on_outcome = start_next
+    first.deadline = second.deadline = time.monotonic()
+    for job in (first, second):
+        admission.submit(job, FLOW)
+    admission.watch(time.monotonic() + 1)
+    assert workers.jobs == [second]
+    assert len(outcomes) == 1
+
+
+def test_a_closed_connection_is_forgotten(workers: FakeWorkers, make_job: Callable[..., Job]) -> None:
+    admission = admission_of(workers, 4)
+    closed, other = Flow(FLOW.account), Flow(FLOW.account)
+    take(workers, admission, make_job(), seconds=0.5, flow=closed)
+    admission.flow_closed(closed)
+    first, second = make_job(), make_job()
+    admission.submit(first, closed)  # as if it were new: the debt is gone
+    admission.submit(second, other)
+    assert start_all(workers, admission, 1) == [first]
 
 
 def test_a_failed_and_a_cancelled_job_are_charged(

@@ -230,6 +230,30 @@ def test_a_client_that_seldom_asks_costs_another_one_worker_at_most() -> None:
     assert max(rare.latencies) < 0.01 + 0.005 or median([rare]) == pytest.approx(0.005)
 
 
+def test_nothing_is_reserved_for_a_client_that_returns_later_than_a_job_takes() -> None:
+    greedy = Client("greedy", 0.03, in_flight=32, pause=0.0)
+    rare = Client("rare", 0.002, pause=0.09)
+    Simulation(2, greedy, rare).run(20.0)
+    assert greedy.served > 0.95 * 2 * 20
+    assert len(rare.latencies) > 0.8 * 20 / 0.09
+
+
+def test_the_last_worker_is_used_as_soon_as_its_reservation_ends() -> None:
+    queue: FairQueue[str] = FairQueue()
+    for now in (0.0, 0.02):  # returns after 20 ms, with jobs of 50 ms
+        add(queue, "rare", "rare", now=now)
+        ticket = take(queue, now=now, idle=2, workers=2)
+        assert ticket is not None
+        queue.end(ticket, 0.05, now)
+    add(queue, "greedy", "greedy", now=0.03)
+    add(queue, "greedy", "greedy", now=0.03)
+    assert take(queue, now=0.03, idle=2, workers=2) is not None
+    request = Request(0.04, 1, 2)
+    assert queue.next(request) is None
+    assert request.wake_at == pytest.approx(0.02 + 0.05)
+    assert queue.next(Request(request.wake_at, 1, 2)) is not None
+
+
 def test_holding_a_worker_costs_the_one_that_it_is_held_for() -> None:
     greedy = Client("greedy", 0.005, in_flight=32, pause=0.0)
     slow = Client("slow", 0.001, pause=0.004)  # would keep the only worker idle for four fifths of the time
@@ -285,6 +309,34 @@ def test_a_debt_is_not_escaped_by_a_short_pause() -> None:
     assert order(queue, 20, cost=0.04) == ["other"] * 20
 
 
+def test_a_debt_is_not_escaped_by_a_new_connection() -> None:
+    queue: FairQueue[str] = FairQueue()
+    add(queue, "dear", "dear", "first")
+    ticket = take(queue)
+    assert ticket is not None
+    queue.end(ticket, 1.0, 0.0)
+    queue.flow_closed("dear", "first")
+    for _ in range(20):
+        add(queue, "dear", "dear", "second")
+        add(queue, "other", "other")
+    assert order(queue, 20, cost=0.04) == ["other"] * 20
+
+
+def test_a_closed_flow_is_forgotten_but_not_its_jobs() -> None:
+    queue: FairQueue[str] = FairQueue()
+    done, running = add(queue, "done", flow="done"), add(queue, "running", flow="running")
+    for ticket in (done, running):
+        queue.start(ticket)
+    queue.end(done, 1.0, 0.0)
+    add(queue, "waiting", flow="waiting")
+    for flow in ("done", "running", "waiting", "unknown"):
+        queue.flow_closed("a", flow)
+    flows = done.share.account.flows
+    assert set(flows.members) == {"running", "waiting"}
+    assert order(queue, 1, cost=0.01) == ["waiting"]
+    queue.end(running, 0.01, 0.0)
+
+
 def test_a_lane_that_may_not_start_keeps_its_jobs() -> None:
     queue: FairQueue[str] = FairQueue()
     queue.add("heavy", "a", "f", lane=Lane.HEAVY, kind="heavy", now=0.0)
@@ -308,6 +360,19 @@ def test_heavy_and_light_jobs_are_charged_to_one_account() -> None:
         add(queue, "of the heavy one", "a")
         add(queue, "other", "b")
     assert order(queue, 10, cost=0.01) == ["other"] * 10
+
+
+def test_a_cost_that_is_known_is_charged_when_the_job_starts() -> None:
+    queue: FairQueue[str] = FairQueue()
+    giant = queue.add("giant", "a", "f", lane=Lane.HEAVY, kind="heavy", now=0.0, cost=1.0)
+    assert giant.cost == 1.0
+    queue.start(giant)
+    for _ in range(20):
+        add(queue, "of the giant's client", "a")
+        add(queue, "other", "b")
+    assert order(queue, 20, cost=0.04) == ["other"] * 20
+    queue.end(giant, 0.0, 0.0)
+    assert order(queue, 1, cost=0.04) == ["of the giant's client"]
 
 
 def test_cost_is_predicted_from_the_jobs_of_the_account() -> None:
@@ -360,6 +425,10 @@ class AnyCalls:
     def sweep(self) -> None:
         self.queue.sweep(self.now)
 
+    def close_flow(self) -> None:
+        account = self.chance.randrange(5)
+        self.queue.flow_closed(account, (account, self.chance.randrange(3)))
+
     def check(self) -> None:
         assert {ticket.item for ticket in self.queue} == set(self.waiting)
         for lane, waiting in ((Lane.LIGHT, self.queue.light), (Lane.HEAVY, self.queue.heavy)):
@@ -371,10 +440,10 @@ class AnyCalls:
 @pytest.mark.parametrize("seed", range(10))
 def test_any_sequence_of_calls_keeps_the_counts_and_loses_no_job(seed: int) -> None:
     calls = AnyCalls(seed)
-    choices = [calls.add, calls.start_any, calls.remove, calls.end, calls.sweep]
+    choices = [calls.add, calls.start_any, calls.remove, calls.end, calls.sweep, calls.close_flow]
     for _ in range(2000):
         calls.now += calls.chance.choice([0.0, 0.0005, 0.02, 0.3])
-        calls.chance.choices(choices, [4, 3, 1, 2, 1])[0]()
+        calls.chance.choices(choices, [4, 3, 1, 2, 1, 1])[0]()
         calls.check()
     for _ in range(10_000):  # with workers idle, all that wait get their turn
         if not calls.waiting:

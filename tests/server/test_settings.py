@@ -153,3 +153,9 @@ def test_values_out_of_bounds_are_refused(monkeypatch: pytest.MonkeyPatch, name:
 
 def test_the_default_spool_folder_exists() -> None:
     assert Path(ServerSettings().spool_dir).is_dir()
+
+
+def test_a_client_may_fill_half_of_the_queue_but_always_has_room_for_one_connection() -> None:
+    assert ServerSettings(queue=1000).client_queue == 500
+    assert ServerSettings(queue=10).client_queue == 32
+    assert ServerSettings(queue=1000, queue_per_client=7).client_queue == 7

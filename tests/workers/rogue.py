@@ -22,7 +22,7 @@ def reply(job_id, size, count=1):
     outputs = (OutputInfo(width=9, height=9, format="jpeg", quality=85, size=size),) * count if size else ()
     channel.sendall(ReplyHead(job_id=job_id, source=source, outputs=outputs).pack() + b"abc")
 def heavy(job_id, memory=1 << 30):
-    channel.sendall(ReplyHead(job_id=job_id, needs=memory).pack())
+    channel.sendall(ReplyHead(job_id=job_id, needs=memory, needs_ms=1500).pack())
 def fail(job_id, error):
     channel.sendall(ReplyHead(job_id=job_id, error=error).pack())
 def sleep():

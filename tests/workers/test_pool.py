@@ -196,6 +196,7 @@ async def test_a_job_that_kills_its_worker_fails_alone(
         (worker,) = (each for each in one.pool.workers if each.job is victim)
         os.kill(worker.pid, signal.SIGKILL)
         assert isinstance((await outcome).error, WorkerDied)
+        assert victim.worker_lost
         await one.job(jpeg())
         await one.all_idle(2)
         assert worker not in one.pool.workers
@@ -481,7 +482,9 @@ async def test_a_worker_is_replaced_after_a_suspicious_error(
 ) -> None:
     async with harness(tmp_path, command=rogue(f"ready(); fail(job(), {error}); sleep()")) as one:
         worker = one.worker
-        outcome = await one.job(jpeg())
+        job, replied = one.start_job(jpeg())
+        outcome = await replied
+        assert job.worker_lost
         assert type(outcome.error).__name__ == error.partition("(")[0]  # the request gets the reply
         await one.replaced(worker)
         await until(lambda: reason in caplog.text)
@@ -502,6 +505,7 @@ async def test_a_heavy_job_that_is_given_back_counts_as_a_job(tmp_path: Path) ->
         worker = one.worker
         one.start_job(jpeg(), admitted=False)
         await one.replaced(worker)
+        assert [job.predicted_seconds for job in one.heavy] == [1.5]
         for job in one.heavy:
             job.close()
 

@@ -9,10 +9,12 @@
 
 The jobs of both lanes wait in a fair queue, which shares the workers between client addresses and, within an
 address, between connections (``fair_queue``). Each lane has its own limit, so that waiting heavy jobs do not
-keep light ones out, and an address has a lower one. Beyond a limit a request is refused; the time after which
-to try again is estimated from how long the waiting jobs will take. The heavy lane is half of the workers, so
-that heavy jobs never occupy all of them, and its jobs share a budget of memory. A heavy job also gets the
-cores that are idle when it starts; light jobs that arrive later share the machine with it.
+keep light ones out, and an address has a lower one. A full lane still takes the jobs of addresses that have
+none in it, up to twice its limit, so that a few clients cannot shut out the others. Beyond a limit a request
+is refused; the time after which to try again is estimated from how long the waiting jobs will take. The heavy
+lane is half of the workers, so that heavy jobs never occupy all of them, and its jobs share a budget of
+memory. A heavy job also gets the cores that are idle when it starts; light jobs that arrive later share the
+machine with it.
 """
 
 import asyncio
@@ -29,6 +31,12 @@ from vipsrv.workers.channel import MAX_THREADS, Operation
 from vipsrv.workers.job import Job
 
 _LEAST_RETRY_MS = 100
+
+RESTART_SECONDS = 0.5
+"""Worker seconds that a job is charged beside its own time if its worker has to be replaced."""
+
+_TIMER_ERROR = 0.001
+"""Seconds by which a timer is late on purpose: those of uvloop are up to 0.4 ms early."""
 
 # The kinds of jobs whose costs are predicted separately. Not enums: the hash of an enum is a Python function.
 _RESIZE, _INFO, _HEAVY = "resize", "info", "heavy"
@@ -61,14 +69,15 @@ CallAt = Callable[[float, Callable[[], None]], object]
 
 
 def _call_at(when: float, call: Callable[[], None]) -> None:
-    asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()), call)
+    asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()) + _TIMER_ERROR, call)
 
 
 class Admission:
     """A fair queue in front of the workers.
 
-    At most ``limit`` jobs wait in each lane, ``per_client`` of them of one client address. The running heavy
-    jobs share ``memory`` bytes, and all jobs share ``cores``. ``clock`` and ``call_at`` are for tests.
+    ``limit`` jobs may wait in each lane, ``per_client`` of them of one client address; addresses that have
+    none waiting may double ``limit``. The running heavy jobs share ``memory`` bytes, and all jobs share
+    ``cores``. ``clock`` and ``call_at`` are for tests.
     """
 
     def __init__(
@@ -90,7 +99,7 @@ class Admission:
         self._heavy_running = 0
         self._heavy_lane = max(1, workers.size // 2)
         self._memory_left = memory
-        self._next_heavy: Ticket[Job] | None = None  # it was its turn, but there was no memory for it
+        self._heavy_without_memory: Ticket[Job] | None = None  # its turn has come, but not its memory
         self._cores = min(cores, workers.size)
         self._heavy_was_last = False
         self._clock = clock
@@ -111,7 +120,7 @@ class Admission:
             return  # if others wait, the idle worker is held for a job like this
         if own >= self._per_client:
             raise self._busy_client(flow.account.key, own, Lane.LIGHT)
-        if waiting >= self._limit:
+        if waiting >= self._limit and (own or waiting >= 2 * self._limit):
             raise self._busy(waiting, Lane.LIGHT)
 
     def submit(self, job: Job, flow: Flow) -> None:
@@ -128,16 +137,22 @@ class Admission:
         if self._workers.idle:
             self.worker_idle()
 
-    def heavy(self, job: Job) -> None:
+    def requeue_as_heavy(self, job: Job) -> None:
         """Queue or refuse a job that a worker has found to be heavy and given back."""
         now = self._clock()
         job.on_close = None
         first = self._tickets.pop(job)
-        account = first.flow.account.key
+        account = first.share.account.key
         refusal = self._refuse_heavy(account)
         if refusal is None:
             self._tickets[job] = self._queue.add(
-                job, account, first.flow.key, lane=Lane.HEAVY, kind=_HEAVY, now=now
+                job,
+                account,
+                first.share.key,
+                lane=Lane.HEAVY,
+                kind=_HEAVY,
+                now=now,
+                cost=min(job.predicted_seconds, max(0.0, job.deadline - now)) or None,
             )
         self._queue.end(first, now - job.started, now)
         if refusal is not None:
@@ -164,7 +179,7 @@ class Admission:
             job.on_close = partial(self._ended, ticket)
             self._heavy_was_last = heavy
             if heavy:
-                self._next_heavy = None
+                self._heavy_without_memory = None
                 self._heavy_running += 1
                 self._memory_left -= job.memory * job.threads
 
@@ -176,10 +191,15 @@ class Admission:
         else:
             self._workers.cancel(job)
 
+    def flow_closed(self, flow: Flow) -> None:
+        """Forget a connection that is closed. Call it after its jobs have been cancelled."""
+        self._queue.flow_closed(flow.account.key, flow)
+
     def watch(self, now: float) -> None:
         """Fail queued jobs after their deadlines. Call it often, with ``time.monotonic()``."""
         for ticket in self._queue:
-            if now > ticket.item.deadline:
+            # Each job that is given up may start or end others.
+            if ticket.state is TicketState.WAITING and now > ticket.item.deadline:
                 self._give_up(ticket, DeadlineExceeded("no worker was free before the deadline"))
         self._queue.sweep(now)
         # The next job may start now: the job before it may have been removed.
@@ -188,7 +208,7 @@ class Admission:
     def _next(self, request: Request) -> Ticket[Job] | None:
         """Return the job to start next, if there is one and the workers are not held for another."""
         request.lanes = (True, self._heavy_may_start())
-        blocked = self._next_heavy
+        blocked = self._heavy_without_memory
         if blocked is not None and request.lanes[Lane.HEAVY]:
             if self._has_memory_for(blocked.item):
                 return blocked
@@ -196,15 +216,15 @@ class Admission:
         ticket = self._queue.next(request)
         if ticket is None or ticket.lane is Lane.LIGHT or self._has_memory_for(ticket.item):
             return ticket
-        self._next_heavy = ticket  # smaller ones do not pass it: it might wait for ever
+        self._heavy_without_memory = ticket  # smaller ones do not pass it: it might wait for ever
         request.lanes = (True, False)
         return self._queue.next(request)
 
     def _give_up(self, ticket: Ticket[Job], error: RequestError) -> None:
         """Answer a waiting job with an error."""
         self._queue.remove(ticket, self._clock())
-        if ticket is self._next_heavy:
-            self._next_heavy = None
+        if ticket is self._heavy_without_memory:
+            self._heavy_without_memory = None
         job = ticket.item
         self._tickets.pop(job)
         job.fail(error)
@@ -214,7 +234,8 @@ class Admission:
         """Charge a job that no worker has any more, whether it succeeded, failed or was killed."""
         now, job = self._clock(), ticket.item
         self._tickets.pop(job)
-        self._queue.end(ticket, (now - job.started) * job.threads, now)
+        seconds = (now - job.started) * job.threads
+        self._queue.end(ticket, seconds + RESTART_SECONDS if job.worker_lost else seconds, now)
         if ticket.lane is Lane.HEAVY:
             self._heavy_running -= 1
             self._memory_left += job.memory * job.threads
@@ -234,7 +255,8 @@ class Admission:
     def _refuse_heavy(self, account: Hashable) -> Busy | None:
         waiting = self._queue.heavy
         own = self._queue.waiting_of(account, Lane.HEAVY)
-        if waiting + self._heavy_running >= self._limit + self._heavy_lane:
+        taken = waiting + self._heavy_running - self._heavy_lane
+        if taken >= self._limit and (own or taken >= 2 * self._limit):
             return self._busy(waiting, Lane.HEAVY)
         if own >= self._per_client + self._heavy_lane:
             return self._busy_client(account, own, Lane.HEAVY)

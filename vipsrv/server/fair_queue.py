@@ -17,15 +17,16 @@ request only after a reply:
   of any length slip in. The time for which a worker is held counts as the member's own. Nothing is held where
   all jobs are about as short as these gaps.
 - **The last idle worker is left to the others.** A member whose jobs run on its share of the workers, or at
-  least on one, does not take the last one while another member is between two requests, that is, had a job
-  within ``LINGER_SECONDS``, or while another's turn comes in the same round.
+  least on one, does not take the last one while another's turn comes in the same round, or while the worker
+  is reserved for members between two requests. Only a member that usually returns sooner than the dearest job
+  takes, and within ``LINGER_SECONDS``, has such a reservation: for as long, from the end of its last job.
 
 This module has no clock and no I/O: times are arguments, in seconds of any clock. A job costs constant time
 on average: a turn is one step, and a job causes as many steps as its cost has quanta, or one round if all are
 in debt.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -41,7 +42,8 @@ HOLD_SECONDS = 0.01
 network and a client's work between two requests."""
 
 LINGER_SECONDS = 0.1
-"""How long after its last job a member counts as being between two requests."""
+"""How long after its last job a member counts as being between two requests, and how long the last idle
+worker is reserved for it at most."""
 
 FORGET_SECONDS = 10.0
 """How long a member without a job is remembered because it is in debt."""
@@ -82,11 +84,11 @@ class Ticket(Generic[Item]):
     ``cost`` is what the job is expected to cost, in worker seconds; ``kind`` what that is predicted from.
     """
 
-    __slots__ = ("cost", "flow", "item", "kind", "lane", "state")
+    __slots__ = ("cost", "item", "kind", "lane", "share", "state")
 
-    def __init__(self, item: Item, flow: "FlowShare[Item]", lane: Lane, kind: Hashable, cost: float) -> None:
+    def __init__(self, item: Item, share: "FlowShare[Item]", lane: Lane, kind: Hashable, cost: float) -> None:
         self.item = item
-        self.flow = flow
+        self.share = share
         self.lane = lane
         self.kind = kind
         self.cost = cost
@@ -137,7 +139,7 @@ _M = TypeVar("_M", bound=_Member[Any])
 class _Ring(Generic[Item, _M]):
     """Members by their key, and the order of their turns."""
 
-    __slots__ = ("_current", "_dear", "_held", "_held_since", "_resting", "_turns", "members")
+    __slots__ = ("_current", "_dear", "_held", "_held_since", "_returning", "_turns", "members")
 
     def __init__(self) -> None:
         self.members: dict[Hashable, _M] = {}
@@ -145,7 +147,8 @@ class _Ring(Generic[Item, _M]):
         self._current: _M | None = None  # the member whose turn has begun, always the first of _turns
         self._held: list[_M] = []  # those for which workers are held
         self._held_since = 0.0
-        self._resting = 0
+        # Those that rest and usually return within LINGER_SECONDS; the last one began to rest last.
+        self._returning: dict[_M, None] = {}
         self._dear = 0.0  # worker seconds of the dearest of the latest jobs
 
     def joins(self, member: _M, lane: Lane, now: float) -> None:
@@ -171,7 +174,9 @@ class _Ring(Generic[Item, _M]):
 
     def ends(self, member: _M, cost: float, charged: float, now: float) -> None:
         """Note that a running job has ended, what it has cost and what was charged when it started."""
-        self._dear = max(cost, self._dear * _DEAR_FADES)
+        self._dear *= _DEAR_FADES
+        if cost > self._dear:  # noqa: PLR1730 - for each job, and ``max`` is a call
+            self._dear = cost
         member.running -= 1
         member.deficit += charged - cost
         if member.deficit < 0:
@@ -186,14 +191,14 @@ class _Ring(Generic[Item, _M]):
                 member.deficit -= now - self._held_since
             self._held = []
         if len(self.members) == 1:  # the most frequent case
-            (member,) = self._turns
+            member = self._turns[0]
             member.deficit = 0.0
             return member.next(request)
         ticket, least_debt = self._one_round(request)
         if ticket is None and not self._held and least_debt < inf:
             # All that could start a job are in debt: skip the rounds in which nothing would happen.
             for member in self._turns:
-                member.deficit = min(member.deficit + least_debt, _MOST_CREDIT)
+                member.deficit += least_debt
             ticket, _ = self._one_round(request)
         return ticket
 
@@ -216,41 +221,87 @@ class _Ring(Generic[Item, _M]):
                 self._current = None
         return gone
 
+    def drop(self, key: Hashable) -> None:
+        """Forget a member that will not return, debts included, if it has no job."""
+        member = self.members.get(key)
+        if member is None or member.has_job:
+            return
+        del self.members[key]
+        self._returning.pop(member, None)
+        if member.in_ring:
+            self._turns.remove(member)
+        if member in self._held:
+            self._held = [one for one in self._held if one is not member]
+        if member is self._current:
+            self._current = None
+
     def clear(self) -> None:
         """Forget all members."""
         self.members.clear()
         self._turns.clear()
         self._held = []
+        self._returning.clear()
         self._current = None
 
     def _one_round(self, request: Request) -> tuple[Ticket[Item] | None, float]:
         """Give each member one turn. Return the job to start and, if there is none, the least debt."""
         turns, now, idle = self._turns, request.now, request.idle
         light, heavy = request.lanes
-        least_debt = inf
+        current, self._current = self._current, None
+        debts: list[float] = []  # of those that have a job to start
         expected: list[_M] = []
-        has_share: _M | None = None  # the first that may only take the last worker if no other wants it
+        only_if_last_is_free: _M | None = None  # the first that may take the last worker if no other wants it
         for _ in range(len(turns)):
             member = turns[0]
-            if member is not self._current:
-                self._begin_turn(member)
             waiting = member.waiting
-            if (light and waiting[0]) or (heavy and waiting[1]):
-                if member.deficit <= 0:
-                    least_debt = min(least_debt, -member.deficit)
-                elif idle == 1 and self._has_its_share(member, request.workers):
-                    has_share = has_share or member
+            may_start = (light and waiting[0]) or (heavy and waiting[1])
+            if member is not current:  # its turn begins
+                member.deficit += QUANTUM
+            if member.deficit <= 0:
+                if may_start:
+                    debts.append(-member.deficit)
+                turns.rotate(-1)
+                continue
+            member.deficit = min(member.deficit, _MOST_CREDIT)
+            if may_start:
+                if idle == 1 and self._has_its_share(member, request.workers):
+                    only_if_last_is_free = only_if_last_is_free or member
                 elif ticket := member.next(request):
+                    self._current = member
                     return ticket, 0.0
-            elif member.resting and member.deficit > 0 and self._is_expected(member, now):
+            elif self._is_expected(member, now):
                 expected.append(member)
                 if len(expected) >= idle:
+                    self._current = member
                     self._hold_for(expected, request)
                     return None, 0.0
             self._end_turn(member, now)
-        if has_share is None or self._resting:
+        return self._end_round(only_if_last_is_free, request, min(debts, default=inf))
+
+    def _end_round(
+        self, only_if_last_is_free: _M | None, request: Request, least_debt: float
+    ) -> tuple[Ticket[Item] | None, float]:
+        """Give the last idle worker to a member that has its share of them, if no other is to get it."""
+        if only_if_last_is_free is None or self._is_last_reserved(request):
             return None, least_debt
-        return has_share.next(request), inf
+        return only_if_last_is_free.next(request), inf
+
+    def _is_last_reserved(self, request: Request) -> bool:
+        """Whether the last idle worker is reserved for another member; if so, say when to ask again."""
+        reserved_until = self._reserved_until(request.now)
+        if request.now >= reserved_until:
+            return False
+        request.wake_at = min(request.wake_at, reserved_until)
+        return True
+
+    def _reserved_until(self, now: float) -> float:
+        """Return until when the last idle worker is reserved, or a time that has passed."""
+        most = min(LINGER_SECONDS, self._dear)
+        for member in reversed(self._returning):
+            until = member.rested_at + most
+            if until <= now or member.returns_after < most:
+                return until
+        return -inf
 
     def _has_its_share(self, member: _M, workers: int) -> bool:
         return member.running > 0 and member.running >= workers // len(self.members)
@@ -259,23 +310,20 @@ class _Ring(Generic[Item, _M]):
         """Whether a worker may be held for a member: that is shorter than the job that would slip in."""
         if not member.resting or now >= member.rested_at + HOLD_SECONDS:
             return False
-        return member.returns_after < min(HOLD_SECONDS, self._dear / 2)
+        returns_after = member.returns_after
+        return returns_after < HOLD_SECONDS and returns_after < self._dear / 2
 
     def _hold_for(self, expected: list[_M], request: Request) -> None:
         self._held, self._held_since = expected, request.now
         returns_by = min(member.rested_at for member in expected) + HOLD_SECONDS
         request.wake_at = min(request.wake_at, returns_by)
 
-    def _begin_turn(self, member: _M) -> None:
-        self._current = member
-        member.deficit = min(member.deficit + QUANTUM, _MOST_CREDIT)
-
     def _end_turn(self, member: _M, now: float) -> None:
-        self._current = None
-        self._turns.popleft()
-        if member.waiting[0] or member.waiting[1] or member.deficit < 0 or self._is_expected(member, now):
-            self._turns.append(member)
+        """End the turn of the first member, which is not in debt. It stays if a job of it may follow."""
+        if member.waiting[0] or member.waiting[1] or self._is_expected(member, now):
+            self._turns.rotate(-1)
         else:
+            self._turns.popleft()
             member.in_ring = False
             member.deficit = 0.0
 
@@ -290,13 +338,14 @@ class _Ring(Generic[Item, _M]):
             return
         member.resting = True
         member.rested_at = now
-        self._resting += 1
+        if member.returns_after < LINGER_SECONDS:
+            self._returning[member] = None
         if self._is_expected(member, now):
             self._queue(member)
 
     def _stop_resting(self, member: _M) -> None:
         member.resting = False
-        self._resting -= 1
+        self._returning.pop(member, None)
 
 
 class FlowShare(_Member[Item]):
@@ -308,8 +357,8 @@ class FlowShare(_Member[Item]):
         super().__init__()
         self.key = key
         self.account = account
-        # Ordered dictionaries, in which the first and any other can be removed in constant time.
-        self.jobs: tuple[OrderedDict[Ticket[Item], None], ...] = (OrderedDict(), OrderedDict())
+        # Dictionaries, because any job may be removed. They stay small, as a connection has few in flight.
+        self.jobs: tuple[dict[Ticket[Item], None], ...] = ({}, {})
 
     def next(self, request: Request) -> Ticket[Item] | None:
         """Return its first job; a heavy one goes first."""
@@ -375,23 +424,34 @@ class FairQueue(Generic[Item]):
         return self._means.get(kind, _FIRST_COST) if mean is None else mean
 
     def add(
-        self, item: Item, account: Hashable, flow: Hashable, *, lane: Lane, kind: Hashable, now: float
+        self,
+        item: Item,
+        account: Hashable,
+        flow: Hashable,
+        *,
+        lane: Lane,
+        kind: Hashable,
+        now: float,
+        cost: float | None = None,
     ) -> Ticket[Item]:
-        """Queue a job of ``kind``, the class of jobs that its cost is predicted from."""
+        """Queue a job; without a ``cost``, that is predicted from jobs of the same ``kind``."""
         member = self._accounts.members.get(account)
         if member is None:
             member = self._accounts.members[account] = AccountShare(account)
-        of_flow = member.flows.members.get(flow)
-        if of_flow is None:
-            of_flow = member.flows.members[flow] = FlowShare(flow, member)
-        cost = self.predict(account, kind)
-        ticket = Ticket(item, of_flow, lane, kind, cost)
-        of_flow.jobs[lane][ticket] = None
+        flow_share = member.flows.members.get(flow)
+        if flow_share is None:
+            flow_share = member.flows.members[flow] = FlowShare(flow, member)
+        if cost is None:
+            cost = member.means.get(kind)
+            if cost is None:
+                cost = self._means.get(kind, _FIRST_COST)
+        ticket = Ticket(item, flow_share, lane, kind, cost)
+        flow_share.jobs[lane][ticket] = None
         if lane is Lane.LIGHT:
             self.light += 1
         else:
             self.heavy += 1
-        member.flows.joins(of_flow, lane, now)
+        member.flows.joins(flow_share, lane, now)
         self._accounts.joins(member, lane, now)
         return ticket
 
@@ -408,26 +468,32 @@ class FairQueue(Generic[Item]):
     def start(self, ticket: Ticket[Item]) -> None:
         """Take a job out of the queue because it runs now."""
         self._take_out(ticket, TicketState.RUNNING)
-        flow, account = ticket.flow, ticket.flow.account
-        account.flows.starts(flow, ticket.lane, ticket.cost)
+        share, account = ticket.share, ticket.share.account
+        account.flows.starts(share, ticket.lane, ticket.cost)
         self._accounts.starts(account, ticket.lane, ticket.cost)
 
     def remove(self, ticket: Ticket[Item], now: float) -> None:
         """Take a waiting job out of the queue because nobody wants it any more."""
         self._take_out(ticket, TicketState.DONE)
-        flow, account = ticket.flow, ticket.flow.account
-        account.flows.leaves(flow, ticket.lane, now)
+        share, account = ticket.share, ticket.share.account
+        account.flows.leaves(share, ticket.lane, now)
         self._accounts.leaves(account, ticket.lane, now)
 
     def end(self, ticket: Ticket[Item], seconds: float, now: float) -> None:
         """Charge a running job with the worker seconds that it took, and learn from them."""
         ticket.state = TicketState.DONE
-        flow, account, kind = ticket.flow, ticket.flow.account, ticket.kind
+        share, account, kind = ticket.share, ticket.share.account, ticket.kind
         for means in (account.means, self._means):
             mean = means.get(kind, seconds)
             means[kind] = mean + _SMOOTHING * (seconds - mean)
-        account.flows.ends(flow, seconds, ticket.cost, now)
+        account.flows.ends(share, seconds, ticket.cost, now)
         self._accounts.ends(account, seconds, ticket.cost, now)
+
+    def flow_closed(self, account: Hashable, flow: Hashable) -> None:
+        """Forget a flow that adds no more jobs. Its account keeps the debt."""
+        member = self._accounts.members.get(account)
+        if member is not None:
+            member.flows.drop(flow)
 
     def sweep(self, now: float) -> None:
         """Forget who has had no job for a while. Call it several times a second."""
@@ -437,7 +503,7 @@ class FairQueue(Generic[Item]):
             account.flows.sweep(now)
 
     def _take_out(self, ticket: Ticket[Item], state: TicketState) -> None:
-        del ticket.flow.jobs[ticket.lane][ticket]
+        del ticket.share.jobs[ticket.lane][ticket]
         if ticket.lane is Lane.LIGHT:
             self.light -= 1
         else:

@@ -67,7 +67,7 @@ class Gateway:
         self._admission = Admission(
             self._pool,
             limit=settings.queue,
-            per_client=settings.queue_per_client,
+            per_client=settings.client_queue,
             memory=settings.decode_memory,
             cores=available_cpus(),
         )
@@ -173,7 +173,7 @@ class Gateway:
         self._admission.worker_idle()
 
     def _job_is_heavy(self, job: Job) -> None:
-        self._admission.heavy(job)
+        self._admission.requeue_as_heavy(job)
 
     async def _bind(self, address: Address, make_connection: MakeConnection) -> asyncio.Server:
         loop = asyncio.get_running_loop()

@@ -26,6 +26,9 @@ _MIB = 1024**2
 _LEAST_CONNECTIONS_PER_CLIENT = 64
 """Below a bound this small, a single client with a pool of connections would meet it."""
 
+_LEAST_QUEUE_PER_CLIENT = 32
+"""As many requests as one connection may have in flight."""
+
 
 def _words(given: object) -> object:
     """Split one text or several texts at commas, and strip the spaces around each word."""
@@ -185,12 +188,14 @@ class ServerSettings(_WorkerSettings):
     queue: int = Field(
         1024,
         ge=0,
-        description="Maximum number of requests that wait for a worker; more are refused with 'busy'.",
+        description="Maximum number of requests that wait for a worker, of light and of heavy jobs each; "
+        "more are refused with 'busy'. Clients that have none waiting may double it.",
     )
     queue_per_client: int = Field(
-        512,
-        ge=1,
-        description="Maximum number of requests from one client address that wait for a worker. An IPv6 /64 "
+        0,
+        ge=0,
+        description="Maximum number of requests from one client address that wait for a worker, of light and "
+        f"of heavy jobs each; 0 means half of --queue, but at least {_LEAST_QUEUE_PER_CLIENT}. An IPv6 /64 "
         "network counts as one address, and so do all clients of a unix socket.",
     )
     deadline: float = Field(
@@ -229,6 +234,11 @@ class ServerSettings(_WorkerSettings):
     def client_connections(self) -> int:
         """The maximum number of connections of one client address."""
         return self.connections_per_client or max(_LEAST_CONNECTIONS_PER_CLIENT, self.connections // 4)
+
+    @property
+    def client_queue(self) -> int:
+        """The maximum number of waiting requests of one client address in each lane."""
+        return self.queue_per_client or max(_LEAST_QUEUE_PER_CLIENT, self.queue // 2)
 
     @field_validator("trusted_proxies")
     @classmethod

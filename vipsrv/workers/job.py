@@ -34,8 +34,10 @@ class Job:
     """An image, the operation on it, and the callback for its outcome.
 
     ``options`` is JSON and ``deadline`` is in seconds of ``time.monotonic``. ``memory`` is 0, or the bytes
-    that the job needs according to a worker, which makes it a heavy job; ``threads`` is how many may then
-    compute at the same time. The job owns ``image``; ``close`` closes it. ``on_outcome`` is called exactly
+    that the job needs according to a worker, which makes it a heavy job; ``predicted_seconds`` is the CPU
+    time that this worker predicts, or 0, and ``threads`` is how many may compute at the same time.
+    ``worker_lost`` is whether its worker has to be replaced because of it: it ended with the job or is not
+    trusted after its reply. The job owns ``image``; ``close`` closes it. ``on_outcome`` is called exactly
     once and then owns the result.
     """
 
@@ -46,7 +48,9 @@ class Job:
     on_outcome: Callable[[Outcome], None]
     id: int = field(default_factory=lambda: next(_job_ids))
     memory: int = 0
+    predicted_seconds: float = 0.0
     threads: int = 1
+    worker_lost: bool = False
     on_close: Callable[[], None] | None = None
     started: float = 0.0
     _answered: bool = False

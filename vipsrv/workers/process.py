@@ -24,7 +24,7 @@ from enum import Enum, auto
 from vipsrv.errors import RequestError, WorkerDied
 from vipsrv.storage import Slot, Spool
 from vipsrv.worker_config import WorkerConfig
-from vipsrv.workers.channel import Carrier, JobHead, Operation, Ready
+from vipsrv.workers.channel import Carrier, JobHead, Operation, Ready, ReplyHead
 from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.launch import Command, exit_reason, launch, worker_command
 from vipsrv.workers.reply_reader import ReplyHandlers, ReplyLimits, WorkerReply, WorkerReplyReader
@@ -221,6 +221,7 @@ class WorkerProcess:
             self._shared.close()
         job, self.job = self.job, None
         if job is not None:
+            job.worker_lost = True
             job.fail(WorkerDied("the worker process ended while it had this image; retry once at most"))
             job.close()
         self._on_end(self)
@@ -247,8 +248,9 @@ class WorkerProcess:
         distrust = (
             None if reply.head.error is None else reason_to_distrust(reply.head.error, reply.arrived, job)
         )
+        job.worker_lost = distrust is not None
         if reply.head.needs:
-            self._give_back(job, reply.head.needs)
+            self._give_back(job, reply.head)
         else:
             self._finish(job, reply)
         if distrust is not None:
@@ -271,12 +273,13 @@ class WorkerProcess:
         else:
             _answer_when_complete(job, outcome, reply.result)
 
-    def _give_back(self, job: Job, memory: int) -> None:
+    def _give_back(self, job: Job, head: ReplyHead) -> None:
         """Give a heavy job back to the owner: it has to wait for its turn."""
         if job.answered:
             job.close()
         else:
-            job.memory = memory
+            job.memory = head.needs
+            job.predicted_seconds = head.needs_ms / 1000
             self._on_heavy(job)
 
     def _become_idle(self) -> None:

@@ -21,7 +21,7 @@ from tests.server.test_open_connections import OtherConnection
 from tests.support import bare_client
 from vipsrv.errors import Busy, Cancelled, CorruptImage, Draining, InternalError
 from vipsrv.protocol import HEADER, Kind, pack_message
-from vipsrv.server.accounts import Account
+from vipsrv.server.accounts import Account, Flow
 from vipsrv.server.connections.binary import (
     DRAIN_SECONDS,
     EXCESS_SECONDS,
@@ -357,6 +357,21 @@ async def test_a_client_at_its_bound_loses_its_own_idle_connections(tmp_path: Pa
         fourth.sendall(resize(9))
         assert status_of(await read_to_end(fourth)) == 429
         assert context.connections.served == 2
+
+
+async def test_the_queue_forgets_a_connection_that_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening(tmp_path) as (context, connect):
+        closed: list[Flow] = []
+        monkeypatch.setattr(context.admission, "flow_closed", closed.append)
+        sock = connect()
+        sock.sendall(PING)
+        assert await read_status(sock) == 200
+        (account,) = context.accounts
+        (flow,) = account.flows
+        sock.close()
+        await until(lambda: closed == [flow])
 
 
 async def test_many_announced_images_hold_little_of_the_spool(tmp_path: Path) -> None:

@@ -237,6 +237,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._context.accounts.close_flow(self._flow)
         self._outbox.close()
         self._abandon_all()
+        self._context.admission.flow_closed(self._flow)
 
     # Methods that the gateway calls
 
