@@ -55,7 +55,7 @@ from vipsrv.protocol import (
 from vipsrv.server.accounts import Flow, account_key
 from vipsrv.server.connections.inbox import Inbox, InboxState
 from vipsrv.server.connections.outbox import Outbox
-from vipsrv.server.connections.transport import has_hung_up, has_tls
+from vipsrv.server.connections.transport import has_hung_up, has_tls, peer_name
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.report import report_json
@@ -183,7 +183,12 @@ class BinaryConnection(asyncio.BufferedProtocol):
             has_place=self._has_place,
         )
         self._outbox = Outbox(self._transport, self._all_sent)
-        peer = self._peer or transport.get_extra_info("peername")
+        peer = peer_name(transport) if self._peer is None else self._peer
+        if peer is None:
+            self._enter(ConnectionState.CLOSED)
+            self._inbox.end()
+            self._transport.abort()
+            return
         self._flow = self._context.accounts.open_flow(account_key(peer))
         connections = self._context.connections
         if connections.add(self, self._flow.account):
@@ -231,6 +236,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason makes no difference
         """Abandon the requests in flight: the connection is lost."""
+        if self._state is ConnectionState.CLOSED:
+            return  # it was not known whose connection it is, so it was never registered
         self._enter(ConnectionState.CLOSED)
         self._inbox.end()
         self._context.connections.remove(self)
