@@ -152,3 +152,8 @@ def test_values_out_of_bounds_are_refused(monkeypatch: pytest.MonkeyPatch, name:
 
 def test_the_default_spool_folder_exists() -> None:
     assert Path(ServerSettings().spool_dir).is_dir()
+
+
+@pytest.mark.parametrize(("connections", "of_one"), [(1, 1), (2, 1), (64, 32), (200, 64), (4096, 1024)])
+def test_one_address_has_at_most_half_of_few_connections(connections: int, of_one: int) -> None:
+    assert ServerSettings(connections=connections).client_connections == of_one

@@ -326,7 +326,7 @@ def watch_all(context: ServerContext) -> None:
 
 
 async def test_the_longest_idle_connection_gives_way_to_a_new_one(tmp_path: Path) -> None:
-    async with listening(tmp_path, connections=3) as (context, connect):
+    async with listening(tmp_path, connections_per_client=3) as (context, connect):
         busy, longest, shorter = connect(), connect(), connect()
         busy.sendall(resize(1))
         for sock in (longest, shorter):
@@ -373,7 +373,7 @@ async def test_many_announced_images_hold_little_of_the_spool(tmp_path: Path) ->
 
 
 async def test_an_excess_connection_is_answered_a_ping_and_nothing_else(tmp_path: Path) -> None:
-    async with listening(tmp_path, connections=3) as (context, connect):
+    async with listening(tmp_path, connections_per_client=3) as (context, connect):
         for _ in range(3):
             connect().sendall(resize(1))
         await until(lambda: context.connections.served == 3)
