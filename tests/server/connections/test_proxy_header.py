@@ -16,7 +16,7 @@ from tests.protocol.test_proxy_protocol import FOUR, LOCAL, PROXY, SIX, TCP4, TC
 from tests.server.fakes import FakeWorkers, make_context
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.accounts import Accounts, Flow
-from vipsrv.server.connections.binary import BinaryConnection
+from vipsrv.server.connections.binary import DRAIN_SECONDS, BinaryConnection
 from vipsrv.server.connections.proxy_header import HEADER_SECONDS, ProxiedConnection, TrustedProxies
 from vipsrv.server.context import ServerContext
 
@@ -165,6 +165,27 @@ async def test_a_trusted_proxy_without_a_header_is_disconnected(
             else:
                 assert not sent
         assert "closing a connection of the trusted proxy 127.0.0.1" in caplog.text
+
+
+async def test_a_header_that_is_on_its_way_when_a_drain_begins_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(tmp_path, "127.0.0.1") as (context, address):
+        reader, writer = await asyncio.open_connection(*address)
+        silent, other = await asyncio.open_connection(*address)
+        while context.connections.served < 2:
+            await asyncio.sleep(0)
+        context.draining = True
+        for connection in context.connections:
+            connection.drain()
+        writer.write(header(PROXY, TCP4, FOUR) + PING)
+        assert HEADER.unpack(await reader.readexactly(HEADER.size))[4] == 503
+        for connection in context.connections:
+            connection.watch(time.monotonic() + DRAIN_SECONDS)
+        assert await silent.read() == b""
+        for one in (writer, other):
+            one.close()
+    assert "closing a connection" not in caplog.text
 
 
 async def test_it_works_behind_haproxy(tmp_path: Path) -> None:

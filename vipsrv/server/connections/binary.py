@@ -69,6 +69,9 @@ MAX_IN_FLIGHT = 32
 LINGER_SECONDS = 5.0
 """How long a refused client's bytes are read and discarded."""
 
+QUIET_LINGER_SECONDS = 1.0
+"""The same if nothing has arrived since a drain began: a client that never closes must not delay the stop."""
+
 DRAIN_SECONDS = 0.5
 """How long an idle connection is still read during a drain: requests that are on their way take less."""
 
@@ -146,7 +149,9 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._state = ConnectionState.OPEN
         self._reads_until = 0.0  # in EXCESS and DRAINING, in seconds of ``time.monotonic``
         self._in_flight: dict[int, Exchange] = {}
+        self._linger_seconds = LINGER_SECONDS
         self._reads = 0
+        self._reads_when_draining = 0
         self._reads_when_idle: int | None = None  # as told to the registry; None if it counts as not idle
         self._incoming: Exchange | None = None  # its body is arriving; None if the body is discarded
 
@@ -267,6 +272,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """Finish the requests in flight, refuse those that arrive for a moment, then close."""
         if self._state is ConnectionState.OPEN and not self._in_flight and not self._inbox.reader.in_body:
             self._enter(ConnectionState.DRAINING)
+            self._reads_when_draining = self._reads
             self._reads_until = time.monotonic() + DRAIN_SECONDS
 
     def give_way(self) -> bool:
@@ -361,6 +367,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def _answer(self, head: MessageStarted) -> dict[str, Any] | None:
         """The meta of the reply to a message that needs no worker. Raises ``RequestError``."""
+        if head.kind == Kind.CANCEL and not head.body_size:  # during a drain, too: less work is in flight
+            return {"cancelled": self._cancel(head.meta)}
         self._context.check_upload(head.body_size)
         if head.kind not in _ALL_KINDS:
             raise BadRequest(f"kind {head.kind} is unknown")
@@ -369,10 +377,6 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if head.kind == Kind.HELLO:
             refuse_hello_token(head.meta)
             return self._context.describe()
-        if head.kind == Kind.PING:
-            self._context.check_ready()
-        if head.kind == Kind.CANCEL:
-            return {"cancelled": self._cancel(head.meta)}
         if head.kind == Kind.UPLOAD_STATUS:
             raise BadRequest("this server does not offer resumable uploads")
         self._context.check_ready()  # a PING
@@ -500,6 +504,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._refuse_unfinished(self._no_place())
         elif not self.between_messages:
             self._refuse_unfinished(Draining("the server is shutting down"))
+        elif self._reads == self._reads_when_draining:
+            self._linger_seconds = QUIET_LINGER_SECONDS
         self._linger()
 
     def _has_place(self) -> bool:
@@ -562,7 +568,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
     def _shut_down_when_sent(self) -> None:
         if self._in_flight or self._outbox or self._transport.is_closing():
             return
-        self._inbox.expires = time.monotonic() + LINGER_SECONDS
+        self._inbox.expires = time.monotonic() + self._linger_seconds
         if not self._transport.can_write_eof():
             return
         try:

@@ -13,6 +13,7 @@ from typing import cast
 from vipsrv.errors import ProtocolError
 from vipsrv.protocol.proxy_protocol import ProxyHeaderReader, Source, Unnamed
 from vipsrv.server.accounts import UNIX_SOCKET, Flow, account_key, address_of
+from vipsrv.server.connections.binary import DRAIN_SECONDS
 from vipsrv.server.connections.transport import peer_name
 from vipsrv.server.context import ServerContext
 
@@ -77,6 +78,8 @@ class ProxiedConnection(asyncio.BufferedProtocol):
         # A place of the proxy's own until then. A proxy is not bounded as a client is.
         self._flow = self._context.accounts.open_flow(account_key(peer))
         self._context.connections.add(self, self._flow.account)
+        if self._context.draining:  # accepted before the listeners were closed
+            self.drain()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - no more than the header may be read
         """Return the buffer for the next bytes of the header."""
@@ -111,14 +114,20 @@ class ProxiedConnection(asyncio.BufferedProtocol):
 
     def watch(self, now: float) -> None:
         """Close the connection if the header does not come."""
-        if now > self._expires:
+        if now <= self._expires:
+            return
+        if self._context.draining:
+            self._transport.close()
+        else:
             self._refuse(f"there was no header of the PROXY protocol within {HEADER_SECONDS:g} s")
 
     def drain(self) -> None:
+        """Wait a moment for a header that is on its way, so that its client is answered; then close."""
+        self._expires = min(self._expires, time.monotonic() + DRAIN_SECONDS)
+
+    def stop(self) -> None:
         """Close: no request has begun."""
         self._transport.close()
-
-    stop = drain
 
     def give_way(self) -> bool:
         """Return ``False``: a connection that waits for its header is not idle."""
