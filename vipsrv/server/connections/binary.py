@@ -60,6 +60,7 @@ from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.report import report_json
 from vipsrv.server.request_options import refuse_hello_token
+from vipsrv.storage.file_store import FULL_RETRY_MS
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
 
@@ -77,8 +78,6 @@ DRAIN_SECONDS = 0.5
 
 EXCESS_SECONDS = 1.0
 """How long an excess connection may take to send a PING."""
-
-FULL_RETRY_MS = 1000
 
 _OPERATIONS: dict[int, Operation] = {Kind.RESIZE: Operation.RESIZE, Kind.INFO: Operation.INFO}
 _KINDS = {operation: kind for kind, operation in _OPERATIONS.items()}
