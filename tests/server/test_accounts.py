@@ -3,6 +3,7 @@
 import pytest
 
 from vipsrv.server.accounts import UNIX_SOCKET, Accounts, account_key
+from vipsrv.storage.budget import Budget
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,22 @@ def test_an_account_ends_with_its_last_connection() -> None:
     accounts.close_flow(second)  # closed already
     assert len(accounts) == 0
     assert accounts.open_flow("a").account is not second.account
+
+
+def test_an_account_is_kept_while_it_holds_a_part_of_the_spool() -> None:
+    accounts, budget = Accounts(), Budget(100)
+    flow = accounts.open_flow("a")
+    budget.take(flow.account.share.disk, 10)
+    accounts.close_flow(flow)
+    accounts.forget_unused()
+    again = accounts.open_flow("a")
+    assert again.account is flow.account
+    budget.give_back(flow.account.share.disk, 10)
+    accounts.forget_unused()
+    assert len(accounts) == 1  # it is connected
+    budget.take(flow.account.share.disk, 10)
+    accounts.close_flow(again)
+    budget.give_back(flow.account.share.disk, 10)
+    assert len(accounts) == 1
+    accounts.forget_unused()
+    assert len(accounts) == 0

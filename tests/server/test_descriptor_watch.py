@@ -1,6 +1,8 @@
 """What is logged when the file descriptors are used up."""
 
 import asyncio
+import errno
+import os
 import resource
 import socket
 import sys
@@ -20,8 +22,18 @@ async def test_errors_of_accepting_are_one_line_and_others_are_reported(
 ) -> None:
     watch, loop = DescriptorWatch(), asyncio.get_running_loop()
     for _ in range(100):
-        watch.handle(loop, {"message": "socket.accept() out of system resource", "exception": OSError(24)})
+        watch.handle(
+            loop,
+            {"message": "socket.accept() out of system resource", "exception": OSError(errno.EMFILE, "")},
+        )
     assert caplog.text.count(LINE) == 1
+    memory = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    watch.check()
+    for _ in range(100):
+        watch.handle(loop, {"message": "socket.accept() out of system resource", "exception": memory})
+        assert not watch.exhausted
+    assert caplog.text.count(LINE) == 1
+    assert caplog.text.count("a connection could not be accepted: Cannot allocate memory") == 1
     watch.handle(loop, {"message": "something else"})
     assert "something else" in caplog.text
     watch.check()

@@ -37,11 +37,11 @@ def test_excess_clients_are_not_counted_and_their_number_is_limited() -> None:
     connections = OpenConnections(limit=2, per_client=MANY)
     served, told_busy = ([OtherConnection() for _ in range(2)] for _ in range(2))
     closed_at_once = OtherConnection()
-    for one in served:
-        assert connections.add(one, ME)
-    for one in (*told_busy, closed_at_once):
+    for one, account in zip(served, (ME, OTHER), strict=True):
+        assert connections.add(one, account)
+    for one, account in zip((*told_busy, closed_at_once), (ME, OTHER, ME), strict=True):
         assert connections.served == 2
-        assert not connections.add(one, ME)
+        assert not connections.add(one, account)
         assert connections.served == 3
         assert connections.turn_away(one) is (one is not closed_at_once)
     assert connections.served == 2
@@ -63,6 +63,39 @@ def test_the_bound_of_a_client_does_not_bound_others() -> None:
     assert all(connections.add(OtherConnection(), Account(UNIX_SOCKET)) for _ in range(3))
     connections.remove(excess[0])
     assert not connections.add(OtherConnection(), ME)
+
+
+def test_a_few_clients_leave_places_and_answers_to_others() -> None:
+    """They take whatever they get; four of them have a bound of a quarter each."""
+    connections = OpenConnections(limit=400, per_client=100)
+    greedy = [Account(f"203.0.113.{number}") for number in range(4)]
+    refused = 0
+    for account in 300 * greedy:
+        one = OtherConnection()
+        if not connections.add(one, account):
+            refused += 1
+            if not connections.turn_away(one):
+                connections.remove(one)  # aborted
+    assert refused > 400
+    assert connections.served < 400
+    for account in (ME, OTHER):
+        assert connections.add(OtherConnection(), account)
+    health_check = OtherConnection()
+    connections.add(health_check, Account("192.0.2.3"))
+    assert connections.turn_away(health_check)  # its PING would be answered
+
+
+def test_a_client_over_its_share_takes_the_places_of_larger_ones_only() -> None:
+    connections = OpenConnections(limit=4, per_client=3)
+    large, equal = ([OtherConnection(connections) for _ in range(count)] for count in (3, 1))
+    for one, account in ((large[0], ME), (large[1], ME), (large[2], ME), (equal[0], OTHER)):
+        assert connections.add(one, account)
+    for one in large[:2]:
+        connections.mark_idle(one, ME, idle=True)
+    assert connections.add(OtherConnection(), OTHER)  # ME had 3, OTHER would have 2
+    assert (large[0].gave_way, large[1].gave_way) == (True, False)
+    assert not connections.add(OtherConnection(), OTHER)  # ME has 2
+    assert not large[1].gave_way
 
 
 def test_a_client_at_its_bound_gets_a_place_by_closing_its_own_idle_connection() -> None:
@@ -122,7 +155,7 @@ def test_the_account_with_the_most_idle_connections_comes_first() -> None:
 
 
 def test_a_connection_that_was_used_since_it_was_idle_keeps_its_place() -> None:
-    connections = OpenConnections(limit=2, per_client=MANY)
+    connections = OpenConnections(limit=MANY, per_client=2)
     used, idle = OtherConnection(connections), OtherConnection(connections)
     for one in (used, idle):
         connections.add(one, ME)
@@ -135,7 +168,7 @@ def test_a_connection_that_was_used_since_it_was_idle_keeps_its_place() -> None:
 
 
 def test_a_connection_that_is_marked_again_has_been_idle_for_the_shortest_time() -> None:
-    connections = OpenConnections(limit=2, per_client=MANY)
+    connections = OpenConnections(limit=MANY, per_client=2)
     first, second = OtherConnection(connections), OtherConnection(connections)
     for one in (first, second, first):
         if one not in set(connections):

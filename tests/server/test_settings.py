@@ -159,3 +159,8 @@ def test_a_client_may_fill_half_of_the_queue_but_always_has_room_for_one_connect
     assert ServerSettings(queue=1000).client_queue == 500
     assert ServerSettings(queue=10).client_queue == 32
     assert ServerSettings(queue=1000, queue_per_client=7).client_queue == 7
+
+
+@pytest.mark.parametrize(("connections", "of_one"), [(1, 1), (2, 1), (64, 32), (200, 64), (4096, 1024)])
+def test_one_address_has_at_most_half_of_few_connections(connections: int, of_one: int) -> None:
+    assert ServerSettings(connections=connections).client_connections == of_one

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from vipsrv.errors import StartFailed
 from vipsrv.storage.budget import Holding
 from vipsrv.storage.file_store import FileStore, SpoolFile
 
@@ -77,3 +78,23 @@ async def test_closing_leaves_no_descriptor_open(tmp_path: Path) -> None:
     files.remove(file)
     files.close()
     assert descriptors() == before
+
+
+async def test_no_thread_has_to_be_started_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = FileStore(tmp_path, MIB)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for _ in range(4):
+        file = files.create(Holding(), 100)
+        files.reserve(file, 100)
+        await asyncio.gather(*(files.write(file, [memoryview(b"half")]) for _ in range(2)))
+        files.remove(file)
+    with pytest.raises(StartFailed, match="thread"):
+        FileStore(tmp_path, MIB)
+    async with asyncio.timeout(PATIENCE):
+        while files.budget_left != MIB:
+            await asyncio.sleep(0)
+    files.close()

@@ -133,7 +133,7 @@ def test_a_full_queue_says_busy_and_when_to_try_again(start_server: StartServer)
 
 
 def test_an_excess_connection_is_told_busy(start_server: StartServer) -> None:
-    server = start_server("--workers", "1", "--connections", "2")
+    server = start_server("--workers", "1", "--connections-per-client", "2")
     held = [bare_client.connect(server.port) for _ in range(2)]
     for sock in held:  # not idle any more, else they would give way
         sock.sendall(bare_client.header(3))

@@ -28,6 +28,11 @@ class Account:
     flows: "set[Flow]" = field(default_factory=set)
     share: Share = field(default_factory=Share)
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether it has no connection and holds nothing of the spool."""
+        return not (self.flows or self.share.memory.size or self.share.disk.size)
+
 
 @dataclass(slots=True, eq=False)
 class Flow:
@@ -37,10 +42,14 @@ class Flow:
 
 
 class Accounts:
-    """The accounts that have an open connection."""
+    """The accounts that have an open connection or still hold a part of the spool.
+
+    A client that reconnects while its files are being freed thus cannot have a second share.
+    """
 
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
+        self._without_flow: dict[Account, None] = {}
 
     def __len__(self) -> int:
         """The number of accounts."""
@@ -55,16 +64,30 @@ class Accounts:
         account = self._accounts.get(key)
         if account is None:
             account = self._accounts[key] = Account(key)
+        self._without_flow.pop(account, None)
         flow = Flow(account)
         account.flows.add(flow)
         return flow
 
     def close_flow(self, flow: Flow) -> None:
-        """Forget a connection that is closed, and its account if it was the last one."""
+        """Forget a connection that is closed, and its account if that is unused now."""
         account = flow.account
         account.flows.discard(flow)
-        if not account.flows:
-            self._accounts.pop(account.key, None)
+        if account.is_unused:
+            self._forget(account)
+        elif not account.flows:
+            self._without_flow[account] = None
+
+    def forget_unused(self) -> None:
+        """Forget the accounts whose files have been freed; call this regularly."""
+        for account in list(self._without_flow):
+            if account.is_unused:
+                self._forget(account)
+
+    def _forget(self, account: Account) -> None:
+        self._without_flow.pop(account, None)
+        if self._accounts.get(account.key) is account:
+            del self._accounts[account.key]
 
 
 def account_key(peer: object) -> str:

@@ -40,6 +40,11 @@ FAREWELL_SECONDS = 1.0
 """Seconds that sending the last replies may take when the server stops."""
 
 _BACKLOG = 4096
+"""Connections that may wait in the kernel for each listener."""
+
+_ACCEPTS_AT_ONCE = 64
+"""asyncio takes its ``backlog`` also for how often it tries to accept in one turn of the event loop, and
+reports each try that fails: with 4,096 and no descriptor left that was 65,536 reports in 3.6 s."""
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +109,8 @@ class Gateway:
             for address, server in servers:
                 with _listening_on(address):
                     await server.start_serving()
+                    for sock in server.sockets:
+                        _enlarge_backlog(sock.fileno())
         except StartFailed:
             await self.stop()
             raise
@@ -182,12 +189,12 @@ class Gateway:
                 path = Path(address.path)
                 _remove_stale_socket(path)
                 server = await loop.create_unix_server(
-                    make_connection, address.path, backlog=_BACKLOG, start_serving=False
+                    make_connection, address.path, backlog=_ACCEPTS_AT_ONCE, start_serving=False
                 )
                 self._unix_sockets.append(_UnixSocket.at(path))
             else:
                 server = await loop.create_server(
-                    make_connection, address.host, address.port, backlog=_BACKLOG, start_serving=False
+                    make_connection, address.host, address.port, backlog=_ACCEPTS_AT_ONCE, start_serving=False
                 )
         self._servers.append(server)
         return server
@@ -205,6 +212,7 @@ class Gateway:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             self._descriptors.check()
+            self._context.accounts.forget_unused()
             # Connections last: they fail only the requests that pool and admission do not check.
             check_timeouts([self._pool, self._admission, *self._context.connections])
 
@@ -233,6 +241,12 @@ def _listening_on(address: Address) -> Iterator[None]:
     else:
         return
     raise StartFailed(f"cannot listen on {address}: {reason}; choose another address") from None
+
+
+def _enlarge_backlog(listener: int) -> None:
+    """Let more connections wait for a listening socket than are accepted at once. Raises ``OSError``."""
+    with socket.socket(fileno=os.dup(listener)) as own:
+        own.listen(_BACKLOG)
 
 
 def _real_addresses(address: Address, server: asyncio.Server) -> list[Address]:

@@ -1,10 +1,14 @@
 """The registry of open connections, and the bounds on their number.
 
-At most ``limit`` connections are served, and at most ``per_client`` of one client address. When one more
-comes, an idle connection is closed for it (``idle_connections.py`` has the order): of the same address if
-that is at its bound, and of any address otherwise. If none is idle, the new one is in excess: it is told
-``busy`` and closed within some seconds. As many excess connections as served ones may be open, so a health
-check is answered even while all places are taken.
+At most ``limit`` connections are served. One client address may have at most ``per_client`` of them, and at
+most ``GREED`` times as many as there are free places, but always one. So a few addresses cannot take all
+places; ``storage/budget.py`` has the same rule for the spool.
+
+When one more comes, an idle connection is closed for it (``idle_connections.py`` has the order): of the same
+address if that is at its bound, or else of an address that has more connections; of any address if the
+server is at its limit. If none is idle, the new one is in excess: it is told ``busy`` and closed within some
+seconds. As many excess connections as served ones may be open, shared by the same rule, so a health check is
+answered even while all places are taken.
 """
 
 import asyncio
@@ -15,6 +19,7 @@ from typing import Protocol
 
 from vipsrv.server.accounts import UNIX_SOCKET, Account
 from vipsrv.server.idle_connections import IdleConnections
+from vipsrv.storage.budget import GREED
 
 
 class Connection(Protocol):
@@ -67,9 +72,13 @@ class OpenConnections:
         self._accounts[connection] = account
         self._served_of[account] += 1
         self._none_open.clear()
-        # Clients of a unix socket cannot be told apart; whoever may open the socket's file is trusted.
-        if account.key != UNIX_SOCKET and self._served_of[account] > self.per_client:
+        own = self._served_of[account]
+        if not self._is_bounded(account):
+            return self.served <= self.limit or self._make_place()
+        if own > self.per_client:
             return self._make_place(account)
+        if own > _share_of(self.limit - self.served):
+            return self._make_place(account) or self._make_place(more_than=own)
         return self.served <= self.limit or self._make_place()
 
     def turn_away(self, connection: Connection) -> bool:
@@ -79,8 +88,9 @@ class OpenConnections:
         self._turned_away.add(connection)
         _decrease(self._served_of, account)
         self._turned_away_of[account] += 1
-        few = self._turned_away_of[account] <= self.per_client or account.key == UNIX_SOCKET
-        return few and len(self._turned_away) <= self.limit
+        left = self.limit - len(self._turned_away)
+        bound = min(self.per_client, _share_of(left))
+        return left >= 0 and (self._turned_away_of[account] <= bound or not self._is_bounded(account))
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection that is closed."""
@@ -111,13 +121,28 @@ class OpenConnections:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._none_open.wait(), seconds)
 
-    def _make_place(self, account: Account | None = None) -> bool:
-        """Close an idle connection, of ``account`` if that is given; return whether there was one."""
+    def _is_bounded(self, account: Account) -> bool:
+        # Clients of a unix socket cannot be told apart; whoever may open the socket's file is trusted.
+        return account.key != UNIX_SOCKET
+
+    def _make_place(self, account: Account | None = None, *, more_than: int = 0) -> bool:
+        """Close an idle connection; return whether there was one.
+
+        It is one of ``account`` if that is given, and of an account with ``more_than`` so many connections.
+        """
         while (noted := self._idle.first(account)) is not None:
+            owner = self._accounts[noted]
+            if self._served_of[owner] <= more_than:
+                return False
             if noted.give_way():
                 return True
-            self._idle.remove(noted, self._accounts[noted])  # it has been used since it was noted
+            self._idle.remove(noted, owner)  # it has been used since it was noted
         return False
+
+
+def _share_of(left: int) -> int:
+    """The connections that one account may have while ``left`` places are free."""
+    return max(1, GREED * left)
 
 
 def _decrease(counter: Counter[Account], account: Account) -> None:

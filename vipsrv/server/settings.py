@@ -169,15 +169,17 @@ class ServerSettings(_WorkerSettings):
     connections: int = Field(
         4096,
         ge=1,
-        description="Maximum number of connections; more are refused with 'busy'. The server lowers it, and "
-        "says so, if the limit of open files holds fewer; each takes up to 4.",
+        description="Maximum number of connections. For one more, an idle one is closed first; if none is "
+        "idle, the new one is refused with 'busy'. The server lowers the number, and says so, if the limit "
+        "of open files holds fewer; each takes up to 4.",
     )
     connections_per_client: int = Field(
         0,
         ge=0,
         description="Maximum number of connections of one client address (of one /64 network for IPv6); 0 "
-        f"means a quarter of --connections, but at least {_LEAST_CONNECTIONS_PER_CLIENT}. Clients of a unix "
-        "socket are not bounded.",
+        f"means a quarter of --connections, but at least {_LEAST_CONNECTIONS_PER_CLIENT} and at most half of "
+        "them. An address never has more than three times as many connections as there are free places, but "
+        "always one. Clients of a unix socket are not bounded.",
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (),
@@ -233,7 +235,8 @@ class ServerSettings(_WorkerSettings):
     @property
     def client_connections(self) -> int:
         """The maximum number of connections of one client address."""
-        return self.connections_per_client or max(_LEAST_CONNECTIONS_PER_CLIENT, self.connections // 4)
+        quarter, half = self.connections // 4, max(1, self.connections // 2)
+        return self.connections_per_client or min(max(_LEAST_CONNECTIONS_PER_CLIENT, quarter), half)
 
     @property
     def client_queue(self) -> int:

@@ -8,18 +8,19 @@ import errno
 import logging
 import os
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vipsrv.errors import Busy
+from vipsrv.errors import Busy, StartFailed
 from vipsrv.storage.budget import Budget, Holding
 from vipsrv.storage.splice import Moved, Splicer
 
 FULL_RETRY_MS = 1000
-"""Milliseconds after which a client that found the spool full may try again."""
+"""Milliseconds after which a client that found the spool or the server full may try again."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,14 +67,17 @@ class SpoolFile:
 
 
 class FileStore:
-    """Creates, fills and frees files in ``directory`` within ``budget`` bytes."""
+    """Creates, fills and frees files in ``directory`` within ``budget`` bytes.
+
+    Raises ``StartFailed`` if its threads cannot be started.
+    """
 
     def __init__(self, directory: Path, budget: int) -> None:
         self.directory = directory
         self._budget = Budget(budget)
         self._splicer = Splicer()
-        self._writers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="spool")
-        self._closers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool-close")
+        self._writers = _started_threads(2, "spool")
+        self._closers = _started_threads(1, "spool-close")
         self._closed = False
 
     @property
@@ -160,6 +164,24 @@ class FileStore:
         end = offset + sum(map(len, views))
         _write_all(fd, views, offset)
         return self._splicer.move(source, fd, end, most)
+
+
+def _started_threads(count: int, name: str) -> ThreadPoolExecutor:
+    """Return an executor whose threads run already.
+
+    One that cannot start a thread later raises an error, but keeps the call and may make it at any time: on
+    descriptors that are closed by then, or belong to others.
+    """
+    executor = ThreadPoolExecutor(max_workers=count, thread_name_prefix=name)
+    all_run = threading.Barrier(count)
+    try:
+        for _ in range(count):
+            executor.submit(all_run.wait)
+    except RuntimeError as error:
+        all_run.abort()
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise StartFailed(f"a thread of the spool cannot be started: {error}") from None
+    return executor
 
 
 def no_room() -> Busy:

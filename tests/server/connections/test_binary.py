@@ -27,6 +27,7 @@ from vipsrv.server.connections.binary import (
     EXCESS_SECONDS,
     LINGER_SECONDS,
     MAX_IN_FLIGHT,
+    QUIET_LINGER_SECONDS,
     TRANSITIONS,
     BinaryConnection,
     ConnectionState,
@@ -289,7 +290,21 @@ async def test_an_idle_connection_is_closed_by_a_drain(tmp_path: Path) -> None:
     async with connected(tmp_path) as (server, sock):
         server.drain()
         server.end_drain()
+        # A client that does not close then delays the stop for a short time only.
+        assert server.connection.state is ConnectionState.LINGERING
+        assert not server.connection.transport.is_closing()
+        server.connection.watch(time.monotonic() + QUIET_LINGER_SECONDS)
+        assert server.connection.transport.is_closing()
         assert await read_to_end(sock) == b""
+
+
+async def test_a_cancel_cancels_during_a_drain(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(resize(1))
+        await server.jobs_given()
+        server.drain()
+        sock.sendall(pack_message(Kind.CANCEL, 2, {"request_id": 1}))
+        assert await read_status(sock) == 499
 
 
 # Bounds on the number of connections
@@ -326,7 +341,7 @@ def watch_all(context: ServerContext) -> None:
 
 
 async def test_the_longest_idle_connection_gives_way_to_a_new_one(tmp_path: Path) -> None:
-    async with listening(tmp_path, connections=3) as (context, connect):
+    async with listening(tmp_path, connections_per_client=3) as (context, connect):
         busy, longest, shorter = connect(), connect(), connect()
         busy.sendall(resize(1))
         for sock in (longest, shorter):
@@ -388,7 +403,7 @@ async def test_many_announced_images_hold_little_of_the_spool(tmp_path: Path) ->
 
 
 async def test_an_excess_connection_is_answered_a_ping_and_nothing_else(tmp_path: Path) -> None:
-    async with listening(tmp_path, connections=3) as (context, connect):
+    async with listening(tmp_path, connections_per_client=3) as (context, connect):
         for _ in range(3):
             connect().sendall(resize(1))
         await until(lambda: context.connections.served == 3)

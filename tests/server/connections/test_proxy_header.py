@@ -3,17 +3,20 @@
 import asyncio
 import shutil
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from tests.protocol.test_proxy_protocol import FOUR, LOCAL, PROXY, SIX, TCP4, TCP6, TLV, UNIX, header
 from tests.server.fakes import FakeWorkers, make_context
 from vipsrv.protocol import HEADER, Kind, pack_message
-from vipsrv.server.connections.binary import BinaryConnection
+from vipsrv.server.accounts import Accounts, Flow
+from vipsrv.server.connections.binary import DRAIN_SECONDS, BinaryConnection
 from vipsrv.server.connections.proxy_header import HEADER_SECONDS, ProxiedConnection, TrustedProxies
 from vipsrv.server.context import ServerContext
 
@@ -89,6 +92,60 @@ async def test_the_bytes_of_others_are_never_a_proxy_header(tmp_path: Path) -> N
         assert await other_reader.read() == b""
 
 
+async def test_a_client_whose_address_is_unknown_is_not_one_of_a_unix_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop knows no address of a TCP client that had reset the connection before it was accepted."""
+    keys: list[str] = []
+    open_flow = Accounts.open_flow
+
+    def open_and_note(self: Accounts, key: str) -> Flow:
+        keys.append(key)
+        return open_flow(self, key)
+
+    monkeypatch.setattr(Accounts, "open_flow", open_and_note)
+    context, accepted = make_context(tmp_path, FakeWorkers()), []
+    trusted = TrustedProxies(["unix"])
+
+    def make() -> asyncio.BaseProtocol:
+        accepted.append(True)
+        return ProxiedConnection(context, trusted, lambda peer: BinaryConnection(context, peer=peer))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening_socket:
+        with socket.create_connection(listening_socket.getsockname()) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.sendall(header(PROXY, TCP4, FOUR) + PING)
+        listener = await asyncio.get_running_loop().create_server(make, sock=listening_socket)
+        async with asyncio.timeout(SECONDS):
+            while not accepted:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)  # its connection is made
+            await context.connections.wait_until_closed(SECONDS)
+        listener.close()
+    context.spool.close()
+    assert set(keys) <= {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("factory", ["binary", "proxied"])
+async def test_a_transport_without_an_address_and_a_unix_socket_is_aborted(
+    tmp_path: Path, factory: str
+) -> None:
+    context = make_context(tmp_path, FakeWorkers())
+    transport = Mock(get_extra_info=lambda name: None)  # noqa: ARG005
+    connection = (
+        BinaryConnection(context)
+        if factory == "binary"
+        else ProxiedConnection(
+            context, TrustedProxies(["unix"]), lambda peer: BinaryConnection(context, peer=peer)
+        )
+    )
+    connection.connection_made(transport)
+    transport.abort.assert_called_once_with()
+    connection.connection_lost(None)
+    assert (len(context.accounts), list(context.connections)) == (0, [])
+    context.spool.close()
+
+
 @pytest.mark.parametrize("sent", [PING, b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n", b""])
 async def test_a_trusted_proxy_without_a_header_is_disconnected(
     tmp_path: Path, sent: bytes, caplog: pytest.LogCaptureFixture
@@ -108,6 +165,27 @@ async def test_a_trusted_proxy_without_a_header_is_disconnected(
             else:
                 assert not sent
         assert "closing a connection of the trusted proxy 127.0.0.1" in caplog.text
+
+
+async def test_a_header_that_is_on_its_way_when_a_drain_begins_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(tmp_path, "127.0.0.1") as (context, address):
+        reader, writer = await asyncio.open_connection(*address)
+        silent, other = await asyncio.open_connection(*address)
+        while context.connections.served < 2:
+            await asyncio.sleep(0)
+        context.draining = True
+        for connection in context.connections:
+            connection.drain()
+        writer.write(header(PROXY, TCP4, FOUR) + PING)
+        assert HEADER.unpack(await reader.readexactly(HEADER.size))[4] == 503
+        for connection in context.connections:
+            connection.watch(time.monotonic() + DRAIN_SECONDS)
+        assert await silent.read() == b""
+        for one in (writer, other):
+            one.close()
+    assert "closing a connection" not in caplog.text
 
 
 async def test_it_works_behind_haproxy(tmp_path: Path) -> None:

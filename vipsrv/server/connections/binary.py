@@ -55,11 +55,12 @@ from vipsrv.protocol import (
 from vipsrv.server.accounts import Flow, account_key
 from vipsrv.server.connections.inbox import Inbox, InboxState
 from vipsrv.server.connections.outbox import Outbox
-from vipsrv.server.connections.transport import has_hung_up, has_tls
+from vipsrv.server.connections.transport import has_hung_up, has_tls, peer_name
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.report import report_json
 from vipsrv.server.request_options import refuse_hello_token
+from vipsrv.storage.file_store import FULL_RETRY_MS
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
 
@@ -69,13 +70,14 @@ MAX_IN_FLIGHT = 32
 LINGER_SECONDS = 5.0
 """How long a refused client's bytes are read and discarded."""
 
+QUIET_LINGER_SECONDS = 1.0
+"""The same if nothing has arrived since a drain began: a client that never closes must not delay the stop."""
+
 DRAIN_SECONDS = 0.5
 """How long an idle connection is still read during a drain: requests that are on their way take less."""
 
 EXCESS_SECONDS = 1.0
 """How long an excess connection may take to send a PING."""
-
-FULL_RETRY_MS = 1000
 
 _OPERATIONS: dict[int, Operation] = {Kind.RESIZE: Operation.RESIZE, Kind.INFO: Operation.INFO}
 _KINDS = {operation: kind for kind, operation in _OPERATIONS.items()}
@@ -146,7 +148,9 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._state = ConnectionState.OPEN
         self._reads_until = 0.0  # in EXCESS and DRAINING, in seconds of ``time.monotonic``
         self._in_flight: dict[int, Exchange] = {}
+        self._linger_seconds = LINGER_SECONDS
         self._reads = 0
+        self._reads_when_draining = 0
         self._reads_when_idle: int | None = None  # as told to the registry; None if it counts as not idle
         self._incoming: Exchange | None = None  # its body is arriving; None if the body is discarded
 
@@ -183,7 +187,12 @@ class BinaryConnection(asyncio.BufferedProtocol):
             has_place=self._has_place,
         )
         self._outbox = Outbox(self._transport, self._all_sent)
-        peer = self._peer or transport.get_extra_info("peername")
+        peer = peer_name(transport) if self._peer is None else self._peer
+        if peer is None:
+            self._enter(ConnectionState.CLOSED)
+            self._inbox.end()
+            self._transport.abort()
+            return
         self._flow = self._context.accounts.open_flow(account_key(peer))
         connections = self._context.connections
         if connections.add(self, self._flow.account):
@@ -231,6 +240,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason makes no difference
         """Abandon the requests in flight: the connection is lost."""
+        if self._state is ConnectionState.CLOSED:
+            return  # it was not known whose connection it is, so it was never registered
         self._enter(ConnectionState.CLOSED)
         self._inbox.end()
         self._context.connections.remove(self)
@@ -261,6 +272,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """Finish the requests in flight, refuse those that arrive for a moment, then close."""
         if self._state is ConnectionState.OPEN and not self._in_flight and not self._inbox.reader.in_body:
             self._enter(ConnectionState.DRAINING)
+            self._reads_when_draining = self._reads
             self._reads_until = time.monotonic() + DRAIN_SECONDS
 
     def give_way(self) -> bool:
@@ -355,6 +367,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def _answer(self, head: MessageStarted) -> dict[str, Any] | None:
         """The meta of the reply to a message that needs no worker. Raises ``RequestError``."""
+        if head.kind == Kind.CANCEL and not head.body_size:  # during a drain, too: less work is in flight
+            return {"cancelled": self._cancel(head.meta)}
         self._context.check_upload(head.body_size)
         if head.kind not in _ALL_KINDS:
             raise BadRequest(f"kind {head.kind} is unknown")
@@ -363,10 +377,6 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if head.kind == Kind.HELLO:
             refuse_hello_token(head.meta)
             return self._context.describe()
-        if head.kind == Kind.PING:
-            self._context.check_ready()
-        if head.kind == Kind.CANCEL:
-            return {"cancelled": self._cancel(head.meta)}
         if head.kind == Kind.UPLOAD_STATUS:
             raise BadRequest("this server does not offer resumable uploads")
         self._context.check_ready()  # a PING
@@ -494,6 +504,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._refuse_unfinished(self._no_place())
         elif not self.between_messages:
             self._refuse_unfinished(Draining("the server is shutting down"))
+        elif self._reads == self._reads_when_draining:
+            self._linger_seconds = QUIET_LINGER_SECONDS
         self._linger()
 
     def _has_place(self) -> bool:
@@ -556,7 +568,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
     def _shut_down_when_sent(self) -> None:
         if self._in_flight or self._outbox or self._transport.is_closing():
             return
-        self._inbox.expires = time.monotonic() + LINGER_SECONDS
+        self._inbox.expires = time.monotonic() + self._linger_seconds
         if not self._transport.can_write_eof():
             return
         try:

@@ -13,6 +13,8 @@ from typing import cast
 from vipsrv.errors import ProtocolError
 from vipsrv.protocol.proxy_protocol import ProxyHeaderReader, Source, Unnamed
 from vipsrv.server.accounts import UNIX_SOCKET, Flow, account_key, address_of
+from vipsrv.server.connections.binary import DRAIN_SECONDS
+from vipsrv.server.connections.transport import peer_name
 from vipsrv.server.context import ServerContext
 
 HEADER_SECONDS = 5.0
@@ -38,6 +40,8 @@ class TrustedProxies:
 
     def __contains__(self, peer: object) -> bool:
         """Whether the client with this ``peername`` speaks for others."""
+        if peer is None:  # it is not known who that is
+            return False
         address = address_of(peer)
         if address is None:
             return self._unix
@@ -48,6 +52,7 @@ class ProxiedConnection(asyncio.BufferedProtocol):
     """A connection until it is known for whom it speaks; ``make_connection`` makes the one that follows."""
 
     _transport: asyncio.Transport
+    _peer: object = None
     _flow: Flow | None = None  # while the header is read
 
     def __init__(
@@ -63,13 +68,18 @@ class ProxiedConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the header if the client is a trusted proxy, and hand over at once otherwise."""
         self._transport = cast("asyncio.Transport", transport)
-        peer = transport.get_extra_info("peername")
+        self._peer = peer = peer_name(transport)
+        if peer is None:
+            self._transport.abort()
+            return
         if peer not in self._trusted:
             self._hand_over(peer)
             return
         # A place of the proxy's own until then. A proxy is not bounded as a client is.
         self._flow = self._context.accounts.open_flow(account_key(peer))
         self._context.connections.add(self, self._flow.account)
+        if self._context.draining:  # accepted before the listeners were closed
+            self.drain()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - no more than the header may be read
         """Return the buffer for the next bytes of the header."""
@@ -92,7 +102,7 @@ class ProxiedConnection(asyncio.BufferedProtocol):
         elif client is Unnamed.UNIX:
             self._hand_over(UNIX_SOCKET)
         else:
-            self._hand_over(self._transport.get_extra_info("peername"))
+            self._hand_over(self._peer)
 
     def eof_received(self) -> bool:
         """Close: a proxy that has no header to send checks whether the port is open."""
@@ -104,14 +114,20 @@ class ProxiedConnection(asyncio.BufferedProtocol):
 
     def watch(self, now: float) -> None:
         """Close the connection if the header does not come."""
-        if now > self._expires:
+        if now <= self._expires:
+            return
+        if self._context.draining:
+            self._transport.close()
+        else:
             self._refuse(f"there was no header of the PROXY protocol within {HEADER_SECONDS:g} s")
 
     def drain(self) -> None:
+        """Wait a moment for a header that is on its way, so that its client is answered; then close."""
+        self._expires = min(self._expires, time.monotonic() + DRAIN_SECONDS)
+
+    def stop(self) -> None:
         """Close: no request has begun."""
         self._transport.close()
-
-    stop = drain
 
     def give_way(self) -> bool:
         """Return ``False``: a connection that waits for its header is not idle."""
@@ -122,8 +138,7 @@ class ProxiedConnection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def _refuse(self, reason: str) -> None:
-        peer = self._transport.get_extra_info("peername")
-        _log.warning("closing a connection of the trusted proxy %s: %s", account_key(peer), reason)
+        _log.warning("closing a connection of the trusted proxy %s: %s", account_key(self._peer), reason)
         self._transport.abort()
 
     def _leave(self) -> None:

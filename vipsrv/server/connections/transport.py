@@ -8,6 +8,20 @@ PROGRESS_SIZE = 64 * 1024
 """Bytes that must move within each receive timeout, so that a trickle does not keep a connection open."""
 
 
+def peer_name(transport: asyncio.BaseTransport) -> object:
+    """Return the client's ``peername``, empty for a unix socket, or ``None`` if it is unknown.
+
+    uvloop knows none for a TCP client that had reset the connection before it was accepted. Such a client
+    must not be taken for one of a unix socket, whose file only trusted clients can open.
+    """
+    peer: object = transport.get_extra_info("peername")
+    if peer is None:
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family == getattr(socket, "AF_UNIX", None):
+            return ""
+    return peer
+
+
 def splice_source(transport: asyncio.BaseTransport) -> int | None:
     """Return the descriptor of a plain stream socket whose bytes are exactly those of the transport.
 
