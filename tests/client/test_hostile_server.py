@@ -23,8 +23,8 @@ def replying(make: Callable[[MessageStarted], bytes]) -> Callable[[Peer], None]:
 
     def script(peer: Peer) -> None:
         head, _ = peer.read_request()
-        peer.socket.sendall(make(head))
-        with suppress(ConnectionResetError):  # a client that refuses the reply does not read all of it
+        with suppress(ConnectionError):  # a client that refuses the reply does not read all of it
+            peer.socket.sendall(make(head))
             peer.read_to_end()
 
     return script

@@ -1,5 +1,6 @@
 """A real server with few descriptors: what it says, and that what it serves then fits."""
 
+import itertools
 import os
 import signal
 import socket
@@ -68,8 +69,14 @@ def test_what_the_limit_holds_leaves_the_reserve_free(tmp_path: Path) -> None:
             in log.read_text()
         )
 
+        numbers = itertools.count(2)
+
         def connected() -> socket.socket:
-            return sockets.enter_context(bare_client.connect(port))
+            """A connection of an address of its own, because one address does not get all places."""
+            source = (f"127.0.0.{next(numbers)}", 0)
+            return sockets.enter_context(
+                socket.create_connection(("127.0.0.1", port), bare_client.SECONDS, source)
+            )
 
         uploading = [connected() for _ in range(CONNECTIONS - 1)]
         for sock in uploading:
