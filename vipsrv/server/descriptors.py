@@ -14,6 +14,7 @@ left, such an upload is refused as ``busy``.
 
 import logging
 import resource
+import sys
 
 from vipsrv.errors import StartFailed
 from vipsrv.server.settings import ServerSettings
@@ -38,6 +39,12 @@ _MACOS_MOST = 10_240
 _log = logging.getLogger(__name__)
 
 
+def highest_limit(hard: int) -> int:
+    """Return the highest limit of open files that the server can set and uses, given the hard limit."""
+    most = MOST_USEFUL if hard == resource.RLIM_INFINITY else min(hard, MOST_USEFUL)
+    return min(most, _MACOS_MOST) if sys.platform == "darwin" else most
+
+
 def raise_limit() -> int | None:
     """Raise this process's limit of open files as far as allowed and useful; return it, if it is known.
 
@@ -48,7 +55,7 @@ def raise_limit() -> int | None:
     except OSError as error:
         _log.warning("the limit of open files is unknown: %s", error)
         return None
-    most = MOST_USEFUL if hard == resource.RLIM_INFINITY else min(hard, MOST_USEFUL)
+    most = highest_limit(hard)
     refusal: Exception | None = None
     for limit in dict.fromkeys((most, min(most, max(soft, _MACOS_MOST)))):
         try:

@@ -161,11 +161,10 @@ def _descriptors(settings: ServerSettings) -> Iterator[Finding]:
     if limits is None:
         yield Finding("descriptors", Rating.OK, "the limit may not be asked for")
         return
-    hard = limits[1]
+    most = descriptors.highest_limit(limits[1])
     needed = descriptors.needed(settings)
-    allowed = "any number is" if hard == resource.RLIM_INFINITY else f"{hard} are"
-    detail = f"{needed} may be needed for {settings.connections} connections; {allowed} allowed"
-    if hard != resource.RLIM_INFINITY and hard < needed:
+    detail = f"{needed} may be needed for {settings.connections} connections; {most} are allowed"
+    if most < needed:
         advice = (
             "raise the limit (ulimit -Hn, LimitNOFILE=, docker run --ulimit nofile) or lower --connections"
         )
