@@ -118,7 +118,7 @@ class Harness:
 
     async def replaced(self, worker: WorkerProcess) -> None:
         """Wait until another worker has taken the place of this one."""
-        await until(lambda: worker not in self.pool.workers and self.pool.has_idle)
+        await until(lambda: worker not in self.pool.workers and self.pool.idle > 0)
 
     async def watch_until(self, condition: Callable[[], bool]) -> None:
         """Look at the clock again and again, as the gateway does."""
@@ -309,7 +309,7 @@ async def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
         _, outcome = one.start_job(jpeg(), admitted=False)
 
         def answered() -> bool:
-            if one.heavy and one.pool.has_idle:
+            if one.heavy and one.pool.idle:
                 one.pool.run(one.heavy.pop())
             return outcome.done()
 
@@ -418,7 +418,7 @@ async def test_a_worker_is_replaced_after_a_number_of_jobs_even_if_it_is_never_i
         one.pool.watch(time.monotonic())
         result_of(await outcome)
         assert worker not in one.pool.workers
-        assert not one.pool.has_idle
+        assert not one.pool.idle
         await one.replaced(worker)
 
 

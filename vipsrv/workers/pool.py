@@ -108,11 +108,6 @@ class WorkerPool:
         return self._ready
 
     @property
-    def has_idle(self) -> bool:
-        """Whether a worker is free."""
-        return bool(self._idle)
-
-    @property
     def idle(self) -> int:
         """How many workers are free."""
         return len(self._idle)
