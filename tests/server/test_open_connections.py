@@ -14,6 +14,8 @@ MANY = 1000
 class OtherConnection:
     """A connection that nothing happens on. It is turned away when it gives way."""
 
+    watch_at = 0.0
+
     def __init__(self, connections: OpenConnections | None = None) -> None:
         self.gave_way = False
         self.used = False  # since it was marked as idle
@@ -49,6 +51,16 @@ def test_excess_clients_are_not_counted_and_their_number_is_limited() -> None:
     for open_one in connections:
         connections.remove(open_one)
     assert connections.served == 0
+
+
+def test_only_connections_that_have_something_to_check_are_due() -> None:
+    connections = OpenConnections(limit=2, per_client=MANY)
+    new, sleeping = OtherConnection(), OtherConnection()
+    sleeping.watch_at = 10.0
+    for one in (new, sleeping):
+        connections.add(one, ME)
+    assert connections.due(9.9) == [new]
+    assert connections.due(10.0) == [new, sleeping]
 
 
 def test_the_bound_of_a_client_does_not_bound_others() -> None:

@@ -16,7 +16,7 @@ image is in the spool, and keeps the deadline. ``timeline`` has the time of each
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from vipsrv.errors import BadRequest, Cancelled, DeadlineExceeded, RequestError
@@ -28,7 +28,7 @@ from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
 
 
-class ExchangeState(Enum):
+class ExchangeState(StrEnum):  # not Enum, whose hash is a Python function
     """The states of an exchange; see the diagram above."""
 
     NEW = "new"
@@ -144,6 +144,11 @@ class Exchange:
     def state(self) -> ExchangeState:
         """The current state."""
         return self._state
+
+    @property
+    def has_deadline(self) -> bool:
+        """Whether its deadline is running: its body has arrived, and its outcome is not known."""
+        return self._deadline > 0
 
     def accept(self, meta: dict[str, Any], body_size: int) -> None:
         """Check everything that can be checked before the body arrives, and open ``slot`` for it.

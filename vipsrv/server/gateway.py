@@ -213,13 +213,13 @@ class Gateway:
             await asyncio.sleep(WATCH_SECONDS)
             self._descriptors.check()
             self._context.accounts.forget_unused()
+            now = time.monotonic()
             # Connections last: they fail only the requests that pool and admission do not check.
-            check_timeouts([self._pool, self._admission, *self._context.connections])
+            check_timeouts([self._pool, self._admission, *self._context.connections.due(now)], now)
 
 
-def check_timeouts(watched: list[WorkerPool | Admission | Connection]) -> None:
+def check_timeouts(watched: list[WorkerPool | Admission | Connection], now: float) -> None:
     """Make each of ``watched`` check its deadlines and timeouts. A bug in one must not stop the others."""
-    now = time.monotonic()
     for one in watched:
         try:
             one.watch(now)

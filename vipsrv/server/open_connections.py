@@ -12,7 +12,6 @@ answered even while all places are taken.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Protocol
@@ -25,8 +24,11 @@ from vipsrv.storage.budget import GREED
 class Connection(Protocol):
     """The interface of an open connection of any protocol."""
 
+    watch_at: float
+    """When ``watch`` is next needed, in seconds of ``time.monotonic``; 0 for as soon as possible."""
+
     def watch(self, now: float) -> None:
-        """Check deadlines and timeouts; called several times a second with ``time.monotonic()``."""
+        """Check deadlines and timeouts, and set ``watch_at``."""
 
     def drain(self) -> None:
         """Finish the requests that have begun, then close."""
@@ -50,8 +52,8 @@ class OpenConnections:
         self._idle: IdleConnections[Connection] = IdleConnections()
         self._accounts: dict[Connection, Account] = {}
         self._turned_away: set[Connection] = set()
-        self._served_of: Counter[Account] = Counter()
-        self._turned_away_of: Counter[Account] = Counter()
+        self._served_of: dict[Account, int] = {}
+        self._turned_away_of: dict[Account, int] = {}
         self._none_open = asyncio.Event()
         self._none_open.set()
 
@@ -64,15 +66,18 @@ class OpenConnections:
         """All open connections; they may change meanwhile."""
         return iter(list(self._accounts))
 
+    def due(self, now: float) -> list[Connection]:
+        """Return the connections that have something to check at ``now``: of many idle ones, hardly any."""
+        return [connection for connection in self._accounts if connection.watch_at <= now]
+
     def add(self, connection: Connection, account: Account) -> bool:
         """Register a client that has connected; return whether there is a place for it.
 
         If there is none, the caller has to call ``turn_away``.
         """
         self._accounts[connection] = account
-        self._served_of[account] += 1
+        self._served_of[account] = own = self._served_of.get(account, 0) + 1
         self._none_open.clear()
-        own = self._served_of[account]
         if not self._is_bounded(account):
             return self.served <= self.limit or self._make_place()
         if own > self.per_client:
@@ -87,10 +92,10 @@ class OpenConnections:
         self._idle.remove(connection, account)
         self._turned_away.add(connection)
         _decrease(self._served_of, account)
-        self._turned_away_of[account] += 1
+        self._turned_away_of[account] = turned_away = self._turned_away_of.get(account, 0) + 1
         left = self.limit - len(self._turned_away)
         bound = min(self.per_client, _share_of(left))
-        return left >= 0 and (self._turned_away_of[account] <= bound or not self._is_bounded(account))
+        return left >= 0 and (turned_away <= bound or not self._is_bounded(account))
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection that is closed."""
@@ -145,7 +150,7 @@ def _share_of(left: int) -> int:
     return max(1, GREED * left)
 
 
-def _decrease(counter: Counter[Account], account: Account) -> None:
-    counter[account] -= 1
-    if not counter[account]:
-        del counter[account]
+def _decrease(counts: dict[Account, int], account: Account) -> None:
+    counts[account] -= 1
+    if not counts[account]:
+        del counts[account]

@@ -24,13 +24,6 @@ class MemorySlot:
         self.received = 0
 
     @property
-    def out_of_memory(self) -> bool:
-        """Whether the next bytes need another chunk and the budget does not allow it."""
-        if self._chunks and self._chunks[-1].holds(self._size - self.received):
-            return False
-        return not self._pool.has_room(self._holding, self._held)
-
-    @property
     def complete(self) -> bool:
         """Whether all bytes have arrived."""
         return self.received == self._size
@@ -40,12 +33,15 @@ class MemorySlot:
         """The bytes, in order."""
         return [chunk.view for chunk in self._chunks]
 
-    def room(self) -> memoryview:
-        """Return the buffer for the next bytes."""
+    def room(self) -> memoryview | None:
+        """Return the buffer for the next bytes, or ``None`` if the budget does not allow another chunk."""
         missing = self._size - self.received
         if not self._chunks or not self._chunks[-1].holds(missing):
-            chunk = self._pool.take(self._holding, received=self.received, missing=missing, own=self._held)
-            self._held += len(chunk.buffer)
+            own = self._held
+            if not self._pool.has_room(self._holding, own):
+                return None
+            chunk = self._pool.take(self._holding, received=self.received, missing=missing, own=own)
+            self._held = own + len(chunk.buffer)
             self._chunks.append(chunk)
         return self._chunks[-1].room(missing)
 

@@ -82,9 +82,10 @@ class Slot:
     def room(self) -> memoryview:
         """Return the buffer for the next bytes. Raises ``RequestError`` if there is no room."""
         content = self._content
-        if isinstance(content, MemorySlot) and content.out_of_memory:
-            content = self._move_to_file(content)
-        return content.room()
+        if isinstance(content, FileSlot):
+            return content.room()
+        room = content.room()
+        return self._move_to_file(content).room() if room is None else room
 
     def filled(self, size: int, source: int | None = None) -> None:
         """Count ``size`` bytes that were put into the last ``room``.

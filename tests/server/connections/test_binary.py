@@ -587,6 +587,30 @@ async def test_an_upload_that_waits_for_the_disk_is_given_up_at_its_deadline(
         disk.go_on()
 
 
+async def test_a_connection_is_watched_only_while_there_is_something_to_check(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        connection = server.connection
+
+        def watch() -> float:
+            connection.watch(time.monotonic())
+            return connection.watch_at - time.monotonic()
+
+        await until(lambda: connection.watch_at == 0)
+        assert IDLE_TIMEOUT - 5 < watch() <= IDLE_TIMEOUT
+        head = pack_message(Kind.RESIZE, 7, {"width": 9, "height": 9}, body_size=10)
+        await send(sock, head)  # announced, so that only the receive timeout is left
+        await until(lambda: connection.watch_at == 0)
+        assert 25 < watch() <= 30
+        await send(sock, bytes(10))
+        (job,) = await server.jobs_given()
+        assert watch() < 0  # its deadline is running
+        server.succeed(job, 10)
+        assert await read_status(sock) == 200
+        assert IDLE_TIMEOUT - 5 < watch() <= IDLE_TIMEOUT
+        server.drain()
+        assert watch() < 0
+
+
 async def test_an_upload_that_is_not_read_on_for_the_disk_is_refused_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterable
-from enum import Enum
+from enum import StrEnum
 from functools import partial
 from typing import Any, cast
 
@@ -86,7 +86,7 @@ _ALL_KINDS = frozenset(Kind)
 _log = logging.getLogger(__name__)
 
 
-class ConnectionState(Enum):
+class ConnectionState(StrEnum):  # not Enum, whose hash is a Python function
     """The states of a connection; see the diagram above."""
 
     OPEN = "open"
@@ -143,6 +143,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
     _flow: Flow
 
     def __init__(self, context: ServerContext, *, peer: object = None) -> None:
+        self.watch_at = 0.0
         self._context = context
         self._peer = peer
         self._state = ConnectionState.OPEN
@@ -196,7 +197,6 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._flow = self._context.accounts.open_flow(account_key(peer))
         connections = self._context.connections
         if connections.add(self, self._flow.account):
-            self._note_idle()
             if self._context.draining:  # accepted before the listeners were closed
                 self.drain()
         elif connections.turn_away(self):
@@ -211,6 +211,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Handle ``nbytes`` bytes that have been read into the buffer."""
+        self.watch_at = 0.0
         self._reads += 1
         self._inbox.received(nbytes)
 
@@ -231,6 +232,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Pause the replies: the client reads them too slowly."""
+        self.watch_at = 0.0
         self._outbox.pause()
 
     def resume_writing(self) -> None:
@@ -265,8 +267,22 @@ class BinaryConnection(asyncio.BufferedProtocol):
                 self._transport.close()
         elif self._state in (ConnectionState.OPEN, ConnectionState.HALF_CLOSED):
             self._watch_inbox(now)
+            self._sleep_until_due()
         elif self._state in _READING and now > self._reads_until:
             self._stop_reading()
+
+    def _sleep_until_due(self) -> None:
+        """Set ``watch_at`` if nothing but the end of the inbox's timeout is left to check.
+
+        Whatever gives ``watch`` more to do sets it back to 0.
+        """
+        if (
+            self._state is ConnectionState.OPEN
+            and self._inbox.state is InboxState.READING
+            and not self._outbox
+            and not any(exchange.has_deadline for exchange in self._in_flight.values())
+        ):
+            self.watch_at = self._inbox.expires
 
     def drain(self) -> None:
         """Finish the requests in flight, refuse those that arrive for a moment, then close."""
@@ -305,6 +321,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
     # Messages
 
     def _handle(self, events: Iterable[Event]) -> None:
+        self.watch_at = 0.0
         try:
             for event in events:
                 if isinstance(event, MessageStarted):
@@ -350,10 +367,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """Handle the end of a message."""
         exchange, self._incoming = self._incoming, None
         self._inbox.slot = None
-        self._inbox.start_idling()
         if exchange is not None:
             exchange.body_ended()
         else:
+            self._inbox.start_idling()
             self._drain_if_told()
 
     def _answer_at_once(self, head: MessageStarted) -> None:
@@ -405,6 +422,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def _finished(self, request_id: int, exchange: Exchange) -> None:
         """Reply to a request with its outcome."""
+        self.watch_at = 0.0
         if self._in_flight.get(request_id) is exchange:
             del self._in_flight[request_id]
         if self._incoming is exchange:
@@ -414,7 +432,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if self._state is ConnectionState.LINGERING:
             self._shut_down_when_sent()
         self._inbox.update()
-        self._inbox.start_idling()
+        if self._outbox:  # or `_all_sent` has done so
+            self._inbox.start_idling()
         self._drain_if_told()
 
     def _reply(self, request_id: int, exchange: Exchange) -> None:
@@ -471,6 +490,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if state not in TRANSITIONS[self._state]:
             raise RuntimeError(f"a connection that is {self._state.value} cannot become {state.value}")
         self._state = state
+        self.watch_at = 0.0
 
     def _is_idle(self) -> bool:
         return (

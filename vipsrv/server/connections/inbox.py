@@ -44,6 +44,10 @@ class InboxState(Enum):
     ENDED = "ended"
 
 
+_UNFINISHED = (InboxState.READING, InboxState.PAUSED)
+"""The states from which more messages may be read."""
+
+
 class Inbox:
     """Reads versions 1 and 2 of the protocol from ``transport``.
 
@@ -109,6 +113,8 @@ class Inbox:
 
     def update(self) -> None:
         """Read while there is room for more, and pause otherwise."""
+        if self._state is InboxState.ENDED:
+            return
         slot = self.slot
         if slot is not None and slot.stalled:
             slot.on_ready = self._slot_ready
@@ -132,7 +138,7 @@ class Inbox:
 
     def start_idling(self) -> None:
         """Start the idle timeout if no message is arriving."""
-        if self.reader.between_messages and self._state is not InboxState.DISCARDING:
+        if self._state in _UNFINISHED and self.reader.between_messages:
             self.expires = time.monotonic() + self._settings.idle_timeout
 
     def _take(self, data: memoryview) -> None:

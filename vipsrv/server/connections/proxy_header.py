@@ -63,7 +63,7 @@ class ProxiedConnection(asyncio.BufferedProtocol):
         self._make_connection = make_connection
         self._reader = ProxyHeaderReader()
         self._buffer = memoryview(b"")
-        self._expires = time.monotonic() + HEADER_SECONDS
+        self.watch_at = time.monotonic() + HEADER_SECONDS
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the header if the client is a trusted proxy, and hand over at once otherwise."""
@@ -114,7 +114,7 @@ class ProxiedConnection(asyncio.BufferedProtocol):
 
     def watch(self, now: float) -> None:
         """Close the connection if the header does not come."""
-        if now <= self._expires:
+        if now <= self.watch_at:
             return
         if self._context.draining:
             self._transport.close()
@@ -123,7 +123,7 @@ class ProxiedConnection(asyncio.BufferedProtocol):
 
     def drain(self) -> None:
         """Wait a moment for a header that is on its way, so that its client is answered; then close."""
-        self._expires = min(self._expires, time.monotonic() + DRAIN_SECONDS)
+        self.watch_at = min(self.watch_at, time.monotonic() + DRAIN_SECONDS)
 
     def stop(self) -> None:
         """Close: no request has begun."""

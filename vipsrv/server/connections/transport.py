@@ -23,15 +23,15 @@ def peer_name(transport: asyncio.BaseTransport) -> object:
 
 
 def splice_source(transport: asyncio.BaseTransport) -> int | None:
-    """Return the descriptor of a plain stream socket whose bytes are exactly those of the transport.
+    """Return the descriptor of the socket whose bytes are exactly those of a stream transport.
 
-    ``None`` for any other transport: one with TLS (its socket carries ciphertext), or without a socket. Its
-    bytes have to be read and copied.
+    ``None`` for a transport with TLS (its socket carries ciphertext), or without a socket. Its bytes have to
+    be read and copied.
     """
     if has_tls(transport):
         return None
     sock = transport.get_extra_info("socket")
-    if sock is None or sock.type != socket.SOCK_STREAM:
+    if sock is None:
         return None
     descriptor: int = sock.fileno()
     return descriptor
@@ -39,7 +39,8 @@ def splice_source(transport: asyncio.BaseTransport) -> int | None:
 
 def has_tls(transport: asyncio.BaseTransport) -> bool:
     """Whether the transport encrypts its data."""
-    return any(transport.get_extra_info(name) is not None for name in ("sslcontext", "ssl_object"))
+    info = transport.get_extra_info
+    return info("sslcontext") is not None or info("ssl_object") is not None
 
 
 def has_hung_up(transport: asyncio.BaseTransport) -> bool:
