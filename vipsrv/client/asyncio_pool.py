@@ -18,6 +18,7 @@ class AsyncPool:
 
     Version 2 requests share one connection; each version 1 request has its own. The connections belong to the
     event loop of the first call. A call in another loop makes new ones, if the first loop no longer runs.
+    ``token`` goes with the first request of each connection.
     """
 
     def __init__(
@@ -26,11 +27,14 @@ class AsyncPool:
         protocol: ProtocolVersion,
         timeout: Timeout,
         max_reply_size: int,
+        *,
+        token: str | None = None,
     ) -> None:
         self._server = server
         self._protocol: ProtocolVersion = protocol
         self._timeout = timeout
         self._max_reply_size = max_reply_size
+        self._token = token
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connections: list[AsyncConnection] = []
         self._attempt: asyncio.Task[AsyncConnection] | None = None
@@ -134,7 +138,7 @@ class AsyncPool:
         if isinstance(address, EmbeddedServer):
             address = await asyncio.to_thread(address.start)
         connection = await AsyncConnection.connect(
-            address, self._protocol, self._timeout, self._max_reply_size
+            address, self._protocol, self._timeout, self._max_reply_size, token=self._token
         )
         self._connections = [one for one in self._connections if not one.ended]
         self._connections.append(connection)

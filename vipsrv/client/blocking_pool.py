@@ -18,7 +18,8 @@ from vipsrv.errors import VipsrvError
 class BlockingPool:
     """Connections to one server, which may be an embedded one that is started with the first connection.
 
-    Version 2 requests share one connection; each version 1 request has its own.
+    Version 2 requests share one connection; each version 1 request has its own. ``token`` goes with the first
+    request of each connection.
     """
 
     def __init__(
@@ -27,11 +28,14 @@ class BlockingPool:
         protocol: ProtocolVersion,
         timeout: Timeout,
         max_reply_size: int,
+        *,
+        token: str | None = None,
     ) -> None:
         self._server = server
         self._protocol: ProtocolVersion = protocol
         self._timeout = timeout
         self._max_reply_size = max_reply_size
+        self._token = token
         self._lock = threading.Lock()  # guards the fields below
         self._connections: list[BlockingConnection] = []
         self._attempt: Future[BlockingConnection | None] | None = None
@@ -140,7 +144,9 @@ class BlockingPool:
         with self._lock:
             self._check_open()
         address = self._server.start() if isinstance(self._server, EmbeddedServer) else self._server
-        connection = BlockingConnection(address, self._protocol, self._timeout, self._max_reply_size)
+        connection = BlockingConnection(
+            address, self._protocol, self._timeout, self._max_reply_size, token=self._token
+        )
         with self._lock:
             if not self._closed:
                 self._connections = [one for one in self._connections if not one.ended]

@@ -18,6 +18,10 @@ from vipsrv.errors import StartFailed
 from vipsrv.protocol import DEFAULT_HOST
 
 READY = f"vipsrv listening on {DEFAULT_HOST}:"
+_NOT_PASSED_ON = {"VIPSRV_LISTEN", "VIPSRV_TOKENS", "VIPSRV_TOKEN", "VIPSRV_TOKEN_FILE"}
+"""Variables that the server does not get: the first would win over its host and port, the second would make
+it require a token, and the others are for the client."""
+
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 
@@ -103,8 +107,7 @@ def _start(log: IO[bytes]) -> "subprocess.Popen[bytes]":
     else:
         # A ctrl-C at the terminal is for this process, which then stops the server.
         options["process_group"] = 0
-    # VIPSRV_LISTEN would win over the host and port above.
-    environment = {name: value for name, value in os.environ.items() if name.upper() != "VIPSRV_LISTEN"}
+    environment = {name: value for name, value in os.environ.items() if name.upper() not in _NOT_PASSED_ON}
     try:
         return subprocess.Popen(
             # -P: do not import modules from the current folder, which may hold downloads.
