@@ -168,14 +168,7 @@ class AsyncClient(_ClosableClient):
         started = time.monotonic()
         with open_source(image) as source:
             pending = await self._pool.call(request, source, on_sent)
-            reply = pending.result()
-        return resize_results(
-            request,
-            reply,
-            size=source.size,
-            sent=len(pending.head) + source.size,
-            elapsed=time.monotonic() - started,
-        )
+        return resize_results(request, pending, size=source.size, started=started)
 
 
 class AsyncVersion1Client(_ClosableClient):
@@ -209,11 +202,4 @@ class AsyncVersion1Client(_ClosableClient):
         with open_source(image) as source:
             check_version_1_size(source.size)
             pending = await self._pool.call(request, source, on_sent)
-            reply = pending.result()
-        return version_1_result(
-            request,
-            reply,
-            size=source.size,
-            sent=len(pending.head) + source.size,
-            elapsed=time.monotonic() - started,
-        )
+        return version_1_result(request, pending, size=source.size, started=started)

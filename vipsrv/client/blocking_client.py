@@ -166,14 +166,7 @@ class Client(_ClosableClient):
         started = time.monotonic()
         with open_source(image) as source:
             pending = self._pool.call(request, source, on_sent)
-            reply = pending.result()
-        return resize_results(
-            request,
-            reply,
-            size=source.size,
-            sent=len(pending.head) + source.size,
-            elapsed=time.monotonic() - started,
-        )
+        return resize_results(request, pending, size=source.size, started=started)
 
 
 class Version1Client(_ClosableClient):
@@ -207,11 +200,4 @@ class Version1Client(_ClosableClient):
         with open_source(image) as source:
             check_version_1_size(source.size)
             pending = self._pool.call(request, source, on_sent)
-            reply = pending.result()
-        return version_1_result(
-            request,
-            reply,
-            size=source.size,
-            sent=len(pending.head) + source.size,
-            elapsed=time.monotonic() - started,
-        )
+        return version_1_result(request, pending, size=source.size, started=started)

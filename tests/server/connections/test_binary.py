@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.server.fakes import MANY, Disk, FakeWorkers, content, fail, make_context, succeed
+from tests.server.fakes import MANY, Disk, FakeWorkers, content, fail, make_context, only_account, succeed
 from tests.server.test_open_connections import OtherConnection
 from tests.support import bare_client
 from vipsrv.errors import Busy, Cancelled, CorruptImage, Draining, InternalError
@@ -383,8 +383,7 @@ async def test_the_queue_forgets_a_connection_that_is_closed(
         sock = connect()
         sock.sendall(PING)
         assert await read_status(sock) == 200
-        (account,) = context.accounts
-        (flow,) = account.flows
+        (flow,) = only_account(context.accounts, "127.0.0.1").flows
         sock.close()
         await until(lambda: closed == [flow])
 
@@ -398,7 +397,7 @@ async def test_many_announced_images_hold_little_of_the_spool(tmp_path: Path) ->
         await until(lambda: memory - context.spool.memory_left >= count * SMALL_CHUNK_SIZE)
         assert memory - context.spool.memory_left == count * SMALL_CHUNK_SIZE
         assert disk - context.spool.disk_left <= count * SMALL_CHUNK_SIZE
-        (account,) = context.accounts
+        account = only_account(context.accounts, "127.0.0.1")
         assert account.share.memory.size == count * SMALL_CHUNK_SIZE
 
 
