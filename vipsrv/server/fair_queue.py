@@ -195,11 +195,12 @@ class _Ring(Generic[Item, _M]):
             member.deficit = 0.0
             return member.next(request)
         ticket, least_debt = self._one_round(request)
-        if ticket is None and not self._held and least_debt < inf:
-            # All that could start a job are in debt: skip the rounds in which nothing would happen.
+        while ticket is None and not self._held and least_debt < inf:
+            # All that could start a job are in debt: skip the rounds in which nothing would happen. Each
+            # time one more starts a job or has a worker held for it.
             for member in self._turns:
                 member.deficit += least_debt
-            ticket, _ = self._one_round(request)
+            ticket, least_debt = self._one_round(request)
         return ticket
 
     def sweep(self, now: float) -> set[_M]:
@@ -248,7 +249,7 @@ class _Ring(Generic[Item, _M]):
         turns, now, idle = self._turns, request.now, request.idle
         light, heavy = request.lanes
         current, self._current = self._current, None
-        debts: list[float] = []  # of those that have a job to start
+        debts: list[float] = []  # of those that have a job to start or are expected to
         expected: list[_M] = []
         only_if_last_is_free: _M | None = None  # the first that may take the last worker if no other wants it
         for _ in range(len(turns)):
@@ -258,7 +259,7 @@ class _Ring(Generic[Item, _M]):
             if member is not current:  # its turn begins
                 member.deficit += QUANTUM
             if member.deficit <= 0:
-                if may_start:
+                if may_start or self._is_expected(member, now):
                     debts.append(-member.deficit)
                 turns.rotate(-1)
                 continue
@@ -282,7 +283,8 @@ class _Ring(Generic[Item, _M]):
         self, only_if_last_is_free: _M | None, request: Request, least_debt: float
     ) -> tuple[Ticket[Item] | None, float]:
         """Give the last idle worker to a member that has its share of them, if no other is to get it."""
-        if only_if_last_is_free is None or self._is_last_reserved(request):
+        # Another one that wants it is in debt, and has its turn when that is paid.
+        if only_if_last_is_free is None or least_debt < inf or self._is_last_reserved(request):
             return None, least_debt
         return only_if_last_is_free.next(request), inf
 
