@@ -1,0 +1,210 @@
+"""One address on which the server listens.
+
+::
+
+    bind ──► BOUND ── start ──► ACCEPTING ── pause ──► PAUSED ── resume ──► ACCEPTING
+               └───────────────────┴───────────────────┴── close ──► CLOSED
+
+While a TCP listener is PAUSED, connections wait in the kernel. uvloop cannot be told to stop accepting, and
+without descriptors it accepts and closes every connection. So its listening socket is closed, and the kernel
+keeps the queue, because the listener has a duplicate of it; another server continues with that.
+
+Two kinds need no pause. asyncio's own event loop stops accepting by itself for a second when no descriptor is
+left. Clients of a unix socket are trusted, and closing the server may remove the file of its socket.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from vipsrv.address import Address
+from vipsrv.errors import StartFailed
+
+BACKLOG = 4096
+"""Connections that may wait in the kernel for each listener."""
+
+ACCEPTS_AT_ONCE = 64
+"""asyncio takes its ``backlog`` also for how often it tries to accept in one turn of the event loop, and
+reports each try that fails: with 4,096 and no descriptor left that was 65,536 reports in 3.6 s."""
+
+_log = logging.getLogger(__name__)
+
+MakeConnection = Callable[[], asyncio.BaseProtocol]
+"""Makes the connection for a client that has connected to a listener."""
+
+
+class ListenerState(Enum):
+    """The states of a listener; see the diagram above."""
+
+    BOUND = "bound"
+    ACCEPTING = "accepting"
+    PAUSED = "paused"
+    CLOSED = "closed"
+
+
+class Listener:
+    """Listens on ``address``, of which a host name may have several sockets; made by ``bind``."""
+
+    def __init__(self, address: Address, make_connection: MakeConnection, server: asyncio.Server) -> None:
+        self._address = address
+        self._make_connection = make_connection
+        self._servers = [server]
+        self._can_pause = not address.path and not _pauses_itself(server)
+        self._sockets: list[socket.socket] = []  # duplicates of those of the server, if it can be paused
+        self._unix_socket = _UnixSocket.at(Path(address.path)) if address.path else None
+        self._state = ListenerState.BOUND
+
+    @classmethod
+    async def bind(cls, address: Address, make_connection: MakeConnection) -> "Listener":
+        """Take the address, without accepting connections yet. Raises ``StartFailed``."""
+        loop = asyncio.get_running_loop()
+        with _listening_on(address):
+            if address.path:
+                _remove_stale_socket(Path(address.path))
+                server = await loop.create_unix_server(
+                    make_connection, address.path, backlog=ACCEPTS_AT_ONCE, start_serving=False
+                )
+            else:
+                server = await loop.create_server(
+                    make_connection, address.host, address.port, backlog=ACCEPTS_AT_ONCE, start_serving=False
+                )
+            return cls(address, make_connection, server)
+
+    @property
+    def state(self) -> ListenerState:
+        """The current state."""
+        return self._state
+
+    @property
+    def addresses(self) -> list[Address]:
+        """The addresses of all sockets, with real ports."""
+        if self._address.path:
+            return [self._address]
+        return [Address(*sock.getsockname()[:2]) for server in self._servers for sock in server.sockets]
+
+    async def start(self) -> None:
+        """Accept connections. Raises ``StartFailed``."""
+        (server,) = self._servers
+        with _listening_on(self._address):
+            await server.start_serving()
+            sockets = [socket.socket(fileno=os.dup(sock.fileno())) for sock in server.sockets]
+            for sock in sockets:
+                sock.listen(BACKLOG)
+        if self._can_pause:
+            self._sockets = sockets
+        else:
+            for sock in sockets:
+                sock.close()
+        self._state = ListenerState.ACCEPTING
+
+    def pause(self) -> None:
+        """Leave further connections in the kernel, if that is needed (see above) and not done yet."""
+        if self._can_pause and self._state is ListenerState.ACCEPTING:
+            self._close_servers()
+            self._state = ListenerState.PAUSED
+
+    async def resume(self) -> None:
+        """Accept again after ``pause``. Raises ``OSError``, and remains paused, if that is not possible."""
+        if self._state is not ListenerState.PAUSED:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            for sock in self._sockets:
+                self._servers.append(
+                    await loop.create_server(self._make_connection, sock=sock.dup(), backlog=ACCEPTS_AT_ONCE)
+                )
+                sock.listen(BACKLOG)
+        except OSError:
+            self._close_servers()
+            raise
+        self._state = ListenerState.ACCEPTING
+
+    def close(self) -> None:
+        """Give the address up."""
+        # First, because another server takes the place of a socket on which none listens.
+        if self._unix_socket is not None:
+            self._unix_socket.remove()
+            self._unix_socket = None
+        self._close_servers()
+        for sock in self._sockets:
+            sock.close()
+        self._sockets = []
+        self._state = ListenerState.CLOSED
+
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers = []
+
+
+def _pauses_itself(server: object) -> bool:
+    """Whether a server stops accepting for a while when no descriptor is left."""
+    return isinstance(server, asyncio.Server)
+
+
+@contextmanager
+def _listening_on(address: Address) -> Iterator[None]:
+    """Turn errors of listening on an address into ``StartFailed``."""
+    try:
+        yield
+    except socket.gaierror as error:  # its numbers are not those of `os.strerror`
+        reason = str(error.strerror)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+    except UnicodeError:
+        reason = "not a valid host name"
+    else:
+        return
+    raise StartFailed(f"cannot listen on {address}: {reason}; choose another address") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _UnixSocket:
+    """The file of a unix socket that this server has made."""
+
+    path: Path
+    device: int
+    inode: int
+
+    @classmethod
+    def at(cls, path: Path) -> "_UnixSocket":
+        """Return the file that is at ``path`` now. Raises ``OSError``."""
+        status = path.stat()
+        return cls(path, status.st_dev, status.st_ino)
+
+    def remove(self) -> None:
+        """Remove it, but no other file that has been put in its place."""
+        try:
+            if _UnixSocket.at(self.path) == self:
+                self.path.unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _log.warning("the socket %s cannot be removed: %s", self.path, error.strerror)
+
+
+def _remove_stale_socket(path: Path) -> None:
+    """Remove a unix socket on which no process listens, and no other file. Raises ``OSError``."""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # connecting would block if the listener's backlog is full
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
