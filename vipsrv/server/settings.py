@@ -22,6 +22,7 @@ from vipsrv.worker_config import BYTES, WorkerConfig, declarations
 
 _GIB = 1024**3
 _MIB = 1024**2
+_KIB = 1024
 
 _LEAST_CONNECTIONS_PER_CLIENT = 64
 """Below a bound this small, a single client with a pool of connections would meet it."""
@@ -212,6 +213,12 @@ class ServerSettings(_WorkerSettings):
         gt=0,
         description="Seconds within which a client must send 64 KiB of an upload, or the rest of it, and "
         "read as much of a reply.",
+    )
+    min_rate: ByteSize = Field(
+        ByteSize(32 * _KIB),
+        ge=0,
+        description="Bytes per second at which an upload must arrive and a reply must be read on average, "
+        "after the first 10 minutes of each; 0 allows any rate.",
     )
     spool_dir: Path = Field(
         default_factory=_default_spool_dir,
