@@ -20,6 +20,9 @@ from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server.cpus import available_cpus
 from vipsrv.worker_config import BYTES, WorkerConfig, declarations
 
+RELOADABLE: dict[str, Any] = {"reloadable": True}
+"""The ``json_schema_extra`` of a setting that a running server can take over from a changed file."""
+
 _GIB = 1024**3
 _MIB = 1024**2
 _KIB = 1024
@@ -237,6 +240,12 @@ class ServerSettings(_WorkerSettings):
     )
     drain: float = Field(
         30.0, ge=0, description="Seconds that the server waits for requests in flight when it stops."
+    )
+    # Tokens.
+    tokens: Path | None = Field(
+        None,
+        description="Token file, which 'vipsrv token new' creates. With it, clients must send a token.",
+        json_schema_extra=RELOADABLE,
     )
 
     @property
