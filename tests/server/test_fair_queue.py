@@ -254,6 +254,21 @@ def test_a_pipelining_client_does_not_starve_those_who_wait_for_each_reply(names
     assert greedy.served > 0.8 * 20 * 2 / 5
 
 
+@pytest.mark.parametrize(
+    ("clients", "workers", "least"), [(1, 1, 0.45), (1, 2, 0.9), (2, 2, 0.7), (2, 4, 0.9)]
+)
+def test_a_few_clients_keep_their_share_beside_jobs_that_are_much_dearer(
+    clients: int, workers: int, least: float
+) -> None:
+    def served(*others: Client) -> float:
+        polite = [Client(str(number), 0.005) for number in range(clients)]
+        Simulation(workers, *others, *polite).run(20.0)
+        return sum(client.served for client in polite)
+
+    greedy = Client("greedy", 0.15, in_flight=32, pause=0.0)
+    assert served(greedy) > least * served()
+
+
 def median(clients: list[Client]) -> float:
     latencies = sorted(one for client in clients for one in client.latencies)
     return latencies[len(latencies) // 2]

@@ -43,9 +43,9 @@ from vipsrv.cli.result_report import ResultReport
 from vipsrv.cli.server_choice import Answer, CallServer
 from vipsrv.cli.upload import UploadImage, open_upload, upload_progress
 from vipsrv.client import Client, ResizedImage, ResizeResults, Timeout, Version1Client, Version1Result
+from vipsrv.client.login_token import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, choose_token
 from vipsrv.client.server_address import HOST_VARIABLE, PORT_VARIABLE, choose_server
 from vipsrv.client.timeouts import MAX_SECONDS
-from vipsrv.client.token import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, choose_token
 from vipsrv.options import MAX_DIMENSION, Fit, Format, Keep, Position, ResizeOptions
 from vipsrv.protocol import DEFAULT_HEIGHT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WIDTH
 from vipsrv.version import __version__

@@ -173,8 +173,8 @@ def ping(
     """
     # Imported here because a server does not need the clients.
     from vipsrv.client import Client, Timeout  # noqa: PLC0415
+    from vipsrv.client.login_token import choose_token  # noqa: PLC0415
     from vipsrv.client.server_address import choose_listener  # noqa: PLC0415
-    from vipsrv.client.token import choose_token  # noqa: PLC0415
 
     _mention_service_link()
     try:

@@ -8,6 +8,7 @@ from typing import Self, Unpack
 
 from vipsrv.client.asyncio_pool import AsyncPool
 from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.login_token import choose_token
 from vipsrv.client.requests import (
     DEFAULT_MAX_REPLY_SIZE,
     HELLO,
@@ -33,7 +34,6 @@ from vipsrv.client.results import (
 from vipsrv.client.server_address import server_address
 from vipsrv.client.sources import ImageSource, OnSent, open_source
 from vipsrv.client.timeouts import Timeout
-from vipsrv.client.token import choose_token
 from vipsrv.options import ImageInfo, ResizeArguments, ResizeOptions
 
 
@@ -174,14 +174,7 @@ class AsyncClient(_ClosableClient):
         started = time.monotonic()
         with open_source(image) as source:
             pending = await self._pool.call(request, source, on_sent)
-            reply = pending.result()
-        return resize_results(
-            request,
-            reply,
-            size=source.size,
-            sent=len(pending.head) + source.size,
-            elapsed=time.monotonic() - started,
-        )
+        return resize_results(request, pending, size=source.size, started=started)
 
 
 class AsyncVersion1Client(_ClosableClient):
@@ -215,11 +208,4 @@ class AsyncVersion1Client(_ClosableClient):
         with open_source(image) as source:
             check_version_1_size(source.size)
             pending = await self._pool.call(request, source, on_sent)
-            reply = pending.result()
-        return version_1_result(
-            request,
-            reply,
-            size=source.size,
-            sent=len(pending.head) + source.size,
-            elapsed=time.monotonic() - started,
-        )
+        return version_1_result(request, pending, size=source.size, started=started)

@@ -7,7 +7,6 @@ address for them.
 """
 
 import ipaddress
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -58,10 +57,6 @@ class Accounts:
     def __len__(self) -> int:
         """The number of accounts."""
         return len(self._accounts)
-
-    def __iter__(self) -> Iterator[Account]:
-        """All accounts; they may change meanwhile."""
-        return iter(list(self._accounts.values()))
 
     def open_flow(self, key: str) -> Flow:
         """Return a new flow of the account ``key``, which is created if it has no other connection."""

@@ -68,7 +68,8 @@ CallAt = Callable[[float, Callable[[], None]], object]
 """Calls a function at a time of the clock; that of the running event loop by default."""
 
 
-def _call_at(when: float, call: Callable[[], None]) -> None:
+def call_at(when: float, call: Callable[[], None]) -> None:
+    """Call ``call`` at a time of ``time.monotonic``, or up to a millisecond later, but never earlier."""
     asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()) + _TIMER_ERROR, call)
 
 
@@ -89,7 +90,7 @@ class Admission:
         memory: int,
         cores: int,
         clock: Callable[[], float] = time.monotonic,
-        call_at: CallAt = _call_at,
+        call_at: CallAt = call_at,
     ) -> None:
         self._workers = workers
         self._limit = limit

@@ -17,8 +17,8 @@ request only after a reply:
   within ``HOLD_SECONDS`` keeps its turn; without that, each gap between two of its requests would let a job
   of any length slip in. The time for which a worker is held counts as the member's own. Nothing is held where
   all jobs are about as short as these gaps.
-- **The last idle worker is left to the others.** A member whose jobs run on its share of the workers, or at
-  least on one, does not take the last one while another's turn comes in the same round, or while the worker
+- **The last idle worker is left to the others.** A member whose jobs run on its share of the workers (with
+  unequal weights: on one more than that), or at least on one, does not take the last one while another's turn comes in the same round, or while the worker
   is reserved for members between two requests. Only a member that usually returns sooner than the dearest job
   takes, and within ``LINGER_SECONDS``, has such a reservation: for as long, from the end of its last job.
 
@@ -230,11 +230,12 @@ class _Ring(Generic[Item, _M]):
             member.deficit = 0.0
             return member.next(request)
         ticket, least_debt = self._one_round(request)
-        if ticket is None and not self._held and least_debt < inf:
-            # All that could start a job are in debt: skip the rounds in which nothing would happen.
+        while ticket is None and not self._held and least_debt < inf:
+            # All that could start a job are in debt: skip the rounds in which nothing would happen. Each
+            # time one more starts a job or has a worker held for it.
             for member in self._turns:
                 member.deficit += least_debt * member.weight
-            ticket, _ = self._one_round(request)
+            ticket, least_debt = self._one_round(request)
         return ticket
 
     def sweep(self, now: float) -> set[_M]:
@@ -290,7 +291,8 @@ class _Ring(Generic[Item, _M]):
         turns, now, idle, heaviest = self._turns, request.now, request.idle, self._heaviest
         light, heavy = request.lanes
         current, self._current = self._current, None
-        debts: list[float] = []  # of those that have a job to start, each divided by its weight
+        # Of those that have a job to start or are expected to, each divided by its weight.
+        debts: list[float] = []
         expected: list[_M] = []
         only_if_last_is_free: _M | None = None  # the first that may take the last worker if no other wants it
         for _ in range(len(turns)):
@@ -300,7 +302,7 @@ class _Ring(Generic[Item, _M]):
             if member is not current:  # its turn begins
                 member.deficit += QUANTUM * member.weight / heaviest
             if member.deficit <= 0:
-                if may_start:
+                if may_start or self._is_expected(member, now):
                     debts.append(-member.deficit / member.weight)
                 turns.rotate(-1)
                 continue
@@ -324,7 +326,8 @@ class _Ring(Generic[Item, _M]):
         self, only_if_last_is_free: _M | None, request: Request, least_debt: float
     ) -> tuple[Ticket[Item] | None, float]:
         """Give the last idle worker to a member that has its share of them, if no other is to get it."""
-        if only_if_last_is_free is None or self._is_last_reserved(request):
+        # Another one that wants it is in debt, and has its turn when that is paid.
+        if only_if_last_is_free is None or least_debt < inf or self._is_last_reserved(request):
             return None, least_debt
         return only_if_last_is_free.next(request), inf
 
@@ -348,7 +351,11 @@ class _Ring(Generic[Item, _M]):
     def _has_its_share(self, member: _M, workers: int) -> bool:
         if not member.running:
             return False
-        return member.running >= int(workers * member.weight / self._weights)
+        share = workers * member.weight / self._weights
+        if self._weights == self._heaviest * len(self.members):
+            return member.running >= int(share)
+        # Shares such as 1.3 and 2.7 are met by turns: up to one worker more, the debts decide.
+        return member.running >= share + 1
 
     def _is_expected(self, member: _M, now: float) -> bool:
         """Whether a worker may be held for a member: that is shorter than the job that would slip in."""

@@ -165,6 +165,7 @@ class Gateway:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             self._descriptors.check()
+            await self._listeners.pause_if(self._descriptors.exhausted)
             self._context.accounts.forget_unused()
             now = time.monotonic()
             # Connections last: they fail only the requests that pool and admission do not check.

@@ -20,8 +20,12 @@ from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server.cpus import available_cpus
 from vipsrv.worker_config import BYTES, WorkerConfig, declarations
 
+RELOADABLE: dict[str, Any] = {"reloadable": True}
+"""The ``json_schema_extra`` of a setting that a running server can take over from a changed file."""
+
 _GIB = 1024**3
 _MIB = 1024**2
+_KIB = 1024
 
 _LEAST_CONNECTIONS_PER_CLIENT = 64
 """Below a bound this small, a single client with a pool of connections would meet it."""
@@ -213,6 +217,12 @@ class ServerSettings(_WorkerSettings):
         description="Seconds within which a client must send 64 KiB of an upload, or the rest of it, and "
         "read as much of a reply.",
     )
+    min_rate: ByteSize = Field(
+        ByteSize(32 * _KIB),
+        ge=0,
+        description="Bytes per second at which an upload must arrive and a reply must be read on average, "
+        "after the first 10 minutes of each; 0 allows any rate.",
+    )
     spool_dir: Path = Field(
         default_factory=_default_spool_dir,
         description="Folder for large uploads and results. It should be on a disk.",
@@ -230,6 +240,12 @@ class ServerSettings(_WorkerSettings):
     )
     drain: float = Field(
         30.0, ge=0, description="Seconds that the server waits for requests in flight when it stops."
+    )
+    # Tokens.
+    tokens: Path | None = Field(
+        None,
+        description="Token file, which 'vipsrv token new' creates. With it, clients must send a token.",
+        json_schema_extra=RELOADABLE,
     )
 
     @property

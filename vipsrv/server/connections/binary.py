@@ -262,6 +262,9 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if self._outbox.is_stuck(now, self._context.settings.receive_timeout):
             _log.info("a client did not read its reply in time")
             self._transport.abort()
+        elif slowness := self._outbox.slowness(now, self._context.settings.min_rate):
+            _log.info("a client read its reply too slowly: %s", slowness)
+            self._transport.abort()
         elif self._state is ConnectionState.LINGERING:
             if now > self._inbox.expires and not self._outbox and not self._in_flight:
                 self._transport.close()
@@ -539,7 +542,9 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._abandon_all()
             self._close()
         elif now <= inbox.expires:
-            return
+            if slowness := inbox.slowness(now):
+                self._refuse_unfinished(ReceiveTimeout(f"the upload is too slow: {slowness}"))
+                self._linger()
         elif inbox.waits_for_disk:
             error = Busy("the spool's disk is too slow: try again later", retry_after_ms=FULL_RETRY_MS)
             self._refuse_unfinished(error)

@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.transport import PROGRESS_SIZE, has_tls
 from vipsrv.storage.spool import Slot
 
@@ -34,6 +35,8 @@ class Outbox:
         self._written = 0
         self._taken_at_mark = 0
         self._expires: float | None = None
+        self._pace: Pace | None = None  # of the body that is being sent, from the first `slowness` on
+        self._taken_before = 0  # of the replies before that body
 
     def __len__(self) -> int:
         """The number of replies that are not completely sent."""
@@ -71,6 +74,22 @@ class Outbox:
             self._taken_at_mark = taken
             self._expires = now + timeout
         return now > self._expires
+
+    def slowness(self, now: float, rate: int) -> str | None:
+        """Return how slowly the client reads its reply if that is below the mean ``rate``; see ``pace.py``.
+
+        Call it several times a second, with ``now`` of ``time.monotonic``.
+        """
+        body, pace = self._sending, self._pace
+        if body is None:
+            self._pace = None
+            return None
+        taken = self._written - self._transport.get_write_buffer_size()
+        if pace is None or pace.message is not body:
+            pace = self._pace = Pace(body, rate, now)
+            self._taken_before = taken
+        moved = taken - self._taken_before
+        return pace.describe(moved, body.size) if pace.is_too_slow(now, moved) else None
 
     def close(self) -> None:
         """Release all memory: the connection is closed."""

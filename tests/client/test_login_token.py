@@ -11,8 +11,8 @@ from tests.client.conftest import MakeClient, Serve
 from tests.client.fake_server import SIZE, Peer, every, one
 from vipsrv.client import AsyncClient, Client
 from vipsrv.client.core import ClientCore
+from vipsrv.client.login_token import MAX_TOKEN_SIZE, choose_token
 from vipsrv.client.requests import HELLO, PING
-from vipsrv.client.token import MAX_TOKEN_SIZE, choose_token
 from vipsrv.errors import BadRequest, Busy, Draining, RequestError, Unauthorized
 from vipsrv.protocol import Kind, MessageStarted, RequestReader
 
