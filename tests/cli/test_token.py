@@ -9,7 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from vipsrv.cli.server import app
 from vipsrv.server.identity import Identities, IdentityLimits
 from vipsrv.server.identity.token_file import read_token_file
 
@@ -27,16 +29,11 @@ def environment(**settings: str) -> dict[str, str]:
     return {**clean, **settings}
 
 
-def token(*arguments: str | Path, tokens: Path | None = None) -> subprocess.CompletedProcess[str]:
+def token(*arguments: str | Path, tokens: Path | None = None) -> Result:
     """Run ``vipsrv token``; ``tokens`` is the token file, named by the environment."""
-    return subprocess.run(
-        [*VIPSRV, "token", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-        env=environment(**({"VIPSRV_TOKENS": str(tokens)} if tokens else {})),
-    )
+    variables: dict[str, str | None] = {name: None for name in os.environ if name.startswith("VIPSRV_")}
+    variables["VIPSRV_TOKENS"] = str(tokens) if tokens else None
+    return CliRunner().invoke(app, ["token", *map(str, arguments)], env=variables)
 
 
 def test_a_token_is_printed_once_and_alone_so_that_a_shell_can_take_it(path: Path) -> None:
@@ -67,7 +64,7 @@ def test_every_limit_has_a_flag(path: Path) -> None:
         *("--in-flight", "4", "--max-pixels", "40000000", "--formats", "jpg, png", "--priority", "2"),
         tokens=path,
     )
-    assert ended.returncode == 0, ended.stderr
+    assert ended.exit_code == 0, ended.stderr
     (record,) = read_token_file(path).records
     assert record.limits == IdentityLimits(
         requests_per_second=0.5,
@@ -93,7 +90,7 @@ def test_every_limit_has_a_flag(path: Path) -> None:
     ],
 )
 def test_durations(path: Path, text: str, length: timedelta) -> None:
-    assert token("new", "shop", "--expires", text, tokens=path).returncode == 0
+    assert token("new", "shop", "--expires", text, tokens=path).exit_code == 0
     (record,) = read_token_file(path).records
     assert record.expires is not None
     assert record.expires - record.created == length
@@ -121,7 +118,7 @@ def test_a_wrong_value_is_one_line_that_names_the_flag(
     path: Path, arguments: list[str], message: str
 ) -> None:
     ended = token("new", *arguments, tokens=path)
-    assert (ended.returncode, ended.stdout) == (2, "")
+    assert (ended.exit_code, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"vipsrv: {message}")
     assert len(ended.stderr.splitlines()) == 1
     assert not path.exists()
@@ -130,23 +127,23 @@ def test_a_wrong_value_is_one_line_that_names_the_flag(
 @pytest.mark.parametrize("arguments", [["new", "shop"], ["list"], ["revoke", "shop"]])
 def test_without_a_token_file(arguments: list[str]) -> None:
     ended = token(*arguments)
-    assert (ended.returncode, ended.stdout) == (2, "")
+    assert (ended.exit_code, ended.stdout) == (2, "")
     assert ended.stderr == "vipsrv: which token file? Name it by --tokens FILE, or set VIPSRV_TOKENS\n"
 
 
 def test_the_flag_wins_over_the_environment(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.toml"
-    assert token("new", "shop", "--tokens", other, tokens=path).returncode == 0
+    assert token("new", "shop", "--tokens", other, tokens=path).exit_code == 0
     assert other.exists()
     assert not path.exists()
 
 
 def test_a_second_token_of_a_name_has_the_limits_of_the_first(path: Path) -> None:
-    assert token("new", "shop", "--in-flight", "4", tokens=path).returncode == 0
-    assert token("new", "shop", tokens=path).returncode == 0
-    assert token("new", "shop", "--in-flight", "4", tokens=path).returncode == 0
+    assert token("new", "shop", "--in-flight", "4", tokens=path).exit_code == 0
+    assert token("new", "shop", tokens=path).exit_code == 0
+    assert token("new", "shop", "--in-flight", "4", tokens=path).exit_code == 0
     ended = token("new", "shop", "--in-flight", "5", tokens=path)
-    assert (ended.returncode, ended.stdout) == (1, "")
+    assert (ended.exit_code, ended.stdout) == (1, "")
     assert "shop has a token with other limits" in ended.stderr
     assert [one.limits.in_flight for one in read_token_file(path).records] == [4, 4, 4]
 
@@ -156,7 +153,7 @@ def test_tokens_are_listed_without_their_secrets(path: Path) -> None:
     token("new", "archive", "--requests-per-second", "20", tokens=path)
     token("revoke", "archive", tokens=path)
     ended = token("list", tokens=path)
-    assert ended.returncode == 0
+    assert ended.exit_code == 0
     header, *rows = ended.stdout.splitlines()
     assert header.split() == ["ID", "NAME", "STATE", "CREATED", "EXPIRES", "LIMITS"]
     assert [row.split()[1] for row in rows] == ["shop", "archive"]
@@ -176,13 +173,13 @@ def test_tokens_are_listed_without_their_secrets(path: Path) -> None:
 def test_a_token_is_revoked_by_its_id_or_its_name(path: Path) -> None:
     ids = [token("new", "shop", tokens=path).stdout.split("_")[1] for _ in range(3)]
     ended = token("revoke", ids[1], tokens=path)
-    assert (ended.returncode, ended.stdout) == (0, "")
+    assert (ended.exit_code, ended.stdout) == (0, "")
     assert ended.stderr.startswith(f"vipsrv: revoked the token {ids[1]} of shop\n")
     ended = token("revoke", "shop", tokens=path)
     assert [line.split()[4] for line in ended.stderr.splitlines()[:2]] == [ids[0], ids[2]]
     assert token("revoke", "shop", tokens=path).stderr == "vipsrv: shop was revoked before\n"
     ended = token("revoke", "shoq", tokens=path)
-    assert ended.returncode == 1
+    assert ended.exit_code == 1
     assert ended.stderr == f"vipsrv: {path}: no token has the id or the name 'shoq'\n"
 
 
@@ -190,14 +187,14 @@ def test_a_token_is_revoked_by_its_id_or_its_name(path: Path) -> None:
 def test_an_invalid_file_is_one_line_with_its_place(path: Path, arguments: list[str]) -> None:
     path.write_text("# tokens\n[abcdefgh]\n")
     ended = token(*arguments, tokens=path)
-    assert (ended.returncode, ended.stdout) == (1, "")
+    assert (ended.exit_code, ended.stdout) == (1, "")
     assert ended.stderr == f"vipsrv: {path}:2: [abcdefgh]: name: is missing\n"
     assert path.read_text() == "# tokens\n[abcdefgh]\n"
 
 
 def test_a_missing_file_is_told_how_to_make_it(path: Path) -> None:
     ended = token("list", tokens=path)
-    assert ended.returncode == 1
+    assert ended.exit_code == 1
     assert f"'vipsrv token new NAME --tokens {path}' creates it" in ended.stderr
 
 
@@ -205,7 +202,7 @@ def test_a_file_that_others_may_read_is_mentioned(path: Path) -> None:
     token("new", "shop", tokens=path)
     path.chmod(0o644)
     ended = token("list", tokens=path)
-    assert ended.returncode == 0
+    assert ended.exit_code == 0
     assert "others may read or change the token file (mode 0644)" in ended.stderr
 
 
