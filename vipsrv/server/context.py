@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vipsrv.errors import Draining, TooLarge
+from vipsrv.server.access import Access
 from vipsrv.server.accounts import Accounts
 from vipsrv.server.admission import Admission
 from vipsrv.server.open_connections import OpenConnections
@@ -25,6 +26,7 @@ class ServerContext:
     admission: Admission
     describe: Callable[[], dict[str, Any]]
     check_ready: Callable[[], None]
+    access: Access = field(default_factory=Access)
     accounts: Accounts = field(default_factory=Accounts)
     connections: OpenConnections = field(init=False)
     draining: bool = False

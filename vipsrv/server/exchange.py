@@ -20,8 +20,10 @@ from enum import StrEnum
 from typing import Any
 
 from vipsrv.errors import BadRequest, Cancelled, DeadlineExceeded, RequestError
+from vipsrv.server.access import Session
 from vipsrv.server.accounts import Flow
 from vipsrv.server.context import ServerContext
+from vipsrv.server.identity import Usage
 from vipsrv.server.request_options import parse_resize
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
@@ -100,6 +102,7 @@ class Timeline:
 class Exchange:
     """One request of ``flow`` for ``operation``.
 
+    ``session`` is that of the client's login, whose limits then apply.
     ``on_finished`` is called once with the exchange, when it has finished; not for one that is abandoned.
     """
 
@@ -110,7 +113,9 @@ class Exchange:
         "_on_finished",
         "_options",
         "_seconds",
+        "_session",
         "_state",
+        "_usage",
         "flow",
         "operation",
         "outcome",
@@ -124,6 +129,7 @@ class Exchange:
         operation: Operation,
         flow: Flow,
         on_finished: Callable[["Exchange"], None],
+        session: Session | None = None,
     ) -> None:
         self.operation = operation
         self.flow = flow
@@ -134,6 +140,8 @@ class Exchange:
         """Set when the exchange has finished."""
         self._context = context
         self._on_finished = on_finished
+        self._session = session
+        self._usage: Usage | None = None  # counts this request until it ends
         self._state = ExchangeState.NEW
         self._options = b""
         self._seconds: float = context.settings.deadline
@@ -164,6 +172,8 @@ class Exchange:
                 if deadline_ms is not None:
                     self._seconds = min(self._seconds, deadline_ms / 1000)
             self._context.admission.check(self.flow)
+            if self._session is not None:  # last of all, so that a full queue costs no quota
+                self._hold_limits(self._session, body_size)
             self.slot = self._context.spool.open(body_size, self.flow.account.share)
         except RequestError as error:
             self.refuse(error)
@@ -191,6 +201,7 @@ class Exchange:
     def abandon(self) -> None:
         """Stop the work; the outcome is not reported."""
         self._enter(ExchangeState.ABANDONED)
+        self._end_usage()
         self._close_slot()
         job, self._job = self._job, None
         if job is not None:
@@ -216,6 +227,19 @@ class Exchange:
         self.timeline.replied = time.monotonic()
         assert self.outcome is not None  # noqa: S101 - every exchange that has finished has one
         return self.outcome
+
+    def _hold_limits(self, session: Session, body_size: int) -> None:
+        """Hold a request against the limits of its client. Raises ``RequestError``."""
+        session.refresh()
+        if self.operation is Operation.RESIZE:
+            session.check_formats(self._options)
+        self._options = session.limit_job(self._options)
+        self._usage = session.admit(body_size)
+
+    def _end_usage(self) -> None:
+        usage, self._usage = self._usage, None
+        if usage is not None:
+            usage.done()
 
     def _submit_when_stored(self) -> None:
         slot = self.slot
@@ -252,6 +276,8 @@ class Exchange:
 
     def _finish(self, outcome: Outcome) -> None:
         self._enter(ExchangeState.FINISHED)
+        if self._usage is not None:
+            self._end_usage()
         self._close_slot()
         self._job = None
         self._deadline = 0.0

@@ -10,9 +10,11 @@ from typing import Any
 from vipsrv.address import Address
 from vipsrv.errors import StartFailed
 from vipsrv.options import Fit
+from vipsrv.server.access import Access, is_exposed
+from vipsrv.server.address_list import AddressList
 from vipsrv.server.admission import Admission
 from vipsrv.server.connections.binary import BinaryConnection
-from vipsrv.server.connections.proxy_header import ProxiedConnection, TrustedProxies
+from vipsrv.server.connections.proxy_header import ProxiedConnection
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
@@ -41,6 +43,7 @@ class Gateway:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
+        self._access = Access.of(settings)
         self._spool = Spool(
             directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
         )
@@ -66,6 +69,7 @@ class Gateway:
             admission=self._admission,
             describe=self._describe,
             check_ready=self._pool.check_ready,
+            access=self._access,
         )
         self._listeners = Listeners()
         self._descriptors = DescriptorWatch()
@@ -90,10 +94,22 @@ class Gateway:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             log_confinement(self._pool.formats.layers)
-            return await self._listeners.start()
+            listening = await self._listeners.start()
         except StartFailed:
             await self.stop()
             raise
+        self._warn_if_open(listening)
+        return listening
+
+    def _warn_if_open(self, listening: list[Address]) -> None:
+        exposed = [address for address in listening if is_exposed(address)]
+        if exposed and not self._access.requires_login and not self._settings.insecure:
+            _log.warning(
+                "OPEN TO EVERYONE: whoever can reach %s may use this server, because it has no tokens. "
+                "Create one with 'vipsrv token new' and name the file with --tokens, listen on 127.0.0.1, "
+                "or accept it with --insecure",
+                ", ".join(map(str, exposed)),
+            )
 
     def _check_spool_folder(self) -> None:
         folder = self._settings.spool_dir
@@ -130,7 +146,7 @@ class Gateway:
         except ValueError as error:
             raise StartFailed(f"--listen: {error}") from None
         connection: MakeConnection = partial(BinaryConnection, self._context)
-        trusted = TrustedProxies(settings.trusted_proxies)
+        trusted = AddressList(settings.trusted_proxies)
         if trusted:
             connection = partial(ProxiedConnection, self._context, trusted, self._connection_of)
         return [(address, connection) for address in addresses or [Address(settings.host, settings.port)]]

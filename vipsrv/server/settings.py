@@ -247,6 +247,17 @@ class ServerSettings(_WorkerSettings):
         description="Token file, which 'vipsrv token new' creates. With it, clients must send a token.",
         json_schema_extra=RELOADABLE,
     )
+    allow_v1: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+        (),
+        description="Addresses whose version 1 clients need no token, which that version cannot carry: "
+        "10.0.0.0/8, 2001:db8::1, or unix for all clients of unix sockets. For several, repeat the flag or "
+        "separate them by commas.",
+        json_schema_extra=RELOADABLE,
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Start without a warning although everyone who can reach the server may use it.",
+    )
 
     @property
     def client_connections(self) -> int:
@@ -259,7 +270,7 @@ class ServerSettings(_WorkerSettings):
         """The maximum number of waiting requests of one client address in each lane."""
         return self.queue_per_client or max(_LEAST_QUEUE_PER_CLIENT, self.queue // 2)
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "allow_v1")
     @classmethod
     def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         for word in given:

@@ -16,8 +16,9 @@
     OPEN ── no place ──────────────────────────► EXCESS ────┐  a PING is answered, all else gets ``Busy``
     OPEN ── a drain, and nothing is in flight ─► DRAINING ──┴► LINGERING, when its time is over
 
-EXCESS and DRAINING read on for a while, because requests may be on their way, and answer all of them.
-A connection that is lost becomes CLOSED from any state.
+A client that has to log in first is ANONYMOUS until it has (``login.py``). From there it becomes OPEN, or
+what may follow OPEN. EXCESS and DRAINING read on for a while, because requests may be on their way, and
+answer all of them. A connection that is lost becomes CLOSED from any state.
 The bytes come in through an ``Inbox`` and go out through an ``Outbox``; between them each image has an
 ``Exchange``. Nothing here decodes, blocks or sleeps.
 """
@@ -39,6 +40,7 @@ from vipsrv.errors import (
     ReceiveTimeout,
     RequestError,
     TooLarge,
+    Unauthorized,
 )
 from vipsrv.protocol import (
     OK_STATUS,
@@ -52,14 +54,19 @@ from vipsrv.protocol import (
     pack_error,
     pack_message,
 )
-from vipsrv.server.accounts import Flow, account_key
 from vipsrv.server.connections.inbox import Inbox, InboxState
+from vipsrv.server.connections.login import (
+    LOGIN_SECONDS,
+    MOST_HELD,
+    Login,
+    error_before_login,
+    too_late,
+)
 from vipsrv.server.connections.outbox import Outbox
 from vipsrv.server.connections.transport import has_hung_up, has_tls, peer_name
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.report import report_json
-from vipsrv.server.request_options import refuse_hello_token
 from vipsrv.storage.file_store import FULL_RETRY_MS
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
@@ -89,6 +96,7 @@ _log = logging.getLogger(__name__)
 class ConnectionState(StrEnum):  # not Enum, whose hash is a Python function
     """The states of a connection; see the diagram above."""
 
+    ANONYMOUS = "anonymous"
     OPEN = "open"
     EXCESS = "excess"
     DRAINING = "draining"
@@ -99,6 +107,15 @@ class ConnectionState(StrEnum):  # not Enum, whose hash is a Python function
 
 
 TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
+    ConnectionState.ANONYMOUS: (
+        ConnectionState.OPEN,
+        ConnectionState.EXCESS,
+        ConnectionState.DRAINING,
+        ConnectionState.HALF_CLOSED,
+        ConnectionState.LINGERING,
+        ConnectionState.CLOSING,
+        ConnectionState.CLOSED,
+    ),
     ConnectionState.OPEN: (
         ConnectionState.EXCESS,
         ConnectionState.DRAINING,
@@ -126,7 +143,10 @@ TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
 }
 """The states that may follow each state."""
 
-_READING = (ConnectionState.OPEN, ConnectionState.EXCESS, ConnectionState.DRAINING)
+_BEGINNING = (ConnectionState.ANONYMOUS, ConnectionState.OPEN)
+"""The states of a connection that nothing has happened to: the first of each, and what follows a login."""
+
+_READING = (*_BEGINNING, ConnectionState.EXCESS, ConnectionState.DRAINING)
 """The states in which messages are read."""
 
 
@@ -140,14 +160,14 @@ class BinaryConnection(asyncio.BufferedProtocol):
     _transport: asyncio.Transport
     _inbox: Inbox
     _outbox: Outbox
-    _flow: Flow
+    _login: Login
 
     def __init__(self, context: ServerContext, *, peer: object = None) -> None:
         self.watch_at = 0.0
         self._context = context
         self._peer = peer
-        self._state = ConnectionState.OPEN
-        self._reads_until = 0.0  # in EXCESS and DRAINING, in seconds of ``time.monotonic``
+        self._state = ConnectionState.ANONYMOUS if context.access.requires_login else ConnectionState.OPEN
+        self._reads_until = 0.0  # in ANONYMOUS, EXCESS and DRAINING, in seconds of ``time.monotonic``
         self._in_flight: dict[int, Exchange] = {}
         self._linger_seconds = LINGER_SECONDS
         self._reads = 0
@@ -159,6 +179,11 @@ class BinaryConnection(asyncio.BufferedProtocol):
     def state(self) -> ConnectionState:
         """The current state."""
         return self._state
+
+    @property
+    def identity(self) -> str | None:
+        """The name of the client that has logged in or shown a certificate."""
+        return self._login.identity
 
     @property
     def incoming(self) -> Exchange | None:
@@ -194,9 +219,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._inbox.end()
             self._transport.abort()
             return
-        self._flow = self._context.accounts.open_flow(account_key(peer))
+        self._login = Login(self._context, peer)
         connections = self._context.connections
-        if connections.add(self, self._flow.account):
+        if connections.add(self, self._login.place.account):
+            self._begin()
             if self._context.draining:  # accepted before the listeners were closed
                 self.drain()
         elif connections.turn_away(self):
@@ -204,6 +230,15 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._reads_until = time.monotonic() + EXCESS_SECONDS
         else:
             self._transport.abort()
+
+    def _begin(self) -> None:
+        """Take the identity of a certificate, or wait for the login if one is required."""
+        self._login.take_certificate(self._transport)
+        if self._login.identity is not None:
+            self._leave_anonymity()
+        if self._state is ConnectionState.ANONYMOUS:
+            self._inbox.limit(MOST_HELD)
+            self._reads_until = time.monotonic() + LOGIN_SECONDS
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the inbox decides the size
         """Return the buffer for the next bytes."""
@@ -247,10 +282,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._enter(ConnectionState.CLOSED)
         self._inbox.end()
         self._context.connections.remove(self)
-        self._context.accounts.close_flow(self._flow)
+        self._login.close()
         self._outbox.close()
         self._abandon_all()
-        self._context.admission.flow_closed(self._flow)
+        self._context.admission.flow_closed(self._login.flow)
 
     # Methods that the gateway calls
 
@@ -273,6 +308,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._sleep_until_due()
         elif self._state in _READING and now > self._reads_until:
             self._stop_reading()
+        elif self._state is ConnectionState.ANONYMOUS and not self._outbox:
+            self.watch_at = self._reads_until
 
     def _sleep_until_due(self) -> None:
         """Set ``watch_at`` if nothing but the end of the inbox's timeout is left to check.
@@ -289,7 +326,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def drain(self) -> None:
         """Finish the requests in flight, refuse those that arrive for a moment, then close."""
-        if self._state is ConnectionState.OPEN and not self._in_flight and not self._inbox.reader.in_body:
+        if self._state in _BEGINNING and not self._in_flight and not self._inbox.reader.in_body:
             self._enter(ConnectionState.DRAINING)
             self._reads_when_draining = self._reads
             self._reads_until = time.monotonic() + DRAIN_SECONDS
@@ -332,13 +369,14 @@ class BinaryConnection(asyncio.BufferedProtocol):
                 elif isinstance(event, MessageEnded):
                     self._end()
         except ProtocolError as error:
-            self._refuse_unfinished(BadRequest(str(error)))
+            refusal: RequestError = BadRequest(str(error))
+            if self._state is ConnectionState.ANONYMOUS:
+                refusal = error_before_login(self._inbox.reader.header, refusal.message)
+            self._refuse_unfinished(refusal)
             self._linger()
 
     def _start(self, head: MessageStarted) -> None:
-        if self._state is ConnectionState.EXCESS and head.kind != Kind.PING:
-            self._reply_error(head.kind, head.request_id, self._no_place())
-            self._linger()
+        if self._state is not ConnectionState.OPEN and not self._may_start(head):
             return
         operation = _OPERATIONS.get(head.kind)
         if operation is None:
@@ -348,9 +386,35 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if head.body_size > self._context.settings.max_upload:
             self._linger()
 
+    def _may_start(self, head: MessageStarted) -> bool:
+        """Whether a message may be handled although the connection is not OPEN; if not, refuse it."""
+        refusal: RequestError | None = None
+        if self._state is ConnectionState.EXCESS and head.kind != Kind.PING:
+            refusal = self._no_place()
+        elif self._state is ConnectionState.ANONYMOUS:
+            try:
+                self._login.check_first(head)
+            except Unauthorized as error:
+                refusal = error
+            else:
+                if head.version == 1:
+                    self._leave_anonymity()
+        if refusal is not None:
+            self._reply_error(head.kind, head.request_id, refusal)
+            self._linger()
+        return refusal is None
+
+    def _leave_anonymity(self) -> None:
+        if self._state is ConnectionState.ANONYMOUS:
+            self._enter(ConnectionState.OPEN)
+            self._inbox.limit(None)
+
     def _start_exchange(self, head: MessageStarted, operation: Operation) -> None:
         request_id = head.request_id
-        exchange = Exchange(self._context, operation, self._flow, partial(self._finished, request_id))
+        login = self._login
+        exchange = Exchange(
+            self._context, operation, login.flow, partial(self._finished, request_id), login.session
+        )
         if request_id in self._in_flight:
             exchange.refuse(self._error_for_reused_id(head))
             return
@@ -382,6 +446,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
             meta = self._answer(head)
         except RequestError as error:
             self._reply_error(head.kind, head.request_id, error)
+            if isinstance(error, Unauthorized) or (
+                self._state is ConnectionState.ANONYMOUS and head.kind != Kind.PING
+            ):
+                self._linger()
         else:
             self._outbox.put(pack_message(head.kind | REPLY, head.request_id, meta, status=OK_STATUS))
 
@@ -395,8 +463,9 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if head.body_size:
             raise BadRequest(f"a {Kind(head.kind).name} has no body, but this one has {head.body_size} bytes")
         if head.kind == Kind.HELLO:
-            refuse_hello_token(head.meta)
-            return self._context.describe()
+            described = self._login.hello(head.meta)
+            self._leave_anonymity()
+            return described
         if head.kind == Kind.UPLOAD_STATUS:
             raise BadRequest("this server does not offer resumable uploads")
         self._context.check_ready()  # a PING
@@ -444,7 +513,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         kind = _KINDS[exchange.operation]
         if outcome.error is not None:
             self._reply_error(kind, request_id, outcome.error)
-            if self._inbox.reader.version == 1:
+            if self._inbox.reader.version == 1 or isinstance(outcome.error, Unauthorized):
                 self._linger()
         elif self._inbox.reader.version == 1 and outcome.result is not None:
             self._reply_v1(outcome.result)
@@ -464,8 +533,11 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._close()
 
     def _reply_error(self, kind: int, request_id: int, error: RequestError) -> None:
-        level = logging.ERROR if isinstance(error, InternalError) else logging.INFO
-        where = f" ({error.where})" if isinstance(error, InternalError) else ""
+        level, where = logging.INFO, ""
+        if isinstance(error, InternalError):
+            level, where = logging.ERROR, f" ({error.where})"
+        elif isinstance(error, Unauthorized):
+            level, where = logging.WARNING, f" (from {self._login.place.account.key})"
         _log.log(
             level,
             *("request %d: %d %s: %s%s", request_id, error.status, error.code, error, where),
@@ -498,7 +570,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
     def _is_idle(self) -> bool:
         return (
             not self._in_flight
-            and self._state is ConnectionState.OPEN
+            and self._state in _BEGINNING
             and self._inbox.reader.between_messages
             and not self._outbox
         )
@@ -511,7 +583,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         reads = self._reads if self._is_idle() else None
         if reads != self._reads_when_idle:
             self._reads_when_idle = reads
-            self._context.connections.mark_idle(self, self._flow.account, idle=reads is not None)
+            self._context.connections.mark_idle(self, self._login.place.account, idle=reads is not None)
 
     def _no_place(self) -> Busy:
         connections = self._context.connections
@@ -522,8 +594,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
         )
 
     def _stop_reading(self) -> None:
-        """End EXCESS or DRAINING: refuse a message that has arrived in part, and linger."""
-        if self._state is ConnectionState.EXCESS:
+        """End ANONYMOUS, EXCESS or DRAINING: refuse a message that has arrived in part, and linger."""
+        if self._state is ConnectionState.ANONYMOUS:
+            self._refuse_unfinished(too_late())
+        elif self._state is ConnectionState.EXCESS:
             self._refuse_unfinished(self._no_place())
         elif not self.between_messages:
             self._refuse_unfinished(Draining("the server is shutting down"))
