@@ -20,6 +20,9 @@ from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server.cpus import available_cpus
 from vipsrv.worker_config import BYTES, WorkerConfig, declarations
 
+RELOADABLE: dict[str, Any] = {"reloadable": True}
+"""The ``json_schema_extra`` of a setting that a running server can take over from a changed file."""
+
 _GIB = 1024**3
 _MIB = 1024**2
 _KIB = 1024
@@ -120,6 +123,7 @@ class _ServiceSettings(BaseSettings):
         ge=1,
         description="Number of jobs after which a worker is replaced. With 1, an image that takes over a "
         "worker meets no other image; each job then costs the start of a worker as well.",
+        json_schema_extra=RELOADABLE,
     )
     pin_workers: bool = Field(
         default=True,
@@ -141,7 +145,13 @@ def _worker_settings() -> dict[str, Any]:
             kind = Annotated[kind, NoDecode, BeforeValidator(_words)]
         settings[field.name] = (
             kind,
-            Field(default, ge=declared.least, le=declared.most, description=declared.help),
+            Field(
+                default,
+                ge=declared.least,
+                le=declared.most,
+                description=declared.help,
+                json_schema_extra=RELOADABLE if declared.reloadable else None,
+            ),
         )
     return settings
 
@@ -166,6 +176,7 @@ class ServerSettings(_WorkerSettings):
         ByteSize(2 * _GIB),
         ge=_MIB,
         description="Bytes of memory that all heavy jobs together may take while they run.",
+        json_schema_extra=RELOADABLE,
     )
     connections: int = Field(
         4096,
@@ -173,6 +184,7 @@ class ServerSettings(_WorkerSettings):
         description="Maximum number of connections. For one more, an idle one is closed first; if none is "
         "idle, the new one is refused with 'busy'. The server lowers the number, and says so, if the limit "
         "of open files holds fewer; each takes up to 4.",
+        json_schema_extra=RELOADABLE,
     )
     connections_per_client: int = Field(
         0,
@@ -181,18 +193,21 @@ class ServerSettings(_WorkerSettings):
         f"means a quarter of --connections, but at least {_LEAST_CONNECTIONS_PER_CLIENT} and at most half of "
         "them. An address never has more than three times as many connections as there are free places, but "
         "always one. Clients of a unix socket are not bounded.",
+        json_schema_extra=RELOADABLE,
     )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (),
         description="Addresses of proxies that name their clients by PROXY protocol version 2: 10.0.0.0/8, "
         "2001:db8::1, or unix for all clients of unix sockets. Each connection of a proxy must begin with "
         "the header. For several, repeat the flag or separate them by commas.",
+        json_schema_extra=RELOADABLE,
     )
     queue: int = Field(
         1024,
         ge=0,
         description="Maximum number of requests that wait for a worker, of light and of heavy jobs each; "
         "more are refused with 'busy'. Clients that have none waiting may double it.",
+        json_schema_extra=RELOADABLE,
     )
     queue_per_client: int = Field(
         0,
@@ -200,19 +215,27 @@ class ServerSettings(_WorkerSettings):
         description="Maximum number of requests from one client address that wait for a worker, of light and "
         f"of heavy jobs each; 0 means half of --queue, but at least {_LEAST_QUEUE_PER_CLIENT}. An IPv6 /64 "
         "network counts as one address, and so do all clients of a unix socket.",
+        json_schema_extra=RELOADABLE,
     )
     deadline: float = Field(
         60.0,
         gt=0,
         le=86_400,
         description="Seconds from the end of an upload to its reply; after them the request fails.",
+        json_schema_extra=RELOADABLE,
     )
-    idle_timeout: float = Field(60.0, gt=0, description="Seconds after which an idle connection is closed.")
+    idle_timeout: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds after which an idle connection is closed.",
+        json_schema_extra=RELOADABLE,
+    )
     receive_timeout: float = Field(
         30.0,
         gt=0,
         description="Seconds within which a client must send 64 KiB of an upload, or the rest of it, and "
         "read as much of a reply.",
+        json_schema_extra=RELOADABLE,
     )
     min_rate: ByteSize = Field(
         ByteSize(32 * _KIB),
@@ -225,10 +248,16 @@ class ServerSettings(_WorkerSettings):
         description="Folder for large uploads and results. It should be on a disk.",
     )
     spool_memory: ByteSize = Field(
-        ByteSize(256 * _MIB), ge=_MIB, description="Maximum bytes of uploads and results in memory."
+        ByteSize(256 * _MIB),
+        ge=_MIB,
+        description="Maximum bytes of uploads and results in memory.",
+        json_schema_extra=RELOADABLE,
     )
     spool_disk: ByteSize = Field(
-        ByteSize(16 * _GIB), ge=0, description="Maximum bytes of uploads and results in the spool folder."
+        ByteSize(16 * _GIB),
+        ge=0,
+        description="Maximum bytes of uploads and results in the spool folder.",
+        json_schema_extra=RELOADABLE,
     )
     user: str | None = Field(
         None,
@@ -236,7 +265,10 @@ class ServerSettings(_WorkerSettings):
         "if it is started as root. Without it the gateway stays root, and only the workers change.",
     )
     drain: float = Field(
-        30.0, ge=0, description="Seconds that the server waits for requests in flight when it stops."
+        30.0,
+        ge=0,
+        description="Seconds that the server waits for requests in flight when it stops.",
+        json_schema_extra=RELOADABLE,
     )
 
     @property
@@ -257,6 +289,15 @@ class ServerSettings(_WorkerSettings):
             if word != "unix":
                 ipaddress.ip_network(word, strict=False)
         return given
+
+    @classmethod
+    def reloadable(cls) -> frozenset[str]:
+        """Return the names of the settings that a running server can take over."""
+        return frozenset(
+            name
+            for name, field in cls.model_fields.items()
+            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("reloadable")
+        )
 
     def worker_config(self) -> WorkerConfig:
         """Return the settings that are passed to every worker."""
