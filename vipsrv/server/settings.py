@@ -270,6 +270,12 @@ class ServerSettings(_WorkerSettings):
         description="Seconds that the server waits for requests in flight when it stops.",
         json_schema_extra=RELOADABLE,
     )
+    # Tokens.
+    tokens: Path | None = Field(
+        None,
+        description="Token file, which 'vipsrv token new' creates. With it, clients must send a token.",
+        json_schema_extra=RELOADABLE,
+    )
 
     @property
     def client_connections(self) -> int:
