@@ -326,10 +326,13 @@ class _Ring(Generic[Item, _M]):
         self, only_if_last_is_free: _M | None, request: Request, least_debt: float
     ) -> tuple[Ticket[Item] | None, float]:
         """Give the last idle worker to a member that has its share of them, if no other is to get it."""
-        # Another one that wants it is in debt, and has its turn when that is paid.
-        if only_if_last_is_free is None or least_debt < inf or self._is_last_reserved(request):
+        if only_if_last_is_free is None or self._is_last_reserved(request):
             return None, least_debt
-        return only_if_last_is_free.next(request), inf
+        ticket = only_if_last_is_free.next(request)
+        # Another one that wants it has a debt that is paid before this job would end: it goes first.
+        if ticket is not None and least_debt < ticket.cost / only_if_last_is_free.weight:
+            return None, least_debt
+        return ticket, inf
 
     def _is_last_reserved(self, request: Request) -> bool:
         """Whether the last idle worker is reserved for another member; if so, say when to ask again."""
@@ -351,7 +354,7 @@ class _Ring(Generic[Item, _M]):
     def _has_its_share(self, member: _M, workers: int) -> bool:
         if not member.running:
             return False
-        return member.running >= int(workers * member.weight / self._weights)
+        return member.running >= workers * member.weight / self._weights
 
     def _is_expected(self, member: _M, now: float) -> bool:
         """Whether a worker may be held for a member: that is shorter than the job that would slip in."""
