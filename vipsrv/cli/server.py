@@ -19,6 +19,7 @@ from vipsrv.address import MAX_PORT, Address, is_service_link
 from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
+from vipsrv.cli.token import app as token_commands
 from vipsrv.errors import StartFailed, VipsrvError
 from vipsrv.printable import printable
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
@@ -36,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
+app.add_typer(token_commands, name="token")
 
 _METAVARS = {int: "NUMBER", ByteSize: "SIZE", float: "SECONDS", Path: "FOLDER"}
 

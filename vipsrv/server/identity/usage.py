@@ -16,8 +16,15 @@ from vipsrv.server.identity.identity import Identity
 BURST_SECONDS = 1.0
 """The requests or bytes of this time may come at once after a pause."""
 
+_ROUNDING = 1e-6
+"""Seconds that the rounding of floats may add to a sum of many intervals; a wait this short is none."""
+
 _LEAST_RETRY_MS = 100
 """When to try again if all requests in flight have to wait for one to end."""
+
+
+_LARGE = 1000.0
+"""From here on a rate is shown in whole units, with commas."""
 
 
 class Gcra:
@@ -28,9 +35,10 @@ class Gcra:
     then has that size in the place of ``burst``.
     """
 
-    __slots__ = ("_arrival", "_interval", "_tolerance")
+    __slots__ = ("_arrival", "_interval", "_tolerance", "rate")
 
     def __init__(self, rate: float, burst: float) -> None:
+        self.rate = rate
         self._interval = 1 / rate
         self._tolerance = burst / rate
         self._arrival = -math.inf
@@ -38,7 +46,8 @@ class Gcra:
     def wait(self, units: float, now: float) -> float:
         """Return the seconds after which ``units`` are admitted; 0 is at once."""
         time = min(units * self._interval, self._tolerance)
-        return max(0.0, self._arrival + time - self._tolerance - now)
+        seconds = self._arrival + time - self._tolerance - now
+        return seconds if seconds > _ROUNDING else 0.0
 
     def take(self, units: float, now: float) -> None:
         """Count units that are admitted."""
@@ -47,6 +56,7 @@ class Gcra:
     def set_rate(self, rate: float, burst: float, now: float) -> None:
         """Change the limit. What was taken beforehand still counts, at the new rate."""
         owed = max(0.0, self._arrival - now) / self._interval
+        self.rate = rate
         self._interval = 1 / rate
         self._tolerance = burst / rate
         self._arrival = now + owed * self._interval
@@ -77,15 +87,15 @@ class Usage:
 
         ``now`` is monotonic seconds. Raises ``Busy``, and counts nothing, if a limit would be exceeded.
         """
-        limits = self._identity.limits
-        if limits.in_flight is not None and self.in_flight >= limits.in_flight:
+        most = self._identity.limits.in_flight
+        if most is not None and self.in_flight >= most:
             raise self._busy(f"has {self.in_flight} requests in flight, as many as it may have", 0.0)
         requests, sizes = self._requests, self._bytes
         if requests is not None and (seconds := requests.wait(1, now)):
-            raise self._busy(f"sends more than {limits.requests_per_second:.6g} requests a second", seconds)
+            raise self._busy(f"sends more than {_shown(requests.rate)} requests a second", seconds)
         if sizes is not None:
             if seconds := sizes.wait(size, now):
-                raise self._busy(f"sends more than {limits.bytes_per_second:.6g} bytes a second", seconds)
+                raise self._busy(f"sends more than {_shown(sizes.rate)} bytes a second", seconds)
             sizes.take(size, now)
         if requests is not None:
             requests.take(1, now)
@@ -105,6 +115,10 @@ class Usage:
         # Rounded up, so that a request at that time is admitted.
         wait = max(_LEAST_RETRY_MS, math.floor(seconds * 1000) + 1)
         return Busy(f"{self._identity.name} {what}; try again later", retry_after_ms=wait)
+
+
+def _shown(rate: float) -> str:
+    return f"{rate:.6g}" if rate < _LARGE else f"{rate:,.0f}"
 
 
 def _burst(rate: float) -> float:
