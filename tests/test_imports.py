@@ -72,7 +72,6 @@ RESERVED: dict[str, set[str]] = {
     "PIL": {"cli"},
     "typer": {"cli"},
     "pydantic": {"server", "cli"},
-    "pydantic_settings": {"server"},
     "uvloop": {"server"},
 }
 

@@ -123,12 +123,9 @@ class Gateway:
         await asyncio.to_thread(self._spool.close)
 
     def _wanted_listeners(self) -> list[tuple[Address, MakeConnection]]:
-        """Return every address to listen on, with the factory of its connections. Raises ``StartFailed``."""
+        """Return every address to listen on, with the factory of its connections."""
         settings = self._settings
-        try:
-            addresses = [Address.parse(text) for text in settings.listen]
-        except ValueError as error:
-            raise StartFailed(f"--listen: {error}") from None
+        addresses = [Address.parse(text) for text in settings.listen]
         connection: MakeConnection = partial(BinaryConnection, self._context)
         trusted = TrustedProxies(settings.trusted_proxies)
         if trusted:

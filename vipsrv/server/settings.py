@@ -1,8 +1,12 @@
 """The settings of a server, each with its unit, default and bounds.
 
-The command line of ``vipsrv serve`` is made from ``ServerSettings``, which also reads the environment
-(``VIPSRV_WORKERS`` and so on); a flag wins over it. The limits of a worker are declared in
+The flags of ``vipsrv serve``, the variables (``VIPSRV_WORKERS`` and so on) and the keys of the TOML file are
+made from ``ServerSettings``; ``configuration`` reads them. The limits of a worker are declared in
 ``vipsrv/worker_config.py`` and become settings here.
+
+No setting may have a name that begins with ``service_`` or ``port_``: Kubernetes sets such variables. None
+may have the name of another one with ``_file`` after it: ``VIPSRV_X_FILE`` names the file with the value of
+``x``.
 """
 
 import ipaddress
@@ -11,11 +15,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from pydantic import BeforeValidator, ByteSize, Field, create_model, field_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, create_model, field_validator
 
-from vipsrv.address import is_service_link
+from vipsrv.address import Address
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server.cpus import available_cpus
 from vipsrv.worker_config import BYTES, WorkerConfig, declarations
@@ -46,57 +48,21 @@ def _words(given: object) -> object:
     ]
 
 
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+"""A setting of several words: a list, or one text with commas between them."""
+
+
 def _default_spool_dir() -> Path:
     # On many systems /tmp is in memory; /var/tmp is on a disk.
     var_tmp = Path("/var/tmp")  # noqa: S108 - only unlinked files are created there
     return var_tmp if var_tmp.is_dir() else Path(tempfile.gettempdir())
 
 
-class _Environment(PydanticBaseSettingsSource):
-    """The settings of the environment, without a port that Kubernetes has set; see ``is_service_link``.
-
-    It sets variables that start with ``VIPSRV_SERVICE_`` or ``VIPSRV_PORT_`` as well, so no setting may have
-    such a name.
-    """
-
-    def __init__(self, settings: type[BaseSettings], variables: PydanticBaseSettingsSource) -> None:
-        super().__init__(settings)
-        self._variables = variables
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the value of one setting, its name, and whether it still has to be parsed."""
-        return self._variables.get_field_value(field, field_name)
-
-    def __call__(self) -> dict[str, Any]:
-        """Return the settings that the environment has."""
-        settings = self._variables()
-        if is_service_link(str(settings.get("port", ""))):
-            del settings["port"]
-        return settings
-
-
-class _ServiceSettings(BaseSettings):
+class _ServiceSettings(BaseModel):
     """The first settings in listings: addresses and workers."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="VIPSRV_",
-        # Compose turns "${VIPSRV_WORKERS:-}" into an empty variable, which counts as unset.
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature of the base class
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return where settings come from: arguments first, then the environment."""
-        return init_settings, _Environment(settings_cls, env_settings)
+    # Unknown names are refused where they are read. A type checker does not know the settings of the workers.
+    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
     host: str = Field(
         DEFAULT_HOST,
@@ -107,7 +73,7 @@ class _ServiceSettings(BaseSettings):
     port: int = Field(
         DEFAULT_PORT, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one and prints it."
     )
-    listen: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    listen: Words = Field(
         (),
         description="Address to listen on instead of --host and --port: HOST:PORT, [IPV6]:PORT or "
         "unix:/path. For several addresses, repeat the flag or separate them by commas.",
@@ -142,7 +108,7 @@ def _worker_settings() -> dict[str, Any]:
         if declared.unit == BYTES:
             kind, default = ByteSize, ByteSize(default)
         elif kind == tuple[str, ...] | None:
-            kind = Annotated[kind, NoDecode, BeforeValidator(_words)]
+            kind = Annotated[kind, BeforeValidator(_words)]
         settings[field.name] = (
             kind,
             Field(
@@ -161,7 +127,7 @@ def _worker_settings() -> dict[str, Any]:
 if TYPE_CHECKING:
 
     class _WorkerSettings(_ServiceSettings):
-        max_upload: ByteSize  # the server needs it, too
+        max_upload: ByteSize = ByteSize(0)  # the server needs it, too
 else:
     _WorkerSettings = create_model("_WorkerSettings", __base__=_ServiceSettings, **_worker_settings())
 
@@ -195,7 +161,7 @@ class ServerSettings(_WorkerSettings):
         "always one. Clients of a unix socket are not bounded.",
         json_schema_extra=RELOADABLE,
     )
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    trusted_proxies: Words = Field(
         (),
         description="Addresses of proxies that name their clients by PROXY protocol version 2: 10.0.0.0/8, "
         "2001:db8::1, or unix for all clients of unix sockets. Each connection of a proxy must begin with "
@@ -287,6 +253,13 @@ class ServerSettings(_WorkerSettings):
     def client_queue(self) -> int:
         """The maximum number of waiting requests of one client address in each lane."""
         return self.queue_per_client or max(_LEAST_QUEUE_PER_CLIENT, self.queue // 2)
+
+    @field_validator("listen")
+    @classmethod
+    def _addresses(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for text in given:
+            Address.parse(text)
+        return given
 
     @field_validator("trusted_proxies")
     @classmethod
