@@ -16,6 +16,7 @@ from pydantic import ByteSize, ValidationError
 from pydantic.fields import FieldInfo
 
 from vipsrv.address import MAX_PORT, Address, is_service_link
+from vipsrv.cli.cert import cert_app
 from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
@@ -36,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
+app.add_typer(cert_app)
 
 _METAVARS = {int: "NUMBER", ByteSize: "SIZE", float: "SECONDS", Path: "FOLDER"}
 

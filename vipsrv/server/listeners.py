@@ -96,7 +96,8 @@ def _enlarge_backlog(listener: int) -> None:
 def _real_addresses(address: Address, server: asyncio.Server) -> list[Address]:
     if address.path:
         return [address]
-    return [Address(*sock.getsockname()[:2]) for sock in server.sockets]
+    names = [sock.getsockname() for sock in server.sockets]
+    return [Address(name[0], name[1], tls=address.tls) for name in names]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server.cpus import available_cpus
 from vipsrv.worker_config import BYTES, WorkerConfig, declarations
 
+RELOADABLE: dict[str, Any] = {"reloadable": True}
+
 _GIB = 1024**3
 _MIB = 1024**2
 
@@ -105,8 +107,8 @@ class _ServiceSettings(BaseSettings):
     )
     listen: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
         (),
-        description="Address to listen on instead of --host and --port: HOST:PORT, [IPV6]:PORT or "
-        "unix:/path. For several addresses, repeat the flag or separate them by commas.",
+        description="Address to listen on instead of --host and --port: HOST:PORT, [IPV6]:PORT, "
+        "tls://HOST:PORT or unix:/path. For several addresses, repeat the flag or separate them by commas.",
     )
     workers: int = Field(
         default_factory=available_cpus,
@@ -230,6 +232,25 @@ class ServerSettings(_WorkerSettings):
     )
     drain: float = Field(
         30.0, ge=0, description="Seconds that the server waits for requests in flight when it stops."
+    )
+    # TLS
+    tls_cert: Path | None = Field(
+        None,
+        description="PEM file of the certificate, and of those between it and a root, for listeners "
+        "tls://HOST:PORT. The server loads the three TLS files again when they change.",
+        json_schema_extra=RELOADABLE,
+    )
+    tls_key: Path | None = Field(
+        None,
+        description="PEM file of the certificate's private key, without a password. By default it is in the "
+        "file of the certificate.",
+        json_schema_extra=RELOADABLE,
+    )
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities whose client certificates are accepted. With it every "
+        "client of a listener tls://HOST:PORT needs a certificate.",
+        json_schema_extra=RELOADABLE,
     )
 
     @property
