@@ -16,6 +16,7 @@ from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
 from vipsrv.address import MAX_PORT, Address, is_service_link
+from vipsrv.cli.cert import cert_app
 from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.add_typer(token_commands, name="token")
+app.add_typer(cert_app)
 
 _METAVARS = {int: "NUMBER", ByteSize: "SIZE", float: "SECONDS", Path: "FILE"}
 

@@ -75,8 +75,8 @@ class _ServiceSettings(BaseModel):
     )
     listen: Words = Field(
         (),
-        description="Address to listen on instead of --host and --port: HOST:PORT, [IPV6]:PORT or "
-        "unix:/path. For several addresses, repeat the flag or separate them by commas.",
+        description="Address to listen on instead of --host and --port: HOST:PORT, [IPV6]:PORT, "
+        "tls://HOST:PORT or unix:/path. For several addresses, repeat the flag or separate them by commas.",
     )
     workers: int = Field(
         default_factory=available_cpus,
@@ -240,6 +240,25 @@ class ServerSettings(_WorkerSettings):
     tokens: Path | None = Field(
         None,
         description="Token file, which 'vipsrv token new' creates. With it, clients must send a token.",
+        json_schema_extra=RELOADABLE,
+    )
+    # TLS
+    tls_cert: Path | None = Field(
+        None,
+        description="PEM file of the certificate, and of those between it and a root, for listeners "
+        "tls://HOST:PORT. The server loads the three TLS files again when they change.",
+        json_schema_extra=RELOADABLE,
+    )
+    tls_key: Path | None = Field(
+        None,
+        description="PEM file of the certificate's private key, without a password. By default it is in the "
+        "file of the certificate.",
+        json_schema_extra=RELOADABLE,
+    )
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities whose client certificates are accepted. With it every "
+        "client of a listener tls://HOST:PORT needs a certificate.",
         json_schema_extra=RELOADABLE,
     )
 

@@ -37,7 +37,7 @@ from vipsrv.server.accounts import Flow, account_key
 from vipsrv.server.connections.inbox import Inbox, InboxState
 from vipsrv.server.connections.outbox import Outbox
 from vipsrv.server.connections.states import READING, TRANSITIONS, ConnectionState
-from vipsrv.server.connections.transport import has_hung_up, has_tls, peer_name
+from vipsrv.server.connections.transport import has_hung_up, peer_name
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.report import report_json
@@ -166,7 +166,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             if self._inbox.reader.version != 1 or not self._in_flight:
                 self._abandon_all()
                 self._close()
-        return not has_tls(self._transport)  # TLS has no half-close
+        return self._transport.can_write_eof()  # or it has no half-close
 
     def pause_writing(self) -> None:
         """Pause the replies: the client reads them too slowly."""
