@@ -177,6 +177,15 @@ def ping(
     timeout: Annotated[
         float, typer.Option(min=0.001, max=86_400, help="Seconds to wait for the reply.")
     ] = 3.0,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            help="File with a token, which is then checked as well (default: VIPSRV_TOKEN_FILE, or "
+            "VIPSRV_TOKEN with the token itself). A ping needs none.",
+        ),
+    ] = None,
     config: _Config = None,
     *,
     no_config: _NoConfig = False,
@@ -188,6 +197,7 @@ def ping(
     """
     # Imported here because a server does not need the clients.
     from vipsrv.client import Client, Timeout  # noqa: PLC0415
+    from vipsrv.client.login_token import choose_token  # noqa: PLC0415
     from vipsrv.client.server_address import choose_listener  # noqa: PLC0415
 
     _mention_service_link()
@@ -196,12 +206,14 @@ def ping(
         where = choose_listener(host or None, port, environment)
         each = Timeout(connect=timeout, send=timeout, reply=timeout)
         server = {"address": str(where)} if where.path else {"host": where.host, "port": where.port}
-        with Client(**server, timeout=each) as client:
+        with Client(**server, timeout=each, token=choose_token(file=token_file)) as client:
             seconds = client.ping()
     except VipsrvError as error:
         _fail(str(error), code=1)
     except ValueError as error:
         _fail(str(error), code=2)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}", code=2)
     typer.echo(f"{where} answered in {seconds * 1000:.1f} ms")
 
 
