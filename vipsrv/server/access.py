@@ -25,6 +25,7 @@ from vipsrv.server.identity import Identities, Identity, IdentityLimits, Penalti
 from vipsrv.server.identity.directory import WRONG_TOKEN
 from vipsrv.server.request_options import formats_of_results
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.tls import certificate_identity
 from vipsrv.workers.channel import JobLimits
 
 _log = logging.getLogger(__name__)
@@ -153,7 +154,11 @@ class Access:
             identities = None if settings.tokens is None else Identities(settings.tokens)
         except SettingsError as error:
             raise StartFailed(str(error)) from None
-        return cls(identities, allow_v1=settings.allow_v1)
+        return cls(
+            identities,
+            allow_v1=settings.allow_v1,
+            certificate_identity=None if settings.tls_client_ca is None else certificate_identity,
+        )
 
     def certified(self, transport: asyncio.BaseTransport) -> str | None:
         """Return the identity in the client certificate of a transport, or ``None``."""

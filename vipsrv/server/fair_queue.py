@@ -19,9 +19,9 @@ request only after a reply:
   all jobs are about as short as these gaps.
 - **The last idle worker is left to the others.** A member whose jobs run on its share of the workers (one
   more if the weights differ), or at least on one, does not take the last one while another's turn comes in
-  the same round, or while the worker is reserved for members between two requests. Only a member that usually
-  returns sooner than the dearest job takes, and within ``LINGER_SECONDS``, has such a reservation: for as
-  long, from the end of its last job.
+  the same round, or while the worker is reserved for members between two requests. Only a member that
+  usually returns sooner than the dearest job takes, and within ``LINGER_SECONDS``, has such a reservation:
+  for as long, from the end of its last job.
 
 This module has no clock and no I/O: times are arguments, in seconds of any clock. A job costs constant time
 on average: a turn is one step, and a job causes as many steps as its cost has quanta, or one round if all are
@@ -327,10 +327,13 @@ class _Ring(Generic[Item, _M]):
         self, only_if_last_is_free: _M | None, request: Request, least_debt: float
     ) -> tuple[Ticket[Item] | None, float]:
         """Give the last idle worker to a member that has its share of them, if no other is to get it."""
-        # Another one that wants it is in debt, and has its turn when that is paid.
-        if only_if_last_is_free is None or least_debt < inf or self._is_last_reserved(request):
+        if only_if_last_is_free is None or self._is_last_reserved(request):
             return None, least_debt
-        return only_if_last_is_free.next(request), inf
+        ticket = only_if_last_is_free.next(request)
+        # Another one that wants it has a debt that is paid before this job would end: it goes first.
+        if ticket is not None and least_debt < ticket.cost / only_if_last_is_free.weight:
+            return None, least_debt
+        return ticket, inf
 
     def _is_last_reserved(self, request: Request) -> bool:
         """Whether the last idle worker is reserved for another member; if so, say when to ask again."""
@@ -352,11 +355,7 @@ class _Ring(Generic[Item, _M]):
     def _has_its_share(self, member: _M, workers: int) -> bool:
         if not member.running:
             return False
-        share = workers * member.weight / self._weights
-        if self._weights == self._heaviest * len(self.members):
-            return member.running >= int(share)
-        # Shares such as 1.3 and 2.7 are met by turns: up to one worker more, the debts decide.
-        return member.running >= share + 1
+        return member.running >= workers * member.weight / self._weights
 
     def _is_expected(self, member: _M, now: float) -> bool:
         """Whether a worker may be held for a member: that is shorter than the job that would slip in."""

@@ -4,23 +4,26 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from vipsrv.address import Address
-from vipsrv.errors import StartFailed
+from vipsrv.errors import SettingsError, StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.access import Access, is_exposed
 from vipsrv.server.address_list import AddressList
 from vipsrv.server.admission import Admission
 from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.proxy_header import ProxiedConnection
+from vipsrv.server.connections.tls_handshake import TlsConnection
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.listeners import Listeners, MakeConnection
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.tls import ServerCertificates
 from vipsrv.server.user import change_user
 from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
@@ -72,6 +75,7 @@ class Gateway:
             access=self._access,
         )
         self._listeners = Listeners()
+        self._certificates: ServerCertificates | None = None  # without a listener that needs them
         self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
 
@@ -102,10 +106,13 @@ class Gateway:
         return listening
 
     def _warn_if_open(self, listening: list[Address]) -> None:
-        exposed = [address for address in listening if is_exposed(address)]
-        if exposed and not self._access.requires_login and not self._settings.insecure:
+        if self._access.requires_login or self._settings.insecure:
+            return
+        has_certificates = self._settings.tls_client_ca is not None
+        exposed = [one for one in listening if is_exposed(one) and not (one.tls and has_certificates)]
+        if exposed:
             _log.warning(
-                "OPEN TO EVERYONE: whoever can reach %s may use this server, because it has no tokens. "
+                "OPEN TO EVERYONE: whoever can reach %s may use this server, because it asks for no token. "
                 "Create one with 'vipsrv token new' and name the file with --tokens, listen on 127.0.0.1, "
                 "or accept it with --insecure",
                 ", ".join(map(str, exposed)),
@@ -139,19 +146,28 @@ class Gateway:
         await asyncio.to_thread(self._spool.close)
 
     def _wanted_listeners(self) -> list[tuple[Address, MakeConnection]]:
-        """Return every address to listen on, with the factory of its connections. Raises ``StartFailed``."""
+        """Return every address to listen on, with the factory of its connections."""
         settings = self._settings
-        try:
-            addresses = [Address.parse(text) for text in settings.listen]
-        except ValueError as error:
-            raise StartFailed(f"--listen: {error}") from None
-        connection: MakeConnection = partial(BinaryConnection, self._context)
-        trusted = AddressList(settings.trusted_proxies)
-        if trusted:
-            connection = partial(ProxiedConnection, self._context, trusted, self._connection_of)
-        return [(address, connection) for address in addresses or [Address(settings.host, settings.port)]]
+        addresses = [Address.parse(text) for text in settings.listen]
+        if any(address.tls for address in addresses):
+            try:
+                self._certificates = ServerCertificates(settings)
+            except SettingsError as error:
+                raise StartFailed(str(error)) from None
+        return [
+            (address, self._listener_connection(address))
+            for address in addresses or [Address(settings.host, settings.port)]
+        ]
 
-    def _connection_of(self, peer: object) -> BinaryConnection:
+    def _listener_connection(self, address: Address) -> MakeConnection:
+        """Return what makes the connections of one listener: header of a proxy, then TLS, then requests."""
+        make: Callable[..., asyncio.BufferedProtocol] = self._connection_of
+        if address.tls and self._certificates is not None:
+            make = partial(TlsConnection, self._context, self._certificates, self._connection_of)
+        trusted = AddressList(self._settings.trusted_proxies)
+        return partial(ProxiedConnection, self._context, trusted, make) if trusted else make
+
+    def _connection_of(self, peer: object = None) -> BinaryConnection:
         return BinaryConnection(self._context, peer=peer)
 
     def _describe(self) -> dict[str, Any]:
@@ -184,6 +200,8 @@ class Gateway:
             await self._listeners.pause_if(self._descriptors.exhausted)
             self._context.accounts.forget_unused()
             now = time.monotonic()
+            if self._certificates is not None:
+                self._certificates.watch(now, self._settings)
             # Connections last: they fail only the requests that pool and admission do not check.
             check_timeouts([self._pool, self._admission, *self._context.connections.due(now)], now)
 

@@ -17,9 +17,9 @@ from tests.server.fakes import MANY, FakeWorkers, make_context, succeed
 from tests.server.identity.records import CREATED, add
 from vipsrv.protocol import HEADER, MAX_META_SIZE, Kind, pack_message
 from vipsrv.server.access import Access
-from vipsrv.server.connections.binary import ConnectionState
 from vipsrv.server.connections.inbox import InboxState
 from vipsrv.server.connections.login import LOGIN_SECONDS, MOST_HELD
+from vipsrv.server.connections.states import ConnectionState
 from vipsrv.server.context import ServerContext
 from vipsrv.server.identity import Identities
 from vipsrv.server.identity.token_file import revoke_tokens
@@ -327,8 +327,15 @@ async def test_a_certificate_is_a_login(tmp_path: Path) -> None:
         )
         await send(sock, pack_message(Kind.HELLO, 5))
         assert (await read_reply(sock))[3] == {"server": "fake", "identity": "printer"}
-        await send(sock, hello(server.token.text, 6))
-        assert (await read_reply(sock))[1] == 400
+        await send(sock, hello(server.token.text, 6))  # a token says more: it may have limits
+        assert (await read_reply(sock))[3]["identity"] == "shop"
+        await send(sock, resize(7))
+        await until(lambda: bool(server.workers.jobs))
+        assert {account.key for account in accounts(server.context)} == {"127.0.0.1", "identity:shop"}
+        sock.close()
+        await server.context.connections.wait_until_closed(SECONDS)
+        server.context.accounts.forget_unused()
+        assert len(server.context.accounts) == 0
 
 
 async def test_an_address_that_guesses_is_told_when_to_try_again(tmp_path: Path) -> None:

@@ -1,33 +1,13 @@
 """A connection that speaks the binary protocol, versions 1 and 2.
 
-::
-
-             header refused, body too large, idle and its place is needed
-    OPEN ──────────────────────────────────────────────────────────► LINGERING ──► CLOSED
-     │ │ ▲                                            reads and discards for a bounded time,
-     │ │ └─ request after request (version 2)         so that the reply is not lost to a reset
-     │ │
-     │ └──► HALF_CLOSED ─────────────────────────┐
-     │      the client has shut down its sending │
-     │      side; its version 1 reply is due     ▼
-     └────────────────────────────────────────► CLOSING ─────────────────────────► CLOSED
-       version 1 reply, idle, end of file       sends the last replies
-
-    OPEN ── no place ──────────────────────────► EXCESS ────┐  a PING is answered, all else gets ``Busy``
-    OPEN ── a drain, and nothing is in flight ─► DRAINING ──┴► LINGERING, when its time is over
-
-A client that has to log in first is ANONYMOUS until it has (``login.py``). From there it becomes OPEN, or
-what may follow OPEN. EXCESS and DRAINING read on for a while, because requests may be on their way, and
-answer all of them. A connection that is lost becomes CLOSED from any state.
-The bytes come in through an ``Inbox`` and go out through an ``Outbox``; between them each image has an
-``Exchange``. Nothing here decodes, blocks or sleeps.
+Its states are in ``states.py``. The bytes come in through an ``Inbox`` and go out through an ``Outbox``;
+between them each image has an ``Exchange``. Nothing here decodes, blocks or sleeps.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterable
-from enum import StrEnum
 from functools import partial
 from typing import Any, cast
 
@@ -63,7 +43,8 @@ from vipsrv.server.connections.login import (
     too_late,
 )
 from vipsrv.server.connections.outbox import Outbox
-from vipsrv.server.connections.transport import has_hung_up, has_tls, peer_name
+from vipsrv.server.connections.states import BEGINNING, READING, TRANSITIONS, ConnectionState
+from vipsrv.server.connections.transport import has_hung_up, peer_name
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.report import report_json
@@ -91,63 +72,6 @@ _KINDS = {operation: kind for kind, operation in _OPERATIONS.items()}
 _ALL_KINDS = frozenset(Kind)
 
 _log = logging.getLogger(__name__)
-
-
-class ConnectionState(StrEnum):  # not Enum, whose hash is a Python function
-    """The states of a connection; see the diagram above."""
-
-    ANONYMOUS = "anonymous"
-    OPEN = "open"
-    EXCESS = "excess"
-    DRAINING = "draining"
-    HALF_CLOSED = "half closed"
-    LINGERING = "lingering"
-    CLOSING = "closing"
-    CLOSED = "closed"
-
-
-TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
-    ConnectionState.ANONYMOUS: (
-        ConnectionState.OPEN,
-        ConnectionState.EXCESS,
-        ConnectionState.DRAINING,
-        ConnectionState.HALF_CLOSED,
-        ConnectionState.LINGERING,
-        ConnectionState.CLOSING,
-        ConnectionState.CLOSED,
-    ),
-    ConnectionState.OPEN: (
-        ConnectionState.EXCESS,
-        ConnectionState.DRAINING,
-        ConnectionState.HALF_CLOSED,
-        ConnectionState.LINGERING,
-        ConnectionState.CLOSING,
-        ConnectionState.CLOSED,
-    ),
-    ConnectionState.EXCESS: (
-        ConnectionState.HALF_CLOSED,
-        ConnectionState.LINGERING,
-        ConnectionState.CLOSING,
-        ConnectionState.CLOSED,
-    ),
-    ConnectionState.DRAINING: (
-        ConnectionState.HALF_CLOSED,
-        ConnectionState.LINGERING,
-        ConnectionState.CLOSING,
-        ConnectionState.CLOSED,
-    ),
-    ConnectionState.HALF_CLOSED: (ConnectionState.CLOSING, ConnectionState.CLOSED),
-    ConnectionState.LINGERING: (ConnectionState.CLOSED,),
-    ConnectionState.CLOSING: (ConnectionState.CLOSED,),
-    ConnectionState.CLOSED: (),
-}
-"""The states that may follow each state."""
-
-_BEGINNING = (ConnectionState.ANONYMOUS, ConnectionState.OPEN)
-"""The states of a connection that nothing has happened to: the first of each, and what follows a login."""
-
-_READING = (*_BEGINNING, ConnectionState.EXCESS, ConnectionState.DRAINING)
-"""The states in which messages are read."""
 
 
 class BinaryConnection(asyncio.BufferedProtocol):
@@ -254,7 +178,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """Handle the end of the client's sending side: close when all due replies have been sent."""
         if self._state is ConnectionState.LINGERING:
             return False
-        if self._state in _READING:
+        if self._state in READING:
             self._enter(ConnectionState.HALF_CLOSED)
             try:
                 self._inbox.reader.receive_eof()
@@ -263,7 +187,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             if self._inbox.reader.version != 1 or not self._in_flight:
                 self._abandon_all()
                 self._close()
-        return not has_tls(self._transport)  # TLS has no half-close
+        return self._transport.can_write_eof()  # or it has no half-close
 
     def pause_writing(self) -> None:
         """Pause the replies: the client reads them too slowly."""
@@ -282,10 +206,9 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._enter(ConnectionState.CLOSED)
         self._inbox.end()
         self._context.connections.remove(self)
-        self._login.close()
         self._outbox.close()
         self._abandon_all()
-        self._context.admission.flow_closed(self._login.flow)
+        self._login.close()
 
     # Methods that the gateway calls
 
@@ -306,7 +229,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         elif self._state in (ConnectionState.OPEN, ConnectionState.HALF_CLOSED):
             self._watch_inbox(now)
             self._sleep_until_due()
-        elif self._state in _READING and now > self._reads_until:
+        elif self._state in READING and now > self._reads_until:
             self._stop_reading()
         elif self._state is ConnectionState.ANONYMOUS and not self._outbox:
             self.watch_at = self._reads_until
@@ -326,7 +249,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def drain(self) -> None:
         """Finish the requests in flight, refuse those that arrive for a moment, then close."""
-        if self._state in _BEGINNING and not self._in_flight and not self._inbox.reader.in_body:
+        if self._state in BEGINNING and not self._in_flight and not self._inbox.reader.in_body:
             self._enter(ConnectionState.DRAINING)
             self._reads_when_draining = self._reads
             self._reads_until = time.monotonic() + DRAIN_SECONDS
@@ -570,7 +493,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
     def _is_idle(self) -> bool:
         return (
             not self._in_flight
-            and self._state in _BEGINNING
+            and self._state in BEGINNING
             and self._inbox.reader.between_messages
             and not self._outbox
         )
@@ -649,7 +572,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def _close(self) -> None:
         """Close when all replies have been sent."""
-        if self._state in _READING or self._state is ConnectionState.HALF_CLOSED:
+        if self._state in READING or self._state is ConnectionState.HALF_CLOSED:
             self._enter(ConnectionState.CLOSING)
             self._inbox.end()
         if not self._outbox:
@@ -659,7 +582,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """Read no more requests: send due replies, discard what arrives for a while, then close."""
         if self._state is ConnectionState.HALF_CLOSED:
             self._close()
-        elif self._state in _READING:
+        elif self._state in READING:
             self._enter(ConnectionState.LINGERING)
             self._inbox.discard()
             self._shut_down_when_sent()

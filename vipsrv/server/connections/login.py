@@ -33,16 +33,17 @@ class Login:
 
     ``place`` is the flow of the client's address, to which the place of the connection counts. ``flow`` is
     that of the identity, or else the same. ``identity`` is the name of a client that has logged in or shown a
-    certificate, and ``session`` the login by a token.
+    certificate, and ``session`` the login by a token, which takes the place of a certificate.
     """
 
-    __slots__ = ("_context", "_peer", "flow", "identity", "place", "session")
+    __slots__ = ("_context", "_flows", "_peer", "flow", "identity", "place", "session")
 
     def __init__(self, context: ServerContext, peer: object) -> None:
         self._context = context
         self._peer = peer
         self.place: Flow = context.accounts.open_flow(account_key(peer))
         self.flow = self.place
+        self._flows = [self.place]
         self.identity: str | None = None
         self.session: Session | None = None
 
@@ -74,10 +75,10 @@ class Login:
         return described if self.identity is None else {**described, "identity": self.identity}
 
     def close(self) -> None:
-        """Give up the flows of a connection that is closed."""
-        self._context.accounts.close_flow(self.place)
-        if self.flow is not self.place:
-            self._context.accounts.close_flow(self.flow)
+        """Give up the flows of a connection that is closed, once its requests have been abandoned."""
+        for flow in self._flows:
+            self._context.accounts.close_flow(flow)
+            self._context.admission.flow_closed(flow)
 
     def _log_in(self, token: object) -> None:
         access = self._context.access
@@ -86,10 +87,10 @@ class Login:
         if not isinstance(token, str):
             raise BadRequest("token: must be a string")
         identity = access.login(token, self.place.account.key)
-        if self.identity is None:
+        if self.session is None:
             self._identify(identity.name)
             self.session = access.session(identity, self.flow.account)
-        elif identity.name != self.identity:
+        elif identity.name != self.session.name:
             raise BadRequest(
                 f"token: this connection is in use by {self.identity}; connect again for another identity"
             )
@@ -97,6 +98,7 @@ class Login:
     def _identify(self, name: str) -> None:
         self.identity = name
         self.flow = self._context.accounts.open_flow(identity_key(name))
+        self._flows.append(self.flow)
 
 
 def error_before_login(header: Header | None, text: str) -> RequestError:
