@@ -18,7 +18,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from vipsrv.cli.standard_streams import discard_unwritable_output
 from vipsrv.errors import SettingsError
 from vipsrv.printable import printable
-from vipsrv.server import ServerSettings
+from vipsrv.server.configuration import SettingsSources
 from vipsrv.server.identity.identity import IdentityLimits, check_name
 from vipsrv.server.identity.token_file import TokenFile, add_token, read_token_file, revoke_tokens
 from vipsrv.server.identity.token_records import TokenRecord
@@ -201,10 +201,9 @@ def _token_file(given: str | None) -> Path:
     if given:
         return Path(given)
     try:
-        path = ServerSettings().tokens
-    except ValidationError as error:
-        fault = error.errors()[0]
-        _fail(f"VIPSRV_{str(fault['loc'][0]).upper()}: {fault['msg']}, not {fault['input']!r}", code=2)
+        path = SettingsSources().read().settings.tokens
+    except SettingsError as error:
+        _fail(str(error), code=2)
     if path is None:
         _fail("which token file? Name it by --tokens FILE, or set VIPSRV_TOKENS", code=2)
     return path
