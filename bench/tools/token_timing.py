@@ -167,10 +167,9 @@ def report(title: str, taken: dict[str, list[int]]) -> bool:
     """Print what was measured, and return whether a difference was found."""
     print(f"{title}: {len(taken[KINDS[0]])} rounds")
     for kind, all_taken in taken.items():
-        fast = sorted(all_taken)[: len(all_taken) * 9 // 10]
-        print(
-            f"  {kind:8} median {statistics.median(all_taken):7.0f} ns, mean of the fastest 90 % {statistics.fmean(fast):7.1f} ns"
-        )
+        median = statistics.median(all_taken)
+        fast = statistics.fmean(sorted(all_taken)[: len(all_taken) * 9 // 10])
+        print(f"  {kind:8} median {median:7.0f} ns, mean of the fastest 90 % {fast:8.1f} ns")
     differences = compare(taken)
     for one in differences:
         verdict = "a difference" if one.found else "no difference"
