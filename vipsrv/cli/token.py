@@ -68,7 +68,8 @@ def new(
         int | None, typer.Option(metavar="NUMBER", help="Requests at the same time.")
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option(metavar="NUMBER", help="Pixels of the largest image that is decoded.")
+        int | None,
+        typer.Option(metavar="NUMBER", help="Pixels of the largest image, and of all results of a request."),
     ] = None,
     formats: Annotated[
         str | None,

@@ -33,6 +33,14 @@ def test_a_failure_while_refused_prolongs_the_penalty_and_is_not_news() -> None:
     assert penalties.until(HOST, 29.0) == 30.0
 
 
+def test_after_a_penalty_an_address_begins_anew() -> None:
+    penalties = Penalties()
+    fail(penalties, 4, 0.0)
+    assert fail(penalties, 3, 20.0) == [False] * 3
+    assert penalties.until(HOST, 20.0) == 0
+    assert fail(penalties, 1, 20.0) == [True]
+
+
 def test_failures_far_apart_never_add_up() -> None:
     penalties = Penalties()
     for number in range(100):
