@@ -5,7 +5,6 @@ also has 3.
 """
 
 import inspect
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +18,11 @@ from vipsrv.address import MAX_PORT, Address, is_service_link
 from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
-from vipsrv.errors import StartFailed, VipsrvError
+from vipsrv.errors import SettingsError, StartFailed, VipsrvError
 from vipsrv.printable import printable
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server import ServerSettings, formats_of, serve
-from vipsrv.server.log_queue import STANDARD_ERROR, log_to
+from vipsrv.server.logs.server_log import ServerLog
 from vipsrv.version import __version__
 
 app = typer.Typer(
@@ -64,15 +63,6 @@ def _vipsrv(
 
 def _serve(
     *,
-    log_level: Annotated[
-        str,
-        typer.Option(
-            envvar="VIPSRV_LOG_LEVEL",
-            show_envvar=False,
-            metavar="LEVEL",
-            help="Lowest level that is logged to standard error: debug, info, warning or error.",
-        ),
-    ] = "info",
     until_stdin_closes: Annotated[
         bool,
         typer.Option(
@@ -88,9 +78,6 @@ def _serve(
     Sizes are bytes and may be written as 200MB or 2GiB. Every setting can also come from the environment,
     for example VIPSRV_PORT or VIPSRV_MAX_UPLOAD; a flag wins over it, and an empty variable counts as unset.
     """
-    level = logging.getLevelNamesMapping().get(log_level.upper())
-    if level is None:
-        _fail(f"--log-level: {log_level!r} is not one of debug, info, warning and error", code=2)
     _mention_service_link()
     settings = _settings(given)
     for text in settings.listen:
@@ -99,9 +86,9 @@ def _serve(
         except ValueError as error:
             _fail(f"--listen: {error}", code=2)
     try:
-        with log_to(STANDARD_ERROR, level):
-            serve(settings, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
-    except StartFailed as error:
+        with ServerLog(settings) as log:
+            serve(settings, log=log, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
+    except (StartFailed, SettingsError) as error:
         discard_unwritable_output()
         _fail(str(error), code=1)
 

@@ -17,6 +17,7 @@ from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.listeners import Listeners, MakeConnection
+from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.user import change_user
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 class Gateway:
     """One server within an event loop: ``start``, then ``drain`` and ``stop``."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, access_log: AccessLog | None = None) -> None:
         self._settings = settings
         self._spool = Spool(
             directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
@@ -66,6 +67,7 @@ class Gateway:
             admission=self._admission,
             describe=self._describe,
             check_ready=self._pool.check_ready,
+            access_log=access_log or AccessLog(),
         )
         self._listeners = Listeners()
         self._descriptors = DescriptorWatch()
