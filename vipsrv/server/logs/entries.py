@@ -16,11 +16,15 @@ class Entry(Protocol):
     """One line of the log. The thread that logs makes it, and the thread that writes calls ``fields``."""
 
     @property
+    def time(self) -> float:
+        """When it happened, in seconds since the epoch."""
+
+    @property
     def size(self) -> int:
         """About how many bytes its line will have."""
 
     def fields(self) -> dict[str, Any]:
-        """Return the values of the line in their order. All texts in them are printable."""
+        """Return the other values of the line, in their order. All texts in them are printable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,6 @@ class LogEntry:
     def fields(self) -> dict[str, Any]:
         """Return the values of the line in their order."""
         fields = {
-            "time": self.time,
             "level": self.level,
             "logger": printable(self.logger),
             "event": printable(self.event),

@@ -203,10 +203,10 @@ def _report(kind: LineKind, left_out: LeftOut) -> LogEntry:
 
 def _line(target: LogTarget, entry: Entry) -> bytes:
     try:
-        return target.render(entry.fields())
+        return target.render(entry)
     except Exception as error:  # noqa: BLE001 - a bug in one line must not end the log
         text = f"a line cannot be rendered: {error!r}"
-        return target.render(LogEntry(time.time(), "error", __name__, text).fields())
+        return target.render(LogEntry(time.time(), "error", __name__, text))
 
 
 def _write_all(descriptor: int, data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Renders the fields of an entry as a line: JSON for programs, or columns for people.
+"""Renders an entry as a line: JSON for programs, or columns for people.
 
 structlog's renderers are called directly, without its loggers: they are for code that logs, and every entry
 here is already complete.
@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from vipsrv.server.logs.entries import Entry
+from vipsrv.server.logs.request_json import request_json
+from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.server.settings import LogFormat
 
-Render = Callable[[dict[str, Any]], bytes]
-"""Returns the line of an entry's fields, with its line break."""
-
-_EVENT_WIDTH = 0
+Render = Callable[[Entry], bytes]
+"""Returns the line of an entry, with its line break."""
 
 
 def renderer(chosen: LogFormat, descriptor: int) -> Render:
@@ -37,9 +38,11 @@ def json_renderer() -> Render:
     render = JSONRenderer(serializer=lambda fields, default: encode(fields))  # noqa: ARG005 - its signature
     clock = Clock()
 
-    def line(fields: dict[str, Any]) -> bytes:
-        fields["time"] = clock.text(fields["time"])
-        return _encode(str(render(None, "", fields)))
+    def line(entry: Entry) -> bytes:
+        when = clock.text(entry.time)
+        if isinstance(entry, RequestLine):
+            return _encode(request_json(entry, when))
+        return _encode(str(render(None, "", {"time": when, **entry.fields()})))
 
     return line
 
@@ -52,15 +55,14 @@ def console_renderer(*, colours: bool) -> Render:
         colors=colours,
         timestamp_key="time",
         sort_keys=False,
-        pad_event_to=_EVENT_WIDTH,
+        pad_event_to=0,
         exception_formatter=plain_traceback,
     )
     clock = Clock()
 
-    def line(fields: dict[str, Any]) -> bytes:
-        fields["time"] = clock.text(fields["time"])
-        shown = {name: _brief(value) for name, value in fields.items()}
-        return _encode(render(None, "", shown))
+    def line(entry: Entry) -> bytes:
+        shown = {name: _brief(value) for name, value in entry.fields().items()}
+        return _encode(render(None, "", {"time": clock.text(entry.time), **shown}))
 
     return line
 

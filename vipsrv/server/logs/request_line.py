@@ -90,6 +90,12 @@ class RequestLine:
             return "error"
         return "warning" if error.status in _WARNINGS else "info"
 
+    @property
+    def ratio(self) -> float:
+        """The image's bytes divided by those of all results; 0 without results."""
+        size = sum([one.size for one in self.outputs])
+        return self.image_size / size if size else 0
+
     # As an entry of the queue
 
     @property
@@ -100,7 +106,6 @@ class RequestLine:
     def fields(self) -> dict[str, Any]:
         """Return what is known in a fixed order, and leave out what is not."""
         fields: dict[str, Any] = {
-            "time": self.time,
             "level": self.level,
             "event": "request",
             "connection": self.connection,
@@ -159,8 +164,7 @@ def _add_images(fields: dict[str, Any], line: RequestLine) -> None:
             {"format": one.format, "width": one.width, "height": one.height, "bytes": one.size}
             for one in line.outputs
         ]
-        size = sum(one.size for one in line.outputs)
-        fields["ratio"] = round(line.image_size / size, 3) if size else 0
+        fields["ratio"] = round(line.ratio, 3)
 
 
 def _stages(timeline: Timeline, sent: float) -> dict[str, float]:
@@ -172,11 +176,9 @@ def _stages(timeline: Timeline, sent: float) -> dict[str, float]:
             stages["queue"] = round(timeline.queue_ms, 3)
             if timeline.ended:
                 stages["process"] = round(timeline.process_ms, 3)
-    if timeline.replied and sent:
+    if sent:
         stages["send"] = round((sent - timeline.replied) * 1000, 3)
-    ended = sent or timeline.replied
-    if ended:
-        stages["total"] = round((ended - timeline.arrived) * 1000, 3)
+    stages["total"] = round(((sent or timeline.replied) - timeline.arrived) * 1000, 3)
     return stages
 
 
