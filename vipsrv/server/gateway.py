@@ -18,6 +18,7 @@ from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.listeners import Listeners, MakeConnection
 from vipsrv.server.logs.access_log import AccessLog
+from vipsrv.server.logs.start_line import start_fields
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.user import change_user
@@ -92,10 +93,13 @@ class Gateway:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             log_confinement(self._pool.formats.layers)
-            return await self._listeners.start()
+            listening = await self._listeners.start()
         except StartFailed:
             await self.stop()
             raise
+        fields = start_fields(self._settings, self._pool.formats, listening)
+        _log.info("started", extra={"fields": fields})
+        return listening
 
     def _check_spool_folder(self) -> None:
         folder = self._settings.spool_dir
