@@ -93,6 +93,8 @@ def _brief(value: Any) -> Any:
         return ", ".join(str(_brief(one)) for one in value)
     if not isinstance(value, dict):
         return value
-    if {"width", "height", "bytes"} <= value.keys():
-        return f"{value.get('format', '?')} {value['width']}×{value['height']} {value['bytes']} B"
+    if value.keys() == {"format", "width", "height", "bytes"}:
+        return f"{value['format']} {value['width']}×{value['height']} {value['bytes']} B"
+    if value.keys() == {"bytes"}:
+        return f"{value['bytes']} B"
     return ", ".join(f"{name} {_brief(one)}" for name, one in value.items())
