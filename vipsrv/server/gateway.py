@@ -19,6 +19,8 @@ from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.listeners import Listeners, MakeConnection
+from vipsrv.server.logs.access_log import AccessLog
+from vipsrv.server.logs.start_line import start_fields
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.tls import ServerCertificates
@@ -42,7 +44,7 @@ _log = logging.getLogger(__name__)
 class Gateway:
     """One server within an event loop: ``start``, then ``drain`` and ``stop``."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, access_log: AccessLog | None = None) -> None:
         self._settings = settings
         self._spool = Spool(
             directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
@@ -69,6 +71,7 @@ class Gateway:
             admission=self._admission,
             describe=self._describe,
             check_ready=self._pool.check_ready,
+            access_log=access_log or AccessLog(),
         )
         self._listeners = Listeners()
         self._certificates: ServerCertificates | None = None  # without a listener that needs them
@@ -94,10 +97,13 @@ class Gateway:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             log_confinement(self._pool.formats.layers)
-            return await self._listeners.start()
+            listening = await self._listeners.start()
         except StartFailed:
             await self.stop()
             raise
+        fields = start_fields(self._settings, self._pool.formats, listening)
+        _log.info("started", extra={"fields": fields})
+        return listening
 
     def _check_spool_folder(self) -> None:
         folder = self._settings.spool_dir
