@@ -95,19 +95,26 @@ def test_every_wrong_token_gets_one_clear_line(serve: Serve, tokens: Path) -> No
     revoke_tokens(tokens, revoked.id, now)
     server = serve()
     wrong_secret = f"vips_{token.id}_{new_token().secret}"
-    for wrong, said in [
+    cases: list[tuple[Token | str | None, str]] = [
         (None, "this server requires a token: send HELLO with one first"),
         (new_token(), "the server refused the token: the token is unknown or wrong"),
         (wrong_secret, "the server refused the token: the token is unknown or wrong"),
         (expired, "the server refused the token: the token of old expired on "),
         (revoked, "the server refused the token: the token of gone was revoked on "),
-    ]:
+    ]
+    for number, (wrong, said) in enumerate(cases):
         error = refusal(server, wrong)
         assert isinstance(error, Unauthorized)
         assert error.message.startswith(said)
-        logged = said.rpartition("refused the token: ")[2]
-        (line,) = [line for line in server.log.splitlines() if logged in line][-1:]
-        assert "from 127.0.0.1" in line
+        if wrong is None:
+            continue
+        # The log has one such line a second for each address.
+        text = wrong.text if isinstance(wrong, Token) else wrong
+        assert raw_login(server, text, f"127.0.1.{number}")[0] == 401
+        server.wait_for_log(f"127.0.1.{number}:")
+        (line,) = [line for line in server.log.splitlines() if f"127.0.1.{number}:" in line]
+        assert said.rpartition("refused the token: ")[2] in line
+        assert '"status":401' in line
     for secret in (token.secret, expired.secret, revoked.secret, wrong_secret.rpartition("_")[2]):
         assert secret not in server.log
 
@@ -303,7 +310,7 @@ def test_wrong_tokens_of_one_address_are_soon_not_looked_at_and_harm_no_other(
     error = unpack_error(status, meta)
     assert isinstance(error, Busy)
     assert error.retry_after_ms is not None
-    assert "logins from 127.0.0.2 are refused for a while" in server.log
+    server.wait_for_log("logins from 127.0.0.2 are refused for a while")
 
 
 # The warning at the start
@@ -322,6 +329,7 @@ def test_a_server_that_is_open_to_the_network_says_so(
     start_server: StartServer, arguments: tuple[str, ...], *, warned: bool
 ) -> None:
     server = start_server("--workers", "1", *arguments)
+    server.wait_for_log("started")  # the line that follows the warning
     lines = [line for line in server.log.splitlines() if OPEN in line]
     assert len(lines) == warned
     if warned:
@@ -332,7 +340,9 @@ def test_a_server_that_is_open_to_the_network_says_so(
 
 def test_a_server_with_tokens_is_not_open(serve: Serve, tokens: Path) -> None:
     add(tokens)
-    assert OPEN not in serve("--host", "0.0.0.0").log  # noqa: S104
+    server = serve("--host", "0.0.0.0")  # noqa: S104
+    server.wait_for_log("started")
+    assert OPEN not in server.log
 
 
 def test_a_token_file_with_faults_stops_the_start(tokens: Path) -> None:

@@ -8,6 +8,7 @@ from vipsrv.errors import Draining, TooLarge
 from vipsrv.server.access import Access
 from vipsrv.server.accounts import Accounts
 from vipsrv.server.admission import Admission
+from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.open_connections import OpenConnections
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage.spool import Spool
@@ -28,6 +29,7 @@ class ServerContext:
     check_ready: Callable[[], None]
     access: Access = field(default_factory=Access)
     accounts: Accounts = field(default_factory=Accounts)
+    access_log: AccessLog = field(default_factory=AccessLog)
     connections: OpenConnections = field(init=False)
     draining: bool = False
     """Whether the server is shutting down: requests that arrive now are refused."""

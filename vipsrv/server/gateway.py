@@ -21,6 +21,8 @@ from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.listeners import Listeners, MakeConnection
+from vipsrv.server.logs.access_log import AccessLog
+from vipsrv.server.logs.start_line import start_fields
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.tls import ServerCertificates
@@ -44,7 +46,7 @@ _log = logging.getLogger(__name__)
 class Gateway:
     """One server within an event loop: ``start``, then ``drain`` and ``stop``."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, access_log: AccessLog | None = None) -> None:
         self._settings = settings
         self._access = Access.of(settings)
         self._spool = Spool(
@@ -73,6 +75,7 @@ class Gateway:
             describe=self._describe,
             check_ready=self._pool.check_ready,
             access=self._access,
+            access_log=access_log or AccessLog(),
         )
         self._listeners = Listeners()
         self._certificates: ServerCertificates | None = None  # without a listener that needs them
@@ -103,6 +106,8 @@ class Gateway:
             await self.stop()
             raise
         self._warn_if_open(listening)
+        fields = start_fields(self._settings, self._pool.formats, listening)
+        _log.info("started", extra={"fields": fields})
         return listening
 
     def _warn_if_open(self, listening: list[Address]) -> None:

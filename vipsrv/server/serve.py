@@ -14,6 +14,7 @@ from vipsrv.errors import StartFailed
 from vipsrv.server.descriptors import fit_connections, raise_limit
 from vipsrv.server.gateway import Gateway
 from vipsrv.server.hardening import harden
+from vipsrv.server.logs.server_log import ServerLog
 from vipsrv.server.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ _log = logging.getLogger(__name__)
 def serve(
     settings: ServerSettings,
     *,
+    log: ServerLog,
     on_listening: Callable[[list[Address]], None],
     until_stdin_closes: bool = False,
 ) -> None:
@@ -34,11 +36,15 @@ def serve(
     """
     harden()
     settings = fit_connections(settings, raise_limit())
-    _run(_serve(settings, on_listening, until_stdin_closes=until_stdin_closes))
+    _run(_serve(settings, log, on_listening, until_stdin_closes=until_stdin_closes))
 
 
 async def _serve(
-    settings: ServerSettings, on_listening: Callable[[list[Address]], None], *, until_stdin_closes: bool
+    settings: ServerSettings,
+    log: ServerLog,
+    on_listening: Callable[[list[Address]], None],
+    *,
+    until_stdin_closes: bool,
 ) -> None:
     loop = asyncio.get_running_loop()
     first, second = asyncio.Event(), asyncio.Event()
@@ -53,7 +59,7 @@ async def _serve(
         loop.add_signal_handler(signal.SIGHUP, first.set if _has_terminal() else _log_reload)
     if until_stdin_closes:
         _on_end_of_stdin(loop, first.set)
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, log.requests)
     starting = loop.create_task(gateway.start())
     asked = loop.create_task(first.wait())
     await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)

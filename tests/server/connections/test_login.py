@@ -231,6 +231,9 @@ async def test_unanswered_pings_are_not_read_without_bound(tmp_path: Path) -> No
     async with serving(tmp_path) as server:
         sock = await server.connect()
         (connection,) = server.connections
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        served: socket.socket = connection.transport.get_extra_info("socket")
+        served.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         inbox = connection._inbox
         while inbox.state is not InboxState.PAUSED:  # the client never reads
             with suppress(BlockingIOError):
@@ -383,16 +386,3 @@ async def test_a_server_without_tokens_says_so(tmp_path: Path) -> None:
         _, status, _, meta = await read_reply(sock)
         assert (status, "does not offer tokens" in meta["message"]) == (400, True)
         assert (await read_reply(sock))[1] == 200
-
-
-async def test_a_refusal_is_logged_with_the_address_and_without_the_token(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with serving(tmp_path) as server:
-        sock = await server.connect()
-        await send(sock, hello(WRONG))
-        await refusal(sock)
-    (line,) = [record.getMessage() for record in caplog.records if "401" in record.getMessage()]
-    assert "from 127.0.0.1" in line
-    assert "unknown or wrong" in line
-    assert "xxx" not in caplog.text
