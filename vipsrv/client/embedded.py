@@ -18,7 +18,9 @@ from vipsrv.errors import StartFailed
 from vipsrv.protocol import DEFAULT_HOST
 
 READY = f"vipsrv listening on {DEFAULT_HOST}:"
-_OF_ANOTHER_SERVER = frozenset(f"{name}{suffix}" for name in ("VIPSRV_LISTEN",) for suffix in ("", "_FILE"))
+_OF_ANOTHER_SERVER = frozenset(
+    f"{name}{suffix}" for name in ("VIPSRV_LISTEN", "VIPSRV_PID_FILE") for suffix in ("", "_FILE")
+)
 """Variables that an embedded server does not get. VIPSRV_LISTEN would win over its host and port."""
 
 START_SECONDS = 30.0

@@ -4,11 +4,10 @@ import asyncio
 import logging
 import os
 import time
-from functools import partial
 from typing import Any
 
 from vipsrv.address import Address
-from vipsrv.errors import StartFailed
+from vipsrv.errors import SettingsError, StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
 from vipsrv.server.connections.binary import BinaryConnection
@@ -16,8 +15,10 @@ from vipsrv.server.connections.proxy_header import ProxiedConnection, TrustedPro
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
+from vipsrv.server.descriptors import fit_connections, raise_limit
 from vipsrv.server.listeners import Listeners, MakeConnection
 from vipsrv.server.open_connections import Connection
+from vipsrv.server.reload import TakeOver
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.user import change_user
 from vipsrv.storage.spool import Spool
@@ -67,6 +68,7 @@ class Gateway:
             describe=self._describe,
             check_ready=self._pool.check_ready,
         )
+        self._trusted_proxies = TrustedProxies(settings.trusted_proxies)
         self._listeners = Listeners()
         self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
@@ -100,6 +102,26 @@ class Gateway:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise StartFailed(f"the spool folder {folder} is not writable; choose another with --spool-dir")
 
+    def prepare_reload(self, settings: ServerSettings) -> TakeOver:
+        """Check new settings, and return what takes them over. Raises ``SettingsError``. See ``reload``."""
+        try:
+            settings = fit_connections(settings, raise_limit())
+        except StartFailed as error:
+            raise SettingsError(str(error)) from None
+        trusted_proxies = TrustedProxies(settings.trusted_proxies)
+
+        def take_over() -> None:
+            self._settings = settings
+            self._trusted_proxies = trusted_proxies
+            self._context.change_settings(settings)
+            self._spool.resize(memory=settings.spool_memory, disk=settings.spool_disk)
+            self._pool.reconfigure(settings.worker_config(), max_jobs=settings.jobs_per_worker)
+            self._admission.change_limits(
+                limit=settings.queue, per_client=settings.client_queue, memory=settings.decode_memory
+            )
+
+        return take_over
+
     async def drain(self) -> None:
         """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight."""
         self._context.draining = True
@@ -126,11 +148,16 @@ class Gateway:
         """Return every address to listen on, with the factory of its connections."""
         settings = self._settings
         addresses = [Address.parse(text) for text in settings.listen]
-        connection: MakeConnection = partial(BinaryConnection, self._context)
-        trusted = TrustedProxies(settings.trusted_proxies)
-        if trusted:
-            connection = partial(ProxiedConnection, self._context, trusted, self._connection_of)
-        return [(address, connection) for address in addresses or [Address(settings.host, settings.port)]]
+        return [
+            (address, self._make_connection)
+            for address in addresses or [Address(settings.host, settings.port)]
+        ]
+
+    def _make_connection(self) -> asyncio.BufferedProtocol:
+        """Return the connection of a client that has connected to a listener."""
+        if self._trusted_proxies:
+            return ProxiedConnection(self._context, self._trusted_proxies, self._connection_of)
+        return BinaryConnection(self._context)
 
     def _connection_of(self, peer: object) -> BinaryConnection:
         return BinaryConnection(self._context, peer=peer)
