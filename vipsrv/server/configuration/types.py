@@ -16,7 +16,7 @@ _UNITS = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024), ("GB", 1000**3), ("
 
 SECRET_TEXT = "(secret)"  # noqa: S105 - what is shown in place of one
 
-SIZE_PATTERN = r"^\s*\d+(\.\d+)?\s*([kKmMgGtTpPeE][iI]?)?[bB]?\s*$"
+SIZE_PATTERN = r"^\s*\d+(\.\d+)?\s*([kKmMgGtTpPeE]?[bB]?|[kKmMgGtTpPeE][iI][bB])$"
 """A size as text, as ``pydantic.ByteSize`` reads it."""
 
 
