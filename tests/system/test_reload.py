@@ -62,7 +62,7 @@ def started(start_server: StartServer, config: Path) -> Started:
 
 def _reload_events(server: RunningServer) -> list[str]:
     lines = [json.loads(line) for line in server.log.splitlines()]
-    return [line["event"] for line in lines if line["logger"] == "vipsrv.server.reload"]
+    return [line["event"] for line in lines if line.get("logger") == "vipsrv.server.reload"]
 
 
 def test_open_connections_see_a_reload(started: Started) -> None:
