@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,9 +17,10 @@ from vipsrv.server.connections.proxy_header import ProxiedConnection, TrustedPro
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
-from vipsrv.server.listeners import Listeners, MakeConnection
+from vipsrv.server.listeners import Listeners, MakeConnection, OpenListener
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.systemd import Notifier, Watchdog
 from vipsrv.server.user import change_user
 from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
@@ -37,10 +39,22 @@ _log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """One server within an event loop: ``start``, then ``drain`` and ``stop``."""
+    """One server within an event loop: ``start``, ``announce``, then ``drain`` and ``stop``.
 
-    def __init__(self, settings: ServerSettings) -> None:
+    It listens on the ``inherited`` sockets if there are any, and on the addresses of ``settings`` otherwise.
+    The service manager is told by ``notifier``.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        inherited: Sequence[OpenListener] = (),
+        notifier: Notifier | None = None,
+    ) -> None:
         self._settings = settings
+        self._inherited = inherited
+        self._notifier = notifier or Notifier(None)
         self._spool = Spool(
             directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
         )
@@ -67,6 +81,7 @@ class Gateway:
             describe=self._describe,
             check_ready=self._pool.check_ready,
         )
+        self._watchdog = Watchdog(self._notifier, self._pool.check_ready)
         self._listeners = Listeners()
         self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
@@ -78,12 +93,10 @@ class Gateway:
 
     async def start(self) -> list[Address]:
         """Start the workers and listen; return the addresses, with real ports. Raises ``StartFailed``."""
-        wanted = self._wanted_listeners()
         asyncio.get_running_loop().set_exception_handler(self._descriptors.handle)
         try:
             # Bind first: a port in use is found out faster than workers start.
-            for address, make_connection in wanted:
-                await self._listeners.bind(address, make_connection)
+            await self._open_listeners()
             if self._settings.user is not None:
                 change_user(self._settings.user)
             self._check_spool_folder()
@@ -95,6 +108,10 @@ class Gateway:
             await self.stop()
             raise
 
+    def announce(self, addresses: list[Address]) -> None:
+        """Tell the service manager that the server accepts requests at ``addresses``."""
+        self._notifier.ready(f"{self._pool.size} workers, listening on {', '.join(map(str, addresses))}")
+
     def _check_spool_folder(self) -> None:
         folder = self._settings.spool_dir
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -102,6 +119,8 @@ class Gateway:
 
     async def drain(self) -> None:
         """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight."""
+        self._notifier.stopping()
+        self._context.has_successor = bool(self._inherited)
         self._context.draining = True
         self._listeners.close()
         for connection in self._context.connections:
@@ -110,6 +129,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """Stop at once; clients that still wait get ``Draining``."""
+        self._context.has_successor = False
         self._context.draining = True
         self._listeners.close()
         for connection in self._context.connections:
@@ -122,18 +142,29 @@ class Gateway:
         await self._pool.stop()
         await asyncio.to_thread(self._spool.close)
 
-    def _wanted_listeners(self) -> list[tuple[Address, MakeConnection]]:
-        """Return every address to listen on, with the factory of its connections. Raises ``StartFailed``."""
+    async def _open_listeners(self) -> None:
+        """Bind each address that is wanted, or use the inherited sockets instead. Raises ``StartFailed``."""
         settings = self._settings
+        make_connection = self._connection_factory()
+        if self._inherited:
+            if settings.listen:
+                _log.warning("--listen is passed over: the server listens on the sockets that it inherited")
+            for listener in self._inherited:
+                await self._listeners.adopt(listener, make_connection)
+            return
         try:
             addresses = [Address.parse(text) for text in settings.listen]
         except ValueError as error:
             raise StartFailed(f"--listen: {error}") from None
+        for address in addresses or [Address(settings.host, settings.port)]:
+            await self._listeners.bind(address, make_connection)
+
+    def _connection_factory(self) -> MakeConnection:
         connection: MakeConnection = partial(BinaryConnection, self._context)
-        trusted = TrustedProxies(settings.trusted_proxies)
+        trusted = TrustedProxies(self._settings.trusted_proxies)
         if trusted:
             connection = partial(ProxiedConnection, self._context, trusted, self._connection_of)
-        return [(address, connection) for address in addresses or [Address(settings.host, settings.port)]]
+        return connection
 
     def _connection_of(self, peer: object) -> BinaryConnection:
         return BinaryConnection(self._context, peer=peer)
@@ -167,6 +198,7 @@ class Gateway:
             self._descriptors.check()
             self._context.accounts.forget_unused()
             now = time.monotonic()
+            self._watchdog.check(now)
             # Connections last: they fail only the requests that pool and admission do not check.
             check_timeouts([self._pool, self._admission, *self._context.connections.due(now)], now)
 

@@ -6,10 +6,12 @@ import logging
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vipsrv.address import Address
 from vipsrv.errors import StartFailed
@@ -21,53 +23,146 @@ _ACCEPTS_AT_ONCE = 64
 """asyncio takes its ``backlog`` also for how often it tries to accept in one turn of the event loop, and
 reports each try that fails: with 4,096 and no descriptor left that was 65,536 reports in 3.6 s."""
 
+_KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""Python 3.13 removes the file of a unix socket that it closes, even if another server still uses it."""
+
 _log = logging.getLogger(__name__)
 
 MakeConnection = Callable[[], asyncio.BaseProtocol]
 """Makes the connection for a client that has connected to a listener."""
 
 
+@dataclass(frozen=True, slots=True)
+class OpenListener:
+    """A listening socket that another process has opened: systemd, or the server that hands over to this one.
+
+    ``owned``: whether the file of a unix socket becomes this server's own, to remove when it stops.
+    """
+
+    sock: socket.socket
+    address: Address
+    tls: bool = False
+    owned: bool = False
+
+    @classmethod
+    def of(cls, descriptor: int, origin: str, *, tls: bool = False, owned: bool = False) -> "OpenListener":
+        """Take over a descriptor. Raises ``StartFailed``, which names ``origin``, if it is no listener."""
+        try:
+            os.set_inheritable(descriptor, False)
+            sock = socket.socket(fileno=descriptor)
+        except OSError as error:
+            raise StartFailed(f"{origin} is not a listening socket: {error.strerror}") from None
+        try:
+            address = _listening_address(sock)
+        except (OSError, ValueError) as error:
+            sock.detach()
+            raise StartFailed(f"{origin} is not a listening stream socket: {error}") from None
+        sock.setblocking(False)
+        return cls(sock, address, tls, owned)
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedListener:
+    """A listening socket of this server, as it is handed over to another one."""
+
+    descriptor: int
+    address: Address
+    tls: bool
+    owned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    address: Address
+    server: asyncio.Server
+    tls: bool = False
+    file: "UnixSocketFile | None" = None
+
+
 class Listeners:
-    """All listeners of one server, of TCP and unix sockets: ``bind`` each, ``start``, then ``close``."""
+    """All listeners of one server: ``bind`` or ``adopt`` each, ``start``, then ``close``."""
 
     def __init__(self) -> None:
-        self._bound: list[tuple[Address, asyncio.Server]] = []
-        self._unix_sockets: list[_UnixSocket] = []
+        self._bound: list[_Bound] = []
+        self.shared = False
+        """Whether another server listens on the same sockets: then ``close`` leaves the files to that."""
 
     async def bind(self, address: Address, make_connection: MakeConnection) -> None:
         """Bind a socket to ``address``; nobody can connect yet. Raises ``StartFailed``."""
         loop = asyncio.get_running_loop()
+        file = None
         with _listening_on(address):
             if address.path:
                 path = Path(address.path)
-                _remove_stale_socket(path)
+                remove_stale_socket(path)
                 server = await loop.create_unix_server(
-                    make_connection, address.path, backlog=_ACCEPTS_AT_ONCE, start_serving=False
+                    make_connection,
+                    address.path,
+                    backlog=_ACCEPTS_AT_ONCE,
+                    start_serving=False,
+                    **_KEEP_FILE,
                 )
-                self._unix_sockets.append(_UnixSocket.at(path))
+                file = UnixSocketFile.at(path)
             else:
                 server = await loop.create_server(
                     make_connection, address.host, address.port, backlog=_ACCEPTS_AT_ONCE, start_serving=False
                 )
-        self._bound.append((address, server))
+        self._bound.append(_Bound(address, server, file=file))
+
+    async def adopt(self, listener: OpenListener, make_connection: MakeConnection) -> None:
+        """Use a socket that another process has opened. Raises ``StartFailed``."""
+        loop = asyncio.get_running_loop()
+        if listener.tls:  # where a listener gets its certificate
+            raise StartFailed(f"{listener.address} is to be a TLS listener, which this server does not have")
+        file = None
+        with _listening_on(listener.address):
+            if listener.address.path:
+                server = await loop.create_unix_server(
+                    make_connection,
+                    sock=listener.sock,
+                    backlog=_ACCEPTS_AT_ONCE,
+                    start_serving=False,
+                    **_KEEP_FILE,
+                )
+                if listener.owned:
+                    file = UnixSocketFile.at(Path(listener.address.path))
+            else:
+                server = await loop.create_server(
+                    make_connection, sock=listener.sock, backlog=_ACCEPTS_AT_ONCE, start_serving=False
+                )
+        self._bound.append(_Bound(listener.address, server, listener.tls, file))
 
     async def start(self) -> list[Address]:
         """Accept clients; return the addresses, with real ports. Raises ``StartFailed``."""
-        for address, server in self._bound:
-            with _listening_on(address):
-                await server.start_serving()
-                for sock in server.sockets:
+        for bound in self._bound:
+            with _listening_on(bound.address):
+                await bound.server.start_serving()
+                for sock in bound.server.sockets:
                     _enlarge_backlog(sock.fileno())
-        return [real for address, server in self._bound for real in _real_addresses(address, server)]
+        return [offered.address for offered in self.offer()]
+
+    def offer(self) -> list[OfferedListener]:
+        """Return the sockets of all listeners, each with its real address."""
+        return [
+            OfferedListener(
+                sock.fileno(),
+                bound.address if bound.address.path else Address(*sock.getsockname()[:2]),
+                bound.tls,
+                owned=bound.file is not None,
+            )
+            for bound in self._bound
+            for sock in bound.server.sockets
+        ]
 
     def close(self) -> None:
         """Accept no more clients."""
         # Before they are closed: another server takes the place of a socket on which none listens.
-        for unix_socket in self._unix_sockets:
-            unix_socket.remove()
-        self._unix_sockets = []
-        for _, server in self._bound:
-            server.close()
+        if not self.shared:
+            for bound in self._bound:
+                if bound.file is not None:
+                    bound.file.remove()
+        for bound in self._bound:
+            bound.server.close()
         self._bound = []
 
 
@@ -93,22 +188,31 @@ def _enlarge_backlog(listener: int) -> None:
         own.listen(_BACKLOG)
 
 
-def _real_addresses(address: Address, server: asyncio.Server) -> list[Address]:
-    if address.path:
-        return [address]
-    return [Address(*sock.getsockname()[:2]) for sock in server.sockets]
+def _listening_address(sock: socket.socket) -> Address:
+    """Return where a stream socket listens. Raises ``OSError`` or ``ValueError`` if it is no listener."""
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM:
+        raise ValueError("it is not a stream socket")
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise ValueError("it does not listen")
+    if sock.family == socket.AF_UNIX:
+        name = sock.getsockname()
+        # An abstract socket has no file, and its name is bytes.
+        return Address(path=f"@{name[1:].decode(errors='replace')}" if isinstance(name, bytes) else name)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        raise ValueError("it is neither a TCP nor a unix socket")
+    return Address(*sock.getsockname()[:2])
 
 
 @dataclass(frozen=True, slots=True)
-class _UnixSocket:
-    """The file of a unix socket that this server has made."""
+class UnixSocketFile:
+    """The file of a unix socket that this server has made or was given."""
 
     path: Path
     device: int
     inode: int
 
     @classmethod
-    def at(cls, path: Path) -> "_UnixSocket":
+    def at(cls, path: Path) -> "UnixSocketFile":
         """Return the file that is at ``path`` now. Raises ``OSError``."""
         status = path.stat()
         return cls(path, status.st_dev, status.st_ino)
@@ -116,7 +220,7 @@ class _UnixSocket:
     def remove(self) -> None:
         """Remove it, but no other file that has been put in its place."""
         try:
-            if _UnixSocket.at(self.path) == self:
+            if UnixSocketFile.at(self.path) == self:
                 self.path.unlink()
         except FileNotFoundError:
             pass
@@ -124,7 +228,7 @@ class _UnixSocket:
             _log.warning("the socket %s cannot be removed: %s", self.path, error.strerror)
 
 
-def _remove_stale_socket(path: Path) -> None:
+def remove_stale_socket(path: Path) -> None:
     """Remove a unix socket on which no process listens, and no other file. Raises ``OSError``."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):

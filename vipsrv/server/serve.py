@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from typing import Any
 
 from vipsrv.address import Address
@@ -15,6 +16,7 @@ from vipsrv.server.descriptors import fit_connections, raise_limit
 from vipsrv.server.gateway import Gateway
 from vipsrv.server.hardening import harden
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.systemd import Notifier, inherited_listeners
 
 _log = logging.getLogger(__name__)
 
@@ -34,11 +36,16 @@ def serve(
     """
     harden()
     settings = fit_connections(settings, raise_limit())
-    _run(_serve(settings, on_listening, until_stdin_closes=until_stdin_closes))
+    with closing(Notifier.from_environment()) as notifier:
+        _run(_serve(settings, on_listening, notifier, until_stdin_closes=until_stdin_closes))
 
 
 async def _serve(
-    settings: ServerSettings, on_listening: Callable[[list[Address]], None], *, until_stdin_closes: bool
+    settings: ServerSettings,
+    on_listening: Callable[[list[Address]], None],
+    notifier: Notifier,
+    *,
+    until_stdin_closes: bool,
 ) -> None:
     loop = asyncio.get_running_loop()
     first, second = asyncio.Event(), asyncio.Event()
@@ -53,7 +60,7 @@ async def _serve(
         loop.add_signal_handler(signal.SIGHUP, first.set if _has_terminal() else _log_reload)
     if until_stdin_closes:
         _on_end_of_stdin(loop, first.set)
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, inherited=inherited_listeners(), notifier=notifier)
     starting = loop.create_task(gateway.start())
     asked = loop.create_task(first.wait())
     await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -65,6 +72,7 @@ async def _serve(
             asked.cancel()
             await gateway.stop()
             raise StartFailed(f"the addresses could not be printed: {error.strerror}") from None
+        gateway.announce(listening)
         # All objects of now live as long as the server, so the garbage collector need not visit them.
         gc.freeze()
         await asked

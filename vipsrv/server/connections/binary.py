@@ -15,6 +15,7 @@
 
     OPEN ── no place ──────────────────────────► EXCESS ────┐  a PING is answered, all else gets ``Busy``
     OPEN ── a drain, and nothing is in flight ─► DRAINING ──┴► LINGERING, when its time is over
+         ◄─ a request that is served anyway ────
 
 EXCESS and DRAINING read on for a while, because requests may be on their way, and answer all of them.
 A connection that is lost becomes CLOSED from any state.
@@ -114,6 +115,7 @@ TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
         ConnectionState.CLOSED,
     ),
     ConnectionState.DRAINING: (
+        ConnectionState.OPEN,
         ConnectionState.HALF_CLOSED,
         ConnectionState.LINGERING,
         ConnectionState.CLOSING,
@@ -289,7 +291,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if self._state is ConnectionState.OPEN and not self._in_flight and not self._inbox.reader.in_body:
             self._enter(ConnectionState.DRAINING)
             self._reads_when_draining = self._reads
-            self._reads_until = time.monotonic() + DRAIN_SECONDS
+            # A request that is served anyway does not make the time longer.
+            self._reads_until = self._reads_until or time.monotonic() + DRAIN_SECONDS
 
     def give_way(self) -> bool:
         """Close if nothing has happened since ``watch`` found the connection idle; return whether it has."""
@@ -355,6 +358,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if exchange.outcome is None:
             self._in_flight[request_id] = self._incoming = exchange
             self._inbox.slot = exchange.slot
+            if self._state is ConnectionState.DRAINING:  # it is served because the server has a successor
+                self._enter(ConnectionState.OPEN)
 
     def _error_for_reused_id(self, head: MessageStarted) -> RequestError:
         try:
