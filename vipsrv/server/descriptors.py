@@ -99,4 +99,5 @@ def fit_connections(settings: ServerSettings, limit: int | None) -> ServerSettin
 
 def _without_connections(settings: ServerSettings) -> int:
     listeners = max(1, len(settings.listen))
-    return PROCESS + EACH_LISTENER * listeners + EACH_WORKER * settings.workers + RESERVE
+    control = EACH_LISTENER if settings.control is not None else 0  # the listener and a successor
+    return PROCESS + EACH_LISTENER * listeners + control + EACH_WORKER * settings.workers + RESERVE

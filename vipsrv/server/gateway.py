@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from vipsrv.server.connections.proxy_header import ProxiedConnection, TrustedPro
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
+from vipsrv.server.handover import ControlSocket, HandoverState, Takeover
 from vipsrv.server.listeners import Listeners, MakeConnection, OpenListener
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.settings import ServerSettings
@@ -42,7 +43,8 @@ class Gateway:
     """One server within an event loop: ``start``, ``announce``, then ``drain`` and ``stop``.
 
     It listens on the ``inherited`` sockets if there are any, and on the addresses of ``settings`` otherwise.
-    The service manager is told by ``notifier``.
+    The service manager is told by ``notifier``; ``on_handed_over`` is called when another server has taken
+    the listeners, and this one has to ``drain``.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class Gateway:
         *,
         inherited: Sequence[OpenListener] = (),
         notifier: Notifier | None = None,
+        on_handed_over: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
         self._inherited = inherited
         self._notifier = notifier or Notifier(None)
+        self._on_handed_over = on_handed_over
         self._spool = Spool(
             directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
         )
@@ -83,6 +87,8 @@ class Gateway:
         )
         self._watchdog = Watchdog(self._notifier, self._pool.check_ready)
         self._listeners = Listeners()
+        self._control = ControlSocket(self._listeners, self._handed_over)
+        self._takeover: Takeover | None = None
         self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
 
@@ -108,8 +114,19 @@ class Gateway:
             await self.stop()
             raise
 
-    def announce(self, addresses: list[Address]) -> None:
-        """Tell the service manager that the server accepts requests at ``addresses``."""
+    async def announce(self, addresses: list[Address]) -> None:
+        """Say that the server accepts requests at ``addresses``: to the service manager, and to the server
+        whose place it takes, which then stops. Raises ``StartFailed``.
+        """
+        if self._takeover is not None:
+            try:
+                await self._takeover.finish()
+            except StartFailed:
+                await self.stop()
+                raise
+            self._listeners.shared = False
+            self._control.adopt(self._takeover.control)
+        self._control.start()
         self._notifier.ready(f"{self._pool.size} workers, listening on {', '.join(map(str, addresses))}")
 
     def _check_spool_folder(self) -> None:
@@ -119,8 +136,11 @@ class Gateway:
 
     async def drain(self) -> None:
         """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight."""
-        self._notifier.stopping()
-        self._context.has_successor = bool(self._inherited)
+        handed_over = self._control.state is HandoverState.HANDED_OVER
+        if not handed_over:
+            self._notifier.stopping()
+        self._control.close()
+        self._context.has_successor = handed_over or bool(self._inherited)
         self._context.draining = True
         self._listeners.close()
         for connection in self._context.connections:
@@ -130,6 +150,9 @@ class Gateway:
     async def stop(self) -> None:
         """Stop at once; clients that still wait get ``Draining``."""
         self._context.has_successor = False
+        if self._takeover is not None:
+            self._takeover.abandon()
+        self._control.close()
         self._context.draining = True
         self._listeners.close()
         for connection in self._context.connections:
@@ -143,13 +166,21 @@ class Gateway:
         await asyncio.to_thread(self._spool.close)
 
     async def _open_listeners(self) -> None:
-        """Bind each address that is wanted, or use the inherited sockets instead. Raises ``StartFailed``."""
+        """Bind each address that is wanted, or use the sockets that there are. Raises ``StartFailed``."""
         settings = self._settings
         make_connection = self._connection_factory()
-        if self._inherited:
+        if settings.takeover and settings.control is not None:
+            self._takeover = await Takeover.begin(settings.control)
+            if self._takeover is None:
+                _log.info("no server runs at --control %s, so there is none to take over", settings.control)
+        if self._takeover is not None:
+            self._listeners.shared = True
+        elif settings.control is not None:
+            self._control.open(settings.control)
+        if opened := self._inherited if self._takeover is None else self._takeover.listeners:
             if settings.listen:
-                _log.warning("--listen is passed over: the server listens on the sockets that it inherited")
-            for listener in self._inherited:
+                _log.warning("--listen is passed over: the server listens on the sockets that it was given")
+            for listener in opened:
                 await self._listeners.adopt(listener, make_connection)
             return
         try:
@@ -185,6 +216,13 @@ class Gateway:
             "libraries": formats.readers,
             "fits": list(Fit),
         }
+
+    def _handed_over(self, successor: int | None) -> None:
+        if successor is not None:
+            self._notifier.main_process(successor)
+        self._notifier.close()
+        if self._on_handed_over is not None:
+            self._on_handed_over()
 
     def _worker_idle(self) -> None:
         self._admission.worker_idle()

@@ -8,7 +8,7 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,14 @@ class OpenListener:
             raise StartFailed(f"{origin} is not a listening stream socket: {error}") from None
         sock.setblocking(False)
         return cls(sock, address, tls, owned)
+
+    def file(self) -> "UnixSocketFile | None":
+        """Return the file that this server has to remove, ``None`` if there is none."""
+        if not self.owned or not self.address.path:
+            return None
+        with suppress(OSError):  # somebody has removed it
+            return UnixSocketFile.at(Path(self.address.path))
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,6 @@ class Listeners:
         loop = asyncio.get_running_loop()
         if listener.tls:  # where a listener gets its certificate
             raise StartFailed(f"{listener.address} is to be a TLS listener, which this server does not have")
-        file = None
         with _listening_on(listener.address):
             if listener.address.path:
                 server = await loop.create_unix_server(
@@ -124,13 +131,11 @@ class Listeners:
                     start_serving=False,
                     **_KEEP_FILE,
                 )
-                if listener.owned:
-                    file = UnixSocketFile.at(Path(listener.address.path))
             else:
                 server = await loop.create_server(
                     make_connection, sock=listener.sock, backlog=_ACCEPTS_AT_ONCE, start_serving=False
                 )
-        self._bound.append(_Bound(listener.address, server, listener.tls, file))
+        self._bound.append(_Bound(listener.address, server, listener.tls, listener.file()))
 
     async def start(self) -> list[Address]:
         """Accept clients; return the addresses, with real ports. Raises ``StartFailed``."""
@@ -164,6 +169,22 @@ class Listeners:
         for bound in self._bound:
             bound.server.close()
         self._bound = []
+
+
+def open_unix_socket(path: Path, mode: int) -> socket.socket:
+    """Return a socket that listens at ``path``, whose file has this ``mode``. Raises ``StartFailed``."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        with _listening_on(Address(path=str(path))):
+            remove_stale_socket(path)
+            sock.bind(str(path))
+            path.chmod(mode)  # before anybody can connect
+            sock.listen()
+    except StartFailed:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
 
 
 @contextmanager

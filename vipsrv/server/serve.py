@@ -36,7 +36,7 @@ def serve(
     """
     harden()
     settings = fit_connections(settings, raise_limit())
-    with closing(Notifier.from_environment()) as notifier:
+    with closing(Notifier.from_environment(successor=settings.takeover)) as notifier:
         _run(_serve(settings, on_listening, notifier, until_stdin_closes=until_stdin_closes))
 
 
@@ -60,7 +60,7 @@ async def _serve(
         loop.add_signal_handler(signal.SIGHUP, first.set if _has_terminal() else _log_reload)
     if until_stdin_closes:
         _on_end_of_stdin(loop, first.set)
-    gateway = Gateway(settings, inherited=inherited_listeners(), notifier=notifier)
+    gateway = Gateway(settings, inherited=inherited_listeners(), notifier=notifier, on_handed_over=first.set)
     starting = loop.create_task(gateway.start())
     asked = loop.create_task(first.wait())
     await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -72,7 +72,7 @@ async def _serve(
             asked.cancel()
             await gateway.stop()
             raise StartFailed(f"the addresses could not be printed: {error.strerror}") from None
-        gateway.announce(listening)
+        await gateway.announce(listening)
         # All objects of now live as long as the server, so the garbage collector need not visit them.
         gc.freeze()
         await asked

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from pydantic import BeforeValidator, ByteSize, Field, create_model, field_validator
+from pydantic import BeforeValidator, ByteSize, Field, ValidationInfo, create_model, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -231,6 +231,18 @@ class ServerSettings(_WorkerSettings):
     drain: float = Field(
         30.0, ge=0, description="Seconds that the server waits for requests in flight when it stops."
     )
+    # Hand-over to another server
+    control: Path | None = Field(
+        None,
+        description="Path of a unix socket at which another server with --takeover may take the place of "
+        "this one. Only the server's own user and root can use it.",
+    )
+    takeover: bool = Field(
+        default=False,
+        description="Take the place of the server that runs with the same --control: use its listening "
+        "sockets instead of --host, --port and --listen, and make it stop when this server is ready. If none "
+        "runs, start as usual.",
+    )
 
     @property
     def client_connections(self) -> int:
@@ -249,6 +261,13 @@ class ServerSettings(_WorkerSettings):
         for word in given:
             if word != "unix":
                 ipaddress.ip_network(word, strict=False)
+        return given
+
+    @field_validator("takeover")
+    @classmethod
+    def _has_control(cls, given: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's signature
+        if given and info.data.get("control") is None:
+            raise ValueError("it needs --control, the socket of the server that runs")
         return given
 
     def worker_config(self) -> WorkerConfig:
