@@ -44,6 +44,19 @@ def test_a_server_tells_when_it_is_ready_alive_and_stopping(manager: socket.sock
     notified(manager, "STOPPING=1")
 
 
+def test_a_successor_becomes_the_main_process(manager: socket.socket, tmp_path: Path) -> None:
+    environment = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "200000", "WATCHDOG_PID": "1"}
+    arguments = ("--workers", "1", "--control", str(tmp_path / "control"))
+    with RunningServer(*arguments, environment=environment) as first:
+        assert notified(manager, "").startswith("READY=1")
+        with RunningServer(*arguments, "--takeover", environment=environment) as second:
+            assert first.process.wait(bare_client.SECONDS) == 0
+            assert notified(manager, "MAINPID") == f"MAINPID={second.pid}"
+            assert notified(manager, "").startswith("READY=1")
+            assert notified(manager, "") == "WATCHDOG=1"  # not STOPPING=1 of the first
+            assert second.stop() == 0
+
+
 def ask_unix(path: Path) -> bare_client.Answer:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(bare_client.SECONDS)

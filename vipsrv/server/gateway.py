@@ -85,7 +85,7 @@ class Gateway:
             describe=self._describe,
             check_ready=self._pool.check_ready,
         )
-        self._watchdog = Watchdog(self._notifier, self._pool.check_ready)
+        self._watchdog: Watchdog | None = None
         self._listeners = Listeners()
         self._control = ControlSocket(self._listeners, self._handed_over)
         self._takeover: Takeover | None = None
@@ -127,6 +127,7 @@ class Gateway:
             self._listeners.shared = False
             self._control.adopt(self._takeover.control)
         self._control.start()
+        self._watchdog = Watchdog(self._notifier, self._pool.check_ready)
         self._notifier.ready(f"{self._pool.size} workers, listening on {', '.join(map(str, addresses))}")
 
     def _check_spool_folder(self) -> None:
@@ -236,7 +237,8 @@ class Gateway:
             self._descriptors.check()
             self._context.accounts.forget_unused()
             now = time.monotonic()
-            self._watchdog.check(now)
+            if self._watchdog is not None:
+                self._watchdog.check(now)
             # Connections last: they fail only the requests that pool and admission do not check.
             check_timeouts([self._pool, self._admission, *self._context.connections.due(now)], now)
 
