@@ -76,7 +76,7 @@ def test_inherited_listeners_are_used_instead_of_the_settings(tmp_path: Path) ->
             assert server.listeners == [f"127.0.0.1:{port}", f"unix:{path}"]
             assert bare_client.ask(port, IMAGE, 20, 10).size > 0
             assert ask_unix(path).size > 0
-            assert "--listen is passed over" in server.log
+            assert "--listen: passed over" in server.log
             (worker,) = worker_pids(server.pid)
             assert b"LISTEN_" not in Path(f"/proc/{worker}/environ").read_bytes()
             assert server.stop() == 0

@@ -5,6 +5,7 @@
     connection   4  its socket, that of an excess client that gets busy, two for a file of the spool
     worker       5  channel, mapping of shared memory, standard error at its start, two for a result
     listener     2  a host name may have an IPv4 and an IPv6 address
+    --control    2  the socket, and a server that connects to it
     process     24  standard streams, event loop and signals (13), two threads that splice (3 each), 5 spare
     RESERVE     32  starting a worker takes WORKER_DESCRIPTORS at once
 

@@ -36,6 +36,9 @@ WATCH_SECONDS = 0.1
 FAREWELL_SECONDS = 1.0
 """Seconds that sending the last replies may take when the server stops."""
 
+_WITH_SUCCESSOR = (HandoverState.OFFERED, HandoverState.HANDED_OVER)
+"""The states in which another server has the listening sockets, too."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -137,11 +140,11 @@ class Gateway:
 
     async def drain(self) -> None:
         """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight."""
-        handed_over = self._control.state is HandoverState.HANDED_OVER
-        if not handed_over:
+        state = self._control.state
+        if state is not HandoverState.HANDED_OVER:
             self._notifier.stopping()
         self._control.close()
-        self._context.has_successor = handed_over or bool(self._inherited)
+        self._context.has_successor = bool(self._inherited) or state in _WITH_SUCCESSOR
         self._context.draining = True
         self._listeners.close()
         for connection in self._context.connections:
@@ -170,18 +173,14 @@ class Gateway:
         """Bind each address that is wanted, or use the sockets that there are. Raises ``StartFailed``."""
         settings = self._settings
         make_connection = self._connection_factory()
-        if settings.takeover and settings.control is not None:
-            self._takeover = await Takeover.begin(settings.control)
-            if self._takeover is None:
-                _log.info("no server runs at --control %s, so there is none to take over", settings.control)
-        if self._takeover is not None:
-            self._listeners.shared = True
-        elif settings.control is not None:
-            self._control.open(settings.control)
-        if opened := self._inherited if self._takeover is None else self._takeover.listeners:
-            if settings.listen:
-                _log.warning("--listen is passed over: the server listens on the sockets that it was given")
-            for listener in opened:
+        if given := await self._given_listeners():
+            unused = sorted(settings.model_fields_set & {"host", "port", "listen"})
+            if unused:
+                _log.warning(
+                    "%s: passed over, because the server listens on the sockets that it was given",
+                    ", ".join(f"--{name}" for name in unused),
+                )
+            for listener in given:
                 await self._listeners.adopt(listener, make_connection)
             return
         try:
@@ -190,6 +189,24 @@ class Gateway:
             raise StartFailed(f"--listen: {error}") from None
         for address in addresses or [Address(settings.host, settings.port)]:
             await self._listeners.bind(address, make_connection)
+
+    async def _given_listeners(self) -> Sequence[OpenListener]:
+        """Return the sockets of the server whose place this one takes, or else of systemd, and prepare the
+        control socket. Raises ``StartFailed``.
+        """
+        control = self._settings.control
+        if control is None:
+            return self._inherited
+        if self._settings.takeover:
+            self._takeover = await Takeover.begin(control)
+            if self._takeover is not None:
+                self._listeners.shared = True
+                for unused in self._inherited:  # clients would wait for ever
+                    unused.sock.close()
+                return self._takeover.listeners
+            _log.info("no server runs at --control %s, so there is none to take over", control)
+        self._control.open(control)
+        return self._inherited
 
     def _connection_factory(self) -> MakeConnection:
         connection: MakeConnection = partial(BinaryConnection, self._context)

@@ -27,7 +27,8 @@ def serve(
     on_listening: Callable[[list[Address]], None],
     until_stdin_closes: bool = False,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once.
+    """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once. A server whose place another
+    one has taken drains by itself.
 
     SIGHUP drains, too, if the process has a terminal, because the terminal was closed. Without a terminal it
     is a request to read the settings again, which is not possible yet; the log says so.
@@ -49,20 +50,27 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     first, second = asyncio.Event(), asyncio.Event()
+    leave = asyncio.Event()  # after the first signal, or because another server has taken over
+
+    def drain_asked() -> None:
+        first.set()
+        leave.set()
 
     def stop_asked() -> None:
-        (second if first.is_set() else first).set()
+        if first.is_set():
+            second.set()
+        drain_asked()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop_asked)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
         # Never the second signal: a shell repeats what the terminal has sent.
-        loop.add_signal_handler(signal.SIGHUP, first.set if _has_terminal() else _log_reload)
+        loop.add_signal_handler(signal.SIGHUP, drain_asked if _has_terminal() else _log_reload)
     if until_stdin_closes:
-        _on_end_of_stdin(loop, first.set)
-    gateway = Gateway(settings, inherited=inherited_listeners(), notifier=notifier, on_handed_over=first.set)
+        _on_end_of_stdin(loop, drain_asked)
+    gateway = Gateway(settings, inherited=inherited_listeners(), notifier=notifier, on_handed_over=leave.set)
     starting = loop.create_task(gateway.start())
-    asked = loop.create_task(first.wait())
+    asked = loop.create_task(leave.wait())
     await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
         listening = await starting
