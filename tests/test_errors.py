@@ -43,7 +43,8 @@ VipsrvError
 ├── ConnectFailed
 ├── ConnectionLost
 ├── ClientTimeout
-└── StartFailed
+├── StartFailed
+└── SettingsError
 """
 
 

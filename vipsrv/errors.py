@@ -21,7 +21,8 @@
     ├── ConnectFailed                no connection to the server could be made
     ├── ConnectionLost               the connection broke before the reply was complete
     ├── ClientTimeout                a step took longer than the client's ``Timeout``
-    └── StartFailed                  a server could not be started
+    ├── StartFailed                  a server could not be started
+    └── SettingsError                settings of a server are unknown, impossible or unreadable
 
 The server raises a ``RequestError`` and sends it; the client raises the same class.
 """
@@ -167,6 +168,18 @@ class ClientTimeout(VipsrvError):
 
 class StartFailed(VipsrvError):
     """A server, or the workers it needs, could not be started."""
+
+
+class SettingsError(VipsrvError):
+    """Settings of a server are unknown, impossible or cannot be read.
+
+    Each of ``faults`` is one line that names the place (file and line, variable or flag), the setting and
+    what is wrong with it.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
 
 
 REQUEST_ERRORS: dict[int, type[RequestError]] = {

@@ -12,6 +12,7 @@ import pytest
 
 from vipsrv.errors import Cancelled, RequestError
 from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.server.accounts import Account, Accounts
 from vipsrv.server.admission import Admission
 from vipsrv.server.context import ServerContext
 from vipsrv.server.settings import ServerSettings
@@ -169,3 +170,12 @@ class Disk:
         if self._full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self._pwritev(fd, views, offset)
+
+
+def only_account(accounts: Accounts, key: str) -> Account:
+    """The account ``key``, which must be the only one and have a connection."""
+    flow = accounts.open_flow(key)  # a new account if there is none
+    accounts.close_flow(flow)
+    assert flow.account.flows
+    assert len(accounts) == 1
+    return flow.account

@@ -16,7 +16,8 @@ from vipsrv.address import Address
 from vipsrv.errors import StartFailed
 from vipsrv.server import handover
 from vipsrv.server.handover import TRANSITIONS, ControlSocket, HandoverState, Takeover
-from vipsrv.server.listeners import Listeners, open_unix_socket
+from vipsrv.server.listeners import Listeners
+from vipsrv.server.listening_sockets import open_unix_socket
 
 SECONDS = 30.0
 
@@ -40,6 +41,7 @@ class Running:
 
     def __init__(self) -> None:
         self.listeners = Listeners()
+        self.addresses: list[Address] = []
         self.successors: list[int | None] = []
         self.socket = ControlSocket(self.listeners, self.successors.append)
 
@@ -54,7 +56,7 @@ async def running(control: Path) -> AsyncIterator[Running]:
     await server.listeners.bind(Address("127.0.0.1", 0), asyncio.Protocol)
     await server.listeners.bind(Address(path=str(control.with_name("clients"))), asyncio.Protocol)
     server.socket.open(control)
-    await server.listeners.start()
+    server.addresses = await server.listeners.start()
     server.socket.start()
     try:
         async with asyncio.timeout(SECONDS):
@@ -77,9 +79,8 @@ def close(takeover: Takeover) -> None:
 
 async def test_a_hand_over(control: Path) -> None:
     async with running(control) as server:
-        addresses = [one.address for one in server.listeners.offer()]
         takeover = await take(control)
-        assert [one.address for one in takeover.listeners] == addresses
+        assert [one.address for one in takeover.listeners] == server.addresses
         assert [one.owned for one in takeover.listeners] == [False, True]
         assert not any(one.sock.get_inheritable() for one in takeover.listeners)
         await server.state(HandoverState.OFFERED)

@@ -199,8 +199,7 @@ def test_an_inherited_tcp_listener(monkeypatch: pytest.MonkeyPatch, names: str) 
     activate(monkeypatch, given.detach(), names)
     (listener,) = inherited_listeners()
     with listener.sock:
-        assert listener.address == Address("127.0.0.1", port)
-        assert listener.tls == names.endswith("tls")
+        assert listener.address == Address("127.0.0.1", port, tls=names.endswith("tls"))
         assert not listener.owned
         assert not listener.sock.get_inheritable()
         assert not listener.sock.getblocking()

@@ -9,19 +9,22 @@ from functools import partial
 from typing import Any
 
 from vipsrv.address import Address
-from vipsrv.errors import StartFailed
+from vipsrv.errors import SettingsError, StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
 from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.proxy_header import ProxiedConnection, TrustedProxies
+from vipsrv.server.connections.tls_handshake import TlsConnection
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.handover import ControlSocket, HandoverState, Takeover
-from vipsrv.server.listeners import Listeners, MakeConnection, OpenListener
+from vipsrv.server.listeners import Listeners, MakeConnection
+from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.systemd import Notifier, Watchdog
+from vipsrv.server.tls import ServerCertificates
 from vipsrv.server.user import change_user
 from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
@@ -92,6 +95,7 @@ class Gateway:
         self._listeners = Listeners()
         self._control = ControlSocket(self._listeners, self._handed_over)
         self._takeover: Takeover | None = None
+        self._certificates: ServerCertificates | None = None  # without a listener that needs them
         self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
 
@@ -172,23 +176,27 @@ class Gateway:
     async def _open_listeners(self) -> None:
         """Bind each address that is wanted, or use the sockets that there are. Raises ``StartFailed``."""
         settings = self._settings
-        make_connection = self._connection_factory()
-        if given := await self._given_listeners():
+        given = await self._given_listeners()
+        if given:
             unused = sorted(settings.model_fields_set & {"host", "port", "listen"})
             if unused:
                 _log.warning(
                     "%s: passed over, because the server listens on the sockets that it was given",
                     ", ".join(f"--{name}" for name in unused),
                 )
-            for listener in given:
-                await self._listeners.adopt(listener, make_connection)
-            return
-        try:
-            addresses = [Address.parse(text) for text in settings.listen]
-        except ValueError as error:
-            raise StartFailed(f"--listen: {error}") from None
-        for address in addresses or [Address(settings.host, settings.port)]:
-            await self._listeners.bind(address, make_connection)
+            addresses = [one.address for one in given]
+        else:
+            listen = [Address.parse(text) for text in settings.listen]
+            addresses = listen or [Address(settings.host, settings.port)]
+        if any(address.tls for address in addresses):
+            try:
+                self._certificates = ServerCertificates(settings)
+            except SettingsError as error:
+                raise StartFailed(str(error)) from None
+        for one in given:
+            await self._listeners.adopt(one, self._listener_connection(one.address))
+        for address in [] if given else addresses:
+            await self._listeners.bind(address, self._listener_connection(address))
 
     async def _given_listeners(self) -> Sequence[OpenListener]:
         """Return the sockets of the server whose place this one takes, or else of systemd, and prepare the
@@ -208,14 +216,15 @@ class Gateway:
         self._control.open(control)
         return self._inherited
 
-    def _connection_factory(self) -> MakeConnection:
-        connection: MakeConnection = partial(BinaryConnection, self._context)
+    def _listener_connection(self, address: Address) -> MakeConnection:
+        """Return what makes the connections of one listener: header of a proxy, then TLS, then requests."""
+        make: Callable[..., asyncio.BufferedProtocol] = self._connection_of
+        if address.tls and self._certificates is not None:
+            make = partial(TlsConnection, self._context, self._certificates, self._connection_of)
         trusted = TrustedProxies(self._settings.trusted_proxies)
-        if trusted:
-            connection = partial(ProxiedConnection, self._context, trusted, self._connection_of)
-        return connection
+        return partial(ProxiedConnection, self._context, trusted, make) if trusted else make
 
-    def _connection_of(self, peer: object) -> BinaryConnection:
+    def _connection_of(self, peer: object = None) -> BinaryConnection:
         return BinaryConnection(self._context, peer=peer)
 
     def _describe(self) -> dict[str, Any]:
@@ -252,10 +261,13 @@ class Gateway:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             self._descriptors.check()
+            await self._listeners.pause_if(self._descriptors.exhausted)
             self._context.accounts.forget_unused()
             now = time.monotonic()
             if self._watchdog is not None:
                 self._watchdog.check(now)
+            if self._certificates is not None:
+                self._certificates.watch(now, self._settings)
             # Connections last: they fail only the requests that pool and admission do not check.
             check_timeouts([self._pool, self._admission, *self._context.connections.due(now)], now)
 

@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from vipsrv.errors import ProtocolError, StartFailed
-from vipsrv.server.listeners import Listeners, OpenListener, UnixSocketFile, open_unix_socket
+from vipsrv.server.listeners import Listeners
+from vipsrv.server.listening_sockets import OpenListener, UnixSocketFile, open_unix_socket
 from vipsrv.version import __version__
 
 FORMAT = 1

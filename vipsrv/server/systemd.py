@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from vipsrv.errors import Draining, VipsrvError
-from vipsrv.server.listeners import OpenListener
+from vipsrv.server.listening_sockets import OpenListener
 
 _FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START
 

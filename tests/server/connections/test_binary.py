@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.server.fakes import MANY, Disk, FakeWorkers, content, fail, make_context, succeed
+from tests.server.fakes import MANY, Disk, FakeWorkers, content, fail, make_context, only_account, succeed
 from tests.server.test_open_connections import OtherConnection
 from tests.support import bare_client
 from vipsrv.errors import Busy, Cancelled, CorruptImage, Draining, InternalError
@@ -28,11 +28,11 @@ from vipsrv.server.connections.binary import (
     LINGER_SECONDS,
     MAX_IN_FLIGHT,
     QUIET_LINGER_SECONDS,
-    TRANSITIONS,
     BinaryConnection,
-    ConnectionState,
 )
 from vipsrv.server.connections.inbox import TURN_SIZE
+from vipsrv.server.connections.pace import GRACE_SECONDS
+from vipsrv.server.connections.states import TRANSITIONS, ConnectionState
 from vipsrv.server.context import ServerContext
 from vipsrv.storage import splice
 from vipsrv.storage.chunk_pool import SMALL_CHUNK_SIZE
@@ -422,8 +422,7 @@ async def test_the_queue_forgets_a_connection_that_is_closed(
         sock = connect()
         sock.sendall(PING)
         assert await read_status(sock) == 200
-        (account,) = context.accounts
-        (flow,) = account.flows
+        (flow,) = only_account(context.accounts, "127.0.0.1").flows
         sock.close()
         await until(lambda: closed == [flow])
 
@@ -437,7 +436,7 @@ async def test_many_announced_images_hold_little_of_the_spool(tmp_path: Path) ->
         await until(lambda: memory - context.spool.memory_left >= count * SMALL_CHUNK_SIZE)
         assert memory - context.spool.memory_left == count * SMALL_CHUNK_SIZE
         assert disk - context.spool.disk_left <= count * SMALL_CHUNK_SIZE
-        (account,) = context.accounts
+        account = only_account(context.accounts, "127.0.0.1")
         assert account.share.memory.size == count * SMALL_CHUNK_SIZE
 
 
@@ -665,6 +664,57 @@ async def test_an_upload_that_is_not_read_on_for_the_disk_is_refused_in_the_end(
         assert status_of(await read_to_end(sock)) == 429
         await sending
         disk.go_on()
+
+
+async def test_an_upload_below_the_least_rate_is_refused(tmp_path: Path) -> None:
+    async with connected(tmp_path, receive_timeout=MANY, min_rate=100) as (server, sock):
+        connection, now = server.connection, time.monotonic()
+        sock.sendall(resize(7, bytes(5000), announced=100_000))
+        await until(lambda: server.received == 5000)
+        connection.watch(now)
+        connection.watch(now + GRACE_SECONDS + 50)
+        assert server.received == 5000
+        connection.watch(now + GRACE_SECONDS + 51)
+        assert connection.state is ConnectionState.LINGERING
+        assert server.received == 0  # its room is given back
+        reply = await read_to_end(sock)
+        assert status_of(reply) == 408
+        assert b"too slow: 5000 of 100000 bytes in 651 s, where 100 bytes per second" in reply
+
+
+async def test_an_upload_that_is_fast_enough_may_take_long(tmp_path: Path) -> None:
+    async with connected(tmp_path, receive_timeout=MANY, min_rate=100) as (server, sock):
+        connection, now = server.connection, time.monotonic()
+        for number in range(2):  # the second has its own time
+            sock.sendall(resize(number, bytes(50_000), announced=100_000))
+            await until(lambda: server.received == 50_000)
+            connection.watch(now)
+            now += GRACE_SECONDS + 499
+            connection.watch(now)
+            sock.sendall(bytes(50_000))
+            server.succeed((await server.jobs_given(number + 1))[-1], 10)
+            assert await read_status(sock) == 200
+
+
+async def test_a_client_that_reads_below_the_least_rate_is_closed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with connected(tmp_path, receive_timeout=MANY, min_rate=MANY, receive_buffer=1 << 16) as (
+        server,
+        sock,
+    ):
+        sock.sendall(resize(7))
+        (job,) = await server.jobs_given()
+        server.succeed(job, IN_MEMORY_SIZE)
+        connection, now = server.connection, time.monotonic()
+        await asyncio.get_running_loop().sock_recv(sock, 1 << 16)
+        connection.watch(now)
+        connection.watch(now + GRACE_SECONDS - 1)
+        assert connection.state is ConnectionState.OPEN
+        connection.watch(now + GRACE_SECONDS + IN_MEMORY_SIZE / MANY)
+        await server.closed()
+        assert f"of {IN_MEMORY_SIZE} bytes in 608 s" in caplog.text
 
 
 async def test_a_result_that_waits_for_the_disk_is_given_up_at_the_deadline(tmp_path: Path) -> None:

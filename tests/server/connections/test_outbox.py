@@ -3,12 +3,14 @@
 import asyncio
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from vipsrv.server.connections.outbox import FILE_READ_SIZE, Outbox
+from vipsrv.server.connections.pace import GRACE_SECONDS
 from vipsrv.server.connections.transport import PROGRESS_SIZE
 from vipsrv.storage import Slot, Spool
 from vipsrv.storage.chunk_pool import SMALL_CHUNK_SIZE
@@ -216,6 +218,34 @@ def test_a_client_is_stuck_that_takes_too_little_for_too_long(setting: Setting) 
     assert not outbox.is_stuck(120, 10)
     transport.take(10 * PROGRESS_SIZE)
     assert not outbox.is_stuck(1000, 10)
+
+
+def test_a_client_that_reads_slower_than_the_least_rate_is_found_out(setting: Setting, spool: Spool) -> None:
+    outbox, transport = setting.outbox, setting.transport
+    assert outbox.slowness(0, 4) is None
+    outbox.put(bytes(1000), slot(spool, bytes(1000)))
+    assert outbox.slowness(5000, 4) is None
+    transport.take(500)
+    late = 5000 + GRACE_SECONDS + 500 / 4
+    assert outbox.slowness(late, 4) is None
+    assert outbox.slowness(late, 0) is None
+    expected = "500 of 1000 bytes in 725 s, where 4 bytes per second are the .*--min-rate"
+    assert re.match(expected, outbox.slowness(late + 0.1, 4) or "")
+
+
+def test_each_reply_has_its_own_time(setting: Setting, tmp_path: Path) -> None:
+    outbox, transport = setting.outbox, setting.transport
+    spool = Spool(directory=tmp_path, memory=2 * SMALL_CHUNK_SIZE, disk=0)
+    for size in (100, 200):
+        outbox.put(b"", slot(spool, bytes(size)))
+    assert outbox.slowness(0, 1) is None
+    transport.take(100)
+    assert outbox.slowness(1000, 1) is None
+    assert outbox.slowness(1000 + GRACE_SECONDS, 1) is None
+    assert (outbox.slowness(1001 + GRACE_SECONDS, 1) or "").startswith("0 of 200 bytes")
+    transport.take(200)
+    assert outbox.slowness(9000, 1) is None
+    spool.close()
 
 
 class ForgetfulTransport(FakeTransport):

@@ -1,5 +1,13 @@
 """Sends the replies to one client: in order, one at a time, with the transport's backpressure.
 
+::
+
+             the transport holds bytes
+    WRITING ───────────────────────────► WAITING      writes again when the kernel has taken them
+       ▲                                    │
+       └────────────────────────────────────┘
+    The connection is closed: from either state to CLOSED.
+
 A result's memory goes back to the spool when the kernel has taken its last byte, not before: the transport's
 high-water mark is the lowest there is, so "not paused" means that the transport holds no bytes.
 """
@@ -8,7 +16,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from enum import Enum
 
+from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.transport import PROGRESS_SIZE, has_tls
 from vipsrv.storage.spool import Slot
 
@@ -16,6 +26,14 @@ FILE_READ_SIZE = 256 * 1024
 """Bytes of a result in a file that are read and sent at a time."""
 
 _log = logging.getLogger(__name__)
+
+
+class OutboxState(Enum):
+    """Whether replies may be written; see the diagram above."""
+
+    WRITING = "writing"
+    WAITING = "waiting"
+    CLOSED = "closed"
 
 
 class Outbox:
@@ -29,19 +47,20 @@ class Outbox:
         self._waiting: deque[tuple[bytes, Slot | None]] = deque()
         self._sending: Slot | None = None
         self._offset = 0
-        self._blocked = False
-        self._closed = False
+        self._state = OutboxState.WRITING
         self._written = 0
         self._taken_at_mark = 0
         self._expires: float | None = None
+        self._pace: Pace | None = None  # of the body that is being sent, from the first `slowness` on
+        self._taken_before = 0  # of the replies before that body
 
     def __len__(self) -> int:
         """The number of replies that are not completely sent."""
-        return len(self._waiting) + (self._blocked or self._sending is not None)
+        return len(self._waiting) + (self._state is OutboxState.WAITING or self._sending is not None)
 
     def put(self, head: bytes, body: Slot | None = None) -> None:
         """Send ``head`` and then all of ``body``, which the outbox closes afterwards."""
-        if self._closed:
+        if self._state is OutboxState.CLOSED:
             if body is not None:
                 body.close()
             return
@@ -51,11 +70,13 @@ class Outbox:
 
     def pause(self) -> None:
         """Stop writing: the transport still holds bytes."""
-        self._blocked = True
+        if self._state is OutboxState.WRITING:
+            self._state = OutboxState.WAITING
 
     def resume(self) -> None:
         """Continue writing: the transport has passed everything to the kernel."""
-        self._blocked = False
+        if self._state is OutboxState.WAITING:
+            self._state = OutboxState.WRITING
         self._pump()
 
     def is_stuck(self, now: float, timeout: float) -> bool:
@@ -72,9 +93,25 @@ class Outbox:
             self._expires = now + timeout
         return now > self._expires
 
+    def slowness(self, now: float, rate: int) -> str | None:
+        """Return how slowly the client reads its reply if that is below the mean ``rate``; see ``pace.py``.
+
+        Call it several times a second, with ``now`` of ``time.monotonic``.
+        """
+        body, pace = self._sending, self._pace
+        if body is None:
+            self._pace = None
+            return None
+        taken = self._written - self._transport.get_write_buffer_size()
+        if pace is None or pace.message is not body:
+            pace = self._pace = Pace(body, rate, now)
+            self._taken_before = taken
+        moved = taken - self._taken_before
+        return pace.describe(moved, body.size) if pace.is_too_slow(now, moved) else None
+
     def close(self) -> None:
         """Release all memory: the connection is closed."""
-        self._closed = True
+        self._state = OutboxState.CLOSED
         if self._sending is not None:
             self._sending.close()
             self._sending = None
@@ -86,7 +123,7 @@ class Outbox:
     def _pump(self) -> None:
         # Not after a failed write: asyncio's `writelines` would then watch a descriptor that is about to be
         # closed (Python 3.12 and 3.13), and the next connection to get its number would never be read.
-        while not self._blocked and not self._closed and not self._transport.is_closing():
+        while self._state is OutboxState.WRITING and not self._transport.is_closing():
             body = self._sending
             if body is not None and body.descriptor is not None and self._offset < body.size:
                 if not self._write_piece(body):
