@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -200,3 +201,43 @@ def test_a_server_that_ends_during_the_hand_over_leaves_its_sockets_to_the_succe
         with accepted:
             client.sendall(b"x")
             assert accepted.recv(1) == b"x"
+
+
+def test_a_tls_listener_of_systemd_stays_one_through_a_hand_over(control: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "certificates"
+    subprocess.run(
+        [sys.executable, "-m", "vipsrv", "cert", "self-signed", str(folder)], check=True, timeout=60
+    )
+    tls = ("--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem"))
+    context = ssl.create_default_context(cafile=folder / "ca.pem")
+
+    def ask(server: RunningServer) -> bare_client.Answer:
+        assert server.listeners[0] == f"tls://127.0.0.1:{port}"
+        with context.wrap_socket(bare_client.connect(port), server_hostname="127.0.0.1") as sock:
+            sock.sendall(bare_client.header(len(IMAGE), 20, 10) + IMAGE)
+            return bare_client.read_answer(sock)
+
+    with socket.create_server(("127.0.0.1", 0)) as tcp:
+        port = tcp.getsockname()[1]
+        named = {"LISTEN_FDNAMES": "images-tls"}
+        with RunningServer(*arguments(control, *tls), environment=named, sockets=[tcp]) as first:
+            assert ask(first).size > 0
+            with RunningServer(*arguments(control, *tls, "--takeover")) as second:
+                assert first.process.wait(bare_client.SECONDS) == 0
+                assert ask(second).size > 0
+
+
+def test_a_successor_without_a_certificate_for_a_tls_listener_changes_nothing(
+    start_server: StartServer, control: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "certificates"
+    subprocess.run(
+        [sys.executable, "-m", "vipsrv", "cert", "self-signed", str(folder)], check=True, timeout=60
+    )
+    tls = ("--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem"))
+    first = start_server(*arguments(control, *tls, "--listen", "tls://127.0.0.1:0"))
+    failed = serve(*arguments(control, "--takeover"))
+    assert failed.returncode == 1
+    assert "--tls-cert" in failed.stderr
+    first.wait_for_log("did not take over, this server goes on")
+    assert first.process.poll() is None

@@ -8,10 +8,9 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from vipsrv.errors import Draining, VipsrvError
+from vipsrv.errors import Draining
 from vipsrv.server.listening_sockets import OpenListener
 
 _FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START
@@ -58,20 +57,10 @@ class Notifier:
         """Set the line that ``systemctl status`` shows."""
         self._send(f"STATUS={_one_line(text)}")
 
-    @contextmanager
-    def reloading(self, status: str) -> Iterator[None]:
-        """Report a reload that happens within the ``with``, and the line ``status`` after it.
-
-        If it is refused (a ``VipsrvError``), the reason is the status; the server goes on either way.
-        """
+    def reloading(self) -> None:
+        """A reload begins. It ends with ``ready``, also if it was refused: the server goes on."""
         microseconds = time.monotonic_ns() // 1000
         self._send(f"RELOADING=1\nMONOTONIC_USEC={microseconds}")
-        try:
-            yield
-        except VipsrvError as error:
-            self.ready(f"not reloaded: {error}")
-            raise
-        self.ready(status)
 
     def stopping(self) -> None:
         """The server accepts no more clients, and ends when the requests in flight are done."""
