@@ -25,8 +25,10 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
         protocol: ProtocolVersion,
         timeout: Timeout,
         max_reply_size: int,
+        *,
+        token: str | None = None,
     ) -> None:
-        super().__init__(server, protocol, timeout, max_reply_size)
+        super().__init__(server, protocol, timeout, max_reply_size, token=token)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._attempt: asyncio.Task[AsyncConnection] | None = None
 
@@ -115,7 +117,7 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
         if isinstance(address, EmbeddedServer):
             address = await asyncio.to_thread(address.start)
         connection = await AsyncConnection.connect(
-            address, self._protocol, self._timeout, self._max_reply_size
+            address, self._protocol, self._timeout, self._max_reply_size, token=self._token
         )
         self._keep(connection)
         if self._closed:

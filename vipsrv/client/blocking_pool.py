@@ -23,8 +23,10 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
         protocol: ProtocolVersion,
         timeout: Timeout,
         max_reply_size: int,
+        *,
+        token: str | None = None,
     ) -> None:
-        super().__init__(server, protocol, timeout, max_reply_size)
+        super().__init__(server, protocol, timeout, max_reply_size, token=token)
         self._lock = threading.Lock()  # guards the connections, the attempt and whether it is closed
         self._attempt: Future[BlockingConnection | None] | None = None
 
@@ -118,7 +120,9 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
         with self._lock:
             self._check_open()
         address = self._server.start() if isinstance(self._server, EmbeddedServer) else self._server
-        connection = BlockingConnection(address, self._protocol, self._timeout, self._max_reply_size)
+        connection = BlockingConnection(
+            address, self._protocol, self._timeout, self._max_reply_size, token=self._token
+        )
         with self._lock:
             if not self._closed:
                 self._keep(connection)

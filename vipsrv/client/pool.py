@@ -25,7 +25,8 @@ Connection = TypeVar("Connection", bound=PooledConnection)
 class ConnectionPool(ABC, Generic[Connection]):
     """Connections to one server, which may be an embedded one that is started with the first connection.
 
-    Version 2 requests share one connection; each version 1 request has its own.
+    Version 2 requests share one connection; each version 1 request has its own. ``token`` goes with the first
+    request of each connection.
     """
 
     def __init__(
@@ -34,11 +35,14 @@ class ConnectionPool(ABC, Generic[Connection]):
         protocol: ProtocolVersion,
         timeout: Timeout,
         max_reply_size: int,
+        *,
+        token: str | None = None,
     ) -> None:
         self._server = server
         self._protocol: ProtocolVersion = protocol
         self._timeout = timeout
         self._max_reply_size = max_reply_size
+        self._token = token
         self._connections: list[Connection] = []
         self._closed = False
         _POOLS.add(self)

@@ -134,6 +134,7 @@ class Admission:
             lane=Lane.LIGHT,
             kind=_RESIZE if job.operation is Operation.RESIZE else _INFO,
             now=self._clock(),
+            weight=flow.account.weight,
         )
         if self._workers.idle:
             self.worker_idle()
@@ -154,6 +155,7 @@ class Admission:
                 kind=_HEAVY,
                 now=now,
                 cost=min(job.predicted_seconds, max(0.0, job.deadline - now)) or None,
+                weight=first.share.account.weight,
             )
         self._queue.end(first, now - job.started, now)
         if refusal is not None:
@@ -274,7 +276,7 @@ class Admission:
     def _busy_client(self, account: Hashable, own: int, lane: Lane) -> Busy:
         share = self._lane_size(lane) / max(1, self._queue.accounts)
         return Busy(
-            f"{own} requests from this address are waiting already, as many as one may have "
+            f"{own} requests from this address or identity are waiting already, as many as one may have "
             "(--queue-per-client); try again later",
             retry_after_ms=_retry_ms(own * self._queue.predict(account, _kind(lane)) / share),
         )

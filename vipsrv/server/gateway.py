@@ -4,15 +4,17 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from vipsrv.address import Address
-from vipsrv.errors import StartFailed
+from vipsrv.errors import SettingsError, StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
 from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.proxy_header import ProxiedConnection, TrustedProxies
+from vipsrv.server.connections.tls_handshake import TlsConnection
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
@@ -21,6 +23,7 @@ from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.logs.start_line import start_fields
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.tls import ServerCertificates
 from vipsrv.server.user import change_user
 from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
@@ -71,6 +74,7 @@ class Gateway:
             access_log=access_log or AccessLog(),
         )
         self._listeners = Listeners()
+        self._certificates: ServerCertificates | None = None  # without a listener that needs them
         self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
 
@@ -129,19 +133,28 @@ class Gateway:
         await asyncio.to_thread(self._spool.close)
 
     def _wanted_listeners(self) -> list[tuple[Address, MakeConnection]]:
-        """Return every address to listen on, with the factory of its connections. Raises ``StartFailed``."""
+        """Return every address to listen on, with the factory of its connections."""
         settings = self._settings
-        try:
-            addresses = [Address.parse(text) for text in settings.listen]
-        except ValueError as error:
-            raise StartFailed(f"--listen: {error}") from None
-        connection: MakeConnection = partial(BinaryConnection, self._context)
-        trusted = TrustedProxies(settings.trusted_proxies)
-        if trusted:
-            connection = partial(ProxiedConnection, self._context, trusted, self._connection_of)
-        return [(address, connection) for address in addresses or [Address(settings.host, settings.port)]]
+        addresses = [Address.parse(text) for text in settings.listen]
+        if any(address.tls for address in addresses):
+            try:
+                self._certificates = ServerCertificates(settings)
+            except SettingsError as error:
+                raise StartFailed(str(error)) from None
+        return [
+            (address, self._listener_connection(address))
+            for address in addresses or [Address(settings.host, settings.port)]
+        ]
 
-    def _connection_of(self, peer: object) -> BinaryConnection:
+    def _listener_connection(self, address: Address) -> MakeConnection:
+        """Return what makes the connections of one listener: header of a proxy, then TLS, then requests."""
+        make: Callable[..., asyncio.BufferedProtocol] = self._connection_of
+        if address.tls and self._certificates is not None:
+            make = partial(TlsConnection, self._context, self._certificates, self._connection_of)
+        trusted = TrustedProxies(self._settings.trusted_proxies)
+        return partial(ProxiedConnection, self._context, trusted, make) if trusted else make
+
+    def _connection_of(self, peer: object = None) -> BinaryConnection:
         return BinaryConnection(self._context, peer=peer)
 
     def _describe(self) -> dict[str, Any]:
@@ -174,6 +187,8 @@ class Gateway:
             await self._listeners.pause_if(self._descriptors.exhausted)
             self._context.accounts.forget_unused()
             now = time.monotonic()
+            if self._certificates is not None:
+                self._certificates.watch(now, self._settings)
             # Connections last: they fail only the requests that pool and admission do not check.
             check_timeouts([self._pool, self._admission, *self._context.connections.due(now)], now)
 

@@ -88,7 +88,8 @@ class Listener:
         """The addresses of all sockets, with real ports."""
         if self._address.path:
             return [self._address]
-        return [Address(*sock.getsockname()[:2]) for server in self._servers for sock in server.sockets]
+        names = [sock.getsockname() for server in self._servers for sock in server.sockets]
+        return [Address(name[0], name[1], tls=self._address.tls) for name in names]
 
     async def start(self) -> None:
         """Accept connections. Raises ``StartFailed``."""

@@ -1,8 +1,12 @@
 """The settings of a server, each with its unit, default and bounds.
 
-The command line of ``vipsrv serve`` is made from ``ServerSettings``, which also reads the environment
-(``VIPSRV_WORKERS`` and so on); a flag wins over it. The limits of a worker are declared in
+The flags of ``vipsrv serve``, the variables (``VIPSRV_WORKERS`` and so on) and the keys of the TOML file are
+made from ``ServerSettings``; ``configuration`` reads them. The limits of a worker are declared in
 ``vipsrv/worker_config.py`` and become settings here.
+
+No setting may have a name that begins with ``service_`` or ``port_``: Kubernetes sets such variables. None
+may have the name of another one with ``_file`` after it: ``VIPSRV_X_FILE`` names the file with the value of
+``x``.
 """
 
 import ipaddress
@@ -13,11 +17,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from pydantic import BeforeValidator, ByteSize, Field, create_model, field_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, create_model, field_validator
 
-from vipsrv.address import is_service_link
+from vipsrv.address import Address
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server.cpus import available_cpus
 from vipsrv.worker_config import BYTES, WorkerConfig, declarations
@@ -82,57 +84,21 @@ def _words(given: object) -> object:
     ]
 
 
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+"""A setting of several words: a list, or one text with commas between them."""
+
+
 def _default_spool_dir() -> Path:
     # On many systems /tmp is in memory; /var/tmp is on a disk.
     var_tmp = Path("/var/tmp")  # noqa: S108 - only unlinked files are created there
     return var_tmp if var_tmp.is_dir() else Path(tempfile.gettempdir())
 
 
-class _Environment(PydanticBaseSettingsSource):
-    """The settings of the environment, without a port that Kubernetes has set; see ``is_service_link``.
-
-    It sets variables that start with ``VIPSRV_SERVICE_`` or ``VIPSRV_PORT_`` as well, so no setting may have
-    such a name.
-    """
-
-    def __init__(self, settings: type[BaseSettings], variables: PydanticBaseSettingsSource) -> None:
-        super().__init__(settings)
-        self._variables = variables
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the value of one setting, its name, and whether it still has to be parsed."""
-        return self._variables.get_field_value(field, field_name)
-
-    def __call__(self) -> dict[str, Any]:
-        """Return the settings that the environment has."""
-        settings = self._variables()
-        if is_service_link(str(settings.get("port", ""))):
-            del settings["port"]
-        return settings
-
-
-class _ServiceSettings(BaseSettings):
+class _ServiceSettings(BaseModel):
     """The first settings in listings: addresses and workers."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="VIPSRV_",
-        # Compose turns "${VIPSRV_WORKERS:-}" into an empty variable, which counts as unset.
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature of the base class
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return where settings come from: arguments first, then the environment."""
-        return init_settings, _Environment(settings_cls, env_settings)
+    # Unknown names are refused where they are read. A type checker does not know the settings of the workers.
+    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
     host: str = Field(
         DEFAULT_HOST,
@@ -143,10 +109,10 @@ class _ServiceSettings(BaseSettings):
     port: int = Field(
         DEFAULT_PORT, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one and prints it."
     )
-    listen: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    listen: Words = Field(
         (),
-        description="Address to listen on instead of --host and --port: HOST:PORT, [IPV6]:PORT or "
-        "unix:/path. For several addresses, repeat the flag or separate them by commas.",
+        description="Address to listen on instead of --host and --port: HOST:PORT, [IPV6]:PORT, "
+        "tls://HOST:PORT or unix:/path. For several addresses, repeat the flag or separate them by commas.",
     )
     workers: int = Field(
         default_factory=available_cpus,
@@ -159,6 +125,7 @@ class _ServiceSettings(BaseSettings):
         ge=1,
         description="Number of jobs after which a worker is replaced. With 1, an image that takes over a "
         "worker meets no other image; each job then costs the start of a worker as well.",
+        json_schema_extra=RELOADABLE,
     )
     pin_workers: bool = Field(
         default=True,
@@ -177,10 +144,16 @@ def _worker_settings() -> dict[str, Any]:
         if declared.unit == BYTES:
             kind, default = ByteSize, ByteSize(default)
         elif kind == tuple[str, ...] | None:
-            kind = Annotated[kind, NoDecode, BeforeValidator(_words)]
+            kind = Annotated[kind, BeforeValidator(_words)]
         settings[field.name] = (
             kind,
-            Field(default, ge=declared.least, le=declared.most, description=declared.help),
+            Field(
+                default,
+                ge=declared.least,
+                le=declared.most,
+                description=declared.help,
+                json_schema_extra=RELOADABLE if declared.reloadable else None,
+            ),
         )
     return settings
 
@@ -190,7 +163,7 @@ def _worker_settings() -> dict[str, Any]:
 if TYPE_CHECKING:
 
     class _WorkerSettings(_ServiceSettings):
-        max_upload: ByteSize  # the server needs it, too
+        max_upload: ByteSize = ByteSize(0)  # the server needs it, too
 else:
     _WorkerSettings = create_model("_WorkerSettings", __base__=_ServiceSettings, **_worker_settings())
 
@@ -205,6 +178,7 @@ class ServerSettings(_WorkerSettings):
         ByteSize(2 * _GIB),
         ge=_MIB,
         description="Bytes of memory that all heavy jobs together may take while they run.",
+        json_schema_extra=RELOADABLE,
     )
     connections: int = Field(
         4096,
@@ -212,6 +186,7 @@ class ServerSettings(_WorkerSettings):
         description="Maximum number of connections. For one more, an idle one is closed first; if none is "
         "idle, the new one is refused with 'busy'. The server lowers the number, and says so, if the limit "
         "of open files holds fewer; each takes up to 4.",
+        json_schema_extra=RELOADABLE,
     )
     connections_per_client: int = Field(
         0,
@@ -220,18 +195,21 @@ class ServerSettings(_WorkerSettings):
         f"means a quarter of --connections, but at least {_LEAST_CONNECTIONS_PER_CLIENT} and at most half of "
         "them. An address never has more than three times as many connections as there are free places, but "
         "always one. Clients of a unix socket are not bounded.",
+        json_schema_extra=RELOADABLE,
     )
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    trusted_proxies: Words = Field(
         (),
         description="Addresses of proxies that name their clients by PROXY protocol version 2: 10.0.0.0/8, "
         "2001:db8::1, or unix for all clients of unix sockets. Each connection of a proxy must begin with "
         "the header. For several, repeat the flag or separate them by commas.",
+        json_schema_extra=RELOADABLE,
     )
     queue: int = Field(
         1024,
         ge=0,
         description="Maximum number of requests that wait for a worker, of light and of heavy jobs each; "
         "more are refused with 'busy'. Clients that have none waiting may double it.",
+        json_schema_extra=RELOADABLE,
     )
     queue_per_client: int = Field(
         0,
@@ -239,19 +217,27 @@ class ServerSettings(_WorkerSettings):
         description="Maximum number of requests from one client address that wait for a worker, of light and "
         f"of heavy jobs each; 0 means half of --queue, but at least {_LEAST_QUEUE_PER_CLIENT}. An IPv6 /64 "
         "network counts as one address, and so do all clients of a unix socket.",
+        json_schema_extra=RELOADABLE,
     )
     deadline: float = Field(
         60.0,
         gt=0,
         le=86_400,
         description="Seconds from the end of an upload to its reply; after them the request fails.",
+        json_schema_extra=RELOADABLE,
     )
-    idle_timeout: float = Field(60.0, gt=0, description="Seconds after which an idle connection is closed.")
+    idle_timeout: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds after which an idle connection is closed.",
+        json_schema_extra=RELOADABLE,
+    )
     receive_timeout: float = Field(
         30.0,
         gt=0,
         description="Seconds within which a client must send 64 KiB of an upload, or the rest of it, and "
         "read as much of a reply.",
+        json_schema_extra=RELOADABLE,
     )
     min_rate: ByteSize = Field(
         ByteSize(32 * _KIB),
@@ -264,10 +250,16 @@ class ServerSettings(_WorkerSettings):
         description="Folder for large uploads and results. It should be on a disk.",
     )
     spool_memory: ByteSize = Field(
-        ByteSize(256 * _MIB), ge=_MIB, description="Maximum bytes of uploads and results in memory."
+        ByteSize(256 * _MIB),
+        ge=_MIB,
+        description="Maximum bytes of uploads and results in memory.",
+        json_schema_extra=RELOADABLE,
     )
     spool_disk: ByteSize = Field(
-        ByteSize(16 * _GIB), ge=0, description="Maximum bytes of uploads and results in the spool folder."
+        ByteSize(16 * _GIB),
+        ge=0,
+        description="Maximum bytes of uploads and results in the spool folder.",
+        json_schema_extra=RELOADABLE,
     )
     user: str | None = Field(
         None,
@@ -275,7 +267,35 @@ class ServerSettings(_WorkerSettings):
         "if it is started as root. Without it the gateway stays root, and only the workers change.",
     )
     drain: float = Field(
-        30.0, ge=0, description="Seconds that the server waits for requests in flight when it stops."
+        30.0,
+        ge=0,
+        description="Seconds that the server waits for requests in flight when it stops.",
+        json_schema_extra=RELOADABLE,
+    )
+    # Tokens.
+    tokens: Path | None = Field(
+        None,
+        description="Token file, which 'vipsrv token new' creates. With it, clients must send a token.",
+        json_schema_extra=RELOADABLE,
+    )
+    # TLS
+    tls_cert: Path | None = Field(
+        None,
+        description="PEM file of the certificate, and of those between it and a root, for listeners "
+        "tls://HOST:PORT. The server loads the three TLS files again when they change.",
+        json_schema_extra=RELOADABLE,
+    )
+    tls_key: Path | None = Field(
+        None,
+        description="PEM file of the certificate's private key, without a password. By default it is in the "
+        "file of the certificate.",
+        json_schema_extra=RELOADABLE,
+    )
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities whose client certificates are accepted. With it every "
+        "client of a listener tls://HOST:PORT needs a certificate.",
+        json_schema_extra=RELOADABLE,
     )
 
     # Logs
@@ -321,6 +341,13 @@ class ServerSettings(_WorkerSettings):
         """The maximum number of waiting requests of one client address in each lane."""
         return self.queue_per_client or max(_LEAST_QUEUE_PER_CLIENT, self.queue // 2)
 
+    @field_validator("listen")
+    @classmethod
+    def _addresses(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for text in given:
+            Address.parse(text)
+        return given
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -328,6 +355,15 @@ class ServerSettings(_WorkerSettings):
             if word != "unix":
                 ipaddress.ip_network(word, strict=False)
         return given
+
+    @classmethod
+    def reloadable(cls) -> frozenset[str]:
+        """Return the names of the settings that a running server can take over."""
+        return frozenset(
+            name
+            for name, field in cls.model_fields.items()
+            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("reloadable")
+        )
 
     def worker_config(self) -> WorkerConfig:
         """Return the settings that are passed to every worker."""

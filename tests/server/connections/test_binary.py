@@ -37,12 +37,11 @@ from vipsrv.server.connections.binary import (
     LINGER_SECONDS,
     MAX_IN_FLIGHT,
     QUIET_LINGER_SECONDS,
-    TRANSITIONS,
     BinaryConnection,
-    ConnectionState,
 )
 from vipsrv.server.connections.inbox import TURN_SIZE
 from vipsrv.server.connections.pace import GRACE_SECONDS
+from vipsrv.server.connections.states import TRANSITIONS, ConnectionState
 from vipsrv.server.context import ServerContext
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.storage import splice

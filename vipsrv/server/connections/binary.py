@@ -1,32 +1,13 @@
 """A connection that speaks the binary protocol, versions 1 and 2.
 
-::
-
-             header refused, body too large, idle and its place is needed
-    OPEN ──────────────────────────────────────────────────────────► LINGERING ──► CLOSED
-     │ │ ▲                                            reads and discards for a bounded time,
-     │ │ └─ request after request (version 2)         so that the reply is not lost to a reset
-     │ │
-     │ └──► HALF_CLOSED ─────────────────────────┐
-     │      the client has shut down its sending │
-     │      side; its version 1 reply is due     ▼
-     └────────────────────────────────────────► CLOSING ─────────────────────────► CLOSED
-       version 1 reply, idle, end of file       sends the last replies
-
-    OPEN ── no place ──────────────────────────► EXCESS ────┐  a PING is answered, all else gets ``Busy``
-    OPEN ── a drain, and nothing is in flight ─► DRAINING ──┴► LINGERING, when its time is over
-
-EXCESS and DRAINING read on for a while, because requests may be on their way, and answer all of them.
-A connection that is lost becomes CLOSED from any state.
-The bytes come in through an ``Inbox`` and go out through an ``Outbox``; between them each image has an
-``Exchange``. Nothing here decodes, blocks or sleeps.
+Its states are in ``states.py``. The bytes come in through an ``Inbox`` and go out through an ``Outbox``;
+between them each image has an ``Exchange``. Nothing here decodes, blocks or sleeps.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterable
-from enum import StrEnum
 from functools import partial
 from typing import Any, cast
 
@@ -54,6 +35,7 @@ from vipsrv.protocol import (
 from vipsrv.server.accounts import Flow, account_key
 from vipsrv.server.connections.inbox import Inbox, InboxState
 from vipsrv.server.connections.outbox import Outbox
+from vipsrv.server.connections.states import READING, TRANSITIONS, ConnectionState
 from vipsrv.server.connections.transport import has_hung_up, has_tls, peer_name
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
@@ -88,50 +70,6 @@ DISCONNECTED = "the client disconnected"
 """Why the reply to a request is lost, or its work is cancelled, unless the log knows more."""
 
 _log = logging.getLogger(__name__)
-
-
-class ConnectionState(StrEnum):  # not Enum, whose hash is a Python function
-    """The states of a connection; see the diagram above."""
-
-    OPEN = "open"
-    EXCESS = "excess"
-    DRAINING = "draining"
-    HALF_CLOSED = "half closed"
-    LINGERING = "lingering"
-    CLOSING = "closing"
-    CLOSED = "closed"
-
-
-TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
-    ConnectionState.OPEN: (
-        ConnectionState.EXCESS,
-        ConnectionState.DRAINING,
-        ConnectionState.HALF_CLOSED,
-        ConnectionState.LINGERING,
-        ConnectionState.CLOSING,
-        ConnectionState.CLOSED,
-    ),
-    ConnectionState.EXCESS: (
-        ConnectionState.HALF_CLOSED,
-        ConnectionState.LINGERING,
-        ConnectionState.CLOSING,
-        ConnectionState.CLOSED,
-    ),
-    ConnectionState.DRAINING: (
-        ConnectionState.HALF_CLOSED,
-        ConnectionState.LINGERING,
-        ConnectionState.CLOSING,
-        ConnectionState.CLOSED,
-    ),
-    ConnectionState.HALF_CLOSED: (ConnectionState.CLOSING, ConnectionState.CLOSED),
-    ConnectionState.LINGERING: (ConnectionState.CLOSED,),
-    ConnectionState.CLOSING: (ConnectionState.CLOSED,),
-    ConnectionState.CLOSED: (),
-}
-"""The states that may follow each state."""
-
-_READING = (ConnectionState.OPEN, ConnectionState.EXCESS, ConnectionState.DRAINING)
-"""The states in which messages are read."""
 
 
 class BinaryConnection(asyncio.BufferedProtocol):
@@ -231,7 +169,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """Handle the end of the client's sending side: close when all due replies have been sent."""
         if self._state is ConnectionState.LINGERING:
             return False
-        if self._state in _READING:
+        if self._state in READING:
             self._enter(ConnectionState.HALF_CLOSED)
             try:
                 self._inbox.reader.receive_eof()
@@ -240,7 +178,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             if self._inbox.reader.version != 1 or not self._in_flight:
                 self._abandon_all()
                 self._close()
-        return not has_tls(self._transport)  # TLS has no half-close
+        return self._transport.can_write_eof()  # or it has no half-close
 
     def pause_writing(self) -> None:
         """Pause the replies: the client reads them too slowly."""
@@ -282,7 +220,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         elif self._state in (ConnectionState.OPEN, ConnectionState.HALF_CLOSED):
             self._watch_inbox(now)
             self._sleep_until_due()
-        elif self._state in _READING and now > self._reads_until:
+        elif self._state in READING and now > self._reads_until:
             self._stop_reading()
 
     def _sleep_until_due(self) -> None:
@@ -615,7 +553,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def _close(self) -> None:
         """Close when all replies have been sent."""
-        if self._state in _READING or self._state is ConnectionState.HALF_CLOSED:
+        if self._state in READING or self._state is ConnectionState.HALF_CLOSED:
             self._enter(ConnectionState.CLOSING)
             self._inbox.end()
         if not self._outbox:
@@ -625,7 +563,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """Read no more requests: send due replies, discard what arrives for a while, then close."""
         if self._state is ConnectionState.HALF_CLOSED:
             self._close()
-        elif self._state in _READING:
+        elif self._state in READING:
             self._enter(ConnectionState.LINGERING)
             self._inbox.discard()
             self._shut_down_when_sent()

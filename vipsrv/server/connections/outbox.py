@@ -1,5 +1,13 @@
 """Sends the replies to one client: in order, one at a time, with the transport's backpressure.
 
+::
+
+             the transport holds bytes
+    WRITING ───────────────────────────► WAITING      writes again when the kernel has taken them
+       ▲                                    │
+       └────────────────────────────────────┘
+    The connection is closed: from either state to CLOSED.
+
 A result's memory goes back to the spool when the kernel has taken its last byte, not before: the transport's
 high-water mark is the lowest there is, so "not paused" means that the transport holds no bytes.
 """
@@ -9,6 +17,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from enum import Enum
 
 from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.transport import PROGRESS_SIZE, has_tls
@@ -20,6 +29,14 @@ FILE_READ_SIZE = 256 * 1024
 """Bytes of a result in a file that are read and sent at a time."""
 
 _log = logging.getLogger(__name__)
+
+
+class OutboxState(Enum):
+    """Whether replies may be written; see the diagram above."""
+
+    WRITING = "writing"
+    WAITING = "waiting"
+    CLOSED = "closed"
 
 
 class Outbox:
@@ -40,8 +57,7 @@ class Outbox:
         self._sending: Slot | None = None
         self._line: RequestLine | None = None  # of the reply that is being sent
         self._offset = 0
-        self._blocked = False
-        self._closed = False
+        self._state = OutboxState.WRITING
         self._lost_because = ""
         self._written = 0
         self._taken_at_mark = 0
@@ -51,11 +67,11 @@ class Outbox:
 
     def __len__(self) -> int:
         """The number of replies that are not completely sent."""
-        return len(self._waiting) + (self._blocked or self._sending is not None)
+        return len(self._waiting) + (self._state is OutboxState.WAITING or self._sending is not None)
 
     def put(self, head: bytes, body: Slot | None = None, line: RequestLine | None = None) -> None:
         """Send ``head`` and then all of ``body``, which the outbox closes afterwards, and log ``line``."""
-        if self._closed:
+        if self._state is OutboxState.CLOSED:
             if body is not None:
                 body.close()
             self._log_lost(line)
@@ -66,11 +82,13 @@ class Outbox:
 
     def pause(self) -> None:
         """Stop writing: the transport still holds bytes."""
-        self._blocked = True
+        if self._state is OutboxState.WRITING:
+            self._state = OutboxState.WAITING
 
     def resume(self) -> None:
         """Continue writing: the transport has passed everything to the kernel."""
-        self._blocked = False
+        if self._state is OutboxState.WAITING:
+            self._state = OutboxState.WRITING
         self._pump()
 
     def is_stuck(self, now: float, timeout: float) -> bool:
@@ -105,7 +123,7 @@ class Outbox:
 
     def close(self, reason: str) -> None:
         """Release all memory: the connection is closed. ``reason`` is for the log: why replies are lost."""
-        self._closed = True
+        self._state = OutboxState.CLOSED
         self._lost_because = reason
         if self._sending is not None:
             self._sending.close()
@@ -126,7 +144,7 @@ class Outbox:
     def _pump(self) -> None:
         # Not after a failed write: asyncio's `writelines` would then watch a descriptor that is about to be
         # closed (Python 3.12 and 3.13), and the next connection to get its number would never be read.
-        while not self._blocked and not self._closed and not self._transport.is_closing():
+        while self._state is OutboxState.WRITING and not self._transport.is_closing():
             body = self._sending
             if body is not None and body.descriptor is not None and self._offset < body.size:
                 if not self._write_piece(body):
