@@ -1,7 +1,7 @@
 """A valid value for each setting of the server, made from its declaration, so that a new one is covered."""
 
 from collections.abc import Iterator
-from enum import StrEnum
+from enum import Enum
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ByteSize, ValidationError
@@ -54,9 +54,9 @@ def _candidates(name: str, default: Any) -> Iterator[Any]:
         yield from ((default or 1) + 0.5, 0.5, 1.5)
     elif get_origin(kind) is tuple:
         yield from ([word] for word in _WORDS)
-    elif isinstance(kind, type) and issubclass(kind, StrEnum):
-        yield from map(str, kind)
     elif get_origin(kind) is Literal:
         yield from get_args(kind)
+    elif isinstance(kind, type) and issubclass(kind, Enum):
+        yield from (member.value for member in kind)
     else:
         yield from _TEXTS
