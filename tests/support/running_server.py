@@ -21,20 +21,23 @@ _READY = "vipsrv listening on "
 class RunningServer:
     """A server that is ready once constructed; ``stop`` (or the end of the ``with``) always ends it.
 
-    ``arguments`` are those of ``vipsrv serve``. ``listeners`` are the addresses that it printed, ``host`` and
+    ``arguments`` are those of ``vipsrv serve``; ``new_session`` takes it away from the terminal that the
+    tests may have. ``listeners`` are the addresses that it printed, ``host`` and
     ``port`` the first TCP one.
     """
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, new_session: bool = False) -> None:
         self.arguments = arguments
         self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed by stop
         where = () if "--listen" in arguments or "--port" in arguments else ("--port", "0")
+        file = () if "--config" in arguments else ("--no-config",)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vipsrv", "serve", *where, *arguments],
+            [sys.executable, "-m", "vipsrv", "serve", *where, *file, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            start_new_session=new_session,
             # Without the settings of the user who runs the tests.
             env={name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")},
         )
