@@ -220,8 +220,7 @@ def test_a_log_file(start_server: StartServer, tmp_path: Path) -> None:
     assert bare_client.ask(server.port, jpeg(), 10, 10).result
     wait_until(lambda: '"event":"request"' in path.read_text(), "the line of the request")
     server.stop()
-    events = [json.loads(line)["event"] for line in path.read_text().splitlines()]
-    assert events == ["started", "request", "stopping: 0 connections"]
+    assert events_of(path) == ["started", "request", "stopping: 0 connections"]
 
 
 def test_a_log_file_that_cannot_be_opened_is_an_error_of_the_start(tmp_path: Path) -> None:
@@ -233,3 +232,32 @@ def test_a_log_file_that_cannot_be_opened_is_an_error_of_the_start(tmp_path: Pat
         f"vipsrv: log_file: {path} cannot be opened: No such file or directory; name a file in a folder that "
         "the server may write to\n"
     )
+
+
+def test_a_log_file_that_was_renamed_is_opened_again_on_sighup(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    path, old = folder / "log", folder / "log.1"
+    with RunningServer("--workers", "1", "--log-file", str(path), new_session=True) as server:
+        path.rename(old)
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: path.exists() and "were reloaded" in path.read_text(), "the new file")
+        assert bare_client.ask(server.port, jpeg(), 10, 10).result
+        moved = folder.rename(tmp_path / "moved")  # the file cannot be opened again
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "were not reloaded" in (moved / "log").read_text(), "the refusal")
+        assert server.log == ""
+        assert server.stop() == 0
+    assert events_of(moved / "log.1") == ["started"]
+    reloaded, request, refused, stopped = events_of(moved / "log")
+    assert (reloaded, request) == ("the settings were reloaded: no value has changed", "request")
+    assert refused == (
+        f"the settings were not reloaded: log_file: {path} cannot be opened: No such file or directory; name "
+        "a file in a folder that the server may write to"
+    )
+    assert stopped == "stopping: 0 connections"
+
+
+def events_of(path: Path) -> list[str]:
+    """The events of the lines in a log file."""
+    return [json.loads(line)["event"] for line in path.read_text().splitlines()]
