@@ -339,7 +339,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._reply_error(head.kind, head.request_id, error)
         else:
             reply = pack_message(head.kind | REPLY, head.request_id, meta, status=OK_STATUS)
-            self._outbox.put(reply, None, self._line(head.kind, head.request_id))
+            self._outbox.put(reply, None, self._line_of_success(head.kind, head.request_id))
 
     def _answer(self, head: MessageStarted) -> dict[str, Any] | None:
         """The meta of the reply to a message that needs no worker. Raises ``RequestError``."""
@@ -410,7 +410,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         else:
             meta, size = report_json(outcome, exchange.timeline)
             head = pack_message(kind | REPLY, request_id, meta, status=OK_STATUS, body_size=size)
-            self._outbox.put(head, outcome.result, self._line(kind, request_id, exchange))
+            self._outbox.put(head, outcome.result, self._line_of_success(kind, request_id, exchange))
 
     def _reply_v1(self, exchange: Exchange, result: Slot) -> None:
         if result.size > V1_MAX_SIZE:
@@ -419,7 +419,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._reply_error(Kind.RESIZE, 0, error, exchange)
             self._linger()
             return
-        self._outbox.put(V1_REPLY.pack(result.size), result, self._line(Kind.RESIZE, 0, exchange))
+        self._outbox.put(V1_REPLY.pack(result.size), result, self._line_of_success(Kind.RESIZE, 0, exchange))
         self._close()
 
     def _reply_error(
@@ -428,6 +428,13 @@ class BinaryConnection(asyncio.BufferedProtocol):
         line = self._line(kind, request_id, exchange)
         line.error = error
         self._outbox.put(pack_error(kind, request_id, error), None, line)
+
+    def _line_of_success(
+        self, kind: int, request_id: int, exchange: Exchange | None = None
+    ) -> RequestLine | None:
+        if not self._context.access_log.follows_successes:
+            return None
+        return self._line(kind, request_id, exchange)
 
     def _line(self, kind: int, request_id: int, exchange: Exchange | None = None) -> RequestLine:
         """Return the line of a request for the log, with what is known when its reply is ready."""
