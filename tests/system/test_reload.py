@@ -209,8 +209,8 @@ def test_reloads_under_load_lose_no_request(config: Path, tmp_path: Path) -> Non
             for thread in threads:
                 thread.join(SECONDS)
         assert failures == []
-        assert "WARNING" not in server.log
-        assert "ERROR" not in server.log
+        assert '"level":"warning"' not in server.log
+        assert '"level":"error"' not in server.log
         assert server.stop() == 0
 
 
