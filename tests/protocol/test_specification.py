@@ -27,6 +27,7 @@ from vipsrv.protocol import (
 )
 from vipsrv.protocol.errors import MAX_MESSAGE_LENGTH
 from vipsrv.server.connections.binary import LINGER_SECONDS, MAX_IN_FLIGHT
+from vipsrv.server.connections.login import MOST_HELD
 from vipsrv.server.connections.pace import GRACE_SECONDS
 from vipsrv.server.connections.transport import PROGRESS_SIZE
 from vipsrv.server.settings import ServerSettings
@@ -218,6 +219,7 @@ def test_the_limits_match_the_code() -> None:
         "side of a JPEG result": 65_500,
         "side of a WebP result": 16_383,
         "requests in flight on a connection": MAX_IN_FLIGHT,
+        "meta before the login": MOST_HELD,
     }
 
 

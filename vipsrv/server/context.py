@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vipsrv.errors import Draining, TooLarge
+from vipsrv.server.access import Access
 from vipsrv.server.accounts import Accounts
 from vipsrv.server.admission import Admission
 from vipsrv.server.logs.access_log import AccessLog
@@ -26,6 +27,7 @@ class ServerContext:
     admission: Admission
     describe: Callable[[], dict[str, Any]]
     check_ready: Callable[[], None]
+    access: Access = field(default_factory=Access)
     accounts: Accounts = field(default_factory=Accounts)
     access_log: AccessLog = field(default_factory=AccessLog)
     connections: OpenConnections = field(init=False)

@@ -19,8 +19,10 @@ from enum import StrEnum
 from typing import Any
 
 from vipsrv.errors import BadRequest, Cancelled, DeadlineExceeded, RequestError
+from vipsrv.server.access import Session
 from vipsrv.server.accounts import Flow
 from vipsrv.server.context import ServerContext
+from vipsrv.server.identity import Usage
 from vipsrv.server.request_ids import NO_IDS, RequestIds, take_request_ids
 from vipsrv.server.request_options import parse_resize
 from vipsrv.server.timeline import Timeline
@@ -63,6 +65,7 @@ TRANSITIONS: dict[ExchangeState, tuple[ExchangeState, ...]] = {
 class Exchange:
     """One request of ``flow`` for ``operation``.
 
+    ``session`` is that of the client's login, whose limits then apply.
     ``on_finished`` is called once with the exchange, when it has finished; not for one that is abandoned.
     """
 
@@ -73,7 +76,9 @@ class Exchange:
         "_on_finished",
         "_options",
         "_seconds",
+        "_session",
         "_state",
+        "_usage",
         "flow",
         "ids",
         "operation",
@@ -89,6 +94,7 @@ class Exchange:
         operation: Operation,
         flow: Flow,
         on_finished: Callable[["Exchange"], None],
+        session: Session | None = None,
     ) -> None:
         self.operation = operation
         self.flow = flow
@@ -103,6 +109,8 @@ class Exchange:
         """Set when the exchange has finished or was abandoned."""
         self._context = context
         self._on_finished = on_finished
+        self._session = session
+        self._usage: Usage | None = None  # counts this request until it ends
         self._state = ExchangeState.NEW
         self._options = b""
         self._seconds: float = context.settings.deadline
@@ -135,6 +143,8 @@ class Exchange:
                 if deadline_ms is not None:
                     self._seconds = min(self._seconds, deadline_ms / 1000)
             self._context.admission.check(self.flow)
+            if self._session is not None:  # last of all, so that a full queue costs no quota
+                self._hold_limits(self._session, body_size)
             self.slot = self._context.spool.open(body_size, self.flow.account.share)
         except RequestError as error:
             self.refuse(error)
@@ -162,6 +172,7 @@ class Exchange:
     def abandon(self, reason: str) -> None:
         """Stop the work; the outcome, ``Cancelled`` for the ``reason``, is for the log only."""
         self._enter(ExchangeState.ABANDONED)
+        self._end_usage()
         self._close_slot()
         job, self._job = self._job, None
         started, worker = (0.0, 0) if job is None else (job.started, job.worker)
@@ -190,6 +201,19 @@ class Exchange:
         self.timeline.replied = time.monotonic()
         assert self.outcome is not None  # noqa: S101 - every exchange that has finished has one
         return self.outcome
+
+    def _hold_limits(self, session: Session, body_size: int) -> None:
+        """Hold a request against the limits of its client. Raises ``RequestError``."""
+        session.refresh()
+        if self.operation is Operation.RESIZE:
+            session.check_formats(self._options)
+        self._options = session.limit_job(self._options)
+        self._usage = session.admit(body_size)
+
+    def _end_usage(self) -> None:
+        usage, self._usage = self._usage, None
+        if usage is not None:
+            usage.done()
 
     def _submit_when_stored(self) -> None:
         slot = self.slot
@@ -226,6 +250,8 @@ class Exchange:
 
     def _finish(self, outcome: Outcome) -> None:
         self._enter(ExchangeState.FINISHED)
+        if self._usage is not None:
+            self._end_usage()
         self._close_slot()
         self._job = None
         self._deadline = 0.0

@@ -11,9 +11,11 @@ from typing import Any
 from vipsrv.address import Address
 from vipsrv.errors import SettingsError, StartFailed
 from vipsrv.options import Fit
+from vipsrv.server.access import Access, is_exposed
+from vipsrv.server.address_list import AddressList
 from vipsrv.server.admission import Admission
 from vipsrv.server.connections.binary import BinaryConnection
-from vipsrv.server.connections.proxy_header import ProxiedConnection, TrustedProxies
+from vipsrv.server.connections.proxy_header import ProxiedConnection
 from vipsrv.server.connections.tls_handshake import TlsConnection
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
@@ -70,6 +72,7 @@ class Gateway:
         self._inherited = inherited
         self._notifier = notifier or Notifier(None)
         self._on_handed_over = on_handed_over
+        self._access = Access.of(settings)
         self._spool = Spool(
             directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
         )
@@ -95,9 +98,10 @@ class Gateway:
             admission=self._admission,
             describe=self._describe,
             check_ready=self._pool.check_ready,
+            access=self._access,
             access_log=access_log or AccessLog(),
         )
-        self._trusted_proxies = TrustedProxies(settings.trusted_proxies)
+        self._trusted_proxies = AddressList(settings.trusted_proxies)
         self._watchdog: Watchdog | None = None
         self._listeners = Listeners()
         self._control = ControlSocket(self._listeners, self._handed_over)
@@ -127,6 +131,7 @@ class Gateway:
         except StartFailed:
             await self.stop()
             raise
+        self._warn_if_open(listening)
         fields = start_fields(self._settings, self._pool.formats, listening)
         _log.info("started", extra={"fields": fields})
         return listening
@@ -147,6 +152,19 @@ class Gateway:
         self._watchdog = Watchdog(self._notifier, self._pool.check_ready)
         self._notifier.ready(f"{self._pool.size} workers, listening on {', '.join(map(str, addresses))}")
 
+    def _warn_if_open(self, listening: list[Address]) -> None:
+        if self._access.requires_login or self._settings.insecure:
+            return
+        has_certificates = self._settings.tls_client_ca is not None
+        exposed = [one for one in listening if is_exposed(one) and not (one.tls and has_certificates)]
+        if exposed:
+            _log.warning(
+                "OPEN TO EVERYONE: whoever can reach %s may use this server, because it asks for no token. "
+                "Create one with 'vipsrv token new' and name the file with --tokens, listen on 127.0.0.1, "
+                "or accept it with --insecure",
+                ", ".join(map(str, exposed)),
+            )
+
     def _check_spool_folder(self) -> None:
         folder = self._settings.spool_dir
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -158,8 +176,9 @@ class Gateway:
             settings = fit_connections(settings, raise_limit())
         except StartFailed as error:
             raise SettingsError(str(error)) from None
-        trusted_proxies = TrustedProxies(settings.trusted_proxies)
-        parts = prepare_all([] if self._certificates is None else [self._certificates], settings)
+        trusted_proxies = AddressList(settings.trusted_proxies)
+        certificates = [] if self._certificates is None else [self._certificates]
+        parts = prepare_all([self._access, *certificates], settings)
 
         def take_over() -> None:
             parts()

@@ -287,6 +287,17 @@ class ServerSettings(_WorkerSettings):
         description="Token file, which 'vipsrv token new' creates. With it, clients must send a token.",
         json_schema_extra=RELOADABLE,
     )
+    allow_v1: Words = Field(
+        (),
+        description="Addresses whose version 1 clients need no token, which that version cannot carry: "
+        "10.0.0.0/8, 2001:db8::1, or unix for all clients of unix sockets. For several, repeat the flag or "
+        "separate them by commas.",
+        json_schema_extra=RELOADABLE,
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Start without a warning although everyone who can reach the server may use it.",
+    )
     # TLS
     tls_cert: Path | None = Field(
         None,
@@ -375,7 +386,7 @@ class ServerSettings(_WorkerSettings):
             Address.parse(text)
         return given
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "allow_v1")
     @classmethod
     def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         for word in given:

@@ -19,6 +19,7 @@ from vipsrv.errors import (
     ReceiveTimeout,
     RequestError,
     TooLarge,
+    Unauthorized,
 )
 from vipsrv.protocol import (
     OK_STATUS,
@@ -32,16 +33,21 @@ from vipsrv.protocol import (
     pack_error,
     pack_message,
 )
-from vipsrv.server.accounts import Flow, account_key
 from vipsrv.server.connections.inbox import Inbox, InboxState
+from vipsrv.server.connections.login import (
+    LOGIN_SECONDS,
+    MOST_HELD,
+    Login,
+    error_before_login,
+    too_late,
+)
 from vipsrv.server.connections.outbox import Outbox
-from vipsrv.server.connections.states import READING, TRANSITIONS, ConnectionState
+from vipsrv.server.connections.states import BEGINNING, READING, TRANSITIONS, ConnectionState
 from vipsrv.server.connections.transport import has_hung_up, has_tls, peer_name
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.logs.request_line import RequestLine, peer_text
 from vipsrv.server.report import report_json
-from vipsrv.server.request_options import refuse_hello_token
 from vipsrv.storage.file_store import FULL_RETRY_MS
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
@@ -82,18 +88,16 @@ class BinaryConnection(asyncio.BufferedProtocol):
     _transport: asyncio.Transport
     _inbox: Inbox
     _outbox: Outbox
-    _flow: Flow
+    _login: Login
 
     def __init__(self, context: ServerContext, *, peer: object = None) -> None:
         self.watch_at = 0.0
-        self.identity: str | None = None
-        """The name to which the client's token or certificate belongs; ``None`` for an unknown client."""
         self.number = context.access_log.next_connection()
         """Its number in the log."""
         self._context = context
         self._peer = peer
-        self._state = ConnectionState.OPEN
-        self._reads_until = 0.0  # in EXCESS and DRAINING, in seconds of ``time.monotonic``
+        self._state = ConnectionState.ANONYMOUS if context.access.requires_login else ConnectionState.OPEN
+        self._reads_until = 0.0  # in ANONYMOUS, EXCESS and DRAINING, in seconds of ``time.monotonic``
         self._in_flight: dict[int, Exchange] = {}
         self._linger_seconds = LINGER_SECONDS
         self._reads = 0
@@ -107,6 +111,11 @@ class BinaryConnection(asyncio.BufferedProtocol):
     def state(self) -> ConnectionState:
         """The current state."""
         return self._state
+
+    @property
+    def identity(self) -> str | None:
+        """The name of the client that has logged in or shown a certificate."""
+        return self._login.identity
 
     @property
     def incoming(self) -> Exchange | None:
@@ -144,9 +153,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._transport.abort()
             return
         self._log_life("connection opened")
-        self._flow = self._context.accounts.open_flow(account_key(peer))
+        self._login = Login(self._context, peer)
         connections = self._context.connections
-        if connections.add(self, self._flow.account):
+        if connections.add(self, self._login.place.account):
+            self._begin()
             if self._context.draining:  # accepted before the listeners were closed
                 self.drain()
         elif connections.turn_away(self):
@@ -154,6 +164,15 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._reads_until = time.monotonic() + EXCESS_SECONDS
         else:
             self._transport.abort()
+
+    def _begin(self) -> None:
+        """Take the identity of a certificate, or wait for the login if one is required."""
+        self._login.take_certificate(self._transport)
+        if self._login.identity is not None:
+            self._leave_anonymity()
+        if self._state is ConnectionState.ANONYMOUS:
+            self._inbox.limit(MOST_HELD)
+            self._reads_until = time.monotonic() + LOGIN_SECONDS
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the inbox decides the size
         """Return the buffer for the next bytes."""
@@ -197,10 +216,9 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._enter(ConnectionState.CLOSED)
         self._inbox.end()
         self._context.connections.remove(self)
-        self._context.accounts.close_flow(self._flow)
         self._outbox.close(self._lost_because)
         self._abandon_all()
-        self._context.admission.flow_closed(self._flow)
+        self._login.close()
         self._log_life("connection closed")
 
     # Methods that the gateway calls
@@ -222,6 +240,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._sleep_until_due()
         elif self._state in READING and now > self._reads_until:
             self._stop_reading()
+        elif self._state is ConnectionState.ANONYMOUS and not self._outbox:
+            self.watch_at = self._reads_until
 
     def _sleep_until_due(self) -> None:
         """Set ``watch_at`` if nothing but the end of the inbox's timeout is left to check.
@@ -238,7 +258,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def drain(self) -> None:
         """Finish the requests in flight, refuse those that arrive for a moment, then close."""
-        if self._state is ConnectionState.OPEN and not self._in_flight and not self._inbox.reader.in_body:
+        if self._state in BEGINNING and not self._in_flight and not self._inbox.reader.in_body:
             self._enter(ConnectionState.DRAINING)
             self._reads_when_draining = self._reads
             # A request that is served anyway does not make the time longer.
@@ -285,13 +305,14 @@ class BinaryConnection(asyncio.BufferedProtocol):
                 elif isinstance(event, MessageEnded):
                     self._end()
         except ProtocolError as error:
-            self._refuse_unfinished(BadRequest(str(error)))
+            refusal: RequestError = BadRequest(str(error))
+            if self._state is ConnectionState.ANONYMOUS:
+                refusal = error_before_login(self._inbox.reader.header, refusal.message)
+            self._refuse_unfinished(refusal)
             self._linger()
 
     def _start(self, head: MessageStarted) -> None:
-        if self._state is ConnectionState.EXCESS and head.kind != Kind.PING:
-            self._reply_error(head.kind, head.request_id, self._no_place())
-            self._linger()
+        if self._state is not ConnectionState.OPEN and not self._may_start(head):
             return
         operation = _OPERATIONS.get(head.kind)
         if operation is None:
@@ -301,9 +322,35 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if head.body_size > self._context.settings.max_upload:
             self._linger()
 
+    def _may_start(self, head: MessageStarted) -> bool:
+        """Whether a message may be handled although the connection is not OPEN; if not, refuse it."""
+        refusal: RequestError | None = None
+        if self._state is ConnectionState.EXCESS and head.kind != Kind.PING:
+            refusal = self._no_place()
+        elif self._state is ConnectionState.ANONYMOUS:
+            try:
+                self._login.check_first(head)
+            except Unauthorized as error:
+                refusal = error
+            else:
+                if head.version == 1:
+                    self._leave_anonymity()
+        if refusal is not None:
+            self._reply_error(head.kind, head.request_id, refusal)
+            self._linger()
+        return refusal is None
+
+    def _leave_anonymity(self) -> None:
+        if self._state is ConnectionState.ANONYMOUS:
+            self._enter(ConnectionState.OPEN)
+            self._inbox.limit(None)
+
     def _start_exchange(self, head: MessageStarted, operation: Operation) -> None:
         request_id = head.request_id
-        exchange = Exchange(self._context, operation, self._flow, partial(self._finished, request_id))
+        login = self._login
+        exchange = Exchange(
+            self._context, operation, login.flow, partial(self._finished, request_id), login.session
+        )
         if request_id in self._in_flight:
             exchange.refuse(self._error_for_reused_id(head))
             return
@@ -337,6 +384,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
             meta = self._answer(head)
         except RequestError as error:
             self._reply_error(head.kind, head.request_id, error)
+            if isinstance(error, Unauthorized) or (
+                self._state is ConnectionState.ANONYMOUS and head.kind != Kind.PING
+            ):
+                self._linger()
         else:
             reply = pack_message(head.kind | REPLY, head.request_id, meta, status=OK_STATUS)
             self._outbox.put(reply, None, self._line_of_success(head.kind, head.request_id))
@@ -351,8 +402,9 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if head.body_size:
             raise BadRequest(f"a {Kind(head.kind).name} has no body, but this one has {head.body_size} bytes")
         if head.kind == Kind.HELLO:
-            refuse_hello_token(head.meta)
-            return self._context.describe()
+            described = self._login.hello(head.meta)
+            self._leave_anonymity()
+            return described
         if head.kind == Kind.UPLOAD_STATUS:
             raise BadRequest("this server does not offer resumable uploads")
         self._context.check_ready()  # a PING
@@ -403,7 +455,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         kind = _KINDS[exchange.operation]
         if outcome.error is not None:
             self._reply_error(kind, request_id, outcome.error, exchange)
-            if self._inbox.reader.version == 1:
+            if self._inbox.reader.version == 1 or isinstance(outcome.error, Unauthorized):
                 self._linger()
         elif self._inbox.reader.version == 1 and outcome.result is not None:
             self._reply_v1(exchange, outcome.result)
@@ -486,7 +538,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
     def _is_idle(self) -> bool:
         return (
             not self._in_flight
-            and self._state is ConnectionState.OPEN
+            and self._state in BEGINNING
             and self._inbox.reader.between_messages
             and not self._outbox
         )
@@ -499,7 +551,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         reads = self._reads if self._is_idle() else None
         if reads != self._reads_when_idle:
             self._reads_when_idle = reads
-            self._context.connections.mark_idle(self, self._flow.account, idle=reads is not None)
+            self._context.connections.mark_idle(self, self._login.place.account, idle=reads is not None)
 
     def _no_place(self) -> Busy:
         connections = self._context.connections
@@ -510,8 +562,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
         )
 
     def _stop_reading(self) -> None:
-        """End EXCESS or DRAINING: refuse a message that has arrived in part, and linger."""
-        if self._state is ConnectionState.EXCESS:
+        """End ANONYMOUS, EXCESS or DRAINING: refuse a message that has arrived in part, and linger."""
+        if self._state is ConnectionState.ANONYMOUS:
+            self._refuse_unfinished(too_late())
+        elif self._state is ConnectionState.EXCESS:
             self._refuse_unfinished(self._no_place())
         elif not self.between_messages:
             self._refuse_unfinished(Draining("the server is shutting down"))

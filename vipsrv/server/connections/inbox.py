@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 
 from vipsrv.errors import RequestError
-from vipsrv.protocol import Event, RequestReader
+from vipsrv.protocol import MAX_META_SIZE, Event, RequestReader
 from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.transport import PROGRESS_SIZE, splice_source
 from vipsrv.server.context import ServerContext
@@ -70,6 +70,7 @@ class Inbox:
         self.slot: Slot | None = None
         """The slot for the arriving body; ``None`` if the body is discarded."""
         self.expires = time.monotonic() + context.settings.idle_timeout
+        self._ahead = _scratch  # for bytes that are not read into the spool
         """The end of the receive timeout or the idle timeout, in seconds of ``time.monotonic``."""
         self._transport = transport
         self._context = context
@@ -98,7 +99,12 @@ class Inbox:
     def buffer(self) -> memoryview:
         """Return the buffer for the next bytes: within a body it is in the spool and ends with the body."""
         self._into_slot = self.slot is not None
-        return self._room(self.slot) if self.slot is not None else _scratch
+        return self._room(self.slot) if self.slot is not None else self._ahead
+
+    def limit(self, size: int | None) -> None:
+        """Read and hold at most ``size`` bytes of what is no body; ``None`` restores the usual bounds."""
+        self._ahead = _scratch[:size]
+        self.reader.max_meta_size = MAX_META_SIZE if size is None else size
 
     def received(self, size: int) -> None:
         """Process ``size`` bytes that were read into ``buffer``."""

@@ -17,8 +17,9 @@
     OPEN ── a drain, and nothing is in flight ─► DRAINING ──┴► LINGERING, when its time is over
          ◄─ a request that is served anyway ────
 
-EXCESS and DRAINING read on for a while, because requests may be on their way, and answer all of them.
-A connection that is lost becomes CLOSED from any state.
+A client that has to log in first is ANONYMOUS until it has (``login.py``). From there it becomes OPEN, or
+what may follow OPEN. EXCESS and DRAINING read on for a while, because requests may be on their way, and
+answer all of them. A connection that is lost becomes CLOSED from any state.
 """
 
 from enum import StrEnum
@@ -27,6 +28,7 @@ from enum import StrEnum
 class ConnectionState(StrEnum):  # not Enum, whose hash is a Python function
     """The states of a connection; see the diagram above."""
 
+    ANONYMOUS = "anonymous"
     OPEN = "open"
     EXCESS = "excess"
     DRAINING = "draining"
@@ -37,6 +39,15 @@ class ConnectionState(StrEnum):  # not Enum, whose hash is a Python function
 
 
 TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
+    ConnectionState.ANONYMOUS: (
+        ConnectionState.OPEN,
+        ConnectionState.EXCESS,
+        ConnectionState.DRAINING,
+        ConnectionState.HALF_CLOSED,
+        ConnectionState.LINGERING,
+        ConnectionState.CLOSING,
+        ConnectionState.CLOSED,
+    ),
     ConnectionState.OPEN: (
         ConnectionState.EXCESS,
         ConnectionState.DRAINING,
@@ -65,5 +76,8 @@ TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
 }
 """The states that may follow each state."""
 
-READING = (ConnectionState.OPEN, ConnectionState.EXCESS, ConnectionState.DRAINING)
+BEGINNING = (ConnectionState.ANONYMOUS, ConnectionState.OPEN)
+"""The states in which a connection waits for a message; idle in one of them, it may be closed for another."""
+
+READING = (*BEGINNING, ConnectionState.EXCESS, ConnectionState.DRAINING)
 """The states in which messages are read."""
