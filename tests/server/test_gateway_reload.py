@@ -51,9 +51,15 @@ def value_in_use(name: str, value: Any) -> Any:
     return value
 
 
+def base(folder: Path) -> dict[str, Any]:
+    tokens = folder / "tokens.toml"
+    tokens.touch(0o600)
+    return {"workers": 1, "port": 0, "spool_dir": folder, "tokens": tokens}
+
+
 @pytest.fixture
 async def started(tmp_path: Path) -> Any:
-    one = Gateway(ServerSettings(workers=1, port=0, spool_dir=tmp_path))
+    one = Gateway(ServerSettings(**base(tmp_path)))
     await one.start()
     yield one
     await one.stop()
@@ -62,16 +68,19 @@ async def started(tmp_path: Path) -> Any:
 async def test_every_setting_that_can_be_reloaded_is_in_use_afterwards(
     started: Gateway, tmp_path: Path
 ) -> None:
-    base: dict[str, Any] = {"workers": 1, "port": 0, "spool_dir": tmp_path}
+    before_it = base(tmp_path)
+    other_tokens = tmp_path / "others.toml"
+    other_tokens.touch(0o600)
     for name in sorted(ServerSettings.reloadable()):
-        changed = ServerSettings(**{**base, name: another_value(name)})
+        value = other_tokens if name == "tokens" else another_value(name)
+        changed = ServerSettings(**{**before_it, name: value})
         before, wanted = in_use(started, name), value_in_use(name, getattr(changed, name))
         assert before != wanted, name
         take_over = started.prepare_reload(changed)
         assert in_use(started, name) == before, f"{name} was taken over too early"
         take_over()
         assert in_use(started, name) == wanted, name
-        started.prepare_reload(ServerSettings(**base))()
+        started.prepare_reload(ServerSettings(**before_it))()
         assert in_use(started, name) == before, name
 
 

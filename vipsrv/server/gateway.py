@@ -69,10 +69,10 @@ class Gateway:
         on_handed_over: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
-        self._access = Access.of(settings)
         self._inherited = inherited
         self._notifier = notifier or Notifier(None)
         self._on_handed_over = on_handed_over
+        self._access = Access.of(settings)
         self._spool = Spool(
             directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
         )
@@ -136,19 +136,6 @@ class Gateway:
         _log.info("started", extra={"fields": fields})
         return listening
 
-    def _warn_if_open(self, listening: list[Address]) -> None:
-        if self._access.requires_login or self._settings.insecure:
-            return
-        has_certificates = self._settings.tls_client_ca is not None
-        exposed = [one for one in listening if is_exposed(one) and not (one.tls and has_certificates)]
-        if exposed:
-            _log.warning(
-                "OPEN TO EVERYONE: whoever can reach %s may use this server, because it asks for no token. "
-                "Create one with 'vipsrv token new' and name the file with --tokens, listen on 127.0.0.1, "
-                "or accept it with --insecure",
-                ", ".join(map(str, exposed)),
-            )
-
     async def announce(self, addresses: list[Address]) -> None:
         """Say that the server accepts requests at ``addresses``: to the service manager, and to the server
         whose place it takes, which then stops. Raises ``StartFailed``.
@@ -164,6 +151,19 @@ class Gateway:
         self._control.start()
         self._watchdog = Watchdog(self._notifier, self._pool.check_ready)
         self._notifier.ready(f"{self._pool.size} workers, listening on {', '.join(map(str, addresses))}")
+
+    def _warn_if_open(self, listening: list[Address]) -> None:
+        if self._access.requires_login or self._settings.insecure:
+            return
+        has_certificates = self._settings.tls_client_ca is not None
+        exposed = [one for one in listening if is_exposed(one) and not (one.tls and has_certificates)]
+        if exposed:
+            _log.warning(
+                "OPEN TO EVERYONE: whoever can reach %s may use this server, because it asks for no token. "
+                "Create one with 'vipsrv token new' and name the file with --tokens, listen on 127.0.0.1, "
+                "or accept it with --insecure",
+                ", ".join(map(str, exposed)),
+            )
 
     def _check_spool_folder(self) -> None:
         folder = self._settings.spool_dir
@@ -255,6 +255,8 @@ class Gateway:
         """
         control = self._settings.control
         if control is None:
+            if self._settings.takeover:
+                raise StartFailed("--takeover needs --control, the socket of the server that runs")
             return self._inherited
         if self._settings.takeover:
             self._takeover = await Takeover.begin(control)
