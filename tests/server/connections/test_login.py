@@ -243,6 +243,16 @@ async def test_unanswered_pings_are_not_read_without_bound(tmp_path: Path) -> No
         assert len(inbox._unread) <= MOST_HELD
 
 
+async def test_an_excess_connection_holds_as_little(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        server.context.connections.limit = 1
+        await server.connect()
+        sock = await server.connect()
+        assert server.connections[-1].state is ConnectionState.EXCESS
+        await send(sock, pack_message(Kind.PING, 5, {"x": "x" * MOST_HELD}))
+        assert (await refusal(sock))[1] == 400
+
+
 async def test_an_anonymous_connection_gives_way(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         sock = await server.connect()

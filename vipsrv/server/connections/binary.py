@@ -154,6 +154,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
             return
         self._log_life("connection opened")
         self._login = Login(self._context, peer)
+        if self._state is ConnectionState.ANONYMOUS:
+            self._inbox.limit(MOST_HELD)
         connections = self._context.connections
         if connections.add(self, self._login.place.account):
             self._begin()
@@ -171,7 +173,6 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if self._login.identity is not None:
             self._leave_anonymity()
         if self._state is ConnectionState.ANONYMOUS:
-            self._inbox.limit(MOST_HELD)
             self._reads_until = time.monotonic() + LOGIN_SECONDS
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the inbox decides the size
