@@ -1,11 +1,11 @@
 """Measure what an address that guesses tokens leaves to another client.
 
-    python -m bench.tools.wrong_tokens [--guesses 10000] [--rounds 5] [--workers 1]
+    python -m bench.tools.wrong_tokens [--guesses 10000] [--rounds 5] [--workers 1] [--nice 19]
 
 A client at 127.0.0.2 has a valid token and sends small images, each the next one as soon as it has the reply.
 Each round has a phase with it alone and one in which a process at 127.0.0.9 sends wrong tokens, each on a
-connection of its own, as fast as it can; which of them is first alternates. That process has the lowest
-priority (``nice``), because a real one would be on another machine. Prints the median latency of the client
+connection of its own, as fast as it can; which of them is first alternates. By default that process has the
+lowest priority, because a real one would be on another machine. Prints the median latency of the client
 relative to the phase alone, and how many of the guesses the server looked at (401) and refused at once (429).
 Exits with 1 if the median of the ratios is over 1.2 or a request of the client was not answered.
 """
@@ -35,13 +35,15 @@ from vipsrv.server.identity.tokens import hash_secret, new_token
 
 GUESSER, CLIENT = "127.0.0.9", "127.0.0.2"
 MOST_LATENCY = 1.2
-_NICE = 19
 
 
 def main(
     guesses: Annotated[int, typer.Option(min=1, help="Wrong tokens in all rounds together.")] = 10_000,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     workers: Annotated[int, typer.Option(min=1)] = 1,
+    nice: Annotated[
+        int, typer.Option(min=0, max=19, help="By how much the guesser gives way to others.")
+    ] = 19,
 ) -> None:
     """Print the ratio of each round; exits with 1 if the median is over the limit."""
     image = image_file("jpeg-0.3mp.jpg").read_bytes()
@@ -58,7 +60,7 @@ def main(
             for number in range(rounds):
                 took = 0.0
                 alone = _measure(client, image, _for_seconds(3.0)) if number % 2 == 0 else 0.0
-                with _Guesser(server.port, guesses // rounds) as guesser:
+                with _Guesser(server.port, guesses // rounds, nice) as guesser:
                     started = time.monotonic()
                     beside = _measure(client, image, lambda: not guesser.is_done)
                     took = time.monotonic() - started
@@ -79,11 +81,11 @@ def main(
 class _Guesser:
     """A process that sends ``count`` wrong tokens; ``statuses`` counts the replies when it is done."""
 
-    def __init__(self, port: int, count: int) -> None:
+    def __init__(self, port: int, count: int, nice: int) -> None:
         self.statuses: Counter[int] = Counter()
         context = get_context("spawn")
         self._results, results = context.Pipe(duplex=False)
-        self._process = context.Process(target=_guess, args=(port, count, results))
+        self._process = context.Process(target=_guess, args=(port, count, nice, results))
 
     @property
     def is_done(self) -> bool:
@@ -100,8 +102,8 @@ class _Guesser:
         self._process.join()
 
 
-def _guess(port: int, count: int, results: Pipe) -> None:
-    os.nice(_NICE)
+def _guess(port: int, count: int, nice: int, results: Pipe) -> None:
+    os.nice(nice)
     results.send(None)
     statuses: Counter[int] = Counter()
     for _ in range(count):
