@@ -74,6 +74,7 @@ RESERVED: dict[str, set[str]] = {
     "pydantic": {"server", "cli"},
     "uvloop": {"server"},
     "cryptography": {"cli"},
+    "structlog": {"server"},
 }
 
 # Modules of input and output, which the protocol must not import: it has no sockets and no clock.

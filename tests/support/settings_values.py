@@ -1,6 +1,7 @@
 """A valid value for each setting of the server, made from its declaration, so that a new one is covered."""
 
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ByteSize, ValidationError
@@ -55,5 +56,7 @@ def _candidates(name: str, default: Any) -> Iterator[Any]:
         yield from ([word] for word in _WORDS)
     elif get_origin(kind) is Literal:
         yield from get_args(kind)
+    elif isinstance(kind, type) and issubclass(kind, Enum):
+        yield from (member.value for member in kind)
     else:
         yield from _TEXTS

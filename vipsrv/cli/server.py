@@ -5,7 +5,6 @@ also has 3.
 """
 
 import inspect
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ from vipsrv.server.configuration import Configuration, SettingsSources
 from vipsrv.server.configuration.environment import PREFIX
 from vipsrv.server.configuration.origin import flag_of
 from vipsrv.server.configuration.types import bare_type
-from vipsrv.server.log_queue import STANDARD_ERROR, log_to
+from vipsrv.server.logs.server_log import ServerLog
 from vipsrv.version import __version__
 
 app = typer.Typer(
@@ -82,15 +81,6 @@ def _vipsrv(
 
 def _serve(
     *,
-    log_level: Annotated[
-        str,
-        typer.Option(
-            envvar="VIPSRV_LOG_LEVEL",
-            show_envvar=False,
-            metavar="LEVEL",
-            help="Lowest level that is logged to standard error: debug, info, warning or error.",
-        ),
-    ] = "info",
     until_stdin_closes: Annotated[
         bool,
         typer.Option(
@@ -107,14 +97,11 @@ def _serve(
     for example VIPSRV_MAX_UPLOAD, from a file that VIPSRV_MAX_UPLOAD_FILE names, and from a TOML file with
     the key max_upload. A flag wins over the environment, and that over the TOML file.
     """
-    level = logging.getLevelNamesMapping().get(log_level.upper())
-    if level is None:
-        _fail(f"--log-level: {log_level!r} is not one of debug, info, warning and error", code=2)
     settings = _read(_sources(given)).settings
     try:
-        with log_to(STANDARD_ERROR, level):
-            serve(settings, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
-    except StartFailed as error:
+        with ServerLog(settings) as log:
+            serve(settings, log=log, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
+    except (StartFailed, SettingsError) as error:
         discard_unwritable_output()
         _fail(str(error), code=1)
 

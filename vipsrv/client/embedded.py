@@ -106,6 +106,8 @@ def _start(log: IO[bytes]) -> "subprocess.Popen[bytes]":
         raise StartFailed("the server is not installed here; install vipsrv to have one started")
     # No TOML file: one in the current folder may be of another server, or of someone else.
     arguments = ["serve", "--host", DEFAULT_HOST, "--port", "0", "--until-stdin-closes", "--no-config"]
+    # Nobody can read the file of its log, which would grow with each request.
+    arguments += ["--access-log", "off"]
     options: dict[str, Any] = {}
     if os.name == "nt":
         options["creationflags"] = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)

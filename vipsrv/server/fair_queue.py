@@ -17,9 +17,9 @@ request only after a reply:
   within ``HOLD_SECONDS`` keeps its turn; without that, each gap between two of its requests would let a job
   of any length slip in. The time for which a worker is held counts as the member's own. Nothing is held where
   all jobs are about as short as these gaps.
-- **The last idle worker is left to the others.** A member whose jobs run on its share of the workers (one
-  more if the weights differ), or at least on one, does not take the last one while another's turn comes in
-  the same round, or while the worker is reserved for members between two requests. Only a member that
+- **The last idle worker is left to the others.** A member whose jobs run on its share of the workers, rounded
+  up, does not take the last one while another's turn comes in the same round or is nearer than the end of
+  the job, or while the worker is reserved for members between two requests. Only a member that
   usually returns sooner than the dearest job takes, and within ``LINGER_SECONDS``, has such a reservation:
   for as long, from the end of its last job.
 

@@ -21,6 +21,8 @@ from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.handover import ControlSocket, HandoverState, Takeover
 from vipsrv.server.listeners import Listeners, MakeConnection
 from vipsrv.server.listening_sockets import OpenListener
+from vipsrv.server.logs.access_log import AccessLog
+from vipsrv.server.logs.start_line import start_fields
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.systemd import Notifier, Watchdog
@@ -56,6 +58,7 @@ class Gateway:
     def __init__(
         self,
         settings: ServerSettings,
+        access_log: AccessLog | None = None,
         *,
         inherited: Sequence[OpenListener] = (),
         notifier: Notifier | None = None,
@@ -90,6 +93,7 @@ class Gateway:
             admission=self._admission,
             describe=self._describe,
             check_ready=self._pool.check_ready,
+            access_log=access_log or AccessLog(),
         )
         self._watchdog: Watchdog | None = None
         self._listeners = Listeners()
@@ -116,10 +120,13 @@ class Gateway:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             log_confinement(self._pool.formats.layers)
-            return await self._listeners.start()
+            listening = await self._listeners.start()
         except StartFailed:
             await self.stop()
             raise
+        fields = start_fields(self._settings, self._pool.formats, listening)
+        _log.info("started", extra={"fields": fields})
+        return listening
 
     async def announce(self, addresses: list[Address]) -> None:
         """Say that the server accepts requests at ``addresses``: to the service manager, and to the server

@@ -15,6 +15,7 @@ from vipsrv.errors import StartFailed
 from vipsrv.server.descriptors import fit_connections, raise_limit
 from vipsrv.server.gateway import Gateway
 from vipsrv.server.hardening import harden
+from vipsrv.server.logs.server_log import ServerLog
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.systemd import Notifier, inherited_listeners
 
@@ -24,6 +25,7 @@ _log = logging.getLogger(__name__)
 def serve(
     settings: ServerSettings,
     *,
+    log: ServerLog,
     on_listening: Callable[[list[Address]], None],
     until_stdin_closes: bool = False,
 ) -> None:
@@ -38,11 +40,12 @@ def serve(
     harden()
     settings = fit_connections(settings, raise_limit())
     with closing(Notifier.from_environment(successor=settings.takeover)) as notifier:
-        _run(_serve(settings, on_listening, notifier, until_stdin_closes=until_stdin_closes))
+        _run(_serve(settings, log, on_listening, notifier, until_stdin_closes=until_stdin_closes))
 
 
 async def _serve(
     settings: ServerSettings,
+    log: ServerLog,
     on_listening: Callable[[list[Address]], None],
     notifier: Notifier,
     *,
@@ -68,7 +71,13 @@ async def _serve(
         loop.add_signal_handler(signal.SIGHUP, drain_asked if _has_terminal() else _log_reload)
     if until_stdin_closes:
         _on_end_of_stdin(loop, drain_asked)
-    gateway = Gateway(settings, inherited=inherited_listeners(), notifier=notifier, on_handed_over=leave.set)
+    gateway = Gateway(
+        settings,
+        log.requests,
+        inherited=inherited_listeners(),
+        notifier=notifier,
+        on_handed_over=leave.set,
+    )
     starting = loop.create_task(gateway.start())
     asked = loop.create_task(leave.wait())
     await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)

@@ -10,8 +10,10 @@ may have the name of another one with ``_file`` after it: ``VIPSRV_X_FILE`` name
 """
 
 import ipaddress
+import logging
 import tempfile
 from dataclasses import fields
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -43,6 +45,40 @@ _LEAST_CONNECTIONS_PER_CLIENT = 64
 
 _LEAST_QUEUE_PER_CLIENT = 32
 """As many requests as one connection may have in flight."""
+
+
+class LogLevel(StrEnum):
+    """The lowest level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def number(self) -> int:
+        """The level of Python's ``logging``."""
+        return logging.getLevelNamesMapping()[self.upper()]
+
+
+class LogFormat(StrEnum):
+    """How lines of the log are rendered; ``auto`` is ``console`` on a terminal and ``json`` otherwise."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class AccessLogMode(StrEnum):
+    """Which requests get a line in the log."""
+
+    OFF = "off"
+    ERRORS = "errors"
+    ALL = "all"
+
+
+def _lower(given: object) -> object:
+    return given.lower() if isinstance(given, str) else given
 
 
 def _words(given: object) -> object:
@@ -281,6 +317,38 @@ class ServerSettings(_WorkerSettings):
         description="Take the place of the server that runs with the same --control: use its listening "
         "sockets instead of --host, --port and --listen, and make it stop when this server is ready. If none "
         "runs, start as usual.",
+    )
+
+    # Logs
+    log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(
+        LogLevel.INFO,
+        description="Lowest level that is logged: debug, info, warning or error. At debug, connections and "
+        "the answers to PING and HELLO are logged as well.",
+        json_schema_extra=RELOADABLE,
+    )
+    log_format: LogFormat = Field(
+        LogFormat.AUTO,
+        description="Form of the log: json has one object a line, console is for people. auto is console on "
+        "a terminal, with colours unless NO_COLOR is set, and json otherwise.",
+        json_schema_extra=RELOADABLE,
+    )
+    log_file: Path | None = Field(
+        None,
+        description="File to which the log is appended instead of standard error. SIGHUP opens it again "
+        "after it was renamed.",
+        json_schema_extra=RELOADABLE,
+    )
+    access_log: AccessLogMode = Field(
+        AccessLogMode.ALL,
+        description="Requests that get a line in the log: all, errors or off. Errors of the server itself "
+        "are logged with off, too.",
+        json_schema_extra=RELOADABLE,
+    )
+    access_log_sample: int = Field(
+        1,
+        ge=1,
+        description="With 100, each 100th successful request is logged, and every error. With 1, all are.",
+        json_schema_extra=RELOADABLE,
     )
 
     @property

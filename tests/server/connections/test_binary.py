@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import logging
 import os
 import select
 import socket
@@ -16,7 +15,17 @@ from typing import Any, cast
 
 import pytest
 
-from tests.server.fakes import MANY, Disk, FakeWorkers, content, fail, make_context, only_account, succeed
+from tests.server.fakes import (
+    MANY,
+    Disk,
+    FakeWorkers,
+    RecordedRequests,
+    content,
+    fail,
+    make_context,
+    only_account,
+    succeed,
+)
 from tests.server.test_open_connections import OtherConnection
 from tests.support import bare_client
 from vipsrv.errors import Busy, Cancelled, CorruptImage, Draining, InternalError
@@ -34,6 +43,7 @@ from vipsrv.server.connections.inbox import TURN_SIZE
 from vipsrv.server.connections.pace import GRACE_SECONDS
 from vipsrv.server.connections.states import TRANSITIONS, ConnectionState
 from vipsrv.server.context import ServerContext
+from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.storage import splice
 from vipsrv.storage.chunk_pool import SMALL_CHUNK_SIZE
 from vipsrv.storage.spool import Slot
@@ -72,6 +82,12 @@ class Server:
         self.spool = context.spool
         self.jobs = workers.jobs
         self.connection = Connection(context)
+
+    @property
+    def lines(self) -> list[RequestLine]:
+        """What the log has of requests that have ended."""
+        assert isinstance(self.context.access_log, RecordedRequests)
+        return self.context.access_log.lines
 
     def drain(self) -> None:
         self.context.draining = True
@@ -696,10 +712,7 @@ async def test_an_upload_that_is_fast_enough_may_take_long(tmp_path: Path) -> No
             assert await read_status(sock) == 200
 
 
-async def test_a_client_that_reads_below_the_least_rate_is_closed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
+async def test_a_client_that_reads_below_the_least_rate_is_closed(tmp_path: Path) -> None:
     async with connected(tmp_path, receive_timeout=MANY, min_rate=MANY, receive_buffer=1 << 16) as (
         server,
         sock,
@@ -714,7 +727,8 @@ async def test_a_client_that_reads_below_the_least_rate_is_closed(
         assert connection.state is ConnectionState.OPEN
         connection.watch(now + GRACE_SECONDS + IN_MEMORY_SIZE / MANY)
         await server.closed()
-        assert f"of {IN_MEMORY_SIZE} bytes in 608 s" in caplog.text
+        (line,) = server.lines
+        assert f"of {IN_MEMORY_SIZE} bytes in 608 s" in str(line.lost)
 
 
 async def test_a_result_that_waits_for_the_disk_is_given_up_at_the_deadline(tmp_path: Path) -> None:
@@ -741,17 +755,16 @@ async def test_a_result_that_is_too_large_for_version_1_is_refused(tmp_path: Pat
         await until(lambda: server.spool.disk_left == before)
 
 
-async def test_an_internal_error_is_logged_as_an_error(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_internal_error_is_logged_as_an_error(tmp_path: Path) -> None:
     async with connected(tmp_path) as (server, sock):
         sock.sendall(resize(7))
         (job,) = await server.jobs_given()
         fail(job, InternalError("a bug", where="encode.py:60 _write"))
         assert await read_status(sock) == 500
-    (record,) = (record for record in caplog.records if "request 7" in record.message)
-    assert record.levelno == logging.ERROR
-    assert "a bug (encode.py:60 _write)" in record.message
+    (line,) = server.lines
+    fields = line.fields()
+    assert (line.request_id, line.level, fields["error"]) == (7, "error", "a bug")
+    assert fields["where"] == "encode.py:60 _write"
 
 
 # Reading

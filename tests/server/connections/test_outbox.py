@@ -12,6 +12,7 @@ import pytest
 from vipsrv.server.connections.outbox import FILE_READ_SIZE, Outbox
 from vipsrv.server.connections.pace import GRACE_SECONDS
 from vipsrv.server.connections.transport import PROGRESS_SIZE
+from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.storage import Slot, Spool
 from vipsrv.storage.chunk_pool import SMALL_CHUNK_SIZE
 from vipsrv.worker_config import IN_MEMORY_SIZE
@@ -67,7 +68,7 @@ class Setting:
     def __init__(self) -> None:
         self.emptied = 0
         self.transport = FakeTransport()
-        self.outbox = Outbox(self.transport, self._empty)
+        self.outbox = Outbox(self.transport, self._empty, AccessLog())
         self.transport.outbox = self.outbox
 
     def _empty(self) -> None:
@@ -164,7 +165,7 @@ async def test_a_file_that_cannot_be_read_ends_the_connection(
     setting.transport.room = 4
     setting.outbox.put(b"head", body)
     assert setting.transport.aborted
-    setting.outbox.close()  # as the end of the connection does
+    setting.outbox.close("lost")  # as the end of the connection does
     await is_given_back(spool, before)
     assert "Input/output error" in caplog.text
 
@@ -189,7 +190,7 @@ def test_nothing_is_written_to_a_transport_that_is_closing(setting: Setting, spo
     setting.outbox.put(b"head", slot(spool, b"body"))
     setting.outbox.resume()
     assert setting.transport.writes == 0
-    setting.outbox.close()
+    setting.outbox.close("lost")
     assert spool.memory_left > 0
     assert setting.emptied == 0
 
@@ -199,7 +200,7 @@ async def test_closing_gives_everything_back(setting: Setting, spool: Spool) -> 
     bodies = [slot(spool, b"body") for _ in range(3)]  # one in memory, the others in files
     for body in bodies[:2]:
         setting.outbox.put(b"head", body)
-    setting.outbox.close()
+    setting.outbox.close("lost")
     setting.outbox.put(b"late", bodies[2])
     await is_given_back(spool, before)
     assert spool.memory_left > 0
@@ -262,7 +263,7 @@ class ForgetfulTransport(FakeTransport):
 
 def test_a_body_is_kept_while_it_is_sent_even_if_the_transport_does_not_pause_us(spool: Spool) -> None:
     transport = ForgetfulTransport()
-    outbox = Outbox(transport, lambda: None)
+    outbox = Outbox(transport, lambda: None, AccessLog())
     transport.outbox = outbox
     body = slot(spool, b"body")
     outbox.put(b"head", body)

@@ -14,12 +14,15 @@ high-water mark is the lowest there is, so "not paused" means that the transport
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
 from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.transport import PROGRESS_SIZE, has_tls
+from vipsrv.server.logs.access_log import AccessLog
+from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.storage.spool import Slot
 
 FILE_READ_SIZE = 256 * 1024
@@ -37,17 +40,25 @@ class OutboxState(Enum):
 
 
 class Outbox:
-    """The replies to be written to ``transport``; ``on_empty`` is called when all of them have been sent."""
+    """The replies to be written to ``transport``; ``on_empty`` is called when all of them have been sent.
 
-    def __init__(self, transport: asyncio.WriteTransport, on_empty: Callable[[], None]) -> None:
+    ``access_log`` gets the line of each reply that has one, when the reply has been sent or is lost.
+    """
+
+    def __init__(
+        self, transport: asyncio.WriteTransport, on_empty: Callable[[], None], access_log: AccessLog
+    ) -> None:
         self._transport = transport
         # A plain transport pauses us above its mark, one with TLS at it.
         self._high_water = 1 if has_tls(transport) else 0
         self._on_empty = on_empty
-        self._waiting: deque[tuple[bytes, Slot | None]] = deque()
+        self._access_log = access_log
+        self._waiting: deque[tuple[bytes, Slot | None, RequestLine | None]] = deque()
         self._sending: Slot | None = None
+        self._line: RequestLine | None = None  # of the reply that is being sent
         self._offset = 0
         self._state = OutboxState.WRITING
+        self._lost_because = ""
         self._written = 0
         self._taken_at_mark = 0
         self._expires: float | None = None
@@ -58,13 +69,14 @@ class Outbox:
         """The number of replies that are not completely sent."""
         return len(self._waiting) + (self._state is OutboxState.WAITING or self._sending is not None)
 
-    def put(self, head: bytes, body: Slot | None = None) -> None:
-        """Send ``head`` and then all of ``body``, which the outbox closes afterwards."""
+    def put(self, head: bytes, body: Slot | None = None, line: RequestLine | None = None) -> None:
+        """Send ``head`` and then all of ``body``, which the outbox closes afterwards, and log ``line``."""
         if self._state is OutboxState.CLOSED:
             if body is not None:
                 body.close()
+            self._log_lost(line)
             return
-        self._waiting.append((head, body))
+        self._waiting.append((head, body, line))
         if len(self) == 1:
             self._pump()
 
@@ -109,16 +121,25 @@ class Outbox:
         moved = taken - self._taken_before
         return pace.describe(moved, body.size) if pace.is_too_slow(now, moved) else None
 
-    def close(self) -> None:
-        """Release all memory: the connection is closed."""
+    def close(self, reason: str) -> None:
+        """Release all memory: the connection is closed. ``reason`` is for the log: why replies are lost."""
         self._state = OutboxState.CLOSED
+        self._lost_because = reason
         if self._sending is not None:
             self._sending.close()
             self._sending = None
-        for _, body in self._waiting:
+        line, self._line = self._line, None
+        self._log_lost(line)
+        for _, body, line in self._waiting:
             if body is not None:
                 body.close()
+            self._log_lost(line)
         self._waiting.clear()
+
+    def _log_lost(self, line: RequestLine | None) -> None:
+        if line is not None:
+            line.lost = self._lost_because
+            self._access_log.log(line)
 
     def _pump(self) -> None:
         # Not after a failed write: asyncio's `writelines` would then watch a descriptor that is about to be
@@ -132,8 +153,12 @@ class Outbox:
             elif body is not None:
                 body.close()
                 self._sending = None
+            elif self._line is not None:
+                line, self._line = self._line, None
+                line.sent = time.monotonic()
+                self._access_log.log(line)
             elif self._waiting:
-                head, self._sending = self._waiting.popleft()
+                head, self._sending, self._line = self._waiting.popleft()
                 self._offset = 0
                 # A body in a file follows piece by piece.
                 self._write([head, *(self._sending.views if self._sending is not None else ())])
