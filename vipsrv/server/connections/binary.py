@@ -241,7 +241,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if self._state is ConnectionState.OPEN and not self._in_flight and not self._inbox.reader.in_body:
             self._enter(ConnectionState.DRAINING)
             self._reads_when_draining = self._reads
-            self._reads_until = time.monotonic() + DRAIN_SECONDS
+            # A request that is served anyway does not make the time longer.
+            self._reads_until = self._reads_until or time.monotonic() + DRAIN_SECONDS
 
     def give_way(self) -> bool:
         """Close if nothing has happened since ``watch`` found the connection idle; return whether it has."""
@@ -310,6 +311,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if exchange.outcome is None:
             self._in_flight[request_id] = self._incoming = exchange
             self._inbox.slot = exchange.slot
+            if self._state is ConnectionState.DRAINING:  # it is served because the server has a successor
+                self._enter(ConnectionState.OPEN)
 
     def _error_for_reused_id(self, head: MessageStarted) -> RequestError:
         try:
