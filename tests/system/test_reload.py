@@ -1,5 +1,6 @@
 """A reload of a real server: what it changes, what it refuses, and that it loses no request."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -222,3 +223,28 @@ def wait_for_each(served: list[int], failures: list[BaseException]) -> None:
         lambda: bool(failures) or all(now > then for now, then in zip(served, before, strict=True)),
         "request of each client",
     )
+
+
+def test_a_server_with_a_terminal_is_reloaded_by_the_command(config: Path, tmp_path: Path) -> None:
+    """SIGHUP would stop it."""
+    pid_file = tmp_path / "pid"
+    config.write_text(f'port = 0\nworkers = 1\npid_file = "{pid_file}"\n')
+    ours, terminal = os.openpty()
+    become_leader = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
+    run = "os.execv(sys.executable, [sys.executable, '-m', 'vipsrv', *sys.argv[1:]])"
+    command = [sys.executable, "-c", f"{become_leader}; {run}", "serve", "--config", str(config)]
+    with subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, text=True) as process:
+        os.close(terminal)
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline().rpartition(":")[2])
+            with config.open("a") as file:
+                file.write("max_upload = 2000\n")
+            assert reload("--config", str(config)).returncode == 0
+            with Client("127.0.0.1", port) as client:
+                assert client.hello().limits.max_upload == 2000
+            process.terminate()
+            assert process.wait(SECONDS) == 0
+        finally:
+            process.kill()
+            os.close(ours)
