@@ -73,6 +73,8 @@ RESERVED: dict[str, set[str]] = {
     "typer": {"cli"},
     "pydantic": {"server", "cli"},
     "uvloop": {"server"},
+    "cryptography": {"cli"},
+    "structlog": {"server"},
 }
 
 # Modules of input and output, which the protocol must not import: it has no sockets and no clock.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 UNIX_PREFIX = "unix:"
+TLS_PREFIX = "tls://"
 MAX_PORT = 65_535
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens on it here
@@ -20,35 +21,40 @@ def is_service_link(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A TCP ``host`` and ``port``, or the ``path`` of a unix socket."""
+    """A TCP ``host`` and ``port``, with or without ``tls``, or the ``path`` of a unix socket."""
 
     host: str = ""
     port: int = 0
     path: str = ""
+    tls: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:/path``. Raises ``ValueError``."""
+        """Parse ``HOST:PORT``, ``[IPV6]:PORT``, both also after ``tls://``, or ``unix:/path``.
+
+        Raises ``ValueError``.
+        """
         if text.startswith(UNIX_PREFIX):
             path = text.removeprefix(UNIX_PREFIX)
             if not path:
                 raise ValueError(f"{text!r} has no path after unix:")
             return cls(path=path)
-        host, colon, port = text.rpartition(":")
+        host, colon, port = text.removeprefix(TLS_PREFIX).rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         if not colon or not host or not port.isdecimal() or int(port) > MAX_PORT:
-            raise ValueError(f"{text!r} is not HOST:PORT, [IPV6]:PORT or unix:/path")
-        return cls(host=host, port=int(port))
+            raise ValueError(f"{text!r} is not HOST:PORT, [IPV6]:PORT, tls://HOST:PORT or unix:/path")
+        return cls(host=host, port=int(port), tls=text.startswith(TLS_PREFIX))
 
     def reachable(self) -> "Address":
         """Return where a client on the same machine reaches a server that listens here.
 
         An address that stands for all addresses of the machine becomes that of the loopback interface.
         """
-        return Address(_LOOPBACK.get(self.host, self.host), self.port, self.path)
+        return Address(_LOOPBACK.get(self.host, self.host), self.port, self.path, self.tls)
 
     def __str__(self) -> str:
         """The form that ``parse`` reads."""
         if self.path:
             return f"{UNIX_PREFIX}{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{TLS_PREFIX if self.tls else ''}{host}:{self.port}"

@@ -19,6 +19,13 @@ DEFAULT_QUALITY = 85
 MAX_DIMENSION = 2**32 - 1
 """Pixels: the most that a version 1 header can carry. The server's ``--max-output-pixels`` is lower."""
 
+MOST_BYTES_PER_PIXEL = 16
+"""More than the pixels of any result take. Uncompressed RGBA of 16 bits takes 8. The worst JPEG takes 10: for
+each pixel in three colours a code of at most 16 bits and 10 more (ITU-T T.81, F.1.2.2)."""
+
+MOST_BYTES_BESIDE_PIXELS = 2**20
+"""More than the headers and the padding of a result take, without metadata that is kept."""
+
 _INT64_MAX = 2**63 - 1
 _FIRST_ROTATED = 5  # the EXIF orientations 5 to 8 swap width and height
 _Record = TypeVar("_Record")

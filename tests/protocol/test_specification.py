@@ -27,6 +27,7 @@ from vipsrv.protocol import (
 )
 from vipsrv.protocol.errors import MAX_MESSAGE_LENGTH
 from vipsrv.server.connections.binary import LINGER_SECONDS, MAX_IN_FLIGHT
+from vipsrv.server.connections.pace import GRACE_SECONDS
 from vipsrv.server.connections.transport import PROGRESS_SIZE
 from vipsrv.server.settings import ServerSettings
 from vipsrv.version import __version__
@@ -222,7 +223,11 @@ def test_the_limits_match_the_code() -> None:
 def test_the_timeouts_match_the_code() -> None:
     seconds = [_number(default) for _, default, _ in _rows("Timeouts")]
     receive_timeout = _default("receive_timeout")
-    assert seconds == [receive_timeout, receive_timeout, _default("idle_timeout"), _default("deadline")]
+    assert seconds == [
+        *(receive_timeout, receive_timeout, _default("min_rate")),
+        *(_default("idle_timeout"), _default("deadline")),
+    ]
+    assert f"after the first {GRACE_SECONDS / 60:g} minutes" in _rows("Timeouts")[2][0]
     assert f"at least {PROGRESS_SIZE // 1024} KiB" in _rows("Timeouts")[0][0]
 
 

@@ -12,8 +12,11 @@ import pytest
 
 from vipsrv.errors import Cancelled, RequestError
 from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.server.accounts import Account, Accounts
 from vipsrv.server.admission import Admission
 from vipsrv.server.context import ServerContext
+from vipsrv.server.logs.access_log import AccessLog
+from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage import Slot, Spool
 from vipsrv.workers.job import Job, Outcome
@@ -75,6 +78,17 @@ class FakeWorkers:
         job.close()
 
 
+class RecordedRequests(AccessLog):
+    """Keeps the lines of requests that have ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[RequestLine] = []
+
+    def log(self, line: RequestLine) -> None:
+        self.lines.append(line)
+
+
 def make_context(
     folder: Path, workers: FakeWorkers, *, memory: int = 16 << 20, disk: int = 8 << 30, **settings: Any
 ) -> ServerContext:
@@ -93,6 +107,7 @@ def make_context(
         ),
         describe=lambda: {"server": "fake"},
         check_ready=lambda: None,
+        access_log=RecordedRequests(),
     )
 
 
@@ -169,3 +184,12 @@ class Disk:
         if self._full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self._pwritev(fd, views, offset)
+
+
+def only_account(accounts: Accounts, key: str) -> Account:
+    """The account ``key``, which must be the only one and have a connection."""
+    flow = accounts.open_flow(key)  # a new account if there is none
+    accounts.close_flow(flow)
+    assert flow.account.flows
+    assert len(accounts) == 1
+    return flow.account

@@ -37,7 +37,7 @@ def test_an_account_ends_with_its_last_connection() -> None:
     accounts = Accounts()
     first, second = accounts.open_flow("a"), accounts.open_flow("a")
     accounts.close_flow(first)
-    assert [account.key for account in accounts] == ["a"]
+    assert len(accounts) == 1
     accounts.close_flow(second)
     accounts.close_flow(second)  # closed already
     assert len(accounts) == 0

@@ -1,3 +1,4 @@
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 from tests.server.fakes import FakeWorkers
 from vipsrv.errors import Busy, Cancelled, DeadlineExceeded
 from vipsrv.server.accounts import Account, Flow
-from vipsrv.server.admission import RESTART_SECONDS, Admission, threads_for
+from vipsrv.server.admission import RESTART_SECONDS, Admission, call_at, threads_for
 from vipsrv.storage import Spool
 from vipsrv.workers.channel import MAX_THREADS, Operation
 from vipsrv.workers.job import Job, Outcome
@@ -445,3 +446,17 @@ def test_a_failed_and_a_cancelled_job_are_charged(
         order.append(job)
     assert order == others
     assert [type(outcome.error) for outcome in outcomes] == [Cancelled]
+
+
+def test_a_timer_is_never_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+
+    class Loop:
+        def call_later(self, delay: float, _: Callable[[], None]) -> None:
+            delays.append(delay)
+
+    monkeypatch.setattr(asyncio, "get_running_loop", Loop)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    call_at(99, lambda: None)
+    call_at(105, lambda: None)
+    assert delays == [pytest.approx(0.001), pytest.approx(5.001)]

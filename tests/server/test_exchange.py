@@ -221,9 +221,9 @@ def test_an_abandoned_request_is_stopped_and_not_reported(
 ) -> None:
     arriving, working = FakeConnection(context), FakeConnection(context)
     arriving.exchange.accept(META, SIZE)
-    arriving.exchange.abandon()
+    arriving.exchange.abandon("the client disconnected")
     working.send(b"image")
-    working.exchange.abandon()
+    working.exchange.abandon("the client disconnected")
     assert workers.cancelled == workers.jobs
     assert arriving.finished == working.finished == []
     assert {arriving.exchange.state, working.exchange.state} == {ExchangeState.ABANDONED}
@@ -239,7 +239,7 @@ async def test_the_result_of_an_abandoned_request_is_given_back(
     connection.exchange.body_ended()
     await until(lambda: bool(workers.jobs))
     monkeypatch.setattr(workers, "cancel", lambda _: None)  # as a worker that has just replied
-    connection.exchange.abandon()
+    connection.exchange.abandon("the client disconnected")
     before = on_disk.spool.disk_left
     succeed(workers.jobs[0], on_disk.spool, size=10)
     await until(lambda: on_disk.spool.disk_left == before + SIZE)
@@ -307,7 +307,7 @@ CALLS: dict[str, tuple[Callable[[Exchange], object], ExchangeState]] = {
     "body_ended": (lambda exchange: exchange.body_ended(), ExchangeState.STORING),
     "refuse": (lambda exchange: exchange.refuse(Busy("no")), ExchangeState.FINISHED),
     "cancel": (lambda exchange: exchange.cancel(), ExchangeState.FINISHED),
-    "abandon": (lambda exchange: exchange.abandon(), ExchangeState.ABANDONED),
+    "abandon": (lambda exchange: exchange.abandon("the client disconnected"), ExchangeState.ABANDONED),
     "take_outcome": (lambda exchange: exchange.take_outcome(), ExchangeState.REPLIED),
 }
 
@@ -320,7 +320,10 @@ def bring_to(exchange: Exchange, state: ExchangeState) -> None:
     if state is ExchangeState.RECEIVING:
         return
     if state in (ExchangeState.FINISHED, ExchangeState.REPLIED, ExchangeState.ABANDONED):
-        (exchange.abandon if state is ExchangeState.ABANDONED else exchange.cancel)()
+        if state is ExchangeState.ABANDONED:
+            exchange.abandon("the client disconnected")
+        else:
+            exchange.cancel()
         if state is ExchangeState.REPLIED:
             exchange.take_outcome()
         return

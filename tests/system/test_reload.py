@@ -1,5 +1,6 @@
 """A reload of a real server: what it changes, what it refuses, and that it loses no request."""
 
+import json
 import os
 import signal
 import subprocess
@@ -35,6 +36,12 @@ def reload(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     return tmp_path / "vipsrv.toml"
+
+
+def events(server: RunningServer, logger: str = "vipsrv.server.reload") -> list[tuple[str, str]]:
+    """Level and text of what a part of the server has logged."""
+    lines = map(json.loads, server.log.splitlines())
+    return [(line["level"], line["event"]) for line in lines if line.get("logger") == logger]
 
 
 class Started:
@@ -74,13 +81,11 @@ def test_open_connections_see_a_reload(started: Started) -> None:
         ]
         with pytest.raises(TooLarge):
             client.resize(image, width=20, height=10)
-    assert (
-        f'INFO vipsrv.server.reload: the settings were reloaded: max_upload from "2GiB" to {len(image) - 1}'
-        in (started.server.log)
-    )
-    assert "WARNING vipsrv.server.reload: these settings have changed and need a restart: pin_workers" in (
-        started.server.log
-    )
+    started.server.wait_for_log("need a restart")
+    assert events(started.server) == [
+        ("info", f'the settings were reloaded: max_upload from "2GiB" to {len(image) - 1}'),
+        ("warning", "these settings have changed and need a restart: pin_workers"),
+    ]
 
 
 def test_workers_see_a_reload(started: Started) -> None:
@@ -106,10 +111,8 @@ def test_a_file_with_a_fault_changes_nothing(started: Started) -> None:
         *(f"vipsrv: {fault}" for fault in faults),
         "vipsrv: the settings were not reloaded; those from before hold",
     ]
-    logged = [line for line in started.server.log.splitlines() if "reload" in line]
-    assert [line.partition(": ")[2] for line in logged] == [
-        f"the settings were not reloaded: {'; '.join(faults)}"
-    ]
+    started.server.wait_for_log("not reloaded")
+    assert events(started.server) == [("error", f"the settings were not reloaded: {'; '.join(faults)}")]
     started.write("")
     assert "no value has changed" in started.reload().stdout
 
@@ -134,6 +137,18 @@ def test_the_text_of_a_secret_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp
         finally:
             process.kill()
     assert not pid_file.exists()
+
+
+def test_the_log_follows_a_reload(started: Started, tmp_path: Path) -> None:
+    target = tmp_path / "log"
+    started.write(f'log_file = "{target}"\nlog_format = "console"')
+    assert started.reload().returncode == 0
+    changed = f'log_format from "auto" to "console", log_file from none to "{target}"'
+    wait_until(lambda: target.exists() and changed in target.read_text(), "line in the new file")
+    started.write(f'log_file = "{tmp_path}/none/log"')
+    done = started.reload()
+    assert done.returncode == 1
+    assert f"{tmp_path}/none/log" in done.stderr
 
 
 def test_the_files_beside_a_server_go_with_it(started: Started) -> None:
@@ -211,8 +226,9 @@ def test_reloads_under_load_lose_no_request(config: Path, tmp_path: Path) -> Non
             for thread in threads:
                 thread.join(SECONDS)
         assert failures == []
-        assert "WARNING" not in server.log
-        assert "ERROR" not in server.log
+        logged = events(server) + events(server, "vipsrv.workers.pool")
+        assert len(logged) > RELOADS
+        assert {level for level, _ in logged} == {"info"}
         assert server.stop() == 0
 
 

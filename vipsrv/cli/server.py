@@ -5,7 +5,6 @@ also has 3.
 """
 
 import inspect
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +15,13 @@ from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
 from vipsrv.address import MAX_PORT, Address, is_service_link
+from vipsrv.cli.cert import cert_app
 from vipsrv.cli.config import print_configuration, print_example, print_schema
 from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
 from vipsrv.cli.reload import reload_server
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
+from vipsrv.cli.token import app as token_commands
 from vipsrv.errors import SettingsError, StartFailed, VipsrvError
 from vipsrv.printable import printable
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
@@ -28,7 +29,7 @@ from vipsrv.server import Configuration, ServerSettings, SettingsSources, format
 from vipsrv.server.configuration.environment import PREFIX
 from vipsrv.server.configuration.origin import flag_of
 from vipsrv.server.configuration.types import bare_type
-from vipsrv.server.log_queue import STANDARD_ERROR, log_to
+from vipsrv.server.logs.server_log import ServerLog
 from vipsrv.server.pid_file import NoServer
 from vipsrv.version import __version__
 
@@ -42,6 +43,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
+app.add_typer(token_commands, name="token")
+app.add_typer(cert_app)
 
 _METAVARS = {int: "NUMBER", ByteSize: "SIZE", float: "SECONDS", Path: "FILE"}
 
@@ -80,15 +83,6 @@ def _vipsrv(
 
 def _serve(
     *,
-    log_level: Annotated[
-        str,
-        typer.Option(
-            envvar="VIPSRV_LOG_LEVEL",
-            show_envvar=False,
-            metavar="LEVEL",
-            help="Lowest level that is logged to standard error: debug, info, warning or error.",
-        ),
-    ] = "info",
     until_stdin_closes: Annotated[
         bool,
         typer.Option(
@@ -105,20 +99,18 @@ def _serve(
     for example VIPSRV_MAX_UPLOAD, from a file that VIPSRV_MAX_UPLOAD_FILE names, and from a TOML file with
     the key max_upload. A flag wins over the environment, and that over the TOML file.
     """
-    level = logging.getLevelNamesMapping().get(log_level.upper())
-    if level is None:
-        _fail(f"--log-level: {log_level!r} is not one of debug, info, warning and error", code=2)
     sources = _sources(given)
     configuration = _read(sources)
     try:
-        with log_to(STANDARD_ERROR, level):
+        with ServerLog(configuration.settings) as log:
             serve(
                 configuration,
                 read=sources.read,
+                log=log,
                 on_listening=_print_addresses,
                 until_stdin_closes=until_stdin_closes,
             )
-    except StartFailed as error:
+    except (StartFailed, SettingsError) as error:
         discard_unwritable_output()
         _fail(str(error), code=1)
 
@@ -241,6 +233,15 @@ def ping(
     timeout: Annotated[
         float, typer.Option(min=0.001, max=86_400, help="Seconds to wait for the reply.")
     ] = 3.0,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            help="File with a token, which is then checked as well (default: VIPSRV_TOKEN_FILE, or "
+            "VIPSRV_TOKEN with the token itself). A ping needs none.",
+        ),
+    ] = None,
     config: _Config = None,
     *,
     no_config: _NoConfig = False,
@@ -252,6 +253,7 @@ def ping(
     """
     # Imported here because a server does not need the clients.
     from vipsrv.client import Client, Timeout  # noqa: PLC0415
+    from vipsrv.client.login_token import choose_token  # noqa: PLC0415
     from vipsrv.client.server_address import choose_listener  # noqa: PLC0415
 
     _mention_service_link()
@@ -260,12 +262,14 @@ def ping(
         where = choose_listener(host or None, port, environment)
         each = Timeout(connect=timeout, send=timeout, reply=timeout)
         server = {"address": str(where)} if where.path else {"host": where.host, "port": where.port}
-        with Client(**server, timeout=each) as client:
+        with Client(**server, timeout=each, token=choose_token(file=token_file)) as client:
             seconds = client.ping()
     except VipsrvError as error:
         _fail(str(error), code=1)
     except ValueError as error:
         _fail(str(error), code=2)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}", code=2)
     typer.echo(f"{where} answered in {seconds * 1000:.1f} ms")
 
 

@@ -33,6 +33,7 @@ class CallServer:
     """The server to use for one call.
 
     ``may_start_one`` allows starting one if none is configured and nothing listens at the default address.
+    ``token`` is for a server that runs already.
     """
 
     program: str
@@ -40,12 +41,13 @@ class CallServer:
     timeout: Timeout
     may_start_one: bool
     quiet: bool
+    token: str | None = None
 
     def ask(self, request: Callable[[Client], T]) -> Answer[T]:
         """Make a request with a client of the server. Raises the errors of ``Client``."""
 
-        def at(address: Address) -> T:
-            with Client(*_client_arguments(address), timeout=self.timeout) as client:
+        def at(address: Address, token: str | None) -> T:
+            with Client(*_client_arguments(address), timeout=self.timeout, token=token) as client:
                 return request(client)
 
         return self._ask(at)
@@ -53,16 +55,16 @@ class CallServer:
     def ask_version_1(self, request: Callable[[Version1Client], T]) -> Answer[T]:
         """Make a request over version 1 of the protocol. Raises the errors of ``Version1Client``."""
 
-        def at(address: Address) -> T:
+        def at(address: Address, _token: str | None) -> T:
             with Version1Client(*_client_arguments(address), timeout=self.timeout) as client:
                 return request(client)
 
         return self._ask(at)
 
-    def _ask(self, request_at: Callable[[Address], T]) -> Answer[T]:
+    def _ask(self, request_at: Callable[[Address, str | None], T]) -> Answer[T]:
         there = self.choice.address
         try:
-            return Answer(request_at(there), str(there), embedded=False)
+            return Answer(request_at(there, self.token), str(there), embedded=False)
         except ConnectFailed:
             if not self.may_start_one or self.choice.configured:
                 raise
@@ -75,7 +77,7 @@ class CallServer:
             if not self.quiet:
                 note = f"nothing listens on {there}, so a server was started for this call on {here}"
                 typer.echo(f"{self.program}: {note}", err=True)
-            return Answer(request_at(here), str(here), embedded=True)
+            return Answer(request_at(here, None), str(here), embedded=True)
 
 
 def _client_arguments(address: Address) -> tuple[str, int | None]:

@@ -6,8 +6,9 @@
                                                                                    ├─► core.py (no I/O)
     AsyncClient  asyncio_client.py ──► asyncio_pool.py ──► asyncio_connection.py ──┘   └─► vipsrv.protocol
 
-    both: server_address.py (where to connect), requests.py (what to send), sources.py (the image),
-          results.py (what the calls return), embedded.py (a server that the client starts)
+    both: pool.py (the base of the pools), server_address.py (where to connect), requests.py (what to send),
+          sources.py (the image), results.py (what the calls return), embedded.py (a server that the client
+          starts)
 
 `Version1Client` and `AsyncVersion1Client` speak version 1 of the protocol, for old servers.
 """

@@ -8,6 +8,7 @@ from typing import Self, Unpack
 
 from vipsrv.client.asyncio_pool import AsyncPool
 from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.login_token import choose_token
 from vipsrv.client.requests import (
     DEFAULT_MAX_REPLY_SIZE,
     HELLO,
@@ -70,6 +71,9 @@ class AsyncClient(_ClosableClient):
     and otherwise 127.0.0.1 or 65432. For a unix socket, ``address`` or ``host`` is ``unix:/path``.
     ``AsyncClient.embedded()`` starts its own server.
 
+    ``token`` is for a server that requires one; if it is left out, it comes from ``VIPSRV_TOKEN`` or from the
+    file that ``VIPSRV_TOKEN_FILE`` names. If the server refuses it, the methods raise ``Unauthorized``.
+
     Concurrent calls share one connection, which the first call makes, and do not wait for each other's
     replies. After a connection is lost, the next call makes a new one. A client is for one event loop at a
     time. Cancelling a call cancels its request at the server. Image files are read in a thread.
@@ -91,9 +95,11 @@ class AsyncClient(_ClosableClient):
         address: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
+        token: str | None = None,
     ) -> None:
         most = check_max_reply_size(max_reply_size)
-        self._pool = AsyncPool(server_address(host, port, address), 2, timeout, most)
+        server = server_address(host, port, address)
+        self._pool = AsyncPool(server, 2, timeout, most, token=choose_token(token))
 
     @classmethod
     def embedded(
@@ -168,14 +174,7 @@ class AsyncClient(_ClosableClient):
         started = time.monotonic()
         with open_source(image) as source:
             pending = await self._pool.call(request, source, on_sent)
-            reply = pending.result()
-        return resize_results(
-            request,
-            reply,
-            size=source.size,
-            sent=len(pending.head) + source.size,
-            elapsed=time.monotonic() - started,
-        )
+        return resize_results(request, pending, size=source.size, started=started)
 
 
 class AsyncVersion1Client(_ClosableClient):
@@ -209,11 +208,4 @@ class AsyncVersion1Client(_ClosableClient):
         with open_source(image) as source:
             check_version_1_size(source.size)
             pending = await self._pool.call(request, source, on_sent)
-            reply = pending.result()
-        return version_1_result(
-            request,
-            reply,
-            size=source.size,
-            sent=len(pending.head) + source.size,
-            elapsed=time.monotonic() - started,
-        )
+        return version_1_result(request, pending, size=source.size, started=started)

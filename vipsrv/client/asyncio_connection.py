@@ -21,10 +21,18 @@ from vipsrv.errors import ClientTimeout, ConnectFailed
 class AsyncConnection(asyncio.Protocol):
     """A connection; ``connect`` makes one that is open."""
 
-    def __init__(self, peer: str, protocol: ProtocolVersion, timeout: Timeout, max_reply_size: int) -> None:
+    def __init__(
+        self,
+        peer: str,
+        protocol: ProtocolVersion,
+        timeout: Timeout,
+        max_reply_size: int,
+        *,
+        token: str | None = None,
+    ) -> None:
         self._timeout = timeout
         self._peer = peer
-        self._core = ClientCore(protocol, peer, max_reply_size=max_reply_size)
+        self._core = ClientCore(protocol, peer, max_reply_size=max_reply_size, token=token)
         self._turn = asyncio.Lock()
         self._cancels: list[bytes] = []
         self._writable = asyncio.Event()
@@ -39,10 +47,12 @@ class AsyncConnection(asyncio.Protocol):
         protocol: ProtocolVersion,
         timeout: Timeout,  # noqa: ASYNC109 - several timeouts for later steps
         max_reply_size: int,
+        *,
+        token: str | None = None,
     ) -> Self:
         """Connect. Raises ``ConnectFailed`` or ``ClientTimeout``."""
         loop = asyncio.get_running_loop()
-        connection = cls(str(address), protocol, timeout, max_reply_size)
+        connection = cls(str(address), protocol, timeout, max_reply_size, token=token)
         try:
             async with asyncio.timeout(timeout.connect):
                 if not address.path:

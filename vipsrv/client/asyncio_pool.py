@@ -1,23 +1,22 @@
 """The connections of an asyncio client: made when a call needs one, shared by calls, replaced when lost."""
 
 import asyncio
-import os
-import weakref
 
 from vipsrv.address import Address
 from vipsrv.client.asyncio_connection import AsyncConnection
 from vipsrv.client.core import PendingRequest
 from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.pool import ConnectionPool
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.sources import OnSent, Source
 from vipsrv.client.timeouts import Timeout
 
 
-class AsyncPool:
-    """Connections to one server, which may be an embedded one that is started with the first connection.
+class AsyncPool(ConnectionPool[AsyncConnection]):
+    """The connections of an asyncio client.
 
-    Version 2 requests share one connection; each version 1 request has its own. The connections belong to the
-    event loop of the first call. A call in another loop makes new ones, if the first loop no longer runs.
+    They belong to the event loop of the first call. A call in another loop makes new ones, if the first loop
+    no longer runs.
     """
 
     def __init__(
@@ -26,22 +25,12 @@ class AsyncPool:
         protocol: ProtocolVersion,
         timeout: Timeout,
         max_reply_size: int,
+        *,
+        token: str | None = None,
     ) -> None:
-        self._server = server
-        self._protocol: ProtocolVersion = protocol
-        self._timeout = timeout
-        self._max_reply_size = max_reply_size
+        super().__init__(server, protocol, timeout, max_reply_size, token=token)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._connections: list[AsyncConnection] = []
         self._attempt: asyncio.Task[AsyncConnection] | None = None
-        self._closed = False
-        _POOLS.add(self)
-
-    @property
-    def in_use(self) -> bool:
-        """Whether a connection or an embedded server would be left behind without ``close``."""
-        server_runs = isinstance(self._server, EmbeddedServer) and self._server.running
-        return server_runs or any(not connection.ended for connection in self._connections)
 
     async def call(
         self, request: ClientRequest, source: Source | None = None, on_sent: OnSent | None = None
@@ -83,28 +72,23 @@ class AsyncPool:
     async def close(self) -> None:
         """Close the connections and stop an embedded server. May be called again."""
         self._enter_loop()
-        self._closed = True
-        connections, self._connections = self._connections, []
-        for connection in connections:
+        for connection in self._take_connections():
             await connection.close()
         if isinstance(self._server, EmbeddedServer):
             await asyncio.to_thread(self._server.stop)
 
     def release(self) -> None:
         """Close without waiting for the connections, for a client that is garbage-collected."""
-        self._closed = True
-        connections, self._connections = self._connections, []
+        connections = self._take_connections()
         if self._loop is not None and not self._loop.is_closed():
             for connection in connections:
                 self._loop.call_soon_threadsafe(connection.abort)
-        if isinstance(self._server, EmbeddedServer):
-            self._server.stop()
+        self._stop_server()
 
     def forget(self) -> None:
         """In a forked child: leave the connections to the parent; the next call makes its own."""
         self._loop, self._connections, self._attempt = None, [], None
-        if isinstance(self._server, EmbeddedServer):
-            self._server.forget()
+        self._forget_server()
 
     def _enter_loop(self) -> None:
         """Forget the connections of an earlier event loop; raise ``RuntimeError`` if it is still running."""
@@ -128,29 +112,15 @@ class AsyncPool:
             attempt.exception()  # marks it as retrieved: perhaps no call waits for it any more
 
     async def _connect(self) -> AsyncConnection:
-        if self._closed:
-            raise RuntimeError("the client is closed")
+        self._check_open()
         address = self._server
         if isinstance(address, EmbeddedServer):
             address = await asyncio.to_thread(address.start)
         connection = await AsyncConnection.connect(
-            address, self._protocol, self._timeout, self._max_reply_size
+            address, self._protocol, self._timeout, self._max_reply_size, token=self._token
         )
-        self._connections = [one for one in self._connections if not one.ended]
-        self._connections.append(connection)
+        self._keep(connection)
         if self._closed:
             await self.close()
             raise RuntimeError("the client was closed while it connected")
         return connection
-
-
-_POOLS: "weakref.WeakSet[AsyncPool]" = weakref.WeakSet()
-
-
-def _forget_all() -> None:
-    for pool in list(_POOLS):
-        pool.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)

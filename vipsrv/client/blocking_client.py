@@ -8,6 +8,7 @@ from typing import Self, Unpack
 
 from vipsrv.client.blocking_pool import BlockingPool
 from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.login_token import choose_token
 from vipsrv.client.requests import (
     DEFAULT_MAX_REPLY_SIZE,
     HELLO,
@@ -70,6 +71,9 @@ class Client(_ClosableClient):
     and otherwise 127.0.0.1 or 65432. For a unix socket, ``address`` or ``host`` is ``unix:/path``.
     ``Client.embedded()`` starts its own server.
 
+    ``token`` is for a server that requires one; if it is left out, it comes from ``VIPSRV_TOKEN`` or from the
+    file that ``VIPSRV_TOKEN_FILE`` names. If the server refuses it, the methods raise ``Unauthorized``.
+
     Several threads may use one client: their requests share one connection, which the first call makes, and
     do not wait for each other's replies. After a connection is lost, the next call makes a new one. A forked
     process makes its own connection.
@@ -91,9 +95,11 @@ class Client(_ClosableClient):
         address: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
+        token: str | None = None,
     ) -> None:
         most = check_max_reply_size(max_reply_size)
-        self._pool = BlockingPool(server_address(host, port, address), 2, timeout, most)
+        server = server_address(host, port, address)
+        self._pool = BlockingPool(server, 2, timeout, most, token=choose_token(token))
 
     @classmethod
     def embedded(
@@ -166,14 +172,7 @@ class Client(_ClosableClient):
         started = time.monotonic()
         with open_source(image) as source:
             pending = self._pool.call(request, source, on_sent)
-            reply = pending.result()
-        return resize_results(
-            request,
-            reply,
-            size=source.size,
-            sent=len(pending.head) + source.size,
-            elapsed=time.monotonic() - started,
-        )
+        return resize_results(request, pending, size=source.size, started=started)
 
 
 class Version1Client(_ClosableClient):
@@ -207,11 +206,4 @@ class Version1Client(_ClosableClient):
         with open_source(image) as source:
             check_version_1_size(source.size)
             pending = self._pool.call(request, source, on_sent)
-            reply = pending.result()
-        return version_1_result(
-            request,
-            reply,
-            size=source.size,
-            sent=len(pending.head) + source.size,
-            elapsed=time.monotonic() - started,
-        )
+        return version_1_result(request, pending, size=source.size, started=started)

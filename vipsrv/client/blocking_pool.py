@@ -1,25 +1,21 @@
 """The connections of a blocking client: made when a call needs one, shared by calls, replaced when lost."""
 
-import os
 import threading
-import weakref
 from concurrent.futures import Future
 
 from vipsrv.address import Address
 from vipsrv.client.blocking_connection import BlockingConnection
 from vipsrv.client.core import PendingRequest
 from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.pool import ConnectionPool
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.sources import OnSent, Source
 from vipsrv.client.timeouts import Timeout
 from vipsrv.errors import VipsrvError
 
 
-class BlockingPool:
-    """Connections to one server, which may be an embedded one that is started with the first connection.
-
-    Version 2 requests share one connection; each version 1 request has its own.
-    """
+class BlockingPool(ConnectionPool[BlockingConnection]):
+    """The connections of a blocking client, which several threads may use at the same time."""
 
     def __init__(
         self,
@@ -27,22 +23,12 @@ class BlockingPool:
         protocol: ProtocolVersion,
         timeout: Timeout,
         max_reply_size: int,
+        *,
+        token: str | None = None,
     ) -> None:
-        self._server = server
-        self._protocol: ProtocolVersion = protocol
-        self._timeout = timeout
-        self._max_reply_size = max_reply_size
-        self._lock = threading.Lock()  # guards the fields below
-        self._connections: list[BlockingConnection] = []
+        super().__init__(server, protocol, timeout, max_reply_size, token=token)
+        self._lock = threading.Lock()  # guards the connections, the attempt and whether it is closed
         self._attempt: Future[BlockingConnection | None] | None = None
-        self._closed = False
-        _POOLS.add(self)
-
-    @property
-    def in_use(self) -> bool:
-        """Whether a connection or an embedded server would be left behind without ``close``."""
-        server_runs = isinstance(self._server, EmbeddedServer) and self._server.running
-        return server_runs or any(not connection.ended for connection in self._connections)
 
     def call(
         self, request: ClientRequest, source: Source | None = None, on_sent: OnSent | None = None
@@ -93,15 +79,13 @@ class BlockingPool:
         """Close the connections and stop an embedded server. May be called again."""
         for connection in self._take_connections():
             connection.close()
-        if isinstance(self._server, EmbeddedServer):
-            self._server.stop()
+        self._stop_server()
 
     def release(self) -> None:
         """Close without waiting for the reader thread, for a client that is garbage-collected."""
         for connection in self._take_connections():
             connection.close(wait=False)
-        if isinstance(self._server, EmbeddedServer):
-            self._server.stop()
+        self._stop_server()
 
     def forget(self) -> None:
         """In a forked child: leave the connections to the parent; the next call makes its own.
@@ -110,17 +94,13 @@ class BlockingPool:
         """
         self._lock = threading.Lock()
         self._attempt = None
-        connections, self._connections = self._connections, []
-        for connection in connections:
+        for connection in self._forget_connections():
             connection.forget()
-        if isinstance(self._server, EmbeddedServer):
-            self._server.forget()
+        self._forget_server()
 
     def _take_connections(self) -> list[BlockingConnection]:
         with self._lock:
-            self._closed = True
-            connections, self._connections = self._connections, []
-        return connections
+            return super()._take_connections()
 
     def _attempt_to_connect(self, attempt: "Future[BlockingConnection | None]") -> BlockingConnection:
         connection = None
@@ -140,35 +120,19 @@ class BlockingPool:
         with self._lock:
             self._check_open()
         address = self._server.start() if isinstance(self._server, EmbeddedServer) else self._server
-        connection = BlockingConnection(address, self._protocol, self._timeout, self._max_reply_size)
+        connection = BlockingConnection(
+            address, self._protocol, self._timeout, self._max_reply_size, token=self._token
+        )
         with self._lock:
             if not self._closed:
-                self._connections = [one for one in self._connections if not one.ended]
-                self._connections.append(connection)
+                self._keep(connection)
                 return connection
         connection.close()
-        if isinstance(self._server, EmbeddedServer):
-            self._server.stop()  # it may have been started after close
+        self._stop_server()  # it may have been started after close
         raise RuntimeError("the client was closed while it connected")
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise RuntimeError("the client is closed")
 
     def _close_one(self, connection: BlockingConnection) -> None:
         connection.close()
         with self._lock:
             if connection in self._connections:
                 self._connections.remove(connection)
-
-
-_POOLS: "weakref.WeakSet[BlockingPool]" = weakref.WeakSet()
-
-
-def _forget_all() -> None:
-    for pool in list(_POOLS):
-        pool.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vipsrv.options import Fit, Keep, ResizeArguments, ResizeOptions, ResizeRequest, default_fit
+from vipsrv.options import (
+    MOST_BYTES_BESIDE_PIXELS,
+    MOST_BYTES_PER_PIXEL,
+    Fit,
+    Keep,
+    ResizeArguments,
+    ResizeOptions,
+    ResizeRequest,
+    default_fit,
+)
 from vipsrv.protocol import MAX_META_SIZE, V1_MAX_SIZE, Kind
 from vipsrv.version import __version__
 
@@ -20,14 +29,8 @@ The 100 megapixels that a server allows by default take less than half of it as 
 UNLIMITED = 2**63 - 1
 """Bytes: the bound of a result whose size does not follow from its options."""
 
-_BYTES_PER_PIXEL = 16
-"""More than any result has: 8 for uncompressed RGBA of 16 bits, and some 10 for the worst case of JPEG."""
-
 _BLOCK = 16
 """Pixels: the formats encode blocks whose sides are at most this, so that the sides are rounded up to it."""
-
-_BYTES_PER_RESULT = 2**20
-"""An allowance for the headers of a result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,4 +139,4 @@ def _max_size(output: ResizeOptions) -> int:
         # One side follows from the image; metadata that is kept may be of any size.
         return UNLIMITED
     width, height = (side + -side % _BLOCK for side in (output.width, output.height))
-    return width * height * _BYTES_PER_PIXEL + _BYTES_PER_RESULT
+    return width * height * MOST_BYTES_PER_PIXEL + MOST_BYTES_BESIDE_PIXELS

@@ -2,12 +2,13 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vipsrv.client.core import Reply
+from vipsrv.client.core import PendingRequest, Reply
 from vipsrv.client.requests import ClientRequest
 from vipsrv.client.save import save
 from vipsrv.errors import ProtocolError
@@ -134,9 +135,14 @@ class ServerInfo:
 
 
 def resize_results(
-    request: ClientRequest, reply: Reply, *, size: int, sent: int, elapsed: float
+    request: ClientRequest, pending: PendingRequest, *, size: int, started: float
 ) -> ResizeResults:
-    """Make the results of a RESIZE of an image of ``size`` bytes. Raises ``ProtocolError``."""
+    """Make the results of a RESIZE of an image of ``size`` bytes that has ended.
+
+    ``started`` is the time of ``time.monotonic`` when the call began. Raises the error of the request, or
+    ``ProtocolError``.
+    """
+    reply, elapsed = pending.result(), time.monotonic() - started
     try:
         report = ResizeReport.from_meta(reply.meta)
     except ValueError as error:
@@ -148,16 +154,17 @@ def resize_results(
         source=report.source,
         timings=report.ms,
         ratio=report.ratio,
-        sent=sent,
+        sent=len(pending.head) + size,
         received=reply.received,
         elapsed=elapsed,
     )
 
 
 def version_1_result(
-    request: ClientRequest, reply: Reply, *, size: int, sent: int, elapsed: float
+    request: ClientRequest, pending: PendingRequest, *, size: int, started: float
 ) -> Version1Result:
-    """Make the result of a version 1 request with an image of ``size`` bytes."""
+    """Make the result of a version 1 request that has ended; the rest is as for ``resize_results``."""
+    reply, elapsed = pending.result(), time.monotonic() - started
     return Version1Result(
         data=reply.body,
         width=request.width,
@@ -165,7 +172,7 @@ def version_1_result(
         format=Format.JPEG.value,
         quality=DEFAULT_QUALITY,
         ratio=size / len(reply.body),
-        sent=sent,
+        sent=len(pending.head) + size,
         received=reply.received,
         elapsed=elapsed,
     )

@@ -39,6 +39,10 @@ OK_STATUS = 200
 FIRST_ERROR_STATUS = 400
 LAST_ERROR_STATUS = 599
 
+_TLS_HANDSHAKE = 22
+_TLS_MAJOR_VERSION = 3
+_TLS_CLIENT_HELLO = 1
+
 V1_MAX_SIZE = 2**32 - 1
 """The size in bytes of the largest image that a version 1 header can announce."""
 
@@ -89,6 +93,24 @@ def check_start(data: bytes | bytearray) -> None:
     """Raise ``ProtocolError`` if ``data`` cannot be the beginning of a version 2 header."""
     if not _START.startswith(data[: len(_START)]):
         raise ProtocolError("the header does not start with a zero and the letters VIPS")
+
+
+def is_client_hello(data: bytes | bytearray) -> bool:
+    """Whether 12 bytes are the beginning of a TLS ClientHello (RFC 8446, sections 4.1.2 and 5.1).
+
+    A version 1 header with the same bytes would ask for a result of more than 65,535 pixels a side, which
+    its JPEG cannot have; one that announces an image of as many bytes and a possible size is none.
+
+    ::
+
+        record: type 22, version 3.x, length; handshake: type 1, length (3 bytes); version 3.x, random
+    """
+    return (
+        data[0] == _TLS_HANDSHAKE
+        and data[1] == data[9] == _TLS_MAJOR_VERSION
+        and data[5] == _TLS_CLIENT_HELLO
+        and data[6] == 0
+    )
 
 
 def pack_message(

@@ -36,6 +36,7 @@ from vipsrv.protocol.frames import (
     Header,
     Kind,
     check_start,
+    is_client_hello,
     unpack_meta,
 )
 
@@ -231,6 +232,8 @@ class RequestReader(MessageReader):
             raise ProtocolError(f"the status of a request must be 0, not {header.status}")
 
     def _started_v1(self, data: bytearray) -> MessageStarted:
+        if is_client_hello(data):
+            raise ProtocolError("the client speaks TLS, which this address does not")
         size, width, height = V1_REQUEST.unpack(data)
         meta = {"width": width, "height": height}
         return MessageStarted(version=1, kind=Kind.RESIZE, status=0, request_id=0, meta=meta, body_size=size)

@@ -7,7 +7,6 @@ address for them.
 """
 
 import ipaddress
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -22,9 +21,13 @@ _CACHED_HOSTS = 4096  # parsing an address takes longer than all else that a new
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """One client address, ``key`` (see ``account_key``), its open connections, and its share of the spool."""
+    """One client: ``key`` is its address (see ``account_key``) or its identity (see ``identity_key``).
+
+    It has open connections, a share of the spool, and a ``weight`` in the fair queue.
+    """
 
     key: str
+    weight: float = 1.0
     flows: "set[Flow]" = field(default_factory=set)
     share: Share = field(default_factory=Share)
 
@@ -54,10 +57,6 @@ class Accounts:
     def __len__(self) -> int:
         """The number of accounts."""
         return len(self._accounts)
-
-    def __iter__(self) -> Iterator[Account]:
-        """All accounts; they may change meanwhile."""
-        return iter(list(self._accounts.values()))
 
     def open_flow(self, key: str) -> Flow:
         """Return a new flow of the account ``key``, which is created if it has no other connection."""

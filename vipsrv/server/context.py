@@ -7,6 +7,7 @@ from typing import Any
 from vipsrv.errors import Draining, TooLarge
 from vipsrv.server.accounts import Accounts
 from vipsrv.server.admission import Admission
+from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.open_connections import OpenConnections
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage.spool import Spool
@@ -26,6 +27,7 @@ class ServerContext:
     describe: Callable[[], dict[str, Any]]
     check_ready: Callable[[], None]
     accounts: Accounts = field(default_factory=Accounts)
+    access_log: AccessLog = field(default_factory=AccessLog)
     connections: OpenConnections = field(init=False)
     draining: bool = False
     """Whether the server is shutting down: requests that arrive now are refused."""

@@ -4,7 +4,7 @@
 
     connection   4  its socket, that of an excess client that gets busy, two for a file of the spool
     worker       5  channel, mapping of shared memory, standard error at its start, two for a result
-    listener     2  a host name may have an IPv4 and an IPv6 address
+    listener     4  two sockets, as a host name may have an IPv4 and an IPv6 address, and their duplicates
     process     24  standard streams, event loop and signals (13), two threads that splice (3 each), 5 spare
     RESERVE     32  starting a worker takes WORKER_DESCRIPTORS at once
 
@@ -22,7 +22,7 @@ from vipsrv.workers.descriptor_reserve import WORKER_DESCRIPTORS
 
 EACH_CONNECTION = 4
 EACH_WORKER = 5
-EACH_LISTENER = 2
+EACH_LISTENER = 4
 PROCESS = 24
 
 RESERVE = WORKER_DESCRIPTORS + 20

@@ -15,14 +15,15 @@ image is in the spool, and keeps the deadline. ``timeline`` has the time of each
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from vipsrv.errors import BadRequest, Cancelled, DeadlineExceeded, RequestError
 from vipsrv.server.accounts import Flow
 from vipsrv.server.context import ServerContext
+from vipsrv.server.request_ids import NO_IDS, RequestIds, take_request_ids
 from vipsrv.server.request_options import parse_resize
+from vipsrv.server.timeline import Timeline
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
@@ -59,44 +60,6 @@ TRANSITIONS: dict[ExchangeState, tuple[ExchangeState, ...]] = {
 """The states that may follow each state."""
 
 
-@dataclass(slots=True)
-class Timeline:
-    """When a request reached each stage, in seconds of ``time.monotonic``; 0 if it never did."""
-
-    arrived: float
-    """Its header had arrived."""
-    received: float = 0.0
-    """The last byte of its body had arrived."""
-    submitted: float = 0.0
-    """Its body was in the spool, and the job was given to admission."""
-    started: float = 0.0
-    """A worker began."""
-    ended: float = 0.0
-    """The worker was done."""
-    replied: float = 0.0
-    """The reply was handed over for sending."""
-
-    @property
-    def receive_ms(self) -> float:
-        """Milliseconds for the body to arrive."""
-        return (self.received - self.arrived) * 1000
-
-    @property
-    def queue_ms(self) -> float:
-        """Milliseconds from the last byte of the body to the start of the work: disk and queue."""
-        return (self.started - self.received) * 1000
-
-    @property
-    def process_ms(self) -> float:
-        """Milliseconds of work."""
-        return (self.ended - self.started) * 1000
-
-    @property
-    def total_ms(self) -> float:
-        """Milliseconds from the header to the reply."""
-        return (self.replied - self.arrived) * 1000
-
-
 class Exchange:
     """One request of ``flow`` for ``operation``.
 
@@ -112,8 +75,10 @@ class Exchange:
         "_seconds",
         "_state",
         "flow",
+        "ids",
         "operation",
         "outcome",
+        "size",
         "slot",
         "timeline",
     )
@@ -128,10 +93,14 @@ class Exchange:
         self.operation = operation
         self.flow = flow
         self.timeline = Timeline(time.monotonic())
+        self.size = 0
+        """Bytes of the image, as announced."""
+        self.ids: RequestIds = NO_IDS
+        """What the client calls its request."""
         self.slot: Slot | None = None
         """The slot for the body, from its acceptance until the job is submitted."""
         self.outcome: Outcome | None = None
-        """Set when the exchange has finished."""
+        """Set when the exchange has finished or was abandoned."""
         self._context = context
         self._on_finished = on_finished
         self._state = ExchangeState.NEW
@@ -155,7 +124,9 @@ class Exchange:
 
         If a check fails, the request is refused: the exchange has finished when this returns.
         """
+        self.size = body_size
         try:
+            self.ids, meta = take_request_ids(meta)
             self._context.check_upload(body_size)
             if not body_size:
                 raise BadRequest("there is no image: its size is 0")
@@ -188,11 +159,14 @@ class Exchange:
         else:
             self._finish(Outcome(error=Cancelled("the client cancelled the request")))
 
-    def abandon(self) -> None:
-        """Stop the work; the outcome is not reported."""
+    def abandon(self, reason: str) -> None:
+        """Stop the work; the outcome, ``Cancelled`` for the ``reason``, is for the log only."""
         self._enter(ExchangeState.ABANDONED)
         self._close_slot()
         job, self._job = self._job, None
+        started, worker = (0.0, 0) if job is None else (job.started, job.worker)
+        self._note_outcome(Outcome(error=Cancelled(reason), started=started, worker=worker))
+        self.timeline.replied = time.monotonic()
         if job is not None:
             self._context.admission.cancel(job)
 
@@ -255,10 +229,13 @@ class Exchange:
         self._close_slot()
         self._job = None
         self._deadline = 0.0
+        self._note_outcome(outcome)
+        self._on_finished(self)
+
+    def _note_outcome(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.timeline.started = outcome.started
         self.timeline.ended = outcome.ended
-        self._on_finished(self)
 
     def _close_slot(self) -> None:
         if self.slot is not None:

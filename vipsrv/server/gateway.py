@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from vipsrv.address import Address
@@ -12,14 +14,18 @@ from vipsrv.options import Fit
 from vipsrv.server.admission import Admission
 from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.proxy_header import ProxiedConnection, TrustedProxies
+from vipsrv.server.connections.tls_handshake import TlsConnection
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.descriptors import fit_connections, raise_limit
 from vipsrv.server.listeners import Listeners, MakeConnection
+from vipsrv.server.logs.access_log import AccessLog
+from vipsrv.server.logs.start_line import start_fields
 from vipsrv.server.open_connections import Connection
-from vipsrv.server.reload import TakeOver
+from vipsrv.server.reload import Reloadable, TakeOver, prepare_all
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.tls import ServerCertificates
 from vipsrv.server.user import change_user
 from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
@@ -40,7 +46,7 @@ _log = logging.getLogger(__name__)
 class Gateway:
     """One server within an event loop: ``start``, then ``drain`` and ``stop``."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, access_log: AccessLog | None = None) -> None:
         self._settings = settings
         self._spool = Spool(
             directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
@@ -67,9 +73,11 @@ class Gateway:
             admission=self._admission,
             describe=self._describe,
             check_ready=self._pool.check_ready,
+            access_log=access_log or AccessLog(),
         )
         self._trusted_proxies = TrustedProxies(settings.trusted_proxies)
         self._listeners = Listeners()
+        self._certificates: ServerCertificates | None = None  # without a listener that needs them
         self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
 
@@ -92,10 +100,13 @@ class Gateway:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             log_confinement(self._pool.formats.layers)
-            return await self._listeners.start()
+            listening = await self._listeners.start()
         except StartFailed:
             await self.stop()
             raise
+        fields = start_fields(self._settings, self._pool.formats, listening)
+        _log.info("started", extra={"fields": fields})
+        return listening
 
     def _check_spool_folder(self) -> None:
         folder = self._settings.spool_dir
@@ -108,9 +119,12 @@ class Gateway:
             settings = fit_connections(settings, raise_limit())
         except StartFailed as error:
             raise SettingsError(str(error)) from None
+        parts: list[Reloadable] = [] if self._certificates is None else [self._certificates]
+        take_over_parts = prepare_all(parts, settings)
         trusted_proxies = TrustedProxies(settings.trusted_proxies)
 
         def take_over() -> None:
+            take_over_parts()
             self._settings = settings
             self._trusted_proxies = trusted_proxies
             self._context.change_settings(settings)
@@ -148,18 +162,29 @@ class Gateway:
         """Return every address to listen on, with the factory of its connections."""
         settings = self._settings
         addresses = [Address.parse(text) for text in settings.listen]
+        if any(address.tls for address in addresses):
+            try:
+                self._certificates = ServerCertificates(settings)
+            except SettingsError as error:
+                raise StartFailed(str(error)) from None
         return [
-            (address, self._make_connection)
+            (address, self._listener_connection(address))
             for address in addresses or [Address(settings.host, settings.port)]
         ]
 
-    def _make_connection(self) -> asyncio.BufferedProtocol:
-        """Return the connection of a client that has connected to a listener."""
-        if self._trusted_proxies:
-            return ProxiedConnection(self._context, self._trusted_proxies, self._connection_of)
-        return BinaryConnection(self._context)
+    def _listener_connection(self, address: Address) -> MakeConnection:
+        """Return what makes the connections of one listener: header of a proxy, then TLS, then requests."""
+        make: Callable[..., asyncio.BufferedProtocol] = self._connection_of
+        if address.tls and self._certificates is not None:
+            make = partial(TlsConnection, self._context, self._certificates, self._connection_of)
 
-    def _connection_of(self, peer: object) -> BinaryConnection:
+        def connection() -> asyncio.BufferedProtocol:
+            trusted = self._trusted_proxies  # a reload may change them
+            return ProxiedConnection(self._context, trusted, make) if trusted else make()
+
+        return connection
+
+    def _connection_of(self, peer: object = None) -> BinaryConnection:
         return BinaryConnection(self._context, peer=peer)
 
     def _describe(self) -> dict[str, Any]:
@@ -189,8 +214,11 @@ class Gateway:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             self._descriptors.check()
+            await self._listeners.pause_if(self._descriptors.exhausted)
             self._context.accounts.forget_unused()
             now = time.monotonic()
+            if self._certificates is not None:
+                self._certificates.watch(now, self._settings)
             # Connections last: they fail only the requests that pool and admission do not check.
             check_timeouts([self._pool, self._admission, *self._context.connections.due(now)], now)
 

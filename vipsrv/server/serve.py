@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from vipsrv.address import Address
@@ -16,8 +16,9 @@ from vipsrv.server.configuration import Configuration
 from vipsrv.server.descriptors import fit_connections, raise_limit
 from vipsrv.server.gateway import Gateway
 from vipsrv.server.hardening import harden
+from vipsrv.server.logs.server_log import ServerLog
 from vipsrv.server.pid_file import LastReload, PidFile
-from vipsrv.server.reload import Outcome, Reloadable, Reloader, ReloadReport
+from vipsrv.server.reload import Outcome, Reloader, ReloadReport
 from vipsrv.server.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
@@ -26,16 +27,15 @@ _log = logging.getLogger(__name__)
 def serve(
     configuration: Configuration,
     *,
+    log: ServerLog,
     read: Callable[[], Configuration],
     on_listening: Callable[[list[Address]], None],
     until_stdin_closes: bool = False,
-    parts: Sequence[Reloadable] = (),
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once.
 
     SIGHUP drains, too, if the process has a terminal, because the terminal was closed. Without a terminal it
-    is a request to ``read`` the configuration again; SIGUSR1 always is. ``parts`` are given new settings
-    before the gateway.
+    is a request to ``read`` the configuration again; SIGUSR1 always is.
     ``until_stdin_closes`` stops the server, as a signal does, when standard input ends, so that it ends with
     the process that started it. Raises ``StartFailed``, also if ``on_listening`` raises ``OSError``.
     """
@@ -44,10 +44,10 @@ def serve(
     pid_file = None if settings.pid_file is None else PidFile.create(settings.pid_file)
 
     def reloader(gateway: Gateway) -> Reloader:
-        return Reloader(configuration, read, [*parts, gateway])
+        return Reloader(configuration, read, [log, gateway])
 
     try:
-        _run(_serve(settings, reloader, pid_file, on_listening, until_stdin_closes=until_stdin_closes))
+        _run(_serve(settings, log, reloader, pid_file, on_listening, until_stdin_closes=until_stdin_closes))
     finally:
         if pid_file is not None:
             pid_file.remove()
@@ -55,6 +55,7 @@ def serve(
 
 async def _serve(
     settings: ServerSettings,
+    log: ServerLog,
     make_reloader: Callable[[Gateway], Reloader],
     pid_file: PidFile | None,
     on_listening: Callable[[list[Address]], None],
@@ -75,7 +76,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGUSR1, reload.set)
     if until_stdin_closes:
         _on_end_of_stdin(loop, first.set)
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, log.requests)
     starting = loop.create_task(gateway.start())
     asked = loop.create_task(first.wait())
     await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)

@@ -10,8 +10,10 @@ may have the name of another one with ``_file`` after it: ``VIPSRV_X_FILE`` name
 """
 
 import ipaddress
+import logging
 import tempfile
 from dataclasses import fields
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -27,12 +29,47 @@ RELOADABLE: dict[str, Any] = {"reloadable": True}
 
 _GIB = 1024**3
 _MIB = 1024**2
+_KIB = 1024
 
 _LEAST_CONNECTIONS_PER_CLIENT = 64
 """Below a bound this small, a single client with a pool of connections would meet it."""
 
 _LEAST_QUEUE_PER_CLIENT = 32
 """As many requests as one connection may have in flight."""
+
+
+class LogLevel(StrEnum):
+    """The lowest level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def number(self) -> int:
+        """The level of Python's ``logging``."""
+        return logging.getLevelNamesMapping()[self.upper()]
+
+
+class LogFormat(StrEnum):
+    """How lines of the log are rendered; ``auto`` is ``console`` on a terminal and ``json`` otherwise."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class AccessLogMode(StrEnum):
+    """Which requests get a line in the log."""
+
+    OFF = "off"
+    ERRORS = "errors"
+    ALL = "all"
+
+
+def _lower(given: object) -> object:
+    return given.lower() if isinstance(given, str) else given
 
 
 def _words(given: object) -> object:
@@ -74,8 +111,8 @@ class _ServiceSettings(BaseModel):
     )
     listen: Words = Field(
         (),
-        description="Address to listen on instead of --host and --port: HOST:PORT, [IPV6]:PORT or "
-        "unix:/path. For several addresses, repeat the flag or separate them by commas.",
+        description="Address to listen on instead of --host and --port: HOST:PORT, [IPV6]:PORT, "
+        "tls://HOST:PORT or unix:/path. For several addresses, repeat the flag or separate them by commas.",
     )
     workers: int = Field(
         default_factory=available_cpus,
@@ -202,6 +239,13 @@ class ServerSettings(_WorkerSettings):
         "read as much of a reply.",
         json_schema_extra=RELOADABLE,
     )
+    min_rate: ByteSize = Field(
+        ByteSize(32 * _KIB),
+        ge=0,
+        description="Bytes per second at which an upload must arrive and a reply must be read on average, "
+        "after the first 10 minutes of each; 0 allows any rate.",
+        json_schema_extra=RELOADABLE,
+    )
     spool_dir: Path = Field(
         default_factory=_default_spool_dir,
         description="Folder for large uploads and results. It should be on a disk.",
@@ -227,6 +271,63 @@ class ServerSettings(_WorkerSettings):
         30.0,
         ge=0,
         description="Seconds that the server waits for requests in flight when it stops.",
+        json_schema_extra=RELOADABLE,
+    )
+    # Tokens.
+    tokens: Path | None = Field(
+        None,
+        description="Token file, which 'vipsrv token new' creates. With it, clients must send a token.",
+        json_schema_extra=RELOADABLE,
+    )
+    # TLS
+    tls_cert: Path | None = Field(
+        None,
+        description="PEM file of the certificate, and of those between it and a root, for listeners "
+        "tls://HOST:PORT. The server loads the three TLS files again when they change.",
+        json_schema_extra=RELOADABLE,
+    )
+    tls_key: Path | None = Field(
+        None,
+        description="PEM file of the certificate's private key, without a password. By default it is in the "
+        "file of the certificate.",
+        json_schema_extra=RELOADABLE,
+    )
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities whose client certificates are accepted. With it every "
+        "client of a listener tls://HOST:PORT needs a certificate.",
+        json_schema_extra=RELOADABLE,
+    )
+
+    # Logs
+    log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(
+        LogLevel.INFO,
+        description="Lowest level that is logged: debug, info, warning or error. At debug, connections and "
+        "the answers to PING and HELLO are logged as well.",
+        json_schema_extra=RELOADABLE,
+    )
+    log_format: LogFormat = Field(
+        LogFormat.AUTO,
+        description="Form of the log: json has one object a line, console is for people. auto is console on "
+        "a terminal, with colours unless NO_COLOR is set, and json otherwise.",
+        json_schema_extra=RELOADABLE,
+    )
+    log_file: Path | None = Field(
+        None,
+        description="File to which the log is appended instead of standard error. SIGHUP opens it again "
+        "after it was renamed.",
+        json_schema_extra=RELOADABLE,
+    )
+    access_log: AccessLogMode = Field(
+        AccessLogMode.ALL,
+        description="Requests that get a line in the log: all, errors or off. Errors of the server itself "
+        "are logged with off, too.",
+        json_schema_extra=RELOADABLE,
+    )
+    access_log_sample: int = Field(
+        1,
+        ge=1,
+        description="With 100, each 100th successful request is logged, and every error. With 1, all are.",
         json_schema_extra=RELOADABLE,
     )
 

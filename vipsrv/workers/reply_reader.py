@@ -21,16 +21,10 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from vipsrv.errors import RequestError
+from vipsrv.options import MOST_BYTES_BESIDE_PIXELS, MOST_BYTES_PER_PIXEL
 from vipsrv.storage import Slot, Spool
 from vipsrv.workers.channel import READY_SIZE, REPLY_SIZE, ChannelError, Operation, Ready, ReplyHead
 from vipsrv.workers.job import Job
-
-MOST_BYTES_A_PIXEL = 16
-"""Maximum bytes of results per pixel that they may have together; a reply that announces more breaks the
-protocol. The worst JPEG has 10: for each pixel in three colours a code of at most 16 bits and 10 more (ITU-T
-T.81, F.1.2.2)."""
-
-_MOST_BESIDE_PIXELS = 1 << 20  # bytes: a result's headers and padding
 
 _MOST_INFLATED = 16 << 20
 """Bytes by which the metadata that a result keeps may exceed the image's file: those of a PNG are compressed
@@ -257,8 +251,8 @@ class WorkerReplyReader:
         if head.error is None and bool(head.outputs) != (job.operation is Operation.RESIZE):
             raise ChannelError("its reply is not of the kind of its job")
         size = sum(output.size for output in head.outputs)
-        beside = _MOST_BESIDE_PIXELS + (job.image.size + _MOST_INFLATED if _KEEPS in job.options else 0)
-        most = MOST_BYTES_A_PIXEL * self._limits.output_pixels + beside * len(head.outputs)
+        beside = MOST_BYTES_BESIDE_PIXELS + (job.image.size + _MOST_INFLATED if _KEEPS in job.options else 0)
+        most = MOST_BYTES_PER_PIXEL * self._limits.output_pixels + beside * len(head.outputs)
         if size > most:
             raise ChannelError("its result is larger than the job's result can be")
         if sum(output.width * output.height for output in head.outputs) > self._limits.output_pixels:

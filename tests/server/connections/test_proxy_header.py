@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import pytest
 
 from tests.protocol.test_proxy_protocol import FOUR, LOCAL, PROXY, SIX, TCP4, TCP6, TLV, UNIX, header
-from tests.server.fakes import FakeWorkers, make_context
+from tests.server.fakes import FakeWorkers, make_context, only_account
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.accounts import Accounts, Flow
 from vipsrv.server.connections.binary import DRAIN_SECONDS, BinaryConnection
@@ -42,10 +42,6 @@ async def listening(folder: Path, *trusted: str) -> AsyncIterator[tuple[ServerCo
     context.spool.close()
 
 
-def accounts(context: ServerContext) -> list[str]:
-    return [account.key for account in context.accounts]
-
-
 @pytest.mark.parametrize(
     ("head", "key"),
     [
@@ -66,11 +62,11 @@ async def test_a_trusted_proxy_names_its_client(tmp_path: Path, head: bytes, key
             await writer.drain()
             await asyncio.sleep(0)
         assert (await reader.readexactly(HEADER.size))[12:16] == b"\0\0\0\7"
-        assert accounts(context) == [key]
+        only_account(context.accounts, key)
         assert context.connections.served == 1
         writer.close()
         await context.connections.wait_until_closed(SECONDS)
-        assert accounts(context) == []
+        assert len(context.accounts) == 0
 
 
 async def test_the_bytes_of_others_are_never_a_proxy_header(tmp_path: Path) -> None:
@@ -78,7 +74,7 @@ async def test_the_bytes_of_others_are_never_a_proxy_header(tmp_path: Path) -> N
         reader, writer = await asyncio.open_connection(*address)
         writer.write(PING)
         await reader.readexactly(HEADER.size)
-        assert accounts(context) == ["127.0.0.1"]
+        only_account(context.accounts, "127.0.0.1")
         other_reader, other = await asyncio.open_connection(*address)
         other.write(header(PROXY, TCP4, FOUR) + PING)
         # It is a version 1 request for an image of 218,762,506 bytes.
@@ -86,7 +82,7 @@ async def test_the_bytes_of_others_are_never_a_proxy_header(tmp_path: Path) -> N
             connection.watch(time.monotonic())
         while context.connections.served < 2:
             await asyncio.sleep(0)
-        assert accounts(context) == ["127.0.0.1"]
+        only_account(context.accounts, "127.0.0.1")
         for one in (writer, other):
             one.close()
         assert await other_reader.read() == b""
@@ -212,7 +208,7 @@ async def test_it_works_behind_haproxy(tmp_path: Path) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", tcp, local_addr=("127.0.0.9", 0))
             writer.write(PING)
             await reader.readexactly(HEADER.size)
-            assert accounts(context) == ["127.0.0.9"]
+            only_account(context.accounts, "127.0.0.9")
             unix_reader, unix_writer = await asyncio.open_unix_connection(front)
             unix_writer.write(PING)
             await unix_reader.readexactly(HEADER.size)

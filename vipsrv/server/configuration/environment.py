@@ -19,7 +19,7 @@ PREFIX = "VIPSRV_"
 CONFIG_VARIABLE = "VIPSRV_CONFIG"
 """Names the TOML file, as ``--config`` does."""
 
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "VIPSRV_LOG_LEVEL", "VIPSRV_TOKEN", "VIPSRV_TOKEN_FILE"})
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "VIPSRV_TOKEN", "VIPSRV_TOKEN_FILE"})
 """Variables that are no settings: of the command line, and of the clients."""
 
 _BENCHMARKS = "VIPSRV_BENCH_"

@@ -1,32 +1,13 @@
 """A connection that speaks the binary protocol, versions 1 and 2.
 
-::
-
-             header refused, body too large, idle and its place is needed
-    OPEN ──────────────────────────────────────────────────────────► LINGERING ──► CLOSED
-     │ │ ▲                                            reads and discards for a bounded time,
-     │ │ └─ request after request (version 2)         so that the reply is not lost to a reset
-     │ │
-     │ └──► HALF_CLOSED ─────────────────────────┐
-     │      the client has shut down its sending │
-     │      side; its version 1 reply is due     ▼
-     └────────────────────────────────────────► CLOSING ─────────────────────────► CLOSED
-       version 1 reply, idle, end of file       sends the last replies
-
-    OPEN ── no place ──────────────────────────► EXCESS ────┐  a PING is answered, all else gets ``Busy``
-    OPEN ── a drain, and nothing is in flight ─► DRAINING ──┴► LINGERING, when its time is over
-
-EXCESS and DRAINING read on for a while, because requests may be on their way, and answer all of them.
-A connection that is lost becomes CLOSED from any state.
-The bytes come in through an ``Inbox`` and go out through an ``Outbox``; between them each image has an
-``Exchange``. Nothing here decodes, blocks or sleeps.
+Its states are in ``states.py``. The bytes come in through an ``Inbox`` and go out through an ``Outbox``;
+between them each image has an ``Exchange``. Nothing here decodes, blocks or sleeps.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterable
-from enum import StrEnum
 from functools import partial
 from typing import Any, cast
 
@@ -34,7 +15,6 @@ from vipsrv.errors import (
     BadRequest,
     Busy,
     Draining,
-    InternalError,
     ProtocolError,
     ReceiveTimeout,
     RequestError,
@@ -55,9 +35,11 @@ from vipsrv.protocol import (
 from vipsrv.server.accounts import Flow, account_key
 from vipsrv.server.connections.inbox import Inbox, InboxState
 from vipsrv.server.connections.outbox import Outbox
+from vipsrv.server.connections.states import READING, TRANSITIONS, ConnectionState
 from vipsrv.server.connections.transport import has_hung_up, has_tls, peer_name
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
+from vipsrv.server.logs.request_line import RequestLine, peer_text
 from vipsrv.server.report import report_json
 from vipsrv.server.request_options import refuse_hello_token
 from vipsrv.storage.file_store import FULL_RETRY_MS
@@ -82,52 +64,12 @@ EXCESS_SECONDS = 1.0
 _OPERATIONS: dict[int, Operation] = {Kind.RESIZE: Operation.RESIZE, Kind.INFO: Operation.INFO}
 _KINDS = {operation: kind for kind, operation in _OPERATIONS.items()}
 _ALL_KINDS = frozenset(Kind)
+_NAMES = {int(kind): kind.name.lower() for kind in Kind}  # in the log
+
+DISCONNECTED = "the client disconnected"
+"""Why the reply to a request is lost, or its work is cancelled, unless the log knows more."""
 
 _log = logging.getLogger(__name__)
-
-
-class ConnectionState(StrEnum):  # not Enum, whose hash is a Python function
-    """The states of a connection; see the diagram above."""
-
-    OPEN = "open"
-    EXCESS = "excess"
-    DRAINING = "draining"
-    HALF_CLOSED = "half closed"
-    LINGERING = "lingering"
-    CLOSING = "closing"
-    CLOSED = "closed"
-
-
-TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
-    ConnectionState.OPEN: (
-        ConnectionState.EXCESS,
-        ConnectionState.DRAINING,
-        ConnectionState.HALF_CLOSED,
-        ConnectionState.LINGERING,
-        ConnectionState.CLOSING,
-        ConnectionState.CLOSED,
-    ),
-    ConnectionState.EXCESS: (
-        ConnectionState.HALF_CLOSED,
-        ConnectionState.LINGERING,
-        ConnectionState.CLOSING,
-        ConnectionState.CLOSED,
-    ),
-    ConnectionState.DRAINING: (
-        ConnectionState.HALF_CLOSED,
-        ConnectionState.LINGERING,
-        ConnectionState.CLOSING,
-        ConnectionState.CLOSED,
-    ),
-    ConnectionState.HALF_CLOSED: (ConnectionState.CLOSING, ConnectionState.CLOSED),
-    ConnectionState.LINGERING: (ConnectionState.CLOSED,),
-    ConnectionState.CLOSING: (ConnectionState.CLOSED,),
-    ConnectionState.CLOSED: (),
-}
-"""The states that may follow each state."""
-
-_READING = (ConnectionState.OPEN, ConnectionState.EXCESS, ConnectionState.DRAINING)
-"""The states in which messages are read."""
 
 
 class BinaryConnection(asyncio.BufferedProtocol):
@@ -144,6 +86,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def __init__(self, context: ServerContext, *, peer: object = None) -> None:
         self.watch_at = 0.0
+        self.identity: str | None = None
+        """The name to which the client's token or certificate belongs; ``None`` for an unknown client."""
+        self.number = context.access_log.next_connection()
+        """Its number in the log."""
         self._context = context
         self._peer = peer
         self._state = ConnectionState.OPEN
@@ -154,6 +100,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._reads_when_draining = 0
         self._reads_when_idle: int | None = None  # as told to the registry; None if it counts as not idle
         self._incoming: Exchange | None = None  # its body is arriving; None if the body is discarded
+        self._tls = False
+        self._lost_because = DISCONNECTED
 
     @property
     def state(self) -> ConnectionState:
@@ -187,13 +135,15 @@ class BinaryConnection(asyncio.BufferedProtocol):
             on_no_room=self._refuse_incoming,
             has_place=self._has_place,
         )
-        self._outbox = Outbox(self._transport, self._all_sent)
-        peer = peer_name(transport) if self._peer is None else self._peer
+        self._outbox = Outbox(self._transport, self._all_sent, self._context.access_log)
+        self._tls = has_tls(transport)
+        peer = self._peer = peer_name(transport) if self._peer is None else self._peer
         if peer is None:
             self._enter(ConnectionState.CLOSED)
             self._inbox.end()
             self._transport.abort()
             return
+        self._log_life("connection opened")
         self._flow = self._context.accounts.open_flow(account_key(peer))
         connections = self._context.connections
         if connections.add(self, self._flow.account):
@@ -219,7 +169,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """Handle the end of the client's sending side: close when all due replies have been sent."""
         if self._state is ConnectionState.LINGERING:
             return False
-        if self._state in _READING:
+        if self._state in READING:
             self._enter(ConnectionState.HALF_CLOSED)
             try:
                 self._inbox.reader.receive_eof()
@@ -228,7 +178,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             if self._inbox.reader.version != 1 or not self._in_flight:
                 self._abandon_all()
                 self._close()
-        return not has_tls(self._transport)  # TLS has no half-close
+        return self._transport.can_write_eof()  # or it has no half-close
 
     def pause_writing(self) -> None:
         """Pause the replies: the client reads them too slowly."""
@@ -248,9 +198,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._inbox.end()
         self._context.connections.remove(self)
         self._context.accounts.close_flow(self._flow)
-        self._outbox.close()
+        self._outbox.close(self._lost_because)
         self._abandon_all()
         self._context.admission.flow_closed(self._flow)
+        self._log_life("connection closed")
 
     # Methods that the gateway calls
 
@@ -260,15 +211,16 @@ class BinaryConnection(asyncio.BufferedProtocol):
         for exchange in list(self._in_flight.values()):
             exchange.watch(now)
         if self._outbox.is_stuck(now, self._context.settings.receive_timeout):
-            _log.info("a client did not read its reply in time")
-            self._transport.abort()
+            self._lose("the client did not read its reply in time")
+        elif slowness := self._outbox.slowness(now, self._context.settings.min_rate):
+            self._lose(f"the client read its reply too slowly: {slowness}")
         elif self._state is ConnectionState.LINGERING:
             if now > self._inbox.expires and not self._outbox and not self._in_flight:
                 self._transport.close()
         elif self._state in (ConnectionState.OPEN, ConnectionState.HALF_CLOSED):
             self._watch_inbox(now)
             self._sleep_until_due()
-        elif self._state in _READING and now > self._reads_until:
+        elif self._state in READING and now > self._reads_until:
             self._stop_reading()
 
     def _sleep_until_due(self) -> None:
@@ -303,8 +255,11 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def stop(self) -> None:
         """Answer all requests in flight with ``Draining``, then close."""
-        for request_id, exchange in self._in_flight.items():
-            self._reply_error(_KINDS[exchange.operation], request_id, Draining("the server has stopped"))
+        stopped = Draining("the server has stopped")
+        exchanges, self._in_flight = self._in_flight, {}
+        for request_id, exchange in exchanges.items():
+            exchange.abandon(stopped.message)
+            self._reply_error(_KINDS[exchange.operation], request_id, stopped, exchange)
         lingering = self._inbox.reader.in_body
         self._abandon_all()
         if self._state is ConnectionState.LINGERING:
@@ -380,7 +335,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
         except RequestError as error:
             self._reply_error(head.kind, head.request_id, error)
         else:
-            self._outbox.put(pack_message(head.kind | REPLY, head.request_id, meta, status=OK_STATUS))
+            reply = pack_message(head.kind | REPLY, head.request_id, meta, status=OK_STATUS)
+            self._outbox.put(reply, None, self._line(head.kind, head.request_id))
 
     def _answer(self, head: MessageStarted) -> dict[str, Any] | None:
         """The meta of the reply to a message that needs no worker. Raises ``RequestError``."""
@@ -411,12 +367,15 @@ class BinaryConnection(asyncio.BufferedProtocol):
         return True
 
     def _abandon_all(self) -> None:
-        """Abandon all requests in flight."""
+        """Abandon all requests in flight, because the client has disconnected."""
         self._incoming = None
         self._inbox.slot = None
-        exchanges, self._in_flight = list(self._in_flight.values()), {}
-        for exchange in exchanges:
-            exchange.abandon()
+        exchanges, self._in_flight = self._in_flight, {}
+        for request_id, exchange in exchanges.items():
+            exchange.abandon(self._lost_because)
+            line = self._line(_KINDS[exchange.operation], request_id, exchange)
+            line.lost = self._lost_because
+            self._context.access_log.log(line)
 
     # Replies
 
@@ -440,35 +399,57 @@ class BinaryConnection(asyncio.BufferedProtocol):
         outcome = exchange.take_outcome()
         kind = _KINDS[exchange.operation]
         if outcome.error is not None:
-            self._reply_error(kind, request_id, outcome.error)
+            self._reply_error(kind, request_id, outcome.error, exchange)
             if self._inbox.reader.version == 1:
                 self._linger()
         elif self._inbox.reader.version == 1 and outcome.result is not None:
-            self._reply_v1(outcome.result)
+            self._reply_v1(exchange, outcome.result)
         else:
             meta, size = report_json(outcome, exchange.timeline)
             head = pack_message(kind | REPLY, request_id, meta, status=OK_STATUS, body_size=size)
-            self._outbox.put(head, outcome.result)
+            self._outbox.put(head, outcome.result, self._line(kind, request_id, exchange))
 
-    def _reply_v1(self, result: Slot) -> None:
+    def _reply_v1(self, exchange: Exchange, result: Slot) -> None:
         if result.size > V1_MAX_SIZE:
             result.close()
             error = TooLarge(f"the result is {result.size} bytes, too many for version 1")
-            self._reply_error(Kind.RESIZE, 0, error)
+            self._reply_error(Kind.RESIZE, 0, error, exchange)
             self._linger()
             return
-        self._outbox.put(V1_REPLY.pack(result.size), result)
+        self._outbox.put(V1_REPLY.pack(result.size), result, self._line(Kind.RESIZE, 0, exchange))
         self._close()
 
-    def _reply_error(self, kind: int, request_id: int, error: RequestError) -> None:
-        level = logging.ERROR if isinstance(error, InternalError) else logging.INFO
-        where = f" ({error.where})" if isinstance(error, InternalError) else ""
-        _log.log(
-            level,
-            *("request %d: %d %s: %s%s", request_id, error.status, error.code, error, where),
-            extra={"kind": error.code},  # the codes share no rate limit
+    def _reply_error(
+        self, kind: int, request_id: int, error: RequestError, exchange: Exchange | None = None
+    ) -> None:
+        line = self._line(kind, request_id, exchange)
+        line.error = error
+        self._outbox.put(pack_error(kind, request_id, error), None, line)
+
+    def _line(self, kind: int, request_id: int, exchange: Exchange | None = None) -> RequestLine:
+        """Return the line of a request for the log, with what is known when its reply is ready."""
+        line = RequestLine(
+            connection=self.number,
+            peer=self._peer,
+            identity=self.identity,
+            version=self._inbox.reader.version,
+            tls=self._tls,
+            kind=_NAMES.get(kind) or f"kind {kind}",
+            request_id=request_id,
         )
-        self._outbox.put(pack_error(kind, request_id, error))
+        if exchange is not None:
+            line.add(exchange.size, exchange.ids, exchange.timeline, exchange.outcome)
+        return line
+
+    def _log_life(self, event: str) -> None:
+        if _log.isEnabledFor(logging.DEBUG):
+            fields = {"connection": self.number, "peer": peer_text(self._peer)}
+            _log.debug(event, extra={"fields": fields})
+
+    def _lose(self, reason: str) -> None:
+        """Close at once; ``reason`` goes into the lines of the replies that cannot be sent."""
+        self._lost_because = reason
+        self._transport.abort()
 
     def _refuse_incoming(self, error: RequestError) -> None:
         """Answer the request whose body is arriving, before it has arrived."""
@@ -539,7 +520,9 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._abandon_all()
             self._close()
         elif now <= inbox.expires:
-            return
+            if slowness := inbox.slowness(now):
+                self._refuse_unfinished(ReceiveTimeout(f"the upload is too slow: {slowness}"))
+                self._linger()
         elif inbox.waits_for_disk:
             error = Busy("the spool's disk is too slow: try again later", retry_after_ms=FULL_RETRY_MS)
             self._refuse_unfinished(error)
@@ -570,7 +553,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def _close(self) -> None:
         """Close when all replies have been sent."""
-        if self._state in _READING or self._state is ConnectionState.HALF_CLOSED:
+        if self._state in READING or self._state is ConnectionState.HALF_CLOSED:
             self._enter(ConnectionState.CLOSING)
             self._inbox.end()
         if not self._outbox:
@@ -580,7 +563,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """Read no more requests: send due replies, discard what arrives for a while, then close."""
         if self._state is ConnectionState.HALF_CLOSED:
             self._close()
-        elif self._state in _READING:
+        elif self._state in READING:
             self._enter(ConnectionState.LINGERING)
             self._inbox.discard()
             self._shut_down_when_sent()

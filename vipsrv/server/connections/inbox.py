@@ -19,6 +19,7 @@ from enum import Enum
 
 from vipsrv.errors import RequestError
 from vipsrv.protocol import Event, RequestReader
+from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.transport import PROGRESS_SIZE, splice_source
 from vipsrv.server.context import ServerContext
 from vipsrv.storage.spool import Slot
@@ -82,6 +83,7 @@ class Inbox:
         self._no_room: RequestError | None = None
         self._progress = 0
         self._in_turn = 0
+        self._pace: Pace | None = None  # of the body in the slot, from the first `slowness` on
 
     @property
     def state(self) -> InboxState:
@@ -134,6 +136,18 @@ class Inbox:
         """Stop reading, and discard what still arrives."""
         self.slot = None
         self._state = InboxState.ENDED
+
+    def slowness(self, now: float) -> str | None:
+        """Return how slowly the body arrives if that is below the least mean rate; see ``pace.py``."""
+        slot, pace = self.slot, self._pace
+        if slot is None:
+            self._pace = None
+            return None
+        if pace is None or pace.message is not slot:
+            pace = self._pace = Pace(slot, self._context.settings.min_rate, now)
+        if pace.is_too_slow(now, slot.received, waits_for_us=slot.stalled):
+            return pace.describe(slot.received, slot.size)
+        return None
 
     def start_idling(self) -> None:
         """Start the idle timeout if no message is arriving."""

@@ -1,0 +1,101 @@
+"""What the connection pools of the blocking and the asyncio client have in common."""
+
+import os
+import weakref
+from abc import ABC, abstractmethod
+from typing import Any, Generic, Protocol, TypeVar
+
+from vipsrv.address import Address
+from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.requests import ProtocolVersion
+from vipsrv.client.timeouts import Timeout
+
+
+class PooledConnection(Protocol):
+    """The part of a connection that a pool of either kind uses."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is closed and nothing uses it any more."""
+
+
+Connection = TypeVar("Connection", bound=PooledConnection)
+
+
+class ConnectionPool(ABC, Generic[Connection]):
+    """Connections to one server, which may be an embedded one that is started with the first connection.
+
+    Version 2 requests share one connection; each version 1 request has its own. ``token`` goes with the first
+    request of each connection.
+    """
+
+    def __init__(
+        self,
+        server: Address | EmbeddedServer,
+        protocol: ProtocolVersion,
+        timeout: Timeout,
+        max_reply_size: int,
+        *,
+        token: str | None = None,
+    ) -> None:
+        self._server = server
+        self._protocol: ProtocolVersion = protocol
+        self._timeout = timeout
+        self._max_reply_size = max_reply_size
+        self._token = token
+        self._connections: list[Connection] = []
+        self._closed = False
+        _POOLS.add(self)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a connection or an embedded server would be left behind without ``close``."""
+        server_runs = isinstance(self._server, EmbeddedServer) and self._server.running
+        return server_runs or any(not connection.ended for connection in self._connections)
+
+    @abstractmethod
+    def release(self) -> None:
+        """Close without waiting for the connections, for a client that is garbage-collected."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """In a forked child: leave the connections to the parent; the next call makes its own."""
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the client is closed")
+
+    def _keep(self, connection: Connection) -> None:
+        """Add a new connection; forget those that have ended."""
+        self._connections = [one for one in self._connections if not one.ended]
+        self._connections.append(connection)
+
+    def _take_connections(self) -> list[Connection]:
+        """Make no more connections; return those that have to be closed."""
+        self._closed = True
+        return self._forget_connections()
+
+    def _forget_connections(self) -> list[Connection]:
+        connections, self._connections = self._connections, []
+        return connections
+
+    def _stop_server(self) -> None:
+        """Stop an embedded server."""
+        if isinstance(self._server, EmbeddedServer):
+            self._server.stop()
+
+    def _forget_server(self) -> None:
+        if isinstance(self._server, EmbeddedServer):
+            self._server.forget()
+
+
+_POOLS: "weakref.WeakSet[ConnectionPool[Any]]" = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for pool in list(_POOLS):
+        pool.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
