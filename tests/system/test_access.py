@@ -287,6 +287,53 @@ def test_the_formats(serve: Serve, tokens: Path) -> None:
             client.info(encode(photo(), "PNG"))
 
 
+# Reloads
+
+
+def reload(server: RunningServer, pid_file: Path) -> str:
+    """Run ``vipsrv reload``, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vipsrv", "reload", "--pid-file", str(pid_file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert server.process.poll() is None
+    return done.stdout + done.stderr
+
+
+def test_a_reload_changes_tokens_and_limits_of_open_connections(
+    serve: Serve, tokens: Path, tmp_path: Path
+) -> None:
+    token = add(tokens, limits={"max_pixels": 1000})
+    kept = add(tokens, "archive")
+    pid_file = tmp_path / "pid"
+    server = serve("--pid-file", str(pid_file))
+    with connect(server, token) as client, connect(server, kept) as other:
+        other.resize(IMAGE, **SIZE)
+        with pytest.raises(TooLarge):
+            client.resize(IMAGE, **SIZE)
+        text = tokens.read_text()
+        tokens.write_text("[[")
+        assert "not reloaded" in reload(server, pid_file)
+        tokens.write_text(text.replace("1000", "100000"))
+        reload(server, pid_file)
+        client.resize(IMAGE, **SIZE)
+        new = add(tokens, "new")
+        revoke_tokens(tokens, token.id, datetime.now(UTC).replace(microsecond=0))
+        reload(server, pid_file)
+        with pytest.raises(Unauthorized, match="the token of shop was revoked on"):
+            client.resize(IMAGE, **SIZE)
+        with pytest.raises(
+            Unauthorized, match="the server refused the token: the token of shop was revoked on"
+        ):
+            client.resize(IMAGE, **SIZE)
+        other.resize(IMAGE, **SIZE)
+    with connect(server, new) as client:
+        client.resize(IMAGE, **SIZE)
+
+
 # An address that guesses
 
 

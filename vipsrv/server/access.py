@@ -154,11 +154,7 @@ class Access:
             identities = None if settings.tokens is None else Identities(settings.tokens)
         except SettingsError as error:
             raise StartFailed(str(error)) from None
-        return cls(
-            identities,
-            allow_v1=settings.allow_v1,
-            certificate_identity=None if settings.tls_client_ca is None else certificate_identity,
-        )
+        return cls(identities, allow_v1=settings.allow_v1, certificate_identity=certificate_identity)
 
     def certified(self, transport: asyncio.BaseTransport) -> str | None:
         """Return the identity in the client certificate of a transport, or ``None``."""

@@ -17,6 +17,7 @@ from tests.server.fakes import MANY, FakeWorkers, make_context, succeed
 from tests.server.identity.records import CREATED, add
 from vipsrv.protocol import HEADER, MAX_META_SIZE, Kind, pack_message
 from vipsrv.server.access import Access
+from vipsrv.server.connections.binary import DRAIN_SECONDS
 from vipsrv.server.connections.inbox import InboxState
 from vipsrv.server.connections.login import LOGIN_SECONDS, MOST_HELD
 from vipsrv.server.connections.states import ConnectionState
@@ -242,6 +243,16 @@ async def test_unanswered_pings_are_not_read_without_bound(tmp_path: Path) -> No
         assert len(inbox._unread) <= MOST_HELD
 
 
+async def test_an_excess_connection_holds_as_little(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        server.context.connections.limit = 1
+        await server.connect()
+        sock = await server.connect()
+        assert server.connections[-1].state is ConnectionState.EXCESS
+        await send(sock, pack_message(Kind.PING, 5, {"x": "x" * MOST_HELD}))
+        assert (await refusal(sock))[1] == 400
+
+
 async def test_an_anonymous_connection_gives_way(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         sock = await server.connect()
@@ -361,21 +372,65 @@ async def test_an_address_that_guesses_is_told_when_to_try_again(tmp_path: Path)
         assert (await read_reply(kept))[1] == 200
 
 
-@pytest.mark.parametrize("during", ["drain", "excess"])
-async def test_before_a_login_nothing_is_served_in_other_states(tmp_path: Path, during: str) -> None:
+@pytest.mark.parametrize(
+    ("during", "answer"), [("a drain", 401), ("a drain with a successor", 401), ("an excess", 429)]
+)
+async def test_before_a_login_nothing_is_served_in_other_states(
+    tmp_path: Path, during: str, answer: int
+) -> None:
     async with serving(tmp_path) as server:
-        if during == "excess":
+        if during == "an excess":
             server.context.connections.limit = 1
             await server.connect()
         sock = await server.connect()
-        if during == "drain":
+        if during.startswith("a drain"):
             server.context.draining = True
+            server.context.has_successor = during.endswith("successor")
             server.connections[-1].drain()
         await send(sock, resize(5) + hello(server.token.text, 6))
         kind, status, request_id, _ = await read_reply(sock)
-        assert (kind, request_id) == (Kind.RESIZE, 5)
-        assert status == (503 if during == "drain" else 429)
+        assert (kind, status, request_id) == (Kind.RESIZE, answer, 5)
+        assert await read_to_end(sock) == b""
         assert server.workers.jobs == []
+
+
+@pytest.mark.parametrize("successor", [True, False])
+async def test_a_login_during_a_drain(tmp_path: Path, *, successor: bool) -> None:
+    async with serving(tmp_path) as server:
+        sock = await server.connect()
+        (connection,) = server.connections
+        server.context.draining, server.context.has_successor = True, successor
+        connection.drain()
+        await send(sock, hello(server.token.text) + resize(2))
+        assert (await read_reply(sock))[1] == (200 if successor else 503)
+        if successor:
+            await until(lambda: len(server.workers.jobs) == 1)
+        else:
+            assert await read_to_end(sock) == b""
+            assert server.workers.jobs == []
+
+
+async def test_an_anonymous_connection_does_not_delay_a_drain(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        sock = await server.connect()
+        (connection,) = server.connections
+        server.context.draining = True
+        connection.drain()
+        connection.watch(time.monotonic() + DRAIN_SECONDS)
+        assert await read_to_end(sock) == b""
+
+
+async def test_the_time_of_a_login_does_not_shorten_a_later_drain(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        sock = await server.connect()
+        (connection,) = server.connections
+        await send(sock, hello(server.token.text))
+        await read_reply(sock)
+        connection.watch(time.monotonic() + 2 * LOGIN_SECONDS)
+        server.context.draining = True
+        connection.drain()
+        connection.watch(time.monotonic() + DRAIN_SECONDS / 2)
+        assert connection.state is ConnectionState.DRAINING
 
 
 async def test_a_server_without_tokens_says_so(tmp_path: Path) -> None:

@@ -154,6 +154,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
             return
         self._log_life("connection opened")
         self._login = Login(self._context, peer)
+        if self._state is ConnectionState.ANONYMOUS:
+            self._inbox.limit(MOST_HELD)
         connections = self._context.connections
         if connections.add(self, self._login.place.account):
             self._begin()
@@ -171,7 +173,6 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if self._login.identity is not None:
             self._leave_anonymity()
         if self._state is ConnectionState.ANONYMOUS:
-            self._inbox.limit(MOST_HELD)
             self._reads_until = time.monotonic() + LOGIN_SECONDS
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the inbox decides the size
@@ -258,7 +259,12 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def drain(self) -> None:
         """Finish the requests in flight, refuse those that arrive for a moment, then close."""
-        if self._state in BEGINNING and not self._in_flight and not self._inbox.reader.in_body:
+        if self._state is ConnectionState.ANONYMOUS:
+            # It stays that: a server with a successor serves requests on a connection that is DRAINING.
+            self._reads_when_draining = self._reads
+            self._reads_until = min(self._reads_until, time.monotonic() + DRAIN_SECONDS)
+            self.watch_at = 0.0
+        elif self._state is ConnectionState.OPEN and not self._in_flight and not self._inbox.reader.in_body:
             self._enter(ConnectionState.DRAINING)
             self._reads_when_draining = self._reads
             # A request that is served anyway does not make the time longer.
@@ -344,6 +350,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if self._state is ConnectionState.ANONYMOUS:
             self._enter(ConnectionState.OPEN)
             self._inbox.limit(None)
+            self._reads_until = 0.0
 
     def _start_exchange(self, head: MessageStarted, operation: Operation) -> None:
         request_id = head.request_id
@@ -563,7 +570,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def _stop_reading(self) -> None:
         """End ANONYMOUS, EXCESS or DRAINING: refuse a message that has arrived in part, and linger."""
-        if self._state is ConnectionState.ANONYMOUS:
+        if self._state is ConnectionState.ANONYMOUS and not self._context.draining:
             self._refuse_unfinished(too_late())
         elif self._state is ConnectionState.EXCESS:
             self._refuse_unfinished(self._no_place())

@@ -18,8 +18,9 @@
          ◄─ a request that is served anyway ────
 
 A client that has to log in first is ANONYMOUS until it has (``login.py``). From there it becomes OPEN, or
-what may follow OPEN. EXCESS and DRAINING read on for a while, because requests may be on their way, and
-answer all of them. A connection that is lost becomes CLOSED from any state.
+what may follow OPEN, but not DRAINING, in which requests may be served. EXCESS and DRAINING read on for a
+while, because requests may be on their way, and answer all of them. A connection that is lost becomes CLOSED
+from any state.
 """
 
 from enum import StrEnum
@@ -42,7 +43,6 @@ TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
     ConnectionState.ANONYMOUS: (
         ConnectionState.OPEN,
         ConnectionState.EXCESS,
-        ConnectionState.DRAINING,
         ConnectionState.HALF_CLOSED,
         ConnectionState.LINGERING,
         ConnectionState.CLOSING,
