@@ -12,13 +12,15 @@ from vipsrv.server.accounts import account_key
 from vipsrv.server.logs.log_queue import LineKind, LogQueue
 from vipsrv.server.logs.log_rate import MOST_A_SECOND
 from vipsrv.server.logs.request_line import ROUTINE, RequestLine
-from vipsrv.server.settings import AccessLogMode, ServerSettings
+from vipsrv.server.settings import AccessLogMode, LogLevel, ServerSettings
 
 _WITHOUT_WORK = frozenset({401, 429, 503})
 """Statuses of requests that are refused without a look at them. Many of them say no more than one does."""
 
 _MOST_OF_ALL = 100
 """Lines of failures with one status that are written in a second, of all clients together."""
+
+_LEVELS = {str(level): level.number for level in LogLevel}
 
 _LOGGER = "vipsrv.request"
 
@@ -76,7 +78,7 @@ class AccessLog:
         level = line.level
         if self._mode is AccessLogMode.OFF and level != "error":
             return False
-        if logging.getLevelNamesMapping()[level.upper()] < self._level:
+        if _LEVELS[level] < self._level:
             return False
         what = f"{line.status} {'lost' if line.error is None else line.code}"
         most = 1 if line.status in _WITHOUT_WORK else MOST_A_SECOND
