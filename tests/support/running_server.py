@@ -33,21 +33,23 @@ _READY = "vipsrv listening on "
 class RunningServer:
     """A server that is ready once constructed; ``stop`` (or the end of the ``with``) always ends it.
 
-    ``arguments`` are those of ``vipsrv serve``. ``listeners`` are the addresses that it printed, ``host`` and
-    ``port`` the first TCP one. With ``environment`` it has further variables; ``sockets`` are passed to it
-    as systemd does.
+    ``arguments`` are those of ``vipsrv serve``; ``new_session`` takes it away from the terminal that the
+    tests may have. ``listeners`` are the addresses that it printed, ``host`` and ``port`` the first TCP one.
+    With ``environment`` it has further variables; ``sockets`` are passed to it as systemd does.
     """
 
     def __init__(
         self,
         *arguments: str,
+        new_session: bool = False,
         environment: Mapping[str, str] | None = None,
         sockets: Sequence[socket.socket] = (),
     ) -> None:
         self.arguments = arguments
         self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed by stop
         where = () if "--listen" in arguments or "--port" in arguments else ("--port", "0")
-        command = [sys.executable, "-m", "vipsrv", "serve", *where, *arguments]
+        file = () if "--config" in arguments else ("--no-config",)
+        command = [sys.executable, "-m", "vipsrv", "serve", *where, *file, *arguments]
         inherited = [str(sock.fileno()) for sock in sockets]
         self.process = subprocess.Popen(
             [sys.executable, "-c", _ACTIVATE, ",".join(inherited), *command] if sockets else command,
@@ -55,6 +57,7 @@ class RunningServer:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            start_new_session=new_session,
             # Without the settings of the user who runs the tests.
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")},

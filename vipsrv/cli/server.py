@@ -16,19 +16,21 @@ from pydantic.fields import FieldInfo
 
 from vipsrv.address import MAX_PORT, Address, is_service_link
 from vipsrv.cli.cert import cert_app
+from vipsrv.cli.config import print_configuration, print_example, print_schema
 from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
+from vipsrv.cli.reload import reload_server
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
 from vipsrv.cli.token import app as token_commands
 from vipsrv.errors import SettingsError, StartFailed, VipsrvError
 from vipsrv.printable import printable
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
-from vipsrv.server import ServerSettings, formats_of, serve
-from vipsrv.server.configuration import Configuration, SettingsSources
+from vipsrv.server import Configuration, ServerSettings, SettingsSources, formats_of, serve
 from vipsrv.server.configuration.environment import PREFIX
 from vipsrv.server.configuration.origin import flag_of
 from vipsrv.server.configuration.types import bare_type
 from vipsrv.server.logs.server_log import ServerLog
+from vipsrv.server.pid_file import NoServer
 from vipsrv.version import __version__
 
 app = typer.Typer(
@@ -97,10 +99,17 @@ def _serve(
     for example VIPSRV_MAX_UPLOAD, from a file that VIPSRV_MAX_UPLOAD_FILE names, and from a TOML file with
     the key max_upload. A flag wins over the environment, and that over the TOML file.
     """
-    settings = _read(_sources(given)).settings
+    sources = _sources(given)
+    configuration = _read(sources)
     try:
-        with ServerLog(settings) as log:
-            serve(settings, log=log, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
+        with ServerLog(configuration.settings) as log:
+            serve(
+                configuration,
+                read=sources.read,
+                log=log,
+                on_listening=_print_addresses,
+                until_stdin_closes=until_stdin_closes,
+            )
     except (StartFailed, SettingsError) as error:
         discard_unwritable_output()
         _fail(str(error), code=1)
@@ -118,6 +127,66 @@ def _doctor(
     it should.
     """
     raise typer.Exit(run_doctor(_read(_sources(given)).settings, as_json=as_json))
+
+
+def _config(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a commented TOML file with all settings instead.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of the TOML file instead.")
+    ] = False,
+    **given: Any,
+) -> None:
+    """Print the settings that a server would have here, and where each comes from.
+
+    Takes the options of "vipsrv serve", its environment and its TOML file. Exit codes: 0, or 2 if a setting
+    is invalid.
+    """
+    if example:
+        print_example()
+    elif schema:
+        print_schema()
+    else:
+        print_configuration(_read(_sources(given)), as_json=as_json)
+
+
+@app.command()
+def reload(
+    pid_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Pid file of the server (default: the setting).")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, max=86_400, help="Seconds to wait for the outcome.")
+    ] = 30.0,
+    config: _Config = None,
+    *,
+    no_config: _NoConfig = False,
+) -> None:
+    """Make a running server read its TOML file again, and the files of tokens, certificates and secrets.
+
+    The server takes over all that has changed, or nothing. Exit codes: 0 it has taken it over, 1 it has
+    refused it or there is no server, 2 the command line is invalid.
+    """
+    given, faults = _sources({"pid_file": pid_file, "config": config, "no_config": no_config}).collect()
+    if "pid_file" not in given:
+        for fault in faults:
+            _complain(fault)
+        _fail("--pid-file: name the file that 'vipsrv serve --pid-file FILE' has written", code=2)
+    try:
+        last = reload_server(Path(given["pid_file"].value), timeout)
+    except NoServer as error:
+        _fail(str(error), code=1)
+    if last.taken_over:
+        typer.echo("the settings were reloaded")
+        for line in last.lines:
+            typer.echo(printable(line))
+        return
+    for line in last.lines:
+        _complain(line)
+    _fail("the settings were not reloaded; those from before hold", code=1)
 
 
 @app.command()
@@ -300,3 +369,4 @@ def _add_settings_command(name: str, command: Callable[..., None]) -> None:
 
 _add_settings_command("serve", _serve)
 _add_settings_command("doctor", _doctor)
+_add_settings_command("config", _config)

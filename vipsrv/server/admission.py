@@ -99,6 +99,7 @@ class Admission:
         self._tickets: dict[Job, Ticket[Job]] = {}  # of all jobs that wait or run
         self._heavy_running = 0
         self._heavy_lane = max(1, workers.size // 2)
+        self._memory = memory
         self._memory_left = memory
         self._heavy_without_memory: Ticket[Job] | None = None  # its turn has come, but not its memory
         self._cores = min(cores, workers.size)
@@ -111,6 +112,14 @@ class Admission:
     def waiting(self) -> int:
         """The number of jobs in both lanes."""
         return len(self._queue)
+
+    def change_limits(self, *, limit: int, per_client: int, memory: int) -> None:
+        """Use other limits from now on. What waits or runs already stays, even if it is more."""
+        self._limit = limit
+        self._per_client = per_client
+        self._memory_left += memory - self._memory
+        self._memory = memory
+        self.worker_idle()  # a heavy job may have memory now
 
     def check(self, flow: Flow) -> None:
         """Raise ``Busy`` if a job of this flow submitted now would find the queue full."""

@@ -40,6 +40,11 @@ class ServerContext:
             self.settings.connections, per_client=self.settings.client_connections
         )
 
+    def change_settings(self, settings: ServerSettings) -> None:
+        """Use other settings from now on, for the connections that are open as well."""
+        self.settings = settings
+        self.connections.change_limits(settings.connections, settings.client_connections)
+
     def check_upload(self, size: int) -> None:
         """Raise ``TooLarge`` or ``Draining`` if a request with ``size`` bytes of body cannot be accepted."""
         limit = self.settings.max_upload

@@ -18,12 +18,14 @@ from vipsrv.server.connections.tls_handshake import TlsConnection
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
+from vipsrv.server.descriptors import fit_connections, raise_limit
 from vipsrv.server.handover import ControlSocket, HandoverState, Takeover
-from vipsrv.server.listeners import Listeners, MakeConnection
+from vipsrv.server.listeners import Listeners
 from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.logs.start_line import start_fields
 from vipsrv.server.open_connections import Connection
+from vipsrv.server.reload import TakeOver, prepare_all
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.systemd import Notifier, Watchdog
 from vipsrv.server.tls import ServerCertificates
@@ -95,6 +97,7 @@ class Gateway:
             check_ready=self._pool.check_ready,
             access_log=access_log or AccessLog(),
         )
+        self._trusted_proxies = TrustedProxies(settings.trusted_proxies)
         self._watchdog: Watchdog | None = None
         self._listeners = Listeners()
         self._control = ControlSocket(self._listeners, self._handed_over)
@@ -149,6 +152,28 @@ class Gateway:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise StartFailed(f"the spool folder {folder} is not writable; choose another with --spool-dir")
 
+    def prepare_reload(self, settings: ServerSettings) -> TakeOver:
+        """Check new settings, and return what takes them over. Raises ``SettingsError``. See ``reload``."""
+        try:
+            settings = fit_connections(settings, raise_limit())
+        except StartFailed as error:
+            raise SettingsError(str(error)) from None
+        trusted_proxies = TrustedProxies(settings.trusted_proxies)
+        parts = prepare_all([] if self._certificates is None else [self._certificates], settings)
+
+        def take_over() -> None:
+            parts()
+            self._settings = settings
+            self._trusted_proxies = trusted_proxies
+            self._context.change_settings(settings)
+            self._spool.resize(memory=settings.spool_memory, disk=settings.spool_disk)
+            self._pool.reconfigure(settings.worker_config(), max_jobs=settings.jobs_per_worker)
+            self._admission.change_limits(
+                limit=settings.queue, per_client=settings.client_queue, memory=settings.decode_memory
+            )
+
+        return take_over
+
     async def drain(self) -> None:
         """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight."""
         state = self._control.state
@@ -201,9 +226,9 @@ class Gateway:
             except SettingsError as error:
                 raise StartFailed(str(error)) from None
         for one in given:
-            await self._listeners.adopt(one, self._listener_connection(one.address))
+            await self._listeners.adopt(one, partial(self._make_connection, tls=one.address.tls))
         for address in [] if given else addresses:
-            await self._listeners.bind(address, self._listener_connection(address))
+            await self._listeners.bind(address, partial(self._make_connection, tls=address.tls))
 
     async def _given_listeners(self) -> Sequence[OpenListener]:
         """Return the sockets of the server whose place this one takes, or else of systemd, and prepare the
@@ -227,13 +252,14 @@ class Gateway:
         self._control.open(control)
         return self._inherited
 
-    def _listener_connection(self, address: Address) -> MakeConnection:
-        """Return what makes the connections of one listener: header of a proxy, then TLS, then requests."""
+    def _make_connection(self, *, tls: bool) -> asyncio.BufferedProtocol:
+        """Return the connection of a client: for the header of a proxy, then TLS, then requests."""
         make: Callable[..., asyncio.BufferedProtocol] = self._connection_of
-        if address.tls and self._certificates is not None:
+        if tls and self._certificates is not None:
             make = partial(TlsConnection, self._context, self._certificates, self._connection_of)
-        trusted = TrustedProxies(self._settings.trusted_proxies)
-        return partial(ProxiedConnection, self._context, trusted, make) if trusted else make
+        if self._trusted_proxies:
+            return ProxiedConnection(self._context, self._trusted_proxies, make)
+        return make()
 
     def _connection_of(self, peer: object = None) -> BinaryConnection:
         return BinaryConnection(self._context, peer=peer)

@@ -13,13 +13,14 @@ new, which may fail, and then takes it over, which cannot.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
 from pydantic import ValidationError
 
 from vipsrv.errors import SettingsError
+from vipsrv.server.configuration import Configuration
 from vipsrv.server.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
@@ -114,45 +115,43 @@ def prepare_all(parts: Sequence[Reloadable], settings: ServerSettings) -> TakeOv
 class Reloader:
     """Reloads the settings of a running server.
 
-    ``settings`` are those with which it was started, ``read`` reads new ones and raises ``SettingsError``,
-    and ``parts`` are the parts of the server that are given them.
+    It was started with ``running``, ``read`` reads what is to follow and raises ``SettingsError``, and
+    ``parts`` are the parts of the server that are given it.
     """
 
     def __init__(
-        self, settings: ServerSettings, read: Callable[[], ServerSettings], parts: Sequence[Reloadable]
+        self, running: Configuration, read: Callable[[], Configuration], parts: Sequence[Reloadable]
     ) -> None:
-        self._settings = settings
+        self._running = running
         self._read = read
         self._parts = parts
 
     @property
     def settings(self) -> ServerSettings:
         """The settings of the server now."""
-        return self._settings
+        return self._running.settings
 
     async def reload(self) -> ReloadReport:
         """Read the settings and let all parts take them over, or none; log what was done."""
         try:
             wanted = await asyncio.to_thread(self._read)
-            plan = ReloadPlan.between(self._settings, wanted)
+            plan = ReloadPlan.between(self.settings, wanted.settings)
             take_over = prepare_all(self._parts, plan.settings)
         except SettingsError as error:
             _log.error("the settings were not reloaded: %s", error)
             return ReloadReport(Outcome.REFUSED, error.faults)
         take_over()
-        lines = list(_describe(self._settings, plan))
-        self._settings = plan.settings
+        before, self._running = self._running, replace(wanted, settings=plan.settings)
+        lines = _describe(before, self._running, plan)
         _log.info("the settings were reloaded: %s", lines[0])
         for line in lines[1:]:
             _log.warning("%s", line)
         return ReloadReport(Outcome.TAKEN_OVER, tuple(lines))
 
 
-def _describe(before: ServerSettings, plan: ReloadPlan) -> list[str]:
+def _describe(before: Configuration, after: Configuration, plan: ReloadPlan) -> list[str]:
     """Return a line for what has changed, and one for what a reload cannot change if there is any."""
-    changes = [
-        f"{name} from {getattr(before, name)} to {getattr(plan.settings, name)}" for name in plan.changed
-    ]
+    changes = [f"{name} from {before.shown(name)} to {after.shown(name)}" for name in plan.changed]
     lines = [", ".join(changes) or "no value has changed"]
     if plan.kept:
         lines.append(f"these settings have changed and need a restart: {', '.join(plan.kept)}")

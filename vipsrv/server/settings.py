@@ -350,6 +350,12 @@ class ServerSettings(_WorkerSettings):
         json_schema_extra=RELOADABLE,
     )
 
+    pid_file: Path | None = Field(
+        None,
+        description="File for the process id of the server, by which 'vipsrv reload' finds it. A file beside "
+        "it whose name ends in .reload holds how the last reload went.",
+    )
+
     @property
     def client_connections(self) -> int:
         """The maximum number of connections of one client address."""

@@ -20,6 +20,7 @@ from vipsrv.errors import SettingsError
 from vipsrv.server.configuration.environment import CONFIG_VARIABLE, read_environment
 from vipsrv.server.configuration.origin import DEFAULT, Given, Origin, Source, flag_of
 from vipsrv.server.configuration.toml_file import default_file, read_toml
+from vipsrv.server.configuration.types import SECRET_TEXT, shown
 from vipsrv.server.settings import ServerSettings
 
 
@@ -30,6 +31,14 @@ class Configuration:
     settings: ServerSettings
     origins: Mapping[str, Origin]
     file: Path | None
+
+    def shown(self, name: str) -> str:
+        """Return the value of a setting as a TOML file would give it, but no secret."""
+        return SECRET_TEXT if self.is_secret(name) else shown(getattr(self.settings, name))
+
+    def is_secret(self, name: str) -> bool:
+        """Whether the value of a setting must not be shown: its file may be a secret."""
+        return self.origins[name].source is Source.SECRET
 
 
 class SettingsSources:

@@ -78,12 +78,10 @@ def lines_of(text: str, document: Mapping[str, Any]) -> dict[str, int]:
     for key in document:
         name = re.escape(key)
         looks_like_it = re.compile(rf"""\s*(\[+\s*)?(?:{name}|"{name}"|'{name}')\s*[=.\]]""")
-        for number, line in enumerate(lines, start=1):
-            if looks_like_it.match(line) and _is_complete("".join(lines[: number - 1])):
-                found[key] = number
-                break
-        else:
-            found[key] = 1  # written with an escape
+        numbers = [number for number, line in enumerate(lines, start=1) if looks_like_it.match(line)]
+        if len(numbers) > 1:
+            numbers = [number for number in numbers if _is_complete("".join(lines[: number - 1]))]
+        found[key] = numbers[0] if numbers else 1  # none if it is written with an escape
     return found
 
 

@@ -4,6 +4,7 @@ A flag and a variable are text, which the settings model reads. In a file a valu
 one that does not fit, such as ``workers = true``, is a mistake.
 """
 
+import json
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -11,7 +12,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
-SIZE_PATTERN = r"^\s*\d+(\.\d+)?\s*([kKmMgGtTpPeE][iI]?)?[bB]?\s*$"
+_UNITS = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024), ("GB", 1000**3), ("MB", 1000**2))
+
+SECRET_TEXT = "(secret)"  # noqa: S105 - what is shown in place of one
+
+SIZE_PATTERN = r"^\s*\d+(\.\d+)?\s*([kKmMgGtTpPeE]?[bB]?|[kKmMgGtTpPeE][iI][bB])$"
 """A size as text, as ``pydantic.ByteSize`` reads it."""
 
 
@@ -56,6 +61,25 @@ def schema_of(kind: Any) -> dict[str, Any]:
     return {"type": {bool: "boolean", int: "integer", float: "number"}.get(kind, "string")}
 
 
+def toml_of(value: object) -> str:
+    """Return a value of a setting as it is written in a TOML file. ``None`` cannot be written."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, ByteSize):
+        return _size(int(value))
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(toml_of, value)) + "]"
+    # A text of JSON is one of TOML, except for the escapes of what is beyond 16 bits.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def shown(value: object) -> str:
+    """Return a value for a person to read: as ``toml_of``, and a word if there is none."""
+    return "none" if value is None else toml_of(value)
+
+
 def sample_of(name: str, kind: Any) -> object:
     """Return a value that shows how a setting without a default is written."""
     if get_origin(kind) is Literal:
@@ -65,6 +89,14 @@ def sample_of(name: str, kind: Any) -> object:
     if kind is Path:
         return f"/path/to/{name}"
     return {bool: True, int: 1, float: 1.0, ByteSize: 1}.get(kind, name)
+
+
+def _size(size: int) -> str:
+    """Return a size in the largest unit of which it is a whole number."""
+    for unit, factor in _UNITS:
+        if size and size % factor == 0:
+            return f'"{size // factor}{unit}"'
+    return str(size)
 
 
 def _is_number(value: object, *kinds: type) -> bool:

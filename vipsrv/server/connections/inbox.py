@@ -73,7 +73,6 @@ class Inbox:
         """The end of the receive timeout or the idle timeout, in seconds of ``time.monotonic``."""
         self._transport = transport
         self._context = context
-        self._settings = context.settings
         self._on_events = on_events
         self._on_no_room = on_no_room
         self._has_place = has_place
@@ -145,7 +144,7 @@ class Inbox:
             self._pace = None
             return None
         if pace is None or pace.message is not slot:
-            pace = self._pace = Pace(slot, self._settings.min_rate, now)
+            pace = self._pace = Pace(slot, self._context.settings.min_rate, now)
         if pace.is_too_slow(now, slot.received, waits_for_us=slot.stalled):
             return pace.describe(slot.received, slot.size)
         return None
@@ -153,7 +152,7 @@ class Inbox:
     def start_idling(self) -> None:
         """Start the idle timeout if no message is arriving."""
         if self._state in _UNFINISHED and self.reader.between_messages:
-            self.expires = time.monotonic() + self._settings.idle_timeout
+            self.expires = time.monotonic() + self._context.settings.idle_timeout
 
     def _take(self, data: memoryview) -> None:
         """Handle the read-ahead bytes, message by message, while there is room for them."""
@@ -220,7 +219,7 @@ class Inbox:
         self._progress += size
         if self._progress >= PROGRESS_SIZE:
             self._progress = 0
-            self.expires = time.monotonic() + self._settings.receive_timeout
+            self.expires = time.monotonic() + self._context.settings.receive_timeout
 
     def _take_turns(self, size: int) -> None:
         """Pause for one turn of the event loop when enough was read in this one."""
@@ -240,6 +239,6 @@ class Inbox:
     def _resume(self) -> None:
         if self._state is InboxState.PAUSED and not self._transport.is_closing():
             self._state = InboxState.READING
-            self.expires = time.monotonic() + self._settings.receive_timeout
+            self.expires = time.monotonic() + self._context.settings.receive_timeout
             # Later, because a reply may be in the middle of being written.
             asyncio.get_running_loop().call_soon(self._take_unread)
