@@ -128,7 +128,21 @@ def test_a_wrong_value_is_one_line_that_names_the_flag(
 def test_without_a_token_file(arguments: list[str]) -> None:
     ended = token(*arguments)
     assert (ended.exit_code, ended.stdout) == (2, "")
-    assert ended.stderr == "vipsrv: which token file? Name it by --tokens FILE, or set VIPSRV_TOKENS\n"
+    assert ended.stderr == (
+        "vipsrv: which token file? Name it by --tokens FILE, or by the server's setting 'tokens'\n"
+    )
+
+
+def test_the_file_is_that_of_the_server_s_settings(path: Path, tmp_path: Path) -> None:
+    config = tmp_path / "vipsrv.toml"
+    config.write_text(f'tokens = "{path}"\n')
+    assert token("new", "shop", "--config", config).exit_code == 0
+    assert token("list", "--config", config).stdout.splitlines()[1].split()[1] == "shop"
+    assert token("revoke", "shop", "--config", config).exit_code == 0
+    config.write_text('tokens = 5\nport = "x"\n')
+    ended = token("list", "--config", config)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert [line.startswith(f"vipsrv: {config}:") for line in ended.stderr.splitlines()] == [True, True]
 
 
 def test_the_flag_wins_over_the_environment(path: Path, tmp_path: Path) -> None:

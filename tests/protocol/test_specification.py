@@ -141,7 +141,8 @@ def test_the_table_of_the_header_matches_the_code() -> None:
 def test_the_table_of_options_matches_the_code() -> None:
     rows = {row[0].strip("`"): row for row in _rows("RESIZE")}
     options = dataclasses.fields(ResizeOptions)
-    assert list(rows) == [*(option.name for option in options), "deadline_ms", "outputs", "upload"]
+    common = ["deadline_ms", "outputs", "upload", "request_id", "traceparent"]
+    assert list(rows) == [*(option.name for option in options), *common]
     for option in options:
         _, values, default, _ = rows[option.name]
         assert json.loads(default.strip("`")) == option.default

@@ -84,6 +84,7 @@ class RecordedRequests(AccessLog):
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[RequestLine] = []
+        self.follows_successes = True
 
     def log(self, line: RequestLine) -> None:
         self.lines.append(line)

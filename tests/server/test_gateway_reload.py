@@ -20,7 +20,7 @@ IN_USE: dict[str, Callable[[Gateway], Any]] = {
     "decode_memory": lambda one: one._admission._memory_left,
     "connections": lambda one: one._context.connections.limit,
     "connections_per_client": lambda one: one._context.connections.per_client,
-    "trusted_proxies": lambda one: type(one._wanted_listeners()[0][1]()),
+    "trusted_proxies": lambda one: type(one._make_connection(tls=False)),
     "queue": lambda one: one._admission._limit,
     "queue_per_client": lambda one: one._admission._per_client,
     "deadline": lambda one: (one._context.settings.deadline, one._describe()["limits"]["deadline_ms"]),

@@ -63,6 +63,8 @@ def test_a_successor_replaces_the_file_and_the_predecessor_leaves_it(tmp_path: P
     with pytest.raises(StartFailed):
         PidFile.create(path)
     second = PidFile.create(path, take_over=True)
+    assert not path.samefile(f"{path}.next")  # that of the first, until the second one serves
+    second.publish()
     second.note_reload(LastReload(1.0, taken_over=True, lines=("of the second",)))
     first.note_reload(LastReload(2.0, taken_over=True, lines=("of the first",)))
     first.remove()
@@ -71,6 +73,17 @@ def test_a_successor_replaces_the_file_and_the_predecessor_leaves_it(tmp_path: P
     assert last is not None
     assert last.lines == ("of the second",)
     second.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_takes_over_and_fails_leaves_the_file_of_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    first = PidFile.create(path)
+    PidFile.create(path, take_over=True).remove()
+    first.note_reload(LastReload(1.0, taken_over=True, lines=("of the first",)))
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert read_last_reload(path) is not None
+    first.remove()
     assert list(tmp_path.iterdir()) == []
 
 

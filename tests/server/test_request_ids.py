@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from vipsrv.errors import BadRequest
-from vipsrv.server.request_ids import MAX_REQUEST_ID, NO_IDS, RequestIds, is_traceparent, take_request_ids
+from vipsrv.options import MAX_REQUEST_ID, is_traceparent
+from vipsrv.server.request_ids import NO_IDS, RequestIds, take_request_ids
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"

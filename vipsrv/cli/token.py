@@ -33,7 +33,14 @@ app = typer.Typer(
 
 _Tokens = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="The token file (default: the setting 'tokens', VIPSRV_TOKENS)."),
+    typer.Option(
+        metavar="FILE",
+        help="The token file (default: the setting 'tokens' of the server: VIPSRV_TOKENS or its TOML file).",
+    ),
+]
+_Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="TOML file with the server's settings, as for 'vipsrv serve'."),
 ]
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
@@ -61,7 +68,8 @@ def new(
         int | None, typer.Option(metavar="NUMBER", help="Requests at the same time.")
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option(metavar="NUMBER", help="Pixels of the largest image that is decoded.")
+        int | None,
+        typer.Option(metavar="NUMBER", help="Pixels of the largest image, and of all results of a request."),
     ] = None,
     formats: Annotated[
         str | None,
@@ -76,13 +84,14 @@ def new(
         ),
     ] = None,
     tokens: _Tokens = None,
+    config: _Config = None,
 ) -> None:
     """Make a token for a client, print it, and add its digest to the token file.
 
     The token is printed on standard output, this once; nothing else is: TOKEN=$(vipsrv token new shop). The
     limits apply to all tokens of a name together. A second token of a name has the limits of the first.
     """
-    path = _token_file(tokens)
+    path = _token_file(tokens, config)
     now = datetime.now(UTC).replace(microsecond=0)
     given = {
         "requests_per_second": requests_per_second,
@@ -115,9 +124,10 @@ def list_(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     tokens: _Tokens = None,
+    config: _Config = None,
 ) -> None:
     """List the tokens: id, name, state, times and limits. The tokens themselves are not in the file."""
-    path = _token_file(tokens)
+    path = _token_file(tokens, config)
     now = time.time()
     with _one_line_errors():
         file = _read(path)
@@ -150,9 +160,10 @@ def revoke(
     ],
     *,
     tokens: _Tokens = None,
+    config: _Config = None,
 ) -> None:
     """Revoke one token, or all tokens of a name. Connections that use it lose it as well."""
-    path = _token_file(tokens)
+    path = _token_file(tokens, config)
     with _one_line_errors():
         revoked = revoke_tokens(path, which, datetime.now(UTC).replace(microsecond=0))
     if not revoked:
@@ -196,16 +207,18 @@ def _read(path: Path) -> TokenFile:
     return file
 
 
-def _token_file(given: str | None) -> Path:
-    """Return the path of the token file: that of the flag, or of the setting."""
+def _token_file(given: str | None, config: Path | None) -> Path:
+    """Return the path of the token file: that of the flag, or of the server's setting."""
     if given:
         return Path(given)
     try:
-        path = SettingsSources().read().settings.tokens
+        path = SettingsSources(config=config).read().settings.tokens
     except SettingsError as error:
-        _fail(str(error), code=2)
+        for fault in error.faults:
+            _say(fault)
+        raise typer.Exit(2) from None
     if path is None:
-        _fail("which token file? Name it by --tokens FILE, or set VIPSRV_TOKENS", code=2)
+        _fail("which token file? Name it by --tokens FILE, or by the server's setting 'tokens'", code=2)
     return path
 
 

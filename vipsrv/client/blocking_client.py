@@ -143,14 +143,19 @@ class Client(_ClosableClient):
         outputs: Sequence[ResizeOptions],
         *,
         deadline_ms: int | None = None,
+        request_id: str | None = None,
+        traceparent: str | None = None,
         on_sent: OnSent | None = None,
     ) -> ResizeResults:
         """Make several results from an image that is sent and decoded once.
 
-        ``deadline_ms`` applies to all of them together; either all succeed or the call raises. Raises the
-        errors of ``resize``.
+        ``deadline_ms`` applies to all of them together; either all succeed or the call raises. ``request_id``
+        and ``traceparent`` are for the server's log, as with ``resize``. Raises the errors of ``resize``.
         """
-        return self._resize(resize_all_request(outputs, deadline_ms), image, on_sent)
+        request = resize_all_request(
+            outputs, deadline_ms=deadline_ms, request_id=request_id, traceparent=traceparent
+        )
+        return self._resize(request, image, on_sent)
 
     def info(self, image: ImageSource) -> ImageInfo:
         """Return what the header of an image states, without decoding it. Raises the errors of ``resize``."""

@@ -20,11 +20,11 @@ from vipsrv.protocol import DEFAULT_HOST
 READY = f"vipsrv listening on {DEFAULT_HOST}:"
 _NOT_PASSED_ON = frozenset(
     f"{name}{suffix}"
-    for name in ("VIPSRV_LISTEN", "VIPSRV_TOKENS", "VIPSRV_TOKEN", "VIPSRV_PID_FILE")
+    for name in ("VIPSRV_LISTEN", "VIPSRV_TOKENS", "VIPSRV_PID_FILE", "VIPSRV_TOKEN")
     for suffix in ("", "_FILE")
 )
 """Variables that the server does not get: the first would win over its host and port, the second would make
-it require a token, and the third is for the client."""
+it require a token, the third belongs to another server, and the last is for the client."""
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0

@@ -31,6 +31,9 @@ class ServerContext:
     connections: OpenConnections = field(init=False)
     draining: bool = False
     """Whether the server is shutting down: requests that arrive now are refused."""
+    has_successor: bool = False
+    """Whether the listening sockets live on without this server. Then no client should notice that it stops:
+    requests that arrive during the drain, on connections that were accepted before, are served."""
 
     def __post_init__(self) -> None:
         self.connections = OpenConnections(
@@ -47,5 +50,5 @@ class ServerContext:
         limit = self.settings.max_upload
         if size > limit:
             raise TooLarge(f"the image is {size} bytes, {size - limit} over the limit of {limit}")
-        if self.draining:
+        if self.draining and not self.has_successor:
             raise Draining("the server is shutting down")

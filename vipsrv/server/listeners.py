@@ -1,32 +1,35 @@
-"""The addresses on which a server listens: bound first, accepting once the workers have started.
+"""The addresses on which a server listens: bound or given first, accepting once the workers have started.
 
 ::
 
-    bind ──► BOUND ── start ──► ACCEPTING ── pause ──► PAUSED ── resume ──► ACCEPTING
-               └───────────────────┴───────────────────┴── close ──► CLOSED
+    bind, adopt ──► BOUND ── start ──► ACCEPTING ── pause ──► PAUSED ── resume ──► ACCEPTING
+                      └───────────────────┴───────────────────┴── close ──► CLOSED
 
 While a TCP listener is PAUSED, connections wait in the kernel. uvloop cannot be told to stop accepting, and
 without descriptors it accepts and closes every connection. So its listening socket is closed, and the kernel
 keeps the queue, because the listener has a duplicate of it; another server continues with that.
 
 Two kinds need no pause. asyncio's own event loop stops accepting by itself for a second when no descriptor is
-left. Clients of a unix socket are trusted, and closing the server may remove the file of its socket.
+left. Clients of a unix socket are trusted.
 """
 
 import asyncio
-import errno
-import logging
 import os
 import socket
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from vipsrv.address import Address
-from vipsrv.errors import StartFailed
+from vipsrv.server.listening_sockets import (
+    KEEP_FILE,
+    OpenListener,
+    UnixSocketFile,
+    listening_on,
+    remove_stale_socket,
+)
 
 BACKLOG = 4096
 """Connections that may wait in the kernel for each listener."""
@@ -34,8 +37,6 @@ BACKLOG = 4096
 ACCEPTS_AT_ONCE = 64
 """asyncio takes its ``backlog`` also for how often it tries to accept in one turn of the event loop, and
 reports each try that fails: with 4,096 and no descriptor left that was 65,536 reports in 3.6 s."""
-
-_log = logging.getLogger(__name__)
 
 MakeConnection = Callable[[], asyncio.BaseProtocol]
 """Makes the connection for a client that has connected to a listener."""
@@ -50,33 +51,71 @@ class ListenerState(Enum):
     CLOSED = "closed"
 
 
-class Listener:
-    """Listens on ``address``, of which a host name may have several sockets; made by ``bind``."""
+@dataclass(frozen=True, slots=True)
+class OfferedListener:
+    """A listening socket of this server, as it is handed over to another one; see ``OpenListener``."""
 
-    def __init__(self, address: Address, make_connection: MakeConnection, server: asyncio.Server) -> None:
+    descriptor: int
+    tls: bool
+    owned: bool
+
+
+class Listener:
+    """Listens on ``address``, of which a host name may have several sockets; made by ``bind`` or ``adopt``.
+
+    ``file`` is that of a unix socket, if this server has to remove it.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        make_connection: MakeConnection,
+        server: asyncio.Server,
+        file: UnixSocketFile | None = None,
+    ) -> None:
         self._address = address
         self._make_connection = make_connection
         self._servers = [server]
         self._can_pause = not address.path and not _pauses_itself(server)
         self._sockets: list[socket.socket] = []  # duplicates of those of the server, if it can be paused
-        self._unix_socket = _UnixSocket.at(Path(address.path)) if address.path else None
+        self._file = file
         self._state = ListenerState.BOUND
 
     @classmethod
     async def bind(cls, address: Address, make_connection: MakeConnection) -> "Listener":
         """Take the address, without accepting connections yet. Raises ``StartFailed``."""
         loop = asyncio.get_running_loop()
-        with _listening_on(address):
-            if address.path:
-                _remove_stale_socket(Path(address.path))
-                server = await loop.create_unix_server(
-                    make_connection, address.path, backlog=ACCEPTS_AT_ONCE, start_serving=False
-                )
-            else:
+        with listening_on(address):
+            if not address.path:
                 server = await loop.create_server(
                     make_connection, address.host, address.port, backlog=ACCEPTS_AT_ONCE, start_serving=False
                 )
-            return cls(address, make_connection, server)
+                return cls(address, make_connection, server)
+            path = Path(address.path)
+            remove_stale_socket(path)
+            server = await loop.create_unix_server(
+                make_connection, address.path, backlog=ACCEPTS_AT_ONCE, start_serving=False, **KEEP_FILE
+            )
+            return cls(address, make_connection, server, UnixSocketFile.at(path))
+
+    @classmethod
+    async def adopt(cls, given: OpenListener, make_connection: MakeConnection) -> "Listener":
+        """Use a socket that another process has opened. Raises ``StartFailed``."""
+        loop = asyncio.get_running_loop()
+        with listening_on(given.address):
+            if not given.address.path:
+                server = await loop.create_server(
+                    make_connection, sock=given.sock, backlog=ACCEPTS_AT_ONCE, start_serving=False
+                )
+            else:
+                server = await loop.create_unix_server(
+                    make_connection,
+                    sock=given.sock,
+                    backlog=ACCEPTS_AT_ONCE,
+                    start_serving=False,
+                    **KEEP_FILE,
+                )
+        return cls(given.address, make_connection, server, given.file())
 
     @property
     def state(self) -> ListenerState:
@@ -94,7 +133,7 @@ class Listener:
     async def start(self) -> None:
         """Accept connections. Raises ``StartFailed``."""
         (server,) = self._servers
-        with _listening_on(self._address):
+        with listening_on(self._address):
             await server.start_serving()
             sockets = [socket.socket(fileno=os.dup(sock.fileno())) for sock in server.sockets]
             for sock in sockets:
@@ -128,12 +167,22 @@ class Listener:
             raise
         self._state = ListenerState.ACCEPTING
 
-    def close(self) -> None:
-        """Give the address up."""
+    def offer(self) -> list[OfferedListener]:
+        """Return all sockets, for a server that takes the place of this one."""
+        descriptors = [sock.fileno() for sock in self._sockets] or [
+            sock.fileno() for server in self._servers for sock in server.sockets
+        ]
+        return [
+            OfferedListener(descriptor, self._address.tls, owned=self._file is not None)
+            for descriptor in descriptors
+        ]
+
+    def close(self, *, keep_file: bool = False) -> None:
+        """Give the address up. The file of a unix socket stays if ``keep_file``."""
         # First, because another server takes the place of a socket on which none listens.
-        if self._unix_socket is not None:
-            self._unix_socket.remove()
-            self._unix_socket = None
+        if self._file is not None and not keep_file:
+            self._file.remove()
+            self._file = None
         self._close_servers()
         for sock in self._sockets:
             sock.close()
@@ -151,10 +200,20 @@ class Listeners:
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
+        self.shared = False
+        """Whether another server listens on the same sockets: then ``close`` leaves the files to that."""
 
     async def bind(self, address: Address, make_connection: MakeConnection) -> None:
         """Take an address, without accepting connections yet. Raises ``StartFailed``."""
         self._listeners.append(await Listener.bind(address, make_connection))
+
+    async def adopt(self, given: OpenListener, make_connection: MakeConnection) -> None:
+        """Use a socket that another process has opened, without accepting yet. Raises ``StartFailed``."""
+        self._listeners.append(await Listener.adopt(given, make_connection))
+
+    def offer(self) -> list[OfferedListener]:
+        """Return the sockets of all listeners."""
+        return [offered for listener in self._listeners for offered in listener.offer()]
 
     async def start(self) -> list[Address]:
         """Accept connections; return the addresses, with real ports. Raises ``StartFailed``."""
@@ -174,70 +233,10 @@ class Listeners:
     def close(self) -> None:
         """Give all addresses up."""
         for listener in self._listeners:
-            listener.close()
+            listener.close(keep_file=self.shared)
         self._listeners = []
 
 
 def _pauses_itself(server: object) -> bool:
     """Whether a server stops accepting for a while when no descriptor is left."""
     return isinstance(server, asyncio.Server)
-
-
-@contextmanager
-def _listening_on(address: Address) -> Iterator[None]:
-    """Turn errors of listening on an address into ``StartFailed``."""
-    try:
-        yield
-    except socket.gaierror as error:  # its numbers are not those of `os.strerror`
-        reason = str(error.strerror)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-    except UnicodeError:
-        reason = "not a valid host name"
-    else:
-        return
-    raise StartFailed(f"cannot listen on {address}: {reason}; choose another address") from None
-
-
-@dataclass(frozen=True, slots=True)
-class _UnixSocket:
-    """The file of a unix socket that this server has made."""
-
-    path: Path
-    device: int
-    inode: int
-
-    @classmethod
-    def at(cls, path: Path) -> "_UnixSocket":
-        """Return the file that is at ``path`` now. Raises ``OSError``."""
-        status = path.stat()
-        return cls(path, status.st_dev, status.st_ino)
-
-    def remove(self) -> None:
-        """Remove it, but no other file that has been put in its place."""
-        try:
-            if _UnixSocket.at(self.path) == self:
-                self.path.unlink()
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            _log.warning("the socket %s cannot be removed: %s", self.path, error.strerror)
-
-
-def _remove_stale_socket(path: Path) -> None:
-    """Remove a unix socket on which no process listens, and no other file. Raises ``OSError``."""
-    try:
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            return
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)  # connecting would block if the listener's backlog is full
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except BlockingIOError:
-            pass
-    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

@@ -20,6 +20,9 @@ _MODE = 0o644
 _MOST_DIGITS = 32
 """Bytes of a pid file that are read."""
 
+_NEXT = ".next"
+"""What the name of the file ends in while the server is taking the place of another one."""
+
 _LOCK_TRIES, _LOCK_PAUSE = 10, 0.02
 """How often locking is tried, and the seconds between two tries: ``find_server`` locks for a moment, too."""
 
@@ -44,7 +47,7 @@ class PidFile:
     """The pid file of this process, from ``create`` to ``remove``."""
 
     def __init__(self, path: Path, descriptor: int, reloads: int) -> None:
-        self._path = path
+        self._path = path  # where it is now
         self._descriptor = descriptor
         self._reloads = reloads  # opened at once: the server may change to a user that may not later
 
@@ -52,10 +55,11 @@ class PidFile:
     def create(cls, path: Path, *, take_over: bool = False) -> Self:
         """Write the file. Raises ``StartFailed`` if another server has it, or if it is no pid file.
 
-        With ``take_over`` this process replaces another server, and the file of that one.
+        With ``take_over`` this process is about to replace another server: the file has another name until
+        ``publish``, and that of the other server stays as it is.
         """
         try:
-            descriptor = _open_locked(path, take_over=take_over)
+            path, descriptor = _open_locked(path, take_over=take_over)
             try:
                 reloads_path = reloads_of(path)
                 reloads_path.unlink(missing_ok=True)
@@ -68,6 +72,13 @@ class PidFile:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         return cls(path, descriptor, reloads)
+
+    def publish(self) -> None:
+        """Take the place of the file of the server that was taken over. Raises ``OSError``."""
+        if self._path.name.endswith(_NEXT):
+            path = self._path.with_name(self._path.name.removesuffix(_NEXT))
+            reloads_of(self._path).replace(reloads_of(path))
+            self._path = self._path.replace(path)
 
     def note_reload(self, reload: LastReload) -> None:
         """Write how a reload went."""
@@ -121,8 +132,11 @@ def read_last_reload(path: Path) -> LastReload | None:
         return None
 
 
-def _open_locked(path: Path, *, take_over: bool) -> int:
-    """Open the file for writing and lock it. Raises ``OSError`` or ``StartFailed``."""
+def _open_locked(path: Path, *, take_over: bool) -> tuple[Path, int]:
+    """Open the file, or with ``take_over`` the next one if another server has it, and lock it.
+
+    Return its path and descriptor. Raises ``OSError`` or ``StartFailed``.
+    """
     text = b""
     for _ in range(_LOCK_TRIES):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
@@ -133,13 +147,11 @@ def _open_locked(path: Path, *, take_over: bool) -> int:
         locked = _lock(descriptor, fcntl.LOCK_EX)
         # Another server may have removed it between opening and locking.
         if locked and _is_at(path, descriptor):
-            return descriptor
+            return path, descriptor
         os.close(descriptor)
         if not locked and take_over:
-            # The other server keeps its lock on the file that has no name any more.
-            path.unlink(missing_ok=True)
-        else:
-            time.sleep(_LOCK_PAUSE)
+            return _open_locked(path.with_name(path.name + _NEXT), take_over=False)
+        time.sleep(_LOCK_PAUSE)
     raise StartFailed(f"--pid-file: another server runs with {path} (process {text.decode() or 'unknown'})")
 
 

@@ -17,7 +17,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
 from vipsrv.address import Address
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
@@ -298,6 +307,18 @@ class ServerSettings(_WorkerSettings):
         "client of a listener tls://HOST:PORT needs a certificate.",
         json_schema_extra=RELOADABLE,
     )
+    # Hand-over to another server
+    control: Path | None = Field(
+        None,
+        description="Path of a unix socket at which another server with --takeover may take the place of "
+        "this one. Only the server's own user and root can use it.",
+    )
+    takeover: bool = Field(
+        default=False,
+        description="Take the place of the server that runs with the same --control: use its listening "
+        "sockets instead of --host, --port and --listen, and make it stop when this server is ready. If none "
+        "runs, start as usual.",
+    )
 
     # Logs
     log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(
@@ -361,6 +382,13 @@ class ServerSettings(_WorkerSettings):
         for word in given:
             if word != "unix":
                 ipaddress.ip_network(word, strict=False)
+        return given
+
+    @field_validator("takeover")
+    @classmethod
+    def _has_control(cls, given: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's signature
+        if given and info.data.get("control") is None:
+            raise ValueError("it needs --control, the socket of the server that runs")
         return given
 
     @classmethod

@@ -241,7 +241,10 @@ def test_the_table_of_states_leads_from_open_to_closed() -> None:
     assert set(TRANSITIONS) == set(ConnectionState)
     assert all(ConnectionState.CLOSED in following for state, following in TRANSITIONS.items() if following)
     assert {state for state, following in TRANSITIONS.items() if not following} == {ConnectionState.CLOSED}
-    assert not any(ConnectionState.OPEN in following for following in TRANSITIONS.values())
+    # A request that is served during the drain, because the server has a successor.
+    assert [state for state, following in TRANSITIONS.items() if ConnectionState.OPEN in following] == [
+        ConnectionState.DRAINING
+    ]
 
 
 # Drain and stop
@@ -312,6 +315,42 @@ async def test_an_idle_connection_is_closed_by_a_drain(tmp_path: Path) -> None:
         server.connection.watch(time.monotonic() + QUIET_LINGER_SECONDS)
         assert server.connection.transport.is_closing()
         assert await read_to_end(sock) == b""
+
+
+async def test_a_server_with_a_successor_serves_what_arrives_during_its_drain(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        server.context.has_successor = True
+        server.drain()
+        end = time.monotonic() + DRAIN_SECONDS
+        for number in (1, 2):
+            sock.sendall(PING + resize(number))
+            assert await read_status(sock) == 200
+            (job, *_) = (await server.jobs_given(number))[::-1]
+            assert server.connection.state.value == "open"
+            server.succeed(job, 10)
+            assert await read_status(sock) == 200
+            assert server.connection.state.value == "draining"
+        # A client that always sends another request does not make the drain longer.
+        server.connection.watch(end)
+        assert server.connection.state.value == "lingering"
+        await read_to_end(sock)
+
+
+async def test_the_first_request_of_a_version_1_client_is_served_by_a_server_with_a_successor(
+    tmp_path: Path,
+) -> None:
+    async with connected(tmp_path) as (server, sock):
+        server.context.has_successor = True
+        server.drain()
+        sock.sendall(bare_client.header(5)[:7])
+        await until(lambda: not server.connection.between_messages)
+        sock.sendall(bare_client.header(5)[7:] + b"ima")
+        await until(lambda: server.connection.state is ConnectionState.OPEN)
+        server.connection.watch(time.monotonic() + DRAIN_SECONDS)  # an upload may take longer
+        sock.sendall(b"ge")
+        (job,) = await server.jobs_given()
+        server.succeed(job, 1000)
+        assert len(await read_to_end(sock)) == 1004
 
 
 async def test_a_cancel_cancels_during_a_drain(tmp_path: Path) -> None:

@@ -77,6 +77,14 @@ def test_every_wrong_token_gets_the_same_answer(path: Path, wrong: Callable[[Tok
     assert token.id not in refused.value.message
 
 
+def test_a_secret_belongs_to_its_id(path: Path) -> None:
+    first, second = add(path), add(path)
+    identities = Identities(path)
+    for token_id in (first.id, new_token().id, ""):
+        with pytest.raises(Unauthorized, match=WRONG_TOKEN):
+            identities.identify(Token(token_id, second.secret).text, NOW)
+
+
 def test_only_who_has_the_secret_is_told_that_a_token_has_expired_or_was_revoked(path: Path) -> None:
     expired = add(path, "shop", expires=CREATED + timedelta(days=1))
     revoked = add(path, "archive", revoked=CREATED)

@@ -33,6 +33,14 @@ def test_a_failure_while_refused_prolongs_the_penalty_and_is_not_news() -> None:
     assert penalties.until(HOST, 29.0) == 30.0
 
 
+def test_after_a_penalty_an_address_begins_anew() -> None:
+    penalties = Penalties()
+    fail(penalties, 4, 0.0)
+    assert fail(penalties, 3, 20.0) == [False] * 3
+    assert penalties.until(HOST, 20.0) == 0
+    assert fail(penalties, 1, 20.0) == [True]
+
+
 def test_failures_far_apart_never_add_up() -> None:
     penalties = Penalties()
     for number in range(100):
@@ -72,10 +80,11 @@ def test_a_full_table_drops_the_penalties_that_end_soonest() -> None:
     for number in range(16):
         fail(penalties, 4 + number, 0.0, f"192.0.2.{number}")
     assert len(penalties) == 16
-    fail(penalties, 4, 0.0, "192.0.2.99")
-    assert len(penalties) == 15
+    for number in (98, 99):
+        fail(penalties, 6, 0.0, f"192.0.2.{number}")
+    assert len(penalties) == 16
     refused = [number for number in range(100) if penalties.until(f"192.0.2.{number}", 0.0)]
-    assert refused == [*range(2, 16), 99]
+    assert refused == [*range(2, 16), 98, 99]
 
 
 def test_a_full_table_first_drops_penalties_that_are_over() -> None:
@@ -85,6 +94,13 @@ def test_a_full_table_first_drops_penalties_that_are_over() -> None:
     fail(penalties, 1, 22.0, "192.0.2.99")
     assert len(penalties) == 2
     assert penalties.until("192.0.2.0", 22.0) == 25.0
+
+
+def test_a_flood_of_longer_and_longer_penalties_stays_within_the_table() -> None:
+    penalties = Penalties(addresses=1000)
+    for number in range(3000):
+        fail(penalties, 2 + number // 1000, 0.0, f"10.0.{number // 250}.{number % 250}")
+        assert len(penalties) <= 1000
 
 
 def test_a_flood_from_ipv6_leaves_the_penalties_of_ipv4() -> None:

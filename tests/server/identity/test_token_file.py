@@ -5,9 +5,13 @@ import os
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.server.identity.records import CREATED, add, as_text, record_of
 from vipsrv.errors import SettingsError
@@ -27,6 +31,28 @@ def names(path: Path) -> list[str]:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["add", "revoke id", "revoke name"]), st.integers(0, 7)), max_size=12)
+)
+def test_any_order_of_commands_leaves_what_they_have_done(commands: list[tuple[str, int]]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "tokens.toml"
+        expected: dict[str, TokenRecord] = {}
+        for command, number in commands:
+            if command == "add":
+                token = add(path, f"name{number % 3}")
+                expected[token.id] = record_of(token, f"name{number % 3}")
+            elif expected:
+                one = list(expected.values())[number % len(expected)]
+                which = one.id if command == "revoke id" else one.name
+                done = revoke_tokens(path, which, CREATED)
+                chosen = [each for each in expected.values() if which in (each.id, each.name)]
+                assert [each.id for each in done] == [each.id for each in chosen if each.revoked is None]
+                expected |= {each.id: replace(each, revoked=CREATED) for each in chosen}
+            if expected:
+                assert read_token_file(path).records == tuple(expected.values())
 
 
 def test_a_new_file_is_readable_by_its_owner_only_and_has_no_secret(path: Path) -> None:

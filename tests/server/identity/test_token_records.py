@@ -46,7 +46,11 @@ def parse(text: str) -> tuple[TokenRecord, ...]:
 
 
 @given(
-    st.lists(RECORDS, max_size=5, unique_by=(lambda record: record.id, lambda record: record.name)),
+    st.lists(
+        RECORDS,
+        max_size=5,
+        unique_by=(lambda record: record.id, lambda record: record.name, lambda record: record.digest),
+    ),
 )
 def test_what_is_written_is_read_again(records: list[TokenRecord]) -> None:
     assert parse(as_text(records)) == tuple(records)
@@ -131,3 +135,9 @@ def test_the_tokens_of_one_identity_have_the_same_limits() -> None:
         SettingsError, match=r"\[cdefghij\]: limits: differ from those of \[abcdefgh\]; both are "
     ):
         parse(as_text([revoked, first, other]))
+
+
+def test_no_two_tokens_have_the_same_secret() -> None:
+    copied = [record_of(Token("abcdefgh", "a"), "shop"), record_of(Token("bcdefghi", "a"), "archive")]
+    with pytest.raises(SettingsError, match=r"\[bcdefghi\]: sha256: is that of \[abcdefgh\]; each token has"):
+        parse(as_text(copied))

@@ -124,6 +124,24 @@ def test_other_errors_have_some_lines_before_they_are_counted(log: Log) -> None:
     assert lines[-1]["left_out"] == 5
 
 
+@pytest.mark.parametrize(
+    ("mode", "level", "follows"),
+    [
+        ("all", "info", True),
+        ("errors", "debug", True),
+        ("all", "warning", False),
+        ("off", "debug", False),
+    ],
+)
+def test_successes_are_followed_only_if_they_may_get_a_line(
+    log: Log,
+    mode: str,
+    level: str,
+    follows: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    assert log.of(access_log=mode, log_level=level).follows_successes is follows
+
+
 def test_settings_can_change(log: Log) -> None:
     access_log = log.of()
     access_log.log(full_line(request_id=1))

@@ -241,7 +241,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if self._state is ConnectionState.OPEN and not self._in_flight and not self._inbox.reader.in_body:
             self._enter(ConnectionState.DRAINING)
             self._reads_when_draining = self._reads
-            self._reads_until = time.monotonic() + DRAIN_SECONDS
+            # A request that is served anyway does not make the time longer.
+            self._reads_until = self._reads_until or time.monotonic() + DRAIN_SECONDS
 
     def give_way(self) -> bool:
         """Close if nothing has happened since ``watch`` found the connection idle; return whether it has."""
@@ -310,6 +311,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if exchange.outcome is None:
             self._in_flight[request_id] = self._incoming = exchange
             self._inbox.slot = exchange.slot
+            if self._state is ConnectionState.DRAINING:  # it is served because the server has a successor
+                self._enter(ConnectionState.OPEN)
 
     def _error_for_reused_id(self, head: MessageStarted) -> RequestError:
         try:
@@ -336,7 +339,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._reply_error(head.kind, head.request_id, error)
         else:
             reply = pack_message(head.kind | REPLY, head.request_id, meta, status=OK_STATUS)
-            self._outbox.put(reply, None, self._line(head.kind, head.request_id))
+            self._outbox.put(reply, None, self._line_of_success(head.kind, head.request_id))
 
     def _answer(self, head: MessageStarted) -> dict[str, Any] | None:
         """The meta of the reply to a message that needs no worker. Raises ``RequestError``."""
@@ -407,7 +410,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         else:
             meta, size = report_json(outcome, exchange.timeline)
             head = pack_message(kind | REPLY, request_id, meta, status=OK_STATUS, body_size=size)
-            self._outbox.put(head, outcome.result, self._line(kind, request_id, exchange))
+            self._outbox.put(head, outcome.result, self._line_of_success(kind, request_id, exchange))
 
     def _reply_v1(self, exchange: Exchange, result: Slot) -> None:
         if result.size > V1_MAX_SIZE:
@@ -416,7 +419,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._reply_error(Kind.RESIZE, 0, error, exchange)
             self._linger()
             return
-        self._outbox.put(V1_REPLY.pack(result.size), result, self._line(Kind.RESIZE, 0, exchange))
+        self._outbox.put(V1_REPLY.pack(result.size), result, self._line_of_success(Kind.RESIZE, 0, exchange))
         self._close()
 
     def _reply_error(
@@ -425,6 +428,13 @@ class BinaryConnection(asyncio.BufferedProtocol):
         line = self._line(kind, request_id, exchange)
         line.error = error
         self._outbox.put(pack_error(kind, request_id, error), None, line)
+
+    def _line_of_success(
+        self, kind: int, request_id: int, exchange: Exchange | None = None
+    ) -> RequestLine | None:
+        if not self._context.access_log.follows_successes:
+            return None
+        return self._line(kind, request_id, exchange)
 
     def _line(self, kind: int, request_id: int, exchange: Exchange | None = None) -> RequestLine:
         """Return the line of a request for the log, with what is known when its reply is ready."""

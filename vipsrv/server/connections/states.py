@@ -15,6 +15,7 @@
 
     OPEN ── no place ──────────────────────────► EXCESS ────┐  a PING is answered, all else gets ``Busy``
     OPEN ── a drain, and nothing is in flight ─► DRAINING ──┴► LINGERING, when its time is over
+         ◄─ a request that is served anyway ────
 
 EXCESS and DRAINING read on for a while, because requests may be on their way, and answer all of them.
 A connection that is lost becomes CLOSED from any state.
@@ -51,6 +52,7 @@ TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
         ConnectionState.CLOSED,
     ),
     ConnectionState.DRAINING: (
+        ConnectionState.OPEN,
         ConnectionState.HALF_CLOSED,
         ConnectionState.LINGERING,
         ConnectionState.CLOSING,

@@ -63,7 +63,8 @@ class Identities:
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._entries = _read(path)
-        # What an unknown id is compared with. Nobody knows its secret, and it is as long as the others.
+        self._by_digest = _by_digest(self._entries)
+        # What a secret that is not in the file is compared with; nobody knows the secret of this one.
         self._nobody = _Entry(hash_secret(secrets.token_urlsafe()), Identity("nobody"), 0.0, None)
         self._usages: dict[str, Usage] = {}
         # Of identities without a token (client certificates): kept while a connection uses them.
@@ -80,8 +81,12 @@ class Identities:
         Only a client with the right secret is told that the token has expired or was revoked.
         """
         parts = split_token(token)
-        entry = self._entries.get(parts.id, self._nobody)
-        if not hmac.compare_digest(entry.digest, hash_secret(parts.secret)):
+        digest = hash_secret(parts.secret)
+        # A search by the id would find the entry of a known id, and take up to 80 ns more or less than for an
+        # unknown one (decision 33). A search by the digest finds nothing in both cases. How it compares does
+        # not matter: a client cannot choose digests, and one that is known leads to no secret.
+        entry = self._by_digest.get(digest, self._nobody)
+        if not hmac.compare_digest(entry.digest, digest) or entry.identity.token_id != parts.id:
             raise Unauthorized(WRONG_TOKEN)
         if now >= entry.good_until:
             raise _no_longer_good(entry)
@@ -136,6 +141,7 @@ class Identities:
 
     def _take_over(self, entries: dict[str, _Entry]) -> None:
         self._entries = entries
+        self._by_digest = _by_digest(entries)
         now = self._clock()
         present = {entry.identity.name: entry.identity for entry in entries.values() if entry.revoked is None}
         for name, usage in list(self._usages.items()):
@@ -150,6 +156,10 @@ def _read(path: Path) -> dict[str, _Entry]:
     if file.warning:
         _log.warning("%s", file.warning)
     return {record.id: _Entry.of(record) for record in file.records}
+
+
+def _by_digest(entries: dict[str, _Entry]) -> dict[bytes, _Entry]:
+    return {entry.digest: entry for entry in entries.values()}
 
 
 def _no_longer_good(entry: _Entry) -> Unauthorized:

@@ -34,8 +34,9 @@ class IdentityLimits:
 
     ``requests_per_second`` and ``bytes_per_second`` (of uploads) are long-term rates, see ``usage``.
     ``in_flight`` is requests at the same time. ``max_pixels`` is the pixels of the largest image that is
-    decoded. ``formats`` are the formats that may be uploaded and asked for. ``priority`` is the weight in the
-    fair queue: an identity with 2 gets twice the worker time of one with 1 while both have requests waiting.
+    decoded, and of all results of one request together. ``formats`` are the formats that may be uploaded and
+    asked for. ``priority`` is the weight in the fair queue: an identity with 2 gets twice the worker time of
+    one with 1 while both have requests waiting.
 
     Raises ``ValueError``, with a message that starts with the name of the limit, for an invalid value.
     """

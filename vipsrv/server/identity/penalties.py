@@ -11,7 +11,7 @@ sshd, to refuse everybody, would let an attacker with many addresses lock out al
 """
 
 from dataclasses import dataclass
-from heapq import nsmallest
+from heapq import heappop, heappush, heapreplace
 
 from vipsrv.server.accounts import UNIX_SOCKET
 
@@ -25,10 +25,10 @@ MOST_SECONDS = 600.0
 """The longest penalty."""
 
 MOST_ADDRESSES = 16_384
-"""Addresses in each table; sshd has 65536, which are 15 MB here."""
+"""Addresses in each table, about 4 MB; sshd has 65536."""
 
-_DROPPED_PART = 8
-"""A full table drops the eighth of its penalties that ends soonest, so that few failures have to sort it."""
+_STEPS = 64
+"""Entries of the heap that one failure corrects at most, so that a flood never makes it take long."""
 
 
 @dataclass(slots=True)
@@ -55,25 +55,26 @@ class Penalties:
         self._failure = failure
         self._least = least
         self._most = most
-        self._addresses = addresses
-        self._ipv4: dict[str, _Penalty] = {}
-        self._ipv6: dict[str, _Penalty] = {}
+        self._ipv4 = _Table(addresses)
+        self._ipv6 = _Table(addresses)
 
     def __len__(self) -> int:
-        """The number of addresses with a penalty, enforced or not."""
-        return len(self._ipv4) + len(self._ipv6)
+        """The number of addresses that are remembered."""
+        return len(self._ipv4.penalties) + len(self._ipv6.penalties)
 
     def failed(self, address_key: str, now: float) -> bool:
         """Count a failed login. Return whether the address is refused from now on and was not before."""
         if address_key == UNIX_SOCKET:
             return False
         table = self._table(address_key)
-        penalty = table.get(address_key)
-        if penalty is None or penalty.ends <= now:
-            if penalty is None and len(table) >= self._addresses:
-                self._make_room(table, now)
-            penalty = table[address_key] = _Penalty(ends=now)
-        penalty.ends = min(penalty.ends + self._failure, now + self._most)
+        penalty = table.penalties.get(address_key)
+        if penalty is None:
+            penalty = table.add(address_key, now, now + self._failure)
+        else:
+            if penalty.ends <= now:
+                penalty.ends = now
+                penalty.is_enforced = False
+            penalty.ends = min(penalty.ends + self._failure, now + self._most)
         if penalty.is_enforced or penalty.ends - now <= self._least:
             return False
         penalty.is_enforced = True
@@ -81,24 +82,49 @@ class Penalties:
 
     def until(self, address_key: str, now: float) -> float:
         """Return the time until which the address is refused; 0 if it is not."""
-        if not (self._ipv4 or self._ipv6):
+        penalty = self._table(address_key).penalties.get(address_key)
+        if penalty is None or not penalty.is_enforced or penalty.ends <= now:
             return 0.0
-        table = self._table(address_key)
-        penalty = table.get(address_key)
-        if penalty is None:
-            return 0.0
-        if penalty.ends <= now:
-            del table[address_key]
-            return 0.0
-        return penalty.ends if penalty.is_enforced else 0.0
+        return penalty.ends
 
-    def _table(self, address_key: str) -> dict[str, _Penalty]:
+    def _table(self, address_key: str) -> "_Table":
         return self._ipv6 if ":" in address_key else self._ipv4
 
-    def _make_room(self, table: dict[str, _Penalty], now: float) -> None:
-        for key in [key for key, penalty in table.items() if penalty.ends <= now]:
-            del table[key]
-        if len(table) >= self._addresses:
-            surplus = max(1, self._addresses // _DROPPED_PART)
-            for key in nsmallest(surplus, table, key=lambda key: table[key].ends):
-                del table[key]
+
+class _Table:
+    """At most ``size`` penalties, and a heap that finds the one which ends first.
+
+    Each penalty has one entry in the heap. A penalty that is prolonged keeps its entry, which is corrected
+    when it comes to the top.
+    """
+
+    __slots__ = ("_heap", "_size", "penalties")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._heap: list[tuple[float, str]] = []
+        self.penalties: dict[str, _Penalty] = {}
+
+    def add(self, key: str, now: float, ends: float) -> _Penalty:
+        """Add a penalty, and drop some that are over, or else the one that ends first if there is no room."""
+        self._drop(now)
+        penalty = self.penalties[key] = _Penalty(ends)
+        heappush(self._heap, (ends, key))
+        return penalty
+
+    def _drop(self, now: float) -> None:
+        heap, penalties = self._heap, self.penalties
+        for _ in range(_STEPS):
+            if not heap:
+                return
+            ends, key = heap[0]
+            if penalties[key].ends > ends:
+                heapreplace(heap, (penalties[key].ends, key))
+            elif ends <= now or len(heap) >= self._size:
+                heappop(heap)
+                del penalties[key]
+            else:
+                return
+        if len(heap) >= self._size:
+            # All that were corrected end later than they said; one of them has to go.
+            del penalties[heappop(heap)[1]]

@@ -60,10 +60,14 @@ def parse_tokens(data: bytes, path: Path) -> tuple[TokenRecord, ...]:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: the token file is not valid TOML: {printable(str(error))}") from None
     records: dict[str, TokenRecord] = {}
+    of_name: dict[str, TokenRecord] = {}
+    of_digest: dict[bytes, TokenRecord] = {}
     for token_id, table in tables.items():
         try:
             record = records[token_id] = _record(token_id, table)
-            _check_same_limits(record, records)
+            _check_same_secret(record, of_digest.setdefault(record.digest, record))
+            if record.revoked is None:
+                _check_same_limits(record, of_name.setdefault(record.name, record))
         except ValueError as error:
             header = find_header(text, token_id)
             place = f"{path}:{text.count(chr(10), 0, header.start()) + 1}" if header else f"{path}"
@@ -145,16 +149,19 @@ def _limits(value: Any) -> IdentityLimits:
         raise ValueError(f"limits: {error}") from None
 
 
-def _check_same_limits(record: TokenRecord, records: dict[str, TokenRecord]) -> None:
-    """Raise ``ValueError`` if two tokens of one identity give it different limits."""
-    if record.revoked is not None:
-        return
-    for other in records.values():
-        if other.name == record.name and other.revoked is None and other.limits != record.limits:
-            raise ValueError(
-                f"limits: differ from those of [{other.id}]; both are tokens of {record.name!r}, whose "
-                "limits apply to all its tokens together"
-            )
+def _check_same_secret(record: TokenRecord, first: TokenRecord) -> None:
+    """Raise ``ValueError`` if a token has the secret of an earlier one, ``first``."""
+    if first is not record:
+        raise ValueError(f"sha256: is that of [{first.id}]; each token has a secret of its own")
+
+
+def _check_same_limits(record: TokenRecord, first: TokenRecord) -> None:
+    """Raise ``ValueError`` if a token gives its identity other limits than an earlier one, ``first``."""
+    if first.limits != record.limits:
+        raise ValueError(
+            f"limits: differ from those of [{first.id}]; both are tokens of {record.name!r}, whose limits "
+            "apply to all its tokens together"
+        )
 
 
 def _time(key: str, value: Any) -> datetime:

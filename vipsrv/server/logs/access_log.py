@@ -30,6 +30,8 @@ class AccessLog:
         self._sample = 1
         self._successes = 0
         self._logs_successes = False
+        self.follows_successes = False
+        """Whether a success may get a line: always, or if its reply is lost."""
         if settings is not None:
             self.configure(settings)
 
@@ -38,7 +40,8 @@ class AccessLog:
         self._level = settings.log_level.number
         self._mode = settings.access_log
         self._sample = settings.access_log_sample
-        self._logs_successes = self._mode is AccessLogMode.ALL and self._level <= logging.INFO
+        self.follows_successes = self._mode is not AccessLogMode.OFF and self._level <= logging.INFO
+        self._logs_successes = self.follows_successes and self._mode is AccessLogMode.ALL
 
     def next_connection(self) -> int:
         """Return the number of a new connection, counted from 1."""
