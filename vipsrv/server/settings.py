@@ -23,7 +23,6 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
-    ValidationInfo,
     create_model,
     field_validator,
 )
@@ -382,13 +381,6 @@ class ServerSettings(_WorkerSettings):
         for word in given:
             if word != "unix":
                 ipaddress.ip_network(word, strict=False)
-        return given
-
-    @field_validator("takeover")
-    @classmethod
-    def _has_control(cls, given: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's signature
-        if given and info.data.get("control") is None:
-            raise ValueError("it needs --control, the socket of the server that runs")
         return given
 
     @classmethod
