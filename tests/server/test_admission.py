@@ -217,6 +217,48 @@ def test_heavy_jobs_share_a_budget_of_memory(workers: FakeWorkers, make_job: Cal
     assert workers.jobs == giants
 
 
+def test_more_memory_starts_a_heavy_job_that_waits_for_it(
+    workers: FakeWorkers, make_job: Callable[..., Job]
+) -> None:
+    workers.size = 8
+    admission = admission_of(workers, 10)
+    giants = [heavy(make_job, 400) for _ in range(3)]
+    give_back(workers, admission, *giants)
+    assert start_all(workers, admission, 8) == giants[:2]
+    admission.change_limits(limit=10, per_client=10, memory=1200)
+    assert workers.jobs == giants
+
+
+def test_less_memory_than_runs_already_starts_nothing_until_it_is_free(
+    workers: FakeWorkers, make_job: Callable[..., Job]
+) -> None:
+    workers.size = 8
+    admission = admission_of(workers, 10)
+    giants = [heavy(make_job, 400) for _ in range(4)]
+    give_back(workers, admission, *giants)
+    assert start_all(workers, admission, 8) == giants[:2]
+    admission.change_limits(limit=10, per_client=10, memory=500)
+    giants[0].close()
+    assert workers.jobs == giants[:2]  # the other one has 400 of the 500 bytes
+    giants[1].close()
+    assert workers.jobs == giants[:3]
+
+
+def test_a_lower_limit_drops_no_job_that_waits(workers: FakeWorkers, make_job: Callable[..., Job]) -> None:
+    admission = admission_of(workers, 3)
+    jobs = [make_job() for _ in range(3)]
+    for job in jobs:
+        admission.submit(job, FLOW)
+    admission.change_limits(limit=1, per_client=1, memory=1000)
+    with pytest.raises(Busy):
+        admission.submit(make_job(), FLOW)
+    assert start_all(workers, admission, 3) == jobs
+    workers.free = 0
+    admission.submit(make_job(), FLOW)
+    with pytest.raises(Busy, match="--queue-per-client"):
+        admission.submit(make_job(), FLOW)
+
+
 def test_a_job_above_the_budget_runs_alone(workers: FakeWorkers, make_job: Callable[..., Job]) -> None:
     workers.size = 8
     admission = admission_of(workers, 10)

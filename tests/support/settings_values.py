@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_origin
 
 from pydantic import ByteSize, ValidationError
 
-from vipsrv.server.configuration.types import bare_type
+from vipsrv.server.configuration.types import bare_type, choices_of
 from vipsrv.server.settings import ServerSettings
 
 _WORDS = ("127.0.0.1:7001", "10.0.0.0/8", "jpeg", "unix")
@@ -54,8 +54,8 @@ def _candidates(name: str, default: Any) -> Iterator[Any]:
         yield from ((default or 1) + 0.5, 0.5, 1.5)
     elif get_origin(kind) is tuple:
         yield from ([word] for word in _WORDS)
-    elif get_origin(kind) is Literal:
-        yield from get_args(kind)
+    elif choices := choices_of(kind):
+        yield from choices
     elif isinstance(kind, type) and issubclass(kind, Enum):
         yield from (member.value for member in kind)
     else:

@@ -1,6 +1,7 @@
 """A reload of a real server: what it changes, what it refuses, and that it loses no request."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -37,6 +38,12 @@ def config(tmp_path: Path) -> Path:
     return tmp_path / "vipsrv.toml"
 
 
+def events(server: RunningServer, logger: str = "vipsrv.server.reload") -> list[tuple[str, str]]:
+    """Level and text of what a part of the server has logged."""
+    lines = map(json.loads, server.log.splitlines())
+    return [(line["level"], line["event"]) for line in lines if line.get("logger") == logger]
+
+
 class Started:
     """A server with a TOML file and a pid file."""
 
@@ -60,11 +67,6 @@ def started(start_server: StartServer, config: Path) -> Started:
     return Started(start_server, config)
 
 
-def _reload_events(server: RunningServer) -> list[str]:
-    lines = [json.loads(line) for line in server.log.splitlines()]
-    return [line["event"] for line in lines if line.get("logger") == "vipsrv.server.reload"]
-
-
 def test_open_connections_see_a_reload(started: Started) -> None:
     image = jpeg()
     with Client("127.0.0.1", started.server.port) as client:
@@ -79,9 +81,11 @@ def test_open_connections_see_a_reload(started: Started) -> None:
         ]
         with pytest.raises(TooLarge):
             client.resize(image, width=20, height=10)
-    logged = _reload_events(started.server)
-    assert f'the settings were reloaded: max_upload from "2GiB" to {len(image) - 1}' in logged
-    assert "these settings have changed and need a restart: pin_workers" in logged
+    started.server.wait_for_log("need a restart")
+    assert events(started.server) == [
+        ("info", f'the settings were reloaded: max_upload from "2GiB" to {len(image) - 1}'),
+        ("warning", "these settings have changed and need a restart: pin_workers"),
+    ]
 
 
 def test_workers_see_a_reload(started: Started) -> None:
@@ -107,7 +111,8 @@ def test_a_file_with_a_fault_changes_nothing(started: Started) -> None:
         *(f"vipsrv: {fault}" for fault in faults),
         "vipsrv: the settings were not reloaded; those from before hold",
     ]
-    assert _reload_events(started.server) == [f"the settings were not reloaded: {'; '.join(faults)}"]
+    started.server.wait_for_log("not reloaded")
+    assert events(started.server) == [("error", f"the settings were not reloaded: {'; '.join(faults)}")]
     started.write("")
     assert "no value has changed" in started.reload().stdout
 
@@ -132,6 +137,18 @@ def test_the_text_of_a_secret_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp
         finally:
             process.kill()
     assert not pid_file.exists()
+
+
+def test_the_log_follows_a_reload(started: Started, tmp_path: Path) -> None:
+    target = tmp_path / "log"
+    started.write(f'log_file = "{target}"\nlog_format = "console"')
+    assert started.reload().returncode == 0
+    changed = f'log_format from "auto" to "console", log_file from none to "{target}"'
+    wait_until(lambda: target.exists() and changed in target.read_text(), "line in the new file")
+    started.write(f'log_file = "{tmp_path}/none/log"')
+    done = started.reload()
+    assert done.returncode == 1
+    assert f"{tmp_path}/none/log" in done.stderr
 
 
 def test_the_files_beside_a_server_go_with_it(started: Started) -> None:
@@ -209,8 +226,9 @@ def test_reloads_under_load_lose_no_request(config: Path, tmp_path: Path) -> Non
             for thread in threads:
                 thread.join(SECONDS)
         assert failures == []
-        assert '"level":"warning"' not in server.log
-        assert '"level":"error"' not in server.log
+        logged = events(server) + events(server, "vipsrv.workers.pool")
+        assert len(logged) > RELOADS
+        assert {level for level, _ in logged} == {"info"}
         assert server.stop() == 0
 
 
@@ -221,3 +239,28 @@ def wait_for_each(served: list[int], failures: list[BaseException]) -> None:
         lambda: bool(failures) or all(now > then for now, then in zip(served, before, strict=True)),
         "request of each client",
     )
+
+
+def test_a_server_with_a_terminal_is_reloaded_by_the_command(config: Path, tmp_path: Path) -> None:
+    """SIGHUP would stop it."""
+    pid_file = tmp_path / "pid"
+    config.write_text(f'port = 0\nworkers = 1\npid_file = "{pid_file}"\n')
+    ours, terminal = os.openpty()
+    become_leader = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
+    run = "os.execv(sys.executable, [sys.executable, '-m', 'vipsrv', *sys.argv[1:]])"
+    command = [sys.executable, "-c", f"{become_leader}; {run}", "serve", "--config", str(config)]
+    with subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, text=True) as process:
+        os.close(terminal)
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline().rpartition(":")[2])
+            with config.open("a") as file:
+                file.write("max_upload = 2000\n")
+            assert reload("--config", str(config)).returncode == 0
+            with Client("127.0.0.1", port) as client:
+                assert client.hello().limits.max_upload == 2000
+            process.terminate()
+            assert process.wait(SECONDS) == 0
+        finally:
+            process.kill()
+            os.close(ours)

@@ -256,7 +256,9 @@ class Gateway:
         control = self._settings.control
         if control is None:
             if self._settings.takeover:
-                raise StartFailed("--takeover needs --control, the socket of the server that runs")
+                raise StartFailed(
+                    "--takeover needs --control, the path of the running server's control socket"
+                )
             return self._inherited
         if self._settings.takeover:
             self._takeover = await Takeover.begin(control)

@@ -252,6 +252,7 @@ class ServerSettings(_WorkerSettings):
         ge=0,
         description="Bytes per second at which an upload must arrive and a reply must be read on average, "
         "after the first 10 minutes of each; 0 allows any rate.",
+        json_schema_extra=RELOADABLE,
     )
     spool_dir: Path = Field(
         default_factory=_default_spool_dir,

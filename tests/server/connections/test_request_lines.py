@@ -17,6 +17,7 @@ from tests.server.fakes import fail
 from tests.support import bare_client
 from vipsrv.errors import CorruptImage
 from vipsrv.protocol import Kind, pack_message
+from vipsrv.server.logs.request_json import request_json
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -162,3 +163,14 @@ async def test_the_ids_of_the_client_are_in_the_line(tmp_path: Path, kind: Kind)
         fields = server.lines[0].fields()
         assert fields["request_id"] == "order 7\\n\\x1b[31m"
         assert fields["traceparent"] == TRACEPARENT
+
+
+async def test_a_token_is_never_in_a_line(tmp_path: Path) -> None:
+    token = "vips_abcdefgh_" + "s3cret" * 7
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(pack_message(Kind.HELLO, 7, {"token": token}))
+        await read_status(sock)
+        (line,) = server.lines
+        assert line.kind == "hello"
+        assert "s3cret" not in str(line.fields())
+        assert "s3cret" not in request_json(line, "now")

@@ -166,5 +166,18 @@ def test_a_flood_from_many_addresses_is_bounded(log: Log) -> None:
     for host in hosts():
         access_log.log(failure(Busy("the queue is full"), host))
     lines = log.close()
-    assert len(lines) < 300
+    counts = [line for line in lines if "left_out" in line]
+    assert len(lines) - len(counts) == 100
+    assert [line["event"].partition(": ")[2] for line in counts] == [
+        "429 busy of many clients",
+        "of many kinds",  # beyond as many as are counted separately
+    ]
     assert sum(line.get("left_out", 1) for line in lines) == 1000
+
+
+def test_the_addresses_of_one_network_count_as_one(log: Log) -> None:
+    access_log = log.of()
+    for number in range(10):
+        access_log.log(failure(Busy("the queue is full"), f"2001:db8::{number}"))
+    _, count = log.close()
+    assert count["event"] == "9 more lines were left out: 429 busy of 2001:db8::/64"

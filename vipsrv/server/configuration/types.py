@@ -5,6 +5,7 @@ one that does not fit, such as ``workers = true``, is a mistake.
 """
 
 import json
+from enum import EnumType
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -52,8 +53,8 @@ def type_fault(field: FieldInfo, value: object) -> str | None:
 
 def schema_of(kind: Any) -> dict[str, Any]:
     """Return the JSON Schema of a type, without bounds."""
-    if get_origin(kind) is Literal:
-        return {"enum": list(get_args(kind))}
+    if choices := choices_of(kind):
+        return {"enum": choices}
     if get_origin(kind) is tuple:
         return {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
     if kind is ByteSize:
@@ -80,10 +81,17 @@ def shown(value: object) -> str:
     return "none" if value is None else toml_of(value)
 
 
+def choices_of(kind: Any) -> list[str]:
+    """Return the words of which a setting is one; none if it may be any text."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return list(map(str, kind)) if isinstance(kind, EnumType) else []
+
+
 def sample_of(name: str, kind: Any) -> object:
     """Return a value that shows how a setting without a default is written."""
-    if get_origin(kind) is Literal:
-        return get_args(kind)[0]
+    if choices := choices_of(kind):
+        return choices[0]
     if get_origin(kind) is tuple:
         return ["one", "another"]
     if kind is Path:

@@ -8,13 +8,19 @@ import logging
 import time
 from itertools import count
 
+from vipsrv.server.accounts import account_key
 from vipsrv.server.logs.log_queue import LineKind, LogQueue
 from vipsrv.server.logs.log_rate import MOST_A_SECOND
-from vipsrv.server.logs.request_line import ROUTINE, RequestLine, host_text
-from vipsrv.server.settings import AccessLogMode, ServerSettings
+from vipsrv.server.logs.request_line import ROUTINE, RequestLine
+from vipsrv.server.settings import AccessLogMode, LogLevel, ServerSettings
 
 _WITHOUT_WORK = frozenset({401, 429, 503})
 """Statuses of requests that are refused without a look at them. Many of them say no more than one does."""
+
+_MOST_OF_ALL = 100
+"""Lines of failures with one status that are written in a second, of all clients together."""
+
+_LEVELS = {str(level): level.number for level in LogLevel}
 
 _LOGGER = "vipsrv.request"
 
@@ -72,8 +78,11 @@ class AccessLog:
         level = line.level
         if self._mode is AccessLogMode.OFF and level != "error":
             return False
-        if logging.getLevelNamesMapping()[level.upper()] < self._level:
+        if _LEVELS[level] < self._level:
             return False
-        label = f"{line.status} {'lost' if line.error is None else line.code} of {host_text(line.peer)}"
+        what = f"{line.status} {'lost' if line.error is None else line.code}"
         most = 1 if line.status in _WITHOUT_WORK else MOST_A_SECOND
-        return queue.admit(LineKind(level, _LOGGER, label), most)
+        # One client's flood hides no other client's failure, and many clients cannot fill the log.
+        return queue.admit(LineKind(level, _LOGGER, f"{what} of {account_key(line.peer)}"), most) and (
+            queue.admit(LineKind(level, _LOGGER, f"{what} of many clients"), _MOST_OF_ALL)
+        )

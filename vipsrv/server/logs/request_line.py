@@ -143,11 +143,6 @@ def peer_text(peer: object) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def host_text(peer: object) -> str:
-    """Return the host of a ``peername``, or ``unix``."""
-    return str(peer[0]) if isinstance(peer, tuple) and peer else "unix"
-
-
 def _add_images(fields: dict[str, Any], line: RequestLine) -> None:
     source = line.source
     if source is not None:
