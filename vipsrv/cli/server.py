@@ -20,6 +20,7 @@ from vipsrv.cli.cert import cert_app
 from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
+from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions
 from vipsrv.errors import StartFailed, VipsrvError
 from vipsrv.printable import printable
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
@@ -145,8 +146,8 @@ def ping(
     host: Annotated[
         str | None,
         typer.Option(
-            help="Host of the server, or unix:/path (default: the first address of VIPSRV_LISTEN, or else "
-            f"VIPSRV_HOST, or else {DEFAULT_HOST})."
+            help="Host of the server, unix:/path or tls://HOST:PORT (default: the first address of "
+            f"VIPSRV_LISTEN, or else VIPSRV_HOST, or else {DEFAULT_HOST})."
         ),
     ] = None,
     port: Annotated[
@@ -158,6 +159,11 @@ def ping(
     timeout: Annotated[
         float, typer.Option(min=0.001, max=86_400, help="Seconds to wait for the reply.")
     ] = 3.0,
+    *,
+    tls: Tls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
 ) -> None:
     """Check whether a server answers: print the round trip in milliseconds, or exit with 1.
 
@@ -172,11 +178,17 @@ def ping(
     try:
         where = choose_listener(host or None, port)
         each = Timeout(connect=timeout, send=timeout, reply=timeout)
-        server = {"address": str(where)} if where.path else {"host": where.host, "port": where.port}
-        with Client(**server, timeout=each) as client:
+        server = (
+            {"address": str(where)} if where.path or where.tls else {"host": where.host, "port": where.port}
+        )
+        with Client(
+            **server, timeout=each, **TlsOptions(tls=tls, ca=ca, cert=cert, key=key).arguments()
+        ) as client:
             seconds = client.ping()
     except VipsrvError as error:
         _fail(str(error), code=1)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}", code=2)
     except ValueError as error:
         _fail(str(error), code=2)
     typer.echo(f"{where} answered in {seconds * 1000:.1f} ms")

@@ -1,12 +1,13 @@
 """Choose the server of a ``vipsrv-client`` call: a running server, or one that is started for the call."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import typer
 
 from vipsrv.address import Address
+from vipsrv.cli.tls_options import TlsArguments, TlsOptions
 from vipsrv.client import Client, Timeout, Version1Client
 from vipsrv.client.embedded import EmbeddedServer, server_is_installed
 from vipsrv.client.server_address import ServerChoice
@@ -40,12 +41,13 @@ class CallServer:
     timeout: Timeout
     may_start_one: bool
     quiet: bool
+    tls: TlsOptions = field(default_factory=TlsOptions)
 
     def ask(self, request: Callable[[Client], T]) -> Answer[T]:
         """Make a request with a client of the server. Raises the errors of ``Client``."""
 
         def at(address: Address) -> T:
-            with Client(*_client_arguments(address), timeout=self.timeout) as client:
+            with Client(*_client_arguments(address), timeout=self.timeout, **self._tls(address)) as client:
                 return request(client)
 
         return self._ask(at)
@@ -54,17 +56,24 @@ class CallServer:
         """Make a request over version 1 of the protocol. Raises the errors of ``Version1Client``."""
 
         def at(address: Address) -> T:
-            with Version1Client(*_client_arguments(address), timeout=self.timeout) as client:
+            with Version1Client(
+                *_client_arguments(address), timeout=self.timeout, **self._tls(address)
+            ) as client:
                 return request(client)
 
         return self._ask(at)
+
+    def _tls(self, address: Address) -> TlsArguments:
+        """Return how to encrypt: nothing for a server that is started for the call."""
+        options = self.tls if address == self.choice.address else TlsOptions()
+        return options.arguments()
 
     def _ask(self, request_at: Callable[[Address], T]) -> Answer[T]:
         there = self.choice.address
         try:
             return Answer(request_at(there), str(there), embedded=False)
         except ConnectFailed:
-            if not self.may_start_one or self.choice.configured:
+            if not self.may_start_one or self.choice.configured or self.tls.tls:
                 raise
         if not server_is_installed():
             raise ServerNotInstalled(
@@ -79,4 +88,4 @@ class CallServer:
 
 
 def _client_arguments(address: Address) -> tuple[str, int | None]:
-    return (str(address), None) if address.path else (address.host, address.port)
+    return (str(address), None) if address.path or address.tls else (address.host, address.port)

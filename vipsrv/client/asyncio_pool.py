@@ -10,6 +10,7 @@ from vipsrv.client.pool import ConnectionPool
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.sources import OnSent, Source
 from vipsrv.client.timeouts import Timeout
+from vipsrv.client.tls import ClientTls
 
 
 class AsyncPool(ConnectionPool[AsyncConnection]):
@@ -25,8 +26,10 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
         protocol: ProtocolVersion,
         timeout: Timeout,
         max_reply_size: int,
+        *,
+        tls: ClientTls | None = None,
     ) -> None:
-        super().__init__(server, protocol, timeout, max_reply_size)
+        super().__init__(server, protocol, timeout, max_reply_size, tls=tls)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._attempt: asyncio.Task[AsyncConnection] | None = None
 
@@ -115,7 +118,7 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
         if isinstance(address, EmbeddedServer):
             address = await asyncio.to_thread(address.start)
         connection = await AsyncConnection.connect(
-            address, self._protocol, self._timeout, self._max_reply_size
+            address, self._protocol, self._timeout, self._max_reply_size, tls=self._tls
         )
         self._keep(connection)
         if self._closed:

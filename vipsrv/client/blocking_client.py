@@ -33,6 +33,7 @@ from vipsrv.client.results import (
 from vipsrv.client.server_address import server_address
 from vipsrv.client.sources import ImageSource, OnSent, open_source
 from vipsrv.client.timeouts import Timeout
+from vipsrv.client.tls import FilePath, TlsChoice, choose_tls
 from vipsrv.options import ImageInfo, ResizeArguments, ResizeOptions
 
 
@@ -70,6 +71,11 @@ class Client(_ClosableClient):
     and otherwise 127.0.0.1 or 65432. For a unix socket, ``address`` or ``host`` is ``unix:/path``.
     ``Client.embedded()`` starts its own server.
 
+    ``tls=True``, or an address ``tls://HOST:PORT``, encrypts the connection and checks that the server's
+    certificate is for the host that was named. It has to be of an authority that this machine trusts, or of
+    the one in the PEM file ``ca``. ``cert`` and ``key`` are PEM files for a server that asks its clients for
+    a certificate. ``tls`` may also be an ``ssl.SSLContext``, which then decides all of that.
+
     Several threads may use one client: their requests share one connection, which the first call makes, and
     do not wait for each other's replies. After a connection is lost, the next call makes a new one. A forked
     process makes its own connection.
@@ -91,9 +97,14 @@ class Client(_ClosableClient):
         address: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
+        tls: TlsChoice = False,
+        ca: FilePath | None = None,
+        cert: FilePath | None = None,
+        key: FilePath | None = None,
     ) -> None:
         most = check_max_reply_size(max_reply_size)
-        self._pool = BlockingPool(server_address(host, port, address), 2, timeout, most)
+        server, secured = choose_tls(server_address(host, port, address), tls, ca=ca, cert=cert, key=key)
+        self._pool = BlockingPool(server, 2, timeout, most, tls=secured)
 
     @classmethod
     def embedded(
@@ -184,9 +195,16 @@ class Version1Client(_ClosableClient):
         address: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
+        tls: TlsChoice = False,
+        ca: FilePath | None = None,
+        cert: FilePath | None = None,
+        key: FilePath | None = None,
     ) -> None:
         most = check_max_reply_size(max_reply_size)
-        self._pool = BlockingPool(server_address(host, port, address), 1, timeout, most)
+        server, secured = choose_tls(
+            server_address(host, port, address), tls, ca=ca, cert=cert, key=key, alpn=False
+        )
+        self._pool = BlockingPool(server, 1, timeout, most, tls=secured)
 
     def resize(
         self, image: ImageSource, *, width: int, height: int, on_sent: OnSent | None = None

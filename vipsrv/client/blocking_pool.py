@@ -11,6 +11,7 @@ from vipsrv.client.pool import ConnectionPool
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.sources import OnSent, Source
 from vipsrv.client.timeouts import Timeout
+from vipsrv.client.tls import ClientTls
 from vipsrv.errors import VipsrvError
 
 
@@ -23,8 +24,10 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
         protocol: ProtocolVersion,
         timeout: Timeout,
         max_reply_size: int,
+        *,
+        tls: ClientTls | None = None,
     ) -> None:
-        super().__init__(server, protocol, timeout, max_reply_size)
+        super().__init__(server, protocol, timeout, max_reply_size, tls=tls)
         self._lock = threading.Lock()  # guards the connections, the attempt and whether it is closed
         self._attempt: Future[BlockingConnection | None] | None = None
 
@@ -118,7 +121,9 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
         with self._lock:
             self._check_open()
         address = self._server.start() if isinstance(self._server, EmbeddedServer) else self._server
-        connection = BlockingConnection(address, self._protocol, self._timeout, self._max_reply_size)
+        connection = BlockingConnection(
+            address, self._protocol, self._timeout, self._max_reply_size, tls=self._tls
+        )
         with self._lock:
             if not self._closed:
                 self._keep(connection)

@@ -9,6 +9,7 @@ from vipsrv.address import Address
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.requests import ProtocolVersion
 from vipsrv.client.timeouts import Timeout
+from vipsrv.client.tls import ClientTls
 
 
 class PooledConnection(Protocol):
@@ -25,7 +26,8 @@ Connection = TypeVar("Connection", bound=PooledConnection)
 class ConnectionPool(ABC, Generic[Connection]):
     """Connections to one server, which may be an embedded one that is started with the first connection.
 
-    Version 2 requests share one connection; each version 1 request has its own.
+    Version 2 requests share one connection; each version 1 request has its own. With ``tls`` all of them are
+    encrypted.
     """
 
     def __init__(
@@ -34,11 +36,14 @@ class ConnectionPool(ABC, Generic[Connection]):
         protocol: ProtocolVersion,
         timeout: Timeout,
         max_reply_size: int,
+        *,
+        tls: ClientTls | None = None,
     ) -> None:
         self._server = server
         self._protocol: ProtocolVersion = protocol
         self._timeout = timeout
         self._max_reply_size = max_reply_size
+        self._tls = tls
         self._connections: list[Connection] = []
         self._closed = False
         _POOLS.add(self)
