@@ -135,6 +135,8 @@ class TlsSocket:
                 part = self._tls.read(size)
             except ssl.SSLWantReadError:
                 break
+            except ssl.SSLZeroReturnError:  # in place of no bytes if our end was sent, too
+                part = b""
             if not part:
                 return b"".join(parts), True
             parts.append(part)
