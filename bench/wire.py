@@ -7,6 +7,7 @@ bytes of its requests come from here, too.
 
 import json
 import socket
+import ssl
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,8 @@ def _status_of(answer: bytes) -> int:
 class Connection:
     """One connection of version 2. ``receive`` takes replies in the order in which they arrive.
 
-    ``source`` is the address to connect from, such as 127.0.0.7 for a client of its own.
+    ``source`` is the address to connect from, such as 127.0.0.7 for a client of its own. ``tls`` is for a
+    listener with TLS, and ``session`` one of its sessions to resume.
     """
 
     def __init__(
@@ -107,10 +109,15 @@ class Connection:
         *,
         timeout: float = TIMEOUT_SECONDS,
         source: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        session: ssl.SSLSession | None = None,
     ) -> None:
         origin = None if source is None else (source, 0)
         self._sock = socket.create_connection((host, port), timeout=timeout, source_address=origin)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        self._joins = tls is not None
+        if tls is not None:
+            self._sock = tls.wrap_socket(self._sock, server_hostname=host, session=session)
         self._next_id = 1
 
     def __enter__(self) -> Self:
@@ -122,6 +129,16 @@ class Connection:
     def close(self) -> None:
         """Close the socket."""
         self._sock.close()
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """The session of TLS, which another connection may resume once a reply has been received."""
+        return self._sock.session if isinstance(self._sock, ssl.SSLSocket) else None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether it has resumed a session."""
+        return isinstance(self._sock, ssl.SSLSocket) and bool(self._sock.session_reused)
 
     @property
     def is_open(self) -> bool:
@@ -167,6 +184,9 @@ class Connection:
 
     def _send(self, head: bytes, body: bytes) -> None:
         self._next_id += 1
+        if self._joins:  # a socket of TLS has no sendmsg
+            self._sock.sendall(head + body)
+            return
         sent = self._sock.sendmsg([head, body])
         if sent < len(head):
             self._sock.sendall(head[sent:])

@@ -41,6 +41,7 @@ VipsrvError
 │   └── DeadlineExceeded
 ├── ProtocolError
 ├── ConnectFailed
+│   └── TlsFailed
 ├── ConnectionLost
 ├── ClientTimeout
 ├── StartFailed

@@ -19,6 +19,7 @@
     │   └── DeadlineExceeded         504 deadline_exceeded
     ├── ProtocolError                the other side violated the protocol
     ├── ConnectFailed                no connection to the server could be made
+    │   └── TlsFailed                it could not be encrypted, or one side did not trust the other
     ├── ConnectionLost               the connection broke before the reply was complete
     ├── ClientTimeout                a step took longer than the client's ``Timeout``
     ├── StartFailed                  a server could not be started
@@ -156,6 +157,10 @@ class ProtocolError(VipsrvError):
 
 class ConnectFailed(VipsrvError):
     """A connection to the server could not be made."""
+
+
+class TlsFailed(ConnectFailed):
+    """A connection could not be encrypted, or one of the two sides did not trust the other's certificate."""
 
 
 class ConnectionLost(VipsrvError):

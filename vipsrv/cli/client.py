@@ -41,6 +41,7 @@ from vipsrv.cli.result_options import (
 )
 from vipsrv.cli.result_report import ResultReport
 from vipsrv.cli.server_choice import Answer, CallServer
+from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions
 from vipsrv.cli.upload import UploadImage, open_upload, upload_progress
 from vipsrv.client import Client, ResizedImage, ResizeResults, Timeout, Version1Client, Version1Result
 from vipsrv.client.login_token import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, choose_token
@@ -213,7 +214,8 @@ def resize(
     host: Annotated[
         str | None,
         typer.Option(
-            help=f"Host of the server, or unix:/path.  [env var: {HOST_VARIABLE}; default: {DEFAULT_HOST}]"
+            help="Host of the server, unix:/path or tls://HOST:PORT.  "
+            f"[env var: {HOST_VARIABLE}; default: {DEFAULT_HOST}]"
         ),
     ] = None,
     port: Annotated[
@@ -233,6 +235,10 @@ def resize(
             f"[env var: {TOKEN_FILE_VARIABLE}, or {TOKEN_VARIABLE} with the token itself]",
         ),
     ] = None,
+    tls: Tls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
     protocol: Annotated[
         int, typer.Option(min=1, max=2, help="Version of the protocol; 1 is for old servers.")
     ] = 2,
@@ -276,6 +282,7 @@ def resize(
             timeout=Timeout(reply=timeout),
             may_start_one=embedded,
             token=choose_token(file=token_file),
+            tls=TlsOptions(tls=tls, ca=ca, cert=cert, key=key),
             quiet=silent,
         )
         if formats:

@@ -10,7 +10,10 @@ import typer
 from vipsrv.client import ServerInfo
 from vipsrv.options import ImageInfo
 
-_CONNECTION_PARAMETERS = {"host", "port", "token_file", "protocol", "timeout", "embedded", "as_json", "image"}
+_CONNECTION_PARAMETERS = {
+    *("host", "port", "token_file", "protocol", "timeout", "embedded", "as_json", "image"),
+    *("tls", "ca", "cert", "key"),
+}
 """The parameters that are also valid with ``--info`` and ``--formats``."""
 
 

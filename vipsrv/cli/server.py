@@ -21,6 +21,7 @@ from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
 from vipsrv.cli.reload import reload_server
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
+from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions
 from vipsrv.cli.token import app as token_commands
 from vipsrv.errors import SettingsError, StartFailed, VipsrvError
 from vipsrv.printable import printable
@@ -218,8 +219,8 @@ def ping(
     host: Annotated[
         str | None,
         typer.Option(
-            help="Host of the server, or unix:/path (default: the first address of the settings 'listen' or "
-            f"'host', or else {DEFAULT_HOST})."
+            help="Host of the server, unix:/path or tls://HOST:PORT (default: the first address of the "
+            f"settings 'listen' or 'host', or else {DEFAULT_HOST})."
         ),
     ] = None,
     port: Annotated[
@@ -245,6 +246,10 @@ def ping(
     config: _Config = None,
     *,
     no_config: _NoConfig = False,
+    tls: Tls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
 ) -> None:
     """Check whether a server answers: print the round trip in milliseconds, or exit with 1.
 
@@ -261,15 +266,18 @@ def ping(
     try:
         where = choose_listener(host or None, port, environment)
         each = Timeout(connect=timeout, send=timeout, reply=timeout)
-        server = {"address": str(where)} if where.path else {"host": where.host, "port": where.port}
-        with Client(**server, timeout=each, token=choose_token(file=token_file)) as client:
+        server = (
+            {"address": str(where)} if where.path or where.tls else {"host": where.host, "port": where.port}
+        )
+        secured = TlsOptions(tls=tls, ca=ca, cert=cert, key=key).arguments()
+        with Client(**server, timeout=each, token=choose_token(file=token_file), **secured) as client:
             seconds = client.ping()
     except VipsrvError as error:
         _fail(str(error), code=1)
-    except ValueError as error:
-        _fail(str(error), code=2)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}", code=2)
+    except ValueError as error:
+        _fail(str(error), code=2)
     typer.echo(f"{where} answered in {seconds * 1000:.1f} ms")
 
 

@@ -1,12 +1,13 @@
 """Choose the server of a ``vipsrv-client`` call: a running server, or one that is started for the call."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import typer
 
 from vipsrv.address import Address
+from vipsrv.cli.tls_options import TlsArguments, TlsOptions
 from vipsrv.client import Client, Timeout, Version1Client
 from vipsrv.client.embedded import EmbeddedServer, server_is_installed
 from vipsrv.client.server_address import ServerChoice
@@ -42,12 +43,14 @@ class CallServer:
     may_start_one: bool
     quiet: bool
     token: str | None = None
+    tls: TlsOptions = field(default_factory=TlsOptions)
 
     def ask(self, request: Callable[[Client], T]) -> Answer[T]:
         """Make a request with a client of the server. Raises the errors of ``Client``."""
 
         def at(address: Address, token: str | None) -> T:
-            with Client(*_client_arguments(address), timeout=self.timeout, token=token) as client:
+            arguments = _client_arguments(address)
+            with Client(*arguments, timeout=self.timeout, token=token, **self._tls(address)) as client:
                 return request(client)
 
         return self._ask(at)
@@ -56,17 +59,23 @@ class CallServer:
         """Make a request over version 1 of the protocol. Raises the errors of ``Version1Client``."""
 
         def at(address: Address, _token: str | None) -> T:
-            with Version1Client(*_client_arguments(address), timeout=self.timeout) as client:
+            arguments = _client_arguments(address)
+            with Version1Client(*arguments, timeout=self.timeout, **self._tls(address)) as client:
                 return request(client)
 
         return self._ask(at)
+
+    def _tls(self, address: Address) -> TlsArguments:
+        """Return how to encrypt: nothing for a server that is started for the call."""
+        options = self.tls if address == self.choice.address else TlsOptions()
+        return options.arguments()
 
     def _ask(self, request_at: Callable[[Address, str | None], T]) -> Answer[T]:
         there = self.choice.address
         try:
             return Answer(request_at(there, self.token), str(there), embedded=False)
         except ConnectFailed:
-            if not self.may_start_one or self.choice.configured:
+            if not self.may_start_one or self.choice.configured or self.tls.tls:
                 raise
         if not server_is_installed():
             raise ServerNotInstalled(
@@ -81,4 +90,4 @@ class CallServer:
 
 
 def _client_arguments(address: Address) -> tuple[str, int | None]:
-    return (str(address), None) if address.path else (address.host, address.port)
+    return (str(address), None) if address.path or address.tls else (address.host, address.port)

@@ -12,9 +12,10 @@ from typing import Self, cast
 from vipsrv.address import Address
 from vipsrv.client.core import ClientCore, PendingRequest
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
-from vipsrv.client.server_address import connect_error, reason
+from vipsrv.client.server_address import connect_error, handshake_error, reason
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source
 from vipsrv.client.timeouts import Timeout
+from vipsrv.client.tls import ClientTls, tls_fault
 from vipsrv.errors import ClientTimeout, ConnectFailed
 
 
@@ -29,6 +30,7 @@ class AsyncConnection(asyncio.Protocol):
         max_reply_size: int,
         *,
         token: str | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
         self._timeout = timeout
         self._peer = peer
@@ -39,6 +41,7 @@ class AsyncConnection(asyncio.Protocol):
         self._writable.set()
         self._ended = asyncio.Event()
         self._transport: asyncio.Transport
+        self._tls = tls  # until its session is kept
 
     @classmethod
     async def connect(
@@ -49,20 +52,28 @@ class AsyncConnection(asyncio.Protocol):
         max_reply_size: int,
         *,
         token: str | None = None,
+        tls: ClientTls | None = None,
     ) -> Self:
         """Connect. Raises ``ConnectFailed`` or ``ClientTimeout``."""
         loop = asyncio.get_running_loop()
-        connection = cls(str(address), protocol, timeout, max_reply_size, token=token)
+        connection = cls(str(address), protocol, timeout, max_reply_size, token=token, tls=tls)
         try:
             async with asyncio.timeout(timeout.connect):
                 if not address.path:
-                    await loop.create_connection(lambda: connection, address.host, address.port)
+                    await loop.create_connection(
+                        lambda: connection,
+                        address.host,
+                        address.port,
+                        ssl=None if tls is None else tls.context,
+                        server_hostname=None if tls is None else tls.server_name,
+                    )
                 elif not hasattr(socket, "AF_UNIX"):
                     raise ConnectFailed(f"no connection to {address}: this system has no unix sockets")
                 else:
                     await loop.create_unix_connection(lambda: connection, address.path)
         except (OSError, UnicodeError) as error:
-            raise connect_error(error, address, timeout) from error
+            describe = connect_error if tls is None else handshake_error
+            raise describe(error, address, timeout) from error
         return connection
 
     @property
@@ -129,6 +140,9 @@ class AsyncConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Process bytes of replies."""
+        if self._tls is not None:
+            self._tls.keep_session(self._transport.get_extra_info("ssl_object"))
+            self._tls = None
         self._core.receive_data(data)
         self._settle()
 
@@ -139,7 +153,11 @@ class AsyncConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End every request in flight, for any reason of the loss."""
-        self._core.lost(reason(exc) if exc else "closed")
+        fault = None if exc is None else tls_fault(exc, self._peer)
+        if fault is None:
+            self._core.lost(reason(exc) if exc else "closed")
+        else:
+            self._core.lost_tls(fault)
         self._writable.set()
         self._ended.set()
 

@@ -10,6 +10,7 @@ from vipsrv.client.pool import ConnectionPool
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.sources import OnSent, Source
 from vipsrv.client.timeouts import Timeout
+from vipsrv.client.tls import ClientTls
 
 
 class AsyncPool(ConnectionPool[AsyncConnection]):
@@ -27,8 +28,9 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
         max_reply_size: int,
         *,
         token: str | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
-        super().__init__(server, protocol, timeout, max_reply_size, token=token)
+        super().__init__(server, protocol, timeout, max_reply_size, token=token, tls=tls)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._attempt: asyncio.Task[AsyncConnection] | None = None
 
@@ -117,7 +119,7 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
         if isinstance(address, EmbeddedServer):
             address = await asyncio.to_thread(address.start)
         connection = await AsyncConnection.connect(
-            address, self._protocol, self._timeout, self._max_reply_size, token=self._token
+            address, self._protocol, self._timeout, self._max_reply_size, token=self._token, tls=self._tls
         )
         self._keep(connection)
         if self._closed:

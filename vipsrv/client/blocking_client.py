@@ -34,6 +34,7 @@ from vipsrv.client.results import (
 from vipsrv.client.server_address import server_address
 from vipsrv.client.sources import ImageSource, OnSent, open_source
 from vipsrv.client.timeouts import Timeout
+from vipsrv.client.tls import FilePath, TlsChoice, choose_tls
 from vipsrv.options import ImageInfo, ResizeArguments, ResizeOptions
 
 
@@ -74,6 +75,11 @@ class Client(_ClosableClient):
     ``token`` is for a server that requires one; if it is left out, it comes from ``VIPSRV_TOKEN`` or from the
     file that ``VIPSRV_TOKEN_FILE`` names. If the server refuses it, the methods raise ``Unauthorized``.
 
+    ``tls=True``, or an address ``tls://HOST:PORT``, encrypts the connection and checks that the server's
+    certificate is for the host that was named. It has to be of an authority that this machine trusts, or of
+    the one in the PEM file ``ca``. ``cert`` and ``key`` are PEM files for a server that asks its clients for
+    a certificate. ``tls`` may also be an ``ssl.SSLContext``, which then decides all of that.
+
     Several threads may use one client: their requests share one connection, which the first call makes, and
     do not wait for each other's replies. After a connection is lost, the next call makes a new one. A forked
     process makes its own connection.
@@ -96,10 +102,14 @@ class Client(_ClosableClient):
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
         token: str | None = None,
+        tls: TlsChoice = False,
+        ca: FilePath | None = None,
+        cert: FilePath | None = None,
+        key: FilePath | None = None,
     ) -> None:
         most = check_max_reply_size(max_reply_size)
-        server = server_address(host, port, address)
-        self._pool = BlockingPool(server, 2, timeout, most, token=choose_token(token))
+        server, secured = choose_tls(server_address(host, port, address), tls, ca=ca, cert=cert, key=key)
+        self._pool = BlockingPool(server, 2, timeout, most, token=choose_token(token), tls=secured)
 
     @classmethod
     def embedded(
@@ -195,9 +205,16 @@ class Version1Client(_ClosableClient):
         address: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
+        tls: TlsChoice = False,
+        ca: FilePath | None = None,
+        cert: FilePath | None = None,
+        key: FilePath | None = None,
     ) -> None:
         most = check_max_reply_size(max_reply_size)
-        self._pool = BlockingPool(server_address(host, port, address), 1, timeout, most)
+        server, secured = choose_tls(
+            server_address(host, port, address), tls, ca=ca, cert=cert, key=key, alpn=False
+        )
+        self._pool = BlockingPool(server, 1, timeout, most, tls=secured)
 
     def resize(
         self, image: ImageSource, *, width: int, height: int, on_sent: OnSent | None = None

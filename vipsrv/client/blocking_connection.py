@@ -14,9 +14,11 @@ import threading
 from vipsrv.address import Address
 from vipsrv.client.core import ClientCore, PendingRequest
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
-from vipsrv.client.server_address import connect_error, reason
+from vipsrv.client.server_address import connect_error, handshake_error, reason
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source, shortened
 from vipsrv.client.timeouts import Timeout
+from vipsrv.client.tls import ClientTls, tls_fault
+from vipsrv.client.tls_socket import TlsSocket
 from vipsrv.errors import ClientTimeout, ConnectFailed
 
 READ_SIZE = 256 * 1024
@@ -45,6 +47,7 @@ class BlockingConnection:
         max_reply_size: int,
         *,
         token: str | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
         self._timeout = timeout
         self._peer = str(address)
@@ -53,7 +56,8 @@ class BlockingConnection:
         self._sending = False
         self._cancels: list[bytes] = []
         self._reading = True
-        self._socket = _connect(address, timeout)
+        self._host = address.host
+        self._socket = _connect(address, timeout, tls)
         self._reader = threading.Thread(target=self._read, name="vipsrv-client-reader", daemon=True)
         self._reader.start()
 
@@ -182,7 +186,7 @@ class BlockingConnection:
     def _send_piece(self, source: Source, offset: int, size: int) -> int:
         """Send ``size`` bytes of the image, or fewer if its file reads fewer; return the number sent."""
         file = source.file
-        if file is None:
+        if file is None or isinstance(self._socket, TlsSocket):
             piece = source.read(size)
             self._send(piece)
             return len(piece)
@@ -228,8 +232,12 @@ class BlockingConnection:
             except TimeoutError:
                 continue  # the socket's timeout is meant for sending; reading waits without limit
             except OSError as error:
+                fault = tls_fault(error, self._host)
                 with self._state:
-                    self._core.lost(reason(error))
+                    if fault is None:
+                        self._core.lost(reason(error))
+                    else:
+                        self._core.lost_tls(fault)
                 break
             with self._state:
                 if data:
@@ -264,7 +272,7 @@ class BlockingConnection:
             return  # the server has closed it already
 
 
-def _connect(address: Address, timeout: Timeout) -> socket.socket:
+def _connect(address: Address, timeout: Timeout, tls: ClientTls | None) -> socket.socket | TlsSocket:
     try:
         if not address.path:
             connected = socket.create_connection((address.host, address.port), timeout.connect)
@@ -281,5 +289,14 @@ def _connect(address: Address, timeout: Timeout) -> socket.socket:
                 raise
     except (OSError, UnicodeError) as error:
         raise connect_error(error, address, timeout) from error
-    connected.settimeout(timeout.send)
-    return connected
+    secured: socket.socket | TlsSocket = connected
+    if tls is not None:
+        try:
+            secured = TlsSocket(connected, tls, timeout.connect)
+        except BaseException as error:
+            connected.close()
+            if isinstance(error, OSError):
+                raise handshake_error(error, address, timeout) from error
+            raise
+    secured.settimeout(timeout.send)
+    return secured

@@ -11,6 +11,7 @@ from vipsrv.client.pool import ConnectionPool
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.sources import OnSent, Source
 from vipsrv.client.timeouts import Timeout
+from vipsrv.client.tls import ClientTls
 from vipsrv.errors import VipsrvError
 
 
@@ -25,8 +26,9 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
         max_reply_size: int,
         *,
         token: str | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
-        super().__init__(server, protocol, timeout, max_reply_size, token=token)
+        super().__init__(server, protocol, timeout, max_reply_size, token=token, tls=tls)
         self._lock = threading.Lock()  # guards the connections, the attempt and whether it is closed
         self._attempt: Future[BlockingConnection | None] | None = None
 
@@ -121,7 +123,7 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
             self._check_open()
         address = self._server.start() if isinstance(self._server, EmbeddedServer) else self._server
         connection = BlockingConnection(
-            address, self._protocol, self._timeout, self._max_reply_size, token=self._token
+            address, self._protocol, self._timeout, self._max_reply_size, token=self._token, tls=self._tls
         )
         with self._lock:
             if not self._closed:

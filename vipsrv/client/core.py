@@ -27,6 +27,7 @@ from vipsrv.errors import (
     ConnectionLost,
     ProtocolError,
     RequestError,
+    TlsFailed,
     Unauthorized,
     VipsrvError,
 )
@@ -59,8 +60,16 @@ CONNECTION_ID = 0
 """The request id of a reply that concerns the whole connection; version 2 requests never use it."""
 
 
+TLS_ALERTS = range(0x15030000, 0x15030500)
+"""The sizes that a version 1 reply seems to announce if it is a TLS alert, of a server that speaks TLS."""
+
+
 class _SpeaksHttp(ProtocolError):
     """What arrived is the beginning of an HTTP response."""
+
+
+class _SpeaksTls(ProtocolError):
+    """What arrived is a TLS alert."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +289,8 @@ class ClientCore:
                     self._handle(event)
         except _SpeaksHttp:
             self._fail_with(f"{self._peer} speaks HTTP, not the protocol of vipsrv")
+        except _SpeaksTls:
+            self._fail_with(f"{self._peer} speaks TLS; use --tls (tls=True)")
         except ProtocolError as error:
             self._fail_with(
                 f"{self._peer} sent something that is not a version {self._protocol} reply: {error}"
@@ -302,6 +313,10 @@ class ClientCore:
         for pending in self._in_flight.values():
             pending.may_resend = self._idle_since_reply
         self._fail_all(lambda: ConnectionLost(f"the connection to {self._peer} was lost: {reason}"))
+
+    def lost_tls(self, reason: str) -> None:
+        """End every request in flight with a ``TlsFailed`` that states the ``reason``."""
+        self._fail_all(lambda: TlsFailed(f"the connection to {self._peer} was lost: {reason}"))
 
     def close(self) -> None:
         """End the requests in flight, and any started later, because the client was closed."""
@@ -345,6 +360,8 @@ class ClientCore:
         failed = started.status >= FIRST_ERROR_STATUS
         if started.version == 1 and started.body_size == HTTP:
             raise _SpeaksHttp
+        if started.version == 1 and started.body_size in TLS_ALERTS:
+            raise _SpeaksTls
         if started.version != self._protocol and not (failed and self._protocol == 1):
             raise ProtocolError(f"it replied in version {started.version}")
         if failed and started.request_id == CONNECTION_ID:

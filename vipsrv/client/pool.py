@@ -9,6 +9,7 @@ from vipsrv.address import Address
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.requests import ProtocolVersion
 from vipsrv.client.timeouts import Timeout
+from vipsrv.client.tls import ClientTls
 
 
 class PooledConnection(Protocol):
@@ -26,7 +27,7 @@ class ConnectionPool(ABC, Generic[Connection]):
     """Connections to one server, which may be an embedded one that is started with the first connection.
 
     Version 2 requests share one connection; each version 1 request has its own. ``token`` goes with the first
-    request of each connection.
+    request of each connection. With ``tls`` all of them are encrypted.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class ConnectionPool(ABC, Generic[Connection]):
         max_reply_size: int,
         *,
         token: str | None = None,
+        tls: ClientTls | None = None,
     ) -> None:
         self._server = server
         self._protocol: ProtocolVersion = protocol
         self._timeout = timeout
         self._max_reply_size = max_reply_size
         self._token = token
+        self._tls = tls
         self._connections: list[Connection] = []
         self._closed = False
         _POOLS.add(self)

@@ -1,12 +1,14 @@
 """The address of the server that a client connects to, and the errors of connecting."""
 
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vipsrv.address import MAX_PORT, UNIX_PREFIX, Address, is_service_link
+from vipsrv.address import MAX_PORT, TLS_PREFIX, UNIX_PREFIX, Address, is_service_link
 from vipsrv.client.timeouts import Timeout
-from vipsrv.errors import ClientTimeout, ConnectFailed
+from vipsrv.client.tls import tls_fault
+from vipsrv.errors import ClientTimeout, ConnectFailed, TlsFailed
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 
 HOST_VARIABLE = "VIPSRV_HOST"
@@ -28,17 +30,19 @@ def choose_server(
     """Choose the server from a host and port that were given, then the environment, then the defaults.
 
     ``VIPSRV_HOST`` and ``VIPSRV_PORT`` replace arguments that are ``None``; an empty variable counts as
-    unset. The host may be ``unix:/path``. Raises ``ValueError``.
+    unset. The host may be ``unix:/path`` or ``tls://HOST:PORT``. Raises ``ValueError``.
     """
     if host is None:
         host = environment.get(HOST_VARIABLE) or None
-        if host and host.startswith(UNIX_PREFIX) and port is not None:
-            host = None  # a port that was given means TCP and wins over a unix socket of the environment
+        if host and host.startswith((UNIX_PREFIX, TLS_PREFIX)) and port is not None:
+            host = None  # a port that was given wins over the whole address of the environment
     configured = host is not None
     if host is None:
         host = DEFAULT_HOST
     elif host.startswith(UNIX_PREFIX):
         return ServerChoice(_unix_address(host), configured=True)
+    elif host.startswith(TLS_PREFIX):
+        return ServerChoice(_tls_address(host, port), configured=True)
     if port is None:
         port = _port_from(environment)
     configured = configured or port is not None
@@ -66,10 +70,12 @@ def choose_listener(
 
 
 def server_address(host: str | None, port: int | None, address: str | None = None) -> Address:
-    """Return the address for the arguments of a client; ``address``, if given, has the form ``unix:/path``.
+    """Return the address for the arguments of a client.
 
-    Raises ``ValueError``.
+    ``address``, if given, is ``unix:/path`` or ``tls://HOST:PORT``. Raises ``ValueError``.
     """
+    if address is not None and address.startswith(TLS_PREFIX):
+        return _tls_address(address, None)
     if address is not None:
         return _unix_address(address)
     return choose_server(host, port).address
@@ -81,10 +87,19 @@ def _tcp_address(host: str, port: int) -> Address:
     return Address(host, port)
 
 
+def _tls_address(text: str, port: int | None) -> Address:
+    if port is not None:
+        raise ValueError(f"port: {text!r} has one already")
+    address = Address.parse(text)
+    return Address(address.host, _tcp_address(address.host, address.port).port, tls=True)
+
+
 def _unix_address(text: str) -> Address:
     path = text.removeprefix(UNIX_PREFIX)
     if path == text or not path:
-        raise ValueError(f"address: must look like unix:/path, not {text!r}; TCP takes host and port")
+        raise ValueError(
+            f"address: must look like unix:/path or tls://HOST:PORT, not {text!r}; TCP takes host and port"
+        )
     return Address(path=path)
 
 
@@ -107,6 +122,18 @@ def connect_error(
     if isinstance(error, TimeoutError) and error.errno is None:  # with an errno it is the system's timeout
         return ClientTimeout(f"no connection to {address} within {timeout.connect} s")
     return ConnectFailed(f"no connection to {address}: {reason(error)}")
+
+
+def handshake_error(
+    error: OSError | UnicodeError, address: Address, timeout: Timeout
+) -> ClientTimeout | ConnectFailed:
+    """Return the error to raise for an attempt that failed when TLS was to begin."""
+    fault = tls_fault(error, address.host)
+    if fault is None and type(error) in {ConnectionResetError, ConnectionAbortedError, BrokenPipeError}:
+        fault = tls_fault(ssl.SSLEOFError(), address.host)
+    if fault is not None:
+        return TlsFailed(f"no connection to {address}: {fault}")
+    return connect_error(error, address, timeout)
 
 
 def reason(error: Exception) -> str:

@@ -127,9 +127,9 @@ class TlsConnection(asyncio.BufferedProtocol):
         elif self._context.draining:  # accepted before the listeners were closed
             self.drain()
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - one size for all
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the state decides the size
         """Return the buffer for the next bytes."""
-        return scratch[:HANDSHAKE_READ_SIZE]
+        return scratch if self._state is HandshakeState.LINGERING else scratch[:HANDSHAKE_READ_SIZE]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Go on with the handshake after ``nbytes`` bytes have been read."""

@@ -17,8 +17,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, cast
 
-READ_SIZE = 128 * 1024
-"""Bytes of ciphertext of one read. Fewer cost more system calls, more leave the processor's cache."""
+READ_SIZE = 256 * 1024
+"""Bytes of one read. With 64 KiB an upload of 2.7 MB costs 0.3 ms more; 512 KiB save nothing."""
+
+FEED_SIZE = 64 * 1024
+"""Bytes that OpenSSL gets at once. It keeps a buffer of as many for each connection."""
 
 ENCRYPT_SIZE = 256 * 1024
 """Bytes that are encrypted before the kernel is asked to take them."""
@@ -164,8 +167,9 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Decrypt ``nbytes`` bytes that have been read."""
         if not self._discards:
-            self._incoming.write(scratch[:nbytes])
-            self._decrypt()
+            for start in range(0, nbytes, FEED_SIZE):
+                self._incoming.write(scratch[start : min(start + FEED_SIZE, nbytes)])
+                self._decrypt()
 
     def eof_received(self) -> bool:
         """Tell the connection the end of the client's bytes, after those that are still here."""
@@ -194,24 +198,9 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _decrypt(self) -> None:
         """Give the connection what can be decrypted, as long as it reads."""
-        read, incoming = self._tls.read, self._incoming
         try:
-            while self._reads and not self._discards and (incoming.pending or self._tls.pending()):
-                buffer = memoryview(self._above.get_buffer(-1))
-                size, filled = len(buffer), 0
-                try:
-                    while filled < size:
-                        # One call returns one record at most.
-                        count = cast("int", read(size - filled, cast("bytearray", buffer[filled:])))
-                        if not count:
-                            self._end_arrived = True
-                            break
-                        filled += count
-                except ssl.SSLWantReadError:  # the rest of a record is missing
-                    size = 0
-                if filled:
-                    self._above.buffer_updated(filled)
-                if not size or self._end_arrived:
+            while self._reads and not self._discards and not self._end_arrived and self._holds_bytes():
+                if not self._fill_buffer():
                     break
         except ssl.SSLError as error:
             self._break(error)
@@ -221,16 +210,36 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._end_arrived:
             self._tell_end()
 
+    def _fill_buffer(self) -> bool:
+        """Decrypt one buffer of the connection; return whether there may be more. Raises ``ssl.SSLError``."""
+        buffer = memoryview(self._above.get_buffer(-1))
+        size, filled, read = len(buffer), 0, self._tls.read
+        more = True
+        try:
+            while filled < size and not self._end_arrived:
+                # One call returns one record at most, or 0 at the end.
+                count = cast("int", read(size - filled, cast("bytearray", buffer[filled:])))
+                self._end_arrived = not count
+                filled += count
+        except ssl.SSLWantReadError:  # the rest of a record is missing
+            more = False
+        except ssl.SSLZeroReturnError:  # in place of 0 if our end was sent, too
+            self._end_arrived = True
+        if filled:
+            self._above.buffer_updated(filled)
+        return more
+
+    def _holds_bytes(self) -> bool:
+        """Whether bytes have arrived that the connection has not got."""
+        return bool(self._incoming.pending or self._tls.pending())
+
     def _tell_end(self) -> None:
-        if self._end_told or self._closing or (not self._discards and self._is_holding_bytes()):
+        waits_for_reader = not self._reads and not self._discards and self._holds_bytes()
+        if self._end_told or self._closing or waits_for_reader:
             return
         self._end_told = True
         if not self._above.eof_received():
             self.close()
-
-    def _is_holding_bytes(self) -> bool:
-        """Whether bytes wait here because the connection does not read."""
-        return not self._reads and bool(self._incoming.pending or self._tls.pending())
 
     def _pump(self) -> None:
         """Encrypt and send as much as the kernel takes; then close, if told so, or resume the connection."""
