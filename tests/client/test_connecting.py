@@ -26,14 +26,14 @@ class Gate:
         self.opened = threading.Event()
         self._fault = fault
 
-    def __call__(self, *arguments: Any) -> BlockingConnection:
+    def __call__(self, *arguments: Any, **options: Any) -> BlockingConnection:
         self.times += 1
         self.asked.release()
         assert self.opened.wait(SECONDS)
         fault, self._fault = self._fault, None
         if fault is not None:
             raise fault
-        return BlockingConnection(*arguments)
+        return BlockingConnection(*arguments, **options)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ async def test_tasks_share_one_attempt_and_its_error(monkeypatch: pytest.MonkeyP
     attempts = 0
     opened = asyncio.Event()
 
-    async def connect(*_: object) -> AsyncConnection:
+    async def connect(*_: object, **__: object) -> AsyncConnection:
         nonlocal attempts
         attempts += 1
         await opened.wait()
@@ -166,9 +166,9 @@ async def test_a_cancelled_task_leaves_the_attempt_to_the_others(
     connect_for_real = AsyncConnection.connect
     opened = asyncio.Event()
 
-    async def connect(*arguments: Any) -> AsyncConnection:
+    async def connect(*arguments: Any, **options: Any) -> AsyncConnection:
         await opened.wait()
-        return await connect_for_real(*arguments)
+        return await connect_for_real(*arguments, **options)
 
     monkeypatch.setattr(AsyncConnection, "connect", connect)
     async with AsyncClient(port=server.port) as client:
