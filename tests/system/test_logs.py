@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartServer
+from tests.server.identity.records import add
 from tests.support import bare_client
 from tests.support.images import HEIGHT, WIDTH, jpeg
 from tests.support.running_server import RunningServer, wait_until
 from vipsrv.client import Client
-from vipsrv.errors import Cancelled, RequestError
+from vipsrv.errors import Cancelled, RequestError, Unauthorized
 from vipsrv.options import ResizeOptions
 from vipsrv.protocol import HEADER, Kind, pack_message
+from vipsrv.server.identity.tokens import new_token
 from vipsrv.version import __version__
 
 NO_IMAGE = bare_client.header(4) + b"none"
@@ -261,3 +263,20 @@ def test_a_log_file_that_was_renamed_is_opened_again_on_sighup(tmp_path: Path) -
 def events_of(path: Path) -> list[str]:
     """The events of the lines in a log file."""
     return [json.loads(line)["event"] for line in path.read_text().splitlines()]
+
+
+def test_a_line_names_the_identity_and_never_has_the_token(start_server: StartServer, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    token, unknown = add(tokens, "shop"), new_token()
+    server = start_server("--workers", "1", "--tokens", str(tokens), "--log-level", "debug")
+    with Client(server.host, server.port, token=token.text) as client:
+        client.resize(jpeg(), width=10)
+    with Client(server.host, server.port, token=unknown.text) as client, pytest.raises(Unauthorized):
+        client.resize(jpeg(), width=10)
+    lines = lines_of(server)
+    requests = [line for line in lines if line["event"] == "request"]
+    resized = next(line for line in requests if line["kind"] == "resize")
+    assert (resized["status"], resized["identity"]) == (200, "shop")
+    assert 401 in {line["status"] for line in requests}
+    assert token.secret not in server.log
+    assert unknown.secret not in server.log
