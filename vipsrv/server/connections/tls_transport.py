@@ -5,7 +5,7 @@
     socket ⇄ transport of the event loop ⇄ TlsTransport ⇄ connection
                              ciphertext           plain bytes
 
-It is in place of the event loop's own TLS because that keeps a buffer of 256 KiB for each connection, has no
+It is in place of the event loop's own TLS because that takes a buffer of 256 KiB before the handshake, has no
 half-close, and reports a failed handshake to nobody; docs/decisions/0030-tls-engine.md has the measurements.
 """
 
@@ -18,10 +18,8 @@ from contextlib import suppress
 from typing import Any, cast
 
 READ_SIZE = 256 * 1024
-"""Bytes of one read. With 64 KiB an upload of 2.7 MB costs 0.3 ms more; 512 KiB save nothing."""
-
-FEED_SIZE = 64 * 1024
-"""Bytes that OpenSSL gets at once. It keeps a buffer of as many for each connection."""
+"""Bytes of one read. With 64 KiB an upload of 2.7 MB costs 0.3 ms more; 512 KiB save nothing. OpenSSL keeps a
+buffer as large as the largest read of a connection."""
 
 ENCRYPT_SIZE = 256 * 1024
 """Bytes that are encrypted before the kernel is asked to take them."""
@@ -167,9 +165,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Decrypt ``nbytes`` bytes that have been read."""
         if not self._discards:
-            for start in range(0, nbytes, FEED_SIZE):
-                self._incoming.write(scratch[start : min(start + FEED_SIZE, nbytes)])
-                self._decrypt()
+            self._incoming.write(scratch[:nbytes])
+            self._decrypt()
 
     def eof_received(self) -> bool:
         """Tell the connection the end of the client's bytes, after those that are still here."""
