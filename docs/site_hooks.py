@@ -112,14 +112,16 @@ def _pages() -> dict[str, str]:
 
 
 def _settings_table() -> Iterator[str]:
-    yield "| flag, environment variable | default | meaning |"
-    yield "| --- | --- | --- |"
+    yield "| flag, environment variable | default | change | meaning |"
+    yield "| --- | --- | --- | --- |"
+    reloadable = ServerSettings.reloadable()
     for name, field in ServerSettings.model_fields.items():
         word = name.replace("_", "-")
         flag = f"--no-{word}" if field.default is True else f"--{word}"
         meaning = (field.description or "").replace("|", "\\|")
         # One below the other, so that the table is not wider than the page.
-        yield f"| `{flag}`<br>`VIPSRV_{name.upper()}` | {_default(name, field)} | {meaning} |"
+        change = "reload" if name in reloadable else "restart"
+        yield f"| `{flag}`<br>`VIPSRV_{name.upper()}` | {_default(name, field)} | {change} | {meaning} |"
 
 
 def _default(name: str, field: FieldInfo) -> str:

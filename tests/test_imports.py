@@ -72,9 +72,9 @@ RESERVED: dict[str, set[str]] = {
     "PIL": {"cli"},
     "typer": {"cli"},
     "pydantic": {"server", "cli"},
-    "pydantic_settings": {"server"},
     "uvloop": {"server"},
     "cryptography": {"cli"},
+    "structlog": {"server"},
 }
 
 # Modules of input and output, which the protocol must not import: it has no sockets and no clock.

@@ -26,6 +26,15 @@ each pixel in three colours a code of at most 16 bits and 10 more (ITU-T T.81, F
 MOST_BYTES_BESIDE_PIXELS = 2**20
 """More than the headers and the padding of a result take, without metadata that is kept."""
 
+MAX_REQUEST_ID = 128
+"""Characters of a ``request_id``."""
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+"""W3C Trace Context, 3.2: version, trace id, parent id and flags. Later versions may add parts."""
+
+_MAX_TRACEPARENT = 128
+"""Characters; that of version 00 has 55."""
+
 _INT64_MAX = 2**63 - 1
 _FIRST_ROTATED = 5  # the EXIF orientations 5 to 8 swap width and height
 _Record = TypeVar("_Record")
@@ -179,6 +188,9 @@ class ResizeArguments(TypedDict, total=False):
 
     ``deadline_ms``: milliseconds that the server may take from the arrival of the request to the result.
     After them it gives up with ``DeadlineExceeded``. By default the server's own ``--deadline`` applies.
+
+    ``request_id`` (1 to 128 characters) and ``traceparent`` (W3C Trace Context) are written into the line of
+    the request in the server's log. What is no valid ``traceparent`` is left out.
     """
 
     width: SupportsIndex | None
@@ -194,6 +206,8 @@ class ResizeArguments(TypedDict, total=False):
     page: SupportsIndex
     enlarge: bool
     deadline_ms: SupportsIndex | None
+    request_id: str | None
+    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,15 +235,21 @@ class ResizeRequest:
     """The meta of a RESIZE message: the requested results, and the options that apply to all of them.
 
     ``deadline_ms`` limits the time from the arrival of the request to its result: waiting and processing.
+    ``request_id`` and ``traceparent`` are for the server's log.
     """
 
     outputs: tuple[ResizeOptions, ...]
     deadline_ms: int | None = None
     upload: UploadSlot | None = None
+    request_id: str | None = None
+    traceparent: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "deadline_ms", _as_int(self.deadline_ms))
         _check_int("deadline_ms", self.deadline_ms, 1, 2**31 - 1)
+        check_request_id(self.request_id)
+        if self.traceparent is not None and not isinstance(self.traceparent, str):
+            raise ValueError(f"traceparent: must be a text, not {_shown(self.traceparent)}")
         if not self.outputs:
             raise ValueError("outputs: must be one or more")
 
@@ -237,10 +257,11 @@ class ResizeRequest:
     def from_meta(cls, meta: Mapping[str, Any]) -> Self:
         """Read a request from a JSON object. Raises ``ValueError``."""
         options = dict(meta)
-        deadline_ms = options.pop("deadline_ms", None)
-        upload = UploadSlot.from_meta(options.pop("upload")) if "upload" in options else None
+        common = {name: options.pop(name, None) for name in ("deadline_ms", "request_id", "traceparent")}
+        if "upload" in options:
+            common["upload"] = UploadSlot.from_meta(options.pop("upload"))
         if "outputs" not in options:
-            return cls(outputs=(ResizeOptions.from_meta(options),), deadline_ms=deadline_ms, upload=upload)
+            return cls(outputs=(ResizeOptions.from_meta(options),), **common)
         listed = options.pop("outputs")
         if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
             raise ValueError("outputs: must be a list of one or more objects")
@@ -249,7 +270,7 @@ class ResizeRequest:
                 f"{_printable(next(iter(options)))}: belongs inside each object of outputs, not outside"
             )
         outputs = tuple(ResizeOptions.from_meta(one) for one in listed)
-        return cls(outputs=outputs, deadline_ms=deadline_ms, upload=upload)
+        return cls(outputs=outputs, **common)
 
     def to_meta(self) -> dict[str, Any]:
         """Return the JSON object that ``from_meta`` reads."""
@@ -262,6 +283,10 @@ class ResizeRequest:
             meta["deadline_ms"] = self.deadline_ms
         if self.upload is not None:
             meta["upload"] = asdict(self.upload)
+        if self.request_id is not None:
+            meta["request_id"] = self.request_id
+        if self.traceparent is not None and is_traceparent(self.traceparent):
+            meta["traceparent"] = self.traceparent
         return meta
 
 
@@ -346,6 +371,24 @@ class ResizeReport:
     def to_meta(self) -> dict[str, Any]:
         """Return the JSON object that ``from_meta`` reads."""
         return asdict(self)
+
+
+def check_request_id(value: Any) -> None:
+    """Raise ``ValueError`` unless a ``request_id`` is missing or has 1 to 128 characters."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise ValueError(f"request_id: must be a text, not {_shown(value)}")  # noqa: TRY004 - one error type
+    if not 0 < len(value) <= MAX_REQUEST_ID:
+        raise ValueError(f"request_id: must have 1 to {MAX_REQUEST_ID} characters, not {len(value)}")
+
+
+def is_traceparent(text: str) -> bool:
+    """Whether a text is a valid ``traceparent``: ``00-<32 hex>-<16 hex>-<2 hex>``, neither id all zeros."""
+    match = _TRACEPARENT.fullmatch(text) if len(text) <= _MAX_TRACEPARENT else None
+    if match is None or text.startswith("ff") or (text.startswith("00") and match[3]):
+        return False
+    return text.isprintable() and any(one != "0" for one in match[1]) and any(one != "0" for one in match[2])
 
 
 def _as_int(value: Any) -> Any:

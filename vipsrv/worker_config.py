@@ -26,18 +26,28 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """The unit, help text and bounds of a setting; ``least`` and ``most`` are the extreme valid values."""
+    """The unit, help text and bounds of a setting; ``least`` and ``most`` are the extreme valid values.
+
+    A running server can be given another value of a ``reloadable`` setting: its workers are replaced.
+    """
 
     help: str
     unit: str | None = None
     least: int | None = None
     most: int | None = None
+    reloadable: bool = True
 
 
 def _declare(
-    default: _Value, text: str, *, unit: str | None = None, least: int | None = None, most: int | None = None
+    default: _Value,
+    text: str,
+    *,
+    unit: str | None = None,
+    least: int | None = None,
+    most: int | None = None,
+    reloadable: bool = True,
 ) -> _Value:
-    return field(default=default, metadata={_KEY: Declaration(text, unit, least, most)})
+    return field(default=default, metadata={_KEY: Declaration(text, unit, least, most, reloadable)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +60,7 @@ class WorkerConfig:
         None,
         "Formats to read, separated by commas, by the names that 'vipsrv formats' lists; "
         "by default all that libvips does not mark as untrusted.",
+        reloadable=False,  # only a worker knows which names there are
     )
     tolerate_truncated: bool = _declare(
         default=False, text="Resize truncated and corrupt images as far as they can be decoded."
@@ -69,6 +80,7 @@ class WorkerConfig:
         "Confinement of the workers: 'require' starts none that lacks a layer, 'best-effort' goes on with "
         "the layers that hold, 'off' confines nothing; by default 'require' where the kernel has Landlock "
         "and seccomp, and 'best-effort' elsewhere.",
+        reloadable=False,
     )
     worker_uid: int = _declare(
         0,
@@ -76,6 +88,7 @@ class WorkerConfig:
         "one of its own.",
         least=0,
         most=2**32 - 2,
+        reloadable=False,
     )
 
 

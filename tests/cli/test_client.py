@@ -796,7 +796,7 @@ def test_an_embedded_server_that_does_not_start(
     assert done.exit_code == ExitCode.NO_SERVER
     (line,) = done.stderr.splitlines()
     assert "could not be started: " in line
-    assert "--workers" in line
+    assert "VIPSRV_WORKERS" in line
     assert "run 'vipsrv serve' to see more" in line
 
 

@@ -84,7 +84,7 @@ def test_it_does_not_outlive_a_process_that_is_killed() -> None:
 
 def test_a_failed_start_states_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIPSRV_QUALITY", "101")
-    with pytest.raises(StartFailed, match=r"could not be started: .*--quality.*101"), EmbeddedServer():
+    with pytest.raises(StartFailed, match=r"could not be started: .*VIPSRV_QUALITY.*101"), EmbeddedServer():
         pass
 
 

@@ -15,6 +15,7 @@ from vipsrv.options import Fit, Format, ImageInfo, Keep, Position, ResizeOptions
 from vipsrv.protocol import MAX_META_SIZE
 
 PLAIN = ResizeOptions(width=8, height=6)
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ASKED = (
     PLAIN,
     ResizeOptions(width=4, fit=Fit.INSIDE, format=Format.WEBP, quality=40),
@@ -71,6 +72,9 @@ def answering(body: bytes, *outputs: dict[str, Any]) -> Script:
         ({"page": 2}, {"page": 2}),
         ({"enlarge": False}, {"enlarge": False}),
         ({"deadline_ms": 1500}, {"deadline_ms": 1500}),
+        ({"request_id": "order 7"}, {"request_id": "order 7"}),
+        ({"traceparent": TRACEPARENT}, {"traceparent": TRACEPARENT}),
+        ({"traceparent": "of a program far away"}, {}),
         (
             {
                 "fit": "fill",
@@ -111,13 +115,16 @@ def test_several_results_of_one_upload(make_client: MakeClient, serve: Serve) ->
         peer.reply(head, body=BODY, outputs=list(TOLD), ratio=0.29)
 
     client = make_client(port=serve(script).port)
-    results: ResizeResults = client.call("resize_all", b"image", ASKED, deadline_ms=500)
+    results: ResizeResults = client.call(
+        "resize_all", b"image", ASKED, deadline_ms=500, request_id="a", traceparent=TRACEPARENT
+    )
     outputs = [
         {"width": 8, "height": 6},
         {"width": 4, "fit": "inside", "format": "webp", "quality": 40},
         {"height": 3, "fit": "cover", "format": "auto"},
     ]
-    assert seen == [{"outputs": outputs, "deadline_ms": 500}, b"image"]
+    common = {"deadline_ms": 500, "request_id": "a", "traceparent": TRACEPARENT}
+    assert seen == [{"outputs": outputs, **common}, b"image"]
     assert results.outputs == (
         ResizedImage(data=b"first", width=8, height=6, format="jpeg", quality=85, ratio=1.0),
         ResizedImage(data=b"the second", width=4, height=3, format="webp", quality=40, ratio=0.5),
@@ -253,6 +260,16 @@ def test_as_many_as_a_request_can_carry(make_client: MakeClient, serve: Serve) -
     with pytest.raises(ProtocolError, match=f"the request has {count} results and the server announced 1"):
         client.call("resize_all", b"image", [PLAIN] * count)
     assert seen == [count]
+
+
+@pytest.mark.parametrize(
+    "ids", [{"request_id": ""}, {"request_id": "x" * 129}, {"request_id": 7}, {"traceparent": 7}]
+)
+def test_an_impossible_id_for_the_log(
+    make_client: MakeClient, unused: FakeServer, ids: dict[str, object]
+) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(ids))}: must "):
+        make_client(port=unused.port).call("resize", b"image", **SIZE, **ids)
 
 
 @pytest.mark.parametrize("deadline_ms", [0, -1, 2**31, 1.5])

@@ -28,7 +28,8 @@ def test_the_table_has_every_setting(hooks: Any) -> None:
         assert f"<br>`VIPSRV_{name.upper()}` |" in table
     assert "| `--port`<br>`VIPSRV_PORT` | `65432` |" in table
     assert "| `--no-pin-workers`<br>`VIPSRV_PIN_WORKERS` | yes |" in table
-    assert "| `--max-upload`<br>`VIPSRV_MAX_UPLOAD` | `2.0 GiB` |" in table
+    assert "| `--max-upload`<br>`VIPSRV_MAX_UPLOAD` | `2.0 GiB` | reload |" in table
+    assert "| `--workers`<br>`VIPSRV_WORKERS` | one per available core | restart |" in table
 
 
 def test_the_values_of_an_enumeration_are_listed(hooks: Any) -> None:

@@ -27,6 +27,8 @@ from vipsrv.protocol import (
 )
 from vipsrv.protocol.errors import MAX_MESSAGE_LENGTH
 from vipsrv.server.connections.binary import LINGER_SECONDS, MAX_IN_FLIGHT
+from vipsrv.server.connections.login import MOST_HELD
+from vipsrv.server.connections.pace import GRACE_SECONDS
 from vipsrv.server.connections.transport import PROGRESS_SIZE
 from vipsrv.server.settings import ServerSettings
 from vipsrv.version import __version__
@@ -140,7 +142,8 @@ def test_the_table_of_the_header_matches_the_code() -> None:
 def test_the_table_of_options_matches_the_code() -> None:
     rows = {row[0].strip("`"): row for row in _rows("RESIZE")}
     options = dataclasses.fields(ResizeOptions)
-    assert list(rows) == [*(option.name for option in options), "deadline_ms", "outputs", "upload"]
+    common = ["deadline_ms", "outputs", "upload", "request_id", "traceparent"]
+    assert list(rows) == [*(option.name for option in options), *common]
     for option in options:
         _, values, default, _ = rows[option.name]
         assert json.loads(default.strip("`")) == option.default
@@ -216,13 +219,18 @@ def test_the_limits_match_the_code() -> None:
         "side of a JPEG result": 65_500,
         "side of a WebP result": 16_383,
         "requests in flight on a connection": MAX_IN_FLIGHT,
+        "meta before the login": MOST_HELD,
     }
 
 
 def test_the_timeouts_match_the_code() -> None:
     seconds = [_number(default) for _, default, _ in _rows("Timeouts")]
     receive_timeout = _default("receive_timeout")
-    assert seconds == [receive_timeout, receive_timeout, _default("idle_timeout"), _default("deadline")]
+    assert seconds == [
+        *(receive_timeout, receive_timeout, _default("min_rate")),
+        *(_default("idle_timeout"), _default("deadline")),
+    ]
+    assert f"after the first {GRACE_SECONDS / 60:g} minutes" in _rows("Timeouts")[2][0]
     assert f"at least {PROGRESS_SIZE // 1024} KiB" in _rows("Timeouts")[0][0]
 
 

@@ -15,6 +15,8 @@ from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.server.accounts import Account, Accounts
 from vipsrv.server.admission import Admission
 from vipsrv.server.context import ServerContext
+from vipsrv.server.logs.access_log import AccessLog
+from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage import Slot, Spool
 from vipsrv.workers.job import Job, Outcome
@@ -76,6 +78,18 @@ class FakeWorkers:
         job.close()
 
 
+class RecordedRequests(AccessLog):
+    """Keeps the lines of requests that have ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[RequestLine] = []
+        self.follows_successes = True
+
+    def log(self, line: RequestLine) -> None:
+        self.lines.append(line)
+
+
 def make_context(
     folder: Path, workers: FakeWorkers, *, memory: int = 16 << 20, disk: int = 8 << 30, **settings: Any
 ) -> ServerContext:
@@ -94,6 +108,7 @@ def make_context(
         ),
         describe=lambda: {"server": "fake"},
         check_ready=lambda: None,
+        access_log=RecordedRequests(),
     )
 
 

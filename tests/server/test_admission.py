@@ -1,3 +1,4 @@
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 from tests.server.fakes import FakeWorkers
 from vipsrv.errors import Busy, Cancelled, DeadlineExceeded
 from vipsrv.server.accounts import Account, Flow
-from vipsrv.server.admission import RESTART_SECONDS, Admission, threads_for
+from vipsrv.server.admission import RESTART_SECONDS, Admission, call_at, threads_for
 from vipsrv.storage import Spool
 from vipsrv.workers.channel import MAX_THREADS, Operation
 from vipsrv.workers.job import Job, Outcome
@@ -214,6 +215,48 @@ def test_heavy_jobs_share_a_budget_of_memory(workers: FakeWorkers, make_job: Cal
     assert start_all(workers, admission, 8) == giants[:2]
     giants[1].close()
     assert workers.jobs == giants
+
+
+def test_more_memory_starts_a_heavy_job_that_waits_for_it(
+    workers: FakeWorkers, make_job: Callable[..., Job]
+) -> None:
+    workers.size = 8
+    admission = admission_of(workers, 10)
+    giants = [heavy(make_job, 400) for _ in range(3)]
+    give_back(workers, admission, *giants)
+    assert start_all(workers, admission, 8) == giants[:2]
+    admission.change_limits(limit=10, per_client=10, memory=1200)
+    assert workers.jobs == giants
+
+
+def test_less_memory_than_runs_already_starts_nothing_until_it_is_free(
+    workers: FakeWorkers, make_job: Callable[..., Job]
+) -> None:
+    workers.size = 8
+    admission = admission_of(workers, 10)
+    giants = [heavy(make_job, 400) for _ in range(4)]
+    give_back(workers, admission, *giants)
+    assert start_all(workers, admission, 8) == giants[:2]
+    admission.change_limits(limit=10, per_client=10, memory=500)
+    giants[0].close()
+    assert workers.jobs == giants[:2]  # the other one has 400 of the 500 bytes
+    giants[1].close()
+    assert workers.jobs == giants[:3]
+
+
+def test_a_lower_limit_drops_no_job_that_waits(workers: FakeWorkers, make_job: Callable[..., Job]) -> None:
+    admission = admission_of(workers, 3)
+    jobs = [make_job() for _ in range(3)]
+    for job in jobs:
+        admission.submit(job, FLOW)
+    admission.change_limits(limit=1, per_client=1, memory=1000)
+    with pytest.raises(Busy):
+        admission.submit(make_job(), FLOW)
+    assert start_all(workers, admission, 3) == jobs
+    workers.free = 0
+    admission.submit(make_job(), FLOW)
+    with pytest.raises(Busy, match="--queue-per-client"):
+        admission.submit(make_job(), FLOW)
 
 
 def test_a_job_above_the_budget_runs_alone(workers: FakeWorkers, make_job: Callable[..., Job]) -> None:
@@ -445,3 +488,17 @@ def test_a_failed_and_a_cancelled_job_are_charged(
         order.append(job)
     assert order == others
     assert [type(outcome.error) for outcome in outcomes] == [Cancelled]
+
+
+def test_a_timer_is_never_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+
+    class Loop:
+        def call_later(self, delay: float, _: Callable[[], None]) -> None:
+            delays.append(delay)
+
+    monkeypatch.setattr(asyncio, "get_running_loop", Loop)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    call_at(99, lambda: None)
+    call_at(105, lambda: None)
+    assert delays == [pytest.approx(0.001), pytest.approx(5.001)]

@@ -5,11 +5,13 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tests.server.fakes import MANY, Disk, FakeWorkers, content, fail, fill, make_context, succeed
+from tests.server.identity.records import add
 from vipsrv.errors import (
     BadRequest,
     Busy,
@@ -19,11 +21,17 @@ from vipsrv.errors import (
     Draining,
     RequestError,
     TooLarge,
+    Unauthorized,
+    UnsupportedFormat,
 )
 from vipsrv.options import ImageInfo, ResizeReport
+from vipsrv.server.access import Access, Session
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import TRANSITIONS, Exchange, ExchangeState
+from vipsrv.server.identity import Identities
+from vipsrv.server.identity.token_file import revoke_tokens
 from vipsrv.server.report import report_json
+from vipsrv.server.settings import ServerSettings
 from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Outcome
 
@@ -34,9 +42,15 @@ META: dict[str, object] = {"width": 9, "height": 9}
 class FakeConnection:
     """Carries one exchange: what it does to it is all that a connection of any protocol has to do."""
 
-    def __init__(self, context: ServerContext, operation: Operation = Operation.RESIZE) -> None:
+    def __init__(
+        self,
+        context: ServerContext,
+        operation: Operation = Operation.RESIZE,
+        *,
+        session: Session | None = None,
+    ) -> None:
         flow = context.accounts.open_flow("test")
-        self.exchange = Exchange(context, operation, flow, self._finished)
+        self.exchange = Exchange(context, operation, flow, self._finished, session)
         self.finished: list[Outcome] = []
 
     def send(self, data: bytes, meta: dict[str, object] = META) -> None:
@@ -221,9 +235,9 @@ def test_an_abandoned_request_is_stopped_and_not_reported(
 ) -> None:
     arriving, working = FakeConnection(context), FakeConnection(context)
     arriving.exchange.accept(META, SIZE)
-    arriving.exchange.abandon()
+    arriving.exchange.abandon("the client disconnected")
     working.send(b"image")
-    working.exchange.abandon()
+    working.exchange.abandon("the client disconnected")
     assert workers.cancelled == workers.jobs
     assert arriving.finished == working.finished == []
     assert {arriving.exchange.state, working.exchange.state} == {ExchangeState.ABANDONED}
@@ -239,7 +253,7 @@ async def test_the_result_of_an_abandoned_request_is_given_back(
     connection.exchange.body_ended()
     await until(lambda: bool(workers.jobs))
     monkeypatch.setattr(workers, "cancel", lambda _: None)  # as a worker that has just replied
-    connection.exchange.abandon()
+    connection.exchange.abandon("the client disconnected")
     before = on_disk.spool.disk_left
     succeed(workers.jobs[0], on_disk.spool, size=10)
     await until(lambda: on_disk.spool.disk_left == before + SIZE)
@@ -307,7 +321,7 @@ CALLS: dict[str, tuple[Callable[[Exchange], object], ExchangeState]] = {
     "body_ended": (lambda exchange: exchange.body_ended(), ExchangeState.STORING),
     "refuse": (lambda exchange: exchange.refuse(Busy("no")), ExchangeState.FINISHED),
     "cancel": (lambda exchange: exchange.cancel(), ExchangeState.FINISHED),
-    "abandon": (lambda exchange: exchange.abandon(), ExchangeState.ABANDONED),
+    "abandon": (lambda exchange: exchange.abandon("the client disconnected"), ExchangeState.ABANDONED),
     "take_outcome": (lambda exchange: exchange.take_outcome(), ExchangeState.REPLIED),
 }
 
@@ -320,7 +334,10 @@ def bring_to(exchange: Exchange, state: ExchangeState) -> None:
     if state is ExchangeState.RECEIVING:
         return
     if state in (ExchangeState.FINISHED, ExchangeState.REPLIED, ExchangeState.ABANDONED):
-        (exchange.abandon if state is ExchangeState.ABANDONED else exchange.cancel)()
+        if state is ExchangeState.ABANDONED:
+            exchange.abandon("the client disconnected")
+        else:
+            exchange.cancel()
         if state is ExchangeState.REPLIED:
             exchange.take_outcome()
         return
@@ -355,3 +372,84 @@ def test_every_state_but_the_first_is_reached_and_the_last_ones_are_final() -> N
         ExchangeState.REPLIED,
         ExchangeState.ABANDONED,
     }
+
+
+# Limits of an identity
+
+
+def accepted(one: FakeConnection) -> Exchange:
+    one.exchange.accept(META, SIZE)
+    return one.exchange
+
+
+def at_work(one: FakeConnection) -> Exchange:
+    one.send(b"x" * SIZE)
+    return one.exchange
+
+
+def result(one: FakeConnection, workers: FakeWorkers, context: ServerContext) -> None:
+    at_work(one)
+    succeed(workers.jobs[-1], context.spool, size=9)
+
+
+def failure(one: FakeConnection, workers: FakeWorkers, _context: ServerContext) -> None:
+    at_work(one)
+    fail(workers.jobs[-1], CorruptImage("no"))
+
+
+ENDS: dict[str, Callable[[FakeConnection, FakeWorkers, ServerContext], None]] = {
+    "a result": result,
+    "a failure": failure,
+    "cancelled at work": lambda one, *_: at_work(one).cancel(),
+    "abandoned at work": lambda one, *_: at_work(one).abandon("gone"),
+    "cancelled while it arrives": lambda one, *_: accepted(one).cancel(),
+    "abandoned while it arrives": lambda one, *_: accepted(one).abandon("gone"),
+    "refused while it arrives": lambda one, *_: accepted(one).refuse(Busy("no room")),
+    "no room in the spool": lambda one, *_: one.exchange.accept(META, 1 << 29),
+    "no valid option": lambda one, *_: one.exchange.accept({"width": 0}, SIZE),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_every_end_of_a_request_releases_its_place_in_flight_once(
+    tmp_path: Path, workers: FakeWorkers, end: str
+) -> None:
+    token = add(tmp_path / "tokens.toml", limits={"in_flight": 2})
+    access = Access(Identities(tmp_path / "tokens.toml"))
+    context = make_context(tmp_path, workers, disk=0, max_upload=1 << 30)
+    flow = context.accounts.open_flow("identity:shop")
+    session = access.session(access.login(token.text, "192.0.2.1"), flow.account)
+    session.admit(0)  # another one that lasts
+    connection = FakeConnection(context, session=session)
+    ENDS[end](connection, workers, context)
+    assert connection.exchange.state in (ExchangeState.REPLIED, ExchangeState.ABANDONED)
+    assert session.usage.in_flight == 1
+    # Its job may still end after that.
+    for job in workers.jobs:
+        if not job.answered:
+            fail(job, Cancelled("late"))
+    assert session.usage.in_flight == 1
+    context.spool.close()
+
+
+def test_what_an_identity_may_not_is_refused_before_the_body(tmp_path: Path, workers: FakeWorkers) -> None:
+    path = tmp_path / "tokens.toml"
+    token = add(path, limits={"in_flight": 1, "formats": ["png"]})
+    access = Access(Identities(path))
+    context = make_context(tmp_path, workers)
+    flow = context.accounts.open_flow("identity:shop")
+    session = access.session(access.login(token.text, "192.0.2.1"), flow.account)
+    png = {**META, "format": "png"}
+
+    def error_of(meta: dict[str, object]) -> RequestError | None:
+        connection = FakeConnection(context, session=session)
+        connection.exchange.accept(meta, SIZE)
+        return connection.error if connection.finished else None
+
+    assert isinstance(error_of(META), UnsupportedFormat)
+    assert error_of(png) is None
+    assert isinstance(error_of(png), Busy)
+    revoke_tokens(path, token.id, datetime.now(UTC).replace(microsecond=0))
+    access.prepare_reload(ServerSettings(tokens=path))()
+    assert isinstance(error_of(png), Unauthorized)
+    context.spool.close()

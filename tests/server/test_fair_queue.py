@@ -37,6 +37,7 @@ class Client:
     flows: int = 1
     pause: float = 0.001
     until: float = inf
+    weight: float = 1.0
     served: float = 0.0
     latencies: list[float] = field(default_factory=list)
 
@@ -88,7 +89,9 @@ class Simulation:
         job.since = self.now
         client = job.client
         key = (client, job.flow)
-        self.queue.add(job, client.account, key, lane=Lane.LIGHT, kind="job", now=self.now)
+        self.queue.add(
+            job, client.account, key, lane=Lane.LIGHT, kind="job", now=self.now, weight=client.weight
+        )
 
     def _end(self, ticket: Ticket[Job]) -> None:
         self.idle += 1
@@ -193,6 +196,48 @@ def test_shares_of_backlogged_accounts_differ_by_one_job_at_most(seed: int) -> N
         # The prediction of the first job is that of any, so one more of the dearest may be under way.
         assert max(served) - min(served) <= 2 * max(client.cost for client in clients) + 2 * QUANTUM
     assert simulation.busy_seconds >= 20 - 3 - 0.2 - HOLD_SECONDS * 2
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 7])
+@pytest.mark.parametrize("weights", [(1.0, 2.0), (1.0, 3.0, 0.5), (8.0, 1.0, 1.0, 1.0), (0.1, 0.1, 0.3)])
+def test_shares_are_in_proportion_to_the_weights(weights: tuple[float, ...], workers: int) -> None:
+    clients = [
+        Client(str(number), (0.004, 0.03, 0.011)[number % 3], in_flight=24, flows=1 + number, weight=weight)
+        for number, weight in enumerate(weights)
+    ]
+    simulation = Simulation(workers, *clients)
+    simulation.run(60.0)
+    shares = [client.served / client.weight for client in clients]
+    assert max(shares) / min(shares) < 1.05
+    assert simulation.busy_seconds > 0.97 * workers * 60
+
+
+def test_a_light_weight_starves_nobody() -> None:
+    light = Client("light", 0.01, in_flight=4, weight=0.01)
+    heavy = Client("heavy", 0.01, in_flight=24, weight=100.0)
+    Simulation(2, light, heavy).run(300.0)
+    assert light.served > 0
+    assert heavy.served > 0.99 * 2 * 300
+
+
+def test_a_weight_may_change_while_jobs_wait() -> None:
+    changing = Client("changing", 0.01, in_flight=24)
+    other = Client("other", 0.01, in_flight=24)
+    simulation = Simulation(2, changing, other)
+    simulation.run(20.0)
+    assert changing.served / other.served == pytest.approx(1.0, rel=0.02)
+    before = changing.served, other.served
+    changing.weight = 4.0
+    simulation.run(60.0)
+    ratio = (changing.served - before[0]) / (other.served - before[1])
+    assert ratio == pytest.approx(4.0, rel=0.05)
+
+
+def test_a_client_of_less_weight_is_served_as_before_if_it_asks_for_little() -> None:
+    greedy = Client("greedy", 0.1, in_flight=32, pause=0.0, weight=2.0)
+    rare = Client("rare", 0.005, pause=0.2)
+    Simulation(4, greedy, rare).run(20.0)
+    assert max(rare.latencies) < 0.1 + 0.005 + 0.001
 
 
 @pytest.mark.parametrize("names", ["abcde", "aaaaa"])

@@ -1,8 +1,13 @@
 """The gateway's own clock."""
 
+import asyncio
+
 import pytest
 
-from vipsrv.server.gateway import check_timeouts
+from tests.support import bare_client
+from vipsrv.server.accounts import Accounts
+from vipsrv.server.gateway import Gateway, check_timeouts
+from vipsrv.server.settings import ServerSettings
 
 
 class Watched:
@@ -35,3 +40,14 @@ def test_a_bug_in_one_connection_does_not_stop_the_clocks_of_the_others(
     check_timeouts([first, broken, last], 1.0)
     assert (first.checks, broken.checks, last.checks) == (1, 1, 1)
     assert "a bug" in caplog.text
+
+
+async def test_accounts_without_connections_are_forgotten_regularly(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten = asyncio.Event()
+    monkeypatch.setattr(Accounts, "forget_unused", lambda _: forgotten.set())
+    gateway = Gateway(ServerSettings(workers=1, port=0))
+    await gateway.start()
+    try:
+        await asyncio.wait_for(forgotten.wait(), bare_client.SECONDS)
+    finally:
+        await gateway.stop()

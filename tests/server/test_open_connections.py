@@ -53,6 +53,26 @@ def test_excess_clients_are_not_counted_and_their_number_is_limited() -> None:
     assert connections.served == 0
 
 
+def test_lower_limits_close_no_connection() -> None:
+    unbounded = Account(UNIX_SOCKET)
+    connections = OpenConnections(limit=3, per_client=MANY)
+    open_ones = [OtherConnection() for _ in range(3)]
+    for one in open_ones:
+        assert connections.add(one, unbounded)
+    connections.change_limits(limit=2, per_client=MANY)
+    assert connections.served == 3
+    for left, has_place in zip(open_ones, (False, True, True), strict=True):
+        connections.remove(left)
+        late = OtherConnection()
+        assert connections.add(late, unbounded) is has_place
+        if not has_place:
+            connections.turn_away(late)
+        connections.remove(late)
+    connections.change_limits(limit=20, per_client=1)
+    assert connections.add(OtherConnection(), ME)
+    assert not connections.add(OtherConnection(), ME)
+
+
 def test_only_connections_that_have_something_to_check_are_due() -> None:
     connections = OpenConnections(limit=2, per_client=MANY)
     new, sleeping = OtherConnection(), OtherConnection()

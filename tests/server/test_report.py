@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from vipsrv.errors import InternalError
 from vipsrv.options import ImageInfo, OutputInfo, ResizeReport
-from vipsrv.server.exchange import Timeline
 from vipsrv.server.report import report_json
+from vipsrv.server.timeline import Timeline
 from vipsrv.workers.job import Outcome
 
 sizes = st.integers(1, 2**40)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from vipsrv.errors import BadRequest
-from vipsrv.server.request_options import parse_resize, refuse_hello_token
+from vipsrv.server.request_options import formats_of_results, parse_resize
 from vipsrv.workers.channel import MAX_OUTPUTS
 
 
@@ -46,7 +46,8 @@ def test_a_list_of_one_output_means_the_same_as_its_options() -> None:
     assert parse_resize({"outputs": [{"width": 3, "height": 2}]}) == parse_resize({"width": 3, "height": 2})
 
 
-def test_a_hello_with_a_token_is_refused() -> None:
-    refuse_hello_token({"client": "x"})
-    with pytest.raises(BadRequest, match="token"):
-        refuse_hello_token({"token": "x"})
+def test_the_formats_of_results() -> None:
+    outputs = [{"width": 3, "height": 2}, {"width": 3, "height": 2, "format": "webp"}]
+    options, _ = parse_resize({"outputs": [*outputs, {"width": 3, "height": 2, "format": "auto"}]})
+    assert formats_of_results(options) == {"jpeg", "webp", "auto"}
+    assert formats_of_results(parse_resize({"width": 3, "height": 2, "format": "jpg"})[0]) == {"jpeg"}

@@ -55,12 +55,17 @@ def test_the_bounds_of_a_worker_s_limit_are_those_of_its_declaration(
         ServerSettings(**beyond)
 
 
-def test_a_worker_s_limit_is_described_and_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def settings_of(**given: Any) -> ServerSettings:
+    """Settings from values that a source may give, which the fields' own types do not say."""
+    return ServerSettings(**given)
+
+
+def test_a_worker_s_limit_is_described_and_read_from_text() -> None:
     for field, declared in declarations():
-        assert ServerSettings.model_fields[field.name].description == declared.help
-    monkeypatch.setenv("VIPSRV_JOB_MEMORY", "2GiB")
-    monkeypatch.setenv("VIPSRV_FORMATS", "png, jpeg")
-    config = ServerSettings().worker_config()
+        described = ServerSettings.model_fields[field.name]
+        assert described.description == declared.help
+        assert (field.name in ServerSettings.reloadable()) is declared.reloadable
+    config = settings_of(job_memory="2GiB", formats="png, jpeg").worker_config()
     assert (config.job_memory, config.formats) == (2 << 30, ("png", "jpeg"))
 
 
@@ -69,57 +74,18 @@ def test_an_upload_of_the_largest_size_fits_the_spool() -> None:
     assert settings.spool_disk >= settings.max_upload
 
 
-def test_sizes_may_be_written_with_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VIPSRV_MAX_UPLOAD", "200MB")
-    assert ServerSettings().max_upload == 200_000_000
-    monkeypatch.setenv("VIPSRV_MAX_UPLOAD", "2GiB")
-    assert ServerSettings().max_upload == 2 * 1024**3
-
-
-def test_an_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VIPSRV_PORT", "1111")
-    assert ServerSettings().port == 1111
-    assert ServerSettings(port=2222).port == 2222
-
-
-def test_several_addresses_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VIPSRV_LISTEN", "127.0.0.1:1,unix:/a")
-    assert ServerSettings().listen == ("127.0.0.1:1", "unix:/a")
-
-
-def test_an_empty_variable_makes_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = ServerSettings()
-    for name in ServerSettings.model_fields:
-        monkeypatch.setenv(f"VIPSRV_{name.upper()}", "")
-    assert ServerSettings() == plain
-
-
-SERVICE_LINKS = {
-    "VIPSRV_PORT": "tcp://10.96.0.1:65432",
-    "VIPSRV_PORT_65432_TCP": "tcp://10.96.0.1:65432",
-    "VIPSRV_PORT_65432_TCP_ADDR": "10.96.0.1",
-    "VIPSRV_PORT_65432_TCP_PORT": "65432",
-    "VIPSRV_PORT_65432_TCP_PROTO": "tcp",
-    "VIPSRV_SERVICE_HOST": "10.96.0.1",
-    "VIPSRV_SERVICE_PORT": "65432",
-    "VIPSRV_SERVICE_PORT_IMAGES": "65432",
-}
-"""What Kubernetes sets in the containers beside a Service named vipsrv."""
-
-
-def test_a_kubernetes_service_named_vipsrv_changes_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = ServerSettings()
-    for name, value in SERVICE_LINKS.items():
-        monkeypatch.setenv(name, value)
-    assert ServerSettings() == plain
-    assert ServerSettings(port=2222).port == 2222
-    monkeypatch.setenv("VIPSRV_PORT", "tcp")
-    with pytest.raises(ValidationError, match="port"):
-        ServerSettings()
+def test_sizes_may_be_written_with_units() -> None:
+    assert settings_of(max_upload="200MB").max_upload == 200_000_000
+    assert settings_of(max_upload="2GiB").max_upload == 2 * 1024**3
 
 
 def test_no_setting_has_a_variable_that_kubernetes_sets() -> None:
     assert not [name for name in ServerSettings.model_fields if name.startswith(("service_", "port_"))]
+
+
+def test_no_setting_has_the_variable_of_another_one_s_file() -> None:
+    names = ServerSettings.model_fields
+    assert not [name for name in names if name.removesuffix("_file") != name and name[:-5] in names]
 
 
 def test_an_empty_host_is_refused() -> None:
@@ -130,25 +96,29 @@ def test_an_empty_host_is_refused() -> None:
 @pytest.mark.parametrize("given", ["jpeg, png ,webp", ["jpeg, png", "webp"], ("jpeg", "png", "webp")])
 def test_words_are_split_at_commas_and_spaces_around_them_dropped(given: Any) -> None:
     assert ServerSettings(formats=given).worker_config().formats == ("jpeg", "png", "webp")
-    assert ServerSettings(listen=given).listen == ("jpeg", "png", "webp")
+
+
+def test_listeners_are_checked() -> None:
+    assert settings_of(listen="127.0.0.1:1, unix:/a").listen == ("127.0.0.1:1", "unix:/a")
+    with pytest.raises(ValidationError, match="'nowhere' is not HOST:PORT"):
+        settings_of(listen=["127.0.0.1:1", "nowhere"])
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("PORT", "65536"),
-        ("QUALITY", "0"),
-        ("WORKERS", "0"),
-        ("DEADLINE", "0"),
-        ("DEADLINE", "inf"),
-        ("DEADLINE", "5000000"),  # more milliseconds than fit a job's head
-        ("MAX_UPLOAD", "much"),
+        ("port", "65536"),
+        ("quality", "0"),
+        ("workers", "0"),
+        ("deadline", "0"),
+        ("deadline", "inf"),
+        ("deadline", "5000000"),  # more milliseconds than fit a job's head
+        ("max_upload", "much"),
     ],
 )
-def test_values_out_of_bounds_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    monkeypatch.setenv(f"VIPSRV_{name}", value)
-    with pytest.raises(ValidationError, match=name.lower()):
-        ServerSettings()
+def test_values_out_of_bounds_are_refused(name: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        settings_of(**{name: value})
 
 
 def test_the_default_spool_folder_exists() -> None:

@@ -31,6 +31,19 @@ def test_a_chunk_that_was_given_back_is_used_again() -> None:
     assert again.filled == 0
 
 
+def test_a_budget_can_be_changed_while_chunks_are_out() -> None:
+    pool, holding, other = ChunkPool(4 * SMALL_CHUNK_SIZE), Holding(), Holding()
+    chunks = [take(pool, holding), take(pool, holding)]
+    pool.resize(SMALL_CHUNK_SIZE)
+    assert pool.budget_left == -SMALL_CHUNK_SIZE
+    assert not pool.has_room(other, 0)
+    pool.give_back(holding, chunks)
+    assert pool.budget_left == SMALL_CHUNK_SIZE
+    assert pool.has_room(other, 0)
+    pool.resize(2 * SMALL_CHUNK_SIZE)
+    assert pool.budget_left == 2 * SMALL_CHUNK_SIZE
+
+
 @pytest.mark.parametrize(
     ("budget", "received", "missing", "size"),
     [

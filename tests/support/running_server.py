@@ -2,12 +2,13 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,31 +16,57 @@ from typing import Self
 START_SECONDS = 60
 STOP_SECONDS = 60
 
+_ACTIVATE = """
+import os, sys
+sources = [os.dup2(int(number), 100 + index) for index, number in enumerate(sys.argv[1].split(","))]
+for index, source in enumerate(sources):
+    os.dup2(source, 3 + index)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(sources)))
+os.closerange(3 + len(sources), 200)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Passes on the descriptors named in the first argument as 3, 4, … and becomes the command that follows."""
+
 _READY = "vipsrv listening on "
 
 
 class RunningServer:
     """A server that is ready once constructed; ``stop`` (or the end of the ``with``) always ends it.
 
-    ``arguments`` are those of ``vipsrv serve``. ``listeners`` are the addresses that it printed, ``host`` and
-    ``port`` the first TCP one.
+    ``arguments`` are those of ``vipsrv serve``; ``new_session`` takes it away from the terminal that the
+    tests may have. ``listeners`` are the addresses that it printed, ``host`` and ``port`` the first TCP one.
+    With ``environment`` it has further variables; ``sockets`` are passed to it as systemd does.
     """
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        new_session: bool = False,
+        environment: Mapping[str, str] | None = None,
+        sockets: Sequence[socket.socket] = (),
+    ) -> None:
         self.arguments = arguments
         self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115 - closed by stop
         where = () if "--listen" in arguments or "--port" in arguments else ("--port", "0")
+        file = () if "--config" in arguments else ("--no-config",)
+        command = [sys.executable, "-m", "vipsrv", "serve", *where, *file, *arguments]
+        inherited = [str(sock.fileno()) for sock in sockets]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vipsrv", "serve", *where, *arguments],
+            [sys.executable, "-c", _ACTIVATE, ",".join(inherited), *command] if sockets else command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            start_new_session=new_session,
             # Without the settings of the user who runs the tests.
-            env={name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")},
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")},
+                **(environment or {}),
+            },
+            pass_fds=[sock.fileno() for sock in sockets],
         )
         try:
-            self.listeners = self._wait_until_ready(max(1, arguments.count("--listen")))
+            self.listeners = self._wait_until_ready(len(sockets) or max(1, arguments.count("--listen")))
         except BaseException:
             self.stop()
             raise

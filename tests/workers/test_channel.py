@@ -1,5 +1,6 @@
 """The layout of the channel: packing and unpacking agree, and anything else is a ``ChannelError``."""
 
+import json
 import struct
 from dataclasses import replace
 from operator import attrgetter
@@ -30,6 +31,7 @@ from vipsrv.workers.channel import (
     Carrier,
     ChannelError,
     JobHead,
+    JobLimits,
     Operation,
     Ready,
     ReplyHead,
@@ -238,3 +240,22 @@ def test_any_bytes_are_a_job_or_a_channel_error(data: bytes) -> None:
     except ChannelError:
         return
     assert head.pack() == b"VJOB" + data
+
+
+@given(
+    st.builds(
+        JobLimits,
+        max_pixels=st.none() | st.integers(1, 2**53),
+        formats=st.none() | st.frozensets(st.sampled_from(list(Format)).map(str), min_size=1),
+    ),
+    st.sampled_from([{}, {"width": 80, "height": 60}, {"outputs": [{"width": 1}, {"width": 2}]}]),
+)
+def test_the_limits_of_a_client_travel_in_the_options(limits: JobLimits, options: dict[str, object]) -> None:
+    data = json.dumps(options, separators=(",", ":")).encode() if options else b""
+    read = json.loads(limits.add_to(data))
+    assert JobLimits.take_from(read) == limits
+    assert read == options
+
+
+def test_options_without_limits_have_none() -> None:
+    assert JobLimits.take_from({"width": 80}).is_empty

@@ -16,8 +16,8 @@ import pytest
 
 from vipsrv.errors import CorruptImage, RequestError
 from vipsrv.options import ImageInfo, OutputInfo
-from vipsrv.server.exchange import Timeline
 from vipsrv.server.report import report_json
+from vipsrv.server.timeline import Timeline
 from vipsrv.storage import Spool
 from vipsrv.workers.channel import Operation, Ready, ReplyHead
 from vipsrv.workers.job import Job, Outcome

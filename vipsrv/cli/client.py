@@ -44,6 +44,7 @@ from vipsrv.cli.server_choice import Answer, CallServer
 from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions
 from vipsrv.cli.upload import UploadImage, open_upload, upload_progress
 from vipsrv.client import Client, ResizedImage, ResizeResults, Timeout, Version1Client, Version1Result
+from vipsrv.client.login_token import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, choose_token
 from vipsrv.client.server_address import HOST_VARIABLE, PORT_VARIABLE, choose_server
 from vipsrv.client.timeouts import MAX_SECONDS
 from vipsrv.options import MAX_DIMENSION, Fit, Format, Keep, Position, ResizeOptions
@@ -229,6 +230,15 @@ def resize(
     ca: Ca = None,
     cert: Cert = None,
     key: Key = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            help="File with the token, if the server requires one.  "
+            f"[env var: {TOKEN_FILE_VARIABLE}, or {TOKEN_VARIABLE} with the token itself]",
+        ),
+    ] = None,
     protocol: Annotated[
         int, typer.Option(min=1, max=2, help="Version of the protocol; 1 is for old servers.")
     ] = 2,
@@ -272,6 +282,7 @@ def resize(
             timeout=Timeout(reply=timeout),
             may_start_one=embedded,
             tls=TlsOptions(tls=tls, ca=ca, cert=cert, key=key),
+            token=choose_token(file=token_file),
             quiet=silent,
         )
         if formats:

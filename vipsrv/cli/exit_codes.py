@@ -22,6 +22,7 @@ from vipsrv.errors import (
     RequestError,
     StartFailed,
     TooLarge,
+    Unauthorized,
     UnsupportedFormat,
     VipsrvError,
     WorkerDied,
@@ -41,12 +42,13 @@ class ExitCode(IntEnum):
 
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 the server refused the image or failed on it; 2 the command line is invalid; "
-    "3 no server could be reached or started, or the connection broke; 4 a file could not be read or "
-    "written; 5 a timeout; 130 interrupted."
+    "Exit codes: 0 done; 1 the server refused the token or the image, or failed on it; 2 the command line is "
+    "invalid; 3 no server could be reached or started, or the connection broke; 4 a file could not be read "
+    "or written; 5 a timeout; 130 interrupted."
 )
 
 _ADVICE: dict[type[VipsrvError], str] = {
+    Unauthorized: "name the file of a valid token with --token-file, or in VIPSRV_TOKEN_FILE",
     TooLarge: "ask for less, or raise the server's limits (vipsrv serve --help)",
     UnsupportedFormat: "convert it first; vipsrv-client --formats lists what the server reads",
     CorruptImage: "check that the file is complete",

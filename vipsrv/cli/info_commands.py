@@ -12,7 +12,7 @@ from vipsrv.options import ImageInfo
 
 _CONNECTION_PARAMETERS = {
     *("host", "port", "protocol", "timeout", "embedded", "as_json", "image"),
-    *("tls", "ca", "cert", "key"),
+    *("token_file", "tls", "ca", "cert", "key"),
 }
 """The parameters that are also valid with ``--info`` and ``--formats``."""
 

@@ -5,27 +5,33 @@ also has 3.
 """
 
 import inspect
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from pydantic import ByteSize, ValidationError
+from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
 from vipsrv.address import MAX_PORT, Address, is_service_link
 from vipsrv.cli.cert import cert_app
+from vipsrv.cli.config import print_configuration, print_example, print_schema
 from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
+from vipsrv.cli.reload import reload_server
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
 from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions
-from vipsrv.errors import StartFailed, VipsrvError
+from vipsrv.cli.token import app as token_commands
+from vipsrv.errors import SettingsError, StartFailed, VipsrvError
 from vipsrv.printable import printable
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
-from vipsrv.server import ServerSettings, formats_of, serve
-from vipsrv.server.log_queue import STANDARD_ERROR, log_to
+from vipsrv.server import Configuration, ServerSettings, SettingsSources, formats_of, serve
+from vipsrv.server.configuration.environment import PREFIX
+from vipsrv.server.configuration.origin import flag_of
+from vipsrv.server.configuration.types import bare_type
+from vipsrv.server.logs.server_log import ServerLog
+from vipsrv.server.pid_file import NoServer
 from vipsrv.version import __version__
 
 app = typer.Typer(
@@ -38,9 +44,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
+app.add_typer(token_commands, name="token")
 app.add_typer(cert_app)
 
-_METAVARS = {int: "NUMBER", ByteSize: "SIZE", float: "SECONDS", Path: "FOLDER"}
+_METAVARS = {int: "NUMBER", ByteSize: "SIZE", float: "SECONDS", Path: "FILE"}
+
+_Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="TOML file with settings (default: VIPSRV_CONFIG, or else ./vipsrv.toml or /etc/vipsrv.toml if "
+        "there is one).",
+    ),
+]
+_NoConfig = Annotated[bool, typer.Option("--no-config", help="Read no TOML file.")]
 
 
 def main() -> None:
@@ -67,15 +84,6 @@ def _vipsrv(
 
 def _serve(
     *,
-    log_level: Annotated[
-        str,
-        typer.Option(
-            envvar="VIPSRV_LOG_LEVEL",
-            show_envvar=False,
-            metavar="LEVEL",
-            help="Lowest level that is logged to standard error: debug, info, warning or error.",
-        ),
-    ] = "info",
     until_stdin_closes: Annotated[
         bool,
         typer.Option(
@@ -89,22 +97,21 @@ def _serve(
 
     When ready, prints "vipsrv listening on HOST:PORT" (or "unix:/path"), one line for each listener.
     Sizes are bytes and may be written as 200MB or 2GiB. Every setting can also come from the environment,
-    for example VIPSRV_PORT or VIPSRV_MAX_UPLOAD; a flag wins over it, and an empty variable counts as unset.
+    for example VIPSRV_MAX_UPLOAD, from a file that VIPSRV_MAX_UPLOAD_FILE names, and from a TOML file with
+    the key max_upload. A flag wins over the environment, and that over the TOML file.
     """
-    level = logging.getLevelNamesMapping().get(log_level.upper())
-    if level is None:
-        _fail(f"--log-level: {log_level!r} is not one of debug, info, warning and error", code=2)
-    _mention_service_link()
-    settings = _settings(given)
-    for text in settings.listen:
-        try:
-            Address.parse(text)
-        except ValueError as error:
-            _fail(f"--listen: {error}", code=2)
+    sources = _sources(given)
+    configuration = _read(sources)
     try:
-        with log_to(STANDARD_ERROR, level):
-            serve(settings, on_listening=_print_addresses, until_stdin_closes=until_stdin_closes)
-    except StartFailed as error:
+        with ServerLog(configuration.settings) as log:
+            serve(
+                configuration,
+                read=sources.read,
+                log=log,
+                on_listening=_print_addresses,
+                until_stdin_closes=until_stdin_closes,
+            )
+    except (StartFailed, SettingsError) as error:
         discard_unwritable_output()
         _fail(str(error), code=1)
 
@@ -116,10 +123,71 @@ def _doctor(
 ) -> None:
     """Check what a server would have here: versions, formats, confinement, limits, spool folder.
 
-    Takes the options of "vipsrv serve" and its environment, and starts a worker to try. Exit codes: 0 nothing
-    is missing, 1 the server cannot run, 2 the command line is invalid, 3 it runs with less than it should.
+    Takes the options of "vipsrv serve", its environment and its TOML file, and starts a worker to try. Exit
+    codes: 0 nothing is missing, 1 the server cannot run, 2 the settings are invalid, 3 it runs with less than
+    it should.
     """
-    raise typer.Exit(run_doctor(_settings(given), as_json=as_json))
+    raise typer.Exit(run_doctor(_read(_sources(given)).settings, as_json=as_json))
+
+
+def _config(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a commented TOML file with all settings instead.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of the TOML file instead.")
+    ] = False,
+    **given: Any,
+) -> None:
+    """Print the settings that a server would have here, and where each comes from.
+
+    Takes the options of "vipsrv serve", its environment and its TOML file. Exit codes: 0, or 2 if a setting
+    is invalid.
+    """
+    if example:
+        print_example()
+    elif schema:
+        print_schema()
+    else:
+        print_configuration(_read(_sources(given)), as_json=as_json)
+
+
+@app.command()
+def reload(
+    pid_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Pid file of the server (default: the setting).")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, max=86_400, help="Seconds to wait for the outcome.")
+    ] = 30.0,
+    config: _Config = None,
+    *,
+    no_config: _NoConfig = False,
+) -> None:
+    """Make a running server read its TOML file again, and the files of tokens, certificates and secrets.
+
+    The server takes over all that has changed, or nothing. Exit codes: 0 it has taken it over, 1 it has
+    refused it or there is no server, 2 the command line is invalid.
+    """
+    given, faults = _sources({"pid_file": pid_file, "config": config, "no_config": no_config}).collect()
+    if "pid_file" not in given:
+        for fault in faults:
+            _complain(fault)
+        _fail("--pid-file: name the file that 'vipsrv serve --pid-file FILE' has written", code=2)
+    try:
+        last = reload_server(Path(given["pid_file"].value), timeout)
+    except NoServer as error:
+        _fail(str(error), code=1)
+    if last.taken_over:
+        typer.echo("the settings were reloaded")
+        for line in last.lines:
+            typer.echo(printable(line))
+        return
+    for line in last.lines:
+        _complain(line)
+    _fail("the settings were not reloaded; those from before hold", code=1)
 
 
 @app.command()
@@ -127,10 +195,15 @@ def formats(
     formats: Annotated[
         str | None, typer.Option(help="Formats to read, separated by commas, as for 'vipsrv serve'.")
     ] = None,
+    config: _Config = None,
+    *,
+    no_config: _NoConfig = False,
 ) -> None:
     """List the formats that a server reads, with library and version, and those that it writes."""
+    sources = _sources({"formats": formats, "config": config, "no_config": no_config})
+    settings = _read(sources).settings
     try:
-        known = formats_of(_settings({"formats": formats}))
+        known = formats_of(settings)
     except StartFailed as error:
         _fail(str(error), code=1)
     typer.echo("read")
@@ -146,20 +219,33 @@ def ping(
     host: Annotated[
         str | None,
         typer.Option(
-            help="Host of the server, unix:/path or tls://HOST:PORT (default: the first address of "
-            f"VIPSRV_LISTEN, or else VIPSRV_HOST, or else {DEFAULT_HOST})."
+            help="Host of the server, unix:/path or tls://HOST:PORT (default: the first address of the "
+            f"settings 'listen' or 'host', or else {DEFAULT_HOST})."
         ),
     ] = None,
     port: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MAX_PORT, help=f"Port of the server (default: VIPSRV_PORT, or else {DEFAULT_PORT})."
+            min=1,
+            max=MAX_PORT,
+            help=f"Port of the server (default: the setting 'port', or else {DEFAULT_PORT}).",
         ),
     ] = None,
     timeout: Annotated[
         float, typer.Option(min=0.001, max=86_400, help="Seconds to wait for the reply.")
     ] = 3.0,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            help="File with a token, which is then checked as well (default: VIPSRV_TOKEN_FILE, or "
+            "VIPSRV_TOKEN with the token itself). A ping needs none.",
+        ),
+    ] = None,
+    config: _Config = None,
     *,
+    no_config: _NoConfig = False,
     tls: Tls = False,
     ca: Ca = None,
     cert: Cert = None,
@@ -168,22 +254,23 @@ def ping(
     """Check whether a server answers: print the round trip in milliseconds, or exit with 1.
 
     Without --host and --port, it asks the server that 'vipsrv serve' with the same environment variables
-    starts. If that listens on every address of the machine, it asks at 127.0.0.1 or ::1.
+    and TOML file starts. If that listens on every address of the machine, it asks at 127.0.0.1 or ::1.
     """
     # Imported here because a server does not need the clients.
     from vipsrv.client import Client, Timeout  # noqa: PLC0415
+    from vipsrv.client.login_token import choose_token  # noqa: PLC0415
     from vipsrv.client.server_address import choose_listener  # noqa: PLC0415
 
     _mention_service_link()
+    environment = _address_variables(_sources({"config": config, "no_config": no_config}))
     try:
-        where = choose_listener(host or None, port)
+        where = choose_listener(host or None, port, environment)
         each = Timeout(connect=timeout, send=timeout, reply=timeout)
         server = (
             {"address": str(where)} if where.path or where.tls else {"host": where.host, "port": where.port}
         )
-        with Client(
-            **server, timeout=each, **TlsOptions(tls=tls, ca=ca, cert=cert, key=key).arguments()
-        ) as client:
+        secured = TlsOptions(tls=tls, ca=ca, cert=cert, key=key).arguments()
+        with Client(**server, timeout=each, token=choose_token(file=token_file), **secured) as client:
             seconds = client.ping()
     except VipsrvError as error:
         _fail(str(error), code=1)
@@ -194,16 +281,40 @@ def ping(
     typer.echo(f"{where} answered in {seconds * 1000:.1f} ms")
 
 
-def _settings(given: dict[str, Any]) -> ServerSettings:
-    """Make the settings from the command line, and from the environment if the command line has no value."""
+def _sources(given: dict[str, Any]) -> SettingsSources:
+    """Return the places to read settings from: the flags of the command line and what they name."""
+    config, read_file = given.pop("config"), not given.pop("no_config")
+    if config is not None and not read_file:
+        _fail("--config and --no-config exclude each other", code=2)
+    return SettingsSources(given, config=config, read_file=read_file)
+
+
+def _read(sources: SettingsSources) -> Configuration:
+    """Read the settings; exit with 2 and a line for each fault."""
+    _mention_service_link()
     try:
-        return ServerSettings(
-            **{name: value for name, value in given.items() if value is not None and value != []}
-        )
-    except ValidationError as error:
-        for fault in error.errors():
-            _complain(f"{_flag(str(fault['loc'][0]))}: {fault['msg']}, not {fault['input']!r}")
+        return sources.read()
+    except SettingsError as error:
+        for fault in error.faults:
+            _complain(fault)
         raise typer.Exit(2) from None
+
+
+def _address_variables(sources: SettingsSources) -> dict[str, str]:
+    """Return the environment with the address of the server from all sources.
+
+    Faults are only mentioned: a health check must not fail while someone edits the settings of a server that
+    runs.
+    """
+    given, faults = sources.collect()
+    for fault in faults:
+        _complain(fault)
+    addresses = {
+        f"{PREFIX}{name.upper()}": ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name in ("listen", "host", "port")
+        if (value := given[name].value if name in given else None) is not None
+    }
+    return {**os.environ, **addresses}
 
 
 def _mention_service_link() -> None:
@@ -220,10 +331,6 @@ def _print_addresses(addresses: list[Address]) -> None:
         print(f"vipsrv listening on {address}", flush=True)  # noqa: T201 - programs wait for this line
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
 def _complain(message: str) -> None:
     typer.echo(printable(f"vipsrv: {message}"), err=True)
 
@@ -237,28 +344,32 @@ def _parameter(name: str, setting: FieldInfo) -> inspect.Parameter:
     """Make the command-line option of a setting. Its value stays text, which the settings model checks."""
     default = setting.get_default(call_default_factory=True, validated_data={})
     shown = default.human_readable() if isinstance(default, ByteSize) else str(default)
-    kind = setting.annotation if isinstance(setting.annotation, type) else str
+    kind, flag = bare_type(setting.annotation), flag_of(name)
     if kind is bool:
-        flag = f"{_flag(name)}/--no-{_flag(name)[2:]}" if default else _flag(name)
+        flag = f"{flag}/--no-{flag[2:]}" if default else flag
         annotation: Any = Annotated[bool | None, typer.Option(flag, help=setting.description)]
     else:
         option = typer.Option(
-            _flag(name),
+            flag,
             help=f"{setting.description}"
             if default in ((), None)
             else f"{setting.description} (default: {shown})",
-            metavar=_METAVARS.get(kind, "TEXT"),
+            metavar="FOLDER" if name.endswith("_dir") else _METAVARS.get(kind, "TEXT"),
         )
         annotation = Annotated[list[str] | None if default == () else str | None, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _add_settings_command(name: str, command: Callable[..., None]) -> None:
-    """Add a command that takes every setting of the server as an option, besides its own options."""
+    """Add a command that takes every setting of the server and its file as options, besides its own."""
     signature = inspect.signature(command)
     own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
     settings = [_parameter(name, setting) for name, setting in ServerSettings.model_fields.items()]
-    parameters = [*settings, *own]
+    file = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, default, kind in (("config", None, _Config), ("no_config", False, _NoConfig))
+    ]
+    parameters = [*settings, *file, *own]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     app.command(name)(command)
@@ -266,3 +377,4 @@ def _add_settings_command(name: str, command: Callable[..., None]) -> None:
 
 _add_settings_command("serve", _serve)
 _add_settings_command("doctor", _doctor)
+_add_settings_command("config", _config)

@@ -34,6 +34,7 @@ class CallServer:
     """The server to use for one call.
 
     ``may_start_one`` allows starting one if none is configured and nothing listens at the default address.
+    ``token`` is for a server that runs already.
     """
 
     program: str
@@ -42,12 +43,14 @@ class CallServer:
     may_start_one: bool
     quiet: bool
     tls: TlsOptions = field(default_factory=TlsOptions)
+    token: str | None = None
 
     def ask(self, request: Callable[[Client], T]) -> Answer[T]:
         """Make a request with a client of the server. Raises the errors of ``Client``."""
 
-        def at(address: Address) -> T:
-            with Client(*_client_arguments(address), timeout=self.timeout, **self._tls(address)) as client:
+        def at(address: Address, token: str | None) -> T:
+            arguments = _client_arguments(address)
+            with Client(*arguments, timeout=self.timeout, token=token, **self._tls(address)) as client:
                 return request(client)
 
         return self._ask(at)
@@ -55,10 +58,9 @@ class CallServer:
     def ask_version_1(self, request: Callable[[Version1Client], T]) -> Answer[T]:
         """Make a request over version 1 of the protocol. Raises the errors of ``Version1Client``."""
 
-        def at(address: Address) -> T:
-            with Version1Client(
-                *_client_arguments(address), timeout=self.timeout, **self._tls(address)
-            ) as client:
+        def at(address: Address, _token: str | None) -> T:
+            arguments = _client_arguments(address)
+            with Version1Client(*arguments, timeout=self.timeout, **self._tls(address)) as client:
                 return request(client)
 
         return self._ask(at)
@@ -68,10 +70,10 @@ class CallServer:
         options = self.tls if address == self.choice.address else TlsOptions()
         return options.arguments()
 
-    def _ask(self, request_at: Callable[[Address], T]) -> Answer[T]:
+    def _ask(self, request_at: Callable[[Address, str | None], T]) -> Answer[T]:
         there = self.choice.address
         try:
-            return Answer(request_at(there), str(there), embedded=False)
+            return Answer(request_at(there, self.token), str(there), embedded=False)
         except ConnectFailed:
             if not self.may_start_one or self.choice.configured or self.tls.tls:
                 raise
@@ -84,7 +86,7 @@ class CallServer:
             if not self.quiet:
                 note = f"nothing listens on {there}, so a server was started for this call on {here}"
                 typer.echo(f"{self.program}: {note}", err=True)
-            return Answer(request_at(here), str(here), embedded=True)
+            return Answer(request_at(here, None), str(here), embedded=True)
 
 
 def _client_arguments(address: Address) -> tuple[str, int | None]:

@@ -29,11 +29,12 @@ class AsyncConnection(asyncio.Protocol):
         timeout: Timeout,
         max_reply_size: int,
         *,
+        token: str | None = None,
         tls: ClientTls | None = None,
     ) -> None:
         self._timeout = timeout
         self._peer = peer
-        self._core = ClientCore(protocol, peer, max_reply_size=max_reply_size)
+        self._core = ClientCore(protocol, peer, max_reply_size=max_reply_size, token=token)
         self._turn = asyncio.Lock()
         self._cancels: list[bytes] = []
         self._writable = asyncio.Event()
@@ -50,11 +51,12 @@ class AsyncConnection(asyncio.Protocol):
         timeout: Timeout,  # noqa: ASYNC109 - several timeouts for later steps
         max_reply_size: int,
         *,
+        token: str | None = None,
         tls: ClientTls | None = None,
     ) -> Self:
         """Connect. Raises ``ConnectFailed`` or ``ClientTimeout``."""
         loop = asyncio.get_running_loop()
-        connection = cls(str(address), protocol, timeout, max_reply_size, tls=tls)
+        connection = cls(str(address), protocol, timeout, max_reply_size, token=token, tls=tls)
         try:
             async with asyncio.timeout(timeout.connect):
                 if not address.path:

@@ -27,9 +27,10 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
         timeout: Timeout,
         max_reply_size: int,
         *,
+        token: str | None = None,
         tls: ClientTls | None = None,
     ) -> None:
-        super().__init__(server, protocol, timeout, max_reply_size, tls=tls)
+        super().__init__(server, protocol, timeout, max_reply_size, token=token, tls=tls)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._attempt: asyncio.Task[AsyncConnection] | None = None
 
@@ -118,7 +119,7 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
         if isinstance(address, EmbeddedServer):
             address = await asyncio.to_thread(address.start)
         connection = await AsyncConnection.connect(
-            address, self._protocol, self._timeout, self._max_reply_size, tls=self._tls
+            address, self._protocol, self._timeout, self._max_reply_size, token=self._token, tls=self._tls
         )
         self._keep(connection)
         if self._closed:

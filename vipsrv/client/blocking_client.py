@@ -8,6 +8,7 @@ from typing import Self, Unpack
 
 from vipsrv.client.blocking_pool import BlockingPool
 from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.login_token import choose_token
 from vipsrv.client.requests import (
     DEFAULT_MAX_REPLY_SIZE,
     HELLO,
@@ -76,6 +77,9 @@ class Client(_ClosableClient):
     the one in the PEM file ``ca``. ``cert`` and ``key`` are PEM files for a server that asks its clients for
     a certificate. ``tls`` may also be an ``ssl.SSLContext``, which then decides all of that.
 
+    ``token`` is for a server that requires one; if it is left out, it comes from ``VIPSRV_TOKEN`` or from the
+    file that ``VIPSRV_TOKEN_FILE`` names. If the server refuses it, the methods raise ``Unauthorized``.
+
     Several threads may use one client: their requests share one connection, which the first call makes, and
     do not wait for each other's replies. After a connection is lost, the next call makes a new one. A forked
     process makes its own connection.
@@ -97,6 +101,7 @@ class Client(_ClosableClient):
         address: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
+        token: str | None = None,
         tls: TlsChoice = False,
         ca: FilePath | None = None,
         cert: FilePath | None = None,
@@ -104,7 +109,7 @@ class Client(_ClosableClient):
     ) -> None:
         most = check_max_reply_size(max_reply_size)
         server, secured = choose_tls(server_address(host, port, address), tls, ca=ca, cert=cert, key=key)
-        self._pool = BlockingPool(server, 2, timeout, most, tls=secured)
+        self._pool = BlockingPool(server, 2, timeout, most, token=choose_token(token), tls=secured)
 
     @classmethod
     def embedded(
@@ -148,14 +153,19 @@ class Client(_ClosableClient):
         outputs: Sequence[ResizeOptions],
         *,
         deadline_ms: int | None = None,
+        request_id: str | None = None,
+        traceparent: str | None = None,
         on_sent: OnSent | None = None,
     ) -> ResizeResults:
         """Make several results from an image that is sent and decoded once.
 
-        ``deadline_ms`` applies to all of them together; either all succeed or the call raises. Raises the
-        errors of ``resize``.
+        ``deadline_ms`` applies to all of them together; either all succeed or the call raises. ``request_id``
+        and ``traceparent`` are for the server's log, as with ``resize``. Raises the errors of ``resize``.
         """
-        return self._resize(resize_all_request(outputs, deadline_ms), image, on_sent)
+        request = resize_all_request(
+            outputs, deadline_ms=deadline_ms, request_id=request_id, traceparent=traceparent
+        )
+        return self._resize(request, image, on_sent)
 
     def info(self, image: ImageSource) -> ImageInfo:
         """Return what the header of an image states, without decoding it. Raises the errors of ``resize``."""

@@ -46,11 +46,12 @@ class BlockingConnection:
         timeout: Timeout,
         max_reply_size: int,
         *,
+        token: str | None = None,
         tls: ClientTls | None = None,
     ) -> None:
         self._timeout = timeout
         self._peer = str(address)
-        self._core = ClientCore(protocol, self._peer, max_reply_size=max_reply_size)
+        self._core = ClientCore(protocol, self._peer, max_reply_size=max_reply_size, token=token)
         self._state = threading.Condition()  # guards the fields below and the core
         self._sending = False
         self._cancels: list[bytes] = []

@@ -25,9 +25,10 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
         timeout: Timeout,
         max_reply_size: int,
         *,
+        token: str | None = None,
         tls: ClientTls | None = None,
     ) -> None:
-        super().__init__(server, protocol, timeout, max_reply_size, tls=tls)
+        super().__init__(server, protocol, timeout, max_reply_size, token=token, tls=tls)
         self._lock = threading.Lock()  # guards the connections, the attempt and whether it is closed
         self._attempt: Future[BlockingConnection | None] | None = None
 
@@ -122,7 +123,7 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
             self._check_open()
         address = self._server.start() if isinstance(self._server, EmbeddedServer) else self._server
         connection = BlockingConnection(
-            address, self._protocol, self._timeout, self._max_reply_size, tls=self._tls
+            address, self._protocol, self._timeout, self._max_reply_size, token=self._token, tls=self._tls
         )
         with self._lock:
             if not self._closed:

@@ -21,8 +21,16 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from vipsrv.client.requests import DEFAULT_MAX_REPLY_SIZE, ClientRequest, ProtocolVersion
-from vipsrv.errors import ConnectionLost, ProtocolError, RequestError, TlsFailed, VipsrvError
+from vipsrv.client.requests import DEFAULT_MAX_REPLY_SIZE, HELLO, ClientRequest, ProtocolVersion
+from vipsrv.errors import (
+    BadRequest,
+    ConnectionLost,
+    ProtocolError,
+    RequestError,
+    TlsFailed,
+    Unauthorized,
+    VipsrvError,
+)
 from vipsrv.printable import printable_json
 from vipsrv.protocol import (
     FIRST_ERROR_STATUS,
@@ -143,6 +151,9 @@ class CoreState(IntEnum):
 class ClientCore:
     """The requests of one connection to ``peer``, which is a name for error messages.
 
+    With a ``token``, a HELLO that carries it goes in front of the first request. If the server refuses it,
+    every request in flight ends with that error.
+
     ``max_reply_size`` is the most bytes that the body of a reply may have, unless the request itself implies
     less. ``received`` counts the bytes received so far. Request ids go from 1 to ``max_id``, and then from 1
     again.
@@ -155,6 +166,7 @@ class ClientCore:
         *,
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
         max_id: int = MAX_REQUEST_ID,
+        token: str | None = None,
     ) -> None:
         self._protocol = protocol
         self._peer = peer
@@ -163,6 +175,8 @@ class ClientCore:
         self._abandoned: dict[int, int] = {}  # the most bytes that the reply to each may have
         self._max_reply_size = max_reply_size
         self._max_id = max_id
+        self._token = token if protocol != 1 else None
+        self._login_id = CONNECTION_ID
         self._last_id = 0
         self._message: MessageStarted | None = None
         self._message_size = 0
@@ -213,8 +227,9 @@ class ClientCore:
             request_id = CONNECTION_ID
             head = V1_REQUEST.pack(body_size, request.width, request.height)
         else:
+            login = self._pack_login()
             request_id = self._new_id()
-            head = pack_message(request.kind, request_id, request.meta or None, body_size=body_size)
+            head = login + pack_message(request.kind, request_id, request.meta or None, body_size=body_size)
         pending = PendingRequest(
             request.kind,
             request_id,
@@ -310,6 +325,14 @@ class ClientCore:
         self._failure = None
         self.lost("the client was closed")
 
+    def _pack_login(self) -> bytes:
+        """Return the HELLO with the token for the first request of the connection, and nothing later."""
+        if self._token is None or self._started or self._failure is not None:
+            return b""
+        self._login_id = self._new_id()
+        self._abandoned[self._login_id] = 0
+        return pack_message(Kind.HELLO, self._login_id, {**HELLO.meta, "token": self._token})
+
     def _move_to(self, state: CoreState) -> None:
         self._state = max(self._state, state)
 
@@ -366,6 +389,12 @@ class ClientCore:
             self._fail_all(lambda: _copy(error))
             return
         self._abandoned.pop(started.request_id, None)
+        if self._login_id != CONNECTION_ID and started.request_id == self._login_id:
+            self._login_id = CONNECTION_ID
+            # With 400 a server says that it has no tokens: it serves everybody.
+            if error is not None and not isinstance(error, BadRequest):
+                self._fail_all(lambda: _refused_token(error))
+                return
         pending = self._in_flight.pop(started.request_id, None)
         if pending is not None:
             pending.error = error
@@ -386,6 +415,12 @@ class ClientCore:
         for pending in failed.values():
             pending.error = make()
             pending.on_done()
+
+
+def _refused_token(error: RequestError) -> RequestError:
+    if isinstance(error, Unauthorized):
+        return Unauthorized(f"the server refused the token: {error.message}")
+    return _copy(error)
 
 
 def _copy(error: RequestError) -> RequestError:

@@ -18,6 +18,14 @@ from vipsrv.errors import StartFailed
 from vipsrv.protocol import DEFAULT_HOST
 
 READY = f"vipsrv listening on {DEFAULT_HOST}:"
+_NOT_PASSED_ON = frozenset(
+    f"{name}{suffix}"
+    for name in ("VIPSRV_LISTEN", "VIPSRV_TOKENS", "VIPSRV_PID_FILE", "VIPSRV_TOKEN")
+    for suffix in ("", "_FILE")
+)
+"""Variables that the server does not get: the first would win over its host and port, the second would make
+it require a token, the third belongs to another server, and the last is for the client."""
+
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 
@@ -96,15 +104,17 @@ class EmbeddedServer:
 def _start(log: IO[bytes]) -> "subprocess.Popen[bytes]":
     if not server_is_installed():
         raise StartFailed("the server is not installed here; install vipsrv to have one started")
-    arguments = ["serve", "--host", DEFAULT_HOST, "--port", "0", "--until-stdin-closes"]
+    # No TOML file: one in the current folder may be of another server, or of someone else.
+    arguments = ["serve", "--host", DEFAULT_HOST, "--port", "0", "--until-stdin-closes", "--no-config"]
+    # Nobody can read the file of its log, which would grow with each request.
+    arguments += ["--access-log", "off"]
     options: dict[str, Any] = {}
     if os.name == "nt":
         options["creationflags"] = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
     else:
         # A ctrl-C at the terminal is for this process, which then stops the server.
         options["process_group"] = 0
-    # VIPSRV_LISTEN would win over the host and port above.
-    environment = {name: value for name, value in os.environ.items() if name.upper() != "VIPSRV_LISTEN"}
+    environment = {name: value for name, value in os.environ.items() if name.upper() not in _NOT_PASSED_ON}
     try:
         return subprocess.Popen(
             # -P: do not import modules from the current folder, which may hold downloads.

@@ -26,8 +26,8 @@ Connection = TypeVar("Connection", bound=PooledConnection)
 class ConnectionPool(ABC, Generic[Connection]):
     """Connections to one server, which may be an embedded one that is started with the first connection.
 
-    Version 2 requests share one connection; each version 1 request has its own. With ``tls`` all of them are
-    encrypted.
+    Version 2 requests share one connection; each version 1 request has its own. ``token`` goes with the first
+    request of each connection. With ``tls`` all of them are encrypted.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class ConnectionPool(ABC, Generic[Connection]):
         timeout: Timeout,
         max_reply_size: int,
         *,
+        token: str | None = None,
         tls: ClientTls | None = None,
     ) -> None:
         self._server = server
@@ -44,6 +45,7 @@ class ConnectionPool(ABC, Generic[Connection]):
         self._timeout = timeout
         self._max_reply_size = max_reply_size
         self._tls = tls
+        self._token = token
         self._connections: list[Connection] = []
         self._closed = False
         _POOLS.add(self)

@@ -73,7 +73,7 @@ def resize_request(options: ResizeOptions | None, arguments: ResizeArguments) ->
     named: dict[str, Any] = dict(arguments)
     if "outputs" in named:
         raise ValueError("outputs: resize makes one result; use resize_all for several")
-    deadline_ms = named.pop("deadline_ms", None)
+    common = {name: named.pop(name, None) for name in ("deadline_ms", "request_id", "traceparent")}
     if options is None:
         if "fit" not in named and (named.get("width"), named.get("height")) != (None, None):
             named["fit"] = default_fit(named.get("width"), named.get("height"))
@@ -82,17 +82,17 @@ def resize_request(options: ResizeOptions | None, arguments: ResizeArguments) ->
         raise ValueError(
             f"{next(iter(named))}: is given by name in addition to a ResizeOptions; use one of the two"
         )
-    return _resize((options,), deadline_ms)
+    return _resize((options,), **common)
 
 
-def resize_all_request(outputs: Sequence[ResizeOptions], deadline_ms: int | None) -> ClientRequest:
-    """Make the RESIZE for several results.
+def resize_all_request(outputs: Sequence[ResizeOptions], **common: Any) -> ClientRequest:
+    """Make the RESIZE for several results; ``common`` are the fields of ``ResizeRequest`` besides them.
 
     Raises ``ValueError`` if there are none or more than a request can carry, and ``TypeError`` for an output
     that is not a ``ResizeOptions``.
     """
     asked = tuple(outputs)
-    request = _resize(asked, deadline_ms)
+    request = _resize(asked, **common)
     size = len(json.dumps(request.meta, separators=(",", ":")))
     if size > MAX_META_SIZE:
         raise ValueError(
@@ -118,11 +118,11 @@ def check_version_1_size(size: int) -> None:
         )
 
 
-def _resize(outputs: tuple[ResizeOptions, ...], deadline_ms: int | None) -> ClientRequest:
+def _resize(outputs: tuple[ResizeOptions, ...], **common: Any) -> ClientRequest:
     for output in outputs:
         if not isinstance(output, ResizeOptions):
             raise TypeError(f"outputs: each must be a ResizeOptions, not {type(output).__name__}")
-    meta = ResizeRequest(outputs=outputs, deadline_ms=deadline_ms).to_meta()
+    meta = ResizeRequest(outputs=outputs, **common).to_meta()
     return ClientRequest(kind=Kind.RESIZE, meta=meta, outputs=outputs)
 
 

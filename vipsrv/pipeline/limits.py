@@ -1,6 +1,8 @@
 """Check the limits that need only the header, before a pixel is decoded."""
 
-from vipsrv.errors import TooLarge
+from collections.abc import Collection
+
+from vipsrv.errors import TooLarge, UnsupportedFormat
 from vipsrv.options import Format, ImageInfo
 from vipsrv.worker_config import WorkerConfig
 
@@ -12,6 +14,15 @@ def too_many_pages(pages: int | None) -> TooLarge:
     """Return the error for more than ``MAX_PAGES`` pages; ``None`` means that not all were counted."""
     count = f"more than {MAX_PAGES}" if pages is None else f"{pages}"
     return TooLarge(f"the image has {count} pages or frames; {MAX_PAGES} are allowed")
+
+
+def check_format(name: str, what: str, allowed: Collection[str] | None) -> None:
+    """Raise ``UnsupportedFormat`` if the format of ``what`` is not one of those that the client may use."""
+    if allowed is not None and name not in allowed:
+        raise UnsupportedFormat(
+            f"{what} is a {name}, which is not among the formats of this client's token: "
+            f"{', '.join(sorted(allowed))}"
+        )
 
 
 def check_source(source: ImageInfo, config: WorkerConfig) -> None:

@@ -1,5 +1,6 @@
 """Recognise the format of an upload and read its header, or that of a page. Nothing is decoded."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import pyvips
@@ -9,19 +10,24 @@ from vipsrv.options import ImageInfo
 from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import BuiltinReader, ImageFormat, LibvipsReader, ShrinkFor
 from vipsrv.pipeline.header import Decoder, ImageHeader
+from vipsrv.pipeline.limits import check_format
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.errors import forget_errors, reason
 from vipsrv.pipeline.vips.fields import get_field, orientation_of
 from vipsrv.pipeline.vips.stopping import StopCheck
 
 
-def read_info(upload: Upload, *, tolerant: bool = False) -> ImageInfo:
+def read_info(upload: Upload, *, tolerant: bool = False, formats: Collection[str] | None = None) -> ImageInfo:
     """Return the facts in the header. ``tolerant`` accepts truncated and corrupt images.
+
+    ``formats`` names those that are allowed; ``None`` means all that are read.
 
     Raises ``UnsupportedFormat``, ``CorruptImage`` and ``TooLarge``.
     """
     forget_errors()
-    return read_header(upload, tolerant=tolerant).info
+    info = read_header(upload, tolerant=tolerant).info
+    check_format(info.format, "the image", formats)
+    return info
 
 
 def read_header(

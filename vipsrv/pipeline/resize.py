@@ -1,7 +1,7 @@
 """Resize one image to one or several results: the list of steps, and one job through it."""
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyvips
@@ -9,6 +9,7 @@ import pyvips
 from vipsrv.errors import CorruptImage, InternalError, RequestError
 from vipsrv.options import ImageInfo, OutputInfo, ResizeOptions
 from vipsrv.pipeline.cost import admit
+from vipsrv.pipeline.limits import check_format
 from vipsrv.pipeline.option_rules import is_by_content
 from vipsrv.pipeline.plan import (
     DecodePlan,
@@ -75,6 +76,7 @@ def resize(
     outputs: Sequence[ResizeOptions],
     *,
     config: WorkerConfig,
+    formats: Collection[str] | None = None,
     watch: StopCheck | None = None,
     seconds: float | None = None,
     heavy_ok: bool = True,
@@ -82,6 +84,7 @@ def resize(
 ) -> Result:
     """Run one job of one or more results. ``config`` has the limits and the default quality.
 
+    ``formats`` names those of image and results that are allowed; ``None`` means all.
     ``seconds`` is the time that the job has. If it is not light (see ``cost``) and not ``heavy_ok``,
     ``NeedsHeavyLane`` is raised. ``threads`` is how many may compute at a time. The image is decoded once,
     and once more for each other requested ``page``.
@@ -96,8 +99,11 @@ def resize(
         shrink_for=lambda width, height: likely_shrink(outputs, width, height),
         watch=watch,
     )
+    check_format(header.info.format, "the image", formats)
     pages = {page: open_page(upload, header, page) for page in {options.page for options in outputs}}
     plans = [plan_output(options, pages[options.page], config) for options in outputs]
+    for plan in plans:
+        check_format(plan.writer.format.value, "the result", formats)
     check_together(plans, config)
     parts = [
         (pages[page], [options for options in outputs if options.page == page])

@@ -83,10 +83,10 @@ class Header:
             raise ProtocolError(f"version {version} of the protocol is not supported, only 1 and 2")
         return cls(kind, status, request_id, meta_size, body_size)
 
-    def check_meta_size(self) -> None:
-        """Raise ``ProtocolError`` if the header announces more than 65,536 bytes of meta."""
-        if self.meta_size > MAX_META_SIZE:
-            raise ProtocolError(f"the meta has {self.meta_size} bytes; {MAX_META_SIZE} are allowed")
+    def check_meta_size(self, most: int = MAX_META_SIZE) -> None:
+        """Raise ``ProtocolError`` if the header announces more than ``most`` bytes of meta."""
+        if self.meta_size > most:
+            raise ProtocolError(f"the meta has {self.meta_size} bytes; {most} are allowed")
 
 
 def check_start(data: bytes | bytearray) -> None:

@@ -29,6 +29,7 @@ from vipsrv.protocol.frames import (
     HEADER,
     LAST_ERROR_STATUS,
     MAGIC,
+    MAX_META_SIZE,
     OK_STATUS,
     REPLY,
     V1_REPLY,
@@ -86,6 +87,8 @@ class MessageReader(ABC):
         self._body_left = 0
         self._version: Literal[1, 2] | None = None
         self._failed: str | None = None
+        self.max_meta_size = MAX_META_SIZE
+        """Bytes: a header that announces a longer meta is refused."""
 
     @property
     def wanted(self) -> int:
@@ -200,7 +203,7 @@ class MessageReader(ABC):
             return None
         self._header = header = Header.unpack(data)
         self._version = 2
-        header.check_meta_size()
+        header.check_meta_size(self.max_meta_size)
         self._check_direction(header)
         if not header.meta_size:
             return _started(header, {})

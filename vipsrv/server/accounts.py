@@ -21,9 +21,13 @@ _CACHED_HOSTS = 4096  # parsing an address takes longer than all else that a new
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """One client address, ``key`` (see ``account_key``), its open connections, and its share of the spool."""
+    """One client: ``key`` is its address (see ``account_key``) or its identity (see ``identity_key``).
+
+    It has open connections, a share of the spool, and a ``weight`` in the fair queue.
+    """
 
     key: str
+    weight: float = 1.0
     flows: "set[Flow]" = field(default_factory=set)
     share: Share = field(default_factory=Share)
 

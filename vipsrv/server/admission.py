@@ -68,7 +68,8 @@ CallAt = Callable[[float, Callable[[], None]], object]
 """Calls a function at a time of the clock; that of the running event loop by default."""
 
 
-def _call_at(when: float, call: Callable[[], None]) -> None:
+def call_at(when: float, call: Callable[[], None]) -> None:
+    """Call ``call`` at a time of ``time.monotonic``, or up to a millisecond later, but never earlier."""
     asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()) + _TIMER_ERROR, call)
 
 
@@ -89,7 +90,7 @@ class Admission:
         memory: int,
         cores: int,
         clock: Callable[[], float] = time.monotonic,
-        call_at: CallAt = _call_at,
+        call_at: CallAt = call_at,
     ) -> None:
         self._workers = workers
         self._limit = limit
@@ -98,6 +99,7 @@ class Admission:
         self._tickets: dict[Job, Ticket[Job]] = {}  # of all jobs that wait or run
         self._heavy_running = 0
         self._heavy_lane = max(1, workers.size // 2)
+        self._memory = memory
         self._memory_left = memory
         self._heavy_without_memory: Ticket[Job] | None = None  # its turn has come, but not its memory
         self._cores = min(cores, workers.size)
@@ -110,6 +112,14 @@ class Admission:
     def waiting(self) -> int:
         """The number of jobs in both lanes."""
         return len(self._queue)
+
+    def change_limits(self, *, limit: int, per_client: int, memory: int) -> None:
+        """Use other limits from now on. What waits or runs already stays, even if it is more."""
+        self._limit = limit
+        self._per_client = per_client
+        self._memory_left += memory - self._memory
+        self._memory = memory
+        self.worker_idle()  # a heavy job may have memory now
 
     def check(self, flow: Flow) -> None:
         """Raise ``Busy`` if a job of this flow submitted now would find the queue full."""
@@ -133,6 +143,7 @@ class Admission:
             lane=Lane.LIGHT,
             kind=_RESIZE if job.operation is Operation.RESIZE else _INFO,
             now=self._clock(),
+            weight=flow.account.weight,
         )
         if self._workers.idle:
             self.worker_idle()
@@ -153,6 +164,7 @@ class Admission:
                 kind=_HEAVY,
                 now=now,
                 cost=min(job.predicted_seconds, max(0.0, job.deadline - now)) or None,
+                weight=first.share.account.weight,
             )
         self._queue.end(first, now - job.started, now)
         if refusal is not None:
@@ -273,7 +285,7 @@ class Admission:
     def _busy_client(self, account: Hashable, own: int, lane: Lane) -> Busy:
         share = self._lane_size(lane) / max(1, self._queue.accounts)
         return Busy(
-            f"{own} requests from this address are waiting already, as many as one may have "
+            f"{own} requests from this address or identity are waiting already, as many as one may have "
             "(--queue-per-client); try again later",
             retry_after_ms=_retry_ms(own * self._queue.predict(account, _kind(lane)) / share),
         )

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vipsrv.errors import Draining, TooLarge
+from vipsrv.server.access import Access
 from vipsrv.server.accounts import Accounts
 from vipsrv.server.admission import Admission
+from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.open_connections import OpenConnections
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage.spool import Spool
@@ -25,20 +27,30 @@ class ServerContext:
     admission: Admission
     describe: Callable[[], dict[str, Any]]
     check_ready: Callable[[], None]
+    access: Access = field(default_factory=Access)
     accounts: Accounts = field(default_factory=Accounts)
+    access_log: AccessLog = field(default_factory=AccessLog)
     connections: OpenConnections = field(init=False)
     draining: bool = False
     """Whether the server is shutting down: requests that arrive now are refused."""
+    has_successor: bool = False
+    """Whether the listening sockets live on without this server. Then no client should notice that it stops:
+    requests that arrive during the drain, on connections that were accepted before, are served."""
 
     def __post_init__(self) -> None:
         self.connections = OpenConnections(
             self.settings.connections, per_client=self.settings.client_connections
         )
 
+    def change_settings(self, settings: ServerSettings) -> None:
+        """Use other settings from now on, for the connections that are open as well."""
+        self.settings = settings
+        self.connections.change_limits(settings.connections, settings.client_connections)
+
     def check_upload(self, size: int) -> None:
         """Raise ``TooLarge`` or ``Draining`` if a request with ``size`` bytes of body cannot be accepted."""
         limit = self.settings.max_upload
         if size > limit:
             raise TooLarge(f"the image is {size} bytes, {size - limit} over the limit of {limit}")
-        if self.draining:
+        if self.draining and not self.has_successor:
             raise Draining("the server is shutting down")

@@ -4,7 +4,8 @@
 
     connection   4  its socket, that of an excess client that gets busy, two for a file of the spool
     worker       5  channel, mapping of shared memory, standard error at its start, two for a result
-    listener     2  a host name may have an IPv4 and an IPv6 address
+    listener     4  two sockets, as a host name may have an IPv4 and an IPv6 address, and their duplicates
+    --control    2  the socket, and a server that connects to it
     process     24  standard streams, event loop and signals (13), two threads that splice (3 each), 5 spare
     RESERVE     32  starting a worker takes WORKER_DESCRIPTORS at once
 
@@ -22,7 +23,8 @@ from vipsrv.workers.descriptor_reserve import WORKER_DESCRIPTORS
 
 EACH_CONNECTION = 4
 EACH_WORKER = 5
-EACH_LISTENER = 2
+EACH_LISTENER = 4
+CONTROL = 2
 PROCESS = 24
 
 RESERVE = WORKER_DESCRIPTORS + 20
@@ -99,4 +101,5 @@ def fit_connections(settings: ServerSettings, limit: int | None) -> ServerSettin
 
 def _without_connections(settings: ServerSettings) -> int:
     listeners = max(1, len(settings.listen))
-    return PROCESS + EACH_LISTENER * listeners + EACH_WORKER * settings.workers + RESERVE
+    control = CONTROL if settings.control is not None else 0
+    return PROCESS + EACH_LISTENER * listeners + control + EACH_WORKER * settings.workers + RESERVE

@@ -15,14 +15,17 @@ image is in the spool, and keeps the deadline. ``timeline`` has the time of each
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from vipsrv.errors import BadRequest, Cancelled, DeadlineExceeded, RequestError
+from vipsrv.server.access import Session
 from vipsrv.server.accounts import Flow
 from vipsrv.server.context import ServerContext
+from vipsrv.server.identity import Usage
+from vipsrv.server.request_ids import NO_IDS, RequestIds, take_request_ids
 from vipsrv.server.request_options import parse_resize
+from vipsrv.server.timeline import Timeline
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
@@ -59,47 +62,10 @@ TRANSITIONS: dict[ExchangeState, tuple[ExchangeState, ...]] = {
 """The states that may follow each state."""
 
 
-@dataclass(slots=True)
-class Timeline:
-    """When a request reached each stage, in seconds of ``time.monotonic``; 0 if it never did."""
-
-    arrived: float
-    """Its header had arrived."""
-    received: float = 0.0
-    """The last byte of its body had arrived."""
-    submitted: float = 0.0
-    """Its body was in the spool, and the job was given to admission."""
-    started: float = 0.0
-    """A worker began."""
-    ended: float = 0.0
-    """The worker was done."""
-    replied: float = 0.0
-    """The reply was handed over for sending."""
-
-    @property
-    def receive_ms(self) -> float:
-        """Milliseconds for the body to arrive."""
-        return (self.received - self.arrived) * 1000
-
-    @property
-    def queue_ms(self) -> float:
-        """Milliseconds from the last byte of the body to the start of the work: disk and queue."""
-        return (self.started - self.received) * 1000
-
-    @property
-    def process_ms(self) -> float:
-        """Milliseconds of work."""
-        return (self.ended - self.started) * 1000
-
-    @property
-    def total_ms(self) -> float:
-        """Milliseconds from the header to the reply."""
-        return (self.replied - self.arrived) * 1000
-
-
 class Exchange:
     """One request of ``flow`` for ``operation``.
 
+    ``session`` is that of the client's login, whose limits then apply.
     ``on_finished`` is called once with the exchange, when it has finished; not for one that is abandoned.
     """
 
@@ -110,10 +76,14 @@ class Exchange:
         "_on_finished",
         "_options",
         "_seconds",
+        "_session",
         "_state",
+        "_usage",
         "flow",
+        "ids",
         "operation",
         "outcome",
+        "size",
         "slot",
         "timeline",
     )
@@ -124,16 +94,23 @@ class Exchange:
         operation: Operation,
         flow: Flow,
         on_finished: Callable[["Exchange"], None],
+        session: Session | None = None,
     ) -> None:
         self.operation = operation
         self.flow = flow
         self.timeline = Timeline(time.monotonic())
+        self.size = 0
+        """Bytes of the image, as announced."""
+        self.ids: RequestIds = NO_IDS
+        """What the client calls its request."""
         self.slot: Slot | None = None
         """The slot for the body, from its acceptance until the job is submitted."""
         self.outcome: Outcome | None = None
-        """Set when the exchange has finished."""
+        """Set when the exchange has finished or was abandoned."""
         self._context = context
         self._on_finished = on_finished
+        self._session = session
+        self._usage: Usage | None = None  # counts this request until it ends
         self._state = ExchangeState.NEW
         self._options = b""
         self._seconds: float = context.settings.deadline
@@ -155,7 +132,9 @@ class Exchange:
 
         If a check fails, the request is refused: the exchange has finished when this returns.
         """
+        self.size = body_size
         try:
+            self.ids, meta = take_request_ids(meta)
             self._context.check_upload(body_size)
             if not body_size:
                 raise BadRequest("there is no image: its size is 0")
@@ -164,6 +143,8 @@ class Exchange:
                 if deadline_ms is not None:
                     self._seconds = min(self._seconds, deadline_ms / 1000)
             self._context.admission.check(self.flow)
+            if self._session is not None:  # last of all, so that a full queue costs no quota
+                self._hold_limits(self._session, body_size)
             self.slot = self._context.spool.open(body_size, self.flow.account.share)
         except RequestError as error:
             self.refuse(error)
@@ -188,11 +169,15 @@ class Exchange:
         else:
             self._finish(Outcome(error=Cancelled("the client cancelled the request")))
 
-    def abandon(self) -> None:
-        """Stop the work; the outcome is not reported."""
+    def abandon(self, reason: str) -> None:
+        """Stop the work; the outcome, ``Cancelled`` for the ``reason``, is for the log only."""
         self._enter(ExchangeState.ABANDONED)
+        self._end_usage()
         self._close_slot()
         job, self._job = self._job, None
+        started, worker = (0.0, 0) if job is None else (job.started, job.worker)
+        self._note_outcome(Outcome(error=Cancelled(reason), started=started, worker=worker))
+        self.timeline.replied = time.monotonic()
         if job is not None:
             self._context.admission.cancel(job)
 
@@ -216,6 +201,19 @@ class Exchange:
         self.timeline.replied = time.monotonic()
         assert self.outcome is not None  # noqa: S101 - every exchange that has finished has one
         return self.outcome
+
+    def _hold_limits(self, session: Session, body_size: int) -> None:
+        """Hold a request against the limits of its client. Raises ``RequestError``."""
+        session.refresh()
+        if self.operation is Operation.RESIZE:
+            session.check_formats(self._options)
+        self._options = session.limit_job(self._options)
+        self._usage = session.admit(body_size)
+
+    def _end_usage(self) -> None:
+        usage, self._usage = self._usage, None
+        if usage is not None:
+            usage.done()
 
     def _submit_when_stored(self) -> None:
         slot = self.slot
@@ -252,13 +250,18 @@ class Exchange:
 
     def _finish(self, outcome: Outcome) -> None:
         self._enter(ExchangeState.FINISHED)
+        if self._usage is not None:
+            self._end_usage()
         self._close_slot()
         self._job = None
         self._deadline = 0.0
+        self._note_outcome(outcome)
+        self._on_finished(self)
+
+    def _note_outcome(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.timeline.started = outcome.started
         self.timeline.ended = outcome.ended
-        self._on_finished(self)
 
     def _close_slot(self) -> None:
         if self.slot is not None:

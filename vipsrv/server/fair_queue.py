@@ -5,9 +5,10 @@
     root ring ──► account ──► account's ring ──► flow ──► its light jobs, its heavy jobs, in order of arrival
 
 Each member of a ring has a **deficit**, in worker seconds. When its turn begins it gets a quantum, and it may
-start jobs until the deficit is used up. The cost of a job is not known before it has run. So a start charges
-the predicted cost, and the end charges the difference to the real one. A member may thus be in debt for many
-turns, during which the others run.
+start jobs until the deficit is used up. The quanta of accounts are in proportion to their **weights**, and so
+are the shares of those that always have a job waiting. The cost of a job is not known before it has run. So a
+start charges the predicted cost, and the end charges the difference to the real one. A member may thus be in
+debt for many turns, during which the others run.
 
 Two things go beyond the textbook, because a job cannot be interrupted and most clients send their next
 request only after a reply:
@@ -16,10 +17,11 @@ request only after a reply:
   within ``HOLD_SECONDS`` keeps its turn; without that, each gap between two of its requests would let a job
   of any length slip in. The time for which a worker is held counts as the member's own. Nothing is held where
   all jobs are about as short as these gaps.
-- **The last idle worker is left to the others.** A member whose jobs run on its share of the workers, or at
-  least on one, does not take the last one while another's turn comes in the same round, or while the worker
-  is reserved for members between two requests. Only a member that usually returns sooner than the dearest job
-  takes, and within ``LINGER_SECONDS``, has such a reservation: for as long, from the end of its last job.
+- **The last idle worker is left to the others.** A member whose jobs run on its share of the workers, rounded
+  up, does not take the last one while another's turn comes in the same round or is nearer than the end of
+  the job, or while the worker is reserved for members between two requests. Only a member that
+  usually returns sooner than the dearest job takes, and within ``LINGER_SECONDS``, has such a reservation:
+  for as long, from the end of its last job.
 
 This module has no clock and no I/O: times are arguments, in seconds of any clock. A job costs constant time
 on average: a turn is one step, and a job causes as many steps as its cost has quanta, or one round if all are
@@ -34,8 +36,8 @@ from math import inf
 from typing import Any, Generic, TypeVar
 
 QUANTUM = 0.001
-"""Worker seconds that a member gets per turn. Less than most jobs cost: a client that waits for each reply
-cannot use more than one job per turn."""
+"""Worker seconds that the member with the largest weight gets per turn. Less than most jobs cost: a client
+that waits for each reply cannot use more than one job per turn."""
 
 HOLD_SECONDS = 0.01
 """How long a worker is held for a member that is expected back: longer than the round trip in a local
@@ -112,9 +114,19 @@ class Request:
 class _Member(Generic[Item]):
     """A member of a ring: what it may use, and what it does at the moment."""
 
-    __slots__ = ("deficit", "in_ring", "rested_at", "resting", "returns_after", "running", "waiting")
+    __slots__ = (
+        "deficit",
+        "in_ring",
+        "rested_at",
+        "resting",
+        "returns_after",
+        "running",
+        "waiting",
+        "weight",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, weight: float = 1.0) -> None:
+        self.weight = weight
         self.deficit = 0.0
         self.waiting = [0, 0]  # jobs of each lane
         self.running = 0
@@ -139,10 +151,22 @@ _M = TypeVar("_M", bound=_Member[Any])
 class _Ring(Generic[Item, _M]):
     """Members by their key, and the order of their turns."""
 
-    __slots__ = ("_current", "_dear", "_held", "_held_since", "_returning", "_turns", "members")
+    __slots__ = (
+        "_current",
+        "_dear",
+        "_heaviest",
+        "_held",
+        "_held_since",
+        "_returning",
+        "_turns",
+        "_weights",
+        "members",
+    )
 
     def __init__(self) -> None:
         self.members: dict[Hashable, _M] = {}
+        self._weights = 0.0  # of all members together
+        self._heaviest = 0.0  # the largest weight, or a larger one that is gone since the last sweep
         self._turns: deque[_M] = deque()
         self._current: _M | None = None  # the member whose turn has begun, always the first of _turns
         self._held: list[_M] = []  # those for which workers are held
@@ -150,6 +174,18 @@ class _Ring(Generic[Item, _M]):
         # Those that rest and usually return within LINGER_SECONDS; the last one began to rest last.
         self._returning: dict[_M, None] = {}
         self._dear = 0.0  # worker seconds of the dearest of the latest jobs
+
+    def insert(self, key: Hashable, member: _M) -> _M:
+        """Add a member, which has no job yet, and return it."""
+        self.members[key] = member
+        self._weights += member.weight
+        self._heaviest = max(self._heaviest, member.weight)
+        return member
+
+    def reweigh(self, member: _M, weight: float) -> None:
+        """Change the weight of a member."""
+        member.weight = weight
+        self._weigh()
 
     def joins(self, member: _M, lane: Lane, now: float) -> None:
         """Note that a job of a member begins to wait."""
@@ -199,7 +235,7 @@ class _Ring(Generic[Item, _M]):
             # All that could start a job are in debt: skip the rounds in which nothing would happen. Each
             # time one more starts a job or has a worker held for it.
             for member in self._turns:
-                member.deficit += least_debt
+                member.deficit += least_debt * member.weight
             ticket, least_debt = self._one_round(request)
         return ticket
 
@@ -216,6 +252,7 @@ class _Ring(Generic[Item, _M]):
                 del self.members[key]
                 gone.add(member)
         if gone:
+            self._weigh()
             self._turns = deque(member for member in self._turns if member not in gone)
             self._held = [member for member in self._held if member not in gone]
             if self._current in gone:
@@ -228,6 +265,7 @@ class _Ring(Generic[Item, _M]):
         if member is None or member.has_job:
             return
         del self.members[key]
+        self._weights -= member.weight
         self._returning.pop(member, None)
         if member.in_ring:
             self._turns.remove(member)
@@ -239,17 +277,23 @@ class _Ring(Generic[Item, _M]):
     def clear(self) -> None:
         """Forget all members."""
         self.members.clear()
+        self._weigh()
         self._turns.clear()
         self._held = []
         self._returning.clear()
         self._current = None
 
+    def _weigh(self) -> None:
+        weights = [member.weight for member in self.members.values()]
+        self._weights, self._heaviest = sum(weights), max(weights, default=0.0)
+
     def _one_round(self, request: Request) -> tuple[Ticket[Item] | None, float]:
-        """Give each member one turn. Return the job to start and, if there is none, the least debt."""
-        turns, now, idle = self._turns, request.now, request.idle
+        """Give each member one turn. Return the job to start; without one, the least debt by weight."""
+        turns, now, idle, heaviest = self._turns, request.now, request.idle, self._heaviest
         light, heavy = request.lanes
         current, self._current = self._current, None
-        debts: list[float] = []  # of those that have a job to start or are expected to
+        # Of those that have a job to start or are expected to, each divided by its weight.
+        debts: list[float] = []
         expected: list[_M] = []
         only_if_last_is_free: _M | None = None  # the first that may take the last worker if no other wants it
         for _ in range(len(turns)):
@@ -257,10 +301,10 @@ class _Ring(Generic[Item, _M]):
             waiting = member.waiting
             may_start = (light and waiting[0]) or (heavy and waiting[1])
             if member is not current:  # its turn begins
-                member.deficit += QUANTUM
+                member.deficit += QUANTUM * member.weight / heaviest
             if member.deficit <= 0:
                 if may_start or self._is_expected(member, now):
-                    debts.append(-member.deficit)
+                    debts.append(-member.deficit / member.weight)
                 turns.rotate(-1)
                 continue
             member.deficit = min(member.deficit, _MOST_CREDIT)
@@ -283,10 +327,13 @@ class _Ring(Generic[Item, _M]):
         self, only_if_last_is_free: _M | None, request: Request, least_debt: float
     ) -> tuple[Ticket[Item] | None, float]:
         """Give the last idle worker to a member that has its share of them, if no other is to get it."""
-        # Another one that wants it is in debt, and has its turn when that is paid.
-        if only_if_last_is_free is None or least_debt < inf or self._is_last_reserved(request):
+        if only_if_last_is_free is None or self._is_last_reserved(request):
             return None, least_debt
-        return only_if_last_is_free.next(request), inf
+        ticket = only_if_last_is_free.next(request)
+        # Another one that wants it has a debt that is paid before this job would end: it goes first.
+        if ticket is not None and least_debt < ticket.cost / only_if_last_is_free.weight:
+            return None, least_debt
+        return ticket, inf
 
     def _is_last_reserved(self, request: Request) -> bool:
         """Whether the last idle worker is reserved for another member; if so, say when to ask again."""
@@ -306,7 +353,9 @@ class _Ring(Generic[Item, _M]):
         return -inf
 
     def _has_its_share(self, member: _M, workers: int) -> bool:
-        return member.running > 0 and member.running >= workers // len(self.members)
+        if not member.running:
+            return False
+        return member.running >= workers * member.weight / self._weights
 
     def _is_expected(self, member: _M, now: float) -> bool:
         """Whether a worker may be held for a member: that is shorter than the job that would slip in."""
@@ -375,8 +424,8 @@ class AccountShare(_Member[Item]):
 
     __slots__ = ("flows", "key", "means")
 
-    def __init__(self, key: Hashable) -> None:
-        super().__init__()
+    def __init__(self, key: Hashable, weight: float) -> None:
+        super().__init__(weight)
         self.key = key
         self.flows: _Ring[Item, FlowShare[Item]] = _Ring()
         self.means: dict[Hashable, float] = {}
@@ -435,14 +484,20 @@ class FairQueue(Generic[Item]):
         kind: Hashable,
         now: float,
         cost: float | None = None,
+        weight: float = 1.0,
     ) -> Ticket[Item]:
-        """Queue a job; without a ``cost``, that is predicted from jobs of the same ``kind``."""
+        """Queue a job; without a ``cost``, that is predicted from jobs of the same ``kind``.
+
+        ``weight``, above 0, is that of the account from now on.
+        """
         member = self._accounts.members.get(account)
         if member is None:
-            member = self._accounts.members[account] = AccountShare(account)
+            member = self._accounts.insert(account, AccountShare(account, weight))
+        elif member.weight != weight:
+            self._accounts.reweigh(member, weight)
         flow_share = member.flows.members.get(flow)
         if flow_share is None:
-            flow_share = member.flows.members[flow] = FlowShare(flow, member)
+            flow_share = member.flows.insert(flow, FlowShare(flow, member))
         if cost is None:
             cost = member.means.get(kind)
             if cost is None:

@@ -4,23 +4,32 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from vipsrv.address import Address
 from vipsrv.errors import SettingsError, StartFailed
 from vipsrv.options import Fit
+from vipsrv.server.access import Access, is_exposed
+from vipsrv.server.address_list import AddressList
 from vipsrv.server.admission import Admission
 from vipsrv.server.connections.binary import BinaryConnection
-from vipsrv.server.connections.proxy_header import ProxiedConnection, TrustedProxies
+from vipsrv.server.connections.proxy_header import ProxiedConnection
 from vipsrv.server.connections.tls_handshake import TlsConnection
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
-from vipsrv.server.listeners import Listeners, MakeConnection
+from vipsrv.server.descriptors import fit_connections, raise_limit
+from vipsrv.server.handover import ControlSocket, HandoverState, Takeover
+from vipsrv.server.listeners import Listeners
+from vipsrv.server.listening_sockets import OpenListener
+from vipsrv.server.logs.access_log import AccessLog
+from vipsrv.server.logs.start_line import start_fields
 from vipsrv.server.open_connections import Connection
+from vipsrv.server.reload import TakeOver, prepare_all
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.systemd import Notifier, Watchdog
 from vipsrv.server.tls import ServerCertificates
 from vipsrv.server.user import change_user
 from vipsrv.storage.spool import Spool
@@ -36,14 +45,34 @@ WATCH_SECONDS = 0.1
 FAREWELL_SECONDS = 1.0
 """Seconds that sending the last replies may take when the server stops."""
 
+_WITH_SUCCESSOR = (HandoverState.OFFERED, HandoverState.HANDED_OVER)
+"""The states in which another server has the listening sockets, too."""
+
 _log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """One server within an event loop: ``start``, then ``drain`` and ``stop``."""
+    """One server within an event loop: ``start``, ``announce``, then ``drain`` and ``stop``.
 
-    def __init__(self, settings: ServerSettings) -> None:
+    It listens on the ``inherited`` sockets if there are any, and on the addresses of ``settings`` otherwise.
+    The service manager is told by ``notifier``; ``on_handed_over`` is called when another server has taken
+    the listeners, and this one has to ``drain``.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        access_log: AccessLog | None = None,
+        *,
+        inherited: Sequence[OpenListener] = (),
+        notifier: Notifier | None = None,
+        on_handed_over: Callable[[], None] | None = None,
+    ) -> None:
         self._settings = settings
+        self._inherited = inherited
+        self._notifier = notifier or Notifier(None)
+        self._on_handed_over = on_handed_over
+        self._access = Access.of(settings)
         self._spool = Spool(
             directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
         )
@@ -69,8 +98,14 @@ class Gateway:
             admission=self._admission,
             describe=self._describe,
             check_ready=self._pool.check_ready,
+            access=self._access,
+            access_log=access_log or AccessLog(),
         )
+        self._trusted_proxies = AddressList(settings.trusted_proxies)
+        self._watchdog: Watchdog | None = None
         self._listeners = Listeners()
+        self._control = ControlSocket(self._listeners, self._handed_over)
+        self._takeover: Takeover | None = None
         self._certificates: ServerCertificates | None = None  # without a listener that needs them
         self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
@@ -82,30 +117,89 @@ class Gateway:
 
     async def start(self) -> list[Address]:
         """Start the workers and listen; return the addresses, with real ports. Raises ``StartFailed``."""
-        wanted = self._wanted_listeners()
         asyncio.get_running_loop().set_exception_handler(self._descriptors.handle)
         try:
             # Bind first: a port in use is found out faster than workers start.
-            for address, make_connection in wanted:
-                await self._listeners.bind(address, make_connection)
+            await self._open_listeners()
             if self._settings.user is not None:
                 change_user(self._settings.user)
             self._check_spool_folder()
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             log_confinement(self._pool.formats.layers)
-            return await self._listeners.start()
+            listening = await self._listeners.start()
         except StartFailed:
             await self.stop()
             raise
+        self._warn_if_open(listening)
+        fields = start_fields(self._settings, self._pool.formats, listening)
+        _log.info("started", extra={"fields": fields})
+        return listening
+
+    async def announce(self, addresses: list[Address]) -> None:
+        """Say that the server accepts requests at ``addresses``: to the service manager, and to the server
+        whose place it takes, which then stops. Raises ``StartFailed``.
+        """
+        if self._takeover is not None:
+            try:
+                await self._takeover.finish()
+            except StartFailed:
+                await self.stop()
+                raise
+            self._listeners.shared = False
+            self._control.adopt(self._takeover.control)
+        self._control.start()
+        self._watchdog = Watchdog(self._notifier, self._pool.check_ready)
+        self._notifier.ready(f"{self._pool.size} workers, listening on {', '.join(map(str, addresses))}")
+
+    def _warn_if_open(self, listening: list[Address]) -> None:
+        if self._access.requires_login or self._settings.insecure:
+            return
+        has_certificates = self._settings.tls_client_ca is not None
+        exposed = [one for one in listening if is_exposed(one) and not (one.tls and has_certificates)]
+        if exposed:
+            _log.warning(
+                "OPEN TO EVERYONE: whoever can reach %s may use this server, because it asks for no token. "
+                "Create one with 'vipsrv token new' and name the file with --tokens, listen on 127.0.0.1, "
+                "or accept it with --insecure",
+                ", ".join(map(str, exposed)),
+            )
 
     def _check_spool_folder(self) -> None:
         folder = self._settings.spool_dir
         if not os.access(folder, os.W_OK | os.X_OK):
             raise StartFailed(f"the spool folder {folder} is not writable; choose another with --spool-dir")
 
+    def prepare_reload(self, settings: ServerSettings) -> TakeOver:
+        """Check new settings, and return what takes them over. Raises ``SettingsError``. See ``reload``."""
+        try:
+            settings = fit_connections(settings, raise_limit())
+        except StartFailed as error:
+            raise SettingsError(str(error)) from None
+        trusted_proxies = AddressList(settings.trusted_proxies)
+        certificates = [] if self._certificates is None else [self._certificates]
+        parts = prepare_all([self._access, *certificates], settings)
+
+        def take_over() -> None:
+            parts()
+            self._settings = settings
+            self._trusted_proxies = trusted_proxies
+            self._context.change_settings(settings)
+            self._spool.resize(memory=settings.spool_memory, disk=settings.spool_disk)
+            self._pool.reconfigure(settings.worker_config(), max_jobs=settings.jobs_per_worker)
+            self._admission.change_limits(
+                limit=settings.queue, per_client=settings.client_queue, memory=settings.decode_memory
+            )
+
+        return take_over
+
     async def drain(self) -> None:
         """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight."""
+        state = self._control.state
+        if state is not HandoverState.HANDED_OVER:
+            self._notifier.stopping()
+        self._control.close()
+        self._context.has_successor = bool(self._inherited) or state in _WITH_SUCCESSOR
         self._context.draining = True
         self._listeners.close()
         for connection in self._context.connections:
@@ -114,6 +208,10 @@ class Gateway:
 
     async def stop(self) -> None:
         """Stop at once; clients that still wait get ``Draining``."""
+        self._context.has_successor = False
+        if self._takeover is not None:
+            self._takeover.abandon()
+        self._control.close()
         self._context.draining = True
         self._listeners.close()
         for connection in self._context.connections:
@@ -126,30 +224,61 @@ class Gateway:
         await self._pool.stop()
         await asyncio.to_thread(self._spool.close)
 
-    def _wanted_listeners(self) -> list[tuple[Address, MakeConnection]]:
-        """Return every address to listen on, with the factory of its connections. Raises ``StartFailed``."""
+    async def _open_listeners(self) -> None:
+        """Bind each address that is wanted, or use the sockets that there are. Raises ``StartFailed``."""
         settings = self._settings
-        try:
-            addresses = [Address.parse(text) for text in settings.listen]
-        except ValueError as error:
-            raise StartFailed(f"--listen: {error}") from None
+        given = await self._given_listeners()
+        if given:
+            unused = sorted(settings.model_fields_set & {"host", "port", "listen"})
+            if unused:
+                _log.warning(
+                    "%s: passed over, because the server listens on the sockets that it was given",
+                    ", ".join(f"--{name}" for name in unused),
+                )
+            addresses = [one.address for one in given]
+        else:
+            listen = [Address.parse(text) for text in settings.listen]
+            addresses = listen or [Address(settings.host, settings.port)]
         if any(address.tls for address in addresses):
             try:
                 self._certificates = ServerCertificates(settings)
             except SettingsError as error:
                 raise StartFailed(str(error)) from None
-        return [
-            (address, self._listener_connection(address))
-            for address in addresses or [Address(settings.host, settings.port)]
-        ]
+        for one in given:
+            await self._listeners.adopt(one, partial(self._make_connection, tls=one.address.tls))
+        for address in [] if given else addresses:
+            await self._listeners.bind(address, partial(self._make_connection, tls=address.tls))
 
-    def _listener_connection(self, address: Address) -> MakeConnection:
-        """Return what makes the connections of one listener: header of a proxy, then TLS, then requests."""
+    async def _given_listeners(self) -> Sequence[OpenListener]:
+        """Return the sockets of the server whose place this one takes, or else of systemd, and prepare the
+        control socket. Raises ``StartFailed``.
+        """
+        control = self._settings.control
+        if control is None:
+            if self._settings.takeover:
+                raise StartFailed(
+                    "--takeover needs --control, the path of the running server's control socket"
+                )
+            return self._inherited
+        if self._settings.takeover:
+            self._takeover = await Takeover.begin(control)
+            if self._takeover is not None:
+                self._listeners.shared = True
+                for unused in self._inherited:  # clients would wait for ever
+                    unused.sock.close()
+                return self._takeover.listeners
+            _log.info("no server runs at --control %s, so there is none to take over", control)
+        self._control.open(control)
+        return self._inherited
+
+    def _make_connection(self, *, tls: bool) -> asyncio.BufferedProtocol:
+        """Return the connection of a client: for the header of a proxy, then TLS, then requests."""
         make: Callable[..., asyncio.BufferedProtocol] = self._connection_of
-        if address.tls and self._certificates is not None:
+        if tls and self._certificates is not None:
             make = partial(TlsConnection, self._context, self._certificates, self._connection_of)
-        trusted = TrustedProxies(self._settings.trusted_proxies)
-        return partial(ProxiedConnection, self._context, trusted, make) if trusted else make
+        if self._trusted_proxies:
+            return ProxiedConnection(self._context, self._trusted_proxies, make)
+        return make()
 
     def _connection_of(self, peer: object = None) -> BinaryConnection:
         return BinaryConnection(self._context, peer=peer)
@@ -171,6 +300,13 @@ class Gateway:
             "fits": list(Fit),
         }
 
+    def _handed_over(self, successor: int | None) -> None:
+        if successor is not None:
+            self._notifier.main_process(successor)
+        self._notifier.close()
+        if self._on_handed_over is not None:
+            self._on_handed_over()
+
     def _worker_idle(self) -> None:
         self._admission.worker_idle()
 
@@ -181,8 +317,11 @@ class Gateway:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             self._descriptors.check()
+            await self._listeners.pause_if(self._descriptors.exhausted)
             self._context.accounts.forget_unused()
             now = time.monotonic()
+            if self._watchdog is not None:
+                self._watchdog.check(now)
             if self._certificates is not None:
                 self._certificates.watch(now, self._settings)
             # Connections last: they fail only the requests that pool and admission do not check.

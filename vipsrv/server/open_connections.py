@@ -57,6 +57,11 @@ class OpenConnections:
         self._none_open = asyncio.Event()
         self._none_open.set()
 
+    def change_limits(self, limit: int, per_client: int) -> None:
+        """Use other limits from now on. Connections that are open stay, even if they are more."""
+        self.limit = limit
+        self.per_client = per_client
+
     @property
     def served(self) -> int:
         """The number of connections, without excess ones."""

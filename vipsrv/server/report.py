@@ -1,7 +1,7 @@
 """The JSON object of a successful reply: facts about the image and the results, and times."""
 
 from vipsrv.errors import InternalError
-from vipsrv.server.exchange import Timeline
+from vipsrv.server.timeline import Timeline
 from vipsrv.workers.job import Outcome
 
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from vipsrv.errors import BadRequest
-from vipsrv.options import ResizeRequest
+from vipsrv.options import Format, ResizeRequest
 from vipsrv.workers.channel import MAX_OUTPUTS
 
 _CACHED_REQUESTS = 1024
@@ -21,10 +21,11 @@ def parse_resize(meta: dict[str, Any]) -> tuple[bytes, int | None]:
         return _parse(meta)
 
 
-def refuse_hello_token(meta: dict[str, Any]) -> None:
-    """Raise ``BadRequest`` if a HELLO has a token, because this server does not offer tokens."""
-    if meta.get("token") is not None:
-        raise BadRequest("token: this server does not offer tokens; send HELLO without one")
+@lru_cache(_CACHED_REQUESTS)
+def formats_of_results(options: bytes) -> frozenset[str]:
+    """Return the formats, ``auto`` among them, that the options of ``parse_resize`` name."""
+    meta = json.loads(options)
+    return frozenset(output.get("format", Format.JPEG.value) for output in meta.get("outputs", [meta]))
 
 
 @lru_cache(_CACHED_REQUESTS)

@@ -1,35 +1,83 @@
 """The settings of a server, each with its unit, default and bounds.
 
-The command line of ``vipsrv serve`` is made from ``ServerSettings``, which also reads the environment
-(``VIPSRV_WORKERS`` and so on); a flag wins over it. The limits of a worker are declared in
+The flags of ``vipsrv serve``, the variables (``VIPSRV_WORKERS`` and so on) and the keys of the TOML file are
+made from ``ServerSettings``; ``configuration`` reads them. The limits of a worker are declared in
 ``vipsrv/worker_config.py`` and become settings here.
+
+No setting may have a name that begins with ``service_`` or ``port_``: Kubernetes sets such variables. None
+may have the name of another one with ``_file`` after it: ``VIPSRV_X_FILE`` names the file with the value of
+``x``.
 """
 
 import ipaddress
+import logging
 import tempfile
 from dataclasses import fields
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from pydantic import BeforeValidator, ByteSize, Field, create_model, field_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+)
 
-from vipsrv.address import is_service_link
+from vipsrv.address import Address
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server.cpus import available_cpus
 from vipsrv.worker_config import BYTES, WorkerConfig, declarations
 
 RELOADABLE: dict[str, Any] = {"reloadable": True}
+"""The ``json_schema_extra`` of a setting that a running server can take over from a changed file."""
 
 _GIB = 1024**3
 _MIB = 1024**2
+_KIB = 1024
 
 _LEAST_CONNECTIONS_PER_CLIENT = 64
 """Below a bound this small, a single client with a pool of connections would meet it."""
 
 _LEAST_QUEUE_PER_CLIENT = 32
 """As many requests as one connection may have in flight."""
+
+
+class LogLevel(StrEnum):
+    """The lowest level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def number(self) -> int:
+        """The level of Python's ``logging``."""
+        return logging.getLevelNamesMapping()[self.upper()]
+
+
+class LogFormat(StrEnum):
+    """How lines of the log are rendered; ``auto`` is ``console`` on a terminal and ``json`` otherwise."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class AccessLogMode(StrEnum):
+    """Which requests get a line in the log."""
+
+    OFF = "off"
+    ERRORS = "errors"
+    ALL = "all"
+
+
+def _lower(given: object) -> object:
+    return given.lower() if isinstance(given, str) else given
 
 
 def _words(given: object) -> object:
@@ -44,57 +92,21 @@ def _words(given: object) -> object:
     ]
 
 
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+"""A setting of several words: a list, or one text with commas between them."""
+
+
 def _default_spool_dir() -> Path:
     # On many systems /tmp is in memory; /var/tmp is on a disk.
     var_tmp = Path("/var/tmp")  # noqa: S108 - only unlinked files are created there
     return var_tmp if var_tmp.is_dir() else Path(tempfile.gettempdir())
 
 
-class _Environment(PydanticBaseSettingsSource):
-    """The settings of the environment, without a port that Kubernetes has set; see ``is_service_link``.
-
-    It sets variables that start with ``VIPSRV_SERVICE_`` or ``VIPSRV_PORT_`` as well, so no setting may have
-    such a name.
-    """
-
-    def __init__(self, settings: type[BaseSettings], variables: PydanticBaseSettingsSource) -> None:
-        super().__init__(settings)
-        self._variables = variables
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the value of one setting, its name, and whether it still has to be parsed."""
-        return self._variables.get_field_value(field, field_name)
-
-    def __call__(self) -> dict[str, Any]:
-        """Return the settings that the environment has."""
-        settings = self._variables()
-        if is_service_link(str(settings.get("port", ""))):
-            del settings["port"]
-        return settings
-
-
-class _ServiceSettings(BaseSettings):
+class _ServiceSettings(BaseModel):
     """The first settings in listings: addresses and workers."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="VIPSRV_",
-        # Compose turns "${VIPSRV_WORKERS:-}" into an empty variable, which counts as unset.
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature of the base class
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return where settings come from: arguments first, then the environment."""
-        return init_settings, _Environment(settings_cls, env_settings)
+    # Unknown names are refused where they are read. A type checker does not know the settings of the workers.
+    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
     host: str = Field(
         DEFAULT_HOST,
@@ -105,7 +117,7 @@ class _ServiceSettings(BaseSettings):
     port: int = Field(
         DEFAULT_PORT, ge=0, le=65535, description="TCP port to listen on; 0 picks a free one and prints it."
     )
-    listen: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    listen: Words = Field(
         (),
         description="Address to listen on instead of --host and --port: HOST:PORT, [IPV6]:PORT, "
         "tls://HOST:PORT or unix:/path. For several addresses, repeat the flag or separate them by commas.",
@@ -121,6 +133,7 @@ class _ServiceSettings(BaseSettings):
         ge=1,
         description="Number of jobs after which a worker is replaced. With 1, an image that takes over a "
         "worker meets no other image; each job then costs the start of a worker as well.",
+        json_schema_extra=RELOADABLE,
     )
     pin_workers: bool = Field(
         default=True,
@@ -139,10 +152,16 @@ def _worker_settings() -> dict[str, Any]:
         if declared.unit == BYTES:
             kind, default = ByteSize, ByteSize(default)
         elif kind == tuple[str, ...] | None:
-            kind = Annotated[kind, NoDecode, BeforeValidator(_words)]
+            kind = Annotated[kind, BeforeValidator(_words)]
         settings[field.name] = (
             kind,
-            Field(default, ge=declared.least, le=declared.most, description=declared.help),
+            Field(
+                default,
+                ge=declared.least,
+                le=declared.most,
+                description=declared.help,
+                json_schema_extra=RELOADABLE if declared.reloadable else None,
+            ),
         )
     return settings
 
@@ -152,7 +171,7 @@ def _worker_settings() -> dict[str, Any]:
 if TYPE_CHECKING:
 
     class _WorkerSettings(_ServiceSettings):
-        max_upload: ByteSize  # the server needs it, too
+        max_upload: ByteSize = ByteSize(0)  # the server needs it, too
 else:
     _WorkerSettings = create_model("_WorkerSettings", __base__=_ServiceSettings, **_worker_settings())
 
@@ -167,6 +186,7 @@ class ServerSettings(_WorkerSettings):
         ByteSize(2 * _GIB),
         ge=_MIB,
         description="Bytes of memory that all heavy jobs together may take while they run.",
+        json_schema_extra=RELOADABLE,
     )
     connections: int = Field(
         4096,
@@ -174,6 +194,7 @@ class ServerSettings(_WorkerSettings):
         description="Maximum number of connections. For one more, an idle one is closed first; if none is "
         "idle, the new one is refused with 'busy'. The server lowers the number, and says so, if the limit "
         "of open files holds fewer; each takes up to 4.",
+        json_schema_extra=RELOADABLE,
     )
     connections_per_client: int = Field(
         0,
@@ -182,18 +203,21 @@ class ServerSettings(_WorkerSettings):
         f"means a quarter of --connections, but at least {_LEAST_CONNECTIONS_PER_CLIENT} and at most half of "
         "them. An address never has more than three times as many connections as there are free places, but "
         "always one. Clients of a unix socket are not bounded.",
+        json_schema_extra=RELOADABLE,
     )
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = Field(
+    trusted_proxies: Words = Field(
         (),
         description="Addresses of proxies that name their clients by PROXY protocol version 2: 10.0.0.0/8, "
         "2001:db8::1, or unix for all clients of unix sockets. Each connection of a proxy must begin with "
         "the header. For several, repeat the flag or separate them by commas.",
+        json_schema_extra=RELOADABLE,
     )
     queue: int = Field(
         1024,
         ge=0,
         description="Maximum number of requests that wait for a worker, of light and of heavy jobs each; "
         "more are refused with 'busy'. Clients that have none waiting may double it.",
+        json_schema_extra=RELOADABLE,
     )
     queue_per_client: int = Field(
         0,
@@ -201,29 +225,50 @@ class ServerSettings(_WorkerSettings):
         description="Maximum number of requests from one client address that wait for a worker, of light and "
         f"of heavy jobs each; 0 means half of --queue, but at least {_LEAST_QUEUE_PER_CLIENT}. An IPv6 /64 "
         "network counts as one address, and so do all clients of a unix socket.",
+        json_schema_extra=RELOADABLE,
     )
     deadline: float = Field(
         60.0,
         gt=0,
         le=86_400,
         description="Seconds from the end of an upload to its reply; after them the request fails.",
+        json_schema_extra=RELOADABLE,
     )
-    idle_timeout: float = Field(60.0, gt=0, description="Seconds after which an idle connection is closed.")
+    idle_timeout: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds after which an idle connection is closed.",
+        json_schema_extra=RELOADABLE,
+    )
     receive_timeout: float = Field(
         30.0,
         gt=0,
         description="Seconds within which a client must send 64 KiB of an upload, or the rest of it, and "
         "read as much of a reply.",
+        json_schema_extra=RELOADABLE,
+    )
+    min_rate: ByteSize = Field(
+        ByteSize(32 * _KIB),
+        ge=0,
+        description="Bytes per second at which an upload must arrive and a reply must be read on average, "
+        "after the first 10 minutes of each; 0 allows any rate.",
+        json_schema_extra=RELOADABLE,
     )
     spool_dir: Path = Field(
         default_factory=_default_spool_dir,
         description="Folder for large uploads and results. It should be on a disk.",
     )
     spool_memory: ByteSize = Field(
-        ByteSize(256 * _MIB), ge=_MIB, description="Maximum bytes of uploads and results in memory."
+        ByteSize(256 * _MIB),
+        ge=_MIB,
+        description="Maximum bytes of uploads and results in memory.",
+        json_schema_extra=RELOADABLE,
     )
     spool_disk: ByteSize = Field(
-        ByteSize(16 * _GIB), ge=0, description="Maximum bytes of uploads and results in the spool folder."
+        ByteSize(16 * _GIB),
+        ge=0,
+        description="Maximum bytes of uploads and results in the spool folder.",
+        json_schema_extra=RELOADABLE,
     )
     user: str | None = Field(
         None,
@@ -231,7 +276,27 @@ class ServerSettings(_WorkerSettings):
         "if it is started as root. Without it the gateway stays root, and only the workers change.",
     )
     drain: float = Field(
-        30.0, ge=0, description="Seconds that the server waits for requests in flight when it stops."
+        30.0,
+        ge=0,
+        description="Seconds that the server waits for requests in flight when it stops.",
+        json_schema_extra=RELOADABLE,
+    )
+    # Tokens.
+    tokens: Path | None = Field(
+        None,
+        description="Token file, which 'vipsrv token new' creates. With it, clients must send a token.",
+        json_schema_extra=RELOADABLE,
+    )
+    allow_v1: Words = Field(
+        (),
+        description="Addresses whose version 1 clients need no token, which that version cannot carry: "
+        "10.0.0.0/8, 2001:db8::1, or unix for all clients of unix sockets. For several, repeat the flag or "
+        "separate them by commas.",
+        json_schema_extra=RELOADABLE,
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Start without a warning although everyone who can reach the server may use it.",
     )
     # TLS
     tls_cert: Path | None = Field(
@@ -252,6 +317,56 @@ class ServerSettings(_WorkerSettings):
         "client of a listener tls://HOST:PORT needs a certificate.",
         json_schema_extra=RELOADABLE,
     )
+    # Hand-over to another server
+    control: Path | None = Field(
+        None,
+        description="Path of a unix socket at which another server with --takeover may take the place of "
+        "this one. Only the server's own user and root can use it.",
+    )
+    takeover: bool = Field(
+        default=False,
+        description="Take the place of the server that runs with the same --control: use its listening "
+        "sockets instead of --host, --port and --listen, and make it stop when this server is ready. If none "
+        "runs, start as usual.",
+    )
+
+    # Logs
+    log_level: Annotated[LogLevel, BeforeValidator(_lower)] = Field(
+        LogLevel.INFO,
+        description="Lowest level that is logged: debug, info, warning or error. At debug, connections and "
+        "the answers to PING and HELLO are logged as well.",
+        json_schema_extra=RELOADABLE,
+    )
+    log_format: LogFormat = Field(
+        LogFormat.AUTO,
+        description="Form of the log: json has one object a line, console is for people. auto is console on "
+        "a terminal, with colours unless NO_COLOR is set, and json otherwise.",
+        json_schema_extra=RELOADABLE,
+    )
+    log_file: Path | None = Field(
+        None,
+        description="File to which the log is appended instead of standard error. SIGHUP opens it again "
+        "after it was renamed.",
+        json_schema_extra=RELOADABLE,
+    )
+    access_log: AccessLogMode = Field(
+        AccessLogMode.ALL,
+        description="Requests that get a line in the log: all, errors or off. Errors of the server itself "
+        "are logged with off, too.",
+        json_schema_extra=RELOADABLE,
+    )
+    access_log_sample: int = Field(
+        1,
+        ge=1,
+        description="With 100, each 100th successful request is logged, and every error. With 1, all are.",
+        json_schema_extra=RELOADABLE,
+    )
+
+    pid_file: Path | None = Field(
+        None,
+        description="File for the process id of the server, by which 'vipsrv reload' finds it. A file beside "
+        "it whose name ends in .reload holds how the last reload went.",
+    )
 
     @property
     def client_connections(self) -> int:
@@ -264,13 +379,29 @@ class ServerSettings(_WorkerSettings):
         """The maximum number of waiting requests of one client address in each lane."""
         return self.queue_per_client or max(_LEAST_QUEUE_PER_CLIENT, self.queue // 2)
 
-    @field_validator("trusted_proxies")
+    @field_validator("listen")
+    @classmethod
+    def _addresses(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for text in given:
+            Address.parse(text)
+        return given
+
+    @field_validator("trusted_proxies", "allow_v1")
     @classmethod
     def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         for word in given:
             if word != "unix":
                 ipaddress.ip_network(word, strict=False)
         return given
+
+    @classmethod
+    def reloadable(cls) -> frozenset[str]:
+        """Return the names of the settings that a running server can take over."""
+        return frozenset(
+            name
+            for name, field in cls.model_fields.items()
+            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("reloadable")
+        )
 
     def worker_config(self) -> WorkerConfig:
         """Return the settings that are passed to every worker."""

@@ -31,15 +31,21 @@ class Share:
 class Budget:
     """At most ``size`` bytes that slots may hold."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_left", "_size")
 
     def __init__(self, size: int) -> None:
+        self._size = size
         self._left = size
 
     @property
     def left(self) -> int:
         """Bytes that may still be taken; negative if some were taken beyond the budget."""
         return self._left
+
+    def resize(self, size: int) -> None:
+        """Change the size. If more is held already, nothing may be taken until enough was given back."""
+        self._left += size - self._size
+        self._size = size
 
     def allows(self, holding: Holding, size: int, *, own: int) -> bool:
         """Whether a slot that has ``own`` bytes of ``holding`` may take ``size`` more."""

@@ -62,6 +62,10 @@ class ChunkPool:
         """Bytes that may still be handed out; negative if files were given chunks beyond the budget."""
         return self._budget.left
 
+    def resize(self, budget: int) -> None:
+        """Change how many bytes may be out at a time."""
+        self._budget.resize(budget)
+
     def has_room(self, holding: Holding, own: int) -> bool:
         """Whether the budget allows another chunk for a slot that has ``own`` bytes of ``holding``."""
         return self._budget.allows(holding, SMALL_CHUNK_SIZE, own=own)

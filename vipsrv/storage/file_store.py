@@ -85,6 +85,10 @@ class FileStore:
         """Bytes that files may still reserve; those of a removed file count again once it is freed."""
         return self._budget.left
 
+    def resize(self, budget: int) -> None:
+        """Change how many bytes the files may have."""
+        self._budget.resize(budget)
+
     def create(self, holding: Holding, size: int) -> SpoolFile:
         """Return a new file for ``size`` bytes, none of them reserved yet. Raises ``Busy``."""
         self._check_budget(holding, size, own=0)

@@ -152,6 +152,11 @@ class Spool:
         """
         return Slot(self._pool, self._files, share or Share(), size)
 
+    def resize(self, *, memory: int, disk: int) -> None:
+        """Change both budgets. Slots keep what they hold, even if that is more than the new budgets."""
+        self._pool.resize(memory)
+        self._files.resize(disk)
+
     def close(self) -> None:
         """End the threads that write, and close their pipes; the slots must have been closed."""
         self._files.close()

@@ -12,11 +12,13 @@ from it has a fixed size and is checked field by field, and the results are a st
 A worker that breaks these rules is killed. All integers are big-endian.
 """
 
+import json
 import re
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from typing import Any
 
 from vipsrv.errors import (
     BadRequest,
@@ -30,7 +32,7 @@ from vipsrv.errors import (
 )
 from vipsrv.options import Format, ImageInfo, OutputInfo
 
-CHANNEL_VERSION = 5
+CHANNEL_VERSION = 6
 """Increase it with every change of a layout: the handshake then detects a worker of another installation."""
 
 MAX_THREADS = 64
@@ -70,6 +72,10 @@ _WORKER_ERRORS: dict[int, type[RequestError]] = {
     )
 }
 """The errors that a worker may report; all others are the gateway's own."""
+
+
+LIMITS = "limits"
+"""The name of the ``JobLimits`` in the options of a job; no option of a request has it."""
 
 
 class ChannelError(Exception):
@@ -135,6 +141,38 @@ class Ready:
             writers=_names(writers),
             layers=_names(layers) if layers.rstrip(b"\0") else (),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLimits:
+    """What the client of one job may use, besides the limits of the worker; ``None`` means as much as that.
+
+    ``max_pixels`` bounds the image, and all results together; ``formats`` are those of image and results.
+    """
+
+    max_pixels: int | None = None
+    formats: frozenset[str] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is limited."""
+        return self.max_pixels is None and self.formats is None
+
+    def add_to(self, options: bytes) -> bytes:
+        """Return the options of a job, a JSON object or nothing, with these limits."""
+        formats = None if self.formats is None else sorted(self.formats)
+        limits = json.dumps({"max_pixels": self.max_pixels, "formats": formats}, separators=(",", ":"))
+        others = options[1:-1]
+        return f'{{"{LIMITS}":{limits}'.encode() + (b"," + others if others else b"") + b"}"
+
+    @classmethod
+    def take_from(cls, options: dict[str, Any]) -> "JobLimits":
+        """Take the limits out of the options of a job."""
+        limits = options.pop(LIMITS, None)
+        if limits is None:
+            return cls()
+        formats = limits["formats"]
+        return cls(max_pixels=limits["max_pixels"], formats=None if formats is None else frozenset(formats))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Says which layers confine the workers, as they report them in their handshake."""
+"""Checks which layers confine the workers, as they report them in their handshake."""
 
 import logging
 import os
@@ -23,11 +23,10 @@ def missing_layers(layers: Collection[str], *, root: bool) -> list[str]:
 
 
 def log_confinement(layers: Collection[str]) -> None:
-    """Log the layers that hold, as a warning if an essential one is missing."""
+    """Log a warning if an essential layer is missing. The server's first line has all that hold."""
     root = os.geteuid() == 0
     missing = missing_layers(layers, root=root)
     if not missing:
-        _log.info("workers are confined: %s", ", ".join(layers))
         return
     _log.warning(
         "workers are not fully confined, without %s (%s): an image that takes over a decoder could do much "

@@ -17,8 +17,8 @@ class Outcome:
     """The outcome of a job.
 
     It is an ``error``, or the ``source`` and, for a RESIZE, ``outputs`` and ``result``, the bytes of all
-    outputs one after another. ``started`` and ``ended`` are seconds of ``time.monotonic``, 0 if no worker had
-    the job.
+    outputs one after another. ``started`` and ``ended`` are seconds of ``time.monotonic``, and ``worker``
+    is the process id of the last worker that had the job; they are 0 if none had it.
     """
 
     source: ImageInfo | None = None
@@ -27,6 +27,7 @@ class Outcome:
     error: RequestError | None = None
     started: float = 0.0
     ended: float = 0.0
+    worker: int = 0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -53,6 +54,7 @@ class Job:
     worker_lost: bool = False
     on_close: Callable[[], None] | None = None
     started: float = 0.0
+    worker: int = 0
     _answered: bool = False
 
     @property
@@ -70,7 +72,7 @@ class Job:
 
     def fail(self, error: RequestError) -> None:
         """Answer with an error."""
-        self.answer(Outcome(error=error, started=self.started))
+        self.answer(Outcome(error=error, started=self.started, worker=self.worker))
 
     def close(self) -> None:
         """Release the image: no worker has the job or will get it."""

@@ -6,6 +6,7 @@
     idle?  ──► run(job) ──► a WorkerProcess ──► job.answer(…) ──► on_idle()
     watch() ── regularly: deadlines, workers that do not stop, workers that have grown
     a worker ends ── its reason is logged, and a new one takes its place
+    reconfigure(config) ── one after another: a new worker starts, then one with the older config retires
 
 ``policy`` says when a worker is killed or replaced; ``process_table`` and ``orphans`` look at what workers do
 to the system, ``descriptor_reserve`` keeps what starting one takes.
@@ -15,7 +16,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from vipsrv.errors import Cancelled, DeadlineExceeded, Draining, RequestError, StartFailed
@@ -41,8 +42,9 @@ _DEFAULT_POLICY = PoolPolicy()
 
 @dataclass(slots=True)
 class _Supervision:
-    """When the pool kills or checks one worker; times are seconds of ``time.monotonic``."""
+    """When the pool kills, checks or replaces a worker; times are seconds of ``time.monotonic``."""
 
+    config: WorkerConfig  # with which it was started
     start_by: float | None  # killed if its handshake has not arrived by then; None after the handshake
     kill_at: float | None = None  # killed if it has not stopped its job by then
     headless: bool = False  # when last seen, only its first thread had ended; so it is for a moment at an end
@@ -113,9 +115,26 @@ class WorkerPool:
         return len(self._idle)
 
     @property
+    def has_outdated(self) -> bool:
+        """Whether a worker has an older configuration than the last one."""
+        return any(map(self._is_outdated, self._workers))
+
+    @property
     def threads_busy(self) -> int:
         """The threads of all running jobs together."""
         return sum(worker.job.threads for worker in self._workers if worker.job is not None)
+
+    def reconfigure(self, config: WorkerConfig, *, max_jobs: int) -> None:
+        """Use another configuration and another number of jobs per worker from now on.
+
+        Workers that have the older configuration are replaced one after another, each when it has no job.
+        The new one starts first, so there are never fewer than ``size``, and for the time of one job there
+        may be one more.
+        """
+        self._policy = replace(self._policy, max_jobs=max_jobs)
+        if config != self._config:
+            self._config = config
+            self._replace()
 
     def check_ready(self) -> None:
         """Raise ``Draining`` if no worker has been ready for ``policy.unready_seconds``."""
@@ -235,9 +254,12 @@ class WorkerPool:
             )
 
     def _retire_if_due(self, worker: WorkerProcess) -> bool:
-        """Retire a worker that has no job if it has had enough jobs or grown; return whether it was."""
+        """Retire a worker that has no job if it should have none any more; return whether it was."""
         if worker.jobs_done >= self._policy.max_jobs:
             self._retire(worker, f"it has done {worker.jobs_done} jobs")
+            return True
+        if self._is_outdated(worker) and self._ready_workers > self._size:
+            self._retire(worker, "the settings were reloaded")
             return True
         if self._workers[worker].grown:
             self._workers[worker].grown = False
@@ -259,7 +281,9 @@ class WorkerPool:
                 raise
             with self._reserve.lent():
                 worker = self._new_worker()
-        self._workers[worker] = _Supervision(start_by=time.monotonic() + self._policy.start_seconds)
+        self._workers[worker] = _Supervision(
+            config=self._config, start_by=time.monotonic() + self._policy.start_seconds
+        )
 
     def _new_worker(self) -> WorkerProcess:
         return WorkerProcess(
@@ -285,7 +309,19 @@ class WorkerPool:
         if self._retire_if_due(worker):
             return
         self._idle.append(worker)
+        self._retire_outdated()
         self._on_idle()
+
+    def _retire_outdated(self) -> None:
+        """Retire an idle worker that has an older configuration if its replacement is ready."""
+        if len(self._workers) > self._size and self._ready_workers > self._size:
+            outdated = next(filter(self._is_outdated, self._idle), None)
+            if outdated is not None:
+                self._retire(outdated, "the settings were reloaded")
+
+    def _is_outdated(self, worker: WorkerProcess) -> bool:
+        config = self._workers[worker].config
+        return config is not self._config and config != self._config  # asked for each job
 
     def _worker_started(self, worker: WorkerProcess) -> None:
         self._ready = worker.ready
@@ -297,15 +333,19 @@ class WorkerPool:
             self._starting.set_result(None)
 
     def _worker_ended(self, worker: WorkerProcess) -> None:
-        self._workers.pop(worker, None)
-        if self._unready_since is None and not self._has_ready:
+        supervision = self._workers.pop(worker, None)
+        if supervision is not None and supervision.config != self._config and not self.has_outdated:
+            _log.info("all workers have the reloaded settings")
+        if self._unready_since is None and not self._ready_workers:
             self._unready_since = time.monotonic()
         if self._pinning is not None:
             self._pinning.remove(worker.pid)
         if worker in self._idle:
             self._idle.remove(worker)
         failed_to_start = (
-            not worker.had_job and time.monotonic() < worker.ready_at + self._policy.trial_seconds
+            not worker.retired
+            and not worker.had_job
+            and time.monotonic() < worker.ready_at + self._policy.trial_seconds
         )
         task = asyncio.get_running_loop().create_task(self._reap(worker, failed_to_start=failed_to_start))
         self._reaping[task] = worker.pid
@@ -336,6 +376,8 @@ class WorkerPool:
                 self._starting.set_exception(StartFailed(f"a worker cannot start: {worker.end_reason}"))
             return
         pause = self._policy.pause_after(self._failures_in_a_row)
+        if self._ready_workers >= self._size:
+            pause = self._policy.longest_pause  # the workers that it should replace go on, so there is time
         _log.error(
             "worker %d ended without having had a job: %s; next try in %g s",
             *(worker.pid, worker.end_reason, pause),
@@ -348,11 +390,15 @@ class WorkerPool:
         return None if self._started is None or self._started.done() else self._started
 
     @property
-    def _has_ready(self) -> bool:
-        return any(supervision.start_by is None for supervision in self._workers.values())
+    def _ready_workers(self) -> int:
+        """How many workers have started."""
+        return sum(supervision.start_by is None for supervision in self._workers.values())
 
     def _replace(self) -> None:
-        if self._stopping:
+        """Start a worker in place of one that has ended, or before one ends that is outdated."""
+        if self._stopping or len(self._workers) > self._size:
+            return
+        if len(self._workers) == self._size and not self.has_outdated:
             return
         try:
             self._spawn()

@@ -156,6 +156,7 @@ class WorkerProcess:
         self.job = job
         self.had_job = True
         job.started = now
+        job.worker = self._process.pid
         self._enter(WorkerState.BUSY)
         self._replies.expect(job)
         return True
@@ -266,6 +267,7 @@ class WorkerProcess:
             error=reply.head.error,
             started=job.started,
             ended=reply.arrived,
+            worker=job.worker,
         )
         job.close()
         if reply.result is None:

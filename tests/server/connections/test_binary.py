@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import logging
 import os
 import select
 import socket
@@ -16,7 +15,17 @@ from typing import Any, cast
 
 import pytest
 
-from tests.server.fakes import MANY, Disk, FakeWorkers, content, fail, make_context, only_account, succeed
+from tests.server.fakes import (
+    MANY,
+    Disk,
+    FakeWorkers,
+    RecordedRequests,
+    content,
+    fail,
+    make_context,
+    only_account,
+    succeed,
+)
 from tests.server.test_open_connections import OtherConnection
 from tests.support import bare_client
 from vipsrv.errors import Busy, Cancelled, CorruptImage, Draining, InternalError
@@ -28,12 +37,13 @@ from vipsrv.server.connections.binary import (
     LINGER_SECONDS,
     MAX_IN_FLIGHT,
     QUIET_LINGER_SECONDS,
-    TRANSITIONS,
     BinaryConnection,
-    ConnectionState,
 )
 from vipsrv.server.connections.inbox import TURN_SIZE
+from vipsrv.server.connections.pace import GRACE_SECONDS
+from vipsrv.server.connections.states import TRANSITIONS, ConnectionState
 from vipsrv.server.context import ServerContext
+from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.storage import splice
 from vipsrv.storage.chunk_pool import SMALL_CHUNK_SIZE
 from vipsrv.storage.spool import Slot
@@ -72,6 +82,12 @@ class Server:
         self.spool = context.spool
         self.jobs = workers.jobs
         self.connection = Connection(context)
+
+    @property
+    def lines(self) -> list[RequestLine]:
+        """What the log has of requests that have ended."""
+        assert isinstance(self.context.access_log, RecordedRequests)
+        return self.context.access_log.lines
 
     def drain(self) -> None:
         self.context.draining = True
@@ -225,7 +241,13 @@ def test_the_table_of_states_leads_from_open_to_closed() -> None:
     assert set(TRANSITIONS) == set(ConnectionState)
     assert all(ConnectionState.CLOSED in following for state, following in TRANSITIONS.items() if following)
     assert {state for state, following in TRANSITIONS.items() if not following} == {ConnectionState.CLOSED}
-    assert not any(ConnectionState.OPEN in following for following in TRANSITIONS.values())
+    beginnings = set(ConnectionState) - {state for following in TRANSITIONS.values() for state in following}
+    assert beginnings == {ConnectionState.ANONYMOUS}
+    # A login, and a request that is served during the drain, because the server has a successor.
+    assert [state for state, following in TRANSITIONS.items() if ConnectionState.OPEN in following] == [
+        ConnectionState.ANONYMOUS,
+        ConnectionState.DRAINING,
+    ]
 
 
 # Drain and stop
@@ -296,6 +318,42 @@ async def test_an_idle_connection_is_closed_by_a_drain(tmp_path: Path) -> None:
         server.connection.watch(time.monotonic() + QUIET_LINGER_SECONDS)
         assert server.connection.transport.is_closing()
         assert await read_to_end(sock) == b""
+
+
+async def test_a_server_with_a_successor_serves_what_arrives_during_its_drain(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        server.context.has_successor = True
+        server.drain()
+        end = time.monotonic() + DRAIN_SECONDS
+        for number in (1, 2):
+            sock.sendall(PING + resize(number))
+            assert await read_status(sock) == 200
+            (job, *_) = (await server.jobs_given(number))[::-1]
+            assert server.connection.state.value == "open"
+            server.succeed(job, 10)
+            assert await read_status(sock) == 200
+            assert server.connection.state.value == "draining"
+        # A client that always sends another request does not make the drain longer.
+        server.connection.watch(end)
+        assert server.connection.state.value == "lingering"
+        await read_to_end(sock)
+
+
+async def test_the_first_request_of_a_version_1_client_is_served_by_a_server_with_a_successor(
+    tmp_path: Path,
+) -> None:
+    async with connected(tmp_path) as (server, sock):
+        server.context.has_successor = True
+        server.drain()
+        sock.sendall(bare_client.header(5)[:7])
+        await until(lambda: not server.connection.between_messages)
+        sock.sendall(bare_client.header(5)[7:] + b"ima")
+        await until(lambda: server.connection.state is ConnectionState.OPEN)
+        server.connection.watch(time.monotonic() + DRAIN_SECONDS)  # an upload may take longer
+        sock.sendall(b"ge")
+        (job,) = await server.jobs_given()
+        server.succeed(job, 1000)
+        assert len(await read_to_end(sock)) == 1004
 
 
 async def test_a_cancel_cancels_during_a_drain(tmp_path: Path) -> None:
@@ -627,6 +685,55 @@ async def test_an_upload_that_is_not_read_on_for_the_disk_is_refused_in_the_end(
         disk.go_on()
 
 
+async def test_an_upload_below_the_least_rate_is_refused(tmp_path: Path) -> None:
+    async with connected(tmp_path, receive_timeout=MANY, min_rate=100) as (server, sock):
+        connection, now = server.connection, time.monotonic()
+        sock.sendall(resize(7, bytes(5000), announced=100_000))
+        await until(lambda: server.received == 5000)
+        connection.watch(now)
+        connection.watch(now + GRACE_SECONDS + 50)
+        assert server.received == 5000
+        connection.watch(now + GRACE_SECONDS + 51)
+        assert connection.state is ConnectionState.LINGERING
+        assert server.received == 0  # its room is given back
+        reply = await read_to_end(sock)
+        assert status_of(reply) == 408
+        assert b"too slow: 5000 of 100000 bytes in 651 s, where 100 bytes per second" in reply
+
+
+async def test_an_upload_that_is_fast_enough_may_take_long(tmp_path: Path) -> None:
+    async with connected(tmp_path, receive_timeout=MANY, min_rate=100) as (server, sock):
+        connection, now = server.connection, time.monotonic()
+        for number in range(2):  # the second has its own time
+            sock.sendall(resize(number, bytes(50_000), announced=100_000))
+            await until(lambda: server.received == 50_000)
+            connection.watch(now)
+            now += GRACE_SECONDS + 499
+            connection.watch(now)
+            sock.sendall(bytes(50_000))
+            server.succeed((await server.jobs_given(number + 1))[-1], 10)
+            assert await read_status(sock) == 200
+
+
+async def test_a_client_that_reads_below_the_least_rate_is_closed(tmp_path: Path) -> None:
+    async with connected(tmp_path, receive_timeout=MANY, min_rate=MANY, receive_buffer=1 << 16) as (
+        server,
+        sock,
+    ):
+        sock.sendall(resize(7))
+        (job,) = await server.jobs_given()
+        server.succeed(job, IN_MEMORY_SIZE)
+        connection, now = server.connection, time.monotonic()
+        await asyncio.get_running_loop().sock_recv(sock, 1 << 16)
+        connection.watch(now)
+        connection.watch(now + GRACE_SECONDS - 1)
+        assert connection.state is ConnectionState.OPEN
+        connection.watch(now + GRACE_SECONDS + IN_MEMORY_SIZE / MANY)
+        await server.closed()
+        (line,) = server.lines
+        assert f"of {IN_MEMORY_SIZE} bytes in 608 s" in str(line.lost)
+
+
 async def test_a_result_that_waits_for_the_disk_is_given_up_at_the_deadline(tmp_path: Path) -> None:
     async with connected(tmp_path) as (server, sock):
         sock.sendall(resize(7))
@@ -651,17 +758,16 @@ async def test_a_result_that_is_too_large_for_version_1_is_refused(tmp_path: Pat
         await until(lambda: server.spool.disk_left == before)
 
 
-async def test_an_internal_error_is_logged_as_an_error(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_internal_error_is_logged_as_an_error(tmp_path: Path) -> None:
     async with connected(tmp_path) as (server, sock):
         sock.sendall(resize(7))
         (job,) = await server.jobs_given()
         fail(job, InternalError("a bug", where="encode.py:60 _write"))
         assert await read_status(sock) == 500
-    (record,) = (record for record in caplog.records if "request 7" in record.message)
-    assert record.levelno == logging.ERROR
-    assert "a bug (encode.py:60 _write)" in record.message
+    (line,) = server.lines
+    fields = line.fields()
+    assert (line.request_id, line.level, fields["error"]) == (7, "error", "a bug")
+    assert fields["where"] == "encode.py:60 _write"
 
 
 # Reading

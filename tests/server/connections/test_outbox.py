@@ -3,13 +3,16 @@
 import asyncio
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from vipsrv.server.connections.outbox import FILE_READ_SIZE, Outbox
+from vipsrv.server.connections.pace import GRACE_SECONDS
 from vipsrv.server.connections.transport import PROGRESS_SIZE
+from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.storage import Slot, Spool
 from vipsrv.storage.chunk_pool import SMALL_CHUNK_SIZE
 from vipsrv.worker_config import IN_MEMORY_SIZE
@@ -65,7 +68,7 @@ class Setting:
     def __init__(self) -> None:
         self.emptied = 0
         self.transport = FakeTransport()
-        self.outbox = Outbox(self.transport, self._empty)
+        self.outbox = Outbox(self.transport, self._empty, AccessLog())
         self.transport.outbox = self.outbox
 
     def _empty(self) -> None:
@@ -162,7 +165,7 @@ async def test_a_file_that_cannot_be_read_ends_the_connection(
     setting.transport.room = 4
     setting.outbox.put(b"head", body)
     assert setting.transport.aborted
-    setting.outbox.close()  # as the end of the connection does
+    setting.outbox.close("lost")  # as the end of the connection does
     await is_given_back(spool, before)
     assert "Input/output error" in caplog.text
 
@@ -187,7 +190,7 @@ def test_nothing_is_written_to_a_transport_that_is_closing(setting: Setting, spo
     setting.outbox.put(b"head", slot(spool, b"body"))
     setting.outbox.resume()
     assert setting.transport.writes == 0
-    setting.outbox.close()
+    setting.outbox.close("lost")
     assert spool.memory_left > 0
     assert setting.emptied == 0
 
@@ -197,7 +200,7 @@ async def test_closing_gives_everything_back(setting: Setting, spool: Spool) -> 
     bodies = [slot(spool, b"body") for _ in range(3)]  # one in memory, the others in files
     for body in bodies[:2]:
         setting.outbox.put(b"head", body)
-    setting.outbox.close()
+    setting.outbox.close("lost")
     setting.outbox.put(b"late", bodies[2])
     await is_given_back(spool, before)
     assert spool.memory_left > 0
@@ -218,6 +221,34 @@ def test_a_client_is_stuck_that_takes_too_little_for_too_long(setting: Setting) 
     assert not outbox.is_stuck(1000, 10)
 
 
+def test_a_client_that_reads_slower_than_the_least_rate_is_found_out(setting: Setting, spool: Spool) -> None:
+    outbox, transport = setting.outbox, setting.transport
+    assert outbox.slowness(0, 4) is None
+    outbox.put(bytes(1000), slot(spool, bytes(1000)))
+    assert outbox.slowness(5000, 4) is None
+    transport.take(500)
+    late = 5000 + GRACE_SECONDS + 500 / 4
+    assert outbox.slowness(late, 4) is None
+    assert outbox.slowness(late, 0) is None
+    expected = "500 of 1000 bytes in 725 s, where 4 bytes per second are the .*--min-rate"
+    assert re.match(expected, outbox.slowness(late + 0.1, 4) or "")
+
+
+def test_each_reply_has_its_own_time(setting: Setting, tmp_path: Path) -> None:
+    outbox, transport = setting.outbox, setting.transport
+    spool = Spool(directory=tmp_path, memory=2 * SMALL_CHUNK_SIZE, disk=0)
+    for size in (100, 200):
+        outbox.put(b"", slot(spool, bytes(size)))
+    assert outbox.slowness(0, 1) is None
+    transport.take(100)
+    assert outbox.slowness(1000, 1) is None
+    assert outbox.slowness(1000 + GRACE_SECONDS, 1) is None
+    assert (outbox.slowness(1001 + GRACE_SECONDS, 1) or "").startswith("0 of 200 bytes")
+    transport.take(200)
+    assert outbox.slowness(9000, 1) is None
+    spool.close()
+
+
 class ForgetfulTransport(FakeTransport):
     """Does not say that it is full unless it is asked to look, as asyncio's of some releases."""
 
@@ -232,7 +263,7 @@ class ForgetfulTransport(FakeTransport):
 
 def test_a_body_is_kept_while_it_is_sent_even_if_the_transport_does_not_pause_us(spool: Spool) -> None:
     transport = ForgetfulTransport()
-    outbox = Outbox(transport, lambda: None)
+    outbox = Outbox(transport, lambda: None, AccessLog())
     transport.outbox = outbox
     body = slot(spool, b"body")
     outbox.put(b"head", body)

@@ -16,8 +16,9 @@ from tests.protocol.test_proxy_protocol import FOUR, LOCAL, PROXY, SIX, TCP4, TC
 from tests.server.fakes import FakeWorkers, make_context, only_account
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.accounts import Accounts, Flow
+from vipsrv.server.address_list import AddressList
 from vipsrv.server.connections.binary import DRAIN_SECONDS, BinaryConnection
-from vipsrv.server.connections.proxy_header import HEADER_SECONDS, ProxiedConnection, TrustedProxies
+from vipsrv.server.connections.proxy_header import HEADER_SECONDS, ProxiedConnection
 from vipsrv.server.context import ServerContext
 
 SECONDS = 20
@@ -27,7 +28,7 @@ PING = pack_message(Kind.PING, 7)
 @asynccontextmanager
 async def listening(folder: Path, *trusted: str) -> AsyncIterator[tuple[ServerContext, tuple[str, int]]]:
     context = make_context(folder, FakeWorkers())
-    proxies = TrustedProxies(trusted)
+    proxies = AddressList(trusted)
     listener = await asyncio.get_running_loop().create_server(
         lambda: ProxiedConnection(context, proxies, lambda peer: BinaryConnection(context, peer=peer)),
         "127.0.0.1",
@@ -101,7 +102,7 @@ async def test_a_client_whose_address_is_unknown_is_not_one_of_a_unix_socket(
 
     monkeypatch.setattr(Accounts, "open_flow", open_and_note)
     context, accepted = make_context(tmp_path, FakeWorkers()), []
-    trusted = TrustedProxies(["unix"])
+    trusted = AddressList(["unix"])
 
     def make() -> asyncio.BaseProtocol:
         accepted.append(True)
@@ -132,7 +133,7 @@ async def test_a_transport_without_an_address_and_a_unix_socket_is_aborted(
         BinaryConnection(context)
         if factory == "binary"
         else ProxiedConnection(
-            context, TrustedProxies(["unix"]), lambda peer: BinaryConnection(context, peer=peer)
+            context, AddressList(["unix"]), lambda peer: BinaryConnection(context, peer=peer)
         )
     )
     connection.connection_made(transport)

@@ -20,8 +20,9 @@ from tests.protocol.test_proxy_protocol import FOUR, PROXY, TCP4, header
 from tests.server.fakes import MANY, FakeWorkers, content, make_context, only_account, succeed
 from tests.support.certificates import Lab
 from vipsrv.protocol import HEADER, V1_REPLY, V1_REQUEST, Header, Kind, pack_message
+from vipsrv.server.address_list import AddressList
 from vipsrv.server.connections.binary import DRAIN_SECONDS, BinaryConnection
-from vipsrv.server.connections.proxy_header import ProxiedConnection, TrustedProxies
+from vipsrv.server.connections.proxy_header import ProxiedConnection
 from vipsrv.server.connections.tls_handshake import (
     HANDSHAKE_SECONDS,
     MAX_HANDSHAKE_SIZE,
@@ -162,7 +163,7 @@ async def listening(
     loop = asyncio.get_running_loop()
     complaints: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, complaint: complaints.append(complaint))
-    trusted = TrustedProxies(proxies)
+    trusted = AddressList(proxies)
     listener = await loop.create_server(
         (lambda: ProxiedConnection(context, trusted, secured)) if proxies else secured, "127.0.0.1", 0
     )

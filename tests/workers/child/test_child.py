@@ -19,7 +19,7 @@ from PIL import Image
 
 from tests.pipeline.run import sample
 from tests.support.image_comparison import mean_abs_difference, open_exact, reference
-from tests.support.images import HEIGHT, WIDTH, encode, garbage, jpeg, large_strip_tiff, truncated
+from tests.support.images import HEIGHT, WIDTH, encode, garbage, jpeg, large_strip_tiff, photo, truncated
 from tests.workers.child.child_process import CONFIG, PATIENCE, ChildProcess
 from vipsrv.errors import (
     BadRequest,
@@ -31,7 +31,7 @@ from vipsrv.errors import (
     TooLarge,
     UnsupportedFormat,
 )
-from vipsrv.workers.channel import READY_SIZE, Carrier, JobHead, Operation, Ready
+from vipsrv.workers.channel import READY_SIZE, Carrier, JobHead, JobLimits, Operation, Ready
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="prctl and /proc are Linux'")
 
@@ -188,6 +188,49 @@ def test_several_results_of_one_image(child: ChildProcess) -> None:
         assert (result.width, result.height) == (output.width, output.height)
         start += output.size
     assert (len(head.outputs), start) == (16, len(data))
+
+
+SMALL = b'{"width": 9, "height": 9}'
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "limits", "error"),
+    [
+        (jpeg(), SMALL, JobLimits(max_pixels=WIDTH * HEIGHT), None),
+        (jpeg(), SMALL, JobLimits(max_pixels=WIDTH * HEIGHT - 1), TooLarge),
+        (jpeg(), b'{"width": 900, "height": 900}', JobLimits(max_pixels=WIDTH * HEIGHT), TooLarge),
+        (jpeg(), SMALL, JobLimits(formats=frozenset({"jpeg"})), None),
+        (jpeg(), SMALL, JobLimits(formats=frozenset({"png", "webp"})), UnsupportedFormat),
+        (encode(photo(), "PNG"), SMALL, JobLimits(formats=frozenset({"png"})), UnsupportedFormat),
+        (encode(photo(), "PNG"), SMALL, JobLimits(formats=frozenset({"png", "jpeg"})), None),
+        (jpeg(), b'{"width":9,"height":9,"format":"auto"}', JobLimits(formats=frozenset({"jpeg"})), None),
+        (
+            encode(photo(), "BMP"),
+            b'{"width":9,"height":9,"format":"auto"}',
+            JobLimits(formats=frozenset({"bmp"})),
+            UnsupportedFormat,
+        ),
+    ],
+)
+def test_the_limits_of_a_client(
+    child: ChildProcess, image: bytes, options: bytes, limits: JobLimits, error: type[RequestError] | None
+) -> None:
+    child.send_resize(image, options=limits.add_to(options))
+    head, _ = child.reply(image_size=len(image))
+    assert (head.error and type(head.error)) is error
+    child.send_resize(image, options=options)  # they are those of one job
+    head, _ = child.reply(image_size=len(image))
+    assert head.error is None
+
+
+def test_the_formats_of_a_client_hold_for_an_info(child: ChildProcess) -> None:
+    image = jpeg()
+    for allowed, error in (("jpeg", None), ("png", UnsupportedFormat)):
+        options = JobLimits(formats=frozenset({allowed})).add_to(b"")
+        head = JobHead(operation=Operation.INFO, job_id=5, options_size=len(options), image_size=len(image))
+        child.send_job(head, options, image=image)
+        reply, _ = child.reply(image_size=len(image))
+        assert (reply.error and type(reply.error)) is error
 
 
 @pytest.mark.parametrize(

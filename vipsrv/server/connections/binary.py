@@ -1,32 +1,13 @@
 """A connection that speaks the binary protocol, versions 1 and 2.
 
-::
-
-             header refused, body too large, idle and its place is needed
-    OPEN ──────────────────────────────────────────────────────────► LINGERING ──► CLOSED
-     │ │ ▲                                            reads and discards for a bounded time,
-     │ │ └─ request after request (version 2)         so that the reply is not lost to a reset
-     │ │
-     │ └──► HALF_CLOSED ─────────────────────────┐
-     │      the client has shut down its sending │
-     │      side; its version 1 reply is due     ▼
-     └────────────────────────────────────────► CLOSING ─────────────────────────► CLOSED
-       version 1 reply, idle, end of file       sends the last replies
-
-    OPEN ── no place ──────────────────────────► EXCESS ────┐  a PING is answered, all else gets ``Busy``
-    OPEN ── a drain, and nothing is in flight ─► DRAINING ──┴► LINGERING, when its time is over
-
-EXCESS and DRAINING read on for a while, because requests may be on their way, and answer all of them.
-A connection that is lost becomes CLOSED from any state.
-The bytes come in through an ``Inbox`` and go out through an ``Outbox``; between them each image has an
-``Exchange``. Nothing here decodes, blocks or sleeps.
+Its states are in ``states.py``. The bytes come in through an ``Inbox`` and go out through an ``Outbox``;
+between them each image has an ``Exchange``. Nothing here decodes, blocks or sleeps.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterable
-from enum import StrEnum
 from functools import partial
 from typing import Any, cast
 
@@ -34,11 +15,11 @@ from vipsrv.errors import (
     BadRequest,
     Busy,
     Draining,
-    InternalError,
     ProtocolError,
     ReceiveTimeout,
     RequestError,
     TooLarge,
+    Unauthorized,
 )
 from vipsrv.protocol import (
     OK_STATUS,
@@ -52,14 +33,21 @@ from vipsrv.protocol import (
     pack_error,
     pack_message,
 )
-from vipsrv.server.accounts import Flow, account_key
 from vipsrv.server.connections.inbox import Inbox, InboxState
+from vipsrv.server.connections.login import (
+    LOGIN_SECONDS,
+    MOST_HELD,
+    Login,
+    error_before_login,
+    too_late,
+)
 from vipsrv.server.connections.outbox import Outbox
-from vipsrv.server.connections.transport import has_hung_up, peer_name
+from vipsrv.server.connections.states import BEGINNING, READING, TRANSITIONS, ConnectionState
+from vipsrv.server.connections.transport import has_hung_up, has_tls, peer_name
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
+from vipsrv.server.logs.request_line import RequestLine, peer_text
 from vipsrv.server.report import report_json
-from vipsrv.server.request_options import refuse_hello_token
 from vipsrv.storage.file_store import FULL_RETRY_MS
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
@@ -82,52 +70,12 @@ EXCESS_SECONDS = 1.0
 _OPERATIONS: dict[int, Operation] = {Kind.RESIZE: Operation.RESIZE, Kind.INFO: Operation.INFO}
 _KINDS = {operation: kind for kind, operation in _OPERATIONS.items()}
 _ALL_KINDS = frozenset(Kind)
+_NAMES = {int(kind): kind.name.lower() for kind in Kind}  # in the log
+
+DISCONNECTED = "the client disconnected"
+"""Why the reply to a request is lost, or its work is cancelled, unless the log knows more."""
 
 _log = logging.getLogger(__name__)
-
-
-class ConnectionState(StrEnum):  # not Enum, whose hash is a Python function
-    """The states of a connection; see the diagram above."""
-
-    OPEN = "open"
-    EXCESS = "excess"
-    DRAINING = "draining"
-    HALF_CLOSED = "half closed"
-    LINGERING = "lingering"
-    CLOSING = "closing"
-    CLOSED = "closed"
-
-
-TRANSITIONS: dict[ConnectionState, tuple[ConnectionState, ...]] = {
-    ConnectionState.OPEN: (
-        ConnectionState.EXCESS,
-        ConnectionState.DRAINING,
-        ConnectionState.HALF_CLOSED,
-        ConnectionState.LINGERING,
-        ConnectionState.CLOSING,
-        ConnectionState.CLOSED,
-    ),
-    ConnectionState.EXCESS: (
-        ConnectionState.HALF_CLOSED,
-        ConnectionState.LINGERING,
-        ConnectionState.CLOSING,
-        ConnectionState.CLOSED,
-    ),
-    ConnectionState.DRAINING: (
-        ConnectionState.HALF_CLOSED,
-        ConnectionState.LINGERING,
-        ConnectionState.CLOSING,
-        ConnectionState.CLOSED,
-    ),
-    ConnectionState.HALF_CLOSED: (ConnectionState.CLOSING, ConnectionState.CLOSED),
-    ConnectionState.LINGERING: (ConnectionState.CLOSED,),
-    ConnectionState.CLOSING: (ConnectionState.CLOSED,),
-    ConnectionState.CLOSED: (),
-}
-"""The states that may follow each state."""
-
-_READING = (ConnectionState.OPEN, ConnectionState.EXCESS, ConnectionState.DRAINING)
-"""The states in which messages are read."""
 
 
 class BinaryConnection(asyncio.BufferedProtocol):
@@ -140,25 +88,34 @@ class BinaryConnection(asyncio.BufferedProtocol):
     _transport: asyncio.Transport
     _inbox: Inbox
     _outbox: Outbox
-    _flow: Flow
+    _login: Login
 
     def __init__(self, context: ServerContext, *, peer: object = None) -> None:
         self.watch_at = 0.0
+        self.number = context.access_log.next_connection()
+        """Its number in the log."""
         self._context = context
         self._peer = peer
-        self._state = ConnectionState.OPEN
-        self._reads_until = 0.0  # in EXCESS and DRAINING, in seconds of ``time.monotonic``
+        self._state = ConnectionState.ANONYMOUS if context.access.requires_login else ConnectionState.OPEN
+        self._reads_until = 0.0  # in ANONYMOUS, EXCESS and DRAINING, in seconds of ``time.monotonic``
         self._in_flight: dict[int, Exchange] = {}
         self._linger_seconds = LINGER_SECONDS
         self._reads = 0
         self._reads_when_draining = 0
         self._reads_when_idle: int | None = None  # as told to the registry; None if it counts as not idle
         self._incoming: Exchange | None = None  # its body is arriving; None if the body is discarded
+        self._tls = False
+        self._lost_because = DISCONNECTED
 
     @property
     def state(self) -> ConnectionState:
         """The current state."""
         return self._state
+
+    @property
+    def identity(self) -> str | None:
+        """The name of the client that has logged in or shown a certificate."""
+        return self._login.identity
 
     @property
     def incoming(self) -> Exchange | None:
@@ -187,16 +144,21 @@ class BinaryConnection(asyncio.BufferedProtocol):
             on_no_room=self._refuse_incoming,
             has_place=self._has_place,
         )
-        self._outbox = Outbox(self._transport, self._all_sent)
-        peer = peer_name(transport) if self._peer is None else self._peer
+        self._outbox = Outbox(self._transport, self._all_sent, self._context.access_log)
+        self._tls = has_tls(transport)
+        peer = self._peer = peer_name(transport) if self._peer is None else self._peer
         if peer is None:
             self._enter(ConnectionState.CLOSED)
             self._inbox.end()
             self._transport.abort()
             return
-        self._flow = self._context.accounts.open_flow(account_key(peer))
+        self._log_life("connection opened")
+        self._login = Login(self._context, peer)
+        if self._state is ConnectionState.ANONYMOUS:
+            self._inbox.limit(MOST_HELD)
         connections = self._context.connections
-        if connections.add(self, self._flow.account):
+        if connections.add(self, self._login.place.account):
+            self._begin()
             if self._context.draining:  # accepted before the listeners were closed
                 self.drain()
         elif connections.turn_away(self):
@@ -204,6 +166,14 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._reads_until = time.monotonic() + EXCESS_SECONDS
         else:
             self._transport.abort()
+
+    def _begin(self) -> None:
+        """Take the identity of a certificate, or wait for the login if one is required."""
+        self._login.take_certificate(self._transport)
+        if self._login.identity is not None:
+            self._leave_anonymity()
+        if self._state is ConnectionState.ANONYMOUS:
+            self._reads_until = time.monotonic() + LOGIN_SECONDS
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the inbox decides the size
         """Return the buffer for the next bytes."""
@@ -219,7 +189,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """Handle the end of the client's sending side: close when all due replies have been sent."""
         if self._state is ConnectionState.LINGERING:
             return False
-        if self._state in _READING:
+        if self._state in READING:
             self._enter(ConnectionState.HALF_CLOSED)
             try:
                 self._inbox.reader.receive_eof()
@@ -247,10 +217,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._enter(ConnectionState.CLOSED)
         self._inbox.end()
         self._context.connections.remove(self)
-        self._context.accounts.close_flow(self._flow)
-        self._outbox.close()
+        self._outbox.close(self._lost_because)
         self._abandon_all()
-        self._context.admission.flow_closed(self._flow)
+        self._login.close()
+        self._log_life("connection closed")
 
     # Methods that the gateway calls
 
@@ -260,16 +230,19 @@ class BinaryConnection(asyncio.BufferedProtocol):
         for exchange in list(self._in_flight.values()):
             exchange.watch(now)
         if self._outbox.is_stuck(now, self._context.settings.receive_timeout):
-            _log.info("a client did not read its reply in time")
-            self._transport.abort()
+            self._lose("the client did not read its reply in time")
+        elif slowness := self._outbox.slowness(now, self._context.settings.min_rate):
+            self._lose(f"the client read its reply too slowly: {slowness}")
         elif self._state is ConnectionState.LINGERING:
             if now > self._inbox.expires and not self._outbox and not self._in_flight:
                 self._transport.close()
         elif self._state in (ConnectionState.OPEN, ConnectionState.HALF_CLOSED):
             self._watch_inbox(now)
             self._sleep_until_due()
-        elif self._state in _READING and now > self._reads_until:
+        elif self._state in READING and now > self._reads_until:
             self._stop_reading()
+        elif self._state is ConnectionState.ANONYMOUS and not self._outbox:
+            self.watch_at = self._reads_until
 
     def _sleep_until_due(self) -> None:
         """Set ``watch_at`` if nothing but the end of the inbox's timeout is left to check.
@@ -286,10 +259,16 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def drain(self) -> None:
         """Finish the requests in flight, refuse those that arrive for a moment, then close."""
-        if self._state is ConnectionState.OPEN and not self._in_flight and not self._inbox.reader.in_body:
+        if self._state is ConnectionState.ANONYMOUS:
+            # It stays that: a server with a successor serves requests on a connection that is DRAINING.
+            self._reads_when_draining = self._reads
+            self._reads_until = min(self._reads_until, time.monotonic() + DRAIN_SECONDS)
+            self.watch_at = 0.0
+        elif self._state is ConnectionState.OPEN and not self._in_flight and not self._inbox.reader.in_body:
             self._enter(ConnectionState.DRAINING)
             self._reads_when_draining = self._reads
-            self._reads_until = time.monotonic() + DRAIN_SECONDS
+            # A request that is served anyway does not make the time longer.
+            self._reads_until = self._reads_until or time.monotonic() + DRAIN_SECONDS
 
     def give_way(self) -> bool:
         """Close if nothing has happened since ``watch`` found the connection idle; return whether it has."""
@@ -303,8 +282,11 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def stop(self) -> None:
         """Answer all requests in flight with ``Draining``, then close."""
-        for request_id, exchange in self._in_flight.items():
-            self._reply_error(_KINDS[exchange.operation], request_id, Draining("the server has stopped"))
+        stopped = Draining("the server has stopped")
+        exchanges, self._in_flight = self._in_flight, {}
+        for request_id, exchange in exchanges.items():
+            exchange.abandon(stopped.message)
+            self._reply_error(_KINDS[exchange.operation], request_id, stopped, exchange)
         lingering = self._inbox.reader.in_body
         self._abandon_all()
         if self._state is ConnectionState.LINGERING:
@@ -329,13 +311,14 @@ class BinaryConnection(asyncio.BufferedProtocol):
                 elif isinstance(event, MessageEnded):
                     self._end()
         except ProtocolError as error:
-            self._refuse_unfinished(BadRequest(str(error)))
+            refusal: RequestError = BadRequest(str(error))
+            if self._state is ConnectionState.ANONYMOUS:
+                refusal = error_before_login(self._inbox.reader.header, refusal.message)
+            self._refuse_unfinished(refusal)
             self._linger()
 
     def _start(self, head: MessageStarted) -> None:
-        if self._state is ConnectionState.EXCESS and head.kind != Kind.PING:
-            self._reply_error(head.kind, head.request_id, self._no_place())
-            self._linger()
+        if self._state is not ConnectionState.OPEN and not self._may_start(head):
             return
         operation = _OPERATIONS.get(head.kind)
         if operation is None:
@@ -345,9 +328,36 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if head.body_size > self._context.settings.max_upload:
             self._linger()
 
+    def _may_start(self, head: MessageStarted) -> bool:
+        """Whether a message may be handled although the connection is not OPEN; if not, refuse it."""
+        refusal: RequestError | None = None
+        if self._state is ConnectionState.EXCESS and head.kind != Kind.PING:
+            refusal = self._no_place()
+        elif self._state is ConnectionState.ANONYMOUS:
+            try:
+                self._login.check_first(head)
+            except Unauthorized as error:
+                refusal = error
+            else:
+                if head.version == 1:
+                    self._leave_anonymity()
+        if refusal is not None:
+            self._reply_error(head.kind, head.request_id, refusal)
+            self._linger()
+        return refusal is None
+
+    def _leave_anonymity(self) -> None:
+        if self._state is ConnectionState.ANONYMOUS:
+            self._enter(ConnectionState.OPEN)
+            self._inbox.limit(None)
+            self._reads_until = 0.0
+
     def _start_exchange(self, head: MessageStarted, operation: Operation) -> None:
         request_id = head.request_id
-        exchange = Exchange(self._context, operation, self._flow, partial(self._finished, request_id))
+        login = self._login
+        exchange = Exchange(
+            self._context, operation, login.flow, partial(self._finished, request_id), login.session
+        )
         if request_id in self._in_flight:
             exchange.refuse(self._error_for_reused_id(head))
             return
@@ -355,6 +365,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if exchange.outcome is None:
             self._in_flight[request_id] = self._incoming = exchange
             self._inbox.slot = exchange.slot
+            if self._state is ConnectionState.DRAINING:  # it is served because the server has a successor
+                self._enter(ConnectionState.OPEN)
 
     def _error_for_reused_id(self, head: MessageStarted) -> RequestError:
         try:
@@ -379,8 +391,13 @@ class BinaryConnection(asyncio.BufferedProtocol):
             meta = self._answer(head)
         except RequestError as error:
             self._reply_error(head.kind, head.request_id, error)
+            if isinstance(error, Unauthorized) or (
+                self._state is ConnectionState.ANONYMOUS and head.kind != Kind.PING
+            ):
+                self._linger()
         else:
-            self._outbox.put(pack_message(head.kind | REPLY, head.request_id, meta, status=OK_STATUS))
+            reply = pack_message(head.kind | REPLY, head.request_id, meta, status=OK_STATUS)
+            self._outbox.put(reply, None, self._line_of_success(head.kind, head.request_id))
 
     def _answer(self, head: MessageStarted) -> dict[str, Any] | None:
         """The meta of the reply to a message that needs no worker. Raises ``RequestError``."""
@@ -392,8 +409,9 @@ class BinaryConnection(asyncio.BufferedProtocol):
         if head.body_size:
             raise BadRequest(f"a {Kind(head.kind).name} has no body, but this one has {head.body_size} bytes")
         if head.kind == Kind.HELLO:
-            refuse_hello_token(head.meta)
-            return self._context.describe()
+            described = self._login.hello(head.meta)
+            self._leave_anonymity()
+            return described
         if head.kind == Kind.UPLOAD_STATUS:
             raise BadRequest("this server does not offer resumable uploads")
         self._context.check_ready()  # a PING
@@ -411,12 +429,15 @@ class BinaryConnection(asyncio.BufferedProtocol):
         return True
 
     def _abandon_all(self) -> None:
-        """Abandon all requests in flight."""
+        """Abandon all requests in flight, because the client has disconnected."""
         self._incoming = None
         self._inbox.slot = None
-        exchanges, self._in_flight = list(self._in_flight.values()), {}
-        for exchange in exchanges:
-            exchange.abandon()
+        exchanges, self._in_flight = self._in_flight, {}
+        for request_id, exchange in exchanges.items():
+            exchange.abandon(self._lost_because)
+            line = self._line(_KINDS[exchange.operation], request_id, exchange)
+            line.lost = self._lost_because
+            self._context.access_log.log(line)
 
     # Replies
 
@@ -440,35 +461,64 @@ class BinaryConnection(asyncio.BufferedProtocol):
         outcome = exchange.take_outcome()
         kind = _KINDS[exchange.operation]
         if outcome.error is not None:
-            self._reply_error(kind, request_id, outcome.error)
-            if self._inbox.reader.version == 1:
+            self._reply_error(kind, request_id, outcome.error, exchange)
+            if self._inbox.reader.version == 1 or isinstance(outcome.error, Unauthorized):
                 self._linger()
         elif self._inbox.reader.version == 1 and outcome.result is not None:
-            self._reply_v1(outcome.result)
+            self._reply_v1(exchange, outcome.result)
         else:
             meta, size = report_json(outcome, exchange.timeline)
             head = pack_message(kind | REPLY, request_id, meta, status=OK_STATUS, body_size=size)
-            self._outbox.put(head, outcome.result)
+            self._outbox.put(head, outcome.result, self._line_of_success(kind, request_id, exchange))
 
-    def _reply_v1(self, result: Slot) -> None:
+    def _reply_v1(self, exchange: Exchange, result: Slot) -> None:
         if result.size > V1_MAX_SIZE:
             result.close()
             error = TooLarge(f"the result is {result.size} bytes, too many for version 1")
-            self._reply_error(Kind.RESIZE, 0, error)
+            self._reply_error(Kind.RESIZE, 0, error, exchange)
             self._linger()
             return
-        self._outbox.put(V1_REPLY.pack(result.size), result)
+        self._outbox.put(V1_REPLY.pack(result.size), result, self._line_of_success(Kind.RESIZE, 0, exchange))
         self._close()
 
-    def _reply_error(self, kind: int, request_id: int, error: RequestError) -> None:
-        level = logging.ERROR if isinstance(error, InternalError) else logging.INFO
-        where = f" ({error.where})" if isinstance(error, InternalError) else ""
-        _log.log(
-            level,
-            *("request %d: %d %s: %s%s", request_id, error.status, error.code, error, where),
-            extra={"kind": error.code},  # the codes share no rate limit
+    def _reply_error(
+        self, kind: int, request_id: int, error: RequestError, exchange: Exchange | None = None
+    ) -> None:
+        line = self._line(kind, request_id, exchange)
+        line.error = error
+        self._outbox.put(pack_error(kind, request_id, error), None, line)
+
+    def _line_of_success(
+        self, kind: int, request_id: int, exchange: Exchange | None = None
+    ) -> RequestLine | None:
+        if not self._context.access_log.follows_successes:
+            return None
+        return self._line(kind, request_id, exchange)
+
+    def _line(self, kind: int, request_id: int, exchange: Exchange | None = None) -> RequestLine:
+        """Return the line of a request for the log, with what is known when its reply is ready."""
+        line = RequestLine(
+            connection=self.number,
+            peer=self._peer,
+            identity=self.identity,
+            version=self._inbox.reader.version,
+            tls=self._tls,
+            kind=_NAMES.get(kind) or f"kind {kind}",
+            request_id=request_id,
         )
-        self._outbox.put(pack_error(kind, request_id, error))
+        if exchange is not None:
+            line.add(exchange.size, exchange.ids, exchange.timeline, exchange.outcome)
+        return line
+
+    def _log_life(self, event: str) -> None:
+        if _log.isEnabledFor(logging.DEBUG):
+            fields = {"connection": self.number, "peer": peer_text(self._peer)}
+            _log.debug(event, extra={"fields": fields})
+
+    def _lose(self, reason: str) -> None:
+        """Close at once; ``reason`` goes into the lines of the replies that cannot be sent."""
+        self._lost_because = reason
+        self._transport.abort()
 
     def _refuse_incoming(self, error: RequestError) -> None:
         """Answer the request whose body is arriving, before it has arrived."""
@@ -495,7 +545,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
     def _is_idle(self) -> bool:
         return (
             not self._in_flight
-            and self._state is ConnectionState.OPEN
+            and self._state in BEGINNING
             and self._inbox.reader.between_messages
             and not self._outbox
         )
@@ -508,7 +558,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         reads = self._reads if self._is_idle() else None
         if reads != self._reads_when_idle:
             self._reads_when_idle = reads
-            self._context.connections.mark_idle(self, self._flow.account, idle=reads is not None)
+            self._context.connections.mark_idle(self, self._login.place.account, idle=reads is not None)
 
     def _no_place(self) -> Busy:
         connections = self._context.connections
@@ -519,8 +569,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
         )
 
     def _stop_reading(self) -> None:
-        """End EXCESS or DRAINING: refuse a message that has arrived in part, and linger."""
-        if self._state is ConnectionState.EXCESS:
+        """End ANONYMOUS, EXCESS or DRAINING: refuse a message that has arrived in part, and linger."""
+        if self._state is ConnectionState.ANONYMOUS and not self._context.draining:
+            self._refuse_unfinished(too_late())
+        elif self._state is ConnectionState.EXCESS:
             self._refuse_unfinished(self._no_place())
         elif not self.between_messages:
             self._refuse_unfinished(Draining("the server is shutting down"))
@@ -539,7 +591,9 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._abandon_all()
             self._close()
         elif now <= inbox.expires:
-            return
+            if slowness := inbox.slowness(now):
+                self._refuse_unfinished(ReceiveTimeout(f"the upload is too slow: {slowness}"))
+                self._linger()
         elif inbox.waits_for_disk:
             error = Busy("the spool's disk is too slow: try again later", retry_after_ms=FULL_RETRY_MS)
             self._refuse_unfinished(error)
@@ -570,7 +624,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def _close(self) -> None:
         """Close when all replies have been sent."""
-        if self._state in _READING or self._state is ConnectionState.HALF_CLOSED:
+        if self._state in READING or self._state is ConnectionState.HALF_CLOSED:
             self._enter(ConnectionState.CLOSING)
             self._inbox.end()
         if not self._outbox:
@@ -580,7 +634,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         """Read no more requests: send due replies, discard what arrives for a while, then close."""
         if self._state is ConnectionState.HALF_CLOSED:
             self._close()
-        elif self._state in _READING:
+        elif self._state in READING:
             self._enter(ConnectionState.LINGERING)
             self._inbox.discard()
             self._shut_down_when_sent()

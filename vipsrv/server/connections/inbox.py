@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 
 from vipsrv.errors import RequestError
-from vipsrv.protocol import Event, RequestReader
+from vipsrv.protocol import MAX_META_SIZE, Event, RequestReader
+from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.transport import PROGRESS_SIZE, splice_source
 from vipsrv.server.context import ServerContext
 from vipsrv.storage.spool import Slot
@@ -69,10 +70,10 @@ class Inbox:
         self.slot: Slot | None = None
         """The slot for the arriving body; ``None`` if the body is discarded."""
         self.expires = time.monotonic() + context.settings.idle_timeout
+        self._ahead = _scratch  # for bytes that are not read into the spool
         """The end of the receive timeout or the idle timeout, in seconds of ``time.monotonic``."""
         self._transport = transport
         self._context = context
-        self._settings = context.settings
         self._on_events = on_events
         self._on_no_room = on_no_room
         self._has_place = has_place
@@ -83,6 +84,7 @@ class Inbox:
         self._no_room: RequestError | None = None
         self._progress = 0
         self._in_turn = 0
+        self._pace: Pace | None = None  # of the body in the slot, from the first `slowness` on
 
     @property
     def state(self) -> InboxState:
@@ -97,7 +99,12 @@ class Inbox:
     def buffer(self) -> memoryview:
         """Return the buffer for the next bytes: within a body it is in the spool and ends with the body."""
         self._into_slot = self.slot is not None
-        return self._room(self.slot) if self.slot is not None else _scratch
+        return self._room(self.slot) if self.slot is not None else self._ahead
+
+    def limit(self, size: int | None) -> None:
+        """Read and hold at most ``size`` bytes of what is no body; ``None`` restores the usual bounds."""
+        self._ahead = _scratch[:size]
+        self.reader.max_meta_size = MAX_META_SIZE if size is None else size
 
     def received(self, size: int) -> None:
         """Process ``size`` bytes that were read into ``buffer``."""
@@ -136,10 +143,22 @@ class Inbox:
         self.slot = None
         self._state = InboxState.ENDED
 
+    def slowness(self, now: float) -> str | None:
+        """Return how slowly the body arrives if that is below the least mean rate; see ``pace.py``."""
+        slot, pace = self.slot, self._pace
+        if slot is None:
+            self._pace = None
+            return None
+        if pace is None or pace.message is not slot:
+            pace = self._pace = Pace(slot, self._context.settings.min_rate, now)
+        if pace.is_too_slow(now, slot.received, waits_for_us=slot.stalled):
+            return pace.describe(slot.received, slot.size)
+        return None
+
     def start_idling(self) -> None:
         """Start the idle timeout if no message is arriving."""
         if self._state in _UNFINISHED and self.reader.between_messages:
-            self.expires = time.monotonic() + self._settings.idle_timeout
+            self.expires = time.monotonic() + self._context.settings.idle_timeout
 
     def _take(self, data: memoryview) -> None:
         """Handle the read-ahead bytes, message by message, while there is room for them."""
@@ -206,7 +225,7 @@ class Inbox:
         self._progress += size
         if self._progress >= PROGRESS_SIZE:
             self._progress = 0
-            self.expires = time.monotonic() + self._settings.receive_timeout
+            self.expires = time.monotonic() + self._context.settings.receive_timeout
 
     def _take_turns(self, size: int) -> None:
         """Pause for one turn of the event loop when enough was read in this one."""
@@ -226,6 +245,6 @@ class Inbox:
     def _resume(self) -> None:
         if self._state is InboxState.PAUSED and not self._transport.is_closing():
             self._state = InboxState.READING
-            self.expires = time.monotonic() + self._settings.receive_timeout
+            self.expires = time.monotonic() + self._context.settings.receive_timeout
             # Later, because a reply may be in the middle of being written.
             asyncio.get_running_loop().call_soon(self._take_unread)

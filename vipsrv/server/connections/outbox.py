@@ -1,15 +1,28 @@
 """Sends the replies to one client: in order, one at a time, with the transport's backpressure.
 
+::
+
+             the transport holds bytes
+    WRITING ───────────────────────────► WAITING      writes again when the kernel has taken them
+       ▲                                    │
+       └────────────────────────────────────┘
+    The connection is closed: from either state to CLOSED.
+
 A result's memory goes back to the spool when the kernel has taken its last byte, not before: the transport's
 high-water mark is the lowest there is, so "not paused" means that the transport holds no bytes.
 """
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
+from enum import Enum
 
+from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.transport import PROGRESS_SIZE, has_tls
+from vipsrv.server.logs.access_log import AccessLog
+from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.storage.spool import Slot
 
 FILE_READ_SIZE = 256 * 1024
@@ -18,44 +31,64 @@ FILE_READ_SIZE = 256 * 1024
 _log = logging.getLogger(__name__)
 
 
-class Outbox:
-    """The replies to be written to ``transport``; ``on_empty`` is called when all of them have been sent."""
+class OutboxState(Enum):
+    """Whether replies may be written; see the diagram above."""
 
-    def __init__(self, transport: asyncio.WriteTransport, on_empty: Callable[[], None]) -> None:
+    WRITING = "writing"
+    WAITING = "waiting"
+    CLOSED = "closed"
+
+
+class Outbox:
+    """The replies to be written to ``transport``; ``on_empty`` is called when all of them have been sent.
+
+    ``access_log`` gets the line of each reply that has one, when the reply has been sent or is lost.
+    """
+
+    def __init__(
+        self, transport: asyncio.WriteTransport, on_empty: Callable[[], None], access_log: AccessLog
+    ) -> None:
         self._transport = transport
         # A plain transport pauses us above its mark, one with TLS at it.
         self._high_water = 1 if has_tls(transport) else 0
         self._on_empty = on_empty
-        self._waiting: deque[tuple[bytes, Slot | None]] = deque()
+        self._access_log = access_log
+        self._waiting: deque[tuple[bytes, Slot | None, RequestLine | None]] = deque()
         self._sending: Slot | None = None
+        self._line: RequestLine | None = None  # of the reply that is being sent
         self._offset = 0
-        self._blocked = False
-        self._closed = False
+        self._state = OutboxState.WRITING
+        self._lost_because = ""
         self._written = 0
         self._taken_at_mark = 0
         self._expires: float | None = None
+        self._pace: Pace | None = None  # of the body that is being sent, from the first `slowness` on
+        self._taken_before = 0  # of the replies before that body
 
     def __len__(self) -> int:
         """The number of replies that are not completely sent."""
-        return len(self._waiting) + (self._blocked or self._sending is not None)
+        return len(self._waiting) + (self._state is OutboxState.WAITING or self._sending is not None)
 
-    def put(self, head: bytes, body: Slot | None = None) -> None:
-        """Send ``head`` and then all of ``body``, which the outbox closes afterwards."""
-        if self._closed:
+    def put(self, head: bytes, body: Slot | None = None, line: RequestLine | None = None) -> None:
+        """Send ``head`` and then all of ``body``, which the outbox closes afterwards, and log ``line``."""
+        if self._state is OutboxState.CLOSED:
             if body is not None:
                 body.close()
+            self._log_lost(line)
             return
-        self._waiting.append((head, body))
+        self._waiting.append((head, body, line))
         if len(self) == 1:
             self._pump()
 
     def pause(self) -> None:
         """Stop writing: the transport still holds bytes."""
-        self._blocked = True
+        if self._state is OutboxState.WRITING:
+            self._state = OutboxState.WAITING
 
     def resume(self) -> None:
         """Continue writing: the transport has passed everything to the kernel."""
-        self._blocked = False
+        if self._state is OutboxState.WAITING:
+            self._state = OutboxState.WRITING
         self._pump()
 
     def is_stuck(self, now: float, timeout: float) -> bool:
@@ -72,21 +105,46 @@ class Outbox:
             self._expires = now + timeout
         return now > self._expires
 
-    def close(self) -> None:
-        """Release all memory: the connection is closed."""
-        self._closed = True
+    def slowness(self, now: float, rate: int) -> str | None:
+        """Return how slowly the client reads its reply if that is below the mean ``rate``; see ``pace.py``.
+
+        Call it several times a second, with ``now`` of ``time.monotonic``.
+        """
+        body, pace = self._sending, self._pace
+        if body is None:
+            self._pace = None
+            return None
+        taken = self._written - self._transport.get_write_buffer_size()
+        if pace is None or pace.message is not body:
+            pace = self._pace = Pace(body, rate, now)
+            self._taken_before = taken
+        moved = taken - self._taken_before
+        return pace.describe(moved, body.size) if pace.is_too_slow(now, moved) else None
+
+    def close(self, reason: str) -> None:
+        """Release all memory: the connection is closed. ``reason`` is for the log: why replies are lost."""
+        self._state = OutboxState.CLOSED
+        self._lost_because = reason
         if self._sending is not None:
             self._sending.close()
             self._sending = None
-        for _, body in self._waiting:
+        line, self._line = self._line, None
+        self._log_lost(line)
+        for _, body, line in self._waiting:
             if body is not None:
                 body.close()
+            self._log_lost(line)
         self._waiting.clear()
+
+    def _log_lost(self, line: RequestLine | None) -> None:
+        if line is not None:
+            line.lost = self._lost_because
+            self._access_log.log(line)
 
     def _pump(self) -> None:
         # Not after a failed write: asyncio's `writelines` would then watch a descriptor that is about to be
         # closed (Python 3.12 and 3.13), and the next connection to get its number would never be read.
-        while not self._blocked and not self._closed and not self._transport.is_closing():
+        while self._state is OutboxState.WRITING and not self._transport.is_closing():
             body = self._sending
             if body is not None and body.descriptor is not None and self._offset < body.size:
                 if not self._write_piece(body):
@@ -95,8 +153,12 @@ class Outbox:
             elif body is not None:
                 body.close()
                 self._sending = None
+            elif self._line is not None:
+                line, self._line = self._line, None
+                line.sent = time.monotonic()
+                self._access_log.log(line)
             elif self._waiting:
-                head, self._sending = self._waiting.popleft()
+                head, self._sending, self._line = self._waiting.popleft()
                 self._offset = 0
                 # A body in a file follows piece by piece.
                 self._write([head, *(self._sending.views if self._sending is not None else ())])

@@ -4,15 +4,15 @@ The bytes of all other clients are never taken for such a header.
 """
 
 import asyncio
-import ipaddress
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import cast
 
 from vipsrv.errors import ProtocolError
 from vipsrv.protocol.proxy_protocol import ProxyHeaderReader, Source, Unnamed
-from vipsrv.server.accounts import UNIX_SOCKET, Flow, account_key, address_of
+from vipsrv.server.accounts import UNIX_SOCKET, Flow, account_key
+from vipsrv.server.address_list import AddressList
 from vipsrv.server.connections.binary import DRAIN_SECONDS
 from vipsrv.server.connections.transport import peer_name
 from vipsrv.server.context import ServerContext
@@ -26,28 +26,6 @@ MakeConnection = Callable[[object], asyncio.BufferedProtocol]
 """Makes the connection of a client with this address, in the form of a ``peername``."""
 
 
-class TrustedProxies:
-    """The addresses that speak for others: networks, and ``unix`` for all clients of unix sockets."""
-
-    def __init__(self, words: Iterable[str]) -> None:
-        words = list(words)
-        self._unix = UNIX_SOCKET in words
-        self._networks = [ipaddress.ip_network(word, strict=False) for word in words if word != UNIX_SOCKET]
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return self._unix or bool(self._networks)
-
-    def __contains__(self, peer: object) -> bool:
-        """Whether the client with this ``peername`` speaks for others."""
-        if peer is None:  # it is not known who that is
-            return False
-        address = address_of(peer)
-        if address is None:
-            return self._unix
-        return any(address in network for network in self._networks)
-
-
 class ProxiedConnection(asyncio.BufferedProtocol):
     """A connection until it is known for whom it speaks; ``make_connection`` makes the one that follows."""
 
@@ -55,9 +33,7 @@ class ProxiedConnection(asyncio.BufferedProtocol):
     _peer: object = None
     _flow: Flow | None = None  # while the header is read
 
-    def __init__(
-        self, context: ServerContext, trusted: TrustedProxies, make_connection: MakeConnection
-    ) -> None:
+    def __init__(self, context: ServerContext, trusted: AddressList, make_connection: MakeConnection) -> None:
         self._context = context
         self._trusted = trusted
         self._make_connection = make_connection

@@ -2,13 +2,14 @@
 
 import json
 import os
+from dataclasses import replace
 from functools import lru_cache
 
 from vipsrv import pipeline
 from vipsrv.errors import BadRequest
 from vipsrv.options import ResizeOptions, ResizeRequest
 from vipsrv.worker_config import WorkerConfig
-from vipsrv.workers.channel import MAX_OUTPUTS, JobHead, Operation, Ready, ReplyHead
+from vipsrv.workers.channel import MAX_OUTPUTS, JobHead, JobLimits, Operation, Ready, ReplyHead
 from vipsrv.workers.child.loop import RunJob
 from vipsrv.workers.child.watch import JobWatch
 
@@ -27,13 +28,17 @@ def start_pipeline(config: WorkerConfig) -> tuple[RunJob, Ready]:
         else:
             upload = pipeline.Upload.from_memory(image)
         if head.operation is Operation.INFO:
-            info = pipeline.read_info(upload, tolerant=config.tolerate_truncated)
+            info = pipeline.read_info(
+                upload, tolerant=config.tolerate_truncated, formats=_limits_from(options).formats
+            )
             return ReplyHead(job_id=head.job_id, source=info), ()
+        outputs, limits = _job_from(options)
         try:
             result = pipeline.resize(
                 upload,
-                _outputs_from(options),
-                config=config,
+                outputs,
+                config=config if limits.max_pixels is None else _limited(config, limits.max_pixels),
+                formats=limits.formats,
                 watch=watch,
                 seconds=head.deadline_ms / 1000 or None,
                 heavy_ok=head.admitted,
@@ -42,21 +47,37 @@ def start_pipeline(config: WorkerConfig) -> tuple[RunJob, Ready]:
         except pipeline.NeedsHeavyLane as heavy:
             needs_ms = min(_MAX_MS, int(heavy.seconds * 1000))
             return ReplyHead(job_id=head.job_id, needs=heavy.memory, needs_ms=needs_ms), ()
-        outputs = tuple(output.info for output in result.outputs)
+        facts = tuple(output.info for output in result.outputs)
         data = tuple(output.data for output in result.outputs)
-        return ReplyHead(job_id=head.job_id, source=result.source, outputs=outputs), data
+        return ReplyHead(job_id=head.job_id, source=result.source, outputs=facts), data
 
     readers = {one.name: f"{one.library} {one.version}" for one in pipeline.start(config.formats)}
     return run, Ready(pid=os.getpid(), readers=readers, writers=pipeline.written_formats())
 
 
+def _limits_from(data: bytes) -> JobLimits:
+    return JobLimits.take_from(json.loads(data)) if data else JobLimits()
+
+
 @lru_cache(maxsize=256)
-def _outputs_from(data: bytes) -> tuple[ResizeOptions, ...]:
-    """Parse the options of all results from JSON. Raises ``BadRequest``."""
+def _limited(config: WorkerConfig, max_pixels: int) -> WorkerConfig:
+    """Return ``config`` with at most so many pixels of the image, and of all results together."""
+    return replace(
+        config,
+        max_pixels=min(config.max_pixels, max_pixels),
+        max_output_pixels=min(config.max_output_pixels, max_pixels),
+    )
+
+
+@lru_cache(maxsize=256)
+def _job_from(data: bytes) -> tuple[tuple[ResizeOptions, ...], JobLimits]:
+    """Parse the options of all results, and the client's limits, from JSON. Raises ``BadRequest``."""
     try:
-        outputs = ResizeRequest.from_meta(json.loads(data)).outputs
+        options = json.loads(data)
+        limits = JobLimits.take_from(options)
+        outputs = ResizeRequest.from_meta(options).outputs
     except (ValueError, TypeError, RecursionError) as error:
         raise BadRequest(f"{error}") from error
     if len(outputs) > MAX_OUTPUTS:
         raise BadRequest(f"outputs: {len(outputs)} results are requested; {MAX_OUTPUTS} are allowed")
-    return outputs
+    return outputs, limits

@@ -1,0 +1,83 @@
+"""Lines and faults of a TOML file of settings."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from vipsrv.errors import SettingsError
+from vipsrv.server.configuration.toml_file import MOST_BYTES, lines_of, read_toml
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a = 1\nb = 2", {"a": 1, "b": 2}),
+        ("# a = 1\n\n  a = 1", {"a": 3}),
+        ("b = '''\na = 1\n'''\na = 2", {"b": 1, "a": 4}),
+        ('b = [\n  "x", # ]\n  "a = 1",\n]\na = 2', {"b": 1, "a": 5}),
+        ("\"a\" = 1\n'b' = 2", {"a": 1, "b": 2}),
+        ("ab = 1\na=1", {"ab": 1, "a": 2}),
+        ("a.b = 1\n[c]\nd = 1\n[[e]]\n[f.g]", {"a": 1, "c": 2, "e": 4, "f": 5}),
+        ("[c]\na = 1\n[a]", {"c": 1, "a": 2}),
+        ('x = 1\n"\\u0061" = 1', {"x": 1, "a": 1}),
+        ("a = 1\r\nb = 2\r\n", {"a": 1, "b": 2}),
+    ],
+)
+def test_the_line_of_a_key(text: str, lines: dict[str, int]) -> None:
+    assert lines_of(text, tomllib.loads(text)) == lines
+
+
+def read(tmp_path: Path, content: bytes) -> list[str]:
+    """The faults of a file with this content."""
+    path = tmp_path / "vipsrv.toml"
+    path.write_bytes(content)
+    try:
+        return [fault.removeprefix(f"{path}:") for fault in read_toml(path)[1]]
+    except SettingsError as error:
+        return [fault.removeprefix(f"{path}:") for fault in error.faults]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"port = 1\nport = 2", "2: this is not valid TOML: Cannot overwrite a value"),
+        (b"port = 1\nlisten = [", "2: this is not valid TOML: Invalid value"),
+        (b"\n\nport: 1", "3: this is not valid TOML: Expected '=' after a key in a key/value pair"),
+        (b"port = 1\n# \xff", "2: this is not text in UTF-8"),
+        (b"#" * (MOST_BYTES + 1), f" the file is larger than {MOST_BYTES} bytes"),
+        (b"[port]\n", "1: port: must be a whole number, not a table"),
+        (b"workers = true", "1: workers: must be a whole number, not true"),
+        (b"workers = 2.0", "1: workers: must be a whole number, not 2.0"),
+        (b"pin_workers = 1", "1: pin_workers: must be true or false, not 1"),
+        (b"drain = '1'", "1: drain: must be a number, not '1'"),
+        (b"host = 1", "1: host: must be a text, not 1"),
+        (b"listen = ['unix:/a', 1]", "1: listen: must be a list of texts, not ['unix:/a', 1]"),
+        (b"max_upload = 1.5", '1: max_upload: must be bytes, or a text like "200MB", not 1.5'),
+        (b"max-upload = 1", "1: max-upload: there is no such setting; did you mean max_upload?"),
+        (b"xyz = 1", "1: xyz: there is no such setting"),
+    ],
+)
+def test_a_fault_has_its_line(tmp_path: Path, content: bytes, fault: str) -> None:
+    assert read(tmp_path, content) == [fault]
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(SettingsError, match=f"{path}: the file cannot be read: {reason}"):
+            read_toml(path)
+
+
+def test_every_type_that_a_setting_may_have(tmp_path: Path) -> None:
+    content = b"""
+port = 1
+drain = 1
+deadline = 1.5
+pin_workers = false
+host = "::1"
+max_upload = "2GiB"
+job_memory = 2_000_000
+listen = ["unix:/a"]
+trusted_proxies = "unix"
+"""
+    assert read(tmp_path, content) == []

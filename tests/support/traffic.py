@@ -1,0 +1,79 @@
+"""Clients that are at work while a test does something to the server: every request is accounted for."""
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from tests.support import bare_client
+from tests.support.images import jpeg
+from vipsrv.client import Client
+from vipsrv.errors import VipsrvError
+
+_IMAGE = jpeg()
+
+
+class Traffic:
+    """``connections`` threads that send one request after another to a port until ``end``.
+
+    Half of them connect for each request (version 1), the others keep their connection as long as the server
+    does. ``errors`` holds every request that got no result.
+    """
+
+    def __init__(self, port: int, *, connections: int) -> None:
+        self.errors: list[str] = []
+        self.done = 0
+        self._port = port
+        self._change = threading.Condition()
+        self._ending = False
+        self._threads = [
+            threading.Thread(target=self._run, args=(self._new_connections if even else self._one_client,))
+            for even in (index % 2 == 0 for index in range(connections))
+        ]
+
+    def wait_for_more(self, requests: int) -> None:
+        """Wait until so many more requests are done, or one has failed."""
+        with self._change:
+            enough = self.done + requests
+            assert self._change.wait_for(lambda: self.done >= enough or self.errors, bare_client.SECONDS)
+
+    def end(self) -> None:
+        """Wait until each thread has finished its request."""
+        self._ending = True
+        for thread in self._threads:
+            thread.join(bare_client.SECONDS)
+            assert not thread.is_alive()
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        while not self._ending:
+            try:
+                work()
+            except (OSError, AssertionError, VipsrvError) as error:
+                self._note(f"{work.__name__}: {type(error).__name__}: {error}")
+
+    def _note(self, error: str | None = None) -> None:
+        with self._change:
+            self.done += 1
+            if error is not None:
+                self.errors.append(error)
+            self._change.notify_all()
+
+    def _new_connections(self) -> None:
+        assert len(bare_client.ask(self._port, _IMAGE, 20, 10).result) > 0
+        self._note()
+
+    def _one_client(self) -> None:
+        with Client(port=self._port) as client:
+            while not self._ending:
+                assert client.resize(_IMAGE, width=20, height=10).data
+                self._note()

@@ -1,0 +1,136 @@
+"""What an identity uses at the moment, held against its limits.
+
+Rates are limited by the generic cell rate algorithm (GCRA) in its form of virtual scheduling: ITU-T
+Recommendation I.371 (03/2004), annex A, and ATM Forum Traffic Management Specification 4.1, section 4.4.2.
+For each rate it keeps one number, the theoretical arrival time (TAT) of the next cell. A cell that arrives at
+t conforms if t ≥ TAT - τ; TAT then becomes max(t, TAT) + T. Here a cell is a request, or a byte of an upload;
+T is 1/rate, and n bytes are n cells that arrive together. The tolerance τ is chosen so that a burst of
+``BURST_SECONDS`` times the rate, but at least one request, conforms after a pause.
+"""
+
+import math
+
+from vipsrv.errors import Busy
+from vipsrv.server.identity.identity import Identity
+
+BURST_SECONDS = 1.0
+"""The requests or bytes of this time may come at once after a pause."""
+
+_ROUNDING = 1e-6
+"""Seconds that the rounding of floats may add to a sum of many intervals; a wait this short is none."""
+
+_LEAST_RETRY_MS = 100
+"""When to try again if all requests in flight have to wait for one to end."""
+
+
+_LARGE = 1000.0
+"""From here on a rate is shown in whole units, with commas."""
+
+
+class Gcra:
+    """A limit of ``rate`` units a second, with at most ``burst`` units at once.
+
+    In any time of t seconds it admits at most ``rate`` · t + ``burst`` units. More than ``burst`` at once (an
+    upload larger than a burst) is admitted where a whole burst would be; what follows waits for it. The bound
+    then has that size in the place of ``burst``.
+    """
+
+    __slots__ = ("_arrival", "_interval", "_tolerance", "rate")
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate = rate
+        self._interval = 1 / rate
+        self._tolerance = burst / rate
+        self._arrival = -math.inf
+
+    def wait(self, units: float, now: float) -> float:
+        """Return the seconds after which ``units`` are admitted; 0 is at once."""
+        time = min(units * self._interval, self._tolerance)
+        seconds = self._arrival + time - self._tolerance - now
+        return seconds if seconds > _ROUNDING else 0.0
+
+    def take(self, units: float, now: float) -> None:
+        """Count units that are admitted."""
+        self._arrival = max(now, self._arrival) + units * self._interval
+
+    def set_rate(self, rate: float, burst: float, now: float) -> None:
+        """Change the limit. What was taken beforehand still counts, at the new rate."""
+        owed = max(0.0, self._arrival - now) / self._interval
+        self.rate = rate
+        self._interval = 1 / rate
+        self._tolerance = burst / rate
+        self._arrival = now + owed * self._interval
+
+
+class Usage:
+    """What all connections of one identity use together, held against its limits.
+
+    It outlives the connections, so that a client gains nothing by connecting again.
+    """
+
+    __slots__ = ("__weakref__", "_bytes", "_identity", "_requests", "in_flight")
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self.in_flight = 0
+        limits = identity.limits
+        self._requests = _limit(limits.requests_per_second)
+        self._bytes = _limit(limits.bytes_per_second)
+
+    @property
+    def identity(self) -> Identity:
+        """Whose usage it is."""
+        return self._identity
+
+    def admit(self, size: int, now: float) -> None:
+        """Count a request with an upload of ``size`` bytes; ``done`` ends it.
+
+        ``now`` is monotonic seconds. Raises ``Busy``, and counts nothing, if a limit would be exceeded.
+        """
+        most = self._identity.limits.in_flight
+        if most is not None and self.in_flight >= most:
+            raise self._busy(f"has {self.in_flight} requests in flight, as many as it may have", 0.0)
+        requests, sizes = self._requests, self._bytes
+        if requests is not None and (seconds := requests.wait(1, now)):
+            raise self._busy(f"sends more than {_shown(requests.rate)} requests a second", seconds)
+        if sizes is not None:
+            if seconds := sizes.wait(size, now):
+                raise self._busy(f"sends more than {_shown(sizes.rate)} bytes a second", seconds)
+            sizes.take(size, now)
+        if requests is not None:
+            requests.take(1, now)
+        self.in_flight += 1
+
+    def done(self) -> None:
+        """End a request that was admitted."""
+        self.in_flight -= 1
+
+    def renew(self, identity: Identity, now: float) -> None:
+        """Apply the limits of the same identity after a reload; what it has used still counts."""
+        self._identity = identity
+        self._requests = _changed(self._requests, identity.limits.requests_per_second, now)
+        self._bytes = _changed(self._bytes, identity.limits.bytes_per_second, now)
+
+    def _busy(self, what: str, seconds: float) -> Busy:
+        # Rounded up, so that a request at that time is admitted.
+        wait = max(_LEAST_RETRY_MS, math.floor(seconds * 1000) + 1)
+        return Busy(f"{self._identity.name} {what}; try again later", retry_after_ms=wait)
+
+
+def _shown(rate: float) -> str:
+    return f"{rate:.6g}" if rate < _LARGE else f"{rate:,.0f}"
+
+
+def _burst(rate: float) -> float:
+    return max(1.0, rate * BURST_SECONDS)
+
+
+def _limit(rate: float | None) -> Gcra | None:
+    return None if rate is None else Gcra(rate, _burst(rate))
+
+
+def _changed(limit: Gcra | None, rate: float | None, now: float) -> Gcra | None:
+    if limit is None or rate is None:
+        return _limit(rate)
+    limit.set_rate(rate, _burst(rate), now)
+    return limit

@@ -1,0 +1,223 @@
+"""Writes the log in a thread, so that a log reader that stalls never stops the event loop.
+
+::
+
+    event loop ──► rate limit for each kind ──► bounded queue ──► thread: renders ──► standard error or a file
+                   leaves out and counts        drops and counts
+
+A pipe that nobody reads and a terminal that is stopped by ctrl-S block the thread only. A line of its own
+counts those that were left out, and those that were dropped.
+
+Waking the thread for one line would cost more than the line. So lines of requests wait until there are
+several, for ``GATHER_SECONDS`` at most, and are written by one system call; other lines wake it at once.
+"""
+
+import logging
+import math
+import os
+import select
+import threading
+import time
+from collections import deque
+from typing import NamedTuple
+
+from vipsrv.server.logs.entries import Entry, LogEntry
+from vipsrv.server.logs.log_file import LogFile
+from vipsrv.server.logs.log_rate import MOST_A_SECOND, LeftOut, LogRate
+from vipsrv.server.logs.rendering import Render
+
+MOST_QUEUED = 4 * 1024 * 1024
+"""Bytes of lines that wait to be written; further lines are dropped."""
+
+GATHER_SECONDS = 0.1
+"""How long the line of a request may wait for others."""
+
+LAST_LINES_SECONDS = 1.0
+"""How long the end of the process waits for the last lines to be written."""
+
+_MOST_AT_ONCE = 32
+"""Lines that are rendered before a system call lets the event loop go on: about 0.3 ms."""
+
+_LONGEST_LABEL = 200
+"""Characters: messages that begin with the same ones are of one kind."""
+
+
+class LineKind(NamedTuple):
+    """What the lines have in common that share a rate limit."""
+
+    level: str
+    logger: str
+    label: str
+
+
+_OTHER_KINDS = LineKind("warning", __name__, "of many kinds")
+
+
+class LogTarget(NamedTuple):
+    """Where lines are written, and how they are rendered."""
+
+    descriptor: int
+    render: Render
+    file: LogFile | None = None
+    """The file that has the descriptor; it is closed when no line is written to it any more."""
+
+    def close(self) -> None:
+        """Close the file, if it is one."""
+        if self.file is not None:
+            self.file.close()
+
+
+class LogQueue:
+    """Writes entries from a thread of its own. No method waits for the target, except ``close``, which waits
+    for at most ``LAST_LINES_SECONDS``.
+    """
+
+    def __init__(self, target: LogTarget) -> None:
+        self._changed = threading.Condition(threading.Lock())  # guards the fields below
+        self._target = target
+        self._replaced: list[LogTarget] = []
+        self._entries: deque[Entry] = deque()
+        self._due = 0.0  # when the oldest of `_entries` is to be written, in seconds of time.monotonic
+        self._urgent = False  # whether `_entries` are to be written now
+        self._queued = 0  # bytes of `_entries`, and of those that the thread is writing
+        self._dropped = 0  # lines that were dropped and not reported yet
+        self._rate: LogRate[LineKind] = LogRate(rest=_OTHER_KINDS)
+        self._closing = False
+        # A daemon: a process that ends does not wait for a thread that is stuck in a write.
+        self._writer = threading.Thread(target=self._write, name="log", daemon=True)
+        self._writer.start()
+
+    def put(self, entry: Entry, *, urgent: bool = False) -> None:
+        """Queue an entry, or count it as dropped; an ``urgent`` one is written at once."""
+        size = entry.size
+        with self._changed:
+            if self._queued + size > MOST_QUEUED:
+                self._dropped += 1
+                return
+            self._queued += size
+            entries = self._entries
+            entries.append(entry)
+            if urgent or self._queued > MOST_QUEUED // 2:
+                if not self._urgent:
+                    self._urgent = True
+                    self._changed.notify()
+            elif len(entries) == 1:
+                self._due = time.monotonic() + GATHER_SECONDS
+                self._changed.notify()
+
+    def admit(self, kind: LineKind, most: int = MOST_A_SECOND) -> bool:
+        """Return whether to ``put`` a line of ``kind``, or count it as left out."""
+        with self._changed:
+            return self._rate.admit(kind, time.monotonic(), most)
+
+    def switch(self, target: LogTarget) -> None:
+        """Write further lines to another target, and close the present one if it is a file."""
+        with self._changed:
+            self._replaced.append(self._target)
+            self._target = target
+            self._urgent = True
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Write what is queued, for at most ``LAST_LINES_SECONDS``, and end the thread."""
+        with self._changed:
+            already_closing, self._closing = self._closing, True
+            self._changed.notify()
+        if not already_closing:
+            self._writer.join(LAST_LINES_SECONDS)
+
+    # What the thread does
+
+    def _write(self) -> None:
+        while True:
+            target, entries = self._next_entries()
+            if not entries:
+                break
+            written = _write_all(target.descriptor, b"".join([_line(target, entry) for entry in entries]))
+            with self._changed:
+                self._queued -= sum(entry.size for entry in entries)
+                if not written:
+                    self._dropped += len(entries)
+                    if self._closing:
+                        break
+        target.close()
+
+    def _next_entries(self) -> tuple[LogTarget, list[Entry]]:
+        """Wait for entries to write; none once there are no more and the queue is closing."""
+        with self._changed:
+            while True:
+                self._close_replaced()
+                now = time.monotonic()
+                reports = self._reports(math.inf if self._closing else now)
+                waiting = bool(self._entries)
+                if reports or self._closing or (waiting and (self._urgent or now >= self._due)):
+                    break
+                self._urgent = False
+                due = min(self._due if waiting else math.inf, self._rate.next_end())
+                self._changed.wait(None if due == math.inf else due - now)
+            if self._dropped and (self._entries or self._closing):
+                text = f"{self._dropped} lines were dropped: nothing read them, or they could not be written"
+                reports.append(LogEntry(time.time(), "warning", __name__, text))
+                self._dropped = 0
+            entries = [self._entries.popleft() for _ in range(min(_MOST_AT_ONCE, len(self._entries)))]
+            if not self._entries:
+                self._urgent = False
+            self._queued += sum(report.size for report in reports)
+            return self._target, [*entries, *reports]
+
+    def _close_replaced(self) -> None:
+        """Close the targets that were replaced, now that no line is being written to them."""
+        for target in self._replaced:
+            target.close()
+        self._replaced.clear()
+
+    def _reports(self, now: float) -> list[Entry]:
+        """Return a line for each kind of which lines were left out."""
+        return [_report(kind, left_out) for kind, left_out in self._rate.take_left_out(now).items()]
+
+
+class LogHandler(logging.Handler):
+    """Puts the records of Python's ``logging`` into a queue.
+
+    Records of one kind share a rate limit. The kind of a record is its logger, its level and its message
+    before formatting; ``extra={"kind": text}`` in the logging call replaces the message in it.
+    """
+
+    def __init__(self, queue: LogQueue) -> None:
+        super().__init__()
+        self._queue = queue
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the entry of a record, or count it as left out or dropped."""
+        label = str(getattr(record, "kind", record.msg))[:_LONGEST_LABEL]
+        if self._queue.admit(LineKind(record.levelname.lower(), record.name, label)):
+            self._queue.put(LogEntry.from_record(record), urgent=True)
+
+
+def _report(kind: LineKind, left_out: LeftOut) -> LogEntry:
+    label = " ".join(kind.label.split())
+    text = f"{left_out.lines} more lines were left out: {label}"
+    extra = {"left_out": left_out.lines, "seconds": round(left_out.seconds, 1)}
+    return LogEntry(time.time(), kind.level, kind.logger, text, extra=extra)
+
+
+def _line(target: LogTarget, entry: Entry) -> bytes:
+    try:
+        return target.render(entry)
+    except Exception as error:  # noqa: BLE001 - a bug in one line must not end the log
+        text = f"a line cannot be rendered: {error!r}"
+        return target.render(LogEntry(time.time(), "error", __name__, text))
+
+
+def _write_all(descriptor: int, data: bytes) -> bool:
+    """Write, and wait for a reader as long as it takes; return whether everything could be written."""
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # another process has made the pipe or terminal non-blocking
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()
+        except OSError:  # closed, or a full disk
+            return False
+    return True
