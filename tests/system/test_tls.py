@@ -108,7 +108,7 @@ def test_a_client_on_the_command_line(server: RunningServer, lab: Lab, image: Pa
             ["--host", "tls://127.0.0.1:{plain}", "--ca", "{ca}"],
             NO_SERVER,
             PLAIN,
-            "request 0: 400 bad_request: the client speaks TLS, which this address does not",
+            '"error":"the client speaks TLS, which this address does not"',
         ),
         (
             ["--host", "tls://127.0.0.1:{tls}", "--ca", "{folder}/missing.pem"],

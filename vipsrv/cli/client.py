@@ -226,6 +226,10 @@ def resize(
             help=f"Port of the server.  [env var: {PORT_VARIABLE}; default: {DEFAULT_PORT}]",
         ),
     ] = None,
+    tls: Tls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -235,10 +239,6 @@ def resize(
             f"[env var: {TOKEN_FILE_VARIABLE}, or {TOKEN_VARIABLE} with the token itself]",
         ),
     ] = None,
-    tls: Tls = False,
-    ca: Ca = None,
-    cert: Cert = None,
-    key: Key = None,
     protocol: Annotated[
         int, typer.Option(min=1, max=2, help="Version of the protocol; 1 is for old servers.")
     ] = 2,
@@ -281,8 +281,8 @@ def resize(
             choice=choose_server(host or None, port),
             timeout=Timeout(reply=timeout),
             may_start_one=embedded,
-            token=choose_token(file=token_file),
             tls=TlsOptions(tls=tls, ca=ca, cert=cert, key=key),
+            token=choose_token(file=token_file),
             quiet=silent,
         )
         if formats:

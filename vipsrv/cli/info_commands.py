@@ -11,8 +11,8 @@ from vipsrv.client import ServerInfo
 from vipsrv.options import ImageInfo
 
 _CONNECTION_PARAMETERS = {
-    *("host", "port", "token_file", "protocol", "timeout", "embedded", "as_json", "image"),
-    *("tls", "ca", "cert", "key"),
+    *("host", "port", "protocol", "timeout", "embedded", "as_json", "image"),
+    *("token_file", "tls", "ca", "cert", "key"),
 }
 """The parameters that are also valid with ``--info`` and ``--formats``."""
 

@@ -42,8 +42,8 @@ class CallServer:
     timeout: Timeout
     may_start_one: bool
     quiet: bool
-    token: str | None = None
     tls: TlsOptions = field(default_factory=TlsOptions)
+    token: str | None = None
 
     def ask(self, request: Callable[[Client], T]) -> Answer[T]:
         """Make a request with a client of the server. Raises the errors of ``Client``."""

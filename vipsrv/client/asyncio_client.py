@@ -72,13 +72,13 @@ class AsyncClient(_ClosableClient):
     and otherwise 127.0.0.1 or 65432. For a unix socket, ``address`` or ``host`` is ``unix:/path``.
     ``AsyncClient.embedded()`` starts its own server.
 
-    ``token`` is for a server that requires one; if it is left out, it comes from ``VIPSRV_TOKEN`` or from the
-    file that ``VIPSRV_TOKEN_FILE`` names. If the server refuses it, the methods raise ``Unauthorized``.
-
     ``tls=True``, or an address ``tls://HOST:PORT``, encrypts the connection and checks that the server's
     certificate is for the host that was named. It has to be of an authority that this machine trusts, or of
     the one in the PEM file ``ca``. ``cert`` and ``key`` are PEM files for a server that asks its clients for
     a certificate. ``tls`` may also be an ``ssl.SSLContext``, which then decides all of that.
+
+    ``token`` is for a server that requires one; if it is left out, it comes from ``VIPSRV_TOKEN`` or from the
+    file that ``VIPSRV_TOKEN_FILE`` names. If the server refuses it, the methods raise ``Unauthorized``.
 
     Concurrent calls share one connection, which the first call makes, and do not wait for each other's
     replies. After a connection is lost, the next call makes a new one. A client is for one event loop at a

@@ -44,8 +44,8 @@ class ConnectionPool(ABC, Generic[Connection]):
         self._protocol: ProtocolVersion = protocol
         self._timeout = timeout
         self._max_reply_size = max_reply_size
-        self._token = token
         self._tls = tls
+        self._token = token
         self._connections: list[Connection] = []
         self._closed = False
         _POOLS.add(self)
