@@ -21,23 +21,23 @@ before = open("/proc/self/environ", "rb").read()
 harden()
 import ctypes
 print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
-print(*sorted(set(os.environ) & {"TOKEN", "VIPSRV_PORT", "PATH"}))
+print(*sorted(set(os.environ) & {"TOKEN", "VIPSRV_TOKEN", "VIPSRV_PORT", "PATH"}))
 ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # so that /proc can be read again by any user
 after = open("/proc/self/environ", "rb").read()
-print(b"very secret" in before, b"very secret" in after, b"VIPSRV_PORT=1" in after)
+print(before.count(b"very secret"), after.count(b"very secret"), b"VIPSRV_PORT=1" in after)
 """
 
 
 def test_a_hardened_process_is_closed_and_has_forgotten_what_nothing_reads() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", _HARDEN],
-        env={**os.environ, "TOKEN": "very secret", "VIPSRV_PORT": "1"},
+        env={**os.environ, "TOKEN": "very secret", "VIPSRV_TOKEN": "very secret", "VIPSRV_PORT": "1"},
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    assert ended.stdout.splitlines() == ["0", "PATH VIPSRV_PORT", "True False True"]
+    assert ended.stdout.splitlines() == ["0", "PATH VIPSRV_PORT", "2 0 True"]
 
 
 def test_this_process_was_open_before() -> None:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from vipsrv.workers.launch import worker_environment
 from vipsrv.workers.process_control import adopt_orphans, forbid_inspection
 
-_READ_LATER = re.compile(r"(VIPSRV_|NOTIFY_|LISTEN_|WATCHDOG_)")
-"""Settings, and what systemd tells a service; no variable of these holds a secret."""
+_READ_LATER = re.compile(r"(VIPSRV_(?!TOKEN$)|NOTIFY_|LISTEN_|WATCHDOG_)")
+"""Settings, and what systemd tells a service; no variable of these holds a secret. ``VIPSRV_TOKEN`` is a
+client's, and may have come along."""
 
 _log = logging.getLogger(__name__)
 
