@@ -72,7 +72,10 @@ class Session:
 
     def refresh(self) -> None:
         """Apply the identity's present limits. Raises ``Unauthorized`` if its token is no longer good."""
-        identity = self._identities.refresh(self._identity, self._wall_clock())
+        self.use(self._identities.refresh(self._identity, self._wall_clock()))
+
+    def use(self, identity: Identity) -> None:
+        """Apply other limits of the identity, or go on with another of its tokens."""
         if identity is not self._identity:
             self.usage = self._identities.usage(identity)
             self._apply(identity)

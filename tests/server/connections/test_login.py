@@ -279,6 +279,23 @@ async def test_another_identity_needs_another_connection(tmp_path: Path) -> None
         assert await refusal(sock) == (Kind.HELLO, 401, 5)
 
 
+async def test_a_second_token_of_the_identity_replaces_the_first(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        second = server.add("shop", priority=2.0)
+        sock = await server.connect()
+        await send(sock, hello(server.token.text, 1) + hello(second.text, 2))
+        assert (await read_reply(sock))[1:3] == (200, 1)
+        assert (await read_reply(sock))[1:3] == (200, 2)
+        revoke_tokens(server.tokens, server.token.id, CREATED)
+        server.reload()
+        await send(sock, pack_message(Kind.HELLO, 3))
+        assert (await read_reply(sock))[1:3] == (200, 3)
+        revoke_tokens(server.tokens, second.id, CREATED)
+        server.reload()
+        await send(sock, resize(4))
+        assert await refusal(sock) == (Kind.RESIZE, 401, 4)
+
+
 async def test_a_token_that_is_revoked_ends_the_connection_at_the_next_request(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         sock = await server.connect()

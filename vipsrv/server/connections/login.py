@@ -90,7 +90,9 @@ class Login:
         if self.session is None:
             self._identify(identity.name)
             self.session = access.session(identity, self.flow.account)
-        elif identity.name != self.session.name:
+        elif identity.name == self.session.name:
+            self.session.use(identity)  # the token of the last HELLO counts
+        else:
             raise BadRequest(
                 f"token: this connection is in use by {self.identity}; connect again for another identity"
             )
