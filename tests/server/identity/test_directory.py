@@ -41,7 +41,6 @@ def test_a_token_has_the_identity_that_the_file_gives_it(path: Path) -> None:
     identity = identities.identify(token.text, NOW)
     assert identity == Identity("shop", IdentityLimits(in_flight=3), token.id)
     assert identities.identify(other.text, NOW).name == "archive"
-    assert identities.is_valid(identity, NOW)
     assert len(identities) == 2
 
 
@@ -144,7 +143,6 @@ def test_the_next_request_of_a_revoked_token_is_refused(path: Path) -> None:
     revoke_tokens(path, token.id, CREATED)
     assert identities.refresh(identity, NOW) is identity  # the file alone changes nothing
     reload(identities, path)
-    assert not identities.is_valid(identity, NOW)
     with pytest.raises(Unauthorized, match="the token of shop was revoked"):
         identities.refresh(identity, NOW)
     assert identities.refresh(other, NOW) == other
@@ -154,23 +152,13 @@ def test_the_next_request_of_a_removed_or_expired_token_is_refused(path: Path) -
     token = add(path, "shop", expires=CREATED + timedelta(hours=1))
     identities = Identities(path)
     identity = identities.identify(token.text, NOW)
-    assert identities.is_valid(identity, NOW + 3599)
-    assert not identities.is_valid(identity, NOW + 3600)
+    assert identities.refresh(identity, NOW + 3599) is identity
     with pytest.raises(Unauthorized, match="expired"):
         identities.refresh(identity, NOW + 3600)
     path.write_text("")
     reload(identities, path)
-    assert not identities.is_valid(identity, NOW)
     with pytest.raises(Unauthorized, match="the token of shop was removed"):
         identities.refresh(identity, NOW)
-
-
-def test_an_identity_without_a_token_stays_valid(path: Path) -> None:
-    add(path, "shop")
-    identities = Identities(path)
-    certificate = Identity("shop")
-    assert identities.is_valid(certificate, NOW)
-    assert identities.refresh(certificate, NOW) is certificate
 
 
 def test_usage_is_shared_by_all_connections_and_tokens_of_an_identity(path: Path) -> None:
@@ -202,16 +190,6 @@ def test_usage_survives_a_reload_which_changes_its_limits(path: Path) -> None:
     with pytest.raises(Busy, match="1 requests a second"):
         usage.admit(1, 0.5)
     usage.admit(1, 1.0)
-
-
-def test_usage_of_certificates_is_forgotten_with_the_last_connection(path: Path) -> None:
-    path.write_text("")
-    identities = Identities(path)
-    usage = identities.usage(Identity("camera.example"))
-    usage.admit(1, 0.0)
-    assert identities.usage(Identity("camera.example")) is usage
-    del usage
-    assert identities.usage(Identity("camera.example")).in_flight == 0
 
 
 @pytest.mark.parametrize("text", ["[", "[abc]\n", '[abcdefgh]\nname = "x"\n'])

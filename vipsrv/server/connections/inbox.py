@@ -70,8 +70,8 @@ class Inbox:
         self.slot: Slot | None = None
         """The slot for the arriving body; ``None`` if the body is discarded."""
         self.expires = time.monotonic() + context.settings.idle_timeout
-        self._ahead = _scratch  # for bytes that are not read into the spool
         """The end of the receive timeout or the idle timeout, in seconds of ``time.monotonic``."""
+        self._ahead = _scratch  # for bytes that are not read into the spool
         self._transport = transport
         self._context = context
         self._on_events = on_events

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import Protocol
-from weakref import WeakValueDictionary
 
 from vipsrv.errors import SettingsError, Unauthorized
 from vipsrv.server.identity.identity import Identity
@@ -67,8 +66,6 @@ class Identities:
         # What a secret that is not in the file is compared with; nobody knows the secret of this one.
         self._nobody = _Entry(hash_secret(secrets.token_urlsafe()), Identity("nobody"), 0.0, None)
         self._usages: dict[str, Usage] = {}
-        # Of identities without a token (client certificates): kept while a connection uses them.
-        self._others: WeakValueDictionary[str, Usage] = WeakValueDictionary()
 
     def __len__(self) -> int:
         """The number of tokens in the file, including those that are no longer good."""
@@ -97,8 +94,6 @@ class Identities:
 
         ``now`` is Unix time. Raises ``Unauthorized`` if the token was revoked or removed, or has expired.
         """
-        if not identity.token_id:
-            return identity  # a client certificate is checked by TLS
         entry = self._entries.get(identity.token_id)
         if entry is None or entry.identity.name != identity.name:
             raise Unauthorized(f"the token of {identity.name} was removed")
@@ -106,23 +101,11 @@ class Identities:
             raise _no_longer_good(entry)
         return entry.identity
 
-    def is_valid(self, identity: Identity, now: float) -> bool:
-        """Return whether ``refresh`` would succeed."""
-        if not identity.token_id:
-            return True
-        entry = self._entries.get(identity.token_id)
-        return entry is not None and now < entry.good_until and entry.identity.name == identity.name
-
     def usage(self, identity: Identity) -> Usage:
-        """Return what all connections of an identity use together; keep it as long as the connection."""
-        if identity.token_id:
-            usage = self._usages.get(identity.name)
-            if usage is None:
-                usage = self._usages[identity.name] = Usage(identity)
-            return usage
-        usage = self._others.get(identity.name)
+        """Return what all connections of an identity use together."""
+        usage = self._usages.get(identity.name)
         if usage is None:
-            usage = self._others[identity.name] = Usage(identity)
+            usage = self._usages[identity.name] = Usage(identity)
         return usage
 
     def prepare_reload(self, settings: _TokenSettings) -> Callable[[], None]:

@@ -90,9 +90,9 @@ class IdentityLimits:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A client that has logged in. Several tokens may share a name: they are one identity.
+    """A client that has logged in with the token ``token_id``.
 
-    ``token_id`` is that of the token, empty if the client has shown a certificate instead.
+    Several tokens may share a name: they are one identity.
     """
 
     name: str

@@ -68,7 +68,7 @@ class Usage:
     It outlives the connections, so that a client gains nothing by connecting again.
     """
 
-    __slots__ = ("__weakref__", "_bytes", "_identity", "_requests", "in_flight")
+    __slots__ = ("_bytes", "_identity", "_requests", "in_flight")
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
