@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
 from vipsrv.server.identity import IdentityLimits, penalties, usage
 from vipsrv.server.identity.identity import MOST_PRIORITY
@@ -43,13 +44,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(script: str, folder: Path) -> str:
-    """Run an example in ``folder``, and return what it prints."""
+def run(script: str, folder: Path, *, commands: Path | None = None) -> str:
+    """Run an example in ``folder`` with the programs in ``commands``, and return what it prints."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")}
     done = subprocess.run(
         ["sh", "-ec", script],  # noqa: S607 - the shell of the system
         cwd=folder,
-        env={**clean, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(PAGE.parents[2])},
+        env={
+            **clean,
+            "PATH": f"{commands or folder / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": str(PAGE.parents[2]),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -77,6 +82,46 @@ def run_all(section: str, folder: Path) -> int:
         if follows[0] == "text":
             assert masked(printed) == masked(follows[1])
     return examples
+
+
+def test_from_nothing_to_a_client_on_another_address(folder: Path) -> None:
+    """The lines of the page as they are, but for the address, the installation and ``scp``."""
+    on_the_server, on_the_client = (text for _, text in blocks("From nothing to a client on another machine"))
+    assert len((on_the_server + on_the_client).splitlines()) <= 10
+    server_folder, client_folder = folder / "server", folder / "client"
+    server_folder.mkdir()
+    client_folder.mkdir()
+    (client_folder / "photo.jpg").write_bytes(jpeg())
+    for name, script in (
+        (
+            "vipsrv-client",
+            f"exec {shlex.quote(sys.executable)} -c 'from vipsrv.cli.client import main; main()' \"$@\"",
+        ),
+        ("scp", f'for source in "$1" "$2"; do cp "{server_folder}/${{source#127.0.0.2:}}" "$3"; done'),
+    ):
+        command = folder / "bin" / name
+        command.write_text(f"#!/bin/sh\n{script}\n")
+        command.chmod(0o755)
+
+    def lines(text: str, port: int) -> list[str]:
+        text = text.replace("192.0.2.10", "127.0.0.2").replace(":65432", f":{port}")
+        return [line for line in text.splitlines() if not line.startswith("python3 -m pip install ")]
+
+    *commands, serve = lines(on_the_server, 0)
+    run("\n".join(commands), server_folder, commands=folder / "bin")
+    names = {"tls/cert.pem", "tls/key.pem", "tokens.toml"}
+    words = [str(server_folder / word) if word in names else word for word in shlex.split(serve)]
+    assert words[:2] == ["vipsrv", "serve"]
+    with RunningServer("--workers", "1", *words[2:]) as server:
+        (listener,) = server.listeners
+        assert listener.startswith("tls://127.0.0.2:")
+        run("\n".join(lines(on_the_client, server.port)), client_folder, commands=folder / "bin")
+        assert "OPEN TO EVERYONE" not in server.log
+    assert (client_folder / "processed_photo.jpg").is_file()
+    readable = {
+        path.name for path in server_folder.rglob("*") if path.is_file() and path.stat().st_mode & 0o077
+    }
+    assert readable <= {"ca.pem", "cert.pem"}
 
 
 def test_the_examples_of_tokens(folder: Path) -> None:
