@@ -67,6 +67,19 @@ def certificate_identity(transport: asyncio.BaseTransport) -> str | None:
     return None
 
 
+def certificate_fault(transport: asyncio.BaseTransport, now: float) -> str | None:
+    """Return why the client with this verified certificate must not be served, or ``None``.
+
+    ``now`` is Unix time. OpenSSL does not check a certificate again when its owner resumes a session, and
+    gives the owner another ticket each time. So an expired certificate has to be noticed here.
+    """
+    if certificate_identity(transport) is None:
+        return "the client's certificate names nobody: it has no URI, e-mail address or DNS name"
+    if ssl.cert_time_to_seconds(transport.get_extra_info("peercert")["notAfter"]) < now:
+        return "the client's certificate has expired"
+    return None
+
+
 Stamp = tuple[tuple[int, int, int] | None, ...]
 """Time of change, inode and size of each file; ``None`` for one that is missing."""
 

@@ -64,9 +64,11 @@ class Listening:
         self.writers.append(writer)
         return reader, writer
 
-    async def connect(self, context: ssl.SSLContext | None = None) -> "Client":
+    async def connect(
+        self, context: ssl.SSLContext | None = None, session: ssl.SSLSession | None = None
+    ) -> "Client":
         reader, writer = await self.open()
-        return await Client.shake_hands(reader, writer, context or self.trusting)
+        return await Client.shake_hands(reader, writer, context or self.trusting, session=session)
 
 
 class Client:
@@ -87,8 +89,11 @@ class Client:
         context: ssl.SSLContext,
         *,
         piece: int = MANY,
+        session: ssl.SSLSession | None = None,
     ) -> "Client":
         client = cls(reader, writer, context)
+        if session is not None:
+            client.tls.session = session
         while True:
             try:
                 client.tls.do_handshake()
@@ -503,6 +508,35 @@ async def test_a_client_is_known_by_its_certificate(tmp_path: Path, lab: Lab, na
         await client.send(PING)
         assert await client.receive(len(PONG)) == PONG
         assert certificate_identity(server.made[0]._transport) == name
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_session_is_not_resumed_with_a_certificate_that_has_expired(
+    tmp_path: Path,
+    lab: Lab,
+    lines: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    version: ssl.TLSVersion,
+) -> None:
+    async with listening(tmp_path, lab, client_ca=lab.ca) as server:
+        context = lab.trusting(client=lab.client("alice.example"))
+        context.maximum_version = version
+        session = None
+        for _ in range(2):
+            client = await server.connect(context, session)
+            await client.send(PING)
+            assert await client.receive(len(PONG)) == PONG
+            assert client.tls.session_reused is (session is not None)
+            session = client.tls.session
+        assert session is not None
+        later = time.time() + 31 * 86_400
+        monkeypatch.setattr(time, "time", lambda: later)
+        client = await server.connect(context, session)
+        assert client.tls.session_reused
+        await client.send(PING)
+        assert error_of(await client.receive()) == (401, "the client's certificate has expired")
+        assert lines == ["the TLS handshake of 127.0.0.1 failed: the client's certificate has expired"]
+        assert len(server.made) == 2
 
 
 @pytest.mark.parametrize(

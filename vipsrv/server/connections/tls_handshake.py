@@ -24,7 +24,7 @@ from vipsrv.server.connections.binary import DRAIN_SECONDS, LINGER_SECONDS
 from vipsrv.server.connections.tls_transport import TlsTransport, scratch
 from vipsrv.server.connections.transport import peer_name
 from vipsrv.server.context import ServerContext
-from vipsrv.server.tls import ServerCertificates, certificate_identity
+from vipsrv.server.tls import ServerCertificates, certificate_fault
 
 HANDSHAKE_SECONDS = 10.0
 """How long a client may take for the handshake: three round trips, and more on a slow line."""
@@ -206,8 +206,9 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def _hand_over(self) -> None:
         tls = TlsTransport(self._transport, self._tls, self._incoming, self._outgoing)
-        if self._tls.context.verify_mode is ssl.CERT_REQUIRED and certificate_identity(tls) is None:
-            fault = "the client's certificate names nobody: it has no URI, e-mail address or DNS name"
+        has_certificate = self._tls.context.verify_mode is ssl.CERT_REQUIRED
+        fault = certificate_fault(tls, time.time()) if has_certificate else None
+        if fault is not None:
             self._tls.write(_refusal(Unauthorized(fault)))
             self._flush()
             self._fail(fault)
