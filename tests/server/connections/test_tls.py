@@ -18,11 +18,15 @@ import pytest
 
 from tests.protocol.test_proxy_protocol import FOUR, PROXY, TCP4, header
 from tests.server.fakes import MANY, FakeWorkers, content, make_context, only_account, succeed
+from tests.server.identity.records import add
 from tests.support.certificates import Lab
 from vipsrv.protocol import HEADER, V1_REPLY, V1_REQUEST, Header, Kind, pack_message
+from vipsrv.server.access import Access
 from vipsrv.server.address_list import AddressList
 from vipsrv.server.connections.binary import DRAIN_SECONDS, BinaryConnection
+from vipsrv.server.connections.login import MOST_HELD
 from vipsrv.server.connections.proxy_header import ProxiedConnection
+from vipsrv.server.connections.states import ConnectionState
 from vipsrv.server.connections.tls_handshake import (
     HANDSHAKE_SECONDS,
     MAX_HANDSHAKE_SIZE,
@@ -32,6 +36,7 @@ from vipsrv.server.connections.tls_handshake import (
 )
 from vipsrv.server.connections.tls_transport import READ_SIZE, TlsTransport
 from vipsrv.server.context import ServerContext
+from vipsrv.server.identity import Identities
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.tls import ServerCertificates, certificate_identity
 from vipsrv.worker_config import IN_MEMORY_SIZE
@@ -508,6 +513,22 @@ async def test_a_client_is_known_by_its_certificate(tmp_path: Path, lab: Lab, na
         await client.send(PING)
         assert await client.receive(len(PONG)) == PONG
         assert certificate_identity(server.made[0]._transport) == name
+
+
+async def test_before_a_login_little_is_read_at_once(tmp_path: Path, lab: Lab) -> None:
+    tokens = tmp_path / "tokens.toml"
+    token = add(tokens)
+    async with listening(tmp_path, lab) as server:
+        server.context.access = Access(Identities(tokens))
+        client = await server.connect()
+        await client.send(PING)
+        assert await client.receive(len(PONG)) == PONG
+        transport = cast("TlsTransport", server.made[0]._transport)
+        assert len(transport.get_buffer(-1)) == MOST_HELD
+        await client.send(pack_message(Kind.HELLO, 1, {"token": token.text}) + PING)
+        while server.made[0].state is not ConnectionState.OPEN:
+            await client.receive(1)
+        assert len(transport.get_buffer(-1)) == READ_SIZE
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

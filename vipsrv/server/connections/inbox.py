@@ -20,6 +20,7 @@ from enum import Enum
 from vipsrv.errors import RequestError
 from vipsrv.protocol import MAX_META_SIZE, Event, RequestReader
 from vipsrv.server.connections.pace import Pace
+from vipsrv.server.connections.tls_transport import TlsTransport
 from vipsrv.server.connections.transport import PROGRESS_SIZE, splice_source
 from vipsrv.server.context import ServerContext
 from vipsrv.storage.spool import Slot
@@ -104,6 +105,8 @@ class Inbox:
     def limit(self, size: int | None) -> None:
         """Read and hold at most ``size`` bytes of what is no body; ``None`` restores the usual bounds."""
         self._ahead = _scratch[:size]
+        if isinstance(self._transport, TlsTransport):
+            self._transport.limit_reads(size)
         self.reader.max_meta_size = MAX_META_SIZE if size is None else size
 
     def received(self, size: int) -> None:

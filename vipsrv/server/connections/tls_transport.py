@@ -49,6 +49,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._incoming = incoming
         self._outgoing = outgoing
         self._above: asyncio.BufferedProtocol
+        self._buffer = scratch
         self._backlog: deque[memoryview] = deque()  # plain bytes that are not encrypted yet
         self._backlog_size = 0
         self._below_is_full = False
@@ -68,6 +69,10 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._below.set_write_buffer_limits(high=0)
         connection.connection_made(self)
         self._decrypt()
+
+    def limit_reads(self, size: int | None) -> None:
+        """Read at most ``size`` bytes of ciphertext at a time; ``None`` restores the usual size."""
+        self._buffer = scratch[:size]
 
     # The transport of the connection above
 
@@ -160,7 +165,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - one size for all
         """Return the buffer for ciphertext."""
-        return scratch
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Decrypt ``nbytes`` bytes that have been read."""
