@@ -42,7 +42,7 @@ def identity_key(name: str) -> str:
 
 
 class Session:
-    """One login: the identity of a connection's client, its present limits, and what it uses.
+    """Holds the requests of a connection that has logged in against the limits of its identity.
 
     ``account`` is that of the identity, whose weight in the fair queue follows the priority.
     """
@@ -125,7 +125,7 @@ class Session:
 
 
 class Access:
-    """The rules of one server; without ``identities`` every client may use it.
+    """Decides which clients may use the server; without ``identities`` all may.
 
     ``allow_v1`` names the addresses whose version 1 clients need no token. Times come from ``clock``
     (monotonic) and ``wall_clock`` (Unix time).

@@ -29,7 +29,7 @@ _VERSION_1 = "this server requires a token, which version 1 cannot carry; use ve
 
 
 class Login:
-    """The client with the ``peer`` name, and its login.
+    """Keeps who the client of a connection is: its address ``peer``, and its identity after the login.
 
     ``place`` is the flow of the client's address, to which the place of the connection counts. ``flow`` is
     that of the identity, or else the same. ``identity`` is the name of a client that has logged in or shown a
@@ -104,7 +104,7 @@ class Login:
 
 
 def error_before_login(header: Header | None, text: str) -> RequestError:
-    """Return the error for bytes of such a client that are not a message, or a message that is too long."""
+    """Return the error for bytes that are no message, or for a message that is too long before the login."""
     if header is not None and header.meta_size > MOST_HELD:
         return Unauthorized(f"{_NO_TOKEN}; its meta may have {MOST_HELD} bytes")
     return BadRequest(text)

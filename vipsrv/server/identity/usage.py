@@ -22,7 +22,6 @@ _ROUNDING = 1e-6
 _LEAST_RETRY_MS = 100
 """When to try again if all requests in flight have to wait for one to end."""
 
-
 _LARGE = 1000.0
 """From here on a rate is shown in whole units, with commas."""
 
