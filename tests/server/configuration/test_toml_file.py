@@ -48,7 +48,7 @@ def read(tmp_path: Path, content: bytes) -> list[str]:
         (b"port = 1\nlisten = [", "2: this is not valid TOML: Invalid value"),
         (b"\n\nport: 1", "3: this is not valid TOML: Expected '=' after a key in a key/value pair"),
         (b"port = 1\n# \xff", "2: this is not text in UTF-8"),
-        (b"#" * (MOST_BYTES + 1), f" the file is larger than {MOST_BYTES} bytes"),
+        (b"#" * (MOST_BYTES + 1), f" the file cannot be read: it is larger than {MOST_BYTES} bytes"),
         (b"[port]\n", "1: port: must be a whole number, not a table"),
         (b"workers = true", "1: workers: must be a whole number, not true"),
         (b"workers = 2.0", "1: workers: must be a whole number, not 2.0"),
@@ -88,7 +88,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(SettingsError, match=f"{pipe}: this is a pipe and not a file"):
+    with pytest.raises(SettingsError, match=f"{pipe}: the file cannot be read: it is a pipe"):
         read_toml(pipe)
 
 

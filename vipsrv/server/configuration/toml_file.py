@@ -15,6 +15,7 @@ from vipsrv.errors import SettingsError
 from vipsrv.server.configuration.origin import Given, Origin, Source, suggestion
 from vipsrv.server.configuration.types import type_fault
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.small_file import read_small_file
 
 LOCAL_FILE = Path("vipsrv.toml")
 """In the current folder; read if no file is named and it exists."""
@@ -83,27 +84,16 @@ def read_toml(path: Path) -> tuple[dict[str, Given], list[str]]:
 
 
 def read_text(path: Path, most: int) -> str:
-    """Return the text of a file of at most ``most`` bytes. Raises ``SettingsError``, also for a pipe, because
-    that could not be read again by a reload, and opening it may wait for ever.
-    """
+    """Return the text of a file of at most ``most`` bytes. Raises ``SettingsError``."""
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
-                raise SettingsError(f"{path}: this is a pipe and not a file, so it cannot be read again")
-            data = file.read(most + 1)
+        data, _ = read_small_file(path, most)
     except OSError as error:
         raise SettingsError(f"{path}: the file cannot be read: {error.strerror}") from None
-    if len(data) > most:
-        raise SettingsError(f"{path}: the file is larger than {most} bytes")
     try:
         return data.decode("utf-8-sig")  # some editors of Windows begin a file with a byte order mark
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SettingsError(f"{path}:{line}: this is not text in UTF-8") from None
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def lines_of(text: str, keys: Iterable[str]) -> dict[str, int]:
