@@ -21,6 +21,9 @@ _KEY = "vipsrv"
 _MIB = 1024**2
 _GIB = 1024**3
 
+_MOST_ON_THE_WIRE = 2**63 - 1
+"""The largest number that a client accepts in the reply to a HELLO."""
+
 _Value = TypeVar("_Value")
 
 
@@ -54,7 +57,9 @@ def _declare(
 class WorkerConfig:
     """The settings that apply to every job of a worker."""
 
-    max_upload: int = _declare(2 * _GIB, "Largest image that is accepted, in bytes.", unit=BYTES, least=1)
+    max_upload: int = _declare(
+        2 * _GIB, "Largest image that is accepted, in bytes.", unit=BYTES, least=1, most=_MOST_ON_THE_WIRE
+    )
     quality: int = _declare(85, "Quality of a result if the request names none.", least=1, most=100)
     formats: tuple[str, ...] | None = _declare(
         None,
@@ -65,9 +70,15 @@ class WorkerConfig:
     tolerate_truncated: bool = _declare(
         default=False, text="Resize truncated and corrupt images as far as they can be decoded."
     )
-    max_pixels: int = _declare(2**30, "Largest image that is decoded, in pixels.", unit=PIXELS, least=1)
+    max_pixels: int = _declare(
+        2**30, "Largest image that is decoded, in pixels.", unit=PIXELS, least=1, most=_MOST_ON_THE_WIRE
+    )
     max_output_pixels: int = _declare(
-        100_000_000, "Maximum pixels of all results of one request together.", unit=PIXELS, least=1
+        100_000_000,
+        "Maximum pixels of all results of one request together.",
+        unit=PIXELS,
+        least=1,
+        most=_MOST_ON_THE_WIRE,
     )
     max_expansion: int = _declare(
         250,

@@ -14,8 +14,9 @@ from tests.client.fake_server import SECONDS
 from tests.support.images import jpeg
 from vipsrv.address import Address
 from vipsrv.client import AsyncClient, Client
-from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.embedded import NOT_FOR_EMBEDDED, EmbeddedServer
 from vipsrv.errors import StartFailed
+from vipsrv.server.settings import ServerSettings
 
 IMAGE = jpeg(40, 30)
 
@@ -41,6 +42,40 @@ def test_it_serves_within_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
     with EmbeddedServer() as server, Client(server.host, server.port) as client:
         assert client.ping() > 0
     assert gone(server.port)
+
+
+PASSED_ON = {
+    *("workers", "jobs_per_worker", "pin_workers", "sandbox", "worker_uid"),
+    *("max_upload", "quality", "formats", "tolerate_truncated"),
+    *("max_pixels", "max_output_pixels", "max_expansion", "job_memory", "decode_memory"),
+    *("connections", "connections_per_client", "queue", "queue_per_client"),
+    *("deadline", "idle_timeout", "receive_timeout", "min_rate", "drain"),
+    *("spool_dir", "spool_memory", "spool_disk"),
+}
+
+
+def test_it_is_decided_for_each_setting_whether_an_embedded_server_takes_it() -> None:
+    assert ServerSettings.model_fields.keys() == PASSED_ON | NOT_FOR_EMBEDDED
+    assert PASSED_ON.isdisjoint(NOT_FOR_EMBEDDED)
+
+
+def test_it_does_not_take_what_is_meant_for_another_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each of these values would make it fail, or not be found."""
+    for name in NOT_FOR_EMBEDDED:
+        monkeypatch.setenv(f"VIPSRV_{name.upper()}", str(tmp_path / "none" / name))
+        monkeypatch.setenv(f"vipsrv_{name}_file", str(tmp_path / "none" / name))
+    monkeypatch.setenv("VIPSRV_CONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("VIPSRV_MAX_UPLOAD", "12345")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
+        with EmbeddedServer() as server, Client(server.host, server.port) as client:
+            assert client.hello().limits.max_upload == 12345
+        with pytest.raises(BlockingIOError):
+            manager.recv(1)
 
 
 def test_it_ends_after_an_error() -> None:

@@ -61,6 +61,21 @@ def test_systemd_knows_every_option(units: list[str]) -> None:
 
 
 @needs_systemd
+def test_the_lines_for_secrets_are_valid(units: list[str]) -> None:
+    page = (UNITS.parents[1] / "docs" / "operations" / "systemd.md").read_text()
+    lines = page.partition('```ini title="systemctl edit vipsrv.service"\n')[2].partition("```")[0]
+    assert "LoadCredential=" in lines
+    variables = re.findall(r"Environment=VIPSRV_(\w+)=", lines)
+    assert {name.lower() for name in variables} <= ServerSettings.model_fields.keys()
+    folder = Path(units[0] + ".d")
+    folder.mkdir()
+    (folder / "override.conf").write_text(lines)
+    done = analyze("verify", "--man=no", *units)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert not [line for line in done.stderr.splitlines() if "override" in line]
+
+
+@needs_systemd
 def test_a_misspelt_option_is_found(units: list[str]) -> None:
     path = Path(units[0])
     path.write_text(path.read_text().replace("ProtectHome=", "ProtectHouse="))

@@ -170,6 +170,18 @@ def test_the_watchdog_hears_twice_a_period_from_a_server_that_works(
     notifier.close()
 
 
+def test_a_loop_that_is_stuck_gives_no_sign_of_life(manager: Manager) -> None:
+    """Only the event loop calls ``check``, and what it has missed is not made up for."""
+    notifier = Notifier(manager.socket.getsockname(), watchdog_seconds=10)
+    watchdog = Watchdog(notifier, Workers().check)
+    watchdog.check(1000.0)
+    assert manager.messages() == ["WATCHDOG=1"]
+    watchdog.check(1060.0)  # after a minute in which it was stuck
+    watchdog.check(1060.1)
+    assert manager.messages() == ["WATCHDOG=1"]
+    notifier.close()
+
+
 def test_no_watchdog_no_signs_of_life(manager: Manager, notifier: Notifier) -> None:
     Watchdog(notifier, Workers().check).check(100.0)
     assert manager.messages() == []

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.support import bare_client
 from tests.support.images import jpeg
-from tests.support.running_server import RunningServer
+from tests.support.running_server import RunningServer, wait_until
 from tests.support.traffic import Traffic
 
 IMAGE = jpeg()
@@ -241,3 +241,71 @@ def test_a_successor_without_a_certificate_for_a_tls_listener_changes_nothing(
     assert "--tls-cert" in failed.stderr
     first.wait_for_log("did not take over, this server goes on")
     assert first.process.poll() is None
+
+
+# The pid file
+
+
+def reload(pid_file: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vipsrv", "reload", "--no-config", "--pid-file", str(pid_file)],
+        capture_output=True,
+        text=True,
+        timeout=bare_client.SECONDS,
+        check=False,
+    )
+
+
+RELOADED = "the settings were reloaded\nno value has changed\n"
+
+
+def test_a_reload_after_a_hand_over_reaches_the_successor(
+    start_server: StartServer, control: Path, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    always = arguments(control, "--pid-file", str(pid_file), "--drain", "600")
+    first = start_server(*always)
+    with bare_client.connect(first.port) as sock:  # the first one does not end meanwhile
+        sock.sendall(bare_client.header(len(IMAGE), 20, 10) + IMAGE[:-1])
+        assert bare_client.ask(first.port, IMAGE, 20, 10).size > 0  # accepted after the other one
+        second = start_server(*always, "--takeover")
+        first.wait_for_log("stopping")
+        second.wait_for_log("started")
+        wait_until(lambda: pid_file.read_text() == f"{second.pid}\n", "pid file of the second server")
+        assert reload(pid_file).stdout == RELOADED
+        second.wait_for_log("the settings were reloaded")
+        assert "reloaded" not in first.log
+        sock.sendall(IMAGE[-1:])
+        assert bare_client.read_answer(sock).size > 0
+    assert first.process.wait(bare_client.SECONDS) == 0
+    assert reload(pid_file).stdout == RELOADED
+    assert second.stop() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_after_a_hand_over_that_failed_a_reload_reaches_the_first_server(
+    start_server: StartServer, control: Path, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    always = arguments(control, "--pid-file", str(pid_file))
+    first = start_server(*always)
+    failed = serve(*always, "--takeover", "--spool-dir", str(tmp_path / "none"))
+    assert failed.returncode == 1
+    assert "the spool folder" in failed.stderr
+    assert pid_file.read_text() == f"{first.pid}\n"
+    assert reload(pid_file).stdout == RELOADED
+    assert first.stop() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_pid_file_of_a_server_that_does_not_hand_over_is_not_replaced(
+    start_server: StartServer, control: Path, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    first = start_server("--workers", "1", "--pid-file", str(pid_file))  # without --control
+    second = serve(*arguments(control, "--port", "0", "--pid-file", str(pid_file), "--takeover"))
+    assert (second.returncode, second.stdout) == (1, "")
+    assert f"another server runs with {pid_file}, and this one does not replace it" in second.stderr
+    assert reload(pid_file).stdout == RELOADED
+    assert first.stop() == 0
+    assert list(tmp_path.iterdir()) == []

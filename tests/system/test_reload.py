@@ -176,6 +176,58 @@ def test_a_second_server_does_not_take_the_pid_file(started: Started) -> None:
     assert started.reload().returncode == 0
 
 
+def test_a_reload_during_the_start_is_done_afterwards(config: Path, tmp_path: Path) -> None:
+    """The signal does not end a server that has just written its pid file."""
+    pid_file = tmp_path / "pid"
+    config.write_text(f'port = 0\nworkers = 1\npid_file = "{pid_file}"\n')
+    command = [sys.executable, "-m", "vipsrv", "serve", "--config", str(config)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until(lambda: pid_file.exists() and pid_file.read_text() != "", "pid file")
+            done = reload("--config", str(config))
+            assert (done.returncode, done.stderr) == (0, "")
+            process.terminate()
+            assert process.wait(SECONDS) == 0
+        finally:
+            process.kill()
+
+
+def test_a_server_that_is_stopping_refuses_a_reload(started: Started) -> None:
+    image = jpeg()
+    with bare_client.connect(started.server.port) as sock:
+        sock.sendall(bare_client.header(len(image), 20, 10) + image[:-1])
+        assert bare_client.ask(started.server.port, image, 20, 10).size > 0  # accepted after the other one
+        started.server.process.send_signal(signal.SIGTERM)
+        started.server.wait_for_log("stopping")
+        done = started.reload()
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[0] == "vipsrv: the server is stopping"
+        sock.sendall(image[-1:])
+        assert bare_client.read_answer(sock).size > 0
+    assert started.server.process.wait(SECONDS) == 0
+
+
+def open_files(server: RunningServer) -> int:
+    return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+
+
+def test_a_reload_that_a_part_refuses_leaves_no_file_open(started: Started, tmp_path: Path) -> None:
+    """The log opens its file before the gateway refuses."""
+    log = tmp_path / "log"
+    started.write("connections = 100")
+    assert started.reload().returncode == 0
+    before = open_files(started.server)
+    for _ in range(5):
+        started.write(f'log_file = "{log}"\ntokens = "{tmp_path / "none"}"\nqueue = 7')
+        done = started.reload()
+        assert done.returncode == 1
+        assert "tokens" in done.stderr
+    assert log.exists()
+    assert open_files(started.server) == before
+    started.write("connections = 100")
+    assert "no value has changed" in started.reload().stdout
+
+
 def test_a_reload_needs_a_pid_file() -> None:
     done = reload("--no-config")
     assert done.returncode == 2

@@ -44,6 +44,24 @@ def test_a_server_tells_when_it_is_ready_alive_and_stopping(manager: socket.sock
     notified(manager, "STOPPING=1")
 
 
+def test_a_reload_is_told_with_its_outcome(manager: socket.socket, tmp_path: Path) -> None:
+    config = tmp_path / "vipsrv.toml"
+    config.write_text("workers = 1\n")
+    environment = {"NOTIFY_SOCKET": manager.getsockname()}
+    with RunningServer("--config", str(config), new_session=True, environment=environment) as server:
+        assert notified(manager, "").startswith("READY=1")
+        for text, outcome in (
+            ("queue = 7", "taken over"),
+            ("queue = -7", f"refused: {config}:2: queue: Input should be greater than or equal to 0, not -7"),
+        ):
+            config.write_text(f"workers = 1\n{text}\n")
+            server.process.send_signal(signal.SIGHUP)
+            assert notified(manager, "").startswith("RELOADING=1\nMONOTONIC_USEC=")
+            assert notified(manager, "") == f"READY=1\nSTATUS=serving; the last reload was {outcome}"
+        assert server.stop() == 0
+    assert notified(manager, "").startswith("STOPPING=1")
+
+
 def test_a_successor_becomes_the_main_process(manager: socket.socket, tmp_path: Path) -> None:
     environment = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "200000", "WATCHDOG_PID": "1"}
     arguments = ("--workers", "1", "--control", str(tmp_path / "control"))

@@ -18,13 +18,36 @@ from vipsrv.errors import StartFailed
 from vipsrv.protocol import DEFAULT_HOST
 
 READY = f"vipsrv listening on {DEFAULT_HOST}:"
-_NOT_PASSED_ON = frozenset(
-    f"{name}{suffix}"
-    for name in ("VIPSRV_LISTEN", "VIPSRV_TOKENS", "VIPSRV_PID_FILE", "VIPSRV_TOKEN")
-    for suffix in ("", "_FILE")
+NOT_FOR_EMBEDDED = frozenset(
+    {
+        *("host", "port", "listen", "control", "takeover", "trusted_proxies"),  # where it is
+        *("tokens", "allow_v1", "insecure", "tls_cert", "tls_key", "tls_client_ca", "user"),  # who uses it
+        *(
+            "log_level",
+            "log_format",
+            "log_file",
+            "access_log",
+            "access_log_sample",
+            "pid_file",
+        ),  # what it tells
+    }
 )
-"""Variables that the server does not get: the first would win over its host and port, the second would make
-it require a token, the third belongs to another server, and the last is for the client."""
+"""The settings that an embedded server does not take from the variables of this process.
+
+It takes those of how images are processed and of what that may take. Where it listens, who may use it and
+what it tells an operator is decided here: those variables are meant for a server that others use, too.
+"""
+
+_OTHER_VARIABLES = frozenset(
+    {
+        *("VIPSRV_CONFIG", "VIPSRV_TOKEN", "VIPSRV_TOKEN_FILE"),
+        # systemd tells this process where it is awaited, not the server.
+        *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"),
+    }
+)
+_NOT_PASSED_ON = _OTHER_VARIABLES | {
+    f"VIPSRV_{name.upper()}{end}" for name in NOT_FOR_EMBEDDED for end in ("", "_FILE")
+}
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0

@@ -115,6 +115,11 @@ class Gateway:
         """The number of connected clients, without excess ones that were refused."""
         return self._context.connections.served
 
+    @property
+    def takes_over(self) -> bool:
+        """Whether it has the listeners of a server whose place it takes."""
+        return self._takeover is not None
+
     async def start(self) -> list[Address]:
         """Start the workers and listen; return the addresses, with real ports. Raises ``StartFailed``."""
         asyncio.get_running_loop().set_exception_handler(self._descriptors.handle)
@@ -138,14 +143,10 @@ class Gateway:
 
     async def announce(self, addresses: list[Address]) -> None:
         """Say that the server accepts requests at ``addresses``: to the service manager, and to the server
-        whose place it takes, which then stops. Raises ``StartFailed``.
+        whose place it takes, which then stops. Raises ``StartFailed``; this one has to ``stop`` then.
         """
         if self._takeover is not None:
-            try:
-                await self._takeover.finish()
-            except StartFailed:
-                await self.stop()
-                raise
+            await self._takeover.finish()
             self._listeners.shared = False
             self._control.adopt(self._takeover.control)
         self._control.start()

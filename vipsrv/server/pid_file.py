@@ -46,8 +46,9 @@ class LastReload:
 class PidFile:
     """The pid file of this process, from ``create`` to ``remove``."""
 
-    def __init__(self, path: Path, descriptor: int, reloads: int) -> None:
+    def __init__(self, path: Path, final_path: Path, descriptor: int, reloads: int) -> None:
         self._path = path  # where it is now
+        self._final_path = final_path  # where it is after `publish`
         self._descriptor = descriptor
         self._reloads = reloads  # opened at once: the server may change to a user that may not later
 
@@ -58,6 +59,7 @@ class PidFile:
         With ``take_over`` this process is about to replace another server: the file has another name until
         ``publish``, and that of the other server stays as it is.
         """
+        final_path = path
         try:
             path, descriptor = _open_locked(path, take_over=take_over)
             try:
@@ -71,14 +73,20 @@ class PidFile:
             raise StartFailed(f"--pid-file: {path} cannot be written: {error.strerror}") from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        return cls(path, descriptor, reloads)
+        return cls(path, final_path, descriptor, reloads)
+
+    def check_published(self) -> None:
+        """Raise ``StartFailed`` if another server has the file, because there is no hand-over from that."""
+        if self._path != self._final_path:
+            raise StartFailed(
+                f"--pid-file: another server runs with {self._final_path}, and this one does not replace it"
+            )
 
     def publish(self) -> None:
         """Take the place of the file of the server that was taken over. Raises ``OSError``."""
-        if self._path.name.endswith(_NEXT):
-            path = self._path.with_name(self._path.name.removesuffix(_NEXT))
-            reloads_of(self._path).replace(reloads_of(path))
-            self._path = self._path.replace(path)
+        if self._path != self._final_path:
+            reloads_of(self._path).replace(reloads_of(self._final_path))
+            self._path = self._path.replace(self._final_path)
 
     def note_reload(self, reload: LastReload) -> None:
         """Write how a reload went."""

@@ -1,4 +1,14 @@
-"""Run a server process: signals, the event loop, standard output."""
+"""Run a server process: signals, the event loop, standard output, pid file.
+
+::
+
+    STARTING ── ready ──► SERVING ── asked to stop, handed over ──► DRAINING ── done, asked again ──► ENDED
+        │
+        └── asked to stop, cannot start ──► ENDED
+
+A reload that is asked for while the server is STARTING is done once it is SERVING; while it is DRAINING, the
+reload is refused.
+"""
 
 import asyncio
 import gc
@@ -9,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import closing
+from enum import Enum
 from typing import Any
 
 from vipsrv.address import Address
@@ -20,7 +31,6 @@ from vipsrv.server.hardening import harden
 from vipsrv.server.logs.server_log import ServerLog
 from vipsrv.server.pid_file import LastReload, PidFile
 from vipsrv.server.reload import Outcome, Reloader, ReloadReport
-from vipsrv.server.settings import ServerSettings
 from vipsrv.server.systemd import Notifier, inherited_listeners
 
 _log = logging.getLogger(__name__)
@@ -43,95 +53,195 @@ def serve(
     the process that started it. Raises ``StartFailed``, also if ``on_listening`` raises ``OSError``.
     """
     harden()
-    settings = fit_connections(configuration.settings, raise_limit())
-    pid_file = (
-        None if settings.pid_file is None else PidFile.create(settings.pid_file, take_over=settings.takeover)
-    )
+    with closing(Notifier.from_environment(successor=configuration.settings.takeover)) as notifier:
+        process = _ServerProcess(configuration, read, log, notifier)
+        _run(process.run(on_listening, until_stdin_closes=until_stdin_closes))
 
-    def reloader(gateway: Gateway) -> Reloader:
-        return Reloader(configuration, read, [log, gateway])
 
-    with closing(Notifier.from_environment(successor=settings.takeover)) as notifier:
+class _State(Enum):
+    """The states of a server process; see the diagram above."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+_TRANSITIONS: dict[_State, tuple[_State, ...]] = {
+    _State.STARTING: (_State.SERVING, _State.ENDED),
+    _State.SERVING: (_State.DRAINING, _State.ENDED),
+    _State.DRAINING: (_State.ENDED,),
+    _State.ENDED: (),
+}
+"""The states that may follow each state."""
+
+
+class _StopRequests:
+    """Who has asked the process to stop, and how.
+
+    ``asked`` is set by the first signal, the end of standard input, or another server that has taken over;
+    ``at_once`` by a second signal. The signal after a hand-over is the first one.
+    """
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+        self._by_signal = False
+
+    def drain(self) -> None:
+        """Stop after the requests in flight; the signal after this is the second one."""
+        self._by_signal = True
+        self.asked.set()
+
+    def signal(self) -> None:
+        """Stop after the requests in flight, or at once if that has been asked for before."""
+        if self._by_signal:
+            self.at_once.set()
+        self.drain()
+
+    def handed_over(self) -> None:
+        """Stop after the requests in flight, because another server has the listeners."""
+        self.asked.set()
+
+
+class _ServerProcess:
+    """The life of one server process: ``run``."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        read: Callable[[], Configuration],
+        log: ServerLog,
+        notifier: Notifier,
+    ) -> None:
+        self._settings = fit_connections(configuration.settings, raise_limit())
+        self._log = log
+        self._notifier = notifier
+        self._state = _State.STARTING
+        self._stop = _StopRequests()
+        self._reload_asked = asyncio.Event()
+        self._gateway = Gateway(
+            self._settings,
+            log.requests,
+            inherited=inherited_listeners(),
+            notifier=notifier,
+            on_handed_over=self._stop.handed_over,
+        )
+        self._reloader = Reloader(configuration, read, [log, self._gateway])
+        self._pid_file: PidFile | None = None
+
+    async def run(self, on_listening: Callable[[list[Address]], None], *, until_stdin_closes: bool) -> None:
+        """Start, serve, drain and stop. Raises ``StartFailed``."""
+        self._handle_signals(until_stdin_closes=until_stdin_closes)
+        # After that, because 'vipsrv reload' sends a signal to the process that the file names.
+        path, takes_over = self._settings.pid_file, self._settings.takeover
+        self._pid_file = None if path is None else PidFile.create(path, take_over=takes_over)
         try:
-            _run(
-                _serve(
-                    settings,
-                    log,
-                    reloader,
-                    pid_file,
-                    notifier,
-                    on_listening,
-                    until_stdin_closes=until_stdin_closes,
-                )
-            )
+            listening = await self._start()
+            if listening is not None:
+                try:
+                    await self._serve(listening, on_listening)
+                finally:
+                    await self._gateway.stop()
         finally:
-            if pid_file is not None:
-                pid_file.remove()
+            self._enter(_State.ENDED)
+            if self._pid_file is not None:
+                self._pid_file.remove()
 
+    def _enter(self, state: _State) -> None:
+        if state not in _TRANSITIONS[self._state]:
+            raise RuntimeError(f"a server that is {self._state.value} cannot become {state.value}")
+        self._state = state
 
-async def _serve(
-    settings: ServerSettings,
-    log: ServerLog,
-    make_reloader: Callable[[Gateway], Reloader],
-    pid_file: PidFile | None,
-    notifier: Notifier,
-    on_listening: Callable[[list[Address]], None],
-    *,
-    until_stdin_closes: bool,
-) -> None:
-    loop = asyncio.get_running_loop()
-    first, second, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    leave = asyncio.Event()  # after the first signal, or because another server has taken over
+    def _handle_signals(self, *, until_stdin_closes: bool) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.signal)
+        reload = self._reload_asked.set
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+            # Never the second signal: a shell repeats what the terminal has sent.
+            loop.add_signal_handler(signal.SIGHUP, self._stop.drain if _has_terminal() else reload)
+        loop.add_signal_handler(signal.SIGUSR1, reload)
+        if until_stdin_closes:
+            _on_end_of_stdin(loop, self._stop.drain)
 
-    def drain_asked() -> None:
-        first.set()
-        leave.set()
+    async def _start(self) -> list[Address] | None:
+        """Start, and return the addresses; ``None`` if the process was asked to stop meanwhile."""
+        starting = asyncio.create_task(self._gateway.start())
+        if await _first_of(starting, self._stop.asked):
+            return await starting
+        starting.cancel()
+        await asyncio.wait({starting})
+        await self._gateway.stop()
+        return None
 
-    def stop_asked() -> None:
-        if first.is_set():
-            second.set()
-        drain_asked()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop_asked)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
-        # Never the second signal: a shell repeats what the terminal has sent.
-        loop.add_signal_handler(signal.SIGHUP, drain_asked if _has_terminal() else reload.set)
-    loop.add_signal_handler(signal.SIGUSR1, reload.set)
-    if until_stdin_closes:
-        _on_end_of_stdin(loop, drain_asked)
-    gateway = Gateway(
-        settings, log.requests, inherited=inherited_listeners(), notifier=notifier, on_handed_over=leave.set
-    )
-    starting = loop.create_task(gateway.start())
-    asked = loop.create_task(leave.wait())
-    await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
-    if starting.done():
-        listening = await starting
+    async def _serve(self, listening: list[Address], on_listening: Callable[[list[Address]], None]) -> None:
+        """Serve until the process is asked to stop, then drain. Raises ``StartFailed``."""
+        if self._pid_file is not None and not self._gateway.takes_over:
+            self._pid_file.check_published()
         try:
             on_listening(listening)
         except OSError as error:
-            asked.cancel()
-            await gateway.stop()
             raise StartFailed(f"the addresses could not be printed: {error.strerror}") from None
-        await gateway.announce(listening)
-        if pid_file is not None:
-            _publish(pid_file)
+        await self._gateway.announce(listening)
+        self._publish_pid_file()
+        self._enter(_State.SERVING)
         # All objects of now live as long as the server, so the garbage collector need not visit them.
         gc.freeze()
-        reloading = loop.create_task(_reload_when_asked(reload, make_reloader(gateway), pid_file, notifier))
-        await asked
-        reloading.cancel()
-        _log.info("stopping: %d connections", gateway.connections)
-        draining = loop.create_task(gateway.drain())
-        asked_again = loop.create_task(second.wait())
-        await asyncio.wait({draining, asked_again}, return_when=asyncio.FIRST_COMPLETED)
+        reloading = asyncio.create_task(self._reload_when_asked())
+        await self._stop.asked.wait()
+        self._enter(_State.DRAINING)
+        _log.info("stopping: %d connections", self._gateway.connections)
+        draining = asyncio.create_task(self._gateway.drain())
+        if await _first_of(draining, self._stop.at_once):
+            await draining
         draining.cancel()
-        asked_again.cancel()
-    else:
-        starting.cancel()
-    asked.cancel()
-    await gateway.stop()
+        reloading.cancel()
+
+    def _publish_pid_file(self) -> None:
+        if self._pid_file is None:
+            return
+        try:
+            self._pid_file.publish()
+        except OSError as error:
+            _log.error("--pid-file: the file of the other server cannot be replaced: %s", error)
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked.clear()
+            began = time.monotonic()
+            report = await self._reload()
+            if self._pid_file is None:
+                continue
+            try:
+                taken_over = report.outcome is Outcome.TAKEN_OVER
+                self._pid_file.note_reload(LastReload(began, taken_over, report.lines))
+            except OSError as error:
+                _log.error("how the reload went cannot be written beside the pid file: %s", error)
+
+    async def _reload(self) -> ReloadReport:
+        if self._state is not _State.SERVING:
+            _log.warning("the settings were not reloaded: the server is stopping")
+            return ReloadReport(Outcome.REFUSED, ("the server is stopping",))
+        self._notifier.reloading()
+        try:
+            report = await self._reloader.reload()
+        except Exception as error:  # noqa: BLE001 - a bug in a part must not end later reloads
+            _log.exception("the settings were not reloaded")
+            report = ReloadReport(Outcome.REFUSED, (f"internal error: {error!r}",))
+        if self._state is _State.SERVING:  # and has not told meanwhile that it stops
+            reason = f": {report.lines[0]}" if report.outcome is Outcome.REFUSED else ""
+            self._notifier.ready(f"serving; the last reload was {report.outcome}{reason}")
+        return report
+
+
+async def _first_of(task: "asyncio.Task[Any]", event: asyncio.Event) -> bool:
+    """Wait until a task is done or an event is set; return whether the task is done."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    return task.done()
 
 
 def _has_terminal() -> bool:
@@ -141,34 +251,6 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
-
-
-def _publish(pid_file: PidFile) -> None:
-    try:
-        pid_file.publish()
-    except OSError as error:
-        _log.error("--pid-file: the file of the other server cannot be replaced: %s", error)
-
-
-async def _reload_when_asked(
-    asked: asyncio.Event, reloader: Reloader, pid_file: PidFile | None, notifier: Notifier
-) -> None:
-    while True:
-        await asked.wait()
-        asked.clear()
-        notifier.reloading()
-        began = time.monotonic()
-        try:
-            report = await reloader.reload()
-        except Exception as error:  # noqa: BLE001 - a bug in a part must not end later reloads
-            _log.exception("the settings were not reloaded")
-            report = ReloadReport(Outcome.REFUSED, (f"internal error: {error!r}",))
-        if pid_file is not None:
-            try:
-                pid_file.note_reload(LastReload(began, report.outcome is Outcome.TAKEN_OVER, report.lines))
-            except OSError as error:
-                _log.error("how the reload went cannot be written beside the pid file: %s", error)
-        notifier.ready(f"serving; the last reload was {report.outcome}")
 
 
 def _on_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 from vipsrv.errors import SettingsError
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.small_file import read_small_file
 
 ALPN_PROTOCOL = "vipsrv/2"
 
@@ -39,6 +40,9 @@ CIPHERS = (
 (https://wiki.mozilla.org/Security/Server_Side_TLS). TLS 1.3 has OpenSSL's own three, as Mozilla's list."""
 
 EXPIRES_SOON_DAYS = 14
+
+_MOST_BYTES = 4 * 1024 * 1024
+"""Of a PEM file; the certificates of all public authorities have about 250 KB."""
 
 _PEM_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _PEM_CERTIFICATE_END = b"-----END CERTIFICATE-----"
@@ -291,7 +295,7 @@ def _as_file(data: bytes) -> Iterator[str]:
 def _read(flag: str, path: Path, has: bytes, kind: str) -> bytes:
     """Read a file that has to contain ``has``. Raises ``SettingsError``."""
     try:
-        data = path.read_bytes()
+        data, _ = read_small_file(path, _MOST_BYTES)
     except OSError as error:
         raise SettingsError(f"{flag}: {path}: {error.strerror}") from None
     if has not in data:

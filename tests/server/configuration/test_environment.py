@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vipsrv.server.configuration.environment import read_environment
+from vipsrv.server.configuration.environment import named_file, read_environment
 from vipsrv.server.settings import ServerSettings
 
 ROOT = Path(__file__).parents[3]
@@ -38,6 +38,17 @@ def test_the_case_of_a_variable_makes_no_difference() -> None:
         {"port": "1"},
         ["VIPSRV_NONSENSE: there is no such variable"],
     )
+
+
+def test_a_variable_in_two_cases_is_refused_unless_both_say_the_same() -> None:
+    fault = "VIPSRV_PORT: it is set twice, in upper and in lower case; unset one of them"
+    assert read(vipsrv_port="1", VIPSRV_PORT="2")[1] == [fault]
+    assert read(vipsrv_port="1", VIPSRV_PORT="1") == ({"port": "1"}, [])
+
+
+def test_the_case_of_the_variable_for_the_file_makes_no_difference() -> None:
+    assert named_file({"vipsrv_config": "a.toml"}) == Path("a.toml")
+    assert named_file({"VIPSRV_CONFIG": ""}) is None
 
 
 @pytest.mark.parametrize("service", ["", "METRICS_", "A_PORT_"])

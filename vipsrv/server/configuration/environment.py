@@ -2,7 +2,7 @@
 
 The second form is that of Docker and Kubernetes for secrets. An empty variable counts as unset, because
 Compose turns ``${VIPSRV_WORKERS:-}`` into one. A variable that begins with ``VIPSRV_`` and is unknown is
-refused, because it is a setting with a mistake in its name.
+refused, because it is a setting with a mistake in its name. The case of a name makes no difference.
 """
 
 import re
@@ -38,12 +38,11 @@ def read_environment(
     environment: Mapping[str, str], settings: Iterable[str]
 ) -> tuple[dict[str, Given], list[str]]:
     """Return the values of ``settings`` by name, and the faults of the environment, one line each."""
-    variables = {name.upper(): value for name, value in environment.items()}
+    variables, faults = _in_upper_case(environment)
     known = {f"{PREFIX}{name.upper()}": name for name in settings}
     values: dict[str, Given] = {}
-    faults: list[str] = []
     for variable, value in variables.items():
-        if not variable.startswith(PREFIX) or not value or comes_from_kubernetes(variable, value):
+        if comes_from_kubernetes(variable, value):
             continue
         named = known.get(variable.removesuffix(_FILE))
         if variable in known:
@@ -62,11 +61,31 @@ def read_environment(
     return values, faults
 
 
+def named_file(environment: Mapping[str, str]) -> Path | None:
+    """Return the TOML file that ``VIPSRV_CONFIG`` names, or ``None``."""
+    variables, _ = _in_upper_case(environment)
+    name = variables.get(CONFIG_VARIABLE)
+    return Path(name) if name else None
+
+
 def comes_from_kubernetes(variable: str, value: str) -> bool:
     """Whether Kubernetes describes a Service by this variable: one named vipsrv, or vipsrv-something."""
     if _SERVICE.fullmatch(variable):
         return True
     return bool(_SERVICE_PORT.fullmatch(variable)) and is_service_link(value)
+
+
+def _in_upper_case(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return our variables with their names in upper case, and a fault for each that is there twice."""
+    variables: dict[str, str] = {}
+    faults: list[str] = []
+    for name, value in environment.items():
+        upper = name.upper()
+        if not value or not upper.startswith(PREFIX):
+            continue
+        if variables.setdefault(upper, value) != value:
+            faults.append(f"{upper}: it is set twice, in upper and in lower case; unset one of them")
+    return variables, faults
 
 
 def _is_set(variables: Mapping[str, str], variable: str) -> bool:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from vipsrv.errors import SettingsError
-from vipsrv.server.configuration.environment import CONFIG_VARIABLE, read_environment
+from vipsrv.server.configuration.environment import named_file, read_environment
 from vipsrv.server.configuration.origin import DEFAULT, Given, Origin, Source, flag_of
 from vipsrv.server.configuration.toml_file import default_file, read_toml
 from vipsrv.server.configuration.types import SECRET_TEXT, shown
@@ -84,23 +84,23 @@ class SettingsSources:
 
     @property
     def file(self) -> Path | None:
-        """The TOML file to read, if there is one."""
+        """The TOML file to read, if there is one. Raises ``SettingsError`` if it cannot be trusted."""
         if not self._read_file:
             return None
-        named = self._config or self._environment.get(CONFIG_VARIABLE)
-        return Path(named) if named else default_file()
+        return self._config or named_file(self._environment) or default_file()
 
     def collect(self) -> tuple[dict[str, Given], list[str]]:
         """Return the values of all sources together, unchecked, and what is wrong with the sources."""
         faults: list[str] = []
         in_file: dict[str, Given] = {}
-        file = self.file
-        if file is not None:
-            try:
+        file = None
+        try:
+            file = self.file
+            if file is not None:
                 in_file, file_faults = read_toml(file)
                 faults += file_faults
-            except SettingsError as error:
-                faults += error.faults
+        except SettingsError as error:
+            faults += error.faults
         in_environment, environment_faults = read_environment(self._environment, ServerSettings.model_fields)
         return {**in_file, **in_environment, **self._flags}, faults + environment_faults
 

@@ -5,6 +5,7 @@ one that does not fit, such as ``workers = true``, is a mistake.
 """
 
 import json
+from datetime import date, time
 from enum import EnumType
 from pathlib import Path
 from types import NoneType, UnionType
@@ -48,6 +49,8 @@ def type_fault(field: FieldInfo, value: object) -> str | None:
         wanted = "" if all(isinstance(text, str) for text in texts) else "a list of texts"
     elif not isinstance(value, str):
         wanted = "a text"
+    if not wanted and "\0" in str(value):
+        return "must have no character with the number 0"  # no path, name or address may
     return f"must be {wanted}, not {_shown(value)}" if wanted else None
 
 
@@ -115,4 +118,6 @@ def _is_number(value: object, *kinds: type) -> bool:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return "a table" if isinstance(value, dict) else repr(value)[:80]
+    if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict) for one in value)):
+        return "a table"
+    return str(value) if isinstance(value, date | time) else repr(value)[:80]

@@ -24,12 +24,16 @@ from vipsrv.server.identity.token_records import (
     parse_tokens,
     timestamp,
 )
+from vipsrv.server.small_file import read_small_file
 
 _HEAD = (
     "# Tokens of a vipsrv server: 'vipsrv token new' adds one, 'vipsrv token revoke' revokes one.\n"
     "# Limits may be changed here; 'vipsrv reload' makes a running server read the file again.\n"
 )
 _MODE = 0o600
+
+MOST_BYTES = 64 * 1024 * 1024
+"""A larger file is no token file: one of 100,000 tokens has about 20 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,7 @@ class TokenFile:
 def read_token_file(path: Path) -> TokenFile:
     """Read a token file. Raises ``SettingsError`` if it cannot be read or anything in it is not valid."""
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read()
+        data, mode = read_small_file(path, MOST_BYTES)
     except FileNotFoundError:
         raise SettingsError(
             f"{path}: there is no such token file; 'vipsrv token new NAME --tokens {path}' creates it"
