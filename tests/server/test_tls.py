@@ -326,3 +326,20 @@ def test_who_a_client_is(names: tuple[tuple[str, str], ...], identity: str | Non
 def test_who_a_client_without_a_certificate_is() -> None:
     assert certificate_identity(asyncio.BaseTransport({})) is None
     assert certificate_identity(asyncio.BaseTransport({"peercert": {}})) is None
+
+
+def no_descriptor(*_: object) -> int:
+    raise OSError(24, "Too many open files")
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="files of memory are of Linux")
+def test_a_reload_without_descriptors(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificates = ServerCertificates(settings(lab.server()))
+    before = Handshake(certificates.context, lab.trusting()).serial()
+    take_over = certificates.prepare_reload(settings(lab.server()))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "memfd_create", no_descriptor)
+        take_over()  # cannot fail
+        with pytest.raises(SettingsError, match="cannot be given to OpenSSL: Too many open files"):
+            certificates.prepare_reload(settings(lab.server()))
+    assert Handshake(certificates.context, lab.trusting()).serial() != before

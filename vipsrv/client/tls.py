@@ -54,7 +54,8 @@ class ClientTls:
 
     def __init__(self, context: ssl.SSLContext, server_name: str) -> None:
         self.context = context
-        self.server_name = server_name
+        # Certificates contain neither the dot at the end of an absolute name nor the zone of an IPv6 address.
+        self.server_name = server_name.partition("%")[0].removesuffix(".")
 
     def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
         """Make the TLS of one connection."""

@@ -181,9 +181,12 @@ class ServerCertificates:
             # now on, nor can it take a key of another kind without keeping the old certificate, too.
             kind = contents.key_kind
             same_kind = kind is not None and kind == self._contents.key_kind
-            if same_kind and contents.client_ca == self._contents.client_ca:
-                _load_chain(self._context, files, contents)
-            else:
+            try:
+                if not same_kind or contents.client_ca != self._contents.client_ca:
+                    self._context = context
+                else:
+                    _load_chain(self._context, files, contents)
+            except SettingsError:  # no descriptor is left
                 self._context = context
             changed = contents != self._contents
             self._files, self._contents, self._tried, self._changed = files, contents, stamp, None
@@ -218,7 +221,10 @@ class ServerCertificates:
             if self._files.client_ca is None
             else f", clients need a certificate of {self._files.client_ca}"
         )
-        names, faults = _try_out(self._context, self._contents)
+        try:
+            names, faults = _try_out(self._context, self._contents)
+        except OSError as error:  # no descriptor is left: a reload must not fail because of that
+            names, faults = "", [f"could not be tried out: {error.strerror}"]
         _log.info("%s: certificate %s%s%s", what, self._files.certificate, names, ca)
         for fault in faults:
             _log.warning("--tls-cert: %s %s", self._files.certificate, fault)
@@ -245,6 +251,10 @@ def _make_context(files: _Files, contents: _Contents) -> ssl.SSLContext:
             raise SettingsError(
                 f"--tls-client-ca: {files.client_ca} cannot be used: {_words(error)}"
             ) from None
+        except OSError as error:
+            raise SettingsError(
+                f"--tls-client-ca: {files.client_ca} cannot be given to OpenSSL: {error.strerror}"
+            ) from None
     return context
 
 
@@ -269,6 +279,8 @@ def _load_chain(context: ssl.SSLContext, files: _Files, contents: _Contents) -> 
         else:
             both = " and ".join(dict.fromkeys([str(files.certificate), str(files.key)]))
             fault = f"--tls-cert: {both} cannot be used: {_words(error)}"
+    except OSError as error:  # no descriptor is left, or there is no /proc
+        fault = f"--tls-cert: {files.certificate} cannot be given to OpenSSL: {error.strerror}"
     else:
         return
     raise SettingsError(fault)

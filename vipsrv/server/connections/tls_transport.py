@@ -27,6 +27,12 @@ ENCRYPT_SIZE = 256 * 1024
 JOIN_SIZE = 16 * 1024
 """Bytes: the most that one record holds. Shorter pieces are joined to be sent as one."""
 
+MOST_ANSWERS = 4 * 1024
+"""Bytes of answers to key updates that may wait for a client that does not read."""
+
+CLOSE_SECONDS = 5.0
+"""How long the client may take to read the last bytes of a connection that is closed."""
+
 scratch = memoryview(bytearray(READ_SIZE))
 """Holds ciphertext that has just arrived. It is copied within one callback, so all connections share it."""
 
@@ -57,7 +63,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._reads = True
         self._discards = False  # what arrives, because our side is shut down
         self._closing = False
-        self._end_arrived = False  # of the client's bytes
+        self._below_ended = False  # nothing more arrives; what is here may not be decrypted yet
+        self._end_read = False  # the client has said within TLS that no more bytes follow
         self._end_told = False
         self._shut_down = False
         self._end_sent = False
@@ -169,14 +176,14 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Decrypt ``nbytes`` bytes that have been read."""
-        if not self._discards:
+        if not self._discards and not self._end_read:
             self._incoming.write(scratch[:nbytes])
             self._decrypt()
 
     def eof_received(self) -> bool:
         """Tell the connection the end of the client's bytes, after those that are still here."""
-        self._end_arrived = True
-        self._tell_end()
+        self._below_ended = True
+        self._decrypt()
         return True  # `_tell_end` closes
 
     def pause_writing(self) -> None:
@@ -201,16 +208,18 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def _decrypt(self) -> None:
         """Give the connection what can be decrypted, as long as it reads."""
         try:
-            while self._reads and not self._discards and not self._end_arrived and self._holds_bytes():
+            while self._reads and not self._discards and not self._end_read and self._holds_bytes():
                 if not self._fill_buffer():
                     break
         except ssl.SSLError as error:
             self._break(error)
             return
-        if self._outgoing.pending and not self._below.is_closing():  # a key update is answered, for example
-            self._below.write(self._outgoing.read())
-        if self._end_arrived:
-            self._tell_end()
+        if self._outgoing.pending or self._backlog:  # a key update is to be answered, or was missing
+            self._pump()
+            if self._outgoing.pending > MOST_ANSWERS and not self.is_closing():
+                _log.info("closing a connection: the client asks for key updates, and reads no answers")
+                self.abort()
+        self._tell_end()
 
     def _fill_buffer(self) -> bool:
         """Decrypt one buffer of the connection; return whether there may be more. Raises ``ssl.SSLError``."""
@@ -218,15 +227,15 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         size, filled, read = len(buffer), 0, self._tls.read
         more = True
         try:
-            while filled < size and not self._end_arrived:
+            while filled < size and not self._end_read:
                 # One call returns one record at most, or 0 at the end.
                 count = cast("int", read(size - filled, cast("bytearray", buffer[filled:])))
-                self._end_arrived = not count
+                self._end_read = not count
                 filled += count
         except ssl.SSLWantReadError:  # the rest of a record is missing
             more = False
         except ssl.SSLZeroReturnError:  # in place of 0 if our end was sent, too
-            self._end_arrived = True
+            self._end_read = True
         if filled:
             self._above.buffer_updated(filled)
         return more
@@ -236,8 +245,11 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         return bool(self._incoming.pending or self._tls.pending())
 
     def _tell_end(self) -> None:
-        waits_for_reader = not self._reads and not self._discards and self._holds_bytes()
-        if self._end_told or self._closing or waits_for_reader:
+        """Tell the connection the end of the client's bytes if it has got all of them."""
+        got_all = self._end_read or (
+            self._below_ended and (self._reads or self._discards or not self._holds_bytes())
+        )
+        if not got_all or self._end_told or self._closing:
             return
         self._end_told = True
         if not self._above.eof_received():
@@ -245,13 +257,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _pump(self) -> None:
         """Encrypt and send as much as the kernel takes; then close, if told so, or resume the connection."""
-        while self._backlog and not self._below_is_full and not self._below.is_closing():
-            try:
-                self._encrypt()
-            except ssl.SSLError as error:
-                self._break(error)
-                return
-            self._below.write(self._outgoing.read())
+        self._send()
         if self._below.is_closing():
             return
         if self._backlog or (self._below_is_full and not self._closing):
@@ -262,10 +268,28 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._closing or self._shut_down:
             self._say_end()
         if self._closing:
-            self._below.close()
+            self._close_below()
         elif self._told_to_pause:
             self._told_to_pause = False
             self._above.resume_writing()
+
+    def _send(self) -> None:
+        """Encrypt and send as much as the kernel takes."""
+        waits = False
+        while (
+            (self._backlog or self._outgoing.pending)
+            and not (waits or self._below_is_full)
+            and not self._below.is_closing()
+        ):
+            try:
+                self._encrypt()
+            except ssl.SSLWantReadError:  # the rest of a key update has to come first
+                waits = True
+            except ssl.SSLError as error:
+                self._break(error)
+                return
+            if self._outgoing.pending:
+                self._below.write(self._outgoing.read())
 
     def _encrypt(self) -> None:
         taken = 0
@@ -290,7 +314,16 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._outgoing.pending:
             self._below.write(self._outgoing.read())
         if self._shut_down and not self._closing:
-            self._below.write_eof()
+            try:
+                self._below.write_eof()
+            except OSError:  # the client has disconnected, which asyncio's transport does not catch
+                self._below.abort()
+
+    def _close_below(self) -> None:
+        """Close the plain transport, which waits for the client to read the rest; bound that."""
+        self._below.close()
+        if self._below.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._below.abort)
 
     def _break(self, error: ssl.SSLError) -> None:
         """Close: what the client sent cannot be decrypted."""
@@ -300,4 +333,4 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._closing = self._discards = True
         if self._outgoing.pending and not self._below.is_closing():
             self._below.write(self._outgoing.read())  # the alert
-        self._below.close()
+        self._close_below()
