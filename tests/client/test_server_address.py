@@ -46,6 +46,8 @@ def test_arguments_win_over_the_environment_over_the_defaults(
         (None, None, {"VIPSRV_HOST": "::"}, "[::1]:65432"),
         (None, None, {"VIPSRV_HOST": EVERY_ADDRESS, "VIPSRV_LISTEN": "unix:/run/socket"}, "unix:/run/socket"),
         (None, None, {"VIPSRV_LISTEN": " [::]:7 , unix:/run/socket"}, "[::1]:7"),
+        (None, None, {"VIPSRV_LISTEN": "tls://[::]:7,unix:/run/socket"}, "unix:/run/socket"),
+        (None, None, {"VIPSRV_LISTEN": "tls://[::]:7,tls://localhost:8"}, "tls://[::1]:7"),
         (None, None, {"VIPSRV_LISTEN": "", "VIPSRV_HOST": "there"}, "there:65432"),
         (None, None, {"VIPSRV_PORT": "tcp://10.0.0.1:65432", "VIPSRV_HOST": "::"}, "[::1]:65432"),
         # What is given wins over all listeners of the environment.

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -61,18 +62,20 @@ def test_systemd_knows_every_option(units: list[str]) -> None:
 
 
 @needs_systemd
-def test_the_lines_for_secrets_are_valid(units: list[str]) -> None:
+def test_the_lines_for_tokens_and_tls_are_valid(units: list[str]) -> None:
     page = (UNITS.parents[1] / "docs" / "operations" / "systemd.md").read_text()
-    lines = page.partition('```ini title="systemctl edit vipsrv.service"\n')[2].partition("```")[0]
-    assert "LoadCredential=" in lines
-    variables = re.findall(r"Environment=VIPSRV_(\w+)=", lines)
-    assert {name.lower() for name in variables} <= ServerSettings.model_fields.keys()
-    folder = Path(units[0] + ".d")
-    folder.mkdir()
-    (folder / "override.conf").write_text(lines)
+    for unit in units:
+        lines = page.partition(f'```ini title="{Path(unit).name}"\n')[2].partition("```")[0]
+        assert lines
+        folder = Path(f"{unit}.d")
+        folder.mkdir()
+        (folder / "override.conf").write_text(lines)
     done = analyze("verify", "--man=no", *units)
     assert (done.returncode, done.stdout) == (0, "")
     assert not [line for line in done.stderr.splitlines() if "override" in line]
+    settings = tomllib.loads(page.partition('```toml title="/etc/vipsrv.toml"\n')[2].partition("```")[0])
+    assert settings.keys() == {"tokens", "tls_cert", "tls_key"}
+    assert settings.keys() <= ServerSettings.model_fields.keys()
 
 
 @needs_systemd

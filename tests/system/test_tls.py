@@ -12,14 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from tests.conftest import StartServer
+from tests.server.identity.records import add as add_token
 from tests.support import bare_client
 from tests.support.certificates import EXPIRED, Lab
 from tests.support.images import encode, photo
 from tests.support.running_server import RunningServer
 from vipsrv import AsyncClient, Client, TlsFailed, Version1Client
 from vipsrv.address import Address
+from vipsrv.cli.server import app
 
 NO_SERVER, REFUSED, USAGE, FILE = 3, 1, 2, 4
 
@@ -215,6 +218,30 @@ def test_a_client_certificate_is_asked_for(start_server: StartServer, lab: Lab) 
         pytest.raises(TlsFailed, match="the server does not trust the authority of the client's certificate"),
     ):
         client.ping()
+
+
+def test_a_health_check_trusts_the_certificate_of_its_own_server(
+    start_server: StartServer, lab: Lab, tmp_path: Path
+) -> None:
+    certificate, key = lab.server("far", hosts=("images.example",))
+    tokens = tmp_path / "tokens.toml"
+    add_token(tokens)
+    files = ("--tls-cert", str(certificate), "--tls-key", str(key), "--tokens", str(tokens))
+    running = start_server("--listen", "tls://127.0.0.1:0", *files)
+
+    def ping(tls_cert: Path) -> Result:
+        environment = {"VIPSRV_LISTEN": running.listeners[0], "VIPSRV_TLS_CERT": str(tls_cert)}
+        return CliRunner().invoke(app, ["ping", "--no-config", "--timeout", "30"], env=environment)
+
+    assert ping(certificate).stdout.startswith(f"{running.listeners[0]} answered in ")
+    other = ping(Lab(tmp_path / "other").server()[0])
+    assert (other.exit_code, other.stderr) == (1, f"vipsrv: {UNKNOWN.format(tls=port_of(running))}\n")
+    for path, line in (
+        (key, f"tls_cert: {key} has no valid"),
+        (tmp_path / "none", f"{tmp_path}/none: No such"),
+    ):
+        refused = ping(path)
+        assert (refused.exit_code, line in refused.stderr) == (2, True)
 
 
 def test_both_protocols_and_many_threads(server: RunningServer, lab: Lab, image: Path) -> None:

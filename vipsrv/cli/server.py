@@ -21,7 +21,7 @@ from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
 from vipsrv.cli.reload import reload_server
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
-from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions
+from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions, trust_own_certificate
 from vipsrv.cli.token import app as token_commands
 from vipsrv.errors import SettingsError, StartFailed, VipsrvError
 from vipsrv.printable import printable
@@ -219,8 +219,8 @@ def ping(
     host: Annotated[
         str | None,
         typer.Option(
-            help="Host of the server, unix:/path or tls://HOST:PORT (default: the first address of the "
-            f"settings 'listen' or 'host', or else {DEFAULT_HOST})."
+            help="Host of the server, unix:/path or tls://HOST:PORT (default: of the setting 'listen' the "
+            f"first address without TLS, or else the first; or else 'host', or else {DEFAULT_HOST})."
         ),
     ] = None,
     port: Annotated[
@@ -254,7 +254,8 @@ def ping(
     """Check whether a server answers: print the round trip in milliseconds, or exit with 1.
 
     Without --host and --port, it asks the server that 'vipsrv serve' with the same environment variables
-    and TOML file starts. If that listens on every address of the machine, it asks at 127.0.0.1 or ::1.
+    and TOML file starts. If that listens on every address of the machine, it asks at 127.0.0.1 or ::1. If
+    that takes TLS only, it trusts the certificate of the setting 'tls_cert', whatever its name.
     """
     # Imported here because a server does not need the clients.
     from vipsrv.client import Client, Timeout  # noqa: PLC0415
@@ -262,14 +263,16 @@ def ping(
     from vipsrv.client.server_address import choose_listener  # noqa: PLC0415
 
     _mention_service_link()
-    environment = _address_variables(_sources({"config": config, "no_config": no_config}))
+    given = _given_settings(_sources({"config": config, "no_config": no_config}))
     try:
-        where = choose_listener(host or None, port, environment)
+        where = choose_listener(host or None, port, _address_variables(given))
         each = Timeout(connect=timeout, send=timeout, reply=timeout)
         server = (
             {"address": str(where)} if where.path or where.tls else {"host": where.host, "port": where.port}
         )
         secured = TlsOptions(tls=tls, ca=ca, cert=cert, key=key).arguments()
+        if where.tls and host is None and ca is None and cert is None and "tls_cert" in given:
+            secured["tls"] = trust_own_certificate(Path(given["tls_cert"]))
         with Client(**server, timeout=each, token=choose_token(file=token_file), **secured) as client:
             seconds = client.ping()
     except VipsrvError as error:
@@ -300,8 +303,8 @@ def _read(sources: SettingsSources) -> Configuration:
         raise typer.Exit(2) from None
 
 
-def _address_variables(sources: SettingsSources) -> dict[str, str]:
-    """Return the environment with the address of the server from all sources.
+def _given_settings(sources: SettingsSources) -> dict[str, Any]:
+    """Return the settings that are no defaults, from all sources.
 
     Faults are only mentioned: a health check must not fail while someone edits the settings of a server that
     runs.
@@ -309,10 +312,15 @@ def _address_variables(sources: SettingsSources) -> dict[str, str]:
     given, faults = sources.collect()
     for fault in faults:
         _complain(fault)
+    return {name: one.value for name, one in given.items()}
+
+
+def _address_variables(given: dict[str, Any]) -> dict[str, str]:
+    """Return the environment with the address of the server from all sources."""
     addresses = {
         f"{PREFIX}{name.upper()}": ",".join(map(str, value)) if isinstance(value, list) else str(value)
         for name in ("listen", "host", "port")
-        if (value := given[name].value if name in given else None) is not None
+        if (value := given.get(name)) is not None
     }
     return {**os.environ, **addresses}
 

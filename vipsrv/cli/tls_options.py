@@ -1,5 +1,6 @@
 """The options by which ``vipsrv-client`` and ``vipsrv ping`` encrypt their connection."""
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypedDict
@@ -38,7 +39,7 @@ Key = Annotated[
 class TlsArguments(TypedDict):
     """The arguments of a client that concern TLS."""
 
-    tls: bool
+    tls: bool | ssl.SSLContext
     ca: Path | None
     cert: Path | None
     key: Path | None
@@ -56,3 +57,19 @@ class TlsOptions:
     def arguments(self) -> TlsArguments:
         """Return the arguments for a client."""
         return {"tls": self.tls, "ca": self.ca, "cert": self.cert, "key": self.key}
+
+
+def trust_own_certificate(cert: Path) -> ssl.SSLContext:
+    """Return a context that trusts a server of this machine by its certificate file, under any name.
+
+    A health check asks at a loopback address, for which the certificate of a server is rarely made. Raises
+    ``ValueError`` for a file without a certificate and ``OSError`` for one that cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate itself, not its authority
+    try:
+        context.load_verify_locations(cadata=cert.read_text("ascii", errors="replace"))
+    except ssl.SSLError:
+        raise ValueError(f"tls_cert: {cert} has no valid PEM certificate") from None
+    return context

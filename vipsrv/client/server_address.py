@@ -54,16 +54,17 @@ def choose_listener(
 ) -> Address:
     """Return where to reach the server that ``vipsrv serve`` with this environment starts.
 
-    That is the first address of ``VIPSRV_LISTEN``, unless a host or a port is given; otherwise as for
-    ``choose_server``. Raises ``ValueError``.
+    That is the first address of ``VIPSRV_LISTEN`` that needs no TLS, or else its first one, unless a host or
+    a port is given; otherwise as for ``choose_server``. Raises ``ValueError``.
     """
     listeners = [word.strip() for word in environment.get(LISTEN_VARIABLE, "").split(",")]
     if host is not None or port is not None or not any(listeners):
         return choose_server(host, port, environment).address.reachable()
     try:
-        address = Address.parse(listeners[0])
+        addresses = [Address.parse(word) for word in listeners]
     except ValueError as error:
         raise ValueError(f"{LISTEN_VARIABLE}: {error}") from None
+    address = next((one for one in addresses if not one.tls), addresses[0])
     if not address.path and not address.port:
         raise ValueError(f"{LISTEN_VARIABLE}: port 0 stands for a free port; give its number with --port")
     return address.reachable()
