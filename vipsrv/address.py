@@ -39,6 +39,8 @@ class Address:
             if not path:
                 raise ValueError(f"{text!r} has no path after unix:")
             return cls(path=path)
+        if text.startswith("tls:") and not text.startswith(TLS_PREFIX):
+            raise ValueError(f"{text!r} is not {TLS_PREFIX}HOST:PORT")
         host, colon, port = text.removeprefix(TLS_PREFIX).rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         if not colon or not host or not port.isdecimal() or int(port) > MAX_PORT:

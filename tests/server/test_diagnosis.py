@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.certificates import Lab
+from vipsrv.cli.lab_certificates import Validity
 from vipsrv.server import diagnosis
 from vipsrv.server.cgroups import Cgroups
 from vipsrv.server.diagnosis import Finding, Rating, confinement, diagnose, filesystem_kind, memory_needed
@@ -100,6 +102,28 @@ def test_the_spool_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert find("spool", tmp_path, spool_disk=1).rating is rating
     monkeypatch.setattr(diagnosis, "filesystem_kind", lambda _folder: "ext4")
     assert find("spool", tmp_path, spool_disk=1 << 60).rating is Rating.WARNING
+
+
+def test_the_token_file(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.toml"
+    missing = find("tokens", tmp_path, tokens=path)
+    assert (missing.rating, "there is no such token file" in missing.detail) == (Rating.FAULT, True)
+    path.touch(0o600)
+    assert find("tokens", tmp_path, tokens=path) == Finding("tokens", Rating.OK, f"{path} has 0 tokens")
+    path.chmod(0o644)
+    assert find("tokens", tmp_path, tokens=path).rating is Rating.WARNING
+
+
+def test_the_files_of_tls(tmp_path: Path) -> None:
+    listen = ("tls://127.0.0.1:0",)
+    none = find("TLS", tmp_path, listen=listen)
+    assert (none.rating, "needs a certificate" in none.detail) == (Rating.FAULT, True)
+    certificate, key = Lab(tmp_path / "lab").server(hosts=("images.example",), validity=Validity(90))
+    found = find("TLS", tmp_path, listen=listen, tls_cert=certificate, tls_key=key)
+    assert (found.rating, "of images.example, valid until" in found.detail) == (Rating.OK, True)
+    key.chmod(0o644)
+    open_to_all = find("TLS", tmp_path, listen=listen, tls_cert=certificate, tls_key=key)
+    assert (open_to_all.rating, "every user" in open_to_all.detail) == (Rating.WARNING, True)
 
 
 def test_the_kind_of_a_file_system_is_that_of_the_innermost_mount(tmp_path: Path) -> None:

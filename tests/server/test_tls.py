@@ -162,7 +162,7 @@ def test_what_clients_will_refuse_is_told_at_the_start(
     warning: str,
 ) -> None:
     pair = lab.server(validity=validity, hosts=hosts)
-    ServerCertificates(settings(pair))
+    ServerCertificates(settings(pair)).report()
     warnings = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
     assert len(warnings) == 1
     assert warnings[0].startswith(f"--tls-cert: {pair[0]} {warning}")
@@ -173,10 +173,10 @@ def test_a_key_that_everyone_can_read_is_told_at_the_start(
 ) -> None:
     caplog.set_level(logging.INFO)
     pair = lab.server()
-    ServerCertificates(settings(pair))
+    ServerCertificates(settings(pair)).report()
     assert [one.getMessage().split(" of ")[0] for one in caplog.records] == [f"TLS: certificate {pair[0]}"]
     pair[1].chmod(0o644)
-    ServerCertificates(settings(pair))
+    ServerCertificates(settings(pair)).report()
     assert caplog.records[-1].getMessage() == f"--tls-key: every user of this machine can read {pair[1]}"
 
 

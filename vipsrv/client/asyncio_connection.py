@@ -14,7 +14,7 @@ from vipsrv.client.core import ClientCore, PendingRequest
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.server_address import connect_error, handshake_error, reason
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source
-from vipsrv.client.timeouts import Timeout
+from vipsrv.client.timeouts import MAX_SECONDS, Timeout
 from vipsrv.client.tls import ClientTls, tls_fault
 from vipsrv.errors import ClientTimeout, ConnectFailed
 
@@ -66,6 +66,8 @@ class AsyncConnection(asyncio.Protocol):
                         address.port,
                         ssl=None if tls is None else tls.context,
                         server_hostname=None if tls is None else tls.server_name,
+                        # Without this, asyncio's own 60 seconds would end it, too.
+                        ssl_handshake_timeout=None if tls is None else MAX_SECONDS,
                     )
                 elif not hasattr(socket, "AF_UNIX"):
                     raise ConnectFailed(f"no connection to {address}: this system has no unix sockets")

@@ -15,12 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from vipsrv.errors import StartFailed
+from vipsrv.address import Address
+from vipsrv.errors import SettingsError, StartFailed
 from vipsrv.server import descriptors
 from vipsrv.server.cgroups import Cgroups
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.formats import formats_of
+from vipsrv.server.identity.token_file import read_token_file
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.tls import ServerCertificates
 from vipsrv.version import __version__
 from vipsrv.workers.confinement import missing_layers
 
@@ -67,6 +70,8 @@ def diagnose(settings: ServerSettings, cgroups: Cgroups | None = None) -> list[F
         *_tasks(settings, groups),
         *_descriptors(settings),
         *_spool(settings),
+        *_tokens(settings),
+        *_tls(settings),
     ]
 
 
@@ -194,6 +199,37 @@ def _spool(settings: ServerSettings) -> Iterator[Finding]:
         yield Finding("spool", Rating.WARNING, detail, advice)
     else:
         yield Finding("spool", Rating.OK, detail)
+
+
+def _tokens(settings: ServerSettings) -> Iterator[Finding]:
+    if settings.tokens is None:
+        return
+    try:
+        file = read_token_file(settings.tokens)
+    except SettingsError as error:
+        yield Finding("tokens", Rating.FAULT, str(error), "correct the file that --tokens names")
+        return
+    detail = f"{settings.tokens} has {len(file.records)} tokens"
+    if file.warning:
+        yield Finding("tokens", Rating.WARNING, f"{detail}; {file.warning}", "change its mode: chmod 640")
+    else:
+        yield Finding("tokens", Rating.OK, detail)
+
+
+def _tls(settings: ServerSettings) -> Iterator[Finding]:
+    if settings.tls_cert is None and not any(Address.parse(text).tls for text in settings.listen):
+        return
+    try:
+        names, faults = ServerCertificates(settings).examine()
+    except SettingsError as error:
+        yield Finding("TLS", Rating.FAULT, str(error), "docs/operations/tls.md says what the files hold")
+        return
+    detail = f"{settings.tls_cert}{names}"
+    if faults:
+        advice = "give the server another certificate, or a key that only it can read"
+        yield Finding("TLS", Rating.WARNING, f"{detail}; {'; '.join(faults)}", advice)
+    else:
+        yield Finding("TLS", Rating.OK, detail)
 
 
 def filesystem_kind(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:

@@ -243,6 +243,7 @@ class Gateway:
         if any(address.tls for address in addresses):
             try:
                 self._certificates = ServerCertificates(settings)
+                self._certificates.report()
             except SettingsError as error:
                 raise StartFailed(str(error)) from None
         for one in given:

@@ -158,6 +158,9 @@ class ServerCertificates:
         self._check_at = 0.0
         self._contents = _Contents.of(self._files)
         self._context = _make_context(self._files, self._contents)
+
+    def report(self) -> None:
+        """Log at the start what handshakes use."""
         self._report("TLS")
 
     @property
@@ -214,6 +217,15 @@ class ServerCertificates:
             else:
                 take_over()
 
+    def examine(self) -> tuple[str, list[str]]:
+        """Return whose certificate new handshakes use, and what is wrong with it or its key."""
+        names, faults = _try_out(self._context, self._contents)
+        found = [f"--tls-cert: {self._files.certificate} {fault}" for fault in faults]
+        with suppress(OSError):
+            if stat.S_IMODE(self._files.key.stat().st_mode) & stat.S_IROTH:
+                found.append(f"--tls-key: every user of this machine can read {self._files.key}")
+        return names, found
+
     def _report(self, what: str) -> None:
         """Log what new handshakes use, and what is wrong with it."""
         ca = (
@@ -222,15 +234,15 @@ class ServerCertificates:
             else f", clients need a certificate of {self._files.client_ca}"
         )
         try:
-            names, faults = _try_out(self._context, self._contents)
+            names, faults = self.examine()
         except OSError as error:  # no descriptor is left: a reload must not fail because of that
-            names, faults = "", [f"could not be tried out: {error.strerror}"]
+            names, faults = (
+                "",
+                [f"--tls-cert: {self._files.certificate} could not be tried out: {error.strerror}"],
+            )
         _log.info("%s: certificate %s%s%s", what, self._files.certificate, names, ca)
         for fault in faults:
-            _log.warning("--tls-cert: %s %s", self._files.certificate, fault)
-        with suppress(OSError):
-            if stat.S_IMODE(self._files.key.stat().st_mode) & stat.S_IROTH:
-                _log.warning("--tls-key: every user of this machine can read %s", self._files.key)
+            _log.warning("%s", fault)
 
 
 def _make_context(files: _Files, contents: _Contents) -> ssl.SSLContext:

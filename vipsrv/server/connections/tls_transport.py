@@ -68,6 +68,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._end_told = False
         self._shut_down = False
         self._end_sent = False
+        self._lost = False
 
     def start(self, connection: asyncio.BufferedProtocol) -> None:
         """Take over the plain transport, and begin to serve ``connection``."""
@@ -85,12 +86,13 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return facts about TLS, or about the socket."""
-        if name == "ssl_object":
-            return self._tls
-        if name == "sslcontext":
-            return self._tls.context
-        if name == "peercert":
-            return self._tls.getpeercert()
+        if not self._lost:
+            if name == "ssl_object":
+                return self._tls
+            if name == "sslcontext":
+                return self._tls.context
+            if name == "peercert":
+                return self._tls.getpeercert()
         return self._below.get_extra_info(name, default)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
@@ -202,11 +204,17 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._backlog.clear()
         self._backlog_size = 0
         self._above.connection_lost(exc)
+        # The connection refers to this transport: until the garbage collector finds that circle, OpenSSL's
+        # buffers of an upload (280 KiB) would stay.
+        self._lost = True
+        del self._tls, self._incoming, self._outgoing
 
     # Both directions
 
     def _decrypt(self) -> None:
         """Give the connection what can be decrypted, as long as it reads."""
+        if self._lost:
+            return
         try:
             while self._reads and not self._discards and not self._end_read and self._holds_bytes():
                 if not self._fill_buffer():
@@ -257,6 +265,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _pump(self) -> None:
         """Encrypt and send as much as the kernel takes; then close, if told so, or resume the connection."""
+        if self._lost:
+            return
         self._send()
         if self._below.is_closing():
             return
