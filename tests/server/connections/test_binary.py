@@ -665,7 +665,9 @@ async def test_a_connection_is_watched_only_while_there_is_something_to_check(tm
         assert await read_status(sock) == 200
         assert IDLE_TIMEOUT - 5 < watch() <= IDLE_TIMEOUT
         server.drain()
-        assert watch() < 0
+        assert 0 < watch() <= DRAIN_SECONDS
+        server.connection.stop()
+        await until(lambda: connection.watch_at == 0)
 
 
 async def test_an_upload_that_is_not_read_on_for_the_disk_is_refused_in_the_end(

@@ -238,24 +238,24 @@ class BinaryConnection(asyncio.BufferedProtocol):
                 self._transport.close()
         elif self._state in (ConnectionState.OPEN, ConnectionState.HALF_CLOSED):
             self._watch_inbox(now)
-            self._sleep_until_due()
         elif self._state in READING and now > self._reads_until:
             self._stop_reading()
-        elif self._state is ConnectionState.ANONYMOUS and not self._outbox:
-            self.watch_at = self._reads_until
+        self._sleep_until_due()
 
     def _sleep_until_due(self) -> None:
-        """Set ``watch_at`` if nothing but the end of the inbox's timeout is left to check.
+        """Set ``watch_at`` if nothing but the end of one timeout is left to check.
 
         Whatever gives ``watch`` more to do sets it back to 0.
         """
-        if (
-            self._state is ConnectionState.OPEN
-            and self._inbox.state is InboxState.READING
-            and not self._outbox
-            and not any(exchange.has_deadline for exchange in self._in_flight.values())
-        ):
+        if self._outbox or any(exchange.has_deadline for exchange in self._in_flight.values()):
+            return
+        if self._state is ConnectionState.OPEN:
+            if self._inbox.state is InboxState.READING:
+                self.watch_at = self._inbox.expires
+        elif self._state is ConnectionState.LINGERING:
             self.watch_at = self._inbox.expires
+        elif self._state in READING:
+            self.watch_at = self._reads_until
 
     def drain(self) -> None:
         """Finish the requests in flight, refuse those that arrive for a moment, then close."""
