@@ -101,6 +101,7 @@ class Gateway:
             access=self._access,
             access_log=access_log or AccessLog(),
         )
+        self._serve = partial(BinaryConnection, self._context)
         self._trusted_proxies = AddressList(settings.trusted_proxies)
         self._watchdog: Watchdog | None = None
         self._listeners = Listeners()
@@ -275,15 +276,12 @@ class Gateway:
 
     def _make_connection(self, *, tls: bool) -> asyncio.BufferedProtocol:
         """Return the connection of a client: for the header of a proxy, then TLS, then requests."""
-        make: Callable[..., asyncio.BufferedProtocol] = self._connection_of
+        make: Callable[..., asyncio.BufferedProtocol] = self._serve
         if tls and self._certificates is not None:
-            make = partial(TlsConnection, self._context, self._certificates, self._connection_of)
+            make = partial(TlsConnection, self._context, self._certificates, self._serve)
         if self._trusted_proxies:
             return ProxiedConnection(self._context, self._trusted_proxies, make)
         return make()
-
-    def _connection_of(self, peer: object = None) -> BinaryConnection:
-        return BinaryConnection(self._context, peer=peer)
 
     def _describe(self) -> dict[str, Any]:
         """Return the meta of the reply to a HELLO."""

@@ -309,12 +309,13 @@ class WorkerPool:
         if self._retire_if_due(worker):
             return
         self._idle.append(worker)
-        self._retire_outdated()
+        if len(self._workers) > self._size:
+            self._retire_outdated()
         self._on_idle()
 
     def _retire_outdated(self) -> None:
         """Retire an idle worker that has an older configuration if its replacement is ready."""
-        if len(self._workers) > self._size and self._ready_workers > self._size:
+        if self._ready_workers > self._size:
             outdated = next(filter(self._is_outdated, self._idle), None)
             if outdated is not None:
                 self._retire(outdated, "the settings were reloaded")

@@ -17,6 +17,7 @@ from tests.server.fakes import MANY, FakeWorkers, make_context, succeed
 from tests.server.identity.records import CREATED, add
 from vipsrv.protocol import HEADER, MAX_META_SIZE, Kind, pack_message
 from vipsrv.server.access import Access
+from vipsrv.server.connections import binary
 from vipsrv.server.connections.binary import DRAIN_SECONDS
 from vipsrv.server.connections.inbox import InboxState
 from vipsrv.server.connections.login import LOGIN_SECONDS, MOST_HELD
@@ -330,9 +331,12 @@ async def test_an_identity_is_one_account_for_all_its_connections(tmp_path: Path
 
 
 @pytest.mark.parametrize("how", ["address", "certificate"])
-async def test_version_1_of_a_named_address_or_with_a_certificate(tmp_path: Path, how: str) -> None:
+async def test_version_1_of_a_named_address_or_with_a_certificate(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rules: dict[str, Any] = {"allow_v1": ["127.0.0.0/8"]}
     if how == "certificate":
+        monkeypatch.setattr(binary, "has_tls", lambda _transport: True)
         rules = {"certificate_identity": lambda _transport: "printer"}
     async with serving(tmp_path, **rules) as server:
         sock = await server.connect()
@@ -349,7 +353,8 @@ async def test_an_address_that_needs_no_token_for_version_1_needs_one_for_versio
         assert await refusal(sock) == (Kind.RESIZE, 401, 5)
 
 
-async def test_a_certificate_is_a_login(tmp_path: Path) -> None:
+async def test_a_certificate_is_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binary, "has_tls", lambda _transport: True)
     async with serving(tmp_path, certificate_identity=lambda _transport: "printer") as server:
         sock = await server.connect()
         assert (server.connections[0].state, server.connections[0].identity) == (

@@ -1,11 +1,14 @@
 """What a connection tells the log about each request: one line, whatever happens to it."""
 
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.server.connections.test_binary import (
     PING,
+    Server,
     connected,
     read_status,
     read_to_end,
@@ -15,9 +18,13 @@ from tests.server.connections.test_binary import (
 )
 from tests.server.fakes import fail
 from tests.support import bare_client
-from vipsrv.errors import CorruptImage
+from vipsrv.errors import CorruptImage, TooLarge, WorkerDied
 from vipsrv.protocol import Kind, pack_message
+from vipsrv.server.connections.binary import DISCONNECTED
 from vipsrv.server.logs.request_json import request_json
+from vipsrv.storage.spool import Slot
+from vipsrv.worker_config import IN_MEMORY_SIZE
+from vipsrv.workers.job import Job
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -174,3 +181,85 @@ async def test_a_token_is_never_in_a_line(tmp_path: Path) -> None:
         assert line.kind == "hello"
         assert "s3cret" not in str(line.fields())
         assert "s3cret" not in request_json(line, "now")
+
+
+# Each ending of a request that a worker has
+
+Ending = Callable[[Server, socket.socket, Job], None]
+
+HELD_SIZE = 8_000_000  # more than the kernel holds
+
+
+def _lose_the_reply(server: Server, sock: socket.socket, job: Job) -> None:
+    server.succeed(job, HELD_SIZE)
+    assert server.connection.transport.get_write_buffer_size()
+    reset(sock)
+
+
+def _drain(server: Server, _sock: socket.socket, job: Job) -> None:
+    server.drain()
+    server.succeed(job, 9)
+
+
+ENDINGS: dict[str, tuple[Ending, int, str | None]] = {
+    "sent": (lambda server, _, job: server.succeed(job, 9), 200, None),
+    "lost while sending": (_lose_the_reply, 200, DISCONNECTED),
+    "the client leaves": (lambda _server, sock, _job: reset(sock), 499, DISCONNECTED),
+    "drain": (_drain, 200, None),
+    "stop": (lambda server, _sock, _job: server.connection.stop(), 503, None),
+    "abort": (lambda server, _sock, _job: server.connection.abort(), 499, "the server has stopped"),
+    "deadline": (lambda server, _sock, job: server.connection.watch(job.deadline + 0.1), 504, None),
+    "limits": (lambda _server, _sock, job: fail(job, TooLarge("too many pixels")), 413, None),
+    "worker died": (lambda _server, _sock, job: fail(job, WorkerDied("killed")), 502, None),
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("ending", [*ENDINGS])
+async def test_each_ending_of_a_request_is_one_line(tmp_path: Path, ending: str, version: int) -> None:
+    end, status, lost = ENDINGS[ending]
+    request = bare_client.header(5) + b"image" if version == 1 else resize(7)
+    async with connected(tmp_path, receive_buffer=1 << 16) as (server, sock):
+        sock.sendall(request)
+        (job,) = await server.jobs_given()
+        end(server, sock, job)
+        await until(lambda: bool(server.lines))
+        sock.close()
+        await server.closed()
+        assert [(line.version, line.kind, line.status, line.lost) for line in server.lines] == [
+            (version, "resize", status, lost)
+        ]
+        assert server.lines[0].request_id == (0 if version == 1 else 7)
+
+
+async def test_a_cancelled_request_and_its_cancel_are_a_line_each(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(resize(7))
+        await server.jobs_given()
+        sock.sendall(pack_message(Kind.CANCEL, 8, {"request_id": 7}))
+        await until(lambda: len(server.lines) == 2)
+        sock.close()
+        await server.closed()
+        assert [(line.request_id, line.kind, line.status) for line in server.lines] == [
+            (7, "resize", 499),
+            (8, "cancel", 200),
+        ]
+
+
+async def test_a_result_that_cannot_be_read_is_why_the_reply_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_to_read(_slot: Slot, _offset: int, _size: int) -> bytes:
+        raise OSError("broken")
+
+    monkeypatch.setattr(Slot, "read", fail_to_read)
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(resize(6) + resize(7))
+        first, _ = await server.jobs_given(2)
+        server.succeed(first, IN_MEMORY_SIZE + 1)
+        await server.closed()
+        lost = "the result could not be read from the spool"
+        assert [(line.request_id, line.status, line.lost) for line in server.lines] == [
+            (6, 200, lost),
+            (7, 499, lost),
+        ]

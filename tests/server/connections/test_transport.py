@@ -16,7 +16,7 @@ import pytest
 from tests.server.fakes import MANY, FakeWorkers, content, make_context, succeed
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.connections.binary import BinaryConnection
-from vipsrv.server.connections.transport import has_hung_up, splice_source
+from vipsrv.server.connections.transport import has_hung_up, has_tls, socket_of
 from vipsrv.worker_config import IN_MEMORY_SIZE
 
 IMAGE_SIZE = IN_MEMORY_SIZE + 12_345
@@ -142,12 +142,17 @@ def transport(**extra: object) -> asyncio.BaseTransport:
     return asyncio.BaseTransport(extra)
 
 
-def test_only_the_socket_of_a_plain_transport_can_be_spliced() -> None:
+def test_a_transport_with_tls_is_known_by_its_context_or_its_object() -> None:
     with socket.socket() as stream:
-        assert splice_source(transport(socket=stream)) == stream.fileno()
-        assert splice_source(transport(socket=stream, sslcontext=object())) is None
-        assert splice_source(transport(socket=stream, ssl_object=object())) is None
-        assert splice_source(transport()) is None
+        assert not has_tls(transport(socket=stream))
+        assert has_tls(transport(socket=stream, sslcontext=object()))
+        assert has_tls(transport(socket=stream, ssl_object=object()))
+
+
+def test_the_descriptor_of_a_transport_is_that_of_its_socket() -> None:
+    with socket.socket() as stream:
+        assert socket_of(transport(socket=stream)) == stream.fileno()
+    assert socket_of(transport()) is None
 
 
 def test_without_a_socket_nobody_is_seen_to_hang_up() -> None:

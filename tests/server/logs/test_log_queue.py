@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from vipsrv.server.logs.entries import LogEntry
+from vipsrv.server.logs.entries import Entry, LogEntry
 from vipsrv.server.logs.log_queue import MOST_QUEUED, LineKind, LogHandler, LogQueue, LogTarget
 from vipsrv.server.logs.log_rate import MOST_A_SECOND
 from vipsrv.server.logs.rendering import json_renderer
@@ -170,6 +170,44 @@ def test_lines_that_nobody_reads_are_dropped_and_counted(pipe: Pipe) -> None:
     written = [line for line in lines if line in text]
     assert written == lines[:7]  # with their heads, eight are more than the queue holds
     assert "3 lines were dropped: nothing read them" in text
+
+
+def test_the_number_of_dropped_lines_comes_after_the_lines_before_them(pipe: Pipe) -> None:
+    filled = pipe.fill()
+    queue = queue_to(pipe.target)
+    text = "x" * (MOST_QUEUED // 64)
+    for _ in range(70):
+        queue.put(entry(text))
+    reader = Reader(pipe)
+    queue.close()
+    events = [line["event"] for line in parsed(reader.text()[filled:])]
+    assert len(events) > 33  # more than are written at once
+    assert events[:-1] == [text] * (len(events) - 1)
+    assert events[-1].startswith(f"{70 - len(events) + 1} lines were dropped: ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_the_lines_that_a_full_disk_has_cost_are_counted_once_it_has_room(pipe: Pipe) -> None:
+    tried = {"first": threading.Event(), "second": threading.Event()}
+    render = json_renderer()
+
+    def render_and_tell(entry: Entry) -> bytes:
+        if isinstance(entry, LogEntry) and entry.event in tried:
+            tried[entry.event].set()
+        return render(entry)
+
+    with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123 - its descriptor is needed
+        queue = LogQueue(LogTarget(full.fileno(), render_and_tell))
+        for event, lines in (("first", 4), ("second", 1)):
+            for _ in range(lines):
+                queue.put(entry(event))
+            assert tried[event].wait(10)
+        queue.switch(LogTarget(pipe.target, render))
+        queue.put(entry("third"))
+        queue.close()
+    third, report = parsed(pipe.read_all())
+    assert third["event"] == "third"
+    assert report["event"].startswith("5 lines were dropped: ")
 
 
 def test_closing_does_not_wait_for_a_reader_for_long(pipe: Pipe) -> None:

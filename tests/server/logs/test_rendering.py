@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.server.logs.lines import full_line, request_line
 from vipsrv.errors import BadRequest, Busy, InternalError
+from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.printable import printable
 from vipsrv.server.logs.entries import LogEntry
 from vipsrv.server.logs.rendering import Clock, console_renderer, json_renderer, renderer
 from vipsrv.server.logs.request_line import RequestLine
-from vipsrv.server.request_ids import RequestIds
+from vipsrv.server.request_ids import NO_IDS, RequestIds
 from vipsrv.server.settings import LogFormat
 from vipsrv.server.timeline import Timeline
 
@@ -69,6 +73,87 @@ def test_the_json_of_a_request_has_its_fields(line: RequestLine) -> None:
     parsed = json.loads(data)
     assert parsed == {"time": "1970-01-01T00:00:01.500Z", **line.fields()}
     assert next(iter(parsed)) == "time"
+
+
+# Any text: control characters, lone surrogates, line separators, quotes.
+_TEXTS = st.text(st.characters(exclude_categories=[]), max_size=200) | st.sampled_from(
+    [HOSTILE, "x\u2028" * 100, "\ud800", "1e400", "NaN"]
+)
+_SIZES = st.integers(0, 2**63)
+_TIMES = st.floats(0, 1e9)
+_WORDS = st.sampled_from(["jpeg", "jp2k", "heif-avif"])
+_PEERS = st.sampled_from(["", ("192.0.2.1", 1), ("2001:db8::1", 65_535, 0, 0), ("fe80::1%eth0", 1, 0, 2)])
+_SOURCES = st.builds(
+    ImageInfo,
+    format=_WORDS,
+    width=_SIZES,
+    height=_SIZES,
+    pages=_SIZES,
+    has_alpha=st.booleans(),
+    orientation=_SIZES,
+    size=_SIZES,
+)
+_OUTPUTS = st.builds(OutputInfo, width=_SIZES, height=_SIZES, format=_WORDS, quality=_SIZES, size=_SIZES)
+_ERRORS = st.builds(Busy, _TEXTS) | st.builds(InternalError, _TEXTS, where=_TEXTS)
+
+
+@given(
+    st.builds(
+        RequestLine,
+        connection=_SIZES,
+        peer=_PEERS,
+        identity=st.none() | _TEXTS,
+        version=st.sampled_from([None, 1, 2]),
+        tls=st.booleans(),
+        kind=st.sampled_from(["resize", "ping", "kind 77"]),
+        request_id=_SIZES,
+        image_size=_SIZES,
+        error=st.none() | _ERRORS,
+        ids=st.just(NO_IDS) | st.builds(RequestIds, st.none() | _TEXTS, st.none() | _TEXTS.map(printable)),
+        timeline=st.none() | st.builds(Timeline, *[_TIMES] * 6),
+        source=st.none() | _SOURCES,
+        outputs=st.lists(_OUTPUTS, max_size=3).map(tuple),
+        worker=_SIZES,
+        time=_TIMES,
+        sent=_TIMES,
+        lost=st.none() | _TEXTS.map(printable),
+        sample=st.integers(1, 1000),
+    )
+)
+def test_the_json_of_any_request_has_its_fields(line: RequestLine) -> None:
+    data = json_renderer()(line)
+    assert data.decode().rstrip("\n").isprintable()
+    assert _strictly(data) == {"time": Clock().text(line.time), **line.fields()}
+
+
+@given(
+    _TEXTS,
+    _TEXTS,
+    st.dictionaries(
+        _TEXTS, _TEXTS | _SIZES | st.booleans() | st.none() | st.lists(_TEXTS, max_size=3), max_size=3
+    ),
+)
+def test_any_entry_is_one_line_of_json(logger: str, event: str, extra: dict[str, Any]) -> None:
+    entry = LogEntry(1.5, "info", logger, event, extra={"more": extra})
+    data = json_renderer()(entry)
+    assert data.decode().rstrip("\n").isprintable()
+    assert _strictly(data) == {"time": "1970-01-01T00:00:01.500Z", **entry.fields()}
+    assert console_renderer(colours=False)(entry).decode().rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_a_number_that_json_does_not_have_is_never_written(number: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_renderer()(LogEntry(0.0, "info", "a", "b", extra={"number": number}))
+
+
+def _strictly(data: bytes) -> Any:
+    """Parse JSON, but not the names that Python takes for numbers."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    return json.loads(data, parse_constant=refuse)
 
 
 def test_the_fields_of_a_request() -> None:

@@ -43,7 +43,7 @@ from vipsrv.server.connections.login import (
 )
 from vipsrv.server.connections.outbox import Outbox
 from vipsrv.server.connections.states import BEGINNING, READING, TRANSITIONS, ConnectionState
-from vipsrv.server.connections.transport import has_hung_up, has_tls, peer_name
+from vipsrv.server.connections.transport import has_hung_up, has_tls, peer_name, socket_of
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.logs.request_line import RequestLine, peer_text
@@ -90,7 +90,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
     _outbox: Outbox
     _login: Login
 
-    def __init__(self, context: ServerContext, *, peer: object = None) -> None:
+    def __init__(self, context: ServerContext, peer: object = None) -> None:
         self.watch_at = 0.0
         self.number = context.access_log.next_connection()
         """Its number in the log."""
@@ -137,22 +137,24 @@ class BinaryConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the client, or refuse it if there are too many."""
         self._transport = cast("asyncio.Transport", transport)
+        self._tls = has_tls(transport)
         self._inbox = Inbox(
             self._transport,
             self._context,
+            source=None if self._tls else socket_of(transport),
             on_events=self._handle,
             on_no_room=self._refuse_incoming,
             has_place=self._has_place,
         )
-        self._outbox = Outbox(self._transport, self._all_sent, self._context.access_log)
-        self._tls = has_tls(transport)
+        self._outbox = Outbox(self._transport, self._all_sent, self._context.access_log, tls=self._tls)
         peer = self._peer = peer_name(transport) if self._peer is None else self._peer
         if peer is None:
             self._enter(ConnectionState.CLOSED)
             self._inbox.end()
             self._transport.abort()
             return
-        self._log_life("connection opened")
+        if self._context.access_log.follows_connections:
+            self._log_life("connection opened")
         self._login = Login(self._context, peer)
         if self._state is ConnectionState.ANONYMOUS:
             self._inbox.limit(MOST_HELD)
@@ -169,9 +171,10 @@ class BinaryConnection(asyncio.BufferedProtocol):
 
     def _begin(self) -> None:
         """Take the identity of a certificate, or wait for the login if one is required."""
-        self._login.take_certificate(self._transport)
-        if self._login.identity is not None:
-            self._leave_anonymity()
+        if self._tls:
+            self._login.take_certificate(self._transport)
+            if self._login.identity is not None:
+                self._leave_anonymity()
         if self._state is ConnectionState.ANONYMOUS:
             self._reads_until = time.monotonic() + LOGIN_SECONDS
 
@@ -217,10 +220,13 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._enter(ConnectionState.CLOSED)
         self._inbox.end()
         self._context.connections.remove(self)
+        if self._outbox.failure is not None:
+            self._lost_because = self._outbox.failure
         self._outbox.close(self._lost_because)
         self._abandon_all()
         self._login.close()
-        self._log_life("connection closed")
+        if self._context.access_log.follows_connections:
+            self._log_life("connection closed")
 
     # Methods that the gateway calls
 
@@ -297,8 +303,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
             self._close()
 
     def abort(self) -> None:
-        """Close at once, without sending unsent replies."""
-        self._transport.abort()
+        """Close at once, without sending unsent replies, because the server stops."""
+        self._lose("the server has stopped")
 
     # Messages
 
@@ -452,8 +458,8 @@ class BinaryConnection(asyncio.BufferedProtocol):
         self._reply(request_id, exchange)
         if self._state is ConnectionState.LINGERING:
             self._shut_down_when_sent()
-        self._inbox.update()
         if self._outbox:  # or `_all_sent` has done so
+            self._inbox.update()
             self._inbox.start_idling()
         self._drain_if_told()
 
@@ -511,9 +517,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
         return line
 
     def _log_life(self, event: str) -> None:
-        if _log.isEnabledFor(logging.DEBUG):
-            fields = {"connection": self.number, "peer": peer_text(self._peer)}
-            _log.debug(event, extra={"fields": fields})
+        _log.debug(event, extra={"fields": {"connection": self.number, "peer": peer_text(self._peer)}})
 
     def _lose(self, reason: str) -> None:
         """Close at once; ``reason`` goes into the lines of the replies that cannot be sent."""

@@ -21,7 +21,7 @@ from vipsrv.errors import RequestError
 from vipsrv.protocol import MAX_META_SIZE, Event, RequestReader
 from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.tls_transport import TlsTransport
-from vipsrv.server.connections.transport import PROGRESS_SIZE, splice_source
+from vipsrv.server.connections.transport import PROGRESS_SIZE
 from vipsrv.server.context import ServerContext
 from vipsrv.storage.spool import Slot
 
@@ -53,6 +53,8 @@ _UNFINISHED = (InboxState.READING, InboxState.PAUSED)
 class Inbox:
     """Reads versions 1 and 2 of the protocol from ``transport``.
 
+    ``source`` is the descriptor of the socket if its bytes are exactly those of the transport, without TLS:
+    then a large body goes from there into its file without being copied.
     ``on_events`` gets the events that the bytes complete, and must iterate over all of them. ``on_no_room``
     gets the reason why the arriving body cannot be stored; the rest of it is discarded. ``has_place`` returns
     whether a further request may start; call ``update`` when that changes.
@@ -63,6 +65,7 @@ class Inbox:
         transport: asyncio.Transport,
         context: ServerContext,
         *,
+        source: int | None,
         on_events: Callable[[Iterable[Event]], None],
         on_no_room: Callable[[RequestError], None],
         has_place: Callable[[], bool],
@@ -78,7 +81,7 @@ class Inbox:
         self._on_events = on_events
         self._on_no_room = on_no_room
         self._has_place = has_place
-        self._source = splice_source(transport)
+        self._source = source
         self._state = InboxState.READING
         self._unread = memoryview(b"")
         self._into_slot = False
@@ -130,7 +133,8 @@ class Inbox:
             slot.on_ready = self._slot_ready
             self._pause()
         elif self.reader.in_body or self._has_place():
-            self._resume()
+            if self._state is InboxState.PAUSED:
+                self._resume()
         else:
             self._pause()
 

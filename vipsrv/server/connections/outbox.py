@@ -20,7 +20,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from vipsrv.server.connections.pace import Pace
-from vipsrv.server.connections.transport import PROGRESS_SIZE, has_tls
+from vipsrv.server.connections.transport import PROGRESS_SIZE
 from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.storage.spool import Slot
@@ -46,11 +46,18 @@ class Outbox:
     """
 
     def __init__(
-        self, transport: asyncio.WriteTransport, on_empty: Callable[[], None], access_log: AccessLog
+        self,
+        transport: asyncio.WriteTransport,
+        on_empty: Callable[[], None],
+        access_log: AccessLog,
+        *,
+        tls: bool = False,
     ) -> None:
+        self.failure: str | None = None
+        """Why the outbox itself has closed the connection."""
         self._transport = transport
         # A plain transport pauses us above its mark, one with TLS at it.
-        self._high_water = 1 if has_tls(transport) else 0
+        self._high_water = 1 if tls else 0
         self._on_empty = on_empty
         self._access_log = access_log
         self._waiting: deque[tuple[bytes, Slot | None, RequestLine | None]] = deque()
@@ -74,10 +81,11 @@ class Outbox:
         if self._state is OutboxState.CLOSED:
             if body is not None:
                 body.close()
-            self._log_lost(line)
+            if line is not None:
+                self._log_lost(line)
             return
         self._waiting.append((head, body, line))
-        if len(self) == 1:
+        if self._state is OutboxState.WRITING and self._sending is None and len(self._waiting) == 1:
             self._pump()
 
     def pause(self) -> None:
@@ -128,18 +136,19 @@ class Outbox:
         if self._sending is not None:
             self._sending.close()
             self._sending = None
-        line, self._line = self._line, None
-        self._log_lost(line)
+        if self._line is not None:
+            self._log_lost(self._line)
+            self._line = None
         for _, body, line in self._waiting:
             if body is not None:
                 body.close()
-            self._log_lost(line)
+            if line is not None:
+                self._log_lost(line)
         self._waiting.clear()
 
-    def _log_lost(self, line: RequestLine | None) -> None:
-        if line is not None:
-            line.lost = self._lost_because
-            self._access_log.log(line)
+    def _log_lost(self, line: RequestLine) -> None:
+        line.lost = self._lost_because
+        self._access_log.log(line)
 
     def _pump(self) -> None:
         # Not after a failed write: asyncio's `writelines` would then watch a descriptor that is about to be
@@ -148,6 +157,7 @@ class Outbox:
             body = self._sending
             if body is not None and body.descriptor is not None and self._offset < body.size:
                 if not self._write_piece(body):
+                    self.failure = "the result could not be read from the spool"
                     self._transport.abort()  # the reply has begun, so no error can be sent
                     return
             elif body is not None:

@@ -22,14 +22,8 @@ def peer_name(transport: asyncio.BaseTransport) -> object:
     return peer
 
 
-def splice_source(transport: asyncio.BaseTransport) -> int | None:
-    """Return the descriptor of the socket whose bytes are exactly those of a stream transport.
-
-    ``None`` for a transport with TLS (its socket carries ciphertext), or without a socket. Its bytes have to
-    be read and copied.
-    """
-    if has_tls(transport):
-        return None
+def socket_of(transport: asyncio.BaseTransport) -> int | None:
+    """Return the descriptor of a transport's socket, or ``None`` without a socket."""
     sock = transport.get_extra_info("socket")
     if sock is None:
         return None

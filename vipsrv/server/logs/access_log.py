@@ -30,12 +30,15 @@ class AccessLog:
 
     def __init__(self, queue: LogQueue | None = None, settings: ServerSettings | None = None) -> None:
         self._queue = queue
-        self._connections = count(1)
         self._level = logging.CRITICAL
         self._mode = AccessLogMode.OFF
         self._sample = 1
         self._successes = 0
         self._logs_successes = False
+        self.next_connection = count(1).__next__
+        """Returns the number of a new connection, counted from 1."""
+        self.follows_connections = False
+        """Whether a line tells that a connection was opened or closed."""
         self.follows_successes = False
         """Whether a success may get a line: always, or if its reply is lost."""
         if settings is not None:
@@ -45,13 +48,10 @@ class AccessLog:
         """Take over settings."""
         self._level = settings.log_level.number
         self._mode = settings.access_log
+        self.follows_connections = self._level <= logging.DEBUG
         self._sample = settings.access_log_sample
         self.follows_successes = self._mode is not AccessLogMode.OFF and self._level <= logging.INFO
         self._logs_successes = self.follows_successes and self._mode is AccessLogMode.ALL
-
-    def next_connection(self) -> int:
-        """Return the number of a new connection, counted from 1."""
-        return next(self._connections)
 
     def log(self, line: RequestLine) -> None:
         """Log a request that has ended."""

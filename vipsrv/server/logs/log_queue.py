@@ -14,14 +14,13 @@ several, for ``GATHER_SECONDS`` at most, and are written by one system call; oth
 
 import logging
 import math
-import os
-import select
 import threading
 import time
 from collections import deque
 from typing import NamedTuple
 
 from vipsrv.server.logs.entries import Entry, LogEntry
+from vipsrv.server.logs.line_writer import LineWriter
 from vipsrv.server.logs.log_file import LogFile
 from vipsrv.server.logs.log_rate import MOST_A_SECOND, LeftOut, LogRate
 from vipsrv.server.logs.rendering import Render
@@ -129,41 +128,52 @@ class LogQueue:
     # What the thread does
 
     def _write(self) -> None:
+        target, writer = self._target, LineWriter(self._target.descriptor)
         while True:
-            target, entries = self._next_entries()
+            wanted, entries, reported = self._next_entries()
             if not entries:
                 break
-            written = _write_all(target.descriptor, b"".join([_line(target, entry) for entry in entries]))
+            if wanted is not target:
+                target, writer = wanted, LineWriter(wanted.descriptor)
+            whole = writer.write([_line(target, entry) for entry in entries])
             with self._changed:
-                self._queued -= sum(entry.size for entry in entries)
-                if not written:
-                    self._dropped += len(entries)
+                self._queued -= sum([entry.size for entry in entries])
+                if whole == len(entries):
+                    self._dropped -= reported
+                else:
+                    # The last line, which tells what was dropped, is lost with the others and comes again.
+                    self._dropped += len(entries) - whole - (reported > 0)
                     if self._closing:
                         break
-        target.close()
+        self._target.close()
 
-    def _next_entries(self) -> tuple[LogTarget, list[Entry]]:
-        """Wait for entries to write; none once there are no more and the queue is closing."""
+    def _next_entries(self) -> tuple[LogTarget, list[Entry], int]:
+        """Wait for entries to write, and return how many dropped lines they report; none at the end."""
         with self._changed:
             while True:
                 self._close_replaced()
                 now = time.monotonic()
-                reports = self._reports(math.inf if self._closing else now)
-                waiting = bool(self._entries)
-                if reports or self._closing or (waiting and (self._urgent or now >= self._due)):
-                    break
-                self._urgent = False
-                due = min(self._due if waiting else math.inf, self._rate.next_end())
+                entries = self._take_due(now)
+                reported = 0
+                if not self._entries:  # after the entries before them, in the order of their times
+                    self._urgent = False
+                    reports = self._reports(math.inf if self._closing else now)
+                    if self._dropped and (entries or self._closing):
+                        reported = self._dropped
+                        reports.append(_report_of_dropped(reported))
+                    self._queued += sum(report.size for report in reports)
+                    entries += reports
+                if entries or self._closing:
+                    return self._target, entries, reported
+                due = self._due if self._entries else self._rate.next_end()
                 self._changed.wait(None if due == math.inf else due - now)
-            if self._dropped and (self._entries or self._closing):
-                text = f"{self._dropped} lines were dropped: nothing read them, or they could not be written"
-                reports.append(LogEntry(time.time(), "warning", __name__, text))
-                self._dropped = 0
-            entries = [self._entries.popleft() for _ in range(min(_MOST_AT_ONCE, len(self._entries)))]
-            if not self._entries:
-                self._urgent = False
-            self._queued += sum(report.size for report in reports)
-            return self._target, [*entries, *reports]
+
+    def _take_due(self, now: float) -> list[Entry]:
+        """Take the next entries out of the queue, if they are to be written now."""
+        entries = self._entries
+        if not (self._urgent or self._closing or now >= self._due):
+            return []
+        return [entries.popleft() for _ in range(min(_MOST_AT_ONCE, len(entries)))]
 
     def _close_replaced(self) -> None:
         """Close the targets that were replaced, now that no line is being written to them."""
@@ -201,23 +211,14 @@ def _report(kind: LineKind, left_out: LeftOut) -> LogEntry:
     return LogEntry(time.time(), kind.level, kind.logger, text, extra=extra)
 
 
+def _report_of_dropped(lines: int) -> LogEntry:
+    text = f"{lines} lines were dropped: nothing read them, or they could not be written"
+    return LogEntry(time.time(), "warning", __name__, text)
+
+
 def _line(target: LogTarget, entry: Entry) -> bytes:
     try:
         return target.render(entry)
     except Exception as error:  # noqa: BLE001 - a bug in one line must not end the log
         text = f"a line cannot be rendered: {error!r}"
         return target.render(LogEntry(time.time(), "error", __name__, text))
-
-
-def _write_all(descriptor: int, data: bytes) -> bool:
-    """Write, and wait for a reader as long as it takes; return whether everything could be written."""
-    while data:
-        try:
-            data = data[os.write(descriptor, data) :]
-        except BlockingIOError:  # another process has made the pipe or terminal non-blocking
-            poll = select.poll()
-            poll.register(descriptor, select.POLLOUT)
-            poll.poll()
-        except OSError:  # closed, or a full disk
-            return False
-    return True

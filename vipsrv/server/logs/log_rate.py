@@ -49,6 +49,7 @@ class LogRate(Generic[_Kind]):
     def __init__(self, rest: _Kind) -> None:
         self._rest = rest
         self._windows: dict[_Kind, _Window] = {}
+        self._first_end = math.inf  # no window ends earlier
         self._left_out: dict[_Kind, LeftOut] = {}  # in windows that have ended
 
     def admit(self, kind: _Kind, now: float, most: int = MOST_A_SECOND) -> bool:
@@ -62,6 +63,7 @@ class LogRate(Generic[_Kind]):
             if window is not None:
                 self._count(kind, window)
             window = self._windows[kind] = _Window(started=now, ends=now + QUIET_SECONDS, most=most)
+            self._first_end = min(self._first_end, window.ends)
         window.lines += 1
         window.last = now
         if window.lines <= window.most:
@@ -79,14 +81,17 @@ class LogRate(Generic[_Kind]):
         return left_out
 
     def next_end(self) -> float:
-        """Return the time at which the next window ends; infinite if none is open."""
-        return min((window.ends for window in self._windows.values()), default=math.inf)
+        """Return the time before which no window ends; infinite if none is open."""
+        return self._first_end
 
     def _end_windows(self, now: float) -> None:
+        if now < self._first_end:  # a flood from many clients would look at all windows for each line
+            return
         for kind, window in list(self._windows.items()):
             if now >= window.ends:
                 self._count(kind, window)
                 del self._windows[kind]
+        self._first_end = min((window.ends for window in self._windows.values()), default=math.inf)
 
     def _count(self, kind: _Kind, window: _Window) -> None:
         if window.lines > window.most:

@@ -34,7 +34,7 @@ def json_renderer() -> Render:
 
     # Made once: json.dumps would make a new encoder for each line. Texts are printable already, so that no
     # escapes beyond JSON's own are needed.
-    encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
+    encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str).encode
     render = JSONRenderer(serializer=lambda fields, default: encode(fields))  # noqa: ARG005 - its signature
     clock = Clock()
 

@@ -30,13 +30,15 @@ def request_json(line: RequestLine, when: str) -> str:
 
 def _images(line: RequestLine) -> str:
     source, size = line.source, line.image_size
-    if source is None:
-        return f',"source":{{"bytes":{size}}}' if size else ""
-    # The names of formats need no escapes: the channel allows only letters, digits and hyphens.
-    text = (
-        f',"source":{{"format":"{source.format}","width":{source.width},"height":{source.height},'
-        f'"bytes":{size}}}'
-    )
+    text = ""
+    if source is not None:
+        # The names of formats need no escapes: the channel allows only letters, digits and hyphens.
+        text = (
+            f',"source":{{"format":"{source.format}","width":{source.width},"height":{source.height},'
+            f'"bytes":{size}}}'
+        )
+    elif size:
+        text = f',"source":{{"bytes":{size}}}'
     if not line.outputs:
         return text
     results = [

@@ -1,5 +1,6 @@
 """The values of the line that a server logs when it has started: what it is, and what it allows."""
 
+import math
 import os
 import platform
 import re
@@ -27,12 +28,17 @@ _WORKER_LIMITS = ("max_upload", "max_pixels", "max_output_pixels", "job_memory")
 
 
 def start_fields(settings: ServerSettings, ready: Ready, listeners: Iterable[Address]) -> dict[str, Any]:
-    """Return the values; ``ready`` is the handshake of a worker. Limits are bytes, pixels and seconds."""
+    """Return the values; ``ready`` is the handshake of a worker. Limits are bytes, pixels and seconds, and
+    ``None`` for an infinite time, for which JSON has no number.
+    """
     config = settings.worker_config()
     limits = {name: getattr(config, name) for name in _WORKER_LIMITS}
     for name in _SERVER_LIMITS:
         value = getattr(settings, name)
-        limits[name] = value if isinstance(value, float) else int(value)
+        if not isinstance(value, float):
+            limits[name] = int(value)
+        else:
+            limits[name] = value if math.isfinite(value) else None
     return {
         "version": __version__,
         "libvips": _libvips(ready),
