@@ -23,7 +23,10 @@ sys.stdin.read()
 def holder(path: Path) -> "subprocess.Popen[str]":
     """Another process that has a pid file, until its standard input ends."""
     process = subprocess.Popen(
-        [sys.executable, "-c", AS_VIPSRV, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", AS_VIPSRV, str(path), "vipsrv"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

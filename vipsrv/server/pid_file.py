@@ -181,7 +181,8 @@ def _lock(descriptor: int, kind: int) -> bool:
 def _is_vipsrv(pid: int) -> bool:
     """Whether a process may be a server, by its command line where the system shows it."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return not Path("/proc/self/cmdline").exists()
-    return b"vipsrv" in command
+    # `bin/vipsrv serve`, or `python -m vipsrv serve`; the folder of the interpreter says nothing.
+    return any(argument.rpartition(b"/")[2] == b"vipsrv" for argument in arguments)
