@@ -143,8 +143,8 @@ class LogQueue:
                 else:
                     # The last line, which tells what was dropped, is lost with the others and comes again.
                     self._dropped += len(entries) - whole - (reported > 0)
-                    if self._closing:
-                        break
+                    if self._closing and self._target is target:
+                        break  # a further try would fail, too
         self._target.close()
 
     def _next_entries(self) -> tuple[LogTarget, list[Entry], int]:
