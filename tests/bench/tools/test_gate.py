@@ -204,4 +204,5 @@ def test_grey_results_fail_by_their_colour_difference() -> None:
 def test_the_limits_in_the_repository_are_valid() -> None:
     limits = read_limits((BENCH / "limits.toml").read_text())
     assert {limit.metric for limit in limits} <= set(METRICS)
-    assert all(limit.why and 0 <= limit.tolerance < 1 and limit.value > 0 for limit in limits)
+    assert all(limit.why and limit.tolerance >= 0 and limit.value > 0 for limit in limits)
+    assert all(limit.allowed > 0 for limit in limits), "a limit that no measurement can exceed"
