@@ -45,8 +45,8 @@ class DecodePlan:
     The whole page is scaled to ``width`` × ``height``, in pixels as a viewer sees it. Its transparency is
     flattened onto ``background`` (``#rrggbb``), or kept if that is ``None``. With ``keep_profile`` its
     colours stay in the RGB space of the embedded profile instead of becoming sRGB. ``header`` is that of the
-    ``page``, counted from 0. ``threads`` is how many may compute at a time; ``watch`` returns a reason
-    if the job must stop.
+    ``page``, counted from 0. ``direct``: libjpeg-turbo may decode the image. ``threads`` is how many may
+    compute at a time; ``watch`` returns a reason if the job must stop.
     """
 
     upload: Upload
@@ -56,6 +56,7 @@ class DecodePlan:
     background: str | None
     keep_profile: bool = False
     page: int = 0
+    direct: bool = True
     threads: int = 1
     watch: StopCheck | None = None
 

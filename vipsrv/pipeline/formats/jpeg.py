@@ -12,6 +12,7 @@ import pyvips
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import Format
+from vipsrv.pipeline import turbo
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
     DecodeRequest,
@@ -25,6 +26,8 @@ from vipsrv.pipeline.formats.base import (
     signature,
 )
 from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.turbo import codec
+from vipsrv.pipeline.turbo.pixels import Pixels
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.operations import PreparedOperation, shape
 
@@ -83,6 +86,27 @@ _MAX_CUT_OFF_OF_SIDE = 1 / 64
 """Part of a side that may be cut off: 3 of 11 rows at 1/4 are a quarter of the image. 1/64 changes the mean
 of a gradient over the whole side by at most two grey levels."""
 
+_NEARLY = 0.995
+"""Part of the target that a smaller decode must have. 1599 columns at 1/2 are 799.5 and enough for 800; the
+whole decode would take twice as long."""
+
+_MAX_PADDING = 1 / 64
+"""Part of a side that may be padding of the encoder in the smaller decode: of 11 rows at 1/8 the last 3 would
+count as 8."""
+
+_MAX_DIRECT_SOURCE = 64_000_000
+"""Pixels of an image that libjpeg-turbo may decode in one piece. The job cannot be stopped during that time:
+0.2 s, three times that for a progressive one."""
+
+_MAX_DIRECT_PIXELS = 4_000_000
+"""Pixels of the smaller decode, which is in memory as a whole."""
+
+_DIRECT_PIXEL = 9
+"""Bytes of memory for each of these pixels: three copies of RGB while one is handed on."""
+
+_MAX_WHOLE_RESULT = 2_100_000
+"""Pixels of a result that is put into memory as a whole to be encoded: up to 1920 × 1080."""
+
 _CMYK_PIXEL = 4  # bytes
 
 open_at = {
@@ -109,6 +133,28 @@ def shrink_factor(size: tuple[int, int], target: tuple[int, int]) -> int:
         if (shrink <= least / 2 or cut_off <= _MAX_CUT_OFF) and keeps_edges(size, shrink):
             return shrink
     return 1
+
+
+def direct_shrink(size: tuple[int, int], target: tuple[int, int]) -> int | None:
+    """Return the shrink factor (1, 2, 4, 8) at which libjpeg-turbo decodes a JPEG of this stored ``size``
+    into memory to reduce it to ``target``; ``None`` if the image must stream through libvips instead.
+    """
+    if size[0] < target[0] or size[1] < target[1]:
+        return None
+
+    def is_enough(shrink: int) -> bool:
+        return all(
+            side / shrink >= needed * _NEARLY and -side % shrink <= side * _MAX_PADDING
+            for side, needed in zip(size, target, strict=True)
+        )
+
+    shrink = next(filter(is_enough, _SHRINKS), 1)
+    return shrink if _is_direct(size, shrink) else None
+
+
+def _is_direct(size: tuple[int, int], shrink: int) -> bool:
+    pixels = size[0] * size[1]
+    return pixels <= min(_MAX_DIRECT_SOURCE, _MAX_DIRECT_PIXELS * shrink**2)
 
 
 def thumbnail_shrink(size: tuple[int, int], target: tuple[int, int]) -> int:
@@ -261,13 +307,19 @@ def _decode_cost(request: DecodeRequest) -> DecodeCost:
     while not keeps_edges((info.width, info.height), shrink):
         shrink //= 2
     size = info.width / shrink, float(info.height)
+    held = 0.0
+    if turbo.AVAILABLE and _is_direct((info.width, info.height), shrink):
+        held = request.pixels / shrink**2 * _DIRECT_PIXEL
     if not _is_multiscan(request.header):
-        return DecodeCost(seconds=0.0004, size=size)
-    held = coefficient_bytes(request.upload) or request.pixels * 2 * pixel
+        return DecodeCost(seconds=0.0004, size=size, held=held)
+    held += coefficient_bytes(request.upload) or request.pixels * 2 * pixel
     return DecodeCost(seconds=0.0013, size=size, held=held)
 
 
 def _write_plain(image: pyvips.Image, quality: int) -> bytes:
+    width, height, *kind = shape(image)
+    if turbo.AVAILABLE and width * height <= _MAX_WHOLE_RESULT and kind == [3, "uchar", "srgb"]:
+        return codec.encode(Pixels.from_libvips(image), quality)
     data: bytes = _save_plain(image, quality)
     return data
 

@@ -54,6 +54,11 @@ def transform_profile(image: pyvips.Image) -> pyvips.Image:
     return image
 
 
+def needs_transform(image: pyvips.Image) -> bool:
+    """Whether the image has a profile, and its pixels are not sRGB yet."""
+    return bool(image.get_typeof(PROFILE)) and not (_is_8_bit_srgb(image) and is_srgb(image.get(PROFILE)))
+
+
 def three_bands(image: pyvips.Image, _decode: DecodePlan) -> pyvips.Image:
     """Return the first three bands: a TIFF may have more that are neither colour nor alpha."""
     return image.extract_band(0, n=_RGB_BANDS) if shape(image).bands > _RGB_BANDS else image

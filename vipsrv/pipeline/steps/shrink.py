@@ -17,7 +17,8 @@ from vipsrv.pipeline.steps.colours import transform_profile
 from vipsrv.pipeline.steps.fast_resize import reduce_fast
 from vipsrv.pipeline.steps.giant_tiff import reduce_giant
 from vipsrv.pipeline.steps.scale import enlarge, scale_with_alpha
-from vipsrv.pipeline.vips.fields import PROFILE
+from vipsrv.pipeline.steps.scaled_jpeg import decode_scaled
+from vipsrv.pipeline.vips.fields import PROFILE, copy_metadata
 
 
 def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
@@ -29,12 +30,19 @@ def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
     has_profile = not decode.keep_profile and bool(image.get_typeof(PROFILE))
     reduced = reduce_giant(image, decode, width, height)
     if reduced is None:
+        reduced = _from_pixels(image, decode, width, height)
+    if reduced is None:
         reduced = reduce_fast(image, decode, width, height)
     if reduced is None:
         reduced = _by_thumbnail(image, decode, width, height, has_profile=has_profile)
     elif has_profile:
         reduced = transform_profile(reduced)
     return enlarge(reduced, decode.width, decode.height)
+
+
+def _from_pixels(image: pyvips.Image, decode: DecodePlan, width: int, height: int) -> pyvips.Image | None:
+    pixels = decode_scaled(decode, width, height)
+    return None if pixels is None else copy_metadata(image, pixels.to_libvips())
 
 
 def _by_thumbnail(
