@@ -12,7 +12,7 @@ from tests.support.images import encode, photo, truncated
 from vipsrv.errors import CorruptImage
 from vipsrv.options import Fit, Format, Keep, ResizeOptions
 from vipsrv.pipeline import turbo
-from vipsrv.pipeline.formats.jpeg import direct_shrink
+from vipsrv.pipeline.formats.jpeg.shrink import direct_shrink
 from vipsrv.pipeline.turbo import codec
 
 needs_turbo = pytest.mark.skipif(not turbo.AVAILABLE, reason="simplejpeg or cykooz-resizer is not installed")

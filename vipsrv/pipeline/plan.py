@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import Keep, ResizeOptions
-from vipsrv.pipeline.formats import jpeg
 from vipsrv.pipeline.formats.base import LibvipsReader, Writer
+from vipsrv.pipeline.formats.jpeg.shrink import shrink_factor
 from vipsrv.pipeline.formats.registry import format_named
 from vipsrv.pipeline.geometry import Geometry, fit
 from vipsrv.pipeline.header import ImageHeader
@@ -107,7 +107,7 @@ def likely_shrink(outputs: Sequence[ResizeOptions], width: int, height: int) -> 
     """
     scaled = [fit(options, width, height).scaled for options in outputs]
     across, down = max(one for one, _ in scaled), max(one for _, one in scaled)
-    return jpeg.shrink_factor((width, height), (min(width, across), min(height, down)))
+    return shrink_factor((width, height), (min(width, across), min(height, down)))
 
 
 def check_together(plans: Sequence[OutputPlan], config: WorkerConfig) -> None:

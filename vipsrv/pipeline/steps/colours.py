@@ -44,7 +44,7 @@ def transform_profile(image: pyvips.Image) -> pyvips.Image:
 
     If the profile is sRGB and the image has 8 bits, the image is returned unchanged, with its profile.
     """
-    if _is_8_bit_srgb(image) and is_srgb(image.get(PROFILE)):
+    if not needs_transform(image):
         return image
     try:
         image = image.icc_transform("srgb", embedded=True, depth=8)
@@ -55,8 +55,8 @@ def transform_profile(image: pyvips.Image) -> pyvips.Image:
 
 
 def needs_transform(image: pyvips.Image) -> bool:
-    """Whether the image has a profile, and its pixels are not sRGB yet."""
-    return bool(image.get_typeof(PROFILE)) and not (_is_8_bit_srgb(image) and is_srgb(image.get(PROFILE)))
+    """Whether an image with a profile is not sRGB yet."""
+    return not (_is_8_bit_srgb(image) and is_srgb(image.get(PROFILE)))
 
 
 def three_bands(image: pyvips.Image, _decode: DecodePlan) -> pyvips.Image:

@@ -20,7 +20,7 @@ def resize_jpeg(decode: DecodePlan, plan: OutputPlan) -> bytes | None:
         and options.keep is Keep.NONE
         and options.max_bytes is None
         and (geometry.width, geometry.height) == geometry.scaled
-        and not needs_transform(decode.header.image)
+        and not (decode.header.has_profile and needs_transform(decode.header.image))
     )
     if not is_plain:
         return None

@@ -7,13 +7,12 @@ cannot be decoded in this way, or takes too much at once, is left to libvips.
 
 from vipsrv.pipeline import turbo
 from vipsrv.pipeline.formats import jpeg
+from vipsrv.pipeline.formats.jpeg.shrink import direct_shrink
 from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.plan import DecodePlan
 from vipsrv.pipeline.turbo import codec
 from vipsrv.pipeline.turbo.pixels import Pixels
 from vipsrv.pipeline.turbo.reduce import reduce_to
-from vipsrv.pipeline.vips.fields import PROFILE
-from vipsrv.pipeline.vips.operations import shape
 from vipsrv.pipeline.vips.stopping import stop_if_asked
 
 
@@ -28,7 +27,7 @@ def decode_scaled(decode: DecodePlan, width: int, height: int) -> Pixels | None:
     if not (turbo.AVAILABLE and decode.direct) or not _is_plain(header):
         return None
     size, target = (info.width, info.height), info.swap_if_rotated(width, height)
-    shrink = jpeg.direct_shrink(size, target)
+    shrink = direct_shrink(size, target)
     if shrink is None:
         return None
     stop_if_asked(decode.watch)
@@ -39,10 +38,8 @@ def decode_scaled(decode: DecodePlan, width: int, height: int) -> Pixels | None:
 
 
 def _is_plain(header: ImageHeader) -> bool:
-    """Whether the image is RGB, or grey without a profile, as libvips has opened it."""
+    """Whether the image is RGB, or grey without a profile."""
     if header.decoder is not Decoder.LIBVIPS or header.info.format != jpeg.JPEG.name:
         return False
-    bands, format_, interpretation = shape(header.image)[2:]
-    return (bands, format_, interpretation) == (3, "uchar", "srgb") or (
-        (bands, format_, interpretation) == (1, "uchar", "b-w") and not header.image.get_typeof(PROFILE)
-    )
+    kind = header.shape[2:]
+    return kind == (3, "uchar", "srgb") or (kind == (1, "uchar", "b-w") and not header.has_profile)

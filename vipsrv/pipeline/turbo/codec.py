@@ -23,6 +23,15 @@ class NeedsLibvips(Exception):
     """
 
 
+def size_of(data: Memory) -> tuple[int, int] | None:
+    """Return the width and height that libjpeg-turbo reads from the header; ``None`` if it cannot read it."""
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    return int(width), int(height)
+
+
 def decode(data: Memory, size: tuple[int, int], shrink: int) -> Pixels:
     """Decode a JPEG of ``size`` at 1 / ``shrink`` (1, 2, 4, 8) to RGB.
 
