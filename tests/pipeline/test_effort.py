@@ -116,7 +116,12 @@ def test_the_predicted_time_follows_the_effort(name: str, *, lossless: bool) -> 
     assert times[-1] > 2 * times[0]
     default = 3 if lossless else DEFAULTS[name]
     assert cost(name, None, lossless=lossless).seconds == times[default]
-    assert cost(name, None, lossless=lossless).memory == cost(name, MAX_EFFORT, lossless=lossless).memory
+
+
+def test_the_memory_of_an_avif_follows_the_effort() -> None:
+    default, four = (cost("avif", effort, width=1000, height=1000).memory for effort in (None, 4))
+    assert four - default == 20 * 1_000_000
+    assert cost("webp", MAX_EFFORT).memory == cost("webp", None).memory
 
 
 def test_the_longest_efforts_of_an_avif_are_heavy() -> None:

@@ -120,7 +120,8 @@ class EncoderEffort:
     ``argument`` of the saver takes the value of ``values``. ``times`` is the CPU time of each effort in
     proportion to that of the writer's own options, for which its ``EncodeCost`` holds. ``lossless_times`` is
     the same for the lossless results of a lossy format, in proportion to those of ``lossless_default``: the
-    effort of a request that names none, ``None`` for that of the writer's own options.
+    effort of a request that names none, ``None`` for that of the writer's own options. ``memory`` is how many
+    bytes per pixel each effort takes beyond the ``EncodeCost``, ``None`` for none.
     """
 
     argument: str
@@ -128,9 +129,10 @@ class EncoderEffort:
     times: tuple[float, ...]
     lossless_default: int | None = None
     lossless_times: tuple[float, ...] | None = None
+    memory: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        for one in (self.values, self.times, self.lossless_times):
+        for one in (self.values, self.times, self.lossless_times, self.memory):
             if one is not None and len(one) != MAX_EFFORT + 1:
                 raise ValueError(f"{self.argument}: {len(one)} values for {MAX_EFFORT + 1} efforts")
 
@@ -381,7 +383,11 @@ class Writer:
         if effort is None or self.effort is None:
             return cost
         times = self.effort.lossless_times if lossless and self.lossy else self.effort.times
-        return cost if times is None else replace(cost, seconds=cost.seconds * times[effort])
+        return replace(
+            cost,
+            pixel=cost.pixel + (0 if self.effort.memory is None else self.effort.memory[effort]),
+            seconds=cost.seconds * (1 if times is None else times[effort]),
+        )
 
 
 # All together

@@ -233,6 +233,7 @@ AVIF = ImageFormat(
             times=(0.6, 1, 1.75, 2.5, 10, 14, 30, 30, 30, 30),
             lossless_default=3,
             lossless_times=(0.3, 0.4, 0.9, 1, 1.5, 1.5, 4, 4, 4, 4),
+            memory=(0, 0, 0, 0, 20, 20, 20, 20, 20, 20),
         ),
         lossy=True,
         lossless=True,
