@@ -83,7 +83,7 @@ class WorkerConfig:
     max_effort: int = _declare(
         9,
         "Highest 'effort' that a request may ask of the encoder of an AVIF, WebP, PNG or GIF. A photo "
-        "takes as AVIF some 50 times the CPU time at 4 that it takes at 0, and 130 times at 6.",
+        "takes as AVIF some 40 times the CPU time at 4 that it takes at 0, and 100 times at 6.",
         least=0,
         most=9,
     )
