@@ -13,7 +13,7 @@ from tests.support.images import jpeg
 from vipsrv import pipeline
 from vipsrv.errors import BadRequest, TooLarge
 from vipsrv.options import MAX_EFFORT, Format, ImageInfo, ResizeOptions
-from vipsrv.pipeline.cost import Cost, NeedsHeavyLane, predict
+from vipsrv.pipeline.cost import Cost, NeedsHeavyLane, admit, predict
 from vipsrv.pipeline.formats.base import EncoderEffort, Writer
 from vipsrv.pipeline.output_format import likely_writer
 from vipsrv.pipeline.probe import read_header
@@ -124,28 +124,22 @@ def test_the_memory_of_an_avif_follows_the_effort() -> None:
     assert cost("webp", MAX_EFFORT).memory == cost("webp", None).memory
 
 
-def test_the_longest_efforts_of_an_avif_are_heavy() -> None:
+def admitted(options: ResizeOptions, *, seconds: float | None = None, heavy_ok: bool = True) -> Cost:
     upload = pipeline.Upload.from_memory(jpeg(64, 48))
+    pages = [(read_header(upload), [options])]
+    return admit(upload, pages, config=LIMITS, seconds=seconds, heavy_ok=heavy_ok)
 
-    def lane(effort: int) -> str:
-        options = asked("avif", effort, width=300, height=450)
-        try:
-            pipeline.resize(upload, (options,), config=LIMITS, heavy_ok=False)
-        except NeedsHeavyLane:
-            return "heavy"
-        return "light"
 
-    assert lane(3) == "light"
-    assert lane(6) == "heavy"
+def test_the_longest_efforts_of_an_avif_are_heavy() -> None:
+    admitted(asked("avif", 3, width=300, height=450), heavy_ok=False)
+    with pytest.raises(NeedsHeavyLane):
+        admitted(asked("avif", 6, width=300, height=450), heavy_ok=False)
 
 
 def test_an_effort_that_cannot_meet_the_deadline_is_refused() -> None:
-    upload = pipeline.Upload.from_memory(jpeg(64, 48))
-    large = asked("avif", 9, width=4000, height=3000)
+    assert admitted(asked("avif", 0, width=4000, height=3000), seconds=10).seconds < 1
     with pytest.raises(TooLarge, match=r"^the job would take at least 14\.\d\d s of computing; its deadline"):
-        pipeline.resize(upload, (large,), config=LIMITS, seconds=10, heavy_ok=True)
-    cheap = predict(upload, read_header(upload), [replace(large, effort=0)])
-    assert cheap.seconds < 1
+        admitted(asked("avif", 9, width=4000, height=3000), seconds=10)
 
 
 # What a server allows
