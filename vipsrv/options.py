@@ -129,8 +129,8 @@ class ResizeOptions:
 
     ``width`` and ``height`` are pixels of the result as a viewer shows it; one may be ``None`` if the fit
     keeps the aspect ratio. ``quality`` is 1–100, or ``None`` for the server's default. ``effort`` is CPU time
-    of the encoder for a smaller file, 0 (fastest) to 9, or ``None`` for that of the format; JPEG and TIFF
-    ignore it. ``max_bytes`` lowers the quality until the result is no larger. ``background`` is ``#rrggbb``.
+    of the encoder for a smaller file, 0 (fastest) to 9, or ``None`` for that of the format; TIFF
+    ignores it. ``max_bytes`` lowers the quality until the result is no larger. ``background`` is ``#rrggbb``.
     ``page`` counts from 0.
     """
 

@@ -9,6 +9,7 @@ import pytest
 
 import vipsrv.protocol
 from tests.pipeline.run import LIMITS, run, sample
+from tests.support.image_comparison import mean_abs_difference, open_exact
 from tests.support.images import jpeg
 from vipsrv import pipeline
 from vipsrv.errors import BadRequest, TooLarge
@@ -20,7 +21,7 @@ from vipsrv.pipeline.probe import read_header
 
 SPECIFICATION = Path(vipsrv.protocol.__file__).parent / "README.md"
 DEFAULTS = {"avif": 1, "webp": 4, "png": 6, "gif": 4}
-WITHOUT = ("jpeg", "tiff")
+WITHOUT = ("tiff",)
 _NO_IMAGE = ImageInfo(format="jpeg", width=1, height=1, pages=1, has_alpha=False, orientation=1, size=1)
 
 
@@ -64,6 +65,16 @@ def test_lossless_results_have_a_default_of_their_own(name: str, effort: int) ->
 def test_formats_without_an_effort_ignore_it(name: str) -> None:
     assert made(name, None) == made(name, 0) == made(name, MAX_EFFORT)
     assert cost(name, None) == cost(name, MAX_EFFORT)
+
+
+def test_a_jpeg_gets_huffman_tables_of_its_own_from_the_middle_on() -> None:
+    results = [made("jpeg", effort) for effort in (None, 0, 4, 5, MAX_EFFORT)]
+    assert results[0] == results[1] == results[2]
+    assert results[3] == results[4]
+    plain, optimised = (open_exact(results[number]) for number in (0, 3))
+    assert len(results[3]) < 0.95 * len(results[0])
+    assert mean_abs_difference(plain, optimised) < 2
+    assert cost("jpeg", 5).seconds > cost("jpeg", 4).seconds == cost("jpeg", None).seconds
 
 
 def test_auto_uses_the_effort_of_the_format_that_it_gives() -> None:
@@ -157,8 +168,8 @@ def test_a_server_may_allow_less() -> None:
         return ""
 
     assert refusal("avif", 3) == "effort: 3 is more than this server's max-effort, 2"
-    assert refusal("auto", 3) == ""  # a JPEG, which has none
-    assert [refusal("avif", 2), refusal("jpeg", 9), refusal("png", None)] == [""] * 3
+    assert refusal("tiff", 3) == ""  # it has none
+    assert [refusal("avif", 2), refusal("jpeg", 2), refusal("png", None)] == [""] * 3
 
 
 def test_the_specification_has_the_defaults() -> None:

@@ -171,7 +171,7 @@ def resize(
         typer.Option(
             min=0,
             max=MAX_EFFORT,
-            help="CPU time for a smaller file, 0 (fastest) to 9; jpeg and tiff ignore it.  [default: that of "
+            help="CPU time for a smaller file, 0 (fastest) to 9; tiff ignores it.  [default: that of "
             "the format]",
         ),
     ] = None,
