@@ -94,7 +94,7 @@ def worker_environment() -> dict[str, str]:
         "VIPS_CONCURRENCY": "1",
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_TRIM_THRESHOLD_": str(_KEPT_MEMORY),
-        "MALLOC_MMAP_THRESHOLD_": str(_KEPT_MEMORY // 4),
+        "MALLOC_MMAP_THRESHOLD_": str(_KEPT_MEMORY // 2),
         "PYTHONSAFEPATH": "1",
         # A libvips that was built with Orc makes machine code at run time, and a confined worker may not.
         "ORC_CODE": "backup",

@@ -100,12 +100,12 @@ def _reopen(upload: Upload, header: ImageHeader, page: int, size: tuple[int, int
 def _decode_still(upload: Upload, header: ImageHeader, scale: float, size: tuple[int, int]) -> pyvips.Image:
     """Decode the whole image now. Raises ``CorruptImage``."""
     stored = header.info.width, header.info.height
-    width, height = (
-        # The rounding of a proportional side needs no second reduction.
-        wanted if abs(wanted - side * scale) < 1 else max(1, round(side * scale))
-        for side, wanted in zip(stored, size, strict=True)
-    )
-    image = libwebp.decode(upload.view()[: _end(upload)], stored, (width, height), header.shape.bands)
+    scaled = max(1, round(stored[0] * scale)), max(1, round(stored[1] * scale))
+    is_rounded = all(abs(wanted - side * scale) < 1 for side, wanted in zip(stored, size, strict=True))
+    if is_rounded and not header.info.has_alpha:
+        # A proportional result whose sides are whole numbers needs no second reduction by a part of a pixel.
+        scaled = size
+    image = libwebp.decode(upload.view()[: _end(upload)], stored, scaled, header.shape.bands)
     with_metadata(image, header.image).remove(SEQUENTIAL)
     return image
 
