@@ -119,6 +119,36 @@ def test_corrupt_pixels_are_refused(tolerant: bool) -> None:  # noqa: FBT001 - a
         pipeline.resize(upload, [REQUESTS["half"]], config=WorkerConfig(tolerate_truncated=tolerant))
 
 
+def riff(body: bytes) -> bytes:
+    return b"RIFF" + (4 + len(body)).to_bytes(4, "little") + b"WEBP" + body
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return name + len(data).to_bytes(4, "little") + data + bytes(len(data) % 2)
+
+
+def test_nothing_is_read_beyond_the_image(made_by_libvips: Make) -> None:
+    image = sample("webp")
+    pixels = image[20 : 20 + int.from_bytes(image[16:20], "little")]
+    # The chunk with the image ends early, and another one holds the rest.
+    short = riff(chunk(b"VP8 ", pixels[:-1000]) + chunk(b"REST", pixels[-1000:]))
+    for make in (made, made_by_libvips):
+        assert make(riff(chunk(b"VP8 ", pixels)), REQUESTS["half"]).data
+        with pytest.raises(CorruptImage):
+            make(short, REQUESTS["half"])
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_unknown_chunks_may_precede_the_image(count: int, made_by_libvips: Make) -> None:
+    image = sample("webp-alpha")
+    head, chunks = image[12:30], image[30:]
+    assert head[:4] == b"VP8X"
+    many = riff(head + chunk(b"ABCD", b"hello") * count + chunks)
+    own = made(many, REQUESTS["half"]).data
+    assert difference(own, made_by_libvips(many, REQUESTS["half"]).data) == 0
+    assert difference(own, made(image, REQUESTS["half"]).data) == 0
+
+
 @pytest.mark.parametrize("name", ["webp", "webp-alpha", "jpeg"])
 @pytest.mark.parametrize("quality", [1, 60, 100])
 def test_an_encoded_result_is_that_of_libvips(name: str, quality: int, made_by_libvips: Make) -> None:

@@ -133,7 +133,7 @@ def is_available() -> bool:
 
 
 def decode(data: Any, stored: tuple[int, int], size: tuple[int, int], bands: int) -> pyvips.Image:
-    """Decode a still WebP, a buffer whose image has ``stored`` pixels, at ``size`` with 3 or 4 ``bands``.
+    """Decode the chunks of a still image of ``stored`` pixels to ``size`` pixels with 3 or 4 ``bands``.
 
     The image is in memory and has no metadata. A size other than the stored one is reached by averaging
     areas during the decode. Raises ``CorruptImage``, also for an animation.

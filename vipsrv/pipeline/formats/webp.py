@@ -23,7 +23,7 @@ from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.fields import SEQUENTIAL, with_metadata
 from vipsrv.pipeline.vips.operations import PreparedOperation, shape
 
-_LOSSLESS, _LOSSY, _FRAME = b"VP8L", b"VP8 ", b"ANMF"
+_LOSSLESS, _LOSSY, _ALPHA, _FRAME = b"VP8L", b"VP8 ", b"ALPH", b"ANMF"
 _FIRST_CHUNK = 12
 _RIFF_SIZE = slice(4, 8)
 _CHUNK_HEAD = 8
@@ -88,8 +88,11 @@ def _reopen(upload: Upload, header: ImageHeader, page: int, size: tuple[int, int
         # A frame that does not fill the canvas cannot be reduced, and nearly all have alpha then.
         return None
     scale = max(size[0] / info.width, size[1] / info.height)
+    pixels = None
     if libwebp.is_available() and not header.image.get_typeof(_ANIMATION):
-        return _decode_still(upload, header, scale, size)
+        pixels = _pixel_chunks(upload)
+    if pixels is not None:
+        return _decode_still(upload.view()[pixels], header, scale, size)
     if scale == 1:
         return None
     return pyvips.Operation.call(
@@ -97,7 +100,26 @@ def _reopen(upload: Upload, header: ImageHeader, page: int, size: tuple[int, int
     )
 
 
-def _decode_still(upload: Upload, header: ImageHeader, scale: float, size: tuple[int, int]) -> pyvips.Image:
+def _pixel_chunks(upload: Upload) -> slice | None:
+    """Find the chunks of a still image that hold its pixels: the image and, before it, its alpha.
+
+    Given more, libwebp would read beyond the end of an image that is too short. ``None`` if there is no image
+    among the first chunks.
+    """
+    position, start = _FIRST_CHUNK, 0
+    for _ in range(_MAX_CHUNKS):
+        head = upload.read(position, _CHUNK_HEAD)
+        name, length = head[:4], int.from_bytes(head[4:], "little")
+        end = position + _CHUNK_HEAD + length + length % 2
+        if name in {_LOSSY, _LOSSLESS}:
+            return slice(start or position, end)
+        if name == _ALPHA:
+            start = start or position
+        position = end
+    return None
+
+
+def _decode_still(data: memoryview, header: ImageHeader, scale: float, size: tuple[int, int]) -> pyvips.Image:
     """Decode the whole image now. Raises ``CorruptImage``."""
     stored = header.info.width, header.info.height
     scaled = max(1, round(stored[0] * scale)), max(1, round(stored[1] * scale))
@@ -105,7 +127,7 @@ def _decode_still(upload: Upload, header: ImageHeader, scale: float, size: tuple
     if is_rounded and not header.info.has_alpha:
         # A proportional result whose sides are whole numbers needs no second reduction by a part of a pixel.
         scaled = size
-    image = libwebp.decode(upload.view()[: _end(upload)], stored, scaled, header.shape.bands)
+    image = libwebp.decode(data, stored, scaled, header.shape.bands)
     with_metadata(image, header.image).remove(SEQUENTIAL)
     return image
 
