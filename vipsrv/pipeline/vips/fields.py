@@ -20,6 +20,9 @@ _SHAPE = {"width", "height", "bands", "format", "coding", "interpretation"}
 _PLACE = {"xoffset", "yoffset", "xres", "yres", "filename"}
 """The fields of an image that are not metadata."""
 
+_ORIENTATIONS = ("orientation", "exif-ifd0-Orientation", "exif-ifd1-Orientation")
+"""The fields that libvips removes from an image that it rotates upright."""
+
 _LAST_ORIENTATION = 8  # EXIF 2.3, tag 0x0112
 
 
@@ -40,3 +43,15 @@ def with_metadata(image: pyvips.Image, source: pyvips.Image) -> pyvips.Image:
         if name not in _SHAPE | _PLACE:
             image.set_type(source.get_typeof(name), name, source.get(name))
     return image
+
+
+def copy_metadata(source: pyvips.Image, target: pyvips.Image) -> pyvips.Image:
+    """Return ``target`` with the resolution and the metadata of ``source``, except its orientation."""
+    target = target.copy(xres=source.xres, yres=source.yres)
+    own = set(target.get_fields())
+    for name in source.get_fields():
+        if name not in own:
+            target.set_type(source.get_typeof(name), name, source.get(name))
+    for name in _ORIENTATIONS:  # libvips sets them from the EXIF data, too
+        target.remove(name)
+    return target
