@@ -262,8 +262,10 @@ class LibvipsReader:
     corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
     """Return the opened image, corrected; ``None`` if it needs no correction."""
 
-    open_scaled: Callable[[Upload, str, int, float], pyvips.Image] | None = None
-    """Open a page (upload, ``fail_on``, page, scale) reduced by the decoder itself to ``scale`` (0 to 1)."""
+    reopen: Callable[[Upload, ImageHeader, int, tuple[int, int]], pyvips.Image | None] | None = None
+    """Open a page (upload, header, page, size) so that it takes less time to decode, with all its metadata,
+    no smaller than the stored ``size`` that is needed; ``None`` if the image of the header serves as well.
+    Raises ``pyvips.Error`` and ``CorruptImage``."""
 
     decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
     """Return the cost of decoding a page."""

@@ -1,7 +1,7 @@
 """Step: decode and resize, upright.
 
 ``fast_resize`` handles 8-bit grey and RGB, ``giant_tiff`` a large TIFF. All others go through ``thumbnail``,
-which decodes no more than the target needs (a WebP at any size, a TIFF from a level of its pyramid), reads
+which decodes no more than the target needs (a TIFF from a level of its pyramid), reads
 row by row, rotates the image by its EXIF orientation, and converts from the ICC profile after the resize,
 where it is the least work. None of these enlarges the image; that is done last.
 """

@@ -13,6 +13,13 @@ EXIF_THUMBNAIL = "jpeg-thumbnail-data"
 XMP = "xmp-data"
 """The field that holds an XMP packet."""
 
+SEQUENTIAL = "vips-sequential"
+"""The field of an image whose rows a loader decodes one after the other, in this order only."""
+
+_SHAPE = {"width", "height", "bands", "format", "coding", "interpretation"}
+_PLACE = {"xoffset", "yoffset", "xres", "yres", "filename"}
+"""The fields of an image that are not metadata."""
+
 _ORIENTATIONS = ("orientation", "exif-ifd0-Orientation", "exif-ifd1-Orientation")
 """The fields that libvips removes from an image that it rotates upright."""
 
@@ -28,6 +35,14 @@ def orientation_of(image: pyvips.Image) -> int:
     """Return the EXIF orientation (1–8), 1 if it is missing or invalid."""
     orientation: int = get_field(image, "orientation", 1)
     return orientation if 1 <= orientation <= _LAST_ORIENTATION else 1
+
+
+def with_metadata(image: pyvips.Image, source: pyvips.Image) -> pyvips.Image:
+    """Give ``image``, which nothing else uses yet, all metadata of ``source``, and return it."""
+    for name in source.get_fields():
+        if name not in _SHAPE | _PLACE:
+            image.set_type(source.get_typeof(name), name, source.get(name))
+    return image
 
 
 def copy_metadata(source: pyvips.Image, target: pyvips.Image) -> pyvips.Image:
