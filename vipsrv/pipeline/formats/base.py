@@ -386,11 +386,13 @@ class Writer:
     effort: EncoderEffort | None = None
 
     save_plain: Callable[[pyvips.Image, int], bytes] | None = None
-    """A faster way to write a result without metadata, with a quality, and with the least effort."""
+    """A faster way to write a result without metadata, with a quality and the writer's own effort."""
 
-    def is_least(self, effort: int | None) -> bool:
-        """Whether the encoder makes no more of this ``effort`` than of none."""
-        return self.effort is None or effort is None or self.effort.values[effort] == self.effort.values[0]
+    def is_own(self, effort: int | None) -> bool:
+        """Whether this ``effort`` is ``None`` or the one of the writer's ``options``."""
+        if self.effort is None or effort is None:
+            return True
+        return bool(self.effort.values[effort] == self.options.get(self.effort.argument))
 
     def arguments(self, *, lossless: bool, effort: int | None) -> dict[str, Any]:
         """Return the arguments of the saver, but the quality; an ``effort`` of ``None`` is the default."""

@@ -129,7 +129,8 @@ def _decode_still(data: memoryview, header: ImageHeader, scale: float, size: tup
         # A proportional result whose sides are whole numbers needs no second reduction by a part of a pixel.
         scaled = size
     image = libwebp.decode(data, stored, scaled, header.shape.bands)
-    with_metadata(image, header.image).remove(SEQUENTIAL)
+    image = with_metadata(image, header.image)
+    image.remove(SEQUENTIAL)
     return image
 
 
@@ -188,6 +189,7 @@ WEBP = ImageFormat(
         lossless=True,
         alpha=True,
         max_side=16_383,  # 14 bits
+        options={"effort": 4},
         effort=EncoderEffort(
             argument="effort",
             values=(0, 1, 2, 3, 4, 5, 6, 6, 6, 6),

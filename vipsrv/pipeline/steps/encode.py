@@ -51,7 +51,7 @@ def _write_within(
 
 def _write(image: pyvips.Image, output: OutputPlan, quality: int | None) -> bytes:
     writer, options = output.writer, output.options
-    is_plain = options.keep is Keep.NONE and writer.is_least(options.effort)
+    is_plain = options.keep is Keep.NONE and writer.is_own(options.effort)
     if is_plain and quality is not None and writer.save_plain is not None:
         return writer.save_plain(image, quality)
     arguments = writer.arguments(lossless=options.lossless, effort=options.effort)

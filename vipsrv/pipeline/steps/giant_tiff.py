@@ -71,7 +71,7 @@ def _rows(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image | None:
     stride = width * bands
     rows = RowLayout(offset=start, stride=stride, used=stride, height=height, pixel=bands)
     whole = read_rows(decode.upload.view(), rows, "tiff", tolerant=False)
-    return with_metadata(whole.copy(interpretation=interpretation, xres=image.xres, yres=image.yres), image)
+    return with_metadata(whole.copy(interpretation=interpretation), image)
 
 
 def _in_columns(decode: DecodePlan, width: int, height: int) -> pyvips.Image | None:

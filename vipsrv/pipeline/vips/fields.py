@@ -37,21 +37,13 @@ def orientation_of(image: pyvips.Image) -> int:
     return orientation if 1 <= orientation <= _LAST_ORIENTATION else 1
 
 
-def with_metadata(image: pyvips.Image, source: pyvips.Image) -> pyvips.Image:
-    """Give ``image``, which nothing else uses yet, all metadata of ``source``, and return it."""
+def with_metadata(image: pyvips.Image, source: pyvips.Image, *, upright: bool = False) -> pyvips.Image:
+    """Return ``image`` with the resolution and the metadata of ``source``, if ``upright`` without orientation."""
+    image = image.copy(xres=source.xres, yres=source.yres)
     for name in source.get_fields():
         if name not in _SHAPE | _PLACE:
             image.set_type(source.get_typeof(name), name, source.get(name))
+    if upright:
+        for name in _ORIENTATIONS:
+            image.remove(name)
     return image
-
-
-def copy_metadata(source: pyvips.Image, target: pyvips.Image) -> pyvips.Image:
-    """Return ``target`` with the resolution and the metadata of ``source``, except its orientation."""
-    target = target.copy(xres=source.xres, yres=source.yres)
-    own = set(target.get_fields())
-    for name in source.get_fields():
-        if name not in own:
-            target.set_type(source.get_typeof(name), name, source.get(name))
-    for name in _ORIENTATIONS:  # libvips sets them from the EXIF data, too
-        target.remove(name)
-    return target

@@ -157,6 +157,7 @@ JPEG = ImageFormat(
     writer=Writer(
         format=Format.JPEG,
         saver="jpegsave_buffer",
+        options={"optimize_coding": False},
         lossy=True,
         lossless=False,
         alpha=False,
