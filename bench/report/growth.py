@@ -1,15 +1,13 @@
 """How the cost of a request grows along each axis: charts, and the exponents in plain words."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from pydantic import TypeAdapter
 
 from bench.report import style
-from bench.report.inputs import Suite
+from bench.report.inputs import Axis, Law, Suite
 from bench.report.throughput import three_digits
 
 FLAT = 0.05
@@ -28,51 +26,11 @@ _COLOURS = dict(zip(COSTS, (style.BLUE, style.GREEN, style.ORANGE, style.BLUE, s
 _CPU = ("cpu_ms", "workers_cpu_ms", "gateway_cpu_ms")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Law:
-    """How one cost grows; see ``bench.suites.growth``."""
-
-    exponent: float
-    error: float | None
-    exponent_at_end: float
-    each: float
-
-    @property
-    def text(self) -> str:
-        """The exponent, with the standard error of the fit if there is one."""
-        return f"{self.exponent:.2f}" + ("" if self.error is None else f" ± {self.error:.2f}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """One row of the suite: the points of an axis, with a law for each cost."""
-
-    axis: str
-    unit: str
-    points: list[dict[str, float]]
-    growth: dict[str, Law]
-    others: float
-    claim: str = field(default="")
-
-    def values(self, name: str) -> list[float]:
-        """One value of every point."""
-        return [point[name] for point in self.points]
-
-
-_AXIS = TypeAdapter(Axis)
-
-
 def axes_of(suites: Iterable[Suite]) -> list[Axis]:
-    """The rows that have a growth; of several of one name that which was measured last.
-
-    Raises ``pydantic.ValidationError`` if one lacks a value.
-    """
+    """The axes of all files; of several rows of one name that which was measured last."""
     found: dict[str, Axis] = {}
     for suite in sorted(suites, key=lambda suite: suite.datetime):
-        for row in suite.benchmarks:
-            if "growth" in row.extra_info:
-                claim = row.name.removeprefix("test_").replace("_", " ")
-                found[row.fullname] = _AXIS.validate_python({**row.extra_info, "claim": claim})
+        found |= suite.axes()
     return list(found.values())
 
 

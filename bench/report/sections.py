@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from bench.load.record import Document, Run
 from bench.report import growth, history, latency, memory, quality, style, throughput
-from bench.report.inputs import Comparison, Inputs, Suite
+from bench.report.inputs import Axis, Comparison, Inputs, Suite
 from bench.report.page import Cell, Chart, Section, Table
 
 _LEAST_SAMPLES = 3
@@ -70,7 +70,7 @@ def growth_sections(inputs: Inputs) -> list[Section]:
     return [Section("Exponents", [], [Table(head, rows)], notes), *map(_axis, axes)]
 
 
-def _axis(axis: growth.Axis) -> Section:
+def _axis(axis: Axis) -> Section:
     names = growth.drawn(axis)
     head = [axis.unit, *(growth.COSTS[name][0] for name in names), "requests", "others' CPU"]
     rows: list[list[Cell]] = [

@@ -24,7 +24,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -47,12 +47,14 @@ COSTS = ("cpu_ms", "gateway_cpu_ms", "workers_cpu_ms", "peak_mb", "requests_per_
 class Effort:
     """How much is measured at a point: ``rounds`` of about ``seconds`` each, of at least one request.
 
-    A request that takes longer than ``long`` seconds is measured once.
+    Requests that take longer than ``LONG`` seconds have ``FEW`` rounds.
     """
 
     rounds: int
     seconds: float
-    long: float = 5.0
+
+    LONG: ClassVar[float] = 2.0
+    FEW: ClassVar[int] = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def measure(server: Server, x: float, ask: Ask, effort: Effort, *, least: int = 
         for _ in range(max(1, math.ceil(_SAMPLED_SECONDS / once))):
             ask(least)
     requests = max(1, math.ceil(effort.seconds / once)) * least
-    rounds = effort.rounds if once < effort.long else 1
+    rounds = effort.rounds if once < effort.LONG else effort.FEW
     used: list[Sequence[float]] = []
     walls = []
     cores, own = Cores.now(), time.process_time()
