@@ -1,5 +1,6 @@
 """How the cost of a request grows along each axis: charts, and the exponents in plain words."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
@@ -7,23 +8,34 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.report import style
-from bench.report.inputs import Axis, Law, Suite
+from bench.report.inputs import Axis, Suite
 from bench.report.throughput import three_digits
 
 FLAT = 0.05
 """An exponent this close to 0 counts as no growth, and one this close to 1 as growth in proportion."""
 
 COSTS = {
-    "cpu_ms": ("CPU of all processes", "CPU ms a request"),
-    "gateway_cpu_ms": ("CPU of the gateway", "CPU ms a request"),
-    "workers_cpu_ms": ("CPU of the workers", "CPU ms a request"),
-    "peak_mb": ("peak memory", "MB"),
-    "requests_per_second": ("requests a second", "requests a second"),
+    "cpu_ms": "CPU of all processes",
+    "gateway_cpu_ms": "CPU of the gateway",
+    "workers_cpu_ms": "CPU of the workers",
+    "peak_mb": "peak memory",
+    "requests_per_second": "requests a second",
 }
-"""The name and the unit of each cost of a row."""
+"""The costs of a row."""
 
-_COLOURS = dict(zip(COSTS, (style.BLUE, style.GREEN, style.ORANGE, style.BLUE, style.BLUE), strict=True))
-_CPU = ("cpu_ms", "workers_cpu_ms", "gateway_cpu_ms")
+_PANELS = (
+    (
+        "CPU ms a request",
+        {"cpu_ms": style.BLUE, "workers_cpu_ms": style.ORANGE, "gateway_cpu_ms": style.GREEN},
+    ),
+    ("peak memory in MB", {"peak_mb": style.BLUE}),
+    ("requests a second", {"requests_per_second": style.BLUE}),
+)
+_SHORT = 2
+"""With so few points there is no separate large end."""
+_READABLE = 0.1
+_WITH_DIGITS = 30.0
+"""An axis that spans less than this factor has labels between the powers of ten."""
 
 
 def axes_of(suites: Iterable[Suite]) -> list[Axis]:
@@ -49,15 +61,19 @@ def meaning(exponent: float) -> str:
 def sentences(axis: Axis) -> list[str]:
     """What the exponents of an axis mean, a sentence for each cost that is drawn."""
     told = []
-    first, last = axis.points[0]["x"], axis.points[-1]["x"]
+    first, last = (f"{_number(axis.points[at]['x'])}" for at in (0, -1))
     for name in drawn(axis):
-        law = axis.growth[name]
-        words, unit = COSTS[name]
-        told.append(
-            f"{words[0].upper()}{words[1:]} {meaning(law.exponent)} from {_number(first)} to {_number(last)} "
-            f"{axis.unit} (exponent {law.text}). At the large end it {meaning(law.exponent_at_end)} "
-            f"(exponent {law.exponent_at_end:.2f}): {_each(law, axis.unit, unit)}."
-        )
+        law, words = axis.growth[name], COSTS[name]
+        sentence = f"{words[0].upper()}{words[1:]} {meaning(law.exponent)}"
+        sentence += f", from {first} to {last} {axis.unit} (exponent {law.text})."
+        if len(axis.points) > _SHORT:
+            sentence += (
+                f" Between the two largest it {meaning(law.exponent_at_end)} ({law.exponent_at_end:.2f})"
+            )
+            if law.exponent_at_end > FLAT:
+                sentence += f": each further {axis.unit.removesuffix('s')} adds {_amount(law.each, name)}"
+            sentence += "."
+        told.append(sentence)
     return told
 
 
@@ -68,77 +84,64 @@ def drawn(axis: Axis) -> list[str]:
 
 def chart(axis: Axis) -> Figure:
     """Draw CPU time and memory over x, both axes logarithmic, with the line of each power law."""
-    groups: list[tuple[str, Sequence[str]]] = [
-        ("CPU milliseconds a request", _CPU),
-        ("peak memory in MB", ("peak_mb",)),
-    ]
-    if axis.axis == "cores":
-        groups.append(("requests a second", ("requests_per_second",)))
-    figure = Figure(figsize=(4.4 * len(groups), 4.2))
-    panels = figure.subplots(1, len(groups), squeeze=False)[0]
-    figure.subplots_adjust(left=0.75 / figure.get_figwidth(), right=0.97, top=0.76, bottom=0.22, wspace=0.3)
-    for panel, (title, names) in zip(panels, groups, strict=True):
-        for name in names:
-            _line(panel, axis, name)
-        panel.set_title(title)
-        _logarithmic(panel, axis)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(),
-        loc="lower left",
-        bbox_to_anchor=(0.1 / figure.get_figwidth(), 0.0),
-        ncols=len(_CPU),
-        fontsize=9,
-    )
+    panels = [(title, names) for title, names in _PANELS if set(names) <= set(drawn(axis))]
+    width = 0.3 + 4.2 * len(panels)
+    figure = Figure(figsize=(width, 4.4))
+    figure.subplots_adjust(left=0.7 / width, right=1 - 0.2 / width, top=0.76, bottom=0.3, wspace=0.25)
+    for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for name, colour in names.items():
+            _line(axes, axis, name, colour)
+        axes.set_title(title)
+        _logarithmic(axes, axis)
+        # Below the panel, where no point can be.
+        axes.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.17), fontsize=8.5, borderaxespad=0.0)
     style.headline(
         figure,
         f"Cost of a request over {axis.axis}",
-        "Lines are power laws by least squares; their exponents are in the legend and above. Less is better.",
+        "Points are measured; a dashed line is a power law by least squares, whose exponent is told.",
     )
     return figure
 
 
-def _line(panel: Axes, axis: Axis, name: str) -> None:
+def _line(axes: Axes, axis: Axis, name: str, colour: str) -> None:
     x, y, law = axis.values("x"), axis.values(name), axis.growth[name]
-    label = f"{COSTS[name][0]}: exponent {law.text}"
-    panel.plot(x, y, "o", color=_COLOURS[name], label=label)
+    axes.plot(x, y, "o-", color=colour, linewidth=1.5, label=f"{COSTS[name]}: exponent {law.text}")
     # The line of least squares goes through the middle of the points, in logarithms.
     middle = _geometric_mean(x), _geometric_mean(y)
     ends = [x[0], x[-1]]
-    panel.plot(
-        ends,
-        [middle[1] * (one / middle[0]) ** law.exponent for one in ends],
-        color=_COLOURS[name],
-        linewidth=1.2,
-        alpha=0.7,
-    )
-    if name not in _CPU:
-        panel.annotate(f"exponent {law.text}", (0.03, 0.95), xycoords="axes fraction", va="top", fontsize=9)
+    fitted = [middle[1] * (one / middle[0]) ** law.exponent for one in ends]
+    axes.plot(ends, fitted, "--", color=colour, linewidth=1.0, alpha=0.6)
 
 
-def _logarithmic(panel: Axes, axis: Axis) -> None:
-    panel.set_xscale("log")
-    panel.set_yscale("log")
-    low, high = panel.get_ylim()
+def _logarithmic(axes: Axes, axis: Axis) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
     # At least a factor of ten, so that noise does not look like growth.
     centre = (low * high) ** 0.5
-    panel.set_ylim(min(low, centre / 10**0.5), max(high, centre * 10**0.5))
-    panel.set_xlabel(axis.unit)
-    for one in (panel.xaxis, panel.yaxis):
-        one.set_major_locator(LogLocator(10, numticks=12))
+    low, high = min(low, centre / 10**0.5), max(high, centre * 10**0.5)
+    axes.set_ylim(low, high)
+    axes.set_xlabel(axis.unit)
+    x = axis.values("x")
+    for one, factor in ((axes.xaxis, x[-1] / x[0]), (axes.yaxis, high / low)):
+        one.set_major_locator(
+            LogLocator(10, (1.0, 2.0, 5.0) if factor < _WITH_DIGITS else (1.0,), numticks=12)
+        )
         one.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
         one.set_minor_formatter(NullFormatter())
-    style.grid(panel, "y")
+    style.grid(axes, "y")
 
 
-def _each(law: Law, unit: str, of: str) -> str:
-    return f"each further {unit.removesuffix('s')} adds {law.each:.2g} {of}"
+def _amount(value: float, name: str) -> str:
+    """A cost of one further unit of x, in a unit of a readable size."""
+    if name == "requests_per_second":
+        return f"{value:.3g} requests a second"
+    unit, small = ("MB", "KB") if name == "peak_mb" else ("ms", "µs")
+    return f"{value:.2g} {unit}" if value >= _READABLE else f"{value * 1e3:.2g} {small}"
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
-    product = 1.0
-    for value in values:
-        product *= value ** (1 / len(values))
-    return product
+    return math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
 def _number(value: float) -> str:

@@ -59,7 +59,7 @@ def growth_sections(inputs: Inputs) -> list[Section]:
         first, last = axis.points[0]["x"], axis.points[-1]["x"]
         for name in growth.drawn(axis):
             law = axis.growth[name]
-            cells: list[Cell] = [axis.axis, first, last, axis.unit, growth.COSTS[name][0]]
+            cells: list[Cell] = [axis.axis, first, last, axis.unit, growth.COSTS[name]]
             rows.append([*cells, law.exponent, law.error, law.exponent_at_end, growth.meaning(law.exponent)])
     notes = [
         *_HOW_TO_READ,
@@ -72,7 +72,7 @@ def growth_sections(inputs: Inputs) -> list[Section]:
 
 def _axis(axis: Axis) -> Section:
     names = growth.drawn(axis)
-    head = [axis.unit, *(growth.COSTS[name][0] for name in names), "requests", "others' CPU"]
+    head = [axis.unit, *(growth.COSTS[name] for name in names), "requests", "others' CPU"]
     rows: list[list[Cell]] = [
         [point["x"], *(point[name] for name in names), int(point["requests"]), f"{point['others']:.0%}"]
         for point in axis.points
