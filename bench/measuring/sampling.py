@@ -34,7 +34,8 @@ class Sampler:
 class Peak(Sampler):
     """``bytes`` is the most memory that these processes held together while the ``with`` lasted.
 
-    ``memory_of`` gives that of one process, by default its anonymous memory.
+    ``memory_of`` gives that of one process, by default its anonymous memory. ``samples`` is how often it was
+    read so far.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class Peak(Sampler):
         self._pids = pids
         self._memory_of = memory_of
         self.bytes = 0
+        self.samples = 0
 
     def _note(self) -> None:
+        self.samples += 1
         self.bytes = max(self.bytes, sum(map(self._memory_of, self._pids)))

@@ -36,8 +36,7 @@ from bench.measuring.server import Server
 
 MEGA = 1e6
 _SAMPLE_SECONDS = 0.01
-_SAMPLED_SECONDS = 0.1
-"""How long memory is sampled at least, unless the machine is much faster than at the first request."""
+_LEAST_SAMPLES = 10
 
 COSTS = ("cpu_ms", "gateway_cpu_ms", "workers_cpu_ms", "peak_mb", "requests_per_second")
 """The fields of ``Point`` whose growth is told."""
@@ -88,7 +87,7 @@ def measure(server: Server, x: float, ask: Ask, effort: Effort, *, least: int = 
     pids = server.pids
     once = _seconds(ask, least)
     with Peak(pids, _SAMPLE_SECONDS, memory_of=proportional_bytes) as peak:
-        for _ in range(max(1, math.ceil(_SAMPLED_SECONDS / once))):
+        while peak.samples < _LEAST_SAMPLES:
             ask(least)
     requests = max(1, math.ceil(effort.seconds / once)) * least
     rounds = effort.rounds if once < effort.LONG else effort.FEW
