@@ -44,9 +44,9 @@ COSTS = ("cpu_ms", "gateway_cpu_ms", "workers_cpu_ms", "peak_mb", "requests_per_
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured at a point: ``rounds`` of about ``seconds`` each, of at least one request.
+    """How much is measured at a point: ``rounds`` of about ``seconds`` of the server's CPU time each.
 
-    Requests that take longer than ``LONG`` seconds have ``FEW`` rounds.
+    Requests that take more than ``LONG`` seconds of it have ``FEW`` rounds.
     """
 
     rounds: int
@@ -85,7 +85,9 @@ def measure(server: Server, x: float, ask: Ask, effort: Effort, *, least: int = 
     """
     ask(least)  # first calls, first pages
     pids = server.pids
-    once = _seconds(ask, least)
+    idle = sum(server.cpu_seconds())
+    ask(least)
+    once = sum(server.cpu_seconds()) - idle  # which other processes hardly change
     with Peak(pids, _SAMPLE_SECONDS, memory_of=proportional_bytes) as peak:
         while peak.samples < _LEAST_SAMPLES:
             ask(least)
