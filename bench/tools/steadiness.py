@@ -135,8 +135,11 @@ Measure = Callable[..., Run]
 
 
 def beside_idle(measure: Measure, rounds: int, seconds: float, idle: int) -> Ratio:
-    """Compare the throughput with and without idle connections; which is first alternates."""
-    ratios = []
+    """Compare the throughput with and without idle connections; which is first alternates.
+
+    Prints the ratio of the CPU time of a reply, too, which other programs on the machine hardly change.
+    """
+    ratios, cpu = [], []
     measure({PAGE: 1}, duration=1.0)  # warm-up
     for number in range(rounds):
         of = {}
@@ -146,6 +149,8 @@ def beside_idle(measure: Measure, rounds: int, seconds: float, idle: int) -> Rat
         if stats is None or stats.open_at_end < idle:
             raise SystemExit(f"the server closed idle connections: {stats}")
         ratios.append(of[idle].replies_per_second / of[0].replies_per_second)
+        cpu.append(_cpu(of[idle]) / _cpu(of[0]))
+    print(f"  CPU of a reply beside {idle} idle connections over that without: {statistics.median(cpu):.3f}")
     return Ratio(f"throughput beside {idle} idle connections", statistics.median(ratios), 0.95, least=True)
 
 
@@ -171,6 +176,11 @@ CHECKS: Mapping[Check, Callable[[Measure, int, float, int], Ratio]] = {
     Check.TAIL: tail,
     Check.MEMORY: memory,
 }
+
+
+def _cpu(done: Run) -> float:
+    assert done.server is not None
+    return done.server.cpu_ms
 
 
 def _held(done: Run) -> int:

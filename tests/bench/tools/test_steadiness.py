@@ -19,7 +19,9 @@ def test_a_ratio_is_held_against_its_limit(value: float, *, least: bool, kept: b
     assert str(ratio).endswith("MISSED") is not kept
 
 
-def test_the_throughput_beside_idle_connections_is_the_median_of_rounds() -> None:
+def test_the_throughput_beside_idle_connections_is_the_median_of_rounds(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     rates = {0: iter([100.0, 100.0, 200.0]), 50: iter([98.0, 50.0, 198.0])}
     order = []
 
@@ -29,10 +31,12 @@ def test_the_throughput_beside_idle_connections_is_the_median_of_rounds() -> Non
         assert duration == 2.0
         order.append(idle)
         stats = IdleStats(asked=idle, open_at_end=idle) if idle else None
-        return run(replies_per_second=next(rates[idle]), idle=stats)
+        cpu = ServerStats(arguments=[], gateway_cpu_ms=1, worker_cpu_ms=[1.5 if idle else 1], memory=[])
+        return run(replies_per_second=next(rates[idle]), idle=stats, server=cpu)
 
     assert beside_idle(measure, 3, 2.0, 50).value == pytest.approx(0.98)
     assert order == [50, 0, 0, 50, 50, 0]
+    assert "over that without: 1.250" in capsys.readouterr().out
 
 
 def test_idle_connections_that_the_server_closes_are_no_measurement() -> None:
