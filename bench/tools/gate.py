@@ -69,6 +69,12 @@ METRICS: Mapping[str, Metric] = {
         "the throughput over that without idle connections", Worse.LOWER, noisy=True
     ),
     "client_over_socket": Metric("the client's CPU over a bare socket's", Worse.HIGHER, noisy=True),
+    "cpu_last_over_first": Metric(
+        "CPU at the last point of the axis over that at the first", Worse.HIGHER, noisy=True
+    ),
+    "memory_last_over_first": Metric(
+        "peak memory at the last point of the axis over that at the first", Worse.HIGHER, noisy=True
+    ),
     "compression_ratio": Metric("the compression ratio", Worse.LOWER),
     "ssim": Metric("SSIM to the whole decode", Worse.LOWER),
     "colour_difference": Metric("the difference of colours to the whole decode", Worse.HIGHER),
