@@ -21,7 +21,7 @@ from vipsrv.errors import RequestError
 from vipsrv.protocol import MAX_META_SIZE, Event, RequestReader
 from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.tls_transport import TlsTransport
-from vipsrv.server.connections.transport import PROGRESS_SIZE
+from vipsrv.server.connections.transport import PROGRESS_SIZE, acknowledge_now
 from vipsrv.server.context import ServerContext
 from vipsrv.storage.spool import Slot
 
@@ -122,6 +122,10 @@ class Inbox:
             self.update()
         else:
             self._take(_scratch[:size])
+            # The socket is empty in the middle of a message. Version 1 is not concerned: the kernel
+            # acknowledges the first segments of a connection at once.
+            if size < READ_AHEAD_SIZE and self.reader.version != 1 and not self.reader.between_messages:
+                acknowledge_now(self._transport)
         self._take_turns(size)
 
     def update(self) -> None:
