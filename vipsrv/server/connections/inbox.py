@@ -37,6 +37,14 @@ _scratch = memoryview(bytearray(READ_AHEAD_SIZE))
 connections share it."""
 
 
+def _ignore(_: object) -> None:
+    """Take the place of a callback that is not to be called any more."""
+
+
+def _never() -> bool:
+    return False
+
+
 class InboxState(Enum):
     """What happens to the bytes that arrive; see the diagram above."""
 
@@ -153,6 +161,9 @@ class Inbox:
         """Stop reading, and discard what still arrives."""
         self.slot = None
         self._state = InboxState.ENDED
+        # They refer to the connection: a cycle would wait for the garbage collector.
+        self._on_events = self._on_no_room = _ignore
+        self._has_place = _never
 
     def slowness(self, now: float) -> str | None:
         """Return how slowly the body arrives if that is below the least mean rate; see ``pace.py``."""
