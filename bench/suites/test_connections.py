@@ -1,4 +1,4 @@
-"""Suite: what a connection costs the gateway: to open and close it, and to keep it while it is idle.
+"""Suite: what a connection costs: to open and close it, to keep it idle, and to write to it in pieces.
 
 Each row's ``extra_info`` has medians of the rounds:
 
@@ -7,23 +7,31 @@ Each row's ``extra_info`` has medians of the rounds:
 ``bare_cpu_us``          the same of a gateway that only passes bytes on (``bench.baselines.bare_gateway``)
 ``open_close_over_bare`` their ratio
 ``idle_kb``              growth of the gateway's anonymous memory for an idle connection, in 10**3 bytes
+``split_ms``             time of an INFO whose header and image are written separately, without TCP_NODELAY
+``joined_ms``            the same written at once; ``split_over_joined`` is their ratio
 ======================== ==================================================================================
 """
 
 import socket
 import statistics
+import time
 from contextlib import ExitStack
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.measuring.processes import anonymous_bytes, cpu_nanoseconds
 from bench.measuring.server import Server
+from bench.suites.cases import PAGE
 from bench.suites.measurement import Scale
+from vipsrv.protocol import HEADER, OK_STATUS, Header, Kind, pack_message
 
 OPENED = 100
 """Connections that are opened and closed in a round, one after another."""
 
 IDLE = 1000
+
+ASKED = 20
+"""Requests of each kind in a round."""
 
 
 def _open_and_close(server: Server, count: int) -> float:
@@ -74,3 +82,37 @@ def test_an_idle_connection_takes_some_kilobytes(benchmark: BenchmarkFixture, on
         benchmark.pedantic(open_all, rounds=1)
         after = anonymous_bytes(pid)
     benchmark.extra_info.update(idle_kb=(after - before) / IDLE / 1e3)
+
+
+def _ask(client: socket.socket, *pieces: bytes) -> float:
+    """Send a request piece by piece; return the milliseconds until its reply."""
+    began = time.perf_counter()
+    for piece in pieces:
+        client.sendall(piece)
+    header = Header.unpack(client.recv(HEADER.size, socket.MSG_WAITALL))
+    client.recv(header.meta_size, socket.MSG_WAITALL)
+    assert header.status == OK_STATUS
+    return (time.perf_counter() - began) * 1e3
+
+
+def test_a_client_may_write_header_and_image_separately(
+    benchmark: BenchmarkFixture, one_worker: Server, scale: Scale
+) -> None:
+    """With Nagle's algorithm, the image waits for the acknowledgement of the header, which comes at once."""
+    image = PAGE.path.read_bytes()
+    head = pack_message(Kind.INFO, 1, body_size=len(image))
+    split: list[float] = []
+    joined: list[float] = []
+    with socket.create_connection((one_worker.host, one_worker.port)) as client:
+
+        def rounds() -> None:
+            split.extend(_ask(client, head, image) for _ in range(ASKED))
+            joined.extend(_ask(client, head + image) for _ in range(ASKED))
+
+        rounds()
+        benchmark.pedantic(rounds, rounds=scale.rounds)
+    benchmark.extra_info.update(
+        split_ms=statistics.median(split),
+        joined_ms=statistics.median(joined),
+        split_over_joined=statistics.median(split) / statistics.median(joined),
+    )
