@@ -10,6 +10,7 @@ from vipsrv.pipeline.formats.base import (
     DecodeCost,
     DecodeRequest,
     EncodeCost,
+    EncoderEffort,
     ImageFormat,
     LibvipsReader,
     Trial,
@@ -119,6 +120,12 @@ WEBP = ImageFormat(
         lossless=True,
         alpha=True,
         max_side=16_383,  # 14 bits
+        effort=EncoderEffort(
+            argument="effort",
+            values=(0, 1, 2, 3, 4, 5, 6, 6, 6, 6),
+            times=(0.3, 0.4, 0.4, 1, 1, 1.1, 2, 2, 2, 2),
+            lossless_times=(0.2, 0.5, 0.8, 1, 1, 1.2, 1.2, 1.2, 1.2, 1.2),
+        ),
         cost=EncodeCost(pixel=7, alpha=15, seconds=0.04),
         lossless_cost=EncodeCost(pixel=38, alpha=4, base=20 << 20, seconds=0.1),
     ),
