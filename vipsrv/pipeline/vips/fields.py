@@ -38,7 +38,7 @@ def orientation_of(image: pyvips.Image) -> int:
 
 
 def with_metadata(image: pyvips.Image, source: pyvips.Image, *, upright: bool = False) -> pyvips.Image:
-    """Return ``image`` with the resolution and metadata of ``source``; ``upright``: without its orientation."""
+    """Return ``image`` with the resolution and metadata of ``source``, without orientation if ``upright``."""
     image = image.copy(xres=source.xres, yres=source.yres)
     for name in source.get_fields():
         if name not in _SHAPE | _PLACE:
