@@ -23,11 +23,14 @@ def prepare(
 ) -> Callable[[], bytes]:
     """Return the function that gets this path, or posts the image to it.
 
+    ``{client}`` in the path stands for the number of the client.
+
     With ``form_field`` the image is posted as that field of a form. The function raises ``RuntimeError`` for
     any status but 200, and ``OSError``.
     """
     port = ports[member_number() % len(ports)]
     connection = HttpConnection(port)
+    path = path.replace("{client}", str(member_number()))
     request = request_bytes(port, path, Path(image) if image else None, form_field)
     return lambda: connection.ask(request)
 

@@ -11,7 +11,7 @@ _LARGEST_UPLOAD = 1 << 30
 
 
 class Imagor(HttpPeer):
-    """imagor with its defaults, which are one thread of libvips for each image and no cache."""
+    """imagor with one thread of libvips for each image and no cache, as by default, but with SIMD."""
 
     name = "imagor"
     what = "imagor, a thread an image"
@@ -37,6 +37,9 @@ class Imagor(HttpPeer):
             *("-imagor-unsafe", "-imagor-process-queue-size", "0"),
             *("-upload-loader-enable", "-upload-loader-max-allowed-size", str(_LARGEST_UPLOAD)),
             "-vips-strip-metadata",
+            # Its default, 0, turns libvips' SIMD off, which doubles the CPU time. 1 turns off only a target
+            # that no processor has.
+            *("-vips-vector", "1"),
         ]
 
     def client_arguments(self, request: Request) -> dict[str, Any]:

@@ -49,8 +49,8 @@ class Imgproxy(FileReader):
             }
         )
 
-    def path(self, request: Request) -> str:
+    def path(self, request: Request, name: str) -> str:
         """See ``FileReader``."""
         size = f"resizing_type:force/width:{request.width}/height:{request.height}"
         form = {"jpeg": "jpg"}.get(request.format, request.format)
-        return f"/unsafe/{size}/quality:{request.quality}/plain/local:///{request.image.name}@{form}"
+        return f"/unsafe/{size}/quality:{request.quality}/plain/local:///{name}@{form}"

@@ -58,10 +58,10 @@ class Ipx(FileReader):
         threads = {"UV_THREADPOOL_SIZE": str(len(self.cores)), "VIPS_CONCURRENCY": "1"}
         return os.environ | threads | {"NODE_ENV": "production"}
 
-    def path(self, request: Request) -> str:
+    def path(self, request: Request, name: str) -> str:
         """See ``FileReader``."""
         size = f"s_{request.width}x{request.height},fit_fill"
-        return f"/{size},f_{request.format},q_{request.quality}/{request.image.name}"
+        return f"/{size},f_{request.format},q_{request.quality}/{name}"
 
 
 def install() -> None:

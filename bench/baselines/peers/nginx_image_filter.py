@@ -59,9 +59,9 @@ class NginxImageFilter(NginxServer):
         """See ``NginxServer``."""
         return _LOCATION
 
-    def path(self, request: Request) -> str:
+    def path(self, request: Request, name: str) -> str:
         """See ``FileReader``."""
-        return f"/{request.image.name}?width={request.width}&height={request.height}"
+        return f"/{name}?width={request.width}&height={request.height}"
 
 
 def _built_in(nginx: Path) -> bool:

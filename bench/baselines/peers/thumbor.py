@@ -67,10 +67,10 @@ class Thumbor(FileReader):
             *("--conf", str(configuration), "--log-level", "error"),
         ]
 
-    def path(self, request: Request) -> str:
+    def path(self, request: Request, name: str) -> str:
         """See ``FileReader``."""
         filters = f"filters:stretch():format({request.format}):quality({request.quality})"
-        return f"/unsafe/{request.width}x{request.height}/{filters}/{request.image.name}"
+        return f"/unsafe/{request.width}x{request.height}/{filters}/{name}"
 
 
 def _program() -> Path:

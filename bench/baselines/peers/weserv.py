@@ -33,8 +33,8 @@ class Weserv(NginxServer):
         """See ``NginxServer``."""
         return "weserv filter;"
 
-    def path(self, request: Request) -> str:
+    def path(self, request: Request, name: str) -> str:
         """See ``FileReader``."""
         form = {"jpeg": "jpg"}.get(request.format, request.format)
         size = f"w={request.width}&h={request.height}&fit=fill"
-        return f"/{request.image.name}?{size}&output={form}&q={request.quality}"
+        return f"/{name}?{size}&output={form}&q={request.quality}"

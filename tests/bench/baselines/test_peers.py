@@ -1,5 +1,6 @@
 """Peers are found, or named as missing with what to set, and are asked over HTTP."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from bench.baselines import PEERS, Baseline, Request
 from bench.baselines.peers import locate
+from bench.baselines.peers.file_reader import FileReader
 from bench.baselines.peers.http_client import HttpConnection, request_bytes
 from bench.baselines.peers.imaginary import Imaginary
 from bench.baselines.peers.imgproxy import Imgproxy
@@ -142,6 +144,34 @@ def test_a_peer_is_asked_over_http(way: str, asked: Request, clients: ProcessGro
 def test_a_peer_reads_a_file_of_its_own_disk(asked: Request, clients: ProcessGroup) -> None:
     with Fake("length", path=f"/60/40{asked.image}") as fake:
         assert open_exact(fake.load(asked, clients, count=2).result).size == (60, 40)
+
+
+class FakeReader(FileReader):
+    """The same with a folder of its own."""
+
+    name = "fake-reader"
+    what = "a fake that reads files"
+
+    def version(self) -> str:
+        return "fake 1"
+
+    def command(self) -> list[str]:
+        return Fake("length").command()
+
+    def wait_until_ready(self, process: subprocess.Popen[str]) -> int:
+        return Served.wait_until_ready(self, process)
+
+    def path(self, request: Request, name: str) -> str:
+        return f"/{request.width}/{request.height}{self.folder}/{name}"
+
+
+def test_each_client_of_a_file_reader_has_a_name_for_the_image(asked: Request) -> None:
+    with ProcessGroup(2, [0]) as two, FakeReader([0]) as fake:
+        assert fake.client_arguments(asked)["path"] == f"/60/40{fake.folder}/{{client}}-scene.jpg"
+        assert (fake.folder / "0-scene.jpg").samefile(fake.folder / "1-scene.jpg")
+        run = fake.load(asked, two, count=1)
+    assert (run.requests, run.wrong) == (2, 0)
+    assert not fake.folder.exists()
 
 
 def test_wrong_results_of_a_peer_are_counted(asked: Request, clients: ProcessGroup) -> None:
