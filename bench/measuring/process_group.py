@@ -84,6 +84,13 @@ class ProcessGroup:
             member.stdout.close()
         self._members.clear()
 
+    def restart(self) -> None:
+        """End all members, whatever they do, and start new ones, which have to be prepared."""
+        for member in self._members:
+            member.kill()
+        self.__exit__(None, None, None)
+        self.__enter__()
+
     @property
     def pids(self) -> list[int]:
         """The ids of the processes."""

@@ -177,21 +177,30 @@ def measure(
     seconds: float,
     rounds: int,
     shared: bool,
+    failed: dict[str, str],
     until: float = math.inf,
 ) -> list[dict[str, Any]]:
     """Measure one case with all servers, in their order; the bare loop must be one of them.
 
-    After ``until``, by the monotonic clock, no further round is begun, but one round is made in any case.
+    A peer that fails has no row; ``failed`` gets its name and why. After ``until``, by the monotonic clock,
+    no further round is begun, but one round is made in any case.
     """
     able = [server for server in servers if server.serves(request)]
     measured = {server.name: Turns() for server in able}
     for number in range(rounds + 1):
         if number > 1 and time.monotonic() > until:
             break
-        for server in able:
+        for server in [one for one in able if one.name not in failed]:
             before, own_before = Cores.now(cores=set(server.cores)), _cpu_seconds(server, clients, shared)
             # The first round is a warm-up.
-            run = server.load(request, clients, seconds=seconds if number else min(seconds, 0.5))
+            try:
+                run = server.load(request, clients, seconds=seconds if number else min(seconds, 0.5))
+            except RuntimeError as error:
+                if server.name in {BareLoop.name, OwnServer.name}:
+                    raise
+                failed[server.name] = str(error)
+                clients.restart()
+                continue
             of_cores = Cores.now(cores=set(server.cores)) - before
             others = of_cores.busy + of_cores.stolen - (_cpu_seconds(server, clients, shared) - own_before)
             one = {
@@ -209,7 +218,7 @@ def measure(
                 turns.rounds.append(one)
                 turns.latencies += run.latencies
         print(f"{name}: round {number} of {rounds}", file=sys.stderr)
-    return [row(name, request, server, measured) for server in able]
+    return [row(name, request, server, measured) for server in able if server.name not in failed]
 
 
 def main(
@@ -281,6 +290,7 @@ def main(
             if time.monotonic() > until:
                 missing_cases[name] = "the time of --quick was used up"
                 continue
+            failed: dict[str, str] = {}
             document["rows"] += measure(
                 name,
                 CASES[name].request(),
@@ -290,7 +300,9 @@ def main(
                 rounds=rounds,
                 shared=not others,
                 until=until,
+                failed=failed,
             )
+            missing_cases |= {f"{name} by {server}": why for server, why in failed.items()}
             if json_file:  # after each case, because a long run may be interrupted
                 json_file.write_text(json.dumps(document, indent=1) + "\n")
             if markdown:

@@ -49,6 +49,7 @@ class Imaginary(HttpPeer):
             str(program(self.name, _INSTALLED)),
             *("-a", "127.0.0.1", "-p", str(self.free_port())),
             *("-cpus", str(len(self.cores)), "-log-level", "error"),
+            *("-http-read-timeout", "120", "-http-write-timeout", "120"),
         ]
 
     def environment(self) -> Mapping[str, str]:

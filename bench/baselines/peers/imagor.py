@@ -36,6 +36,7 @@ class Imagor(HttpPeer):
             *("-bind", f"127.0.0.1:{self.free_port()}"),
             *("-imagor-unsafe", "-imagor-process-queue-size", "0"),
             *("-upload-loader-enable", "-upload-loader-max-allowed-size", str(_LARGEST_UPLOAD)),
+            *("-imagor-request-timeout", "2m", "-imagor-process-timeout", "2m"),
             "-vips-strip-metadata",
             # Its default, 0, turns libvips' SIMD off, which doubles the CPU time. 1 turns off only a target
             # that no processor has.

@@ -12,6 +12,7 @@ _SETTINGS = {
     "IMGPROXY_LOG_LEVEL": "error",
     "IMGPROXY_MAX_SRC_RESOLUTION": "500",
     "IMGPROXY_TTL": "1",
+    "IMGPROXY_TIMEOUT": "120",
 }
 
 

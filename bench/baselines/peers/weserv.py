@@ -31,7 +31,7 @@ class Weserv(NginxServer):
 
     def location(self) -> str:
         """See ``NginxServer``."""
-        return "weserv filter;"
+        return "weserv filter; weserv_process_timeout 120s;"
 
     def path(self, request: Request, name: str) -> str:
         """See ``FileReader``."""

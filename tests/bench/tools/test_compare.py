@@ -1,10 +1,13 @@
 """How the numbers of a comparison are calculated from runs."""
 
+from pathlib import Path
+
 import pytest
 
-from bench.baselines import ClosedLoopRun
-from bench.measuring.process_group import rate
-from bench.tools.compare import net_rate, percentile
+from bench.baselines import BareLoop, Baseline, ClosedLoopRun, OriginalDraft, Request
+from bench.measuring.process_group import ProcessGroup, rate
+from bench.tools.compare import measure, net_rate, percentile
+from tests.support.images import photo
 
 
 def run(*, wall: float, cpu: float, client: float) -> ClosedLoopRun:
@@ -41,3 +44,35 @@ def test_the_rate_uses_late_completions_if_there_are_too_few() -> None:
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1.0), (0.5, 3.0), (0.99, 5.0), (1.0, 5.0)])
 def test_a_percentile_is_one_of_the_values(share: float, value: float) -> None:
     assert percentile([5.0, 1.0, 4.0, 2.0, 3.0], share) == value
+
+
+class Failing(OriginalDraft):
+    """A peer whose clients fail, whatever they are asked for."""
+
+    name = "failing"
+    client = "tests.bench.tools.failing_client"
+
+
+def test_a_peer_that_fails_has_no_row_and_stops_no_other_one(tmp_path: Path) -> None:
+    image = tmp_path / "scene.jpg"
+    photo(200, 150).save(image, quality=90)
+    servers: list[Baseline] = [BareLoop([0]), Failing([0]), OriginalDraft([0])]
+    failed: dict[str, str] = {}
+    with ProcessGroup(2, [0]) as clients, servers[0], servers[1], servers[2]:
+        rows = measure(
+            "scene",
+            Request(image, 60, 45),
+            servers,
+            clients,
+            seconds=0.05,
+            rounds=1,
+            shared=True,
+            failed=failed,
+        )
+    assert [row["server"] for row in rows] == ["bare-loop", "original-draft"]
+    assert list(failed) == ["failing"]
+    original = rows[1]
+    assert (original["source"], original["huffman"], original["wrong"]) == ("upload", "standard", 0)
+    assert 0 < original["p50_ms"] <= original["p99_ms"]
+    assert original["ssim"] > 0.9
+    assert original["ratio_to_vipsrv"] is None
