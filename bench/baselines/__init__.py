@@ -11,8 +11,8 @@
 ==================== ======================================================================
 
 ``loop`` and ``served`` are the two kinds: processes that work without clients, and servers. Outside the
-interface are ``vipsthumbnail`` (libvips alone on a file, for giants) and ``bare_gateway`` (a gateway that
-only passes bytes on).
+interface are ``result_check`` (whether a result is what was asked for), ``vipsthumbnail`` (libvips alone on a
+file, for giants) and ``bare_gateway`` (a gateway that only passes bytes on).
 """
 
 from bench.baselines.bare_loop import BareLoop
@@ -20,13 +20,28 @@ from bench.baselines.codec_floor import CodecFloor
 from bench.baselines.interface import Baseline, ClosedLoopRun, Request
 from bench.baselines.original import Original, OriginalDraft
 from bench.baselines.own_server import OwnServer
+from bench.baselines.peers.imaginary import Imaginary
+from bench.baselines.peers.imagor import Imagor
 from bench.baselines.peers.imgproxy import Imgproxy
+from bench.baselines.peers.ipx import Ipx
+from bench.baselines.peers.nginx_image_filter import NginxImageFilter
 from bench.baselines.peers.sharp import Sharp, SharpPlain
 from bench.baselines.peers.thumbor import Thumbor
+from bench.baselines.peers.weserv import Weserv
 from bench.baselines.pipeline_loop import PipelineLoop
 from bench.baselines.turbojpeg_floor import TurboJpegFloor
 
-PEERS: tuple[type[Baseline], ...] = (Sharp, SharpPlain, Thumbor, Imgproxy)
+PEERS: tuple[type[Baseline], ...] = (
+    Sharp,
+    SharpPlain,
+    Imgproxy,
+    Imagor,
+    Imaginary,
+    Ipx,
+    Thumbor,
+    Weserv,
+    NginxImageFilter,
+)
 """Other image servers."""
 
 ALL: tuple[type[Baseline], ...] = (

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -12,11 +12,17 @@ from bench.measuring.process_group import ProcessGroup
 
 @dataclass(frozen=True)
 class Request:
-    """An image file to resize to a JPEG of quality 85 of exactly ``width`` × ``height`` pixels."""
+    """An image file to resize to exactly ``width`` × ``height`` pixels.
+
+    ``format`` of the result is ``jpeg``, ``webp`` or ``avif``, and a JPEG has 4:2:0 chroma subsampling.
+    Everything else of the encoder, such as its effort, is as the server has it by default.
+    """
 
     image: Path
     width: int
     height: int
+    format: str = "jpeg"
+    quality: int = 85
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,9 @@ class ClosedLoopRun:
 
     ``requests`` were answered in ``wall_seconds``; ``requests_per_second`` is the rate while all loops were
     running. ``cpu_seconds`` is the user and system time of all the baseline's processes for these requests,
-    ``client_cpu_seconds`` that of the clients (0 for a loop, which has none).
+    ``client_cpu_seconds`` that of the clients (0 for a loop, which has none). ``latencies`` are the seconds
+    of each request. ``wrong`` results were not what was asked for; ``problem`` says how one of them was not.
+    ``result`` is that of the first request.
     """
 
     requests: int
@@ -33,6 +41,10 @@ class ClosedLoopRun:
     wall_seconds: float
     cpu_seconds: float
     client_cpu_seconds: float
+    latencies: Sequence[float] = field(default=(), repr=False)
+    wrong: int = 0
+    problem: str | None = None
+    result: bytes = field(default=b"", repr=False)
 
     @property
     def cpu_ms(self) -> float:
@@ -55,6 +67,8 @@ class Baseline(Protocol):
     """One word, for the tables."""
     what: str
     """A description of one line."""
+    source: str
+    """Where it gets the image: ``upload``, or ``file`` of its own disk, or ``memory``, for a loop."""
     makes_result: bool
     """Whether its output is the resized image; a floor does a part of the work and gives another image."""
     cores: Sequence[int]
@@ -71,8 +85,8 @@ class Baseline(Protocol):
     def version(self) -> str:
         """The versions of its software. To be called only if it is not missing."""
 
-    def reads(self, image: Path) -> bool:
-        """Whether it can read this kind of image, by the file's name."""
+    def serves(self, request: Request) -> bool:
+        """Whether it reads this kind of image, by the file's name, and makes what is asked for."""
 
     def ask(self, request: Request) -> bytes:
         """Make one request and return the result. Raises what the client raises, or ``RuntimeError``."""

@@ -1,9 +1,8 @@
 """A baseline without a server: processes that repeat the work, one a core by default."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from bench.baselines.interface import ClosedLoopRun, Request, all_cores
 from bench.measuring.process_group import ProcessGroup
@@ -20,6 +19,7 @@ class Loop:
     name: str
     what: str
     work: ClassVar[str]
+    source = "memory"
     makes_result = True
     port = 0
 
@@ -27,6 +27,7 @@ class Loop:
         self.cores: Sequence[int] = cores or all_cores()
         self._crew = ProcessGroup(processes or len(self.cores), self.cores, VIPS_CONCURRENCY="1")
         self._prepared: Request | None = None
+        self._first = b""
 
     def missing(self) -> str | None:
         """See ``Baseline``: it needs nothing that vipsrv does not need."""
@@ -36,16 +37,19 @@ class Loop:
         """See ``Baseline``."""
         return f"libvips {pipeline.version()}"
 
-    def reads(self, image: Path) -> bool:  # noqa: ARG002 - it reads what vipsrv reads
-        """See ``Baseline``."""
-        return True
+    def serves(self, request: Request) -> bool:
+        """See ``Baseline``: it reads what vipsrv reads, and writes JPEG unless a subclass writes more."""
+        return request.format == "jpeg"
 
     def ask(self, request: Request) -> bytes:
         """See ``Baseline``."""
         self._prepared = request
-        return self._crew.prepare(
-            self.work, image=str(request.image), width=request.width, height=request.height
-        )
+        self._first = self._crew.prepare(self.work, **self.arguments(request))
+        return self._first
+
+    def arguments(self, request: Request) -> dict[str, Any]:
+        """The arguments of the work's ``prepare``."""
+        return {"image": str(request.image), "width": request.width, "height": request.height}
 
     def load(
         self,
@@ -59,7 +63,15 @@ class Loop:
         if request != self._prepared:
             self.ask(request)
         shift = self._crew.work(seconds=seconds, count=count)
-        return ClosedLoopRun(shift.done, shift.rate, shift.wall_seconds, shift.cpu_seconds, 0.0)
+        return ClosedLoopRun(
+            shift.done,
+            shift.rate,
+            shift.wall_seconds,
+            shift.cpu_seconds,
+            0.0,
+            shift.latencies,
+            result=self._first,
+        )
 
     def cpu_seconds(self) -> float:
         """See ``Baseline``."""

@@ -5,6 +5,7 @@ import sys
 import PIL
 from PIL import features
 
+from bench.baselines.interface import Request
 from bench.baselines.served import Served
 
 
@@ -13,6 +14,10 @@ class Original(Served):
 
     name = "original"
     what = "Pillow: full decode, Lanczos, quality 85, one thread, version 1"
+
+    def serves(self, request: Request) -> bool:
+        """See ``Baseline``: version 1 makes JPEGs of one quality."""
+        return request.format == "jpeg"
 
     def version(self) -> str:
         """See ``Baseline``."""

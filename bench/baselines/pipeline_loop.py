@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from bench.baselines.interface import Request
 from bench.baselines.loop import Loop
 from vipsrv import pipeline
-from vipsrv.options import ResizeOptions
+from vipsrv.options import DEFAULT_QUALITY, Format, ResizeOptions
 from vipsrv.worker_config import WorkerConfig
 
 _LIMITS = WorkerConfig(max_pixels=2**30, max_output_pixels=10**8)
@@ -18,11 +20,21 @@ class PipelineLoop(Loop):
     what = "vipsrv.pipeline, one process a core, no server"
     work = __name__
 
+    def serves(self, request: Request) -> bool:  # noqa: ARG002 - it is vipsrv's own pipeline
+        """See ``Baseline``."""
+        return True
 
-def prepare(image: str, width: int, height: int) -> Callable[[], bytes]:
+    def arguments(self, request: Request) -> dict[str, Any]:
+        """See ``Loop``."""
+        return super().arguments(request) | {"form": request.format, "quality": request.quality}
+
+
+def prepare(
+    image: str, width: int, height: int, form: str = "jpeg", quality: int = DEFAULT_QUALITY
+) -> Callable[[], bytes]:
     """Return the function that makes one result of the image at this path."""
     data = Path(image).read_bytes()
-    options = ResizeOptions(width=width, height=height)
+    options = ResizeOptions(width=width, height=height, format=Format(form), quality=quality)
     pipeline.start()
 
     def make() -> bytes:

@@ -27,6 +27,7 @@ class Served(ABC):
 
     name: str
     what: str
+    source = "upload"
     makes_result = True
     client: ClassVar[str] = __name__
 
@@ -65,7 +66,7 @@ class Served(ABC):
     def version(self) -> str:
         """See ``Baseline``."""
 
-    def reads(self, image: Path) -> bool:  # noqa: ARG002 - most servers read all images
+    def serves(self, request: Request) -> bool:  # noqa: ARG002 - most servers read and write all of them
         """See ``Baseline``."""
         return True
 
@@ -87,12 +88,29 @@ class Served(ABC):
         count: int | None = None,
     ) -> ClosedLoopRun:
         """See ``Baseline``."""
-        self._prepare(clients, request)
+        result = self._prepare(clients, request)
+        clients.check(
+            "bench.baselines.result_check",
+            format=request.format,
+            width=request.width,
+            height=request.height,
+            quality=request.quality,
+        )
         before = self.cpu_seconds()
         shift = clients.work(seconds=seconds, count=count)
         # All of these requests have been answered, so the time contains no other requests.
         taken = self.cpu_seconds() - before
-        return ClosedLoopRun(shift.done, shift.rate, shift.wall_seconds, taken, shift.cpu_seconds)
+        return ClosedLoopRun(
+            shift.done,
+            shift.rate,
+            shift.wall_seconds,
+            taken,
+            shift.cpu_seconds,
+            shift.latencies,
+            shift.wrong,
+            shift.problem,
+            result,
+        )
 
     def cpu_seconds(self) -> float:
         """See ``Baseline``."""

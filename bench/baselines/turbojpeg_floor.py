@@ -15,6 +15,7 @@ from PIL import Image
 
 from bench.baselines import bare_loop
 from bench.baselines.codec_floor import decode_scale
+from bench.baselines.interface import Request
 from bench.baselines.loop import Loop
 from vipsrv.options import DEFAULT_QUALITY
 
@@ -41,9 +42,9 @@ class TurboJpegFloor(Loop):
         """See ``Baseline``."""
         return f"{_PACKAGE} {importlib.metadata.version(_PACKAGE)}"
 
-    def reads(self, image: Path) -> bool:
+    def serves(self, request: Request) -> bool:
         """See ``Baseline``."""
-        return image.suffix == ".jpg"
+        return super().serves(request) and request.image.suffix == ".jpg"
 
 
 def prepare(image: str, width: int, height: int) -> Callable[[], bytes]:

@@ -2,13 +2,14 @@
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,7 +29,8 @@ class GroupRun:
 
     ``speed`` is also operations a second, but adds up the members' own rates, each until its own end: a
     member that shares its core with another program, and ends long after the others, lowers it only by its
-    own part.
+    own part. ``latencies`` are the seconds of each operation: of all members, in no order. ``wrong`` results
+    did not pass the check of ``ProcessGroup.check``; ``problem`` says why one of them did not.
     """
 
     done: int
@@ -36,6 +38,9 @@ class GroupRun:
     speed: float
     wall_seconds: float
     cpu_seconds: float
+    latencies: list[float] = field(default_factory=list, repr=False)
+    wrong: int = 0
+    problem: str | None = None
 
 
 class ProcessGroup:
@@ -80,6 +85,13 @@ class ProcessGroup:
             member.stdout.close()
         self._members.clear()
 
+    def restart(self) -> None:
+        """End all members, whatever they do, and start new ones, which have to be prepared."""
+        for member in self._members:
+            member.kill()
+        self.__exit__(None, None, None)
+        self.__enter__()
+
     @property
     def pids(self) -> list[int]:
         """The ids of the processes."""
@@ -98,6 +110,15 @@ class ProcessGroup:
         (first, *_) = self._order({"module": module, "arguments": arguments})
         return base64.b64decode(first["result"])
 
+    def check(self, module: str, **arguments: Any) -> str | None:
+        """Have each member check its results by ``module.checker(**arguments)`` until it is prepared again.
+
+        Returns what is wrong with the first result, if anything is.
+        """
+        (first, *_) = self._order({"check": module, "arguments": arguments})
+        problem: str | None = first["problem"]
+        return problem
+
     def work(self, *, seconds: float | None = None, count: int | None = None) -> GroupRun:
         """Have all members repeat the operation at the same time, for some seconds or ``count`` times each.
 
@@ -113,6 +134,13 @@ class ProcessGroup:
             speed=sum(len(reply["completed"]) / (reply["completed"][-1] - started) for reply in replies),
             wall_seconds=wall,
             cpu_seconds=sum(reply["cpu_seconds"] for reply in replies),
+            latencies=[
+                end - start
+                for reply in replies
+                for start, end in itertools.pairwise([reply["started"], *reply["completed"]])
+            ],
+            wrong=sum(reply["wrong"] for reply in replies),
+            problem=next((reply["problem"] for reply in replies if reply["problem"]), None),
         )
 
     def _order(self, order: dict[str, Any]) -> list[dict[str, Any]]:

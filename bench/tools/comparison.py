@@ -1,111 +1,149 @@
-"""The results of ``bench.tools.compare`` as a table, and the targets that vipsrv is to reach."""
+"""The results of ``bench.tools.compare`` as tables in Markdown, aligned for a terminal, too."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from bench.baselines import PEERS, Original, OwnServer, PipelineLoop
-
-OVER_ORIGINAL = {"jpeg-12mp.jpg": 2.5, "jpeg-1.9mp.jpg": 3.0}
-"""Least ratio of requests for each CPU second to those of the original server."""
-
-OF_PIPELINE_LOOP = 0.93
-"""Least ratio of the throughput to that of the same pipeline without a server."""
-
-SSIM_STEP = 0.001
-"""A difference of SSIM that is not visible; the table has as many digits."""
-
-SIZE_TOLERANCE = 0.03
-"""By which share the bytes of a result may be more than a peer's."""
+from bench.baselines import PEERS
 
 OTHERS = 0.05
 """The share of the cores that others may use without a remark."""
 
+OWN = "vipsrv"
+
 Document = dict[str, Any]
 Row = dict[str, Any]
 
+_HEAD = (
+    "server",
+    "image by",
+    "requests/s",
+    "of vipsrv",
+    "CPU ms",
+    "of bare loop",
+    "client ms",
+    "p50 ms",
+    "p99 ms",
+    "bytes",
+    "SSIM",
+    "colour",
+    "Huffman",
+    "shrink",
+    "wrong",
+)
+_WORDS = 2
+"""So many columns at the left have words, and the others have numbers."""
 
-def print_table(document: Document) -> None:
-    """Print a row for each image and server, then the versions, the missing servers and the machine."""
-    print(
-        f"{'image':16}{'server':17}{'requests/s':>11}{'of bare loop':>13}{'CPU ms':>9}{'of bare loop':>13}"
-        f"{'client':>8}{'bytes':>9}{'SSIM':>7}{'colour':>8}"
-    )
-    last = ""
+
+def print_tables(document: Document) -> None:
+    """Print ``tables``."""
+    print(tables(document))
+
+
+def tables(document: Document) -> str:
+    """Render a table of throughput by case and server, one of each case, and notes on the run."""
+    parts = [*_summary(document)]
+    for name, rows in by_case(document).items():
+        first = rows[0]
+        form = first["format"].upper() if first["format"] == "avif" else first["format"]
+        parts += [
+            f"## {name} to {form} of {first['width']} × {first['height']}",
+            _table(_HEAD, map(_cells, rows)),
+        ]
+    return "\n\n".join([*parts, "\n".join(_notes(document))]) + "\n"
+
+
+def by_case(document: Document) -> dict[str, list[Row]]:
+    """The rows of each case, in the order of the run."""
+    found: dict[str, list[Row]] = {}
     for row in document["rows"]:
-        client, likeness, colour = (
-            row[name] for name in ("client_cpu_ms_per_request", "ssim", "colour_difference")
-        )
-        print(
-            f"{row['image'] if row['image'] != last else '':16}{row['server']:17}"
-            f"{row['requests_per_second_net']:11.1f}{row['ratio_to_bare_loop']:13.3f}"
-            f"{row['cpu_ms_per_request']:9.2f}{row['cpu_ratio_to_bare_loop']:13.3f}"
-            f"{'' if client is None else f'{client:.2f}':>8}{row['output_bytes']:9}"
-            f"{'' if likeness is None else f'{likeness:.3f}':>7}"
-            f"{'' if colour is None else f'{colour:.2f}':>8}"
-        )
-        last = row["image"]
-    settings = document["settings"]
-    print(
-        f"\nMedians of {settings['rounds']} rounds of {settings['seconds']:g} s a turn; "
-        f"{settings['connections']} connections; "
-        f"servers on cores {settings['server_cores']}, clients on {settings['client_cores']}."
+        found.setdefault(row["image"], []).append(row)
+    return found
+
+
+def _summary(document: Document) -> Iterator[str]:
+    """Requests a second of vipsrv and its peers, vipsrv's = 1, if it was run."""
+    servers = [one.name for one in PEERS if any(row["server"] == one.name for row in document["rows"])]
+    lines = []
+    for name, rows in by_case(document).items():
+        ratios = {row["server"]: row["ratio_to_vipsrv"] for row in rows}
+        if ratios.get(OWN) is not None:
+            wrong = {row["server"] for row in rows if row["wrong"]}
+            cells = [
+                "–" if one not in ratios else f"{ratios[one]:.2f}{' (wrong)' if one in wrong else ''}"
+                for one in servers
+            ]
+            lines.append([name, *cells])
+    if lines and servers:
+        yield "## Requests a second, vipsrv = 1"
+        yield _table(["case", *servers], lines, words=1)
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row["server"],
+        row["source"],
+        f"{row['requests_per_second_net']:.1f}",
+        _number(row["ratio_to_vipsrv"], 2),
+        f"{row['cpu_ms_per_request']:.2f}",
+        f"{row['cpu_ratio_to_bare_loop']:.2f}",
+        _number(row["client_cpu_ms_per_request"], 2),
+        f"{row['p50_ms']:.1f}",
+        f"{row['p99_ms']:.1f}",
+        str(row["output_bytes"]),
+        _number(row["ssim"], 4),
+        _number(row["colour_difference"], 2),
+        row["huffman"] or "",
+        f"1/{row['shrink_factor']}" if row["shrink_factor"] else "",
+        str(row["wrong"]) if row["wrong"] else "",
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _table(head: Sequence[str], rows: Any, *, words: int = _WORDS) -> str:
+    lines = [list(head), *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+
+    def text(line: Sequence[str]) -> str:
+        cells = [
+            cell.ljust(width) if column < words else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        return f"| {' | '.join(cells)} |"
+
+    rule = ["-" * width if column < words else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    return "\n".join([text(lines[0]), text(rule), *map(text, lines[1:])])
+
+
+def _notes(document: Document) -> Iterator[str]:
+    settings, machine = document["settings"], document["machine"]
+    yield (
+        f"Medians of {settings['rounds']} rounds of {settings['seconds']:.2g} s a turn; "
+        f"{settings['connections']} connections, kept, with one request at a time each; "
+        f"servers on cores {settings['server_cores']}, clients on {settings['client_cores']}. "
+        "requests/s: as if the clients took no time of the servers' cores. CPU: user and system time of all "
+        "processes of a server. SSIM and colour: to a full decode with Lanczos. "
+        "shrink: by how much the decoder reduced a JPEG."
     )
-    others = max(row["others_share"] for row in document["rows"])
+    yield ""
+    others = max((row["others_share"] for row in document["rows"]), default=0.0)
     if others > OTHERS:
-        print(
-            f"Others used up to {others:.0%} of the servers' cores: requests/s mean little here; "
+        yield (
+            f"- Others used up to {others:.0%} of the servers' cores: requests/s mean little here; "
             "CPU ms are the servers' own."
         )
-    for server, version in document["versions"].items():
-        print(f"{server}: {version}")
-    for server, reason in document["missing"].items():
-        print(f"{server} is missing: {reason}")
-    machine = document["machine"]
-    print(
-        f"On {machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, Python {machine['python']}; "
-        f"commit {document['commit'] or 'unknown'}"
-    )
-
-
-def print_verdicts(document: Document) -> None:
-    """Print a line for each target that was measured."""
-    print()
-    for met, line in verdicts(document):
-        print(f"{'met   ' if met else 'NOT MET'} {line}")
-
-
-def verdicts(document: Document) -> Iterator[tuple[bool, str]]:
-    """Check each target: yield whether it is met, and a line with the numbers."""
-    images: dict[str, dict[str, Row]] = {}
     for row in document["rows"]:
-        images.setdefault(row["image"], {})[row["server"]] = row
-    for image, rows in images.items():
-        own = rows.pop(OwnServer.name, None)
-        if own is None:
-            continue
-        if Original.name in rows and image in OVER_ORIGINAL:
-            faster = rows[Original.name]["cpu_ms_per_request"] / own["cpu_ms_per_request"]
-            least = OVER_ORIGINAL[image]
-            yield faster >= least, f"{image}: {faster:.2f} times the original per core; at least {least}"
-        if PipelineLoop.name in rows:
-            share = own["ratio_to_bare_loop"] / rows[PipelineLoop.name]["ratio_to_bare_loop"]
-            yield (
-                share >= OF_PIPELINE_LOOP,
-                f"{image}: {share:.3f} of its pipeline's throughput in a loop; at least {OF_PIPELINE_LOOP}",
-            )
-        for peer in PEERS:
-            if peer.name in rows:
-                yield _ahead(own, rows[peer.name])
-
-
-def _ahead(own: Row, peer: Row) -> tuple[bool, str]:
-    """Whether vipsrv is faster in throughput and per core, as good, and not larger than the tolerance."""
-    throughput = own["requests_per_second_net"] / peer["requests_per_second_net"]
-    per_core = peer["cpu_ms_per_request"] / own["cpu_ms_per_request"]
-    likeness = own["ssim"] - peer["ssim"]
-    larger = own["output_bytes"] / peer["output_bytes"] - 1
-    met = min(throughput, per_core) > 1 and likeness >= -SSIM_STEP and larger <= SIZE_TOLERANCE
-    return met, (
-        f"{own['image']}: {throughput:.2f} times {peer['server']}'s throughput, {per_core:.2f} per core, "
-        f"SSIM {likeness:+.4f}, bytes {larger:+.1%}"
+        if row["wrong"]:
+            yield f"- {row['server']}, {row['image']}: {row['wrong']} wrong results: {row['problem']}"
+    for server, version in document["versions"].items():
+        yield f"- {server}: {version}"
+    for server, reason in document["missing"].items():
+        yield f"- {server} is missing: {reason}"
+    for name, reason in document["missing_cases"].items():
+        yield f"- {name} is left out: {reason}"
+    yield (
+        f"- On {machine['cpu']}, {machine['cores']} cores, {machine['kernel']}, Python {machine['python']}; "
+        f"commit {document['commit'] or 'unknown'}"
     )

@@ -1,9 +1,11 @@
 """Install the peers that come from package registries, outside the repository.
 
-    python -m bench.tools.install_peers [sharp] [thumbor]
+    python -m bench.tools.install_peers [sharp] [ipx] [thumbor] [imaginary] [nginx]
 
-The versions of sharp and thumbor are fixed in ``bench.baselines.peers``, so that results of different days
-can be compared.
+It needs npm for sharp and ipx, Go, a C compiler and npm for imaginary, and Debian or Ubuntu for nginx. The
+versions are fixed in ``bench.baselines.peers``, except nginx's, so that results of different days can be
+compared. imgproxy, imagor and weserv are in no registry that this command uses: ``python -m
+bench.tools.compare`` names the variable to set for each.
 """
 
 import subprocess
@@ -11,10 +13,16 @@ from typing import Annotated
 
 import typer
 
-from bench.baselines.peers import sharp, thumbor
-from bench.baselines.peers.folder import peers_folder
+from bench.baselines.peers import imaginary, ipx, nginx_image_filter, sharp, thumbor
+from bench.baselines.peers.locate import peers_folder
 
-INSTALLERS = {"sharp": sharp.install, "thumbor": thumbor.install}
+INSTALLERS = {
+    "sharp": sharp.install,
+    "ipx": ipx.install,
+    "thumbor": thumbor.install,
+    "imaginary": imaginary.install,
+    "nginx": nginx_image_filter.install,
+}
 
 
 def main(

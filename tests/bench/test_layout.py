@@ -14,9 +14,11 @@ ALLOWED = {
     "arguments": {"images"},
     "images": set(),
     "image_quality": set(),
+    "jpeg_header": set(),
+    "shrink_on_load": {"image_quality"},
     "wire": set(),
     "measuring": set(),
-    "baselines": {"images", "measuring", "wire"},
+    "baselines": {"images", "jpeg_header", "measuring", "wire"},
     "load": {"images", "measuring", "wire", "arguments"},
     "report": {"load", "baselines"},
     "suites": {"images", "image_quality", "measuring", "baselines", "wire"},
@@ -71,5 +73,5 @@ def test_every_command_in_a_document_exists(document: str) -> None:
 
 def test_every_tool_is_in_the_readme() -> None:
     mentioned = set(re.findall(r"python -m bench\.tools\.(\w+)", (BENCH / "README.md").read_text()))
-    shared = {"__init__", "budget", "comparison", "threads"}
+    shared = {"__init__", "budget", "comparison", "comparison_cases", "comparison_targets", "threads"}
     assert {tool.stem for tool in (BENCH / "tools").glob("*.py")} - shared == mentioned - {"NAME"}

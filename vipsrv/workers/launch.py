@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.shared_memory import SharedMemory
 
-_KEPT_MEMORY = 32 << 20
+_KEPT_MEMORY = 64 << 20
 """Maximum bytes of freed memory that a worker's malloc keeps for the next image."""
 
 _NEEDED = re.compile(

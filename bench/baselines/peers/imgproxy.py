@@ -1,18 +1,18 @@
-"""imgproxy, a server in Go that uses libvips, too, if its binary is on the path."""
+"""imgproxy, a server in Go that uses libvips, too."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 
 from bench.baselines.interface import Request
-from bench.baselines.peers.folder import FileReader
+from bench.baselines.peers.file_reader import FileReader
+from bench.baselines.peers.locate import missing_program, program
 
 _SETTINGS = {
-    "IMGPROXY_QUALITY": "85",
     "IMGPROXY_LOG_LEVEL": "error",
     "IMGPROXY_MAX_SRC_RESOLUTION": "500",
     "IMGPROXY_TTL": "1",
+    "IMGPROXY_TIMEOUT": "120",
 }
 
 
@@ -20,23 +20,23 @@ class Imgproxy(FileReader):
     """imgproxy with a worker a core; it sets libvips to one thread itself."""
 
     name = "imgproxy"
-    what = "imgproxy, a worker a core, the image in a file"
+    what = "imgproxy, a worker a core"
     health = "/health"
 
     def missing(self) -> str | None:
         """See ``Baseline``."""
-        if shutil.which("imgproxy"):
+        if program(self.name):
             return None
-        return "no imgproxy on the path; build github.com/imgproxy/imgproxy with Go and libvips' headers"
+        return missing_program(self.name, "build imgproxy 4.0.12 with Go and the headers of libvips")
 
     def version(self) -> str:
         """See ``Baseline``."""
-        told = subprocess.run([self.command()[0], "version"], check=True, capture_output=True, text=True)
+        told = subprocess.run([*self.command(), "version"], check=True, capture_output=True, text=True)
         return f"imgproxy {told.stdout.strip()}"
 
     def command(self) -> list[str]:
         """See ``Served``."""
-        return [shutil.which("imgproxy") or "imgproxy"]
+        return [str(program(self.name))]
 
     def environment(self) -> Mapping[str, str]:
         """See ``Served``."""
@@ -50,7 +50,8 @@ class Imgproxy(FileReader):
             }
         )
 
-    def path(self, request: Request) -> str:
+    def path(self, request: Request, name: str) -> str:
         """See ``FileReader``."""
         size = f"resizing_type:force/width:{request.width}/height:{request.height}"
-        return f"/unsafe/{size}/plain/local:///{request.image.name}@jpg"
+        form = {"jpeg": "jpg"}.get(request.format, request.format)
+        return f"/unsafe/{size}/quality:{request.quality}/plain/local:///{name}@{form}"

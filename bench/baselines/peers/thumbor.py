@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.baselines.interface import Request
-from bench.baselines.peers.folder import FileReader, peers_folder
+from bench.baselines.peers.file_reader import FileReader
+from bench.baselines.peers.locate import missing_program, peers_folder, program
 
 REQUIREMENT = "thumbor==7.8.0"
+
+_INSTALLED = "thumbor/bin/thumbor"
 
 _CONFIGURATION = """
 LOADER = "thumbor.loaders.file_loader"
@@ -16,7 +19,6 @@ FILE_LOADER_ROOT_PATH = {folder!r}
 STORAGE = "thumbor.storages.no_storage"
 RESULT_STORAGE = None
 ENGINE = "thumbor.engines.pil"
-QUALITY = 85
 PROGRESSIVE_JPEG = False
 HEALTHCHECK_ROUTE = "/healthcheck"
 """
@@ -32,7 +34,7 @@ class Thumbor(FileReader):
     """
 
     name = "thumbor"
-    what = "thumbor, a process a core, the image in a file"
+    what = "thumbor, a process a core"
     health = "/healthcheck"
 
     def __init__(self, cores: Sequence[int] | None = None) -> None:
@@ -41,18 +43,18 @@ class Thumbor(FileReader):
 
     def missing(self) -> str | None:
         """See ``Baseline``."""
-        if not (installed_at() / "bin" / "thumbor").exists():
-            return "thumbor is not installed; run python -m bench.tools.install_peers"
-        return None
+        if program(self.name, _INSTALLED):
+            return None
+        return missing_program(self.name, "run python -m bench.tools.install_peers thumbor")
 
     def version(self) -> str:
         """See ``Baseline``."""
-        program = (
+        code = (
             "from importlib.metadata import version; from PIL import features; print("
             'f\'thumbor {version("thumbor")}, Pillow {version("pillow")}, \''
             "f'libjpeg-turbo {features.version(\"libjpeg_turbo\")}')"
         )
-        command = [str(installed_at() / "bin" / "python"), "-c", program]
+        command = [str(_program().with_name("python")), "-c", code]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def command(self) -> list[str]:
@@ -60,24 +62,26 @@ class Thumbor(FileReader):
         configuration = self.folder / "thumbor.conf"
         configuration.write_text(_CONFIGURATION.format(folder=str(self.folder)))
         return [
-            str(installed_at() / "bin" / "thumbor"),
+            str(_program()),
             *("--ip", "127.0.0.1", "--port", str(self.free_port())),
             *("--conf", str(configuration), "--log-level", "error"),
         ]
 
-    def path(self, request: Request) -> str:
+    def path(self, request: Request, name: str) -> str:
         """See ``FileReader``."""
-        filters = "filters:stretch():format(jpeg)"
-        return f"/unsafe/{request.width}x{request.height}/{filters}/{request.image.name}"
+        filters = f"filters:stretch():format({request.format}):quality({request.quality})"
+        return f"/unsafe/{request.width}x{request.height}/{filters}/{name}"
 
 
-def installed_at() -> Path:
-    """The virtual environment that ``install`` makes."""
-    return peers_folder() / "thumbor"
+def _program() -> Path:
+    found = program(Thumbor.name, _INSTALLED)
+    assert found is not None
+    return found
 
 
 def install() -> None:
     """Install it in an environment of its own. Raises ``subprocess.CalledProcessError``."""
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(installed_at())], check=True)
-    pip = [str(installed_at() / "bin" / "python"), "-m", "pip", "install", "--quiet", REQUIREMENT]
+    folder = peers_folder() / Thumbor.name
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", REQUIREMENT]
     subprocess.run(pip, check=True)

@@ -1,13 +1,13 @@
-"""How the numbers of a comparison are calculated from runs and checked against targets."""
+"""How the numbers of a comparison are calculated from runs."""
 
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from bench.baselines import ClosedLoopRun
-from bench.measuring.process_group import rate
-from bench.tools.compare import net_rate
-from bench.tools.comparison import print_table, verdicts
+from bench.baselines import BareLoop, Baseline, ClosedLoopRun, OriginalDraft, Request
+from bench.measuring.process_group import ProcessGroup, rate
+from bench.tools.compare import measure, net_rate, percentile
+from tests.support.images import photo
 
 
 def run(*, wall: float, cpu: float, client: float) -> ClosedLoopRun:
@@ -41,83 +41,38 @@ def test_the_rate_uses_late_completions_if_there_are_too_few() -> None:
     assert rate([1.0], until=1.5) == 0
 
 
-def row(server: str, **figures: float | None) -> dict[str, Any]:
-    return {
-        "image": "jpeg-12mp.jpg",
-        "server": server,
-        "requests_per_second": 100.0,
-        "requests_per_second_net": 100.0,
-        "ratio_to_bare_loop": 1.0,
-        "cpu_ms_per_request": 10.0,
-        "cpu_ratio_to_bare_loop": 1.0,
-        "client_cpu_ms_per_request": None,
-        "output_bytes": 1000,
-        "ssim": 0.95,
-        "colour_difference": 0.6,
-        "others_share": 0.01,
-    } | figures
+@pytest.mark.parametrize(("share", "value"), [(0.0, 1.0), (0.5, 3.0), (0.99, 5.0), (1.0, 5.0)])
+def test_a_percentile_is_one_of_the_values(share: float, value: float) -> None:
+    assert percentile([5.0, 1.0, 4.0, 2.0, 3.0], share) == value
 
 
-def judged(*rows: dict[str, Any]) -> list[bool]:
-    return [met for met, _ in verdicts({"rows": list(rows)})]
+class Failing(OriginalDraft):
+    """A peer whose clients fail, whatever they are asked for."""
+
+    name = "failing"
+    client = "tests.bench.tools.failing_client"
 
 
-@pytest.mark.parametrize(("cpu", "met"), [(25.0, True), (24.9, False)])
-def test_the_target_over_the_original_is_per_core(cpu: float, met: bool) -> None:  # noqa: FBT001
-    assert judged(row("vipsrv"), row("original", cpu_ms_per_request=cpu)) == [met]
-
-
-@pytest.mark.parametrize(("ratio", "met"), [(1.07, True), (1.08, False)])
-def test_the_target_over_the_pipeline_loop_is_by_throughput(ratio: float, met: bool) -> None:  # noqa: FBT001
-    assert judged(row("vipsrv"), row("pipeline-loop", ratio_to_bare_loop=ratio)) == [met]
-
-
-@pytest.mark.parametrize(
-    ("peer", "met"),
-    [
-        ({"requests_per_second_net": 99.0, "cpu_ms_per_request": 10.1}, True),
-        ({"requests_per_second_net": 101.0, "cpu_ms_per_request": 10.1}, False),
-        ({"requests_per_second_net": 99.0, "cpu_ms_per_request": 9.9}, False),
-        ({"requests_per_second_net": 99.0, "cpu_ms_per_request": 10.1, "ssim": 0.9509}, True),
-        ({"requests_per_second_net": 99.0, "cpu_ms_per_request": 10.1, "ssim": 0.952}, False),
-        ({"requests_per_second_net": 99.0, "cpu_ms_per_request": 10.1, "output_bytes": 975}, True),
-        ({"requests_per_second_net": 99.0, "cpu_ms_per_request": 10.1, "output_bytes": 965}, False),
-    ],
-)
-def test_vipsrv_must_be_faster_than_a_peer_and_not_worse_or_larger(
-    peer: dict[str, float],
-    met: bool,  # noqa: FBT001
-) -> None:
-    assert judged(row("vipsrv"), row("sharp", **peer)) == [met]
-
-
-def test_there_are_no_verdicts_without_vipsrv() -> None:
-    assert judged(row("original"), row("sharp")) == []
-
-
-@pytest.mark.parametrize(("others", "told_of"), [(0.01, False), (0.4, True)])
-def test_the_table_names_missing_servers_and_disturbance(
-    others: float,
-    told_of: bool,  # noqa: FBT001
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    settings = {"rounds": 5, "seconds": 2.0, "connections": 8, "server_cores": [0], "client_cores": [1]}
-    machine = {"cpu": "a fast one", "cores": 2, "kernel": "Linux 6", "python": "3.12"}
-    print_table(
-        {
-            "rows": [
-                row("bare-loop"),
-                row("codec-floor", ssim=None, colour_difference=None, others_share=others),
-            ],
-            "settings": settings,
-            "versions": {"bare-loop": "libvips 8"},
-            "missing": {"imgproxy": "no imgproxy on the path"},
-            "machine": machine,
-            "commit": None,
-        }
-    )
-    told = capsys.readouterr().out
-    assert "imgproxy is missing: no imgproxy on the path" in told
-    assert "a fast one" in told
-    assert "0.950    0.60" in told
-    assert ("Others used up to 40%" in told) == told_of
+def test_a_peer_that_fails_has_no_row_and_stops_no_other_one(tmp_path: Path) -> None:
+    image = tmp_path / "scene.jpg"
+    photo(200, 150).save(image, quality=90)
+    servers: list[Baseline] = [BareLoop([0]), Failing([0]), OriginalDraft([0])]
+    failed: dict[str, str] = {}
+    with ProcessGroup(2, [0]) as clients, servers[0], servers[1], servers[2]:
+        rows = measure(
+            "scene",
+            Request(image, 60, 45),
+            servers,
+            clients,
+            seconds=0.05,
+            rounds=1,
+            shared=True,
+            failed=failed,
+        )
+    assert [row["server"] for row in rows] == ["bare-loop", "original-draft"]
+    assert list(failed) == ["failing"]
+    original = rows[1]
+    assert (original["source"], original["huffman"], original["wrong"]) == ("upload", "standard", 0)
+    assert 0 < original["p50_ms"] <= original["p99_ms"]
+    assert original["ssim"] > 0.9
+    assert original["ratio_to_vipsrv"] is None

@@ -1,4 +1,5 @@
-// sharp behind HTTP: POST an image to /WIDTH/HEIGHT, a JPEG of quality 85 comes back.
+// sharp behind HTTP: POST an image to /WIDTH/HEIGHT/FORMAT/QUALITY, and the result comes back. FORMAT is jpeg,
+// webp or avif.
 // With --plain its Huffman tables are the standard's, and not optimised for it.
 "use strict";
 
@@ -17,16 +18,18 @@ sharp.concurrency(1);
 sharp.cache(false);
 
 const server = http.createServer((request, response) => {
-  const [, width, height] = request.url.split("/").map(Number);
+  const [, width, height, format, quality] = request.url.split("/");
+  const options = { quality: Number(quality) };
+  if (format === "jpeg") options.optimiseCoding = optimiseCoding;
   const parts = [];
   request.on("data", (part) => parts.push(part));
   request.on("end", async () => {
     try {
       const result = await sharp(Buffer.concat(parts))
-        .resize(width, height, { fit: "fill" })
-        .jpeg({ quality: 85, optimiseCoding })
+        .resize(Number(width), Number(height), { fit: "fill" })
+        .toFormat(format, options)
         .toBuffer();
-      response.writeHead(200, { "Content-Type": "image/jpeg", "Content-Length": result.length });
+      response.writeHead(200, { "Content-Type": `image/${format}`, "Content-Length": result.length });
       response.end(result);
     } catch (error) {
       response.writeHead(422);
