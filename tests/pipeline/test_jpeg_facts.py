@@ -10,6 +10,7 @@ from tests.support.images import adobe_rgb_profile, encode, photo
 from vipsrv.errors import RequestError
 from vipsrv.pipeline import Upload, turbo
 from vipsrv.pipeline.formats.jpeg.facts import MULTISCAN, read_facts
+from vipsrv.pipeline.formats.jpeg.segments import SEGMENT_BYTES
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.probe import read_header
 from vipsrv.pipeline.vips.fields import PROFILE
@@ -81,6 +82,24 @@ def test_libvips_opens_other_kinds_of_jpeg() -> None:
     cmyk = encode(Image.new("CMYK", (64, 64)), "JPEG")
     for data in [lossless, deep, twice, cmyk, rgb[: frame + 6], b"\xff\xd8\xff\xe0"]:
         assert read_facts(Upload.from_memory(data)) is None
+
+
+def test_libvips_opens_a_file_with_many_segments() -> None:
+    rgb = encode(photo(), "JPEG")
+    few, many = (rgb[:2] + b"\xff\xe5\x00\x02" * count + rgb[2:] for count in (1000, 7000))
+    upload = Upload.from_memory(few)
+    facts = read_facts(upload)
+    assert facts is not None
+    # libjpeg takes memory for each segment, even for an empty one: as much as for a file that libvips opens.
+    assert facts.metadata_memory == read_header(upload).metadata_memory > 1000 * SEGMENT_BYTES
+    assert read_facts(Upload.from_memory(many)) is None
+
+
+@pytest.mark.parametrize("luma", [0x11, 0x12, 0x14, 0x21, 0x31, 0x41, 0x22, 0x44])
+def test_every_subsampling_is_read(luma: int) -> None:
+    data = bytearray(encode(photo(), "JPEG", subsampling=0))
+    data[data.index(b"\xff\xc0") + 11] = luma
+    compare(bytes(data))
 
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="the corpus is not here")

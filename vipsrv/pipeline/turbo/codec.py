@@ -27,7 +27,7 @@ def size_of(data: Memory) -> tuple[int, int] | None:
     """Return the width and height that libjpeg-turbo reads from the header; ``None`` if it cannot read it."""
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: simplejpeg 1.9 has no name for the subsampling 4:4:1
         return None
     return int(width), int(height)
 

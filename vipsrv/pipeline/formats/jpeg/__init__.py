@@ -26,7 +26,14 @@ from vipsrv.pipeline.formats.base import (
     signature,
 )
 from vipsrv.pipeline.formats.jpeg.facts import MULTISCAN, read_facts
-from vipsrv.pipeline.formats.jpeg.segments import Scans, coefficient_bytes, count_scans, head_size, size_of
+from vipsrv.pipeline.formats.jpeg.segments import (
+    HEAD_COPIES,
+    Scans,
+    coefficient_bytes,
+    count_scans,
+    head_size,
+    size_of,
+)
 from vipsrv.pipeline.formats.jpeg.shrink import DIRECT_PIXEL, SHRINKS, direct_shrink, keeps_edges
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.turbo import codec
@@ -38,9 +45,6 @@ from vipsrv.pipeline.vips.operations import PreparedOperation, shape
 _MAX_HEAD = 16 << 20
 """Bytes before the pixels. Cameras write less than 1 MB; additional images within the metadata (depth, the
 other eye) make it several. A colour profile has at most 16.7 MB (255 segments)."""
-
-_HEAD_COPIES = 2
-"""Bytes of memory that libjpeg and libvips take per byte of metadata: 500 MB took 1 GB."""
 
 _MAX_SCANS = Scans(count=100, segments=1 << 20)
 """Encoders make a dozen scans; 2,000 in 0.3 MB take 14 s of CPU for 64 million pixels. Metadata belong before
@@ -65,7 +69,7 @@ def _check_metadata(upload: Upload) -> int:
     size = head_size(upload, _MAX_HEAD)
     if size > _MAX_HEAD:
         raise TooLarge(f"this jpeg has more than the {_MAX_HEAD} bytes allowed before its pixels")
-    return size * _HEAD_COPIES
+    return size * HEAD_COPIES
 
 
 def _open_shrunk(upload: Upload, fail_on: str, shrink_for: ShrinkFor) -> LoadedFile | None:

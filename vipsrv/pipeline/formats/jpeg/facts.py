@@ -12,7 +12,7 @@ from typing import Final
 
 from vipsrv.pipeline import turbo
 from vipsrv.pipeline.formats.base import ImageFacts
-from vipsrv.pipeline.formats.jpeg.segments import START_OF_SCAN, markers
+from vipsrv.pipeline.formats.jpeg.segments import HEAD_COPIES, SEGMENT_BYTES, START_OF_SCAN, markers
 from vipsrv.pipeline.turbo import codec
 from vipsrv.pipeline.upload import Upload
 
@@ -30,10 +30,9 @@ _FRAME = struct.Struct(">BHHB")  # precision, height, width, number of component
 _PRECISION = 8  # bits
 _COLOUR_SPACES = {1: "b-w", 3: "srgb"}
 _MAX_HEAD = 1 << 20
-"""Bytes before the pixels: with more, libvips opens the file, after its metadata have been checked."""
-
-_COPIES = 2
-"""Bytes of memory per byte of metadata, as for a file that libvips opens."""
+"""Bytes before the pixels, with the overhead of each segment. If there are more, the metadata are checked and
+libvips opens the file.
+"""
 
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 _ORIENTATION, _SHORT, _LAST_ORIENTATION = 0x0112, 3, 8
@@ -55,8 +54,11 @@ def read_facts(upload: Upload) -> ImageFacts | None:
 
 def _read(upload: Upload) -> ImageFacts:
     frames, exif = [], []
-    for marker, position, length in markers(upload, min(upload.size, _MAX_HEAD)):
+    for number, (marker, position, length) in enumerate(markers(upload, min(upload.size, _MAX_HEAD))):
         start, size = position + 2, length - 2
+        head = position + number * SEGMENT_BYTES
+        if head > _MAX_HEAD:
+            break
         if marker in _FRAMES:
             frames.append((marker, *_FRAME.unpack(upload.read(start, min(size, _FRAME.size)))))
         elif marker == _APP1 and upload.read(start, len(_EXIF)) == _EXIF:
@@ -64,12 +66,12 @@ def _read(upload: Upload) -> ImageFacts:
         elif marker in _OTHER_FRAMES or (marker == _APP2 and upload.read(start, len(_ICC)) == _ICC):
             break
         elif marker == START_OF_SCAN:
-            return _facts(upload, frames, exif, position)
+            return _facts(upload, frames, exif, start, head)
     raise _NotPlain
 
 
 def _facts(
-    upload: Upload, frames: list[tuple[int, int, int, int, int]], exif: list[bytes], scan: int
+    upload: Upload, frames: list[tuple[int, int, int, int, int]], exif: list[bytes], scan: int, head: int
 ) -> ImageFacts:
     if len(frames) != 1 or len(exif) > 1:
         raise _NotPlain
@@ -78,14 +80,14 @@ def _facts(
         raise _NotPlain
     if codec.size_of(upload.view()) != (width, height):
         raise _NotPlain
-    (in_scan,) = struct.unpack("B", upload.read(scan + 2, 1))
+    (in_scan,) = struct.unpack("B", upload.read(scan, 1))
     return ImageFacts(
         width=width,
         height=height,
         bands=components,
         interpretation=_COLOUR_SPACES[components],
         orientation=_orientation_in(exif[0]) if exif else 1,
-        metadata_memory=_COPIES * scan,
+        metadata_memory=HEAD_COPIES * head,
         fields={MULTISCAN: int(marker == _PROGRESSIVE or in_scan < components)},
     )
 

@@ -13,8 +13,11 @@ from vipsrv.pipeline.upload import Upload
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
 START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_SEGMENT_BYTES = 150
+SEGMENT_BYTES = 150
 """Bytes that libjpeg and libvips take for each segment of metadata besides its content."""
+
+HEAD_COPIES = 2
+"""Bytes of memory that libjpeg and libvips take per byte of metadata: 500 MB took 1 GB."""
 
 _BLOCK_SIDE = 8
 _BLOCK_BYTES = 128
@@ -68,7 +71,7 @@ def head_size(upload: Upload, limit: int) -> int:
     of each segment. Counting stops at ``limit`` + 1.
     """
     for number, (marker, position, _) in enumerate(markers(upload, limit)):
-        size = position + number * _SEGMENT_BYTES
+        size = position + number * SEGMENT_BYTES
         if marker in {START_OF_SCAN, _END_OF_IMAGE} or size > limit:
             break
     else:
@@ -82,7 +85,7 @@ def count_scans(upload: Upload, limit: Scans) -> Scans:
     for marker, _, length in markers(upload, upload.size):
         count += marker == START_OF_SCAN
         if count:
-            segments += length + _SEGMENT_BYTES
+            segments += length + SEGMENT_BYTES
         if marker == _END_OF_IMAGE or count > limit.count or segments > limit.segments:
             break
     return Scans(count=count, segments=segments)

@@ -24,7 +24,7 @@ _MAX_DIRECT_SOURCE = 64_000_000
 """Pixels of an image that libjpeg-turbo may decode in one piece. The job cannot be stopped during that time:
 0.2 s, three times that for a progressive one."""
 
-_MAXDIRECT_PIXELS = 4_000_000
+_MAX_DIRECT_PIXELS = 4_000_000
 """Pixels of the smaller decode, which is in memory as a whole."""
 
 DIRECT_PIXEL = 9
@@ -66,7 +66,7 @@ def direct_shrink(size: tuple[int, int], target: tuple[float, float]) -> int | N
 
 def _is_direct(size: tuple[int, int], shrink: int) -> bool:
     pixels = size[0] * size[1]
-    return pixels <= min(_MAX_DIRECT_SOURCE, _MAXDIRECT_PIXELS * shrink**2)
+    return pixels <= min(_MAX_DIRECT_SOURCE, _MAX_DIRECT_PIXELS * shrink**2)
 
 
 def thumbnail_shrink(size: tuple[int, int], target: tuple[int, int]) -> int:
