@@ -30,6 +30,7 @@ from tests.support.images import (
 from vipsrv import pipeline
 from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.options import Fit, Format, Position, ResizeOptions
+from vipsrv.pipeline import Upload, turbo
 from vipsrv.pipeline.cost import (
     LIGHT,
     LIGHT_SECONDS,
@@ -284,6 +285,17 @@ def test_a_rotated_image_is_held_in_memory() -> None:
     large = ResizeOptions(width=2000, height=1000)
     turned, upright = cost(oriented_jpeg(6, 1000, 500), large), cost(oriented_jpeg(1, 1000, 500), large)
     assert turned.memory - upright.memory > 2 * 2_000_000
+
+
+@pytest.mark.skipif(not turbo.AVAILABLE, reason="simplejpeg or cykooz-resizer is not installed")
+@pytest.mark.parametrize(
+    ("size", "measured"),
+    [((199, 19_900), 62_400_000), ((150, 15_000), 52_700_000)],  # a worker's peak, without its idle memory
+)
+def test_a_jpeg_that_is_hardly_reduced_is_held_several_times(size: tuple[int, int], measured: int) -> None:
+    upload = Upload.from_memory(encode(Image.new("RGB", (200, 20_000)), "JPEG"))
+    options = ResizeOptions(width=size[0], height=size[1])
+    assert predict(upload, read_header(upload), [options]).memory > measured
 
 
 def test_a_heavy_job_is_given_back_before_it_is_decoded() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.pipeline.run import sample
 from tests.support.images import adobe_rgb_profile, encode, photo
 from vipsrv import pipeline
-from vipsrv.errors import CorruptImage
+from vipsrv.errors import CorruptImage, InternalError
 from vipsrv.options import Fit, Format, Keep, ResizeOptions
 from vipsrv.pipeline import libwebp
 from vipsrv.worker_config import WorkerConfig
@@ -136,6 +136,19 @@ def test_nothing_is_read_beyond_the_image(made_by_libvips: Make) -> None:
         assert make(riff(chunk(b"VP8 ", pixels)), REQUESTS["half"]).data
         with pytest.raises(CorruptImage):
             make(short, REQUESTS["half"])
+
+
+def test_an_image_of_another_size_than_libvips_read_is_refused() -> None:
+    # As another version of the library could read it: the limits were checked with the first size.
+    image = sample("webp")
+    assert libwebp.decode(image, (330, 250), (33, 25), 3).width == 33
+    with pytest.raises(CorruptImage, match="size"):
+        libwebp.decode(image, (33, 25), (33, 25), 3)
+
+
+def test_an_encoder_that_fails_says_so() -> None:
+    with pytest.raises(InternalError, match="unable to encode"):
+        libwebp.encode(pyvips.Image.black(16_384, 1, bands=3), 80)  # one pixel more than a WebP can have
 
 
 @pytest.mark.parametrize("count", [1, 40])

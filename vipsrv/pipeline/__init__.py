@@ -18,6 +18,8 @@ Read ``resize.py`` first: it holds the list of steps. A job goes through the mod
 ------------------  -----------------------------------------------------------------------------------
 ``formats/``        one file per format: signatures, reader, writer, bounds, cost
 ``steps/``          one file per step
+``turbo/``          libjpeg-turbo, and a reduction by SIMD instructions
+``libwebp``         the system's libwebp
 ``vips/``           libvips: set-up, prepared operations, raw rows, errors, stopping, threads
 ==================  ===================================================================================
 

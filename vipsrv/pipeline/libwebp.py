@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pyvips
 
-from vipsrv.errors import CorruptImage
+from vipsrv.errors import CorruptImage, InternalError
 
 _LIBRARY: Final = "libwebp.so.7"
 """The name that the dynamic linker knows; 7 is the version of the interface, since 2018."""
@@ -104,6 +104,12 @@ def _load() -> Any:
     try:
         library = ctypes.CDLL(_LIBRARY)
         library.WebPInitDecoderConfigInternal.argtypes = [ctypes.POINTER(_DecoderConfig), ctypes.c_int]
+        library.WebPGetFeaturesInternal.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_size_t,
+            ctypes.POINTER(_Features),
+            ctypes.c_int,
+        ]
         library.WebPDecode.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(_DecoderConfig)]
         for encode in (library.WebPEncodeRGB, library.WebPEncodeRGBA):
             encode.argtypes = [
@@ -136,11 +142,16 @@ def decode(data: Any, stored: tuple[int, int], size: tuple[int, int], bands: int
     """Decode the chunks of a still image of ``stored`` pixels to ``size`` pixels with 3 or 4 ``bands``.
 
     The image is in memory and has no metadata. A size other than the stored one is reached by averaging
-    areas during the decode. Raises ``CorruptImage``, also for an animation.
+    areas during the decode. Raises ``CorruptImage``, also for an animation and for an image of another size.
     """
     (width, height), stride = size, size[0] * bands
     config = _DecoderConfig()
     _library.WebPInitDecoderConfigInternal(ctypes.byref(config), _DECODER_ABI)
+    # The limits were checked with the size that libvips read, by another version of the library.
+    features = config.input
+    status = _library.WebPGetFeaturesInternal(_address(data), len(data), ctypes.byref(features), _DECODER_ABI)
+    if status != _OK or (features.width, features.height) != stored:
+        raise CorruptImage(f"this webp cannot be decoded: libwebp: unable to read its size (status {status})")
     pixels = bytearray(stride * height)
     output = config.output
     output.colorspace = _MODE_RGB if bands == _RGB_BANDS else _MODE_RGBA
@@ -157,18 +168,18 @@ def decode(data: Any, stored: tuple[int, int], size: tuple[int, int], bands: int
     return image.copy(interpretation="srgb")
 
 
-def encode(image: pyvips.Image, quality: int) -> bytes | None:
+def encode(image: pyvips.Image, quality: int) -> bytes:
     """Encode an 8-bit image of 3 or 4 bands, with libwebp's defaults, which are those of libvips, too.
 
-    Return ``None`` if the encoder fails. The image is computed first: raises ``pyvips.Error``.
+    Raises ``InternalError`` if the encoder fails, and ``pyvips.Error``, because the image is computed first.
     """
     width, height, bands = image.width, image.height, image.bands
     pixels = image.write_to_memory()
     function = _library.WebPEncodeRGB if bands == _RGB_BANDS else _library.WebPEncodeRGBA
     output = ctypes.c_void_p()
     size = function(_address(pixels), width, height, width * bands, quality, ctypes.byref(output))
-    if not size:
-        return None
+    if not size:  # it has no memory
+        raise InternalError("the result could not be written: libwebp: unable to encode the image")
     try:
         return ctypes.string_at(output, size)
     finally:

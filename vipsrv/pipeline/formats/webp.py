@@ -160,11 +160,9 @@ def _held(request: DecodeRequest) -> float:
 def _write_plain(image: pyvips.Image, quality: int) -> bytes:
     width, height, bands, band_format, _ = shape(image)
     # libvips can stop an encode in the middle, libwebp called like this cannot.
-    if libwebp.is_available() and width * height <= _MAX_UNINTERRUPTED and band_format == "uchar":
-        image = image.copy_memory()
-        data = libwebp.encode(image, quality) if bands in _ENCODED_BANDS else None
-        if data is not None:
-            return data
+    is_small = width * height <= _MAX_UNINTERRUPTED
+    if libwebp.is_available() and is_small and band_format == "uchar" and bands in _ENCODED_BANDS:
+        return libwebp.encode(image, quality)
     result: bytes = _save_plain(image, quality)
     return result
 

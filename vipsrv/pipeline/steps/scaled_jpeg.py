@@ -30,11 +30,16 @@ def decode_scaled(decode: DecodePlan, width: int, height: int) -> Pixels | None:
     shrink = direct_shrink(size, target)
     if shrink is None:
         return None
-    stop_if_asked(decode.watch)
-    pixels = codec.decode(decode.upload.view(), size, shrink)
-    stop_if_asked(decode.watch)
     box = size[0] / shrink, size[1] / shrink
-    return reduce_to(pixels, box, *target).upright(info.orientation)
+    return reduce_to(_decode(decode, shrink), box, *target).upright(info.orientation)
+
+
+def _decode(decode: DecodePlan, shrink: int) -> Pixels:
+    info = decode.header.info
+    stop_if_asked(decode.watch)
+    pixels = codec.decode(decode.upload.view(), (info.width, info.height), shrink)
+    stop_if_asked(decode.watch)
+    return pixels
 
 
 def _is_plain(header: ImageHeader) -> bool:

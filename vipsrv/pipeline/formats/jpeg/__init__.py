@@ -34,7 +34,7 @@ from vipsrv.pipeline.formats.jpeg.segments import (
     head_size,
     size_of,
 )
-from vipsrv.pipeline.formats.jpeg.shrink import DIRECT_PIXEL, SHRINKS, direct_shrink, keeps_edges
+from vipsrv.pipeline.formats.jpeg.shrink import SHRINKS, direct_memory, direct_shrink, keeps_edges
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.turbo import codec
 from vipsrv.pipeline.turbo.pixels import Pixels
@@ -127,7 +127,8 @@ def _decode_cost(request: DecodeRequest) -> DecodeCost:
     if turbo.AVAILABLE and pixel != _CMYK_PIXEL:
         target = info.width * request.scale, info.height * request.scale
         direct = direct_shrink((info.width, info.height), target)
-        held = 0.0 if direct is None else request.pixels / direct**2 * DIRECT_PIXEL
+        if direct is not None:
+            held = direct_memory(request.pixels / direct**2, request.pixels * request.scale**2)
     if not _is_multiscan(request.header):
         return DecodeCost(seconds=0.0004, size=size, held=held)
     held += coefficient_bytes(request.upload) or request.pixels * 2 * pixel

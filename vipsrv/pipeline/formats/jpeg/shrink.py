@@ -27,8 +27,7 @@ _MAX_DIRECT_SOURCE = 64_000_000
 _MAX_DIRECT_PIXELS = 4_000_000
 """Pixels of the smaller decode, which is in memory as a whole."""
 
-DIRECT_PIXEL = 9
-"""Bytes of memory for each of these pixels: three copies of RGB while one is handed on."""
+_RGB_BYTES = 3
 
 
 def shrink_factor(size: tuple[int, int], target: tuple[int, int]) -> int:
@@ -62,6 +61,13 @@ def direct_shrink(size: tuple[int, int], target: tuple[float, float]) -> int | N
 
     shrink = next(filter(is_enough, SHRINKS), 1)
     return shrink if _is_direct(size, shrink) else None
+
+
+def direct_memory(decoded: float, reduced: float) -> float:
+    """Return the bytes that libjpeg-turbo's ``decoded`` pixels take until they are ``reduced`` to so many."""
+    # Three copies while the decoded pixels are handed on. Later one of them, an intermediate one of at most
+    # the same size, and two of the reduced pixels, for which malloc finds freed memory only in part.
+    return _RGB_BYTES * max(3 * decoded, 2.5 * decoded + 2 * reduced)
 
 
 def _is_direct(size: tuple[int, int], shrink: int) -> bool:
