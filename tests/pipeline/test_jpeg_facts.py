@@ -65,6 +65,7 @@ def test_a_plain_file_is_not_opened_by_libvips(mode: str, options: dict[str, Any
         {"exif": b"Exif\0\0II*\0\x08\0\0\0\xff\xff"},
         {"exif": b"Exif\0\0nothing"},
         {"exif": b"Exif\0\0"},
+        {"exif": exif(6)[:-6]},  # the end of the entry is missing
     ],
 )
 def test_libvips_opens_what_is_not_plain(options: dict[str, Any]) -> None:
@@ -82,6 +83,14 @@ def test_libvips_opens_other_kinds_of_jpeg() -> None:
     cmyk = encode(Image.new("CMYK", (64, 64)), "JPEG")
     for data in [lossless, deep, twice, cmyk, rgb[: frame + 6], b"\xff\xd8\xff\xe0"]:
         assert read_facts(Upload.from_memory(data)) is None
+
+
+@pytest.mark.parametrize("first", [b"Exif\1\0II", b"Exif", exif(3)])
+def test_libvips_chooses_from_several_exif_segments(first: bytes) -> None:
+    data = encode(photo(), "JPEG", exif=exif(6))
+    data = data[:2] + b"\xff\xe1" + (2 + len(first)).to_bytes(2) + first + data[2:]
+    assert read_facts(Upload.from_memory(data)) is None
+    compare(data)
 
 
 def test_libvips_opens_a_file_with_many_segments() -> None:

@@ -19,7 +19,7 @@ from vipsrv.pipeline.steps.fast_resize import reduce_fast
 from vipsrv.pipeline.steps.giant_tiff import reduce_giant
 from vipsrv.pipeline.steps.scale import enlarge, scale_with_alpha
 from vipsrv.pipeline.steps.scaled_jpeg import decode_scaled
-from vipsrv.pipeline.vips.fields import PROFILE, with_metadata
+from vipsrv.pipeline.vips.fields import PROFILE, SEQUENTIAL, with_metadata
 
 
 def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
@@ -43,7 +43,11 @@ def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
 
 def _from_pixels(image: pyvips.Image, decode: DecodePlan, width: int, height: int) -> pyvips.Image | None:
     pixels = decode_scaled(decode, width, height)
-    return None if pixels is None else with_metadata(pixels.to_libvips(), image, upright=True)
+    if pixels is None:
+        return None
+    reduced = with_metadata(pixels.to_libvips(), image, upright=True)
+    reduced.remove(SEQUENTIAL)
+    return reduced
 
 
 def _by_thumbnail(

@@ -26,6 +26,9 @@ _FRAMES = frozenset({0xC0, 0xC1, _PROGRESSIVE})
 _OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _APP1, _APP2 = 0xE1, 0xE2
 _EXIF, _ICC = b"Exif\0\0", b"ICC_PROFILE\0"
+_EXIF_NAME = _EXIF[:4]
+"""libvips takes the first segment with this name, whatever follows it."""
+
 _FRAME = struct.Struct(">BHHB")  # precision, height, width, number of components
 _PRECISION = 8  # bits
 _COLOUR_SPACES = {1: "b-w", 3: "srgb"}
@@ -35,6 +38,7 @@ libvips opens the file.
 """
 
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+_ENTRY = "HHIHxx"  # tag, type, number of values, and the first value if it is a short
 _ORIENTATION, _SHORT, _LAST_ORIENTATION = 0x0112, 3, 8
 
 
@@ -61,8 +65,8 @@ def _read(upload: Upload) -> ImageFacts:
             break
         if marker in _FRAMES:
             frames.append((marker, *_FRAME.unpack(upload.read(start, min(size, _FRAME.size)))))
-        elif marker == _APP1 and upload.read(start, len(_EXIF)) == _EXIF:
-            exif.append(upload.read(start + len(_EXIF), size - len(_EXIF)))
+        elif marker == _APP1 and upload.read(start, len(_EXIF_NAME)) == _EXIF_NAME:
+            exif.append(upload.read(start, size))
         elif marker in _OTHER_FRAMES or (marker == _APP2 and upload.read(start, len(_ICC)) == _ICC):
             break
         elif marker == START_OF_SCAN:
@@ -92,14 +96,15 @@ def _facts(
     )
 
 
-def _orientation_in(exif: bytes) -> int:
+def _orientation_in(segment: bytes) -> int:
     """The orientation in EXIF data, 1 if they have none. Raises ``_NotPlain`` and ``struct.error``."""
+    exif = segment[len(_EXIF) :]
     order = _BYTE_ORDERS.get(exif[:4])
-    if order is None:
+    if order is None or not segment.startswith(_EXIF):
         raise _NotPlain
     (start,) = struct.unpack_from(order + "I", exif, 4)
     (count,) = struct.unpack_from(order + "H", exif, start)
-    entries = [struct.unpack_from(order + "HHIH", exif, start + 2 + 12 * number) for number in range(count)]
+    entries = [struct.unpack_from(order + _ENTRY, exif, start + 2 + 12 * number) for number in range(count)]
     found = [entry for entry in entries if entry[0] == _ORIENTATION]
     if not found:
         return 1
