@@ -17,15 +17,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import closing
 from enum import Enum
-from typing import Any
 
 from vipsrv.address import Address
 from vipsrv.errors import StartFailed
 from vipsrv.server.configuration import Configuration
 from vipsrv.server.descriptors import fit_connections, raise_limit
+from vipsrv.server.event_loop import first_of, run
 from vipsrv.server.gateway import Gateway
 from vipsrv.server.hardening import harden
 from vipsrv.server.logs.server_log import ServerLog
@@ -55,7 +55,7 @@ def serve(
     harden()
     with closing(Notifier.from_environment(successor=configuration.settings.takeover)) as notifier:
         process = _ServerProcess(configuration, read, log, notifier)
-        _run(process.run(on_listening, until_stdin_closes=until_stdin_closes))
+        run(process.run(on_listening, until_stdin_closes=until_stdin_closes))
 
 
 class _State(Enum):
@@ -168,7 +168,7 @@ class _ServerProcess:
     async def _start(self) -> list[Address] | None:
         """Start, and return the addresses; ``None`` if the process was asked to stop meanwhile."""
         starting = asyncio.create_task(self._gateway.start())
-        if await _first_of(starting, self._stop.asked):
+        if await first_of(starting, self._stop.asked):
             return await starting
         starting.cancel()
         await asyncio.wait({starting})
@@ -193,7 +193,7 @@ class _ServerProcess:
         self._enter(_State.DRAINING)
         _log.info("stopping: %d connections", self._gateway.connections)
         draining = asyncio.create_task(self._gateway.drain())
-        if await _first_of(draining, self._stop.at_once):
+        if await first_of(draining, self._stop.at_once):
             await draining
         draining.cancel()
         reloading.cancel()
@@ -236,14 +236,6 @@ class _ServerProcess:
         return report
 
 
-async def _first_of(task: "asyncio.Task[Any]", event: asyncio.Event) -> bool:
-    """Wait until a task is done or an event is set; return whether the task is done."""
-    waiting = asyncio.create_task(event.wait())
-    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    return task.done()
-
-
 def _has_terminal() -> bool:
     """Whether this process gets SIGHUP when a terminal is closed."""
     try:
@@ -268,12 +260,3 @@ def _on_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) 
         loop.add_reader(descriptor, readable)
     except PermissionError:  # a file or /dev/null, which cannot be waited for
         stop()
-
-
-def _run(main: Coroutine[Any, Any, None]) -> None:
-    try:
-        import uvloop  # noqa: PLC0415 - an optional dependency, not on all platforms
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
