@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,8 @@ from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.descriptors import fit_connections, raise_limit
-from vipsrv.server.listeners import Listeners
+from vipsrv.server.identity.shared_quotas import SharedQuotas
+from vipsrv.server.listeners import Listener, Listeners
 from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.logs.start_line import start_fields
@@ -53,7 +54,8 @@ class Gateway:
 
     It listens on the ``inherited`` sockets if there are any, and on the addresses of ``settings`` otherwise.
     The service manager is told by ``notifier``; ``on_handed_over`` is called when another server has taken
-    the listeners, and this one has to ``drain``.
+    the listeners, and this one has to ``drain``. With ``quotas`` the limits of identities hold for all
+    gateways that share these.
     """
 
     def __init__(
@@ -64,11 +66,12 @@ class Gateway:
         inherited: Sequence[OpenListener] = (),
         notifier: Notifier | None = None,
         on_handed_over: Callable[[], None] | None = None,
+        quotas: SharedQuotas | None = None,
     ) -> None:
         self._settings = settings
         self._notifier = notifier or Notifier(None)
         self._on_handed_over = on_handed_over
-        self._access = Access.of(settings)
+        self._access = Access.of(settings, quotas)
         self._spool = Spool(
             directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
         )
@@ -102,6 +105,7 @@ class Gateway:
         self._watchdog: Watchdog | None = None
         self._listeners = Listeners()
         self._succession = Succession(self._listeners, inherited, self._handed_over)
+        self._borrowed: dict[int, list[Listener]] = {}  # by the number of the gateway that owns them
         self._certificates: ServerCertificates | None = None  # without a listener that needs them
         self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
@@ -116,8 +120,10 @@ class Gateway:
         """Whether it has the listeners of a server whose place it takes."""
         return self._succession.takes_over
 
-    async def start(self) -> list[Address]:
-        """Start the workers and listen; return the addresses, with real ports. Raises ``StartFailed``."""
+    async def start(self, before_listening: Callable[[], Awaitable[None]] | None = None) -> list[Address]:
+        """Start the workers, wait for ``before_listening``, and listen; return the addresses, with real
+        ports. Raises ``StartFailed``.
+        """
         asyncio.get_running_loop().set_exception_handler(self._descriptors.handle)
         try:
             # Bind first: a port in use is found out faster than workers start.
@@ -128,6 +134,8 @@ class Gateway:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             log_confinement(self._pool.formats.layers)
+            if before_listening is not None:
+                await before_listening()
             listening = await self._listeners.start()
         except StartFailed:
             await self.stop()
@@ -144,6 +152,24 @@ class Gateway:
         await self._succession.finish()
         self._watchdog = Watchdog(self._notifier, self._pool.check_ready)
         self._notifier.ready(f"{self._pool.size} workers, listening on {', '.join(map(str, addresses))}")
+
+    def check_ready(self) -> None:
+        """Raise ``Draining`` if there has been no worker for a while."""
+        self._pool.check_ready()
+
+    async def borrow(self, owner: int, given: Sequence[OpenListener]) -> None:
+        """Accept connections from the sockets of the gateway with the number ``owner``, which has ended,
+        until ``give_back``. Raises ``StartFailed``.
+        """
+        borrowed = self._borrowed.setdefault(owner, [])
+        for one in given:
+            make_connection = partial(self._make_connection, tls=one.address.tls)
+            borrowed.append(await self._listeners.borrow(one, make_connection))
+
+    def give_back(self, owner: int) -> None:
+        """Accept no more connections from the sockets of another gateway."""
+        for listener in self._borrowed.pop(owner, []):
+            self._listeners.give_back(listener)
 
     def _warn_if_open(self, listening: list[Address]) -> None:
         if self._access.requires_login or self._settings.insecure:
@@ -186,11 +212,16 @@ class Gateway:
 
         return take_over
 
-    async def drain(self) -> None:
-        """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight."""
+    async def drain(self, *, has_successor: bool | None = None) -> None:
+        """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight.
+
+        ``has_successor`` is whether others go on with the listening sockets, if the caller knows better.
+        """
         if not self._succession.is_handed_over:
             self._notifier.stopping()
-        self._context.has_successor = self._succession.sockets_live_on
+        self._context.has_successor = (
+            self._succession.sockets_live_on if has_successor is None else has_successor
+        )
         self._succession.close()
         self._context.draining = True
         self._listeners.close()
