@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from enum import Enum
+from typing import TypedDict
 
 from vipsrv.address import Address
 from vipsrv.errors import StartFailed
@@ -27,7 +28,9 @@ from vipsrv.server.configuration import Configuration
 from vipsrv.server.descriptors import fit_connections, raise_limit
 from vipsrv.server.event_loop import first_of, run
 from vipsrv.server.gateway import Gateway
+from vipsrv.server.gateways.supervisor import Supervisor
 from vipsrv.server.hardening import harden
+from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.server_log import ServerLog
 from vipsrv.server.pid_file import LastReload, PidFile
 from vipsrv.server.reload import Outcome, Reloader, ReloadReport
@@ -104,8 +107,16 @@ class _StopRequests:
         self.asked.set()
 
 
+class _Common(TypedDict):
+    """What a gateway and a supervisor of several need."""
+
+    inherited: list[OpenListener]
+    notifier: Notifier
+    on_handed_over: Callable[[], None]
+
+
 class _ServerProcess:
-    """The life of one server process: ``run``."""
+    """The life of one server process: ``run``. It is a gateway, or the supervisor of several."""
 
     def __init__(
         self,
@@ -114,20 +125,25 @@ class _ServerProcess:
         log: ServerLog,
         notifier: Notifier,
     ) -> None:
-        self._settings = fit_connections(configuration.settings, raise_limit())
+        self._settings = configuration.settings
         self._log = log
         self._notifier = notifier
         self._state = _State.STARTING
         self._stop = _StopRequests()
         self._reload_asked = asyncio.Event()
-        self._gateway = Gateway(
-            self._settings,
-            log.requests,
-            inherited=inherited_listeners(),
-            notifier=notifier,
-            on_handed_over=self._stop.handed_over,
-        )
-        self._reloader = Reloader(configuration, read, [log, self._gateway])
+        common: _Common = {
+            "inherited": inherited_listeners(),
+            "notifier": notifier,
+            "on_handed_over": self._stop.handed_over,
+        }
+        self._gateway: Gateway | Supervisor
+        if self._settings.gateway_count > 1:
+            self._gateway = Supervisor(self._settings, **common)
+            self._reloader = Reloader(configuration, read, [log], self._gateway)
+        else:
+            self._settings = fit_connections(self._settings, raise_limit())
+            self._gateway = Gateway(self._settings, log.requests, **common)
+            self._reloader = Reloader(configuration, read, [log, self._gateway])
         self._pid_file: PidFile | None = None
 
     async def run(self, on_listening: Callable[[list[Address]], None], *, until_stdin_closes: bool) -> None:
