@@ -46,7 +46,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1)] = 7,
     connections: Annotated[int, typer.Option(min=1, help="Connections for each gateway.")] = 16,
     quota: Annotated[
-        float | None, typer.Option(min=0.01, help="Share of a core that each gateway may use.")
+        float | None, typer.Option(min=0.05, help="Share of a core that each gateway may use.")
     ] = None,
 ) -> None:
     """Print the medians of one gateway and of several, and their ratios.

@@ -98,7 +98,7 @@ class Channel:
         try:
             values = json.loads(line)
             return Message(Kind(values.pop("kind")), values)
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise ProtocolError(f"this is no message of a gateway or supervisor: {line[:80]!r}") from None
 
     def close(self) -> None:
