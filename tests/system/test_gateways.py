@@ -162,6 +162,26 @@ def test_a_gateway_that_is_told_to_stop_is_replaced_without_losing_a_request(ser
     assert "it was told to stop; it is replaced now" in server.log
 
 
+def test_a_gateway_that_cannot_be_replaced_yet_leaves_its_clients_to_another(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens.toml"
+    shop = add(tokens, "shop")
+    server = start_server(*TWO, "--tokens", str(tokens))
+    text = tokens.read_text()
+    tokens.write_text("no token file")
+    os.kill(gateway_pids(server)[0], signal.SIGKILL)
+    server.wait_for_log("it is replaced in 1 s")  # after its first pause, of 0.5 s
+    for _ in range(32):  # some of them at the sockets of the one that is missing
+        with Client(port=server.port, token=shop.text) as client:
+            client.resize(IMAGE, width=20, height=10)
+    tokens.write_text(text)
+    server.wait_for_log("serves again")
+    ended = [line["event"] for line in events(server, "gateway")]
+    assert any("tokens.toml" in event and "it is replaced in 1 s" in event for event in ended), ended
+    assert len(gateway_pids(server)) == 2
+
+
 def test_a_drain_finishes_what_is_in_flight_at_all_gateways(start_server: StartServer) -> None:
     server = start_server(*TWO, "--receive-timeout", "600", "--drain", "600")
     processes = [server.pid, *gateway_pids(server), *map(worker_of, gateway_pids(server))]

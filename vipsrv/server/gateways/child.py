@@ -208,11 +208,11 @@ class _GatewayProcess:
             case Kind.GIVE_BACK:
                 self._gateway.give_back(values["owner"])
             case Kind.PREPARE:
-                self._prepare(values["settings"])
+                self._prepare(values["question"], values["settings"])
             case Kind.TAKE_OVER:
                 if self._prepared is not None:
                     self._prepared()
-                self._channel.send(Kind.TAKEN_OVER)
+                self._channel.send(Kind.TAKEN_OVER, question=values["question"])
             case Kind.DRAIN:
                 self._has_successor = values["has_successor"]
                 self._asked.set()
@@ -220,20 +220,23 @@ class _GatewayProcess:
                 self._at_once.set()
                 self._asked.set()
 
-    def _prepare(self, values: dict[str, Any]) -> None:
+    def _prepare(self, question: int, values: dict[str, Any]) -> None:
         self._prepared = None
+        faults: tuple[str, ...] = ()
         try:
             settings = self._inherited.fit(unpack_settings(values))
             self._prepared = prepare_all([self._log, self._gateway], settings)
         except SettingsError as error:
-            self._channel.send(Kind.FAILED, faults=error.faults)
+            faults = error.faults
         except StartFailed as error:
-            self._channel.send(Kind.FAILED, faults=[str(error)])
+            faults = (str(error),)
         except Exception as error:  # noqa: BLE001 - a bug in a part must not end later reloads
             _log.exception("the settings could not be checked")
-            self._channel.send(Kind.FAILED, faults=[f"internal error: {error!r}"])
+            faults = (f"internal error: {error!r}",)
+        if faults:
+            self._channel.send(Kind.FAILED, question=question, faults=faults)
         else:
-            self._channel.send(Kind.PREPARED)
+            self._channel.send(Kind.PREPARED, question=question)
 
 
 def _keep_to(cores: Sequence[int]) -> None:

@@ -97,6 +97,7 @@ class GatewayProcess:
         self._state = ProcessState.STARTING
         self._failure: tuple[str, ...] = ()  # why it could not start, in its own words
         self._awaited: asyncio.Future[Message | None] | None = None
+        self._questions = 0  # counts them, so that a late answer is not taken for another one
         self._reached = {state: asyncio.Event() for state in ProcessState}
         self._following = asyncio.create_task(self._follow())
 
@@ -206,7 +207,8 @@ class GatewayProcess:
         if self._state is not ProcessState.SERVING:
             return None
         self._awaited = asyncio.get_running_loop().create_future()
-        self._channel.send(kind, **values)
+        self._questions += 1
+        self._channel.send(kind, question=self._questions, **values)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await self._awaited
@@ -253,10 +255,11 @@ class GatewayProcess:
                 if self._state is ProcessState.SERVING:  # somebody has sent it a signal
                     self.was_told_to_end = True
                     self._enter(ProcessState.DRAINING)
-            case Kind.FAILED if self._awaited is None:
+            case Kind.PREPARED | Kind.TAKEN_OVER | Kind.FAILED if "question" in message.values:
+                if message.values["question"] == self._questions:
+                    self._answered(message)
+            case Kind.FAILED:
                 self._failure = tuple(message.values["faults"])
-            case Kind.PREPARED | Kind.TAKEN_OVER | Kind.FAILED:
-                self._answered(message)
             case _:
                 raise ProtocolError(f"it sent {message.kind.value!r}")
 
