@@ -144,6 +144,13 @@ class _GatewayProcess:
         """Start, serve, drain and stop. Raises ``StartFailed``."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._asked.set)
         following = asyncio.create_task(self._follow())
+        try:
+            await self._start_and_serve()
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+
+    async def _start_and_serve(self) -> None:
         starting = asyncio.create_task(self._gateway.start(self._wait_until_allowed))
         if not await first_of(starting, self._asked):
             starting.cancel()
@@ -155,7 +162,6 @@ class _GatewayProcess:
                 await self._serve()
             finally:
                 await self._gateway.stop()
-        following.cancel()
 
     async def _wait_until_allowed(self) -> None:
         self._channel.send(Kind.STARTED)

@@ -46,6 +46,9 @@ STABLE_SECONDS = 10.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
+_LONGEST_DRAIN = 1e6
+"""Seconds; a timer for an infinite time is an error."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -171,8 +174,7 @@ class Supervisor:
         self._listeners.close()
         for process in self._processes:
             process.drain(has_successor=has_successor)
-        for process in self._processes:
-            await process.ended.wait()
+        await self._wait_until_ended(min(self._settings.drain, _LONGEST_DRAIN) + STOP_SECONDS)
 
     async def stop(self) -> None:
         """Stop at once; clients that still wait get ``Draining``."""
@@ -183,10 +185,7 @@ class Supervisor:
         self._listeners.close()
         for process in self._processes:
             process.stop()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                for process in self._processes:
-                    await process.ended.wait()
+        await self._wait_until_ended(STOP_SECONDS)
         for process in self._processes:
             if process.state is not ProcessState.ENDED:
                 process.kill()
@@ -195,6 +194,12 @@ class Supervisor:
         if self._quotas >= 0:
             os.close(self._quotas)
             self._quotas = -1
+
+    async def _wait_until_ended(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for process in self._processes:
+                    await process.ended.wait()
 
     async def _open_listeners(self) -> None:
         if sys.platform != "linux":
