@@ -4,7 +4,7 @@
 
 Each server has as many workers as gateways, and the load has as many connections for each gateway, each with
 one request of version 2 at a time. The servers take turns within one run; the results are medians of the
-rounds.
+rounds, and of the ratios within each round.
 
 CPU per request does not depend on what else the machine does. Requests a second do: with less than some four
 cores for each gateway, the workers and the load want the same cores. With --quota each gateway may use only
@@ -79,11 +79,21 @@ def main(
             f"{count} gateways: {cpu:.3f} ms of CPU per request, {1000 / cpu:.0f} requests per second of "
             f"gateway CPU; {rate:.0f} requests a second"
         )
-    (cpu_of_one, rate_of_one), (cpu_of_all, rate_of_all) = medians[1], medians[gateways]
+    pairs = list(zip(measured[1], measured[gateways], strict=True))
+    by_cpu = [gateways * one[0] / several[0] for one, several in pairs]
+    by_rate = [several[1] / one[1] for one, several in pairs]
     print(
-        f"by CPU, {gateways} gateways carry {gateways * cpu_of_one / cpu_of_all:.2f} times what one does; "
-        f"by rate, {rate_of_all / rate_of_one:.2f} times"
+        f"{gateways} gateways carry, times what one does: by CPU {_quartiles(by_cpu)}; "
+        f"by rate {_quartiles(by_rate)}"
     )
+
+
+def _quartiles(values: list[float]) -> str:
+    """The median and the quartiles."""
+    if len(values) < 2:
+        return f"{values[0]:.2f}"
+    low, middle, high = statistics.quantiles(values, method="inclusive")
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def measure_round(server: Server, image: bytes, gateways: int, connections: int, seconds: float) -> Round:

@@ -111,7 +111,7 @@ class Supervisor:
         """Start all gateways and listen; return the addresses, with real ports. Raises ``StartFailed``."""
         try:
             await self._open_listeners()
-            self._quotas = create_table(self._count)
+            self._quotas = _create_quotas(self._count)
             self._orphans = Orphans.create()
             for number in range(self._count):
                 self._processes.append(await self._launch(number))
@@ -322,6 +322,16 @@ class Supervisor:
         if state not in TRANSITIONS[self._state]:
             raise RuntimeError(f"a supervisor that is {self._state.value} cannot become {state.value}")
         self._state = state
+
+
+def _create_quotas(gateways: int) -> int:
+    """Return the descriptor of memory for what identities use. Raises ``StartFailed``."""
+    try:
+        return create_table(gateways)
+    except OSError as error:
+        raise StartFailed(
+            f"--gateways: the gateways cannot share memory: {error.strerror}; set it to 1"
+        ) from None
 
 
 async def _all(waits: Iterable[Awaitable[None]]) -> None:
