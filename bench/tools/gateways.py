@@ -1,6 +1,6 @@
 """Compare the small requests that one gateway and several carry, with workers that answer at once.
 
-    python -m bench.tools.gateways [--gateways 2] [--seconds 3] [--rounds 7] [--quota 0.1]
+    python -m bench.tools.gateways [--gateways 2] [--seconds 3] [--rounds 7] [--quota 0.02]
 
 Each server has as many workers as gateways, and the load has as many connections for each gateway, each with
 one request of version 2 at a time. The servers take turns within one run; the results are medians of the
@@ -34,7 +34,7 @@ IMAGE = "jpeg-0.3mp.jpg"
 """50 KB."""
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_PERIOD_US = 20_000  # short, so that a gateway that has used its share does not stand still for long
+_PERIOD_US = 50_000
 
 Round = tuple[float, float]
 """CPU milliseconds of the gateways per request, and requests a second."""
@@ -46,7 +46,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1)] = 7,
     connections: Annotated[int, typer.Option(min=1, help="Connections for each gateway.")] = 16,
     quota: Annotated[
-        float | None, typer.Option(min=0.05, help="Share of a core that each gateway may use.")
+        float | None, typer.Option(min=0.02, help="Share of a core that each gateway may use.")
     ] = None,
 ) -> None:
     """Print the medians of one gateway and of several, and their ratios.
@@ -136,8 +136,10 @@ def limited(pid: int, share: float) -> Iterator[None]:
         if version_1.exists():
             (group / "cpu.cfs_period_us").write_text(str(_PERIOD_US))
             (group / "cpu.cfs_quota_us").write_text(str(quota))
+            (group / "cpu.shares").write_text("262144")  # the most, so that it gets its share at once
         else:
             (group / "cpu.max").write_text(f"{quota} {_PERIOD_US}")
+            (group / "cpu.weight").write_text("10000")
         (group / "cgroup.procs").write_text(str(pid))
         yield
     finally:
