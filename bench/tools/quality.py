@@ -31,7 +31,7 @@ from bench.images import image_file
 from vipsrv import pipeline
 from vipsrv.errors import RequestError
 from vipsrv.options import ImageInfo, ResizeOptions
-from vipsrv.pipeline.formats.jpeg import shrink_factor
+from vipsrv.pipeline.formats.jpeg.shrink import shrink_factor
 from vipsrv.worker_config import WorkerConfig
 
 IMAGES = (

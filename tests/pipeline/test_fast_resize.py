@@ -14,9 +14,9 @@ from tests.pipeline.run import resize, run
 from tests.support.image_comparison import mean_abs_difference, open_exact, reference, ssim
 from tests.support.images import encode, photo
 from vipsrv.options import Format, ResizeOptions
-from vipsrv.pipeline import Upload
+from vipsrv.pipeline import Upload, turbo
 from vipsrv.pipeline.formats import jpeg
-from vipsrv.pipeline.formats.jpeg import shrink_factor
+from vipsrv.pipeline.formats.jpeg.shrink import shrink_factor
 from vipsrv.pipeline.probe import read_header
 from vipsrv.pipeline.vips.operations import PreparedOperation
 
@@ -162,6 +162,7 @@ def test_bytes_between_markers_are_skipped_as_by_libjpeg() -> None:
 
 
 def test_a_size_that_libvips_does_not_confirm_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turbo, "AVAILABLE", False)
     image = encode(stretched(1600, 1200), "JPEG")
     monkeypatch.setattr(jpeg, "size_of", lambda _: (160, 120))
     opened = read_header(Upload.from_memory(image), shrink_for=lambda *_: 2)
@@ -172,6 +173,7 @@ def test_a_size_that_libvips_does_not_confirm_is_ignored(monkeypatch: pytest.Mon
 def test_a_jpeg_is_opened_again_only_if_its_orientation_changes_the_shrink(
     monkeypatch: pytest.MonkeyPatch, orientation: int
 ) -> None:
+    monkeypatch.setattr(turbo, "AVAILABLE", False)
     opened = []
     for name, reopen in list(jpeg.open_at.items()):
 

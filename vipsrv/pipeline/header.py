@@ -1,13 +1,13 @@
 """The facts about an image after its header was read and before its pixels are decoded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
 import pyvips
 
 from vipsrv.options import ImageInfo
-from vipsrv.pipeline.vips.fields import get_field
+from vipsrv.pipeline.vips.fields import PROFILE, get_field
 from vipsrv.pipeline.vips.operations import Shape, shape
 
 _SAMPLE_BYTES = {
@@ -42,7 +42,8 @@ class ImageHeader:
     ``fail_on`` is the argument of libvips' loaders. With ``is_bgr`` the bands of the image are still in the
     order blue, green, red. ``shrink`` is 2, 4 or 8 if ``image`` is a JPEG that is decoded at this fraction of
     the size in ``info``. ``metadata_memory`` is the bytes of memory that the metadata take. ``embedded`` is
-    the header of the embedded image if this format is a container (PNG in ICO).
+    the header of the embedded image if this format is a container (PNG in ICO). With ``shape`` and ``fields``
+    (of an image without a profile) what they say is known before libvips opens the file.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class ImageHeader:
         shrink: int = 1,
         metadata_memory: int = 0,
         embedded: "ImageHeader | None" = None,
+        shape: Shape | None = None,
+        fields: Mapping[str, Any] | None = None,
     ) -> None:
         self.info = info
         self.decoder = decoder
@@ -66,7 +69,8 @@ class ImageHeader:
         self.embedded = embedded
         self._build = build
         self._image: pyvips.Image | None = None
-        self._shape: Shape | None = None
+        self._shape = shape
+        self._fields = fields
 
     @property
     def image(self) -> pyvips.Image:
@@ -110,4 +114,9 @@ class ImageHeader:
 
     def field(self, name: str) -> Any:
         """Return the value of one of libvips' metadata fields, ``None`` if it is missing."""
-        return get_field(self.image, name)
+        return get_field(self.image, name) if self._fields is None else self._fields.get(name)
+
+    @property
+    def has_profile(self) -> bool:
+        """Whether an ICC profile is embedded."""
+        return self._fields is None and bool(self.image.get_typeof(PROFILE))

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import Keep, ResizeOptions
-from vipsrv.pipeline.formats import jpeg
 from vipsrv.pipeline.formats.base import LibvipsReader, Writer
+from vipsrv.pipeline.formats.jpeg.shrink import shrink_factor
 from vipsrv.pipeline.formats.registry import format_named
 from vipsrv.pipeline.geometry import Geometry, fit
 from vipsrv.pipeline.header import ImageHeader
@@ -45,8 +45,8 @@ class DecodePlan:
     The whole page is scaled to ``width`` × ``height``, in pixels as a viewer sees it. Its transparency is
     flattened onto ``background`` (``#rrggbb``), or kept if that is ``None``. With ``keep_profile`` its
     colours stay in the RGB space of the embedded profile instead of becoming sRGB. ``header`` is that of the
-    ``page``, counted from 0. ``threads`` is how many may compute at a time; ``watch`` returns a reason
-    if the job must stop.
+    ``page``, counted from 0. ``direct``: libjpeg-turbo may decode the image. ``threads`` is how many may
+    compute at a time; ``watch`` returns a reason if the job must stop.
     """
 
     upload: Upload
@@ -56,6 +56,7 @@ class DecodePlan:
     background: str | None
     keep_profile: bool = False
     page: int = 0
+    direct: bool = True
     threads: int = 1
     watch: StopCheck | None = None
 
@@ -106,7 +107,7 @@ def likely_shrink(outputs: Sequence[ResizeOptions], width: int, height: int) -> 
     """
     scaled = [fit(options, width, height).scaled for options in outputs]
     across, down = max(one for one, _ in scaled), max(one for _, one in scaled)
-    return jpeg.shrink_factor((width, height), (min(width, across), min(height, down)))
+    return shrink_factor((width, height), (min(width, across), min(height, down)))
 
 
 def check_together(plans: Sequence[OutputPlan], config: WorkerConfig) -> None:

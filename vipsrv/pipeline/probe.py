@@ -8,12 +8,20 @@ import pyvips
 from vipsrv.errors import BadRequest, CorruptImage, RequestError, UnsupportedFormat
 from vipsrv.options import ImageInfo
 from vipsrv.pipeline.formats import registry
-from vipsrv.pipeline.formats.base import BuiltinReader, ImageFormat, LibvipsReader, ShrinkFor
+from vipsrv.pipeline.formats.base import (
+    BuiltinReader,
+    ImageFacts,
+    ImageFormat,
+    LibvipsReader,
+    LoadedFile,
+    ShrinkFor,
+)
 from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.limits import check_format
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.errors import forget_errors, reason
 from vipsrv.pipeline.vips.fields import get_field, orientation_of
+from vipsrv.pipeline.vips.operations import Shape
 from vipsrv.pipeline.vips.stopping import StopCheck
 
 
@@ -59,16 +67,13 @@ def read_header(
 def _read_by_libvips(
     upload: Upload, name: str, reader: LibvipsReader, fail_on: str, shrink_for: ShrinkFor | None
 ) -> ImageHeader:
+    if shrink_for is not None and reader.read_facts is not None:
+        facts = reader.read_facts(upload)
+        if facts is not None:
+            return _header_of(facts, upload, name, reader, fail_on, shrink_for)
     metadata_memory = reader.check_metadata(upload)
     reader.check_page(upload, 0)
-    file = None
-    try:
-        if shrink_for is not None and reader.open_shrunk is not None:
-            file = reader.open_shrunk(upload, fail_on, shrink_for)
-        if file is None:
-            file = reader.open_whole(upload, fail_on)
-    except pyvips.Error as error:
-        raise CorruptImage(f"the header of this {name} cannot be read: {reason(error)}") from error
+    file = _open(upload, name, reader, fail_on, shrink_for)
     info = ImageInfo(
         format=name,
         width=file.width,
@@ -81,6 +86,45 @@ def _read_by_libvips(
     return _libvips_header(
         info, reader, file.image, fail_on, shrink=file.shrink, metadata_memory=metadata_memory
     )
+
+
+def _header_of(
+    facts: ImageFacts, upload: Upload, name: str, reader: LibvipsReader, fail_on: str, shrink_for: ShrinkFor
+) -> ImageHeader:
+    width, height = facts.width, facts.height
+    shrink = shrink_for(width, height)
+    return ImageHeader(
+        ImageInfo(
+            format=name,
+            width=width,
+            height=height,
+            pages=1,
+            has_alpha=False,
+            orientation=facts.orientation,
+            size=upload.size,
+        ),
+        lambda: _open(upload, name, reader, fail_on, shrink_for).image,
+        decoder=Decoder.LIBVIPS,
+        fail_on=fail_on,
+        shrink=shrink,
+        metadata_memory=facts.metadata_memory,
+        shape=Shape(width // shrink, height // shrink, facts.bands, "uchar", facts.interpretation),
+        fields=facts.fields,
+    )
+
+
+def _open(
+    upload: Upload, name: str, reader: LibvipsReader, fail_on: str, shrink_for: ShrinkFor | None
+) -> LoadedFile:
+    file = None
+    try:
+        if shrink_for is not None and reader.open_shrunk is not None:
+            file = reader.open_shrunk(upload, fail_on, shrink_for)
+        if file is None:
+            file = reader.open_whole(upload, fail_on)
+    except pyvips.Error as error:
+        raise CorruptImage(f"the header of this {name} cannot be read: {reason(error)}") from error
+    return file
 
 
 def _libvips_header(

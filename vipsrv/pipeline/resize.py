@@ -24,9 +24,11 @@ from vipsrv.pipeline.steps.background import flatten_alpha, flatten_result
 from vipsrv.pipeline.steps.colours import bgr_to_rgb, drop_extra_bands, result_to_srgb, to_srgb
 from vipsrv.pipeline.steps.crop_or_pad import crop_or_pad
 from vipsrv.pipeline.steps.encode import encode
+from vipsrv.pipeline.steps.jpeg_to_jpeg import resize_jpeg
 from vipsrv.pipeline.steps.metadata import clean_metadata
 from vipsrv.pipeline.steps.scale import scale_to
 from vipsrv.pipeline.steps.shrink import shrink
+from vipsrv.pipeline.turbo.codec import NeedsLibvips
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.errors import forget_errors, logged_error, reason
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked, stop_while_computing
@@ -134,7 +136,11 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
     does not tell which one failed, the image is decoded once more with nothing after it.
     """
     try:
-        outputs = _run(decode, plans)
+        try:
+            outputs = _run(decode, plans)
+        except NeedsLibvips:
+            decode = replace(decode, direct=False)
+            outputs = _run(decode, plans)
     except pyvips.Error as error:
         stop_if_asked(decode.watch)
         # The text first: the second decode replaces it. Both decodes at a time would take twice the memory.
@@ -186,6 +192,10 @@ def _decode(decode: DecodePlan, plans: Sequence[OutputPlan]) -> pyvips.Image:
 
 
 def _run(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
+    if len(plans) == 1:
+        data = resize_jpeg(decode, plans[0])
+        if data is not None:
+            return [_output(plans[0], data, plans[0].quality)]
     image = _decode(decode, plans)
     if len(plans) == 1 and not is_by_content(plans[0].options):
         return [_finish(image, plans[0], decode)]
@@ -221,7 +231,10 @@ def _scale_to_each(image: pyvips.Image, plans: Sequence[OutputPlan]) -> Iterator
 def _finish(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> Output:
     for step in OUTPUT_STEPS:
         image = step(image, plan, decode)
-    data, quality = encode(image, plan, decode.watch)
+    return _output(plan, *encode(image, plan, decode.watch))
+
+
+def _output(plan: OutputPlan, data: bytes, quality: int) -> Output:
     info = OutputInfo(
         width=plan.geometry.width,
         height=plan.geometry.height,

@@ -95,6 +95,8 @@ def worker_environment() -> dict[str, str]:
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_TRIM_THRESHOLD_": str(_KEPT_MEMORY),
         "MALLOC_MMAP_THRESHOLD_": str(_KEPT_MEMORY // 4),
+        # numpy's library for matrices, which no job uses, would start threads when it is imported.
+        "OPENBLAS_NUM_THREADS": "1",
         "PYTHONSAFEPATH": "1",
         # A libvips that was built with Orc makes machine code at run time, and a confined worker may not.
         "ORC_CODE": "backup",

@@ -130,6 +130,23 @@ class LoadedFile:
     shrink: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFacts:
+    """What is known of an 8-bit image without an ICC profile that libvips has not opened.
+
+    This is its size as stored, its bands and colour space, its EXIF orientation (1 to 8), the bytes of memory
+    that its metadata will take, and those fields of libvips that decide how it is decoded.
+    """
+
+    width: int
+    height: int
+    bands: int
+    interpretation: str
+    orientation: int
+    metadata_memory: int
+    fields: Mapping[str, Any]
+
+
 ShrinkFor = Callable[[int, int], int]
 """Width and height of a JPEG as stored → the fraction (1, 2, 4, 8) at which it will probably be decoded."""
 
@@ -209,6 +226,10 @@ class LibvipsReader:
 
     check_page: Callable[[Upload, int], None] = _check_nothing
     """Before libvips opens a page: raise ``CorruptImage`` if it would decode the page wrongly."""
+
+    read_facts: Callable[[Upload], ImageFacts | None] | None = None
+    """Read the facts of a plain file, which libvips then opens only if it is needed; ``None`` if libvips must
+    open it at once."""
 
     open_shrunk: Callable[[Upload, str, ShrinkFor], LoadedFile | None] | None = None
     """Open an upload (with ``fail_on``) as small as it will probably be decoded, which saves opening it

@@ -44,7 +44,7 @@ def transform_profile(image: pyvips.Image) -> pyvips.Image:
 
     If the profile is sRGB and the image has 8 bits, the image is returned unchanged, with its profile.
     """
-    if _is_8_bit_srgb(image) and is_srgb(image.get(PROFILE)):
+    if not needs_transform(image):
         return image
     try:
         image = image.icc_transform("srgb", embedded=True, depth=8)
@@ -52,6 +52,11 @@ def transform_profile(image: pyvips.Image) -> pyvips.Image:
         image = image.copy()
     image.remove(PROFILE)
     return image
+
+
+def needs_transform(image: pyvips.Image) -> bool:
+    """Whether an image with a profile is not sRGB yet."""
+    return not (_is_8_bit_srgb(image) and is_srgb(image.get(PROFILE)))
 
 
 def three_bands(image: pyvips.Image, _decode: DecodePlan) -> pyvips.Image:

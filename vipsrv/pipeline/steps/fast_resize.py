@@ -11,6 +11,7 @@ import pyvips
 
 from vipsrv.options import ImageInfo
 from vipsrv.pipeline.formats import jpeg
+from vipsrv.pipeline.formats.jpeg.shrink import shrink_factor
 from vipsrv.pipeline.header import Decoder
 from vipsrv.pipeline.plan import DecodePlan
 from vipsrv.pipeline.vips.operations import PreparedOperation, shape
@@ -38,7 +39,7 @@ def reduce_fast(image: pyvips.Image, decode: DecodePlan, width: int, height: int
     if not is_simple(image):
         return None
     width, height = info.swap_if_rotated(width, height)
-    shrink = jpeg.shrink_factor((info.width, info.height), (width, height)) if is_jpeg else 1
+    shrink = shrink_factor((info.width, info.height), (width, height)) if is_jpeg else 1
     if shrink != header.shrink:
         # It was chosen before the EXIF orientation was known.
         image = jpeg.open_at[header.fail_on](decode.upload.source, shrink)

@@ -9,6 +9,7 @@ where it is the least work. None of these enlarges the image; that is done last.
 import pyvips
 
 from vipsrv.pipeline.formats import jpeg
+from vipsrv.pipeline.formats.jpeg.shrink import keeps_edges, shrink_factor, thumbnail_shrink
 from vipsrv.pipeline.formats.tiff import TIFF
 from vipsrv.pipeline.formats.tiff.layout import is_pyramid
 from vipsrv.pipeline.header import Decoder
@@ -17,7 +18,8 @@ from vipsrv.pipeline.steps.colours import transform_profile
 from vipsrv.pipeline.steps.fast_resize import reduce_fast
 from vipsrv.pipeline.steps.giant_tiff import reduce_giant
 from vipsrv.pipeline.steps.scale import enlarge, scale_with_alpha
-from vipsrv.pipeline.vips.fields import PROFILE
+from vipsrv.pipeline.steps.scaled_jpeg import decode_scaled
+from vipsrv.pipeline.vips.fields import PROFILE, copy_metadata
 
 
 def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
@@ -29,12 +31,19 @@ def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
     has_profile = not decode.keep_profile and bool(image.get_typeof(PROFILE))
     reduced = reduce_giant(image, decode, width, height)
     if reduced is None:
+        reduced = _from_pixels(image, decode, width, height)
+    if reduced is None:
         reduced = reduce_fast(image, decode, width, height)
     if reduced is None:
         reduced = _by_thumbnail(image, decode, width, height, has_profile=has_profile)
     elif has_profile:
         reduced = transform_profile(reduced)
     return enlarge(reduced, decode.width, decode.height)
+
+
+def _from_pixels(image: pyvips.Image, decode: DecodePlan, width: int, height: int) -> pyvips.Image | None:
+    pixels = decode_scaled(decode, width, height)
+    return None if pixels is None else copy_metadata(image, pixels.to_libvips())
 
 
 def _by_thumbnail(
@@ -55,9 +64,9 @@ def _thumbnail(
     header, size = decode.header, {"height": height, "size": "force"}
     if header.info.format == jpeg.JPEG.name:
         stored, target = (header.info.width, header.info.height), header.info.swap_if_rotated(width, height)
-        if not jpeg.keeps_edges(stored, jpeg.thumbnail_shrink(stored, target)):
+        if not keeps_edges(stored, thumbnail_shrink(stored, target)):
             # ``thumbnail`` would cut off too much of a thin image.
-            shrink = jpeg.shrink_factor(stored, target)
+            shrink = shrink_factor(stored, target)
             image = jpeg.open_at[header.fail_on](decode.upload.source, shrink)
             return image.thumbnail_image(width, **size, **profile)
     is_reopenable = header.decoder is Decoder.LIBVIPS and image is header.image and not decode.page

@@ -13,6 +13,9 @@ EXIF_THUMBNAIL = "jpeg-thumbnail-data"
 XMP = "xmp-data"
 """The field that holds an XMP packet."""
 
+_ORIENTATIONS = ("orientation", "exif-ifd0-Orientation", "exif-ifd1-Orientation")
+"""The fields that libvips removes from an image that it rotates upright."""
+
 _LAST_ORIENTATION = 8  # EXIF 2.3, tag 0x0112
 
 
@@ -25,3 +28,15 @@ def orientation_of(image: pyvips.Image) -> int:
     """Return the EXIF orientation (1–8), 1 if it is missing or invalid."""
     orientation: int = get_field(image, "orientation", 1)
     return orientation if 1 <= orientation <= _LAST_ORIENTATION else 1
+
+
+def copy_metadata(source: pyvips.Image, target: pyvips.Image) -> pyvips.Image:
+    """Return ``target`` with the resolution and the metadata of ``source``, except its orientation."""
+    target = target.copy(xres=source.xres, yres=source.yres)
+    own = set(target.get_fields())
+    for name in source.get_fields():
+        if name not in own:
+            target.set_type(source.get_typeof(name), name, source.get(name))
+    for name in _ORIENTATIONS:  # libvips sets them from the EXIF data, too
+        target.remove(name)
+    return target

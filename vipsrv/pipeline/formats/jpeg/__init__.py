@@ -1,0 +1,168 @@
+"""JPEG: decoded at 1/2, 1/4 or 1/8 of its size if that is enough, with limits on metadata and scans.
+
+============  ====================================================================
+``segments``  the segments and scans of a file, read from its bytes
+``facts``     what a plain file says of its image, without opening it with libvips
+``shrink``    the fraction at which it is decoded
+============  ====================================================================
+"""
+
+import pyvips
+
+from vipsrv.errors import TooLarge
+from vipsrv.options import Format
+from vipsrv.pipeline import turbo
+from vipsrv.pipeline.formats.base import (
+    DecodeCost,
+    DecodeRequest,
+    EncodeCost,
+    ImageFormat,
+    LibvipsReader,
+    LoadedFile,
+    ShrinkFor,
+    Trial,
+    Writer,
+    signature,
+)
+from vipsrv.pipeline.formats.jpeg.facts import MULTISCAN, read_facts
+from vipsrv.pipeline.formats.jpeg.segments import Scans, coefficient_bytes, count_scans, head_size, size_of
+from vipsrv.pipeline.formats.jpeg.shrink import DIRECT_PIXEL, SHRINKS, direct_shrink, keeps_edges
+from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.turbo import codec
+from vipsrv.pipeline.turbo.pixels import Pixels
+from vipsrv.pipeline.upload import Upload
+from vipsrv.pipeline.vips.operations import PreparedOperation, shape
+
+# Limits
+_MAX_HEAD = 16 << 20
+"""Bytes before the pixels. Cameras write less than 1 MB; additional images within the metadata (depth, the
+other eye) make it several. A colour profile has at most 16.7 MB (255 segments)."""
+
+_HEAD_COPIES = 2
+"""Bytes of memory that libjpeg and libvips take per byte of metadata: 500 MB took 1 GB."""
+
+_MAX_SCANS = Scans(count=100, segments=1 << 20)
+"""Encoders make a dozen scans; 2,000 in 0.3 MB take 14 s of CPU for 64 million pixels. Metadata belong before
+them; libjpeg keeps those between them as well."""
+
+_MAX_WHOLE_RESULT = 2_100_000
+"""Pixels of a result that is put into memory as a whole to be encoded: up to 1920 × 1080."""
+
+_CMYK_PIXEL = 4  # bytes
+
+open_at = {
+    fail_on: PreparedOperation("jpegload_source", "source", "shrink", access="sequential", fail_on=fail_on)
+    for fail_on in ("error", "none")
+}
+"""By ``fail_on``: an operation that takes a source and a shrink factor and returns the image."""
+
+_save_plain = PreparedOperation("jpegsave_buffer", "in", "Q", output="buffer", keep="none")
+"""The encoding that most requests need."""
+
+
+def _check_metadata(upload: Upload) -> int:
+    size = head_size(upload, _MAX_HEAD)
+    if size > _MAX_HEAD:
+        raise TooLarge(f"this jpeg has more than the {_MAX_HEAD} bytes allowed before its pixels")
+    return size * _HEAD_COPIES
+
+
+def _open_shrunk(upload: Upload, fail_on: str, shrink_for: ShrinkFor) -> LoadedFile | None:
+    """Open a JPEG at the fraction at which it will probably be decoded, which saves opening it again (0.1
+    ms).
+
+    libvips does not report the size of the whole image then. The frame header is trusted only if its size is
+    that of the image times the shrink factor, apart from what libvips cuts off. So the limits are
+    never checked against a size that libvips does not confirm.
+    """
+    size = size_of(upload)
+    if size is None:
+        return None
+    shrink = shrink_for(*size)
+    if shrink == 1:
+        return None
+    image = open_at[fail_on](upload.source, shrink)
+    width, height, *_ = shape(image)
+    if (width, height) != (size[0] // shrink, size[1] // shrink):
+        return None
+    return LoadedFile(image=image, width=size[0], height=size[1], shrink=shrink)
+
+
+def _is_multiscan(header: ImageHeader) -> bool:
+    """Whether the decoder holds all coefficients: the JPEG is progressive, or its components come one after
+    another.
+    """
+    return bool(header.field(MULTISCAN) or header.field("interlaced"))
+
+
+def _check_decode(request: DecodeRequest) -> None:
+    if not _is_multiscan(request.header):
+        return
+    scans = count_scans(request.upload, _MAX_SCANS)
+    if scans.count > _MAX_SCANS.count:
+        raise TooLarge(f"the image has more than the {_MAX_SCANS.count} scans allowed")
+    if scans.segments > _MAX_SCANS.segments:
+        raise TooLarge(
+            f"the image has more metadata after its first scan than the {_MAX_SCANS.segments} bytes allowed"
+        )
+
+
+def _decode_cost(request: DecodeRequest) -> DecodeCost:
+    info, pixel = request.header.info, request.header.pixel_bytes
+    # libjpeg reduces by 2, 4 or 8. ``thumbnail``, which CMYK goes through, uses half of that factor, and so
+    # does the fast path if the edge of the result would be wrong otherwise. A thin image is reduced by less.
+    shrink = next((by for by in SHRINKS if request.scale * by <= 1), 1)
+    is_exact = info.width % shrink == 0 == info.height % shrink and pixel != _CMYK_PIXEL
+    if not is_exact:
+        shrink = max(1, shrink // 2)
+    while not keeps_edges((info.width, info.height), shrink):
+        shrink //= 2
+    size = info.width / shrink, float(info.height)
+    held = 0.0
+    if turbo.AVAILABLE and pixel != _CMYK_PIXEL:
+        target = info.width * request.scale, info.height * request.scale
+        direct = direct_shrink((info.width, info.height), target)
+        held = 0.0 if direct is None else request.pixels / direct**2 * DIRECT_PIXEL
+    if not _is_multiscan(request.header):
+        return DecodeCost(seconds=0.0004, size=size, held=held)
+    held += coefficient_bytes(request.upload) or request.pixels * 2 * pixel
+    return DecodeCost(seconds=0.0013, size=size, held=held)
+
+
+def _write_plain(image: pyvips.Image, quality: int) -> bytes:
+    width, height, *kind = shape(image)
+    if turbo.AVAILABLE and width * height <= _MAX_WHOLE_RESULT and kind == [3, "uchar", "srgb"]:
+        return codec.encode(Pixels.from_libvips(image), quality)
+    data: bytes = _save_plain(image, quality)
+    return data
+
+
+JPEG = ImageFormat(
+    name="jpeg",
+    order=10,
+    signatures=(signature("JPEG", rb"\xff\xd8\xff"),),
+    reader=LibvipsReader(
+        loader="jpegload_source",
+        family="VipsForeignLoadJpeg",
+        trial=Trial(saver="jpegsave_buffer"),
+        # Most uploads are JPEGs. Trying every loader in turn takes 0.1 ms, as long as opening the file.
+        prefix=b"\xff\xd8\xff",
+        check_metadata=_check_metadata,
+        read_facts=read_facts,
+        open_shrunk=_open_shrunk,
+        check_decode=_check_decode,
+        decode_cost=_decode_cost,
+    ),
+    writer=Writer(
+        format=Format.JPEG,
+        saver="jpegsave_buffer",
+        lossy=True,
+        lossless=False,
+        alpha=False,
+        max_side=65_500,  # libjpeg's JPEG_MAX_DIMENSION
+        cost=EncodeCost(pixel=1, seconds=0.006),
+        save_plain=_write_plain,
+    ),
+)
+
+FORMATS = (JPEG,)

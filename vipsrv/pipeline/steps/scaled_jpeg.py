@@ -1,0 +1,45 @@
+"""Decode a JPEG at a fraction of its size by libjpeg-turbo, and reduce it to its exact size.
+
+This takes less time than ``fast_resize``, and the border is right for every size: libjpeg-turbo counts the
+last column of the smaller image even if only a part of it belongs to the image, where libvips drops it. What
+cannot be decoded in this way, or takes too much at once, is left to libvips.
+"""
+
+from vipsrv.pipeline import turbo
+from vipsrv.pipeline.formats import jpeg
+from vipsrv.pipeline.formats.jpeg.shrink import direct_shrink
+from vipsrv.pipeline.header import Decoder, ImageHeader
+from vipsrv.pipeline.plan import DecodePlan
+from vipsrv.pipeline.turbo import codec
+from vipsrv.pipeline.turbo.pixels import Pixels
+from vipsrv.pipeline.turbo.reduce import reduce_to
+from vipsrv.pipeline.vips.stopping import stop_if_asked
+
+
+def decode_scaled(decode: DecodePlan, width: int, height: int) -> Pixels | None:
+    """Return the image in ``width`` × ``height`` pixels, upright, in its own colours; ``None`` for an image
+    of another kind, and for one that is too large.
+
+    The size is the one that a viewer sees. Raises ``NeedsLibvips``, or the reason to stop, if there is one
+    before or after the decode.
+    """
+    header, info = decode.header, decode.header.info
+    if not (turbo.AVAILABLE and decode.direct) or not _is_plain(header):
+        return None
+    size, target = (info.width, info.height), info.swap_if_rotated(width, height)
+    shrink = direct_shrink(size, target)
+    if shrink is None:
+        return None
+    stop_if_asked(decode.watch)
+    pixels = codec.decode(decode.upload.view(), size, shrink)
+    stop_if_asked(decode.watch)
+    box = size[0] / shrink, size[1] / shrink
+    return reduce_to(pixels, box, *target).upright(info.orientation)
+
+
+def _is_plain(header: ImageHeader) -> bool:
+    """Whether the image is RGB, or grey without a profile."""
+    if header.decoder is not Decoder.LIBVIPS or header.info.format != jpeg.JPEG.name:
+        return False
+    kind = header.shape[2:]
+    return kind == (3, "uchar", "srgb") or (kind == (1, "uchar", "b-w") and not header.has_profile)
