@@ -187,7 +187,7 @@ class _ServerProcess:
         if await first_of(starting, self._stop.asked):
             return await starting
         starting.cancel()
-        await asyncio.wait({starting})
+        await asyncio.gather(starting, return_exceptions=True)  # it may have failed meanwhile
         await self._gateway.stop()
         return None
 

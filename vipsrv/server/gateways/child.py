@@ -154,7 +154,7 @@ class _GatewayProcess:
         starting = asyncio.create_task(self._gateway.start(self._wait_until_allowed))
         if not await first_of(starting, self._asked):
             starting.cancel()
-            await asyncio.wait({starting})
+            await asyncio.gather(starting, return_exceptions=True)  # it may have failed meanwhile
             await self._gateway.stop()
         else:
             await starting
