@@ -67,7 +67,7 @@ def bench(session: nox.Session) -> None:
     _install(session, "-e", ".[dev]")
     result = str(Path(session.create_tmp()) / "bench.json")
     session.run("pytest", "bench", "--quick", "--benchmark-json", result)
-    session.run("python", "-m", "bench.gate", result, "--again")
+    session.run("python", "-m", "bench.tools.gate", result, "--again")
 
 
 @nox.session

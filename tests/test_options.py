@@ -55,6 +55,7 @@ def resize_options(draw: st.DrawFn) -> ResizeOptions:
         position=draw(st.sampled_from(Position)),
         format=draw(st.sampled_from(Format)),
         quality=draw(st.none() | st.integers(1, 100)),
+        effort=draw(st.none() | st.integers(0, 9)),
         lossless=draw(st.booleans()),
         max_bytes=draw(st.none() | int64),
         background=draw(st.from_regex(r"#[0-9a-fA-F]{6}", fullmatch=True)),
@@ -140,6 +141,7 @@ def test_the_defaults_are_those_of_the_protocol() -> None:
         "position": "centre",
         "format": "jpeg",
         "quality": None,
+        "effort": None,
         "lossless": False,
         "max_bytes": None,
         "background": "#ffffff",
@@ -190,7 +192,7 @@ class Whole:
 
 
 def test_whole_numbers_of_other_types_become_int() -> None:
-    options: Any = {name: Whole(7) for name in ("width", "height", "quality", "max_bytes", "page")}
+    options: Any = {name: Whole(7) for name in ("width", "height", "quality", "effort", "max_bytes", "page")}
     request = ResizeRequest(outputs=(ResizeOptions(**options),), deadline_ms=Whole(7))  # type: ignore[arg-type]
     assert request.to_meta() == dict.fromkeys([*options, "deadline_ms"], 7)
     assert all(type(value) is int for value in request.to_meta().values())
@@ -238,6 +240,9 @@ UPLOAD = {"id": "0" * 32, "size": 10, "offset": 0}
         ({"width": "8", "height": 6}, 'width: must be a whole number, not "8"'),
         ({"width": [8], "height": 6}, "width: must be a whole number, not a list"),
         ({**GOOD, "quality": 0}, "quality: must be from 1 to 100, not 0"),
+        ({**GOOD, "effort": -1}, "effort: must be from 0 to 9, not -1"),
+        ({**GOOD, "effort": 10}, "effort: must be from 0 to 9, not 10"),
+        ({**GOOD, "effort": "best"}, 'effort: must be a whole number, not "best"'),
         ({**GOOD, "quality": 101}, "quality: must be from 1 to 100, not 101"),
         ({**GOOD, "max_bytes": 0}, "max_bytes: must be from 1"),
         ({**GOOD, "page": -1}, "page: must be from 0"),

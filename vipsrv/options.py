@@ -26,6 +26,9 @@ each pixel in three colours a code of at most 16 bits and 10 more (ITU-T T.81, F
 MOST_BYTES_BESIDE_PIXELS = 2**20
 """More than the headers and the padding of a result take, without metadata that is kept."""
 
+MAX_EFFORT = 9
+"""The slowest of the efforts from 0 that an encoder may make to write a smaller file."""
+
 MAX_REQUEST_ID = 128
 """Characters of a ``request_id``."""
 
@@ -125,8 +128,10 @@ class ResizeOptions:
     """The options of one requested result.
 
     ``width`` and ``height`` are pixels of the result as a viewer shows it; one may be ``None`` if the fit
-    keeps the aspect ratio. ``quality`` is 1–100, or ``None`` for the server's default. ``max_bytes`` lowers
-    the quality until the result is no larger. ``background`` is ``#rrggbb``. ``page`` counts from 0.
+    keeps the aspect ratio. ``quality`` is 1–100, or ``None`` for the server's default. ``effort`` is CPU time
+    of the encoder for a smaller file, 0 (fastest) to 9, or ``None`` for that of the format; TIFF
+    ignores it. ``max_bytes`` lowers the quality until the result is no larger. ``background`` is ``#rrggbb``.
+    ``page`` counts from 0.
     """
 
     width: int | None = None
@@ -135,6 +140,7 @@ class ResizeOptions:
     position: Position = Position.CENTRE
     format: Format = Format.JPEG
     quality: int | None = None
+    effort: int | None = None
     lossless: bool = False
     max_bytes: int | None = None
     background: str = "#ffffff"
@@ -143,12 +149,13 @@ class ResizeOptions:
     enlarge: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("width", "height", "quality", "max_bytes", "page"):
+        for name in ("width", "height", "quality", "effort", "max_bytes", "page"):
             # The class is frozen, so not by assignment.
             object.__setattr__(self, name, _as_int(getattr(self, name)))
         _check_int("width", self.width, 1, MAX_DIMENSION)
         _check_int("height", self.height, 1, MAX_DIMENSION)
         _check_int("quality", self.quality, 1, 100)
+        _check_int("effort", self.effort, 0, MAX_EFFORT)
         _check_int("max_bytes", self.max_bytes, 1, _INT64_MAX)
         _check_int("page", self.page, 0, 2**31 - 1, optional=False)
         _check_bool("lossless", self.lossless)
@@ -199,6 +206,7 @@ class ResizeArguments(TypedDict, total=False):
     position: Position | PositionName
     format: Format | FormatName
     quality: SupportsIndex | None
+    effort: SupportsIndex | None
     lossless: bool
     max_bytes: SupportsIndex | None
     background: str

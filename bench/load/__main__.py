@@ -23,6 +23,7 @@ import typer
 
 from bench.arguments import in_a_folder
 from bench.images import IMAGES, image_file
+from bench.load.idle import PLACES
 from bench.load.plan import Plan, Source
 from bench.load.record import NOT_CORRECTED, CoresStats, Document, Percentiles, Run, to_json
 from bench.load.run import LoadFailed, run
@@ -181,7 +182,7 @@ def _sources(names: list[str], corpus: Path | None) -> Iterator[Source]:
 
 
 def _server_arguments(workers: int, connections: int, further: list[str]) -> list[str]:
-    arguments = ["--log-level", "error", "--connections", str(max(4096, connections + 16))]
+    arguments = ["--log-level", "error", "--connections", str(max(4096, round(connections * PLACES) + 16))]
     # The server must not close idle connections during the runs.
     arguments += ["--idle-timeout", _DAY]
     if workers:

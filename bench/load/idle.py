@@ -1,4 +1,8 @@
-"""Connections that are held open beside the load and send nothing."""
+"""Connections that are held open beside the load and send nothing.
+
+A server lets no address have most of its places, so to a server of this machine they come from ``ADDRESSES``
+addresses of the loopback network.
+"""
 
 from contextlib import ExitStack
 from types import TracebackType
@@ -8,6 +12,12 @@ from bench.load.record import IdleStats
 from bench.wire import Connection
 from vipsrv.protocol import Kind
 
+ADDRESSES = 10
+PLACES = 1.25
+"""Places that a server needs over the connections that it is to hold: an address gets more while some are
+free."""
+
+_LOOPBACK = "127.0.0.1"
 _SECONDS = 30.0
 
 
@@ -21,8 +31,10 @@ class IdleConnections:
     def __init__(self, host: str, port: int, count: int) -> None:
         self._connections: list[Connection] = []
         with ExitStack() as stack:
-            for _ in range(count):
-                connection = stack.enter_context(Connection(port, host, timeout=_SECONDS))
+            for number in range(count):
+                source = f"127.0.0.{2 + number % ADDRESSES}" if host == _LOOPBACK else None
+                opened = Connection(port, host, timeout=_SECONDS, source=source)
+                connection = stack.enter_context(opened)
                 connection.request(Kind.PING)
                 self._connections.append(connection)
             self._stack = stack.pop_all()

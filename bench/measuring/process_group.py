@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from bench import ROOT
 from bench.measuring.processes import cpu_seconds
+from vipsrv.workers.launch import worker_environment
 
 _MEMBER = "VIPSRV_BENCH_GROUP_MEMBER"
 
@@ -128,6 +129,15 @@ class ProcessGroup:
                 raise RuntimeError(f"process {member.pid} of a group has ended; its messages are above")
             replies.append(json.loads(reply))
         return replies
+
+
+def worker_settings() -> dict[str, str]:
+    """Return a worker's environment variables for libvips and malloc, which are read at a process' start."""
+    return {
+        name: value
+        for name, value in worker_environment().items()
+        if name == "VIPS_CONCURRENCY" or name.startswith("MALLOC_")
+    }
 
 
 def member_number() -> int:

@@ -32,12 +32,25 @@ class Sampler:
 
 
 class Peak(Sampler):
-    """``bytes`` is the most anonymous memory that these processes held together while the ``with`` lasted."""
+    """``bytes`` is the most memory that these processes held together while the ``with`` lasted.
 
-    def __init__(self, pids: Sequence[int], seconds: float = _PEAK_SECONDS) -> None:
+    ``memory_of`` gives that of one process, by default its anonymous memory. ``samples`` is how often it was
+    read so far.
+    """
+
+    def __init__(
+        self,
+        pids: Sequence[int],
+        seconds: float = _PEAK_SECONDS,
+        *,
+        memory_of: Callable[[int], int] = anonymous_bytes,
+    ) -> None:
         super().__init__(self._note, seconds)
         self._pids = pids
+        self._memory_of = memory_of
         self.bytes = 0
+        self.samples = 0
 
     def _note(self) -> None:
-        self.bytes = max(self.bytes, sum(map(anonymous_bytes, self._pids)))
+        self.samples += 1
+        self.bytes = max(self.bytes, sum(map(self._memory_of, self._pids)))

@@ -1,9 +1,10 @@
-"""Make a report: an HTML page that needs no other file, and its charts as SVG.
+"""Make a report: HTML pages that need no other file, and their charts as SVG.
 
     python -m bench.report DIRECTORY_OR_FILES --out DIRECTORY
     python -m bench.report compare.json --main bench/throughput.svg
 
 Reads what bench.load and bench.tools.compare wrote with --json, and pytest-benchmark with --benchmark-json.
+``index.html`` has everything but how cost grows (``bench/suites/test_growth.py``), which is ``growth.html``.
 The same files give the same bytes.
 """
 
@@ -13,17 +14,18 @@ from typing import Annotated
 import typer
 
 from bench.report import inputs, style, throughput
-from bench.report.page import page
-from bench.report.sections import sections
+from bench.report.page import Section, page
+from bench.report.sections import growth_sections, sections
 
 _TITLE = "vipsrv: benchmarks"
+_GROWTH = "vipsrv: how the cost of a request grows"
 
 
 def main(
     paths: Annotated[list[Path], typer.Argument(exists=True, help="JSON files, or folders of them.")],
     *,
     out: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Write index.html and the charts to this folder.")
+        Path | None, typer.Option(file_okay=False, help="Write the pages and the charts to this folder.")
     ] = None,
     main_chart: Annotated[
         Path | None,
@@ -56,14 +58,23 @@ def main(
             main_chart.write_bytes(style.svg(figure, "Throughput of vipsrv and of what it is compared with"))
             print(main_chart)
         if out is not None:
-            made = sections(found)
             out.mkdir(parents=True, exist_ok=True)
-            for section in made:
-                for chart in section.charts:
-                    (out / chart.name).write_bytes(chart.svg)
-                    print(out / chart.name)
-            (out / "index.html").write_text(page(_TITLE, made), encoding="utf-8")
-            print(out / "index.html")
+            pages = {
+                "index.html": (_TITLE, sections(found)),
+                "growth.html": (_GROWTH, growth_sections(found)),
+            }
+            for name, (title, made) in pages.items():
+                if made:
+                    _write(out, name, title, made)
+
+
+def _write(out: Path, name: str, title: str, made: list[Section]) -> None:
+    for section in made:
+        for chart in section.charts:
+            (out / chart.name).write_bytes(chart.svg)
+            print(out / chart.name)
+    (out / name).write_text(page(title, made), encoding="utf-8")
+    print(out / name)
 
 
 if __name__ == "__main__":

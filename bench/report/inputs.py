@@ -94,12 +94,56 @@ class Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Law:
+    """How one cost grows; see ``bench.suites.growth``."""
+
+    exponent: float
+    error: float | None
+    exponent_at_end: float
+    each: float
+
+    @property
+    def text(self) -> str:
+        """The exponent, with the standard error of the fit if there is one."""
+        return f"{self.exponent:.2f}" + ("" if self.error is None else f" ± {self.error:.2f}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One row of the suite: the points of an axis, with a law for each cost."""
+
+    axis: str
+    unit: str
+    points: list[dict[str, float]]
+    growth: dict[str, Law]
+    others: float
+    claim: str
+
+    def values(self, name: str) -> list[float]:
+        """One value of every point."""
+        return [point[name] for point in self.points]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Suite:
     """A file of pytest-benchmark."""
 
     benchmarks: list[Benchmark]
     commit_info: CommitInfo
     datetime: str
+
+    def axes(self) -> dict[str, Axis]:
+        """The rows that have a growth, by name. Raises ``NotABenchmark`` if one lacks a value."""
+        found = {}
+        for row in self.benchmarks:
+            if "growth" in row.extra_info:
+                claim = row.name.removeprefix("test_").replace("_", " ")
+                try:
+                    found[row.fullname] = _AXIS.validate_python({**row.extra_info, "claim": claim})
+                except ValidationError as error:
+                    places = (".".join(map(str, one["loc"])) for one in error.errors())
+                    raise NotABenchmark(f"{row.name}: {', '.join(places)}: missing or wrong") from None
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +162,7 @@ class Inputs:
 
 _COMPARISON = TypeAdapter(Comparison)
 _SUITE = TypeAdapter(Suite)
+_AXIS = TypeAdapter(Axis)
 
 
 def read(paths: Iterable[Path]) -> Inputs:
@@ -155,7 +200,9 @@ def parse(data: bytes) -> Document | Comparison | Suite:
         if content.get("kind") == KIND:
             return from_json(data)
         if "benchmarks" in content:
-            return _SUITE.validate_python(content)
+            suite = _SUITE.validate_python(content)
+            suite.axes()  # checks the rows of growth, which other rows are not
+            return suite
         if "rows" in content:
             return _COMPARISON.validate_python(content)
     except ValidationError as error:

@@ -6,8 +6,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bench.load.record import Document, Run
-from bench.report import history, latency, memory, quality, style, throughput
-from bench.report.inputs import Comparison, Inputs, Suite
+from bench.report import growth, history, latency, memory, quality, style, throughput
+from bench.report.inputs import Axis, Comparison, Inputs, Suite
 from bench.report.page import Cell, Chart, Section, Table
 
 _LEAST_SAMPLES = 3
@@ -17,6 +17,20 @@ _METRICS = {
     "compression_ratio": "compression ratio",
     "ssim": "SSIM",
 }
+
+_HOW_TO_READ = (
+    (
+        "The cost of x is about a factor times x to the power of the exponent: with 0 it does not grow, "
+        "with 1 it grows in proportion, with 2 it grows with the square. The exponent is that of the line of "
+        "least squares through the logarithms of the points, ± its standard error. What every request costs, "
+        "whatever x is, keeps it below 1; the one at the large end, between the two largest points, is "
+        "nearly free of that."
+    ),
+    (
+        "CPU is user and system time of all processes of the server. Memory is the most that they hold "
+        "together, without files and with shared memory counted once. Requests a second are by the clock."
+    ),
+)
 
 
 def sections(inputs: Inputs) -> list[Section]:
@@ -32,6 +46,40 @@ def sections(inputs: Inputs) -> list[Section]:
     if inputs.suites:
         found += _suites([suite for _, suite in inputs.suites])
     return found
+
+
+def growth_sections(inputs: Inputs) -> list[Section]:
+    """The sections of the page about growth: all exponents, and one for each axis. None without results."""
+    axes = growth.axes_of(suite for _, suite in inputs.suites)
+    if not axes:
+        return []
+    head = ["along", "from", "to", "unit", "cost", "exponent", "± error", "at the large end", "meaning"]
+    rows: list[list[Cell]] = []
+    for axis in axes:
+        first, last = axis.points[0]["x"], axis.points[-1]["x"]
+        for name in growth.drawn(axis):
+            law = axis.growth[name]
+            cells: list[Cell] = [axis.axis, first, last, axis.unit, growth.COSTS[name]]
+            rows.append([*cells, law.exponent, law.error, law.exponent_at_end, growth.meaning(law.exponent)])
+    notes = [
+        *_HOW_TO_READ,
+        *sorted(
+            {_ran_on(path, {}, suite.commit_info.id[:12], suite.datetime) for path, suite in inputs.suites}
+        ),
+    ]
+    return [Section("Exponents", [], [Table(head, rows)], notes), *map(_axis, axes)]
+
+
+def _axis(axis: Axis) -> Section:
+    names = growth.drawn(axis)
+    head = [axis.unit, *(growth.COSTS[name] for name in names), "requests", "others' CPU"]
+    rows: list[list[Cell]] = [
+        [point["x"], *(point[name] for name in names), int(point["requests"]), f"{point['others']:.0%}"]
+        for point in axis.points
+    ]
+    title = f"Along {axis.axis}: {axis.claim}"
+    chart = _drawn(f"growth-{axis.axis.replace(' ', '-')}", title, growth.chart(axis))
+    return Section(title, [chart], [Table(head, rows)], growth.sentences(axis))
 
 
 def _suffix(number: int, of: int) -> str:

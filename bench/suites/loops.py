@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Self
 
-from bench.baselines import bare_loop, codec_floor, pipeline_loop
+from bench.baselines import bare_loop, codec_floor, pipeline_loop, turbojpeg_floor
 from bench.baselines.interface import all_cores
-from bench.measuring.process_group import ProcessGroup
+from bench.measuring.process_group import ProcessGroup, worker_settings
 from bench.suites.cases import Case
 from vipsrv.server.cpus import available_cpus
 
@@ -18,8 +18,6 @@ BARE = bare_loop
 """``thumbnail_buffer`` and ``jpegsave_buffer``."""
 PIPELINE = pipeline_loop
 """The server's pipeline without the server."""
-FLOOR = codec_floor
-"""The codecs alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +31,16 @@ class Turn:
     wall: float
 
 
+def floor_of(case: Case) -> ModuleType:
+    """The work of the codecs alone: libjpeg-turbo's for a JPEG, libvips' for all others."""
+    return turbojpeg_floor if case.path.suffix == ".jpg" else codec_floor
+
+
 class CaseLoop:
     """``processes`` with one libvips thread each that make the result of a ``Case``.
 
-    They run while the ``with`` lasts. Call ``prepare`` before ``run``.
+    Those of the pipeline have the malloc settings of a worker. They run while the ``with`` lasts. Call
+    ``prepare`` before ``run``.
     """
 
     def __init__(self, work: ModuleType, processes: int = 1) -> None:
@@ -44,7 +48,8 @@ class CaseLoop:
         self.result = b""
         """The result of the prepared case."""
         self._work = work
-        self._crew = ProcessGroup(processes, all_cores(), VIPS_CONCURRENCY="1")
+        settings = worker_settings() if work is PIPELINE else {"VIPS_CONCURRENCY": "1"}
+        self._crew = ProcessGroup(processes, all_cores(), **settings)
         self._prepared: Case | None = None
 
     @property

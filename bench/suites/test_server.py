@@ -12,7 +12,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.measuring.server import Server
 from bench.suites.cases import PAGE, PHONE, SCREEN, SPOOLED, Case
 from bench.suites.loads import Connections, ImageRequest, Load, Pipelined, Version
-from bench.suites.loops import FLOOR, WORKERS, CaseLoop, Loops, Turn
+from bench.suites.loops import WORKERS, CaseLoop, Loops, Turn, floor_of
 from bench.suites.measurement import Measurement, Scale
 from bench.wire import Refused
 
@@ -71,9 +71,9 @@ def test_one_client_waits_for_little_but_the_work(
             except Refused as reason:
                 pytest.skip(f"{case.name} is refused: {reason}")
             with contextlib.suppress(RuntimeError):
-                loop, floor = loops(case), loops(case, FLOOR)
+                loop, floor = loops(case), loops(case, floor_of(case))
         else:
-            loop, floor = loops(case), loops(case, FLOOR)
+            loop, floor = loops(case), loops(case, floor_of(case))
         row = Measurement(one_worker, load, loop, floor=floor).run(benchmark, case, scale)
     if loop is None:
         row.setdefault("missing", {})["bare_cpu_ms"] = "the bare loop cannot read the image"

@@ -164,6 +164,9 @@ RESULTS: dict[str, dict[str, Any]] = {
     "webp": {"format": "webp"},
     "webp-lossless": {"format": "webp", "lossless": True},
     "avif": {"format": "avif"},
+    "avif, effort 0": {"format": "avif", "effort": 0},
+    "avif, effort 4": {"format": "avif", "effort": 4},
+    "avif-lossless": {"format": "avif", "lossless": True},
     "tiff": {"format": "tiff"},
     "gif": {"format": "gif"},
 }

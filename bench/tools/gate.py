@@ -69,6 +69,20 @@ METRICS: Mapping[str, Metric] = {
         "the throughput over that without idle connections", Worse.LOWER, noisy=True
     ),
     "client_over_socket": Metric("the client's CPU over a bare socket's", Worse.HIGHER, noisy=True),
+    "open_close_over_bare": Metric(
+        "CPU of opening and closing a connection over a bare server's", Worse.HIGHER, noisy=True
+    ),
+    "idle_kb": Metric("memory of an idle connection in 1000 bytes", Worse.HIGHER, noisy=True),
+    "split_over_joined": Metric(
+        "the time of a request in two writes over that of one in a single write", Worse.HIGHER, noisy=True
+    ),
+    "start_over_bare": Metric("CPU of a start over that of Python with pyvips", Worse.HIGHER, noisy=True),
+    "cpu_last_over_first": Metric(
+        "CPU at the last point of the axis over that at the first", Worse.HIGHER, noisy=True
+    ),
+    "memory_last_over_first": Metric(
+        "peak memory at the last point of the axis over that at the first", Worse.HIGHER, noisy=True
+    ),
     "compression_ratio": Metric("the compression ratio", Worse.LOWER),
     "ssim": Metric("SSIM to the whole decode", Worse.LOWER),
     "colour_difference": Metric("the difference of colours to the whole decode", Worse.HIGHER),

@@ -20,10 +20,10 @@ import typer
 
 from bench.arguments import known_image
 from bench.images import image_file
+from bench.measuring.process_group import worker_settings
 from vipsrv import pipeline
 from vipsrv.options import Fit, ResizeOptions
 from vipsrv.worker_config import WorkerConfig
-from vipsrv.workers.launch import worker_environment
 
 WIDTHS = (320, 640, 960, 1280, 1600)
 LIMITS = WorkerConfig(max_pixels=500_000_000, max_output_pixels=50_000_000)
@@ -72,17 +72,8 @@ def _psnr(one: bytes, other: bytes) -> float:
     return 10 * math.log10(255**2 / mean_square) if mean_square else math.inf
 
 
-def _settings() -> dict[str, str]:
-    """A worker's environment variables for libvips and malloc, which are read when the process starts."""
-    return {
-        name: value
-        for name, value in worker_environment().items()
-        if name == "VIPS_CONCURRENCY" or name.startswith("MALLOC_")
-    }
-
-
 if __name__ == "__main__":
-    settings = _settings()
+    settings = worker_settings()
     if not settings.items() <= os.environ.items():
         os.execve(  # noqa: S606 - the same program again
             sys.executable,

@@ -111,6 +111,10 @@ def assert_refused(done: Result, code: ExitCode, *words: str) -> None:
             ["--format", "webp", "--quality", 80],
             {"width": 800, "height": 600, "format": "webp", "quality": 80},
         ),
+        (
+            ["--format", "avif", "--effort", 0],
+            {"width": 800, "height": 600, "format": "avif", "effort": 0},
+        ),
         (["--format", "auto"], {"width": 800, "height": 600, "format": "auto"}),
         (["--format", "jpg"], {"width": 800, "height": 600}),
         (

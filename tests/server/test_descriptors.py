@@ -9,8 +9,10 @@ import pytest
 from vipsrv.errors import StartFailed
 from vipsrv.server.descriptors import (
     EACH_CONNECTION,
+    EACH_FURTHER,
     EACH_LISTENER,
     EACH_WORKER,
+    FULLY_COUNTED,
     MOST_USEFUL,
     fit_connections,
     needed,
@@ -23,7 +25,16 @@ SETTINGS = ServerSettings(workers=4, connections=4096)
 
 def test_connections_workers_and_listeners_add_up() -> None:
     more = ServerSettings(workers=6, connections=4099, listen=("unix:/a", "unix:/b"))
-    assert needed(more) - needed(SETTINGS) == 2 * EACH_WORKER + 3 * EACH_CONNECTION + EACH_LISTENER
+    assert needed(more) - needed(SETTINGS) == 2 * EACH_WORKER + 3 * EACH_FURTHER + EACH_LISTENER
+
+
+def test_the_first_connections_are_counted_with_a_file_and_a_refused_client() -> None:
+    one, all_of_them, more = (
+        needed(ServerSettings(workers=4, connections=number))
+        for number in (1, FULLY_COUNTED, FULLY_COUNTED + 1)
+    )
+    assert all_of_them - one == (FULLY_COUNTED - 1) * EACH_CONNECTION
+    assert more - all_of_them == EACH_FURTHER
 
 
 @pytest.mark.parametrize("limit", [None, needed(SETTINGS), MOST_USEFUL])
@@ -32,7 +43,7 @@ def test_settings_that_fit_stay_as_they_are(limit: int | None, caplog: pytest.Lo
     assert not caplog.text
 
 
-@pytest.mark.parametrize("missing", [1, EACH_CONNECTION, EACH_CONNECTION + 1, 1000])
+@pytest.mark.parametrize("missing", [1, EACH_CONNECTION, EACH_CONNECTION + 1, 1000, 3500, 5000])
 def test_connections_are_lowered_to_what_fits(missing: int, caplog: pytest.LogCaptureFixture) -> None:
     limit = needed(SETTINGS) - missing
     fitted = fit_connections(SETTINGS, limit)

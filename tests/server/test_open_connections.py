@@ -5,7 +5,7 @@ import random
 
 from vipsrv.server.accounts import UNIX_SOCKET, Account
 from vipsrv.server.idle_connections import IdleConnections
-from vipsrv.server.open_connections import OpenConnections
+from vipsrv.server.open_connections import MOST_TURNED_AWAY, OpenConnections
 
 ME, OTHER = Account("192.0.2.1"), Account("192.0.2.2")
 MANY = 1000
@@ -51,6 +51,16 @@ def test_excess_clients_are_not_counted_and_their_number_is_limited() -> None:
     for open_one in connections:
         connections.remove(open_one)
     assert connections.served == 0
+
+
+def test_a_server_with_many_places_bounds_the_excess_clients_that_it_tells() -> None:
+    unbounded = Account(UNIX_SOCKET)
+    connections = OpenConnections(limit=2 * MOST_TURNED_AWAY, per_client=MANY)
+    excess = [OtherConnection() for _ in range(MOST_TURNED_AWAY + 1)]
+    for one in excess:
+        connections.add(one, unbounded)
+    told = [connections.turn_away(one) for one in excess]
+    assert told == [True] * MOST_TURNED_AWAY + [False]
 
 
 def test_lower_limits_close_no_connection() -> None:

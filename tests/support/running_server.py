@@ -127,6 +127,19 @@ class RunningServer:
         return [line.removeprefix(_READY).strip() for line in lines]
 
 
+def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``vipsrv serve`` until it exits by itself, as it is expected to."""
+    return subprocess.run(
+        [sys.executable, "-m", "vipsrv", "serve", *arguments],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+
+
 def worker_pids(server_pid: int) -> list[int]:
     """The processes that run `vipsrv.workers.child` for this server."""
     children = Path(f"/proc/{server_pid}/task/{server_pid}/children").read_text().split()

@@ -54,6 +54,12 @@ def events(server: RunningServer, begin: str) -> list[dict[str, Any]]:
     return [line for line in lines(server) if line["event"].startswith(begin)]
 
 
+def pid_of(server: RunningServer, gateway: int) -> int:
+    """The process of a gateway, by the number that the log gives it."""
+    wait_until(lambda: len(events(server, "started")) == 2, "a line of each gateway")
+    return next(int(line["pid"]) for line in events(server, "started") if line["gateway"] == gateway)
+
+
 def is_alive(pid: int) -> bool:
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
@@ -110,7 +116,7 @@ def test_gateways_and_their_workers_have_disjoint_cores(server: RunningServer) -
 def test_a_gateway_that_is_killed_is_replaced_and_its_connections_are_answered(server: RunningServer) -> None:
     with Traffic(server.port, connections=4) as traffic, ExitStack() as stack:
         clients = connect_to_each(server, stack)
-        victim = next(line["pid"] for line in events(server, "started") if line["gateway"] == 1)
+        victim = pid_of(server, 1)
         (unaffected,) = [pid for pid in gateway_pids(server) if pid != victim]
         (orphan,) = worker_pids(victim)
         traffic.wait_for_more(10)
@@ -141,7 +147,7 @@ def test_a_gateway_that_is_killed_is_replaced_and_its_connections_are_answered(s
 
 
 def test_connections_that_wait_at_a_gateway_that_hangs_survive_its_end(server: RunningServer) -> None:
-    victim = next(line["pid"] for line in events(server, "started") if line["gateway"] == 1)
+    victim = pid_of(server, 1)
     os.kill(victim, signal.SIGSTOP)
     with ExitStack() as stack:
         waiting = [stack.enter_context(bare_client.connect(server.port)) for _ in range(32)]

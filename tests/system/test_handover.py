@@ -1,7 +1,6 @@
 """One server takes the place of another: real processes, and clients at work."""
 
 import json
-import os
 import signal
 import socket
 import ssl
@@ -14,7 +13,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.support import bare_client
 from tests.support.images import jpeg
-from tests.support.running_server import RunningServer, wait_until
+from tests.support.running_server import RunningServer, serve, wait_until
 from tests.support.traffic import Traffic
 
 IMAGE = jpeg()
@@ -97,19 +96,6 @@ def test_the_request_in_flight_is_finished_by_the_old_server(
         sock.sendall(IMAGE[-1:])
         assert bare_client.read_answer(sock).size > 0
     assert first.process.wait(bare_client.SECONDS) == 0
-
-
-def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A server that is expected to exit by itself."""
-    return subprocess.run(
-        [sys.executable, "-m", "vipsrv", "serve", *arguments],
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=bare_client.SECONDS,
-        check=False,
-    )
 
 
 def test_a_successor_that_cannot_start_changes_nothing(

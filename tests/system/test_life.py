@@ -14,20 +14,7 @@ from tests.conftest import StartServer
 from tests.support import bare_client
 from tests.support.image_comparison import open_exact
 from tests.support.images import jpeg, large_strip_tiff
-from tests.support.running_server import RunningServer, wait_until_busy, worker_pids
-
-
-def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A server that is expected to exit by itself."""
-    return subprocess.run(
-        [sys.executable, "-m", "vipsrv", "serve", *arguments],
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=bare_client.SECONDS,
-        check=False,
-    )
+from tests.support.running_server import RunningServer, serve, wait_until_busy, worker_pids
 
 
 def test_several_listeners(start_server: StartServer, tmp_path: Path) -> None:

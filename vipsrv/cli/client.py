@@ -47,7 +47,7 @@ from vipsrv.client import Client, ResizedImage, ResizeResults, Timeout, Version1
 from vipsrv.client.login_token import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, choose_token
 from vipsrv.client.server_address import HOST_VARIABLE, PORT_VARIABLE, choose_server
 from vipsrv.client.timeouts import MAX_SECONDS
-from vipsrv.options import MAX_DIMENSION, Fit, Format, Keep, Position, ResizeOptions
+from vipsrv.options import MAX_DIMENSION, MAX_EFFORT, Fit, Format, Keep, Position, ResizeOptions
 from vipsrv.protocol import DEFAULT_HEIGHT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WIDTH
 from vipsrv.version import __version__
 
@@ -165,6 +165,15 @@ def resize(
     ] = None,
     quality: Annotated[
         int | None, typer.Option(min=1, max=100, help="Quality, 1 to 100.  [default: the server's]")
+    ] = None,
+    effort: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=MAX_EFFORT,
+            help="CPU time for a smaller file, 0 (fastest) to 9; tiff ignores it.  [default: that of "
+            "the format]",
+        ),
     ] = None,
     lossless: Annotated[bool, typer.Option("--lossless", help="Encode without loss.")] = False,
     max_bytes: Annotated[
@@ -308,6 +317,7 @@ def resize(
             position=position,
             format=choose_format(format_, None if several else output),
             quality=quality,
+            effort=effort,
             lossless=lossless,
             max_bytes=None if max_bytes is None else parse_bytes("--max-bytes", max_bytes),
             background=background,

@@ -32,6 +32,7 @@ Details of the options:
   and flattened onto ``background`` in jpeg. The canvas of ``contain`` has that colour and is opaque in every
   format.
 - ``quality`` is for lossy results; png, tiff, gif and lossless results have none, ignore it, and report 100.
+- ``effort`` is for avif, webp, png, gif and jpeg; tiff ignores it.
 - ``max_bytes`` gives the highest quality that fits. A result without a quality is refused with 400, one that
   does not fit at quality 1 with 413.
 - ``keep`` ``icc``: an RGB image stays in its own profile (Display P3, Adobe RGB) and carries it, as with

@@ -251,4 +251,4 @@ def _held_between(
 
 def _encode_cost(options: ResizeOptions, info: ImageInfo) -> EncodeCost:
     writer = likely_writer(options.format, info)
-    return (options.lossless and writer.lossless_cost) or writer.cost
+    return writer.cost_of(lossless=options.lossless, effort=options.effort)

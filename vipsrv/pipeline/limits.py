@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from vipsrv.errors import TooLarge, UnsupportedFormat
+from vipsrv.errors import BadRequest, TooLarge, UnsupportedFormat
 from vipsrv.options import Format, ImageInfo
 from vipsrv.worker_config import WorkerConfig
 
@@ -41,6 +41,12 @@ def check_result(
         raise TooLarge(
             f"the result would be {width} x {height}; a {format_} has at most {max_side} pixels on a side"
         )
+
+
+def check_effort(effort: int | None, config: WorkerConfig) -> None:
+    """Raise ``BadRequest`` if the server does not allow this effort."""
+    if effort is not None and effort > config.max_effort:
+        raise BadRequest(f"effort: {effort} is more than this server's max-effort, {config.max_effort}")
 
 
 def _over(what: str, width: int, height: int, limit: str, allowed: int) -> str:

@@ -1,6 +1,7 @@
 """Refuse options that contradict each other, instead of silently ignoring one of them.
 
-``quality`` alone is accepted for every format: PNG, TIFF, GIF and lossless results ignore it.
+``quality`` alone is accepted for every format: PNG, TIFF, GIF and lossless results ignore it. ``effort`` is
+accepted likewise: TIFF ignores it.
 """
 
 from vipsrv.errors import BadRequest

@@ -11,7 +11,7 @@ from vipsrv.pipeline.formats.registry import format_named
 from vipsrv.pipeline.geometry import Geometry, fit
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.icc_profile import has_rgb_profile, is_written
-from vipsrv.pipeline.limits import check_result, check_source
+from vipsrv.pipeline.limits import check_effort, check_result, check_source
 from vipsrv.pipeline.option_rules import check_options
 from vipsrv.pipeline.output_format import find_writer
 from vipsrv.pipeline.upload import Upload
@@ -82,6 +82,8 @@ def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfi
     info = header.info
     writer = find_writer(options.format, info)
     check_options(options, writer)
+    if writer.effort is not None:
+        check_effort(options.effort, config)
     geometry = fit(options, *info.upright_size)
     check_source(info, config)
     check_result(geometry.width, geometry.height, writer.format, writer.max_side, config)

@@ -26,6 +26,7 @@ from vipsrv.pipeline.steps.crop_or_pad import crop_or_pad
 from vipsrv.pipeline.steps.encode import encode
 from vipsrv.pipeline.steps.jpeg_to_jpeg import resize_jpeg
 from vipsrv.pipeline.steps.metadata import clean_metadata
+from vipsrv.pipeline.steps.reopen import reopen
 from vipsrv.pipeline.steps.scale import scale_to
 from vipsrv.pipeline.steps.shrink import shrink
 from vipsrv.pipeline.turbo.codec import NeedsLibvips
@@ -35,7 +36,7 @@ from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked, stop_while_c
 from vipsrv.pipeline.vips.threads import use_threads
 from vipsrv.worker_config import WorkerConfig
 
-DECODE_STEPS = (flatten_alpha, shrink, bgr_to_rgb, to_srgb, drop_extra_bands)
+DECODE_STEPS = (reopen, flatten_alpha, shrink, bgr_to_rgb, to_srgb, drop_extra_bands)
 """The steps after the header was read, in this order, once for all results. After them the image has the size
 that the largest result needs."""
 

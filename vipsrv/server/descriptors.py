@@ -3,14 +3,16 @@
 ::
 
     connection   4  its socket, that of an excess client that gets busy, two for a file of the spool
+    a further    1  its socket: beyond FULLY_COUNTED connections, not every one has all of these at once
     worker       5  channel, mapping of shared memory, standard error at its start, two for a result
     listener     4  two sockets, as a host name may have an IPv4 and an IPv6 address, and their duplicates
     --control    2  the socket, and a server that connects to it
     process     24  standard streams, event loop and signals (13), two threads that splice (3 each), 5 spare
     RESERVE     32  starting a worker takes WORKER_DESCRIPTORS at once
 
-A connection that pipelines several large uploads needs two more for each. They are not counted: if none is
-left, such an upload is refused as ``busy``.
+At most FULLY_COUNTED excess clients are told ``busy`` at the same time. Further files of the spool are not
+counted, nor those of a connection that pipelines several large uploads: if no descriptor is left, an upload
+that needs one is refused as ``busy``.
 """
 
 import logging
@@ -18,10 +20,13 @@ import resource
 import sys
 
 from vipsrv.errors import StartFailed
+from vipsrv.server.open_connections import MOST_TURNED_AWAY
 from vipsrv.server.settings import ServerSettings
 from vipsrv.workers.descriptor_reserve import WORKER_DESCRIPTORS
 
 EACH_CONNECTION = 4
+EACH_FURTHER = 1
+FULLY_COUNTED = MOST_TURNED_AWAY
 EACH_WORKER = 5
 EACH_LISTENER = 4
 CONTROL = 2
@@ -72,7 +77,9 @@ def raise_limit() -> int | None:
 
 def needed(settings: ServerSettings) -> int:
     """Return the descriptors that a server with these settings needs."""
-    return _without_connections(settings) + EACH_CONNECTION * settings.connections
+    fully = min(settings.connections, FULLY_COUNTED)
+    further = settings.connections - fully
+    return _without_connections(settings) + EACH_CONNECTION * fully + EACH_FURTHER * further
 
 
 def fit_connections(settings: ServerSettings, limit: int | None) -> ServerSettings:
@@ -83,7 +90,9 @@ def fit_connections(settings: ServerSettings, limit: int | None) -> ServerSettin
     if limit is None or needed(settings) <= limit:
         return settings
     others = _without_connections(settings)
-    connections = (limit - others) // EACH_CONNECTION
+    fully = min((limit - others) // EACH_CONNECTION, FULLY_COUNTED)
+    further = (limit - others - EACH_CONNECTION * fully) // EACH_FURTHER if fully == FULLY_COUNTED else 0
+    connections = fully + further
     advice = "raise it with 'ulimit -n', LimitNOFILE= of systemd or --ulimit nofile= of docker"
     if connections < 1:
         raise StartFailed(
@@ -93,8 +102,9 @@ def fit_connections(settings: ServerSettings, limit: int | None) -> ServerSettin
         )
     _log.warning(
         "--connections is %d instead of %d: the limit of %d open files holds no more (%d for each "
-        "connection, %d for everything else); %s to %d, or set --connections",
-        *(connections, settings.connections, limit, EACH_CONNECTION, others, advice, needed(settings)),
+        "of %d connections, %d for each further one, %d for everything else); %s to %d, or set --connections",
+        *(connections, settings.connections, limit, EACH_CONNECTION, FULLY_COUNTED, EACH_FURTHER, others),
+        *(advice, needed(settings)),
     )
     return settings.model_copy(update={"connections": connections})
 

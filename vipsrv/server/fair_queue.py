@@ -80,6 +80,21 @@ class TicketState(IntEnum):
     DONE = 2
 
 
+class MemberState(IntEnum):
+    """The states of a ring's member: AWAY → BUSY ⇄ RESTING, and RESTING → AWAY after ``LINGER_SECONDS``."""
+
+    AWAY = 0
+    """It has no job, and has had none for a while."""
+    BUSY = 1
+    """A job of it waits or runs."""
+    RESTING = 2
+    """It has no job, and its last one ended a moment ago: the next one may be on its way."""
+
+
+# Names of their own, because each job asks for them and an attribute of an enumeration takes 50 ns.
+_AWAY, _BUSY, _RESTING = MemberState
+
+
 class Ticket(Generic[Item]):
     """The place of one job, ``item``, in the queue.
 
@@ -118,9 +133,9 @@ class _Member(Generic[Item]):
         "deficit",
         "in_ring",
         "rested_at",
-        "resting",
         "returns_after",
         "running",
+        "state",
         "waiting",
         "weight",
     )
@@ -130,15 +145,12 @@ class _Member(Generic[Item]):
         self.deficit = 0.0
         self.waiting = [0, 0]  # jobs of each lane
         self.running = 0
-        self.in_ring = False
-        self.resting = False  # without a job, but had one within LINGER_SECONDS
+        self.state = _AWAY
+        self.in_ring = (
+            False  # it has a turn in each round: not if it is neither in debt nor about to start a job
+        )
         self.rested_at = -inf  # when its last job ended
         self.returns_after = inf  # mean seconds from the end of its last job to the next one
-
-    @property
-    def has_job(self) -> bool:
-        """Whether one of its jobs waits or runs."""
-        return bool(self.running or self.waiting[0] or self.waiting[1])
 
     def next(self, request: Request) -> Ticket[Item] | None:
         """Return the job that it would start next, if it may start one."""
@@ -190,11 +202,14 @@ class _Ring(Generic[Item, _M]):
     def joins(self, member: _M, lane: Lane, now: float) -> None:
         """Note that a job of a member begins to wait."""
         member.waiting[lane] += 1
-        if member.resting:
-            gap = now - member.rested_at
-            mean = member.returns_after
-            member.returns_after = gap if mean == inf else mean + _SMOOTHING * (gap - mean)
-            self._stop_resting(member)
+        state = member.state
+        if state is not _BUSY:
+            if state is _RESTING:
+                gap = now - member.rested_at
+                mean = member.returns_after
+                member.returns_after = gap if mean == inf else mean + _SMOOTHING * (gap - mean)
+                self._returning.pop(member, None)
+            member.state = _BUSY
         self._queue(member)
 
     def starts(self, member: _M, lane: Lane, cost: float) -> None:
@@ -243,11 +258,12 @@ class _Ring(Generic[Item, _M]):
         """Forget the members that have had no job for a while, and return them."""
         gone: set[_M] = set()
         for key, member in list(self.members.items()):
-            if member.has_job:
+            if member.state is _BUSY:
                 continue
             idle = now - member.rested_at
-            if idle > LINGER_SECONDS and member.resting:
-                self._stop_resting(member)
+            if idle > LINGER_SECONDS and member.state is _RESTING:
+                member.state = _AWAY
+                self._returning.pop(member, None)
             if idle > (LINGER_SECONDS if member.deficit >= 0 else FORGET_SECONDS):
                 del self.members[key]
                 gone.add(member)
@@ -262,7 +278,7 @@ class _Ring(Generic[Item, _M]):
     def drop(self, key: Hashable) -> None:
         """Forget a member that will not return, debts included, if it has no job."""
         member = self.members.get(key)
-        if member is None or member.has_job:
+        if member is None or member.state is _BUSY:
             return
         del self.members[key]
         self._weights -= member.weight
@@ -359,7 +375,7 @@ class _Ring(Generic[Item, _M]):
 
     def _is_expected(self, member: _M, now: float) -> bool:
         """Whether a worker may be held for a member: that is shorter than the job that would slip in."""
-        if not member.resting or now >= member.rested_at + HOLD_SECONDS:
+        if member.state is not _RESTING or now >= member.rested_at + HOLD_SECONDS:
             return False
         returns_after = member.returns_after
         return returns_after < HOLD_SECONDS and returns_after < self._dear / 2
@@ -385,18 +401,14 @@ class _Ring(Generic[Item, _M]):
 
     def _rest(self, member: _M, now: float) -> None:
         waiting = member.waiting
-        if member.running or waiting[0] or waiting[1] or member.resting:
+        if member.running or waiting[0] or waiting[1]:
             return
-        member.resting = True
+        member.state = _RESTING
         member.rested_at = now
         if member.returns_after < LINGER_SECONDS:
             self._returning[member] = None
         if self._is_expected(member, now):
             self._queue(member)
-
-    def _stop_resting(self, member: _M) -> None:
-        member.resting = False
-        self._returning.pop(member, None)
 
 
 class FlowShare(_Member[Item]):

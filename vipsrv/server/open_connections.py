@@ -7,8 +7,8 @@ places; ``storage/budget.py`` has the same rule for the spool.
 When one more comes, an idle connection is closed for it (``idle_connections.py`` has the order): of the same
 address if that is at its bound, or else of an address that has more connections; of any address if the
 server is at its limit. If none is idle, the new one is in excess: it is told ``busy`` and closed within some
-seconds. As many excess connections as served ones may be open, shared by the same rule, so a health check is
-answered even while all places are taken.
+seconds. As many excess connections as there are places may be open, but at most ``MOST_TURNED_AWAY``, shared
+by the same rule, so a health check is answered even while all places are taken.
 """
 
 import asyncio
@@ -19,6 +19,9 @@ from typing import Protocol
 from vipsrv.server.accounts import UNIX_SOCKET, Account
 from vipsrv.server.idle_connections import IdleConnections
 from vipsrv.storage.budget import GREED
+
+MOST_TURNED_AWAY = 1024
+"""The most excess connections that are told ``busy`` at the same time; any more are closed without a word."""
 
 
 class Connection(Protocol):
@@ -98,7 +101,7 @@ class OpenConnections:
         self._turned_away.add(connection)
         _decrease(self._served_of, account)
         self._turned_away_of[account] = turned_away = self._turned_away_of.get(account, 0) + 1
-        left = self.limit - len(self._turned_away)
+        left = min(self.limit, MOST_TURNED_AWAY) - len(self._turned_away)
         bound = min(self.per_client, _share_of(left))
         return left >= 0 and (turned_away <= bound or not self._is_bounded(account))
 

@@ -77,5 +77,6 @@ class Job:
     def close(self) -> None:
         """Release the image: no worker has the job or will get it."""
         self.image.close()
-        if self.on_close is not None:
-            self.on_close()
+        on_close, self.on_close = self.on_close, None  # which may refer to the job
+        if on_close is not None:
+            on_close()

@@ -94,7 +94,7 @@ def worker_environment() -> dict[str, str]:
         "VIPS_CONCURRENCY": "1",
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_TRIM_THRESHOLD_": str(_KEPT_MEMORY),
-        "MALLOC_MMAP_THRESHOLD_": str(_KEPT_MEMORY // 4),
+        "MALLOC_MMAP_THRESHOLD_": str(_KEPT_MEMORY // 2),
         # numpy's library for matrices, which no job uses, would start threads when it is imported.
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONSAFEPATH": "1",

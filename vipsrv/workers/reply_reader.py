@@ -28,7 +28,7 @@ from vipsrv.workers.job import Job
 
 _MOST_INFLATED = 16 << 20
 """Bytes by which the metadata that a result keeps may exceed the image's file: those of a PNG are compressed
-and take 8 MiB at most (``pipeline/formats/png.py``). Other formats hold them as they are."""
+and take 8 MiB at most (``pipeline/formats/png/``). Other formats hold them as they are."""
 
 _KEEPS = b'"keep"'
 """In the options (JSON) of each job that may keep metadata."""

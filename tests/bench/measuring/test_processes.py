@@ -1,3 +1,4 @@
+import mmap
 import os
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import time
 
 import pytest
 
-from bench.measuring.processes import anonymous_bytes, cpu_nanoseconds, usage
+from bench.measuring.processes import anonymous_bytes, cpu_nanoseconds, proportional_bytes, usage
 
 SPIN_NS = 50_000_000
 
@@ -66,6 +67,45 @@ def test_waits_are_counted() -> None:
         process.stdout.readline()
         used = usage(process.pid) - before
     assert used.waits >= 20
+
+
+SHARER = """
+import mmap, sys
+with mmap.mmap(int(sys.argv[1]), 0) as shared:
+    touched = sum(shared[at] for at in range(0, len(shared), mmap.PAGESIZE))
+    print(touched, flush=True)
+    input()
+"""
+
+
+def test_shared_memory_is_divided_between_its_processes() -> None:
+    size = 64 << 20
+    file = os.memfd_create("shared")
+    try:
+        os.ftruncate(file, size)
+        command = [sys.executable, "-c", SHARER, str(file)]
+        with mmap.mmap(file, size) as shared:
+            before = proportional_bytes(os.getpid())
+            for at in range(0, size, mmap.PAGESIZE):
+                shared[at] = 1
+            alone = proportional_bytes(os.getpid()) - before
+            with subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[file]
+            ) as process:
+                assert process.stdout is not None
+                assert int(process.stdout.readline()) == size // mmap.PAGESIZE
+                divided = proportional_bytes(os.getpid()) - before
+                other = proportional_bytes(process.pid)
+                process.kill()
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                assert proportional_bytes(process.pid) == 0
+    finally:
+        os.close(file)
+    assert alone > 0.9 * size
+    assert divided < 0.6 * size
+    assert 0.4 * size < other < 0.9 * size
+    with pytest.raises(FileNotFoundError):
+        proportional_bytes(process.pid)
 
 
 def test_a_zombie_has_no_memory_and_a_missing_process_is_an_error() -> None:

@@ -15,6 +15,7 @@ from bench.load.record import (
     ServerStats,
     to_json,
 )
+from bench.report.growth import COSTS
 
 MEGA = 1_000_000
 
@@ -150,6 +151,29 @@ def suite(commit: str, day: int, *, ratio: float = 0.9, dirty: bool = False) -> 
             }
         ],
     }
+
+
+def grown(commit: str, day: int, *, exponent: float = 1.0) -> dict[str, Any]:
+    """A file of the suite of growth, with one row whose costs grow along cores."""
+    document = suite(commit, day)
+    points = [
+        {"x": x, **dict.fromkeys(COSTS, 2.0 * x**exponent), "requests": 9, "others": 0.25}
+        for x in (1.0, 10.0, 100.0)
+    ]
+    law = {"exponent": exponent, "error": 0.0312, "exponent_at_end": exponent, "each": 1.5}
+    row = {
+        "name": "test_throughput_grows_with_the_cores",
+        "fullname": "suites/test_growth.py::test_throughput_grows_with_the_cores",
+        "stats": {"median": 9.0, "rounds": 1},
+        "extra_info": {
+            "axis": "cores",
+            "unit": "cores",
+            "points": points,
+            "growth": dict.fromkeys(COSTS, law),
+            "others": 0.25,
+        },
+    }
+    return document | {"benchmarks": [row]}
 
 
 def write_all(folder: Path) -> None:

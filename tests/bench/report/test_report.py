@@ -17,11 +17,11 @@ from matplotlib.text import Annotation
 
 from bench import ROOT
 from bench.load.record import to_json
-from bench.report import history, latency, memory, quality, style, throughput
+from bench.report import growth, history, latency, memory, quality, style, throughput
 from bench.report.__main__ import main
 from bench.report.inputs import Comparison, NotABenchmark, Suite, parse, read
 from bench.report.page import Section, Table, page
-from tests.bench.report.documents import SERVERS, comparison, load, run, suite, write_all
+from tests.bench.report.documents import SERVERS, comparison, grown, load, run, suite, write_all
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -276,6 +276,47 @@ def test_a_report_of_the_suites_alone(tmp_path: Path) -> None:
     text = _Page((tmp_path / "out" / "index.html").read_text()).text
     assert "test_one_client[jpeg-1mp.jpg-400x300]" in text
     assert "at least two commits" in text
+
+
+@pytest.mark.parametrize(
+    ("exponent", "words"),
+    [
+        (0.03, "does not grow"),
+        (0.5, "grows less than in proportion: ten times as much multiplies it by 3.16"),
+        (0.97, "grows in proportion"),
+        (2.0, "grows more than in proportion: ten times as much multiplies it by 100"),
+        (-1.0, "falls: ten times as much multiplies it by 0.10"),
+    ],
+)
+def test_an_exponent_is_told_in_plain_words(exponent: float, words: str) -> None:
+    assert growth.meaning(exponent) == words
+
+
+def test_growth_has_a_page_of_its_own(tmp_path: Path) -> None:
+    for day, exponent in ((2, 1.0), (1, 0.5)):  # the older one is left out
+        (tmp_path / f"{day}.json").write_text(json.dumps(grown(f"{day}" * 40, day, exponent=exponent)))
+    main([tmp_path], out=tmp_path / "out", main_chart=None)
+    found = _Page((tmp_path / "out" / "growth.html").read_text())
+    assert found.open == []
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in found.links)
+    assert "throughput grows with the cores" in found.text
+    assert (
+        "CPU of all processes grows in proportion, from 1 to 100 cores (exponent 1.00 ± 0.03)." in found.text
+    )
+    assert (
+        "Between the two largest it grows in proportion (1.00): each further core adds 1.5 ms." in found.text
+    )
+    assert "exponent 0.50" not in found.text
+    words = written_in((tmp_path / "out" / "growth-cores.svg").read_bytes())
+    assert "CPU of the gateway: exponent 1.00 ± 0.03" in words
+
+
+def test_a_row_of_growth_that_lacks_a_value_is_named(tmp_path: Path) -> None:
+    document = grown("a" * 40, 1)
+    del document["benchmarks"][0]["extra_info"]["points"]
+    (tmp_path / "suite.json").write_text(json.dumps(document))
+    with pytest.raises(NotABenchmark, match="test_throughput_grows_with_the_cores: points"):
+        read([tmp_path / "suite.json"])
 
 
 def test_text_from_the_files_is_escaped() -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.server.fakes import MANY, FakeWorkers, content, make_context, succeed
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.connections.binary import BinaryConnection
-from vipsrv.server.connections.transport import has_hung_up, has_tls, socket_of
+from vipsrv.server.connections.transport import acknowledge_now, has_hung_up, has_tls, socket_of
 from vipsrv.worker_config import IN_MEMORY_SIZE
 
 IMAGE_SIZE = IN_MEMORY_SIZE + 12_345
@@ -136,6 +136,51 @@ async def test_over_tls(tmp_path: Path, certificate: Path) -> None:
     client_side = ssl.create_default_context(cafile=str(certificate))
     client_side.check_hostname = False
     await resize_once(tmp_path, BinaryConnection, (server_side, client_side))
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="only Linux delays on demand")
+async def test_the_first_part_of_a_message_is_acknowledged_at_once(tmp_path: Path) -> None:
+    """A client with Nagle's algorithm sends the rest only when the first part is acknowledged."""
+    context = make_context(tmp_path, FakeWorkers())
+    connections: list[BinaryConnection] = []
+    sockets: list[Any] = []
+
+    class Connection(BinaryConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            connections.append(self)
+            sockets.append(transport.get_extra_info("socket"))
+            super().connection_made(transport)
+
+    def acknowledges_at_once() -> bool:
+        return bool(sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK))
+
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(lambda: Connection(context), "127.0.0.1", 0)
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+        writer.write(pack_message(Kind.PING, 1))
+        await reader.readexactly(HEADER.size)
+        sockets[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+        writer.write(pack_message(Kind.PING, 2))
+        await reader.readexactly(HEADER.size)
+        assert not acknowledges_at_once()
+        writer.write(pack_message(Kind.RESIZE, 3, {"width": 9, "height": 9}, body_size=1000))
+        while connections[0].between_messages:
+            await asyncio.sleep(0.001)
+        assert acknowledges_at_once()
+        writer.close()
+        await writer.wait_closed()
+        await context.connections.wait_until_closed(20)
+    listener.close()
+    context.spool.close()
+
+
+def test_without_tcp_nothing_is_acknowledged() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        acknowledge_now(transport(socket=ours))
+    acknowledge_now(transport(socket=ours))  # closed
+    acknowledge_now(transport())
 
 
 def transport(**extra: object) -> asyncio.BaseTransport:

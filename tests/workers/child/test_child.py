@@ -338,7 +338,7 @@ def test_the_memory_of_a_heavy_job_is_returned_to_the_system(large: Path) -> Non
     kept = {
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_TRIM_THRESHOLD_": "1000000000",
-        "MALLOC_MMAP_THRESHOLD_": "8388608",
+        "MALLOC_MMAP_THRESHOLD_": "16777216",
     }
     child = ChildProcess(environment=kept)
     try:

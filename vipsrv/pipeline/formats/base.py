@@ -11,14 +11,14 @@ needs to know about a format belongs in the file of that format.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Protocol
 
 import pyvips
 
 from vipsrv.errors import TooLarge
-from vipsrv.options import Format, Keep
+from vipsrv.options import MAX_EFFORT, Format, Keep
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.operations import PreparedOperation, shape
@@ -111,6 +111,30 @@ class EncodeCost:
         """Return the bytes for a result of ``area`` pixels."""
         pixel = self.pixel + (self.alpha if alpha else 0)
         return pixel * area + min(self.base, _BASE_PER_PIXEL * area)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderEffort:
+    """What an encoder makes of each ``effort``, from 0 to 9 (``MAX_EFFORT``).
+
+    ``argument`` of the saver takes the value of ``values``. ``times`` is the CPU time of each effort in
+    proportion to that of the writer's own options, for which its ``EncodeCost`` holds. ``lossless_times`` is
+    the same for the lossless results of a lossy format, in proportion to those of ``lossless_default``: the
+    effort of a request that names none, ``None`` for that of the writer's own options. ``memory`` is how many
+    bytes per pixel each effort takes beyond the ``EncodeCost``, ``None`` for none.
+    """
+
+    argument: str
+    values: tuple[int, ...]
+    times: tuple[float, ...]
+    lossless_default: int | None = None
+    lossless_times: tuple[float, ...] | None = None
+    memory: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for one in (self.values, self.times, self.lossless_times, self.memory):
+            if one is not None and len(one) != MAX_EFFORT + 1:
+                raise ValueError(f"{self.argument}: {len(one)} values for {MAX_EFFORT + 1} efforts")
 
 
 _BASE_PER_PIXEL = 40
@@ -238,8 +262,10 @@ class LibvipsReader:
     corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
     """Return the opened image, corrected; ``None`` if it needs no correction."""
 
-    open_scaled: Callable[[Upload, str, int, float], pyvips.Image] | None = None
-    """Open a page (upload, ``fail_on``, page, scale) reduced by the decoder itself to ``scale`` (0 to 1)."""
+    reopen: Callable[[Upload, ImageHeader, int, tuple[int, int]], pyvips.Image | None] | None = None
+    """Open a page (upload, header, page, size) so that it takes less time to decode, with all its metadata,
+    no smaller than the stored ``size`` that is needed; ``None`` if the image of the header serves as well.
+    Raises ``pyvips.Error`` and ``CorruptImage``."""
 
     decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
     """Return the cost of decoding a page."""
@@ -342,7 +368,8 @@ class Writer:
     ``max_side``: the most pixels on a side, ``None`` if that is above every limit of the server.
 
     ``checks_profile``: the saver fails for some of the profiles with which libvips can convert.
-    ``lossless_cost`` is the cost of lossless results, ``None`` if it is the same.
+    ``lossless_cost`` is the cost of lossless results, ``None`` if it is the same. ``effort`` is how the saver
+    takes the option ``effort``, ``None`` if it has none.
     """
 
     format: Format
@@ -356,9 +383,40 @@ class Writer:
     checks_profile: bool = False
     cost: EncodeCost
     lossless_cost: EncodeCost | None = None
+    effort: EncoderEffort | None = None
 
     save_plain: Callable[[pyvips.Image, int], bytes] | None = None
-    """A faster way to write a result without metadata, with a quality."""
+    """A faster way to write a result without metadata, with a quality and the writer's own effort."""
+
+    def is_own(self, effort: int | None) -> bool:
+        """Whether this ``effort`` is ``None`` or the one of the writer's ``options``."""
+        if self.effort is None or effort is None:
+            return True
+        return bool(self.effort.values[effort] == self.options.get(self.effort.argument))
+
+    def arguments(self, *, lossless: bool, effort: int | None) -> dict[str, Any]:
+        """Return the arguments of the saver, but the quality; an ``effort`` of ``None`` is the default."""
+        arguments = dict(self.options)
+        if lossless and self.lossy:
+            arguments["lossless"] = True
+        if self.effort is not None:
+            if effort is None and lossless:
+                effort = self.effort.lossless_default
+            if effort is not None:
+                arguments[self.effort.argument] = self.effort.values[effort]
+        return arguments
+
+    def cost_of(self, *, lossless: bool, effort: int | None) -> EncodeCost:
+        """Return the cost of a result with these options."""
+        cost = (lossless and self.lossless_cost) or self.cost
+        if effort is None or self.effort is None:
+            return cost
+        times = self.effort.lossless_times if lossless and self.lossy else self.effort.times
+        return replace(
+            cost,
+            pixel=cost.pixel + (0 if self.effort.memory is None else self.effort.memory[effort]),
+            seconds=cost.seconds * (1 if times is None else times[effort]),
+        )
 
 
 # All together

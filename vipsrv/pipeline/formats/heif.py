@@ -20,6 +20,7 @@ from vipsrv.pipeline.formats.base import (
     DecodeCost,
     DecodeRequest,
     EncodeCost,
+    EncoderEffort,
     ImageFormat,
     LibvipsReader,
     Trial,
@@ -223,14 +224,22 @@ AVIF = ImageFormat(
     writer=Writer(
         format=Format.AVIF,
         saver="heifsave_buffer",
-        # 800 × 600 at quality 60 in CPU ms, KB and SSIM: effort 0: 27, 24.8, .984; 3: 144, 22.0, .985;
-        # 4 (libvips' default): 829, 19.0, .984.
-        options={"compression": "av1", "effort": 3},
+        # docs/decisions/0037-avif-effort.md has the tables. The times are those of a gradient; a photo takes
+        # longer, up to 25 times at effort 6. More than 6 gains nothing.
+        options={"compression": "av1", "effort": 1},
+        effort=EncoderEffort(
+            argument="effort",
+            values=(0, 1, 2, 3, 4, 5, 6, 6, 6, 6),
+            times=(0.6, 1, 1.75, 2.5, 10, 14, 30, 30, 30, 30),
+            lossless_default=3,
+            lossless_times=(0.3, 0.4, 0.9, 1, 1.5, 1.5, 4, 4, 4, 4),
+            memory=(0, 0, 0, 0, 20, 20, 20, 20, 20, 20),
+        ),
         lossy=True,
         lossless=True,
         alpha=True,
         max_side=16_384,  # what libvips 8.18 allows
-        cost=EncodeCost(pixel=24, alpha=14, base=8 << 20, seconds=0.1),
+        cost=EncodeCost(pixel=24, alpha=14, base=8 << 20, seconds=0.04),
         lossless_cost=EncodeCost(pixel=38, alpha=14, base=8 << 20, seconds=0.1),
     ),
 )

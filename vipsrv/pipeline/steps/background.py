@@ -10,7 +10,6 @@ import pyvips
 from vipsrv.pipeline.icc_profile import colour_in
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
 from vipsrv.pipeline.steps.colours import three_bands, to_srgb, transform_profile
-from vipsrv.pipeline.steps.scale import open_scaled
 from vipsrv.pipeline.vips.fields import PROFILE
 
 _WHITE = {"srgb": 255, "b-w": 255, "rgb16": 65535, "grey16": 65535}
@@ -21,7 +20,6 @@ def flatten_alpha(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
     """Return the image without alpha; unchanged if it has none or keeps it."""
     if not decode.header.info.has_alpha or decode.background is None:
         return image
-    image = open_scaled(image, decode)
     white = _WHITE.get(image.interpretation)
     if decode.background.lower() == "#ffffff" and white is not None:
         return three_bands(image.flatten(background=white), decode)

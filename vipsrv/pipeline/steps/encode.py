@@ -51,12 +51,11 @@ def _write_within(
 
 def _write(image: pyvips.Image, output: OutputPlan, quality: int | None) -> bytes:
     writer, options = output.writer, output.options
-    if writer.save_plain is not None and options.keep is Keep.NONE and quality is not None:
+    is_plain = options.keep is Keep.NONE and writer.is_own(options.effort)
+    if is_plain and quality is not None and writer.save_plain is not None:
         return writer.save_plain(image, quality)
-    arguments = dict(writer.options)
+    arguments = writer.arguments(lossless=options.lossless, effort=options.effort)
     if quality is not None:
         arguments["Q"] = quality
-    elif options.lossless and writer.lossy:
-        arguments["lossless"] = True
     data: bytes = pyvips.Operation.call(writer.saver, image, keep=options.keep.value, **arguments)
     return data

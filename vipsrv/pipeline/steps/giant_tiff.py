@@ -19,6 +19,7 @@ from vipsrv.pipeline.header import Decoder
 from vipsrv.pipeline.plan import DecodePlan
 from vipsrv.pipeline.steps.fast_resize import is_simple, reduce_to, rotate_upright
 from vipsrv.pipeline.vips.errors import logged_error
+from vipsrv.pipeline.vips.fields import with_metadata
 from vipsrv.pipeline.vips.operations import shape
 from vipsrv.pipeline.vips.raw_rows import RowLayout, read_rows
 from vipsrv.pipeline.vips.stopping import stop_while_computing
@@ -34,10 +35,6 @@ _AVERAGES_OVERLAP = 4, 12
 """Between these factors of reduction it is faster to read rows in order and average them once, because each
 strip of the result also needs averages of the next one. Otherwise four threads take twice the time and three
 times the CPU for 400 megapixels to 5,000 × 3,750; to 1,600 × 1,200 they take two thirds of the time."""
-
-_SHAPE = {"width", "height", "bands", "format", "coding", "interpretation"}
-_PLACE = {"xoffset", "yoffset", "xres", "yres", "filename"}
-"""The fields of an image that are not metadata."""
 
 
 def reduce_giant(image: pyvips.Image, decode: DecodePlan, width: int, height: int) -> pyvips.Image | None:
@@ -74,14 +71,7 @@ def _rows(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image | None:
     stride = width * bands
     rows = RowLayout(offset=start, stride=stride, used=stride, height=height, pixel=bands)
     whole = read_rows(decode.upload.view(), rows, "tiff", tolerant=False)
-    return _with_metadata(whole.copy(interpretation=interpretation, xres=image.xres, yres=image.yres), image)
-
-
-def _with_metadata(whole: pyvips.Image, source: pyvips.Image) -> pyvips.Image:
-    fields = [name for name in source.get_fields() if name not in _SHAPE | _PLACE]
-    for name in fields:
-        whole.set_type(source.get_typeof(name), name, source.get(name))
-    return whole
+    return with_metadata(whole.copy(interpretation=interpretation), image)
 
 
 def _in_columns(decode: DecodePlan, width: int, height: int) -> pyvips.Image | None:

@@ -29,25 +29,12 @@ def scale_with_alpha(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
 
     ``thumbnail`` is not used, because libvips 8.18 omits the weighting if only one of the two sides changes.
     """
-    image = open_scaled(image, decode)
     image = scale_to(image, *decode.stored_size)
     if decode.header.info.orientation != 1:
         image = image.copy_memory().autorot()  # rotating reads column by column
     if image.get_typeof(PROFILE) and not decode.keep_profile:
         image = transform_profile(image)
     return image
-
-
-def open_scaled(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
-    """Open the image again, reduced by its decoder but not below the target. If the decoder of its format
-    cannot do that, return the image unchanged.
-    """
-    reader = decode.libvips_reader
-    if reader is None or reader.open_scaled is None:
-        return image
-    header, (width, height) = decode.header, decode.stored_size
-    scale = min(1.0, max(width / header.info.width, height / header.info.height))
-    return reader.open_scaled(decode.upload, header.fail_on, decode.page, scale)
 
 
 def enlarge(image: pyvips.Image, width: int, height: int) -> pyvips.Image:

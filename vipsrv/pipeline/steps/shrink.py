@@ -1,7 +1,7 @@
 """Step: decode and resize, upright.
 
 ``fast_resize`` handles 8-bit grey and RGB, ``giant_tiff`` a large TIFF. All others go through ``thumbnail``,
-which decodes no more than the target needs (a WebP at any size, a TIFF from a level of its pyramid), reads
+which decodes no more than the target needs (a TIFF from a level of its pyramid), reads
 row by row, rotates the image by its EXIF orientation, and converts from the ICC profile after the resize,
 where it is the least work. None of these enlarges the image; that is done last.
 """
@@ -19,7 +19,7 @@ from vipsrv.pipeline.steps.fast_resize import reduce_fast
 from vipsrv.pipeline.steps.giant_tiff import reduce_giant
 from vipsrv.pipeline.steps.scale import enlarge, scale_with_alpha
 from vipsrv.pipeline.steps.scaled_jpeg import decode_scaled
-from vipsrv.pipeline.vips.fields import PROFILE, copy_metadata
+from vipsrv.pipeline.vips.fields import PROFILE, with_metadata
 
 
 def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
@@ -43,7 +43,7 @@ def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
 
 def _from_pixels(image: pyvips.Image, decode: DecodePlan, width: int, height: int) -> pyvips.Image | None:
     pixels = decode_scaled(decode, width, height)
-    return None if pixels is None else copy_metadata(image, pixels.to_libvips())
+    return None if pixels is None else with_metadata(pixels.to_libvips(), image, upright=True)
 
 
 def _by_thumbnail(

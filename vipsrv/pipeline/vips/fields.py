@@ -13,6 +13,13 @@ EXIF_THUMBNAIL = "jpeg-thumbnail-data"
 XMP = "xmp-data"
 """The field that holds an XMP packet."""
 
+SEQUENTIAL = "vips-sequential"
+"""The field of an image whose rows a loader decodes one after the other, in this order only."""
+
+_SHAPE = {"width", "height", "bands", "format", "coding", "interpretation"}
+_PLACE = {"xoffset", "yoffset", "xres", "yres", "filename"}
+"""The fields of an image that are not metadata."""
+
 _ORIENTATIONS = ("orientation", "exif-ifd0-Orientation", "exif-ifd1-Orientation")
 """The fields that libvips removes from an image that it rotates upright."""
 
@@ -30,13 +37,13 @@ def orientation_of(image: pyvips.Image) -> int:
     return orientation if 1 <= orientation <= _LAST_ORIENTATION else 1
 
 
-def copy_metadata(source: pyvips.Image, target: pyvips.Image) -> pyvips.Image:
-    """Return ``target`` with the resolution and the metadata of ``source``, except its orientation."""
-    target = target.copy(xres=source.xres, yres=source.yres)
-    own = set(target.get_fields())
+def with_metadata(image: pyvips.Image, source: pyvips.Image, *, upright: bool = False) -> pyvips.Image:
+    """Return ``image`` with the resolution and metadata of ``source``, without orientation if ``upright``."""
+    image = image.copy(xres=source.xres, yres=source.yres)
     for name in source.get_fields():
-        if name not in own:
-            target.set_type(source.get_typeof(name), name, source.get(name))
-    for name in _ORIENTATIONS:  # libvips sets them from the EXIF data, too
-        target.remove(name)
-    return target
+        if name not in _SHAPE | _PLACE:
+            image.set_type(source.get_typeof(name), name, source.get(name))
+    if upright:
+        for name in _ORIENTATIONS:
+            image.remove(name)
+    return image

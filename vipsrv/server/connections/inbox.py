@@ -21,7 +21,7 @@ from vipsrv.errors import RequestError
 from vipsrv.protocol import MAX_META_SIZE, Event, RequestReader
 from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.tls_transport import TlsTransport
-from vipsrv.server.connections.transport import PROGRESS_SIZE
+from vipsrv.server.connections.transport import PROGRESS_SIZE, acknowledge_now
 from vipsrv.server.context import ServerContext
 from vipsrv.storage.spool import Slot
 
@@ -35,6 +35,14 @@ while there is more, up to 32 times."""
 _scratch = memoryview(bytearray(READ_AHEAD_SIZE))
 """Holds bytes that are not read into the spool. They are used or copied within one callback, so all
 connections share it."""
+
+
+def _ignore(_: object) -> None:
+    """Take the place of a callback that is not to be called any more."""
+
+
+def _never() -> bool:
+    return False
 
 
 class InboxState(Enum):
@@ -122,6 +130,10 @@ class Inbox:
             self.update()
         else:
             self._take(_scratch[:size])
+            # The socket is empty in the middle of a message. Version 1 is not concerned: the kernel
+            # acknowledges the first segments of a connection at once.
+            if size < READ_AHEAD_SIZE and self.reader.version != 1 and not self.reader.between_messages:
+                acknowledge_now(self._transport)
         self._take_turns(size)
 
     def update(self) -> None:
@@ -149,6 +161,9 @@ class Inbox:
         """Stop reading, and discard what still arrives."""
         self.slot = None
         self._state = InboxState.ENDED
+        # They refer to the connection: a cycle would wait for the garbage collector.
+        self._on_events = self._on_no_room = _ignore
+        self._has_place = _never
 
     def slowness(self, now: float) -> str | None:
         """Return how slowly the body arrives if that is below the least mean rate; see ``pace.py``."""

@@ -31,6 +31,10 @@ FILE_READ_SIZE = 256 * 1024
 _log = logging.getLogger(__name__)
 
 
+def _ignore() -> None:
+    """Take the place of a callback that is not to be called any more."""
+
+
 class OutboxState(Enum):
     """Whether replies may be written; see the diagram above."""
 
@@ -145,6 +149,7 @@ class Outbox:
             if line is not None:
                 self._log_lost(line)
         self._waiting.clear()
+        self._on_empty = _ignore  # it refers to the connection: a cycle would wait for the garbage collector
 
     def _log_lost(self, line: RequestLine) -> None:
         line.lost = self._lost_because

@@ -5,15 +5,13 @@ The bytes of all other clients are never taken for such a header.
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable
 from typing import cast
 
 from vipsrv.errors import ProtocolError
 from vipsrv.protocol.proxy_protocol import ProxyHeaderReader, Source, Unnamed
-from vipsrv.server.accounts import UNIX_SOCKET, Flow, account_key
+from vipsrv.server.accounts import UNIX_SOCKET, account_key
 from vipsrv.server.address_list import AddressList
-from vipsrv.server.connections.binary import DRAIN_SECONDS
+from vipsrv.server.connections.preliminary import MakeConnection, PreliminaryConnection
 from vipsrv.server.connections.transport import peer_name
 from vipsrv.server.context import ServerContext
 
@@ -22,24 +20,17 @@ HEADER_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
-MakeConnection = Callable[[object], asyncio.BufferedProtocol]
-"""Makes the connection of a client with this address, in the form of a ``peername``."""
 
-
-class ProxiedConnection(asyncio.BufferedProtocol):
+class ProxiedConnection(PreliminaryConnection):
     """A connection until it is known for whom it speaks; ``make_connection`` makes the one that follows."""
 
-    _transport: asyncio.Transport
     _peer: object = None
-    _flow: Flow | None = None  # while the header is read
 
     def __init__(self, context: ServerContext, trusted: AddressList, make_connection: MakeConnection) -> None:
-        self._context = context
+        super().__init__(context, make_connection, HEADER_SECONDS)
         self._trusted = trusted
-        self._make_connection = make_connection
         self._reader = ProxyHeaderReader()
         self._buffer = memoryview(b"")
-        self.watch_at = time.monotonic() + HEADER_SECONDS
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the header if the client is a trusted proxy, and hand over at once otherwise."""
@@ -52,8 +43,7 @@ class ProxiedConnection(asyncio.BufferedProtocol):
             self._hand_over(peer)
             return
         # A place of the proxy's own until then. A proxy is not bounded as a client is.
-        self._flow = self._context.accounts.open_flow(account_key(peer))
-        self._context.connections.add(self, self._flow.account)
+        self._take_place(peer)
         if self._context.draining:  # accepted before the listeners were closed
             self.drain()
 
@@ -97,32 +87,9 @@ class ProxiedConnection(asyncio.BufferedProtocol):
         else:
             self._refuse(f"there was no header of the PROXY protocol within {HEADER_SECONDS:g} s")
 
-    def drain(self) -> None:
-        """Wait a moment for a header that is on its way, so that its client is answered; then close."""
-        self.watch_at = min(self.watch_at, time.monotonic() + DRAIN_SECONDS)
-
-    def stop(self) -> None:
-        """Close: no request has begun."""
-        self._transport.close()
-
-    def give_way(self) -> bool:
-        """Return ``False``: a connection that waits for its header is not idle."""
-        return False
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._transport.abort()
-
     def _refuse(self, reason: str) -> None:
         _log.warning("closing a connection of the trusted proxy %s: %s", account_key(self._peer), reason)
         self._transport.abort()
-
-    def _leave(self) -> None:
-        """Give the place back."""
-        flow, self._flow = self._flow, None
-        if flow is not None:
-            self._context.connections.remove(self)
-            self._context.accounts.close_flow(flow)
 
     def _hand_over(self, peer: object) -> None:
         connection = self._make_connection(peer)

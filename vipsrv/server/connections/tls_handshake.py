@@ -13,14 +13,14 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable
 from enum import Enum
 from typing import cast
 
 from vipsrv.errors import BadRequest, RequestError, Unauthorized
 from vipsrv.protocol import Kind, pack_error
-from vipsrv.server.accounts import Flow, account_key
-from vipsrv.server.connections.binary import DRAIN_SECONDS, LINGER_SECONDS
+from vipsrv.server.accounts import account_key
+from vipsrv.server.connections.binary import LINGER_SECONDS
+from vipsrv.server.connections.preliminary import MakeConnection, PreliminaryConnection
 from vipsrv.server.connections.tls_transport import TlsTransport, scratch
 from vipsrv.server.connections.transport import peer_name
 from vipsrv.server.context import ServerContext
@@ -52,9 +52,6 @@ _REASONS = {
 
 _log = logging.getLogger(__name__)
 
-MakeConnection = Callable[[object], asyncio.BufferedProtocol]
-"""Makes the connection of a client with this address, in the form of a ``peername``."""
-
 
 class HandshakeState(Enum):
     """The states of a handshake; see the diagram above."""
@@ -76,15 +73,13 @@ TRANSITIONS: dict[HandshakeState, tuple[HandshakeState, ...]] = {
 """The states that may follow each state."""
 
 
-class TlsConnection(asyncio.BufferedProtocol):
+class TlsConnection(PreliminaryConnection):
     """A client until its handshake is done; ``make_connection`` makes the connection that follows.
 
     ``peer`` is the client's address as a proxy has told it; without one, it is that of the socket.
     """
 
-    _transport: asyncio.Transport
     _tls: ssl.SSLObject
-    _flow: Flow | None = None  # while it has a place of its own
 
     def __init__(
         self,
@@ -93,15 +88,13 @@ class TlsConnection(asyncio.BufferedProtocol):
         make_connection: MakeConnection,
         peer: object = None,
     ) -> None:
-        self._context = context
+        super().__init__(context, make_connection, HANDSHAKE_SECONDS)
         self._certificates = certificates
-        self._make_connection = make_connection
         self._peer = peer
         self._state = HandshakeState.WAITING
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._received = 0
-        self.watch_at = time.monotonic() + HANDSHAKE_SECONDS
 
     @property
     def state(self) -> HandshakeState:
@@ -119,10 +112,8 @@ class TlsConnection(asyncio.BufferedProtocol):
             self._enter(HandshakeState.CLOSED)
             self._transport.abort()
             return
-        self._flow = self._context.accounts.open_flow(account_key(self._peer))
-        connections = self._context.connections
         # One in excess makes its handshake, so that it can be told why it is closed.
-        if not connections.add(self, self._flow.account) and not connections.turn_away(self):
+        if not self._take_place(self._peer) and not self._context.connections.turn_away(self):
             self._transport.abort()
         elif self._context.draining:  # accepted before the listeners were closed
             self.drain()
@@ -179,22 +170,6 @@ class TlsConnection(asyncio.BufferedProtocol):
             self._log(f"it was not done within {HANDSHAKE_SECONDS:g} s")
             self._transport.abort()
 
-    def drain(self) -> None:
-        """Wait a moment for the rest of the handshake, so that its client is answered; then close."""
-        self.watch_at = min(self.watch_at, time.monotonic() + DRAIN_SECONDS)
-
-    def stop(self) -> None:
-        """Close: no request has begun."""
-        self._transport.close()
-
-    def give_way(self) -> bool:
-        """Return ``False``: a connection in its handshake is not idle."""
-        return False
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._transport.abort()
-
     def _enter(self, state: HandshakeState) -> None:
         if state not in TRANSITIONS[self._state]:
             raise RuntimeError(f"a handshake that is {self._state.value} cannot become {state.value}")
@@ -235,13 +210,6 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def _log(self, reason: str) -> None:
         _log.info("the TLS handshake of %s failed: %s", account_key(self._peer), reason)
-
-    def _leave(self) -> None:
-        """Give the place back."""
-        flow, self._flow = self._flow, None
-        if flow is not None:
-            self._context.connections.remove(self)
-            self._context.accounts.close_flow(flow)
 
 
 def handshake_fault(error: ssl.SSLError) -> str:

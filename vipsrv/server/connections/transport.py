@@ -3,9 +3,12 @@
 import asyncio
 import select
 import socket
+from contextlib import suppress
 
 PROGRESS_SIZE = 64 * 1024
 """Bytes that must move within each receive timeout, so that a trickle does not keep a connection open."""
+
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux only
 
 
 def peer_name(transport: asyncio.BaseTransport) -> object:
@@ -48,3 +51,15 @@ def has_hung_up(transport: asyncio.BaseTransport) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), getattr(select, "POLLRDHUP", select.POLLHUP))
     return bool(poll.poll(0))
+
+
+def acknowledge_now(transport: asyncio.BaseTransport) -> None:
+    """Acknowledge what has arrived now, not up to 40 ms later (Linux, TCP only).
+
+    A client with Nagle's algorithm (RFC 896, without ``TCP_NODELAY``) keeps the rest of its message until its
+    first small segment is acknowledged, and on a connection that has carried replies the kernel delays that.
+    """
+    sock = transport.get_extra_info("socket")
+    if _QUICK_ACK is not None and sock is not None:
+        with suppress(OSError):  # a unix socket, or the client has disconnected
+            sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)

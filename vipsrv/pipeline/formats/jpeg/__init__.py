@@ -16,6 +16,7 @@ from vipsrv.pipeline.formats.base import (
     DecodeCost,
     DecodeRequest,
     EncodeCost,
+    EncoderEffort,
     ImageFormat,
     LibvipsReader,
     LoadedFile,
@@ -156,11 +157,18 @@ JPEG = ImageFormat(
     writer=Writer(
         format=Format.JPEG,
         saver="jpegsave_buffer",
+        options={"optimize_coding": False},
         lossy=True,
         lossless=False,
         alpha=False,
         max_side=65_500,  # libjpeg's JPEG_MAX_DIMENSION
         cost=EncodeCost(pixel=1, seconds=0.006),
+        # Huffman tables made for the image: docs/decisions/0038-jpeg-by-libjpeg-turbo.md has the table.
+        effort=EncoderEffort(
+            argument="optimize_coding",
+            values=(False,) * 5 + (True,) * 5,
+            times=(1.0,) * 5 + (2.5,) * 5,
+        ),
         save_plain=_write_plain,
     ),
 )

@@ -6,19 +6,25 @@ and keeps all metadata, in copies.
 
 import zlib
 
+import pyvips
+
 from vipsrv.errors import TooLarge
 from vipsrv.options import Format
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
     DecodeRequest,
     EncodeCost,
+    EncoderEffort,
     ImageFormat,
     LibvipsReader,
     Trial,
     Writer,
     signature,
 )
+from vipsrv.pipeline.formats.png.inflate import row_bytes, stored
+from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.upload import Upload
+from vipsrv.pipeline.vips.operations import PreparedOperation
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -33,6 +39,20 @@ _TEXT_COPIES = 4
 
 _CHUNK_HEAD = 8
 """Bytes of length and name."""
+
+_MIN_INFLATED, _MAX_INFLATED = 1 << 18, 12 << 20
+"""Bytes of decoded pixels. Inflating fewer saves less than opening the image again costs; for more, malloc
+gets its memory from the kernel each time, and the page faults take the time that is saved. A job with these
+buffers is still a light one."""
+
+_MAX_EXPANDED = 8
+"""Bytes of pixels for a byte of the file. Screenshots and drawings expand more, and inflating is so little of
+their time that the copies cost more than they save."""
+
+_open = {
+    fail_on: PreparedOperation("pngload_source", "source", access="sequential", fail_on=fail_on)
+    for fail_on in ("error", "none")
+}
 
 
 def check_metadata(upload: Upload) -> int:
@@ -77,6 +97,26 @@ def _text_size(name: bytes, chunk: bytes, limit: int) -> int:
         return len(chunk)
 
 
+def _reopen(upload: Upload, header: ImageHeader, _page: int, _size: tuple[int, int]) -> pyvips.Image | None:
+    """Inflate the pixels now, if the image is neither tiny nor large."""
+    if not _is_inflated_first(upload, header):
+        return None
+    data = upload.view()
+    size = row_bytes(data)
+    whole = None if size is None else stored(data, size)
+    return None if whole is None else _open[header.fail_on](pyvips.Source.new_from_memory(whole))
+
+
+def _is_inflated_first(upload: Upload, header: ImageHeader) -> bool:
+    size = header.info.width * header.info.height * header.pixel_bytes
+    return (
+        max(_MIN_INFLATED, upload.size // 2) <= size <= min(_MAX_INFLATED, _MAX_EXPANDED * upload.size)
+        and header.sample_bytes == 1
+        and not header.field("interlaced")
+        and not header.image.get_typeof("cicp-transfer-characteristics")
+    )
+
+
 def _decode_cost(request: DecodeRequest) -> DecodeCost:
     if request.header.field("interlaced"):
         pixel = request.header.pixel_bytes
@@ -84,7 +124,13 @@ def _decode_cost(request: DecodeRequest) -> DecodeCost:
         seconds = 0.0008 + 0.0027 / pixel
         # Of a corrupt one the error does not say that it is the decoder's, so it is decoded a second time.
         return DecodeCost(seconds=seconds, held=request.pixels * pixel, frames=2)
-    return DecodeCost(seconds=0.0005)
+    # The inflated rows, and their copy as a PNG.
+    inflated = (
+        request.pixels * request.header.pixel_bytes
+        if _is_inflated_first(request.upload, request.header)
+        else 0
+    )
+    return DecodeCost(seconds=0.0005, held=2.1 * inflated)
 
 
 PNG = ImageFormat(
@@ -98,6 +144,7 @@ PNG = ImageFormat(
         decodes_whole=True,
         error_beginnings=("vipspng: libpng read error",),
         check_metadata=check_metadata,
+        reopen=_reopen,
         decode_cost=_decode_cost,
     ),
     writer=Writer(
@@ -107,6 +154,12 @@ PNG = ImageFormat(
         lossless=True,
         alpha=True,
         checks_profile=True,
+        # The level of zlib; level 0 would not compress at all.
+        effort=EncoderEffort(
+            argument="compression",
+            values=(1, 1, 2, 3, 4, 5, 6, 7, 8, 9),
+            times=(0.6, 0.6, 1, 1, 1, 1, 1, 1, 1.1, 1.5),
+        ),
         cost=EncodeCost(pixel=4, alpha=1, seconds=0.008),
     ),
 )

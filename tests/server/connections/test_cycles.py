@@ -1,0 +1,81 @@
+"""Requests and connections leave no reference cycles, which would keep memory until a garbage collection."""
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.server.fakes import MANY, FakeWorkers, fill, make_context
+from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.protocol import HEADER, V1_REPLY, V1_REQUEST, Kind, pack_message
+from vipsrv.server.connections.binary import BinaryConnection
+from vipsrv.server.connections.inbox import Inbox
+from vipsrv.server.connections.outbox import Outbox
+from vipsrv.server.context import ServerContext
+from vipsrv.server.exchange import Exchange
+from vipsrv.storage.spool import Slot
+from vipsrv.workers.job import Job, Outcome
+
+OF_A_REQUEST = (Exchange, Job, Outcome, Slot)
+OF_A_CONNECTION = (BinaryConnection, Inbox, Outbox)
+IMAGE = bytes(100)
+RESULT_SIZE = 50
+
+
+@pytest.fixture(autouse=True)
+def no_collection() -> Iterator[None]:
+    """Nothing but reference counts frees an object."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def alive(kinds: tuple[type, ...]) -> list[str]:
+    return [type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds)]
+
+
+async def answer(workers: FakeWorkers, context: ServerContext) -> None:
+    while not workers.jobs:
+        await asyncio.sleep(0.001)
+    job = workers.jobs.pop()
+    source = ImageInfo(
+        format="jpeg", width=9, height=9, pages=1, has_alpha=False, orientation=1, size=len(IMAGE)
+    )
+    output = OutputInfo(width=9, height=9, format="jpeg", quality=85, size=RESULT_SIZE)
+    job.close()
+    job.answer(Outcome(source=source, outputs=(output,), result=fill(context.spool.open(RESULT_SIZE))))
+
+
+async def test_nothing_is_left_of_requests_and_their_connections(tmp_path: Path) -> None:
+    workers = FakeWorkers(free=MANY)
+    context = make_context(tmp_path, workers)
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(lambda: BinaryConnection(context), "127.0.0.1", 0)
+    address = listener.sockets[0].getsockname()
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(*address)
+        for request_id in (1, 2):
+            meta = {"width": 9, "height": 9}
+            writer.write(pack_message(Kind.RESIZE, request_id, meta, body_size=len(IMAGE)) + IMAGE)
+            await answer(workers, context)
+            *_, meta_size, body_size = HEADER.unpack(await reader.readexactly(HEADER.size))
+            await reader.readexactly(meta_size + body_size)
+            assert alive(OF_A_REQUEST) == []
+        assert sorted(set(alive(OF_A_CONNECTION))) == ["BinaryConnection", "Inbox", "Outbox"]
+        writer.close()
+        await writer.wait_closed()
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(V1_REQUEST.pack(len(IMAGE), 9, 9) + IMAGE)
+        await answer(workers, context)
+        assert len(await reader.read()) == V1_REPLY.size + RESULT_SIZE
+        writer.close()
+        await writer.wait_closed()
+        await context.connections.wait_until_closed(20)
+        await asyncio.sleep(0)  # the event loop drops its last reference
+        assert alive(OF_A_REQUEST) == []
+        assert alive(OF_A_CONNECTION) == []
+    listener.close()
+    context.spool.close()
