@@ -61,7 +61,7 @@ ONLY: dict[str, set[str]] = {
 }
 
 # Packages that are started as processes, and that nothing outside of them imports.
-PROCESSES = {"vipsrv.workers.child"}
+PROCESSES = {"vipsrv.workers.child", "vipsrv.server.gateways.child"}
 
 # Module → the package whose modules it finds and imports by name.
 DISCOVERS = {"vipsrv.pipeline.formats.registry": "vipsrv.pipeline.formats"}

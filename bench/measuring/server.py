@@ -19,7 +19,7 @@ class Server:
 
     ``arguments`` are added to the command. ``module`` is another module to run instead, which prints its
     address in the same words. ``python`` and ``directory`` choose another interpreter and the working
-    directory, from which ``-m`` imports first.
+    directory, from which ``-m`` imports first; ``environment`` replaces that of this process.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class Server:
         module: str | None = None,
         python: str = sys.executable,
         directory: Path | None = None,
+        environment: dict[str, str] | None = None,
     ) -> None:
         command = ["vipsrv", "serve", "--port", "0"] if module is None else [module]
         self.process = subprocess.Popen(
@@ -36,7 +37,7 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
             cwd=directory,
-            env=_environment(directory),
+            env=environment or _environment(directory),
         )
         assert self.process.stdout is not None
         ready = _READY.fullmatch(self.process.stdout.readline())

@@ -80,7 +80,8 @@ def test_the_table_has_every_field() -> None:
         lost="a",
         sample=2,
     )
-    assert set(names_in_tables("field")) == {"time", *line.fields()} - {"event"}
+    # The renderer adds the number of the gateway.
+    assert set(names_in_tables("field")) == {"time", "gateway", *line.fields()} - {"event"}
 
 
 def test_the_table_has_every_setting_of_the_log() -> None:

@@ -135,3 +135,24 @@ def test_a_client_may_fill_half_of_the_queue_but_always_has_room_for_one_connect
 @pytest.mark.parametrize(("connections", "of_one"), [(1, 1), (2, 1), (64, 32), (200, 64), (4096, 1024)])
 def test_one_address_has_at_most_half_of_few_connections(connections: int, of_one: int) -> None:
     assert ServerSettings(connections=connections).client_connections == of_one
+
+
+@pytest.mark.parametrize(
+    ("cores", "given", "gateways"),
+    [
+        (1, {}, 1),
+        (8, {}, 1),
+        (15, {}, 1),
+        (16, {}, 2),
+        (64, {}, 8),
+        (64, {"workers": 3}, 3),
+        (2, {"gateways": 2}, 2),
+        (64, {"gateways": 1}, 1),
+    ],
+)
+def test_one_gateway_for_each_eight_cores(
+    cores: int, given: dict[str, int], gateways: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vipsrv.server.settings.available_cpus", lambda: cores)
+    monkeypatch.setattr("vipsrv.server.settings.sys.platform", "linux")
+    assert settings_of(**{"workers": cores, **given}).gateway_count == gateways

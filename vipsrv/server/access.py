@@ -23,6 +23,7 @@ from vipsrv.server.accounts import Account, address_of
 from vipsrv.server.address_list import AddressList
 from vipsrv.server.identity import Identities, Identity, IdentityLimits, Penalties, Usage
 from vipsrv.server.identity.directory import WRONG_TOKEN
+from vipsrv.server.identity.shared_quotas import SharedQuotas
 from vipsrv.server.request_options import formats_of_results
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.tls import certificate_identity
@@ -151,10 +152,10 @@ class Access:
         """The number of tokens that were looked up; those of addresses with a penalty are not."""
 
     @classmethod
-    def of(cls, settings: ServerSettings) -> "Access":
+    def of(cls, settings: ServerSettings, quotas: SharedQuotas | None = None) -> "Access":
         """Make the rules that the settings state. Raises ``StartFailed`` for a token file with faults."""
         try:
-            identities = None if settings.tokens is None else Identities(settings.tokens)
+            identities = None if settings.tokens is None else Identities(settings.tokens, quotas=quotas)
         except SettingsError as error:
             raise StartFailed(str(error)) from None
         return cls(identities, allow_v1=settings.allow_v1, certificate_identity=certificate_identity)

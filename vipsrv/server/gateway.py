@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,15 +20,16 @@ from vipsrv.server.connections.tls_handshake import TlsConnection
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
-from vipsrv.server.descriptors import fit_connections, raise_limit
-from vipsrv.server.handover import ControlSocket, HandoverState, Takeover
-from vipsrv.server.listeners import Listeners
+from vipsrv.server.descriptors import current_limit, files_that_fit, fit_connections, raise_limit
+from vipsrv.server.identity.shared_quotas import SharedQuotas
+from vipsrv.server.listeners import Listener, Listeners
 from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.logs.start_line import start_fields
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.reload import TakeOver, prepare_all
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.succession import Succession, addresses_of
 from vipsrv.server.systemd import Notifier, Watchdog
 from vipsrv.server.tls import ServerCertificates
 from vipsrv.server.user import change_user
@@ -45,9 +46,6 @@ WATCH_SECONDS = 0.1
 FAREWELL_SECONDS = 1.0
 """Seconds that sending the last replies may take when the server stops."""
 
-_WITH_SUCCESSOR = (HandoverState.OFFERED, HandoverState.HANDED_OVER)
-"""The states in which another server has the listening sockets, too."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -56,7 +54,8 @@ class Gateway:
 
     It listens on the ``inherited`` sockets if there are any, and on the addresses of ``settings`` otherwise.
     The service manager is told by ``notifier``; ``on_handed_over`` is called when another server has taken
-    the listeners, and this one has to ``drain``.
+    the listeners, and this one has to ``drain``. With ``quotas`` the limits of identities hold for all
+    gateways that share these.
     """
 
     def __init__(
@@ -67,14 +66,17 @@ class Gateway:
         inherited: Sequence[OpenListener] = (),
         notifier: Notifier | None = None,
         on_handed_over: Callable[[], None] | None = None,
+        quotas: SharedQuotas | None = None,
     ) -> None:
         self._settings = settings
-        self._inherited = inherited
         self._notifier = notifier or Notifier(None)
         self._on_handed_over = on_handed_over
-        self._access = Access.of(settings)
+        self._access = Access.of(settings, quotas)
         self._spool = Spool(
-            directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
+            directory=settings.spool_dir,
+            memory=settings.spool_memory,
+            disk=settings.spool_disk,
+            files=files_that_fit(settings, current_limit()),
         )
         self._pool = WorkerPool(
             self._spool,
@@ -105,8 +107,8 @@ class Gateway:
         self._trusted_proxies = AddressList(settings.trusted_proxies)
         self._watchdog: Watchdog | None = None
         self._listeners = Listeners()
-        self._control = ControlSocket(self._listeners, self._handed_over)
-        self._takeover: Takeover | None = None
+        self._succession = Succession(self._listeners, inherited, self._handed_over)
+        self._borrowed: dict[int, list[Listener]] = {}  # by the number of the gateway that owns them
         self._certificates: ServerCertificates | None = None  # without a listener that needs them
         self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
@@ -119,10 +121,12 @@ class Gateway:
     @property
     def takes_over(self) -> bool:
         """Whether it has the listeners of a server whose place it takes."""
-        return self._takeover is not None
+        return self._succession.takes_over
 
-    async def start(self) -> list[Address]:
-        """Start the workers and listen; return the addresses, with real ports. Raises ``StartFailed``."""
+    async def start(self, before_listening: Callable[[], Awaitable[None]] | None = None) -> list[Address]:
+        """Start the workers, wait for ``before_listening``, and listen; return the addresses, with real
+        ports. Raises ``StartFailed``.
+        """
         asyncio.get_running_loop().set_exception_handler(self._descriptors.handle)
         try:
             # Bind first: a port in use is found out faster than workers start.
@@ -133,6 +137,8 @@ class Gateway:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             log_confinement(self._pool.formats.layers)
+            if before_listening is not None:
+                await before_listening()
             listening = await self._listeners.start()
         except StartFailed:
             await self.stop()
@@ -146,13 +152,27 @@ class Gateway:
         """Say that the server accepts requests at ``addresses``: to the service manager, and to the server
         whose place it takes, which then stops. Raises ``StartFailed``; this one has to ``stop`` then.
         """
-        if self._takeover is not None:
-            await self._takeover.finish()
-            self._listeners.shared = False
-            self._control.adopt(self._takeover.control)
-        self._control.start()
+        await self._succession.finish()
         self._watchdog = Watchdog(self._notifier, self._pool.check_ready)
         self._notifier.ready(f"{self._pool.size} workers, listening on {', '.join(map(str, addresses))}")
+
+    def check_ready(self) -> None:
+        """Raise ``Draining`` if there has been no worker for a while."""
+        self._pool.check_ready()
+
+    async def borrow(self, owner: int, given: Sequence[OpenListener]) -> None:
+        """Accept connections from the sockets of the gateway with the number ``owner``, which has ended,
+        until ``give_back``. Raises ``StartFailed``.
+        """
+        borrowed = self._borrowed.setdefault(owner, [])
+        for one in given:
+            make_connection = partial(self._make_connection, tls=one.address.tls)
+            borrowed.append(await self._listeners.borrow(one, make_connection))
+
+    def give_back(self, owner: int) -> None:
+        """Accept no more connections from the sockets of another gateway."""
+        for listener in self._borrowed.pop(owner, []):
+            self._listeners.give_back(listener)
 
     def _warn_if_open(self, listening: list[Address]) -> None:
         if self._access.requires_login or self._settings.insecure:
@@ -175,7 +195,8 @@ class Gateway:
     def prepare_reload(self, settings: ServerSettings) -> TakeOver:
         """Check new settings, and return what takes them over. Raises ``SettingsError``. See ``reload``."""
         try:
-            settings = fit_connections(settings, raise_limit())
+            limit = raise_limit()
+            settings = fit_connections(settings, limit)
         except StartFailed as error:
             raise SettingsError(str(error)) from None
         trusted_proxies = AddressList(settings.trusted_proxies)
@@ -187,7 +208,8 @@ class Gateway:
             self._settings = settings
             self._trusted_proxies = trusted_proxies
             self._context.change_settings(settings)
-            self._spool.resize(memory=settings.spool_memory, disk=settings.spool_disk)
+            files = files_that_fit(settings, limit)
+            self._spool.resize(memory=settings.spool_memory, disk=settings.spool_disk, files=files)
             self._pool.reconfigure(settings.worker_config(), max_jobs=settings.jobs_per_worker)
             self._admission.change_limits(
                 limit=settings.queue, per_client=settings.client_queue, memory=settings.decode_memory
@@ -195,13 +217,17 @@ class Gateway:
 
         return take_over
 
-    async def drain(self) -> None:
-        """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight."""
-        state = self._control.state
-        if state is not HandoverState.HANDED_OVER:
+    async def drain(self, *, has_successor: bool | None = None) -> None:
+        """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight.
+
+        ``has_successor`` is whether others go on with the listening sockets, if the caller knows better.
+        """
+        if not self._succession.is_handed_over:
             self._notifier.stopping()
-        self._control.close()
-        self._context.has_successor = bool(self._inherited) or state in _WITH_SUCCESSOR
+        self._context.has_successor = (
+            self._succession.sockets_live_on if has_successor is None else has_successor
+        )
+        self._succession.close()
         self._context.draining = True
         self._listeners.close()
         for connection in self._context.connections:
@@ -211,9 +237,7 @@ class Gateway:
     async def stop(self) -> None:
         """Stop at once; clients that still wait get ``Draining``."""
         self._context.has_successor = False
-        if self._takeover is not None:
-            self._takeover.abandon()
-        self._control.close()
+        self._succession.abandon()
         self._context.draining = True
         self._listeners.close()
         for connection in self._context.connections:
@@ -229,18 +253,8 @@ class Gateway:
     async def _open_listeners(self) -> None:
         """Bind each address that is wanted, or use the sockets that there are. Raises ``StartFailed``."""
         settings = self._settings
-        given = await self._given_listeners()
-        if given:
-            unused = sorted(settings.model_fields_set & {"host", "port", "listen"})
-            if unused:
-                _log.warning(
-                    "%s: passed over, because the server listens on the sockets that it was given",
-                    ", ".join(f"--{name}" for name in unused),
-                )
-            addresses = [one.address for one in given]
-        else:
-            listen = [Address.parse(text) for text in settings.listen]
-            addresses = listen or [Address(settings.host, settings.port)]
+        given = await self._succession.begin(settings)
+        addresses = [one.address for one in given] or addresses_of(settings)
         if any(address.tls for address in addresses):
             try:
                 self._certificates = ServerCertificates(settings)
@@ -251,28 +265,6 @@ class Gateway:
             await self._listeners.adopt(one, partial(self._make_connection, tls=one.address.tls))
         for address in [] if given else addresses:
             await self._listeners.bind(address, partial(self._make_connection, tls=address.tls))
-
-    async def _given_listeners(self) -> Sequence[OpenListener]:
-        """Return the sockets of the server whose place this one takes, or else of systemd, and prepare the
-        control socket. Raises ``StartFailed``.
-        """
-        control = self._settings.control
-        if control is None:
-            if self._settings.takeover:
-                raise StartFailed(
-                    "--takeover needs --control, the path of the running server's control socket"
-                )
-            return self._inherited
-        if self._settings.takeover:
-            self._takeover = await Takeover.begin(control)
-            if self._takeover is not None:
-                self._listeners.shared = True
-                for unused in self._inherited:  # clients would wait for ever
-                    unused.sock.close()
-                return self._takeover.listeners
-            _log.info("no server runs at --control %s, so there is none to take over", control)
-        self._control.open(control)
-        return self._inherited
 
     def _make_connection(self, *, tls: bool) -> asyncio.BufferedProtocol:
         """Return the connection of a client: for the header of a proxy, then TLS, then requests."""

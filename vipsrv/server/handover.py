@@ -27,10 +27,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from vipsrv.errors import ProtocolError, StartFailed
-from vipsrv.server.listeners import Listeners
+from vipsrv.server.listeners import OfferedListener
 from vipsrv.server.listening_sockets import OpenListener, UnixSocketFile, open_unix_socket
 from vipsrv.version import __version__
 
@@ -69,6 +69,19 @@ TRANSITIONS: dict[HandoverState, tuple[HandoverState, ...]] = {
 """The states that may follow each state."""
 
 
+class OfferedListeners(Protocol):
+    """The listening sockets that a server may hand over."""
+
+    shared: bool
+    """Whether another server listens on the same sockets: then ``close`` leaves the files to that."""
+
+    def offer(self) -> list[OfferedListener]:
+        """Return the sockets of all listeners."""
+
+    def close(self) -> None:
+        """Give all addresses up."""
+
+
 class ControlSocket:
     """The socket at which successors ask for the ``listeners``: ``open`` or ``adopt``, ``start``, ``close``.
 
@@ -76,7 +89,7 @@ class ControlSocket:
     ``listeners`` are closed because the successor has them.
     """
 
-    def __init__(self, listeners: Listeners, on_handed_over: Callable[[int | None], None]) -> None:
+    def __init__(self, listeners: OfferedListeners, on_handed_over: Callable[[int | None], None]) -> None:
         self._listeners = listeners
         self._on_handed_over = on_handed_over
         self._state = HandoverState.CLOSED

@@ -211,6 +211,21 @@ class Listeners:
         """Use a socket that another process has opened, without accepting yet. Raises ``StartFailed``."""
         self._listeners.append(await Listener.adopt(given, make_connection))
 
+    async def borrow(self, given: OpenListener, make_connection: MakeConnection) -> Listener:
+        """Accept connections from the socket of another process, until ``give_back``. Raises
+        ``StartFailed``.
+        """
+        listener = await Listener.adopt(given, make_connection)
+        self._listeners.append(listener)
+        await listener.start()
+        return listener
+
+    def give_back(self, listener: Listener) -> None:
+        """Accept no more connections from a borrowed socket. Those that wait are left to its owner."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+            listener.close()
+
     def offer(self) -> list[OfferedListener]:
         """Return the sockets of all listeners."""
         return [offered for listener in self._listeners for offered in listener.offer()]
@@ -223,7 +238,7 @@ class Listeners:
 
     async def pause_if(self, exhausted: bool) -> None:  # noqa: FBT001 - the name says what it is
         """Leave connections in the kernel while no descriptor is left for them."""
-        for listener in self._listeners:
+        for listener in list(self._listeners):  # some may be borrowed or given back meanwhile
             if exhausted:
                 listener.pause()
             else:

@@ -12,7 +12,7 @@ new, which may fail, and then takes it over, which cannot.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
@@ -37,6 +37,13 @@ class Reloadable(Protocol):
 
         Nothing may change before the returned function is called; it is not called if another part refuses.
         """
+
+
+class RemoteReloadable(Protocol):
+    """Parts of the server in other processes that can be given new settings, like ``Reloadable``."""
+
+    async def prepare_reload(self, settings: ServerSettings) -> Callable[[], Awaitable[None]]:
+        """Let them all prepare, and return what makes them all take over. Raises ``SettingsError``."""
 
 
 class Outcome(StrEnum):
@@ -116,12 +123,17 @@ class Reloader:
     """Reloads the settings of a running server.
 
     It was started with ``running``, ``read`` reads what is to follow and raises ``SettingsError``, and
-    ``parts`` are the parts of the server that are given it.
+    ``parts`` are the parts of the server that are given it, and ``remote`` those of other processes.
     """
 
     def __init__(
-        self, running: Configuration, read: Callable[[], Configuration], parts: Sequence[Reloadable]
+        self,
+        running: Configuration,
+        read: Callable[[], Configuration],
+        parts: Sequence[Reloadable],
+        remote: RemoteReloadable | None = None,
     ) -> None:
+        self._remote = remote
         self._running = running
         self._read = read
         self._parts = parts
@@ -137,10 +149,15 @@ class Reloader:
             wanted = await asyncio.to_thread(self._read)
             plan = ReloadPlan.between(self.settings, wanted.settings)
             take_over = prepare_all(self._parts, plan.settings)
+            take_over_elsewhere = (
+                None if self._remote is None else await self._remote.prepare_reload(plan.settings)
+            )
         except SettingsError as error:
             _log.error("the settings were not reloaded: %s", error)
             return ReloadReport(Outcome.REFUSED, error.faults)
         take_over()
+        if take_over_elsewhere is not None:
+            await take_over_elsewhere()
         before, self._running = self._running, replace(wanted, settings=plan.settings)
         lines = _describe(before, self._running, plan)
         _log.info("the settings were reloaded: %s", lines[0])

@@ -17,17 +17,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import closing
 from enum import Enum
-from typing import Any
+from typing import TypedDict
 
 from vipsrv.address import Address
 from vipsrv.errors import StartFailed
 from vipsrv.server.configuration import Configuration
 from vipsrv.server.descriptors import fit_connections, raise_limit
+from vipsrv.server.event_loop import first_of, run
 from vipsrv.server.gateway import Gateway
+from vipsrv.server.gateways.supervisor import Supervisor
 from vipsrv.server.hardening import harden
+from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.server_log import ServerLog
 from vipsrv.server.pid_file import LastReload, PidFile
 from vipsrv.server.reload import Outcome, Reloader, ReloadReport
@@ -55,7 +58,7 @@ def serve(
     harden()
     with closing(Notifier.from_environment(successor=configuration.settings.takeover)) as notifier:
         process = _ServerProcess(configuration, read, log, notifier)
-        _run(process.run(on_listening, until_stdin_closes=until_stdin_closes))
+        run(process.run(on_listening, until_stdin_closes=until_stdin_closes))
 
 
 class _State(Enum):
@@ -104,8 +107,16 @@ class _StopRequests:
         self.asked.set()
 
 
+class _Common(TypedDict):
+    """What a gateway and a supervisor of several need."""
+
+    inherited: list[OpenListener]
+    notifier: Notifier
+    on_handed_over: Callable[[], None]
+
+
 class _ServerProcess:
-    """The life of one server process: ``run``."""
+    """The life of one server process: ``run``. It is a gateway, or the supervisor of several."""
 
     def __init__(
         self,
@@ -114,20 +125,25 @@ class _ServerProcess:
         log: ServerLog,
         notifier: Notifier,
     ) -> None:
-        self._settings = fit_connections(configuration.settings, raise_limit())
+        self._settings = configuration.settings
         self._log = log
         self._notifier = notifier
         self._state = _State.STARTING
         self._stop = _StopRequests()
         self._reload_asked = asyncio.Event()
-        self._gateway = Gateway(
-            self._settings,
-            log.requests,
-            inherited=inherited_listeners(),
-            notifier=notifier,
-            on_handed_over=self._stop.handed_over,
-        )
-        self._reloader = Reloader(configuration, read, [log, self._gateway])
+        common: _Common = {
+            "inherited": inherited_listeners(),
+            "notifier": notifier,
+            "on_handed_over": self._stop.handed_over,
+        }
+        self._gateway: Gateway | Supervisor
+        if self._settings.gateway_count > 1:
+            self._gateway = Supervisor(self._settings, **common)
+            self._reloader = Reloader(configuration, read, [log], self._gateway)
+        else:
+            self._settings = fit_connections(self._settings, raise_limit())
+            self._gateway = Gateway(self._settings, log.requests, **common)
+            self._reloader = Reloader(configuration, read, [log, self._gateway])
         self._pid_file: PidFile | None = None
 
     async def run(self, on_listening: Callable[[list[Address]], None], *, until_stdin_closes: bool) -> None:
@@ -168,10 +184,10 @@ class _ServerProcess:
     async def _start(self) -> list[Address] | None:
         """Start, and return the addresses; ``None`` if the process was asked to stop meanwhile."""
         starting = asyncio.create_task(self._gateway.start())
-        if await _first_of(starting, self._stop.asked):
+        if await first_of(starting, self._stop.asked):
             return await starting
         starting.cancel()
-        await asyncio.wait({starting})
+        await asyncio.gather(starting, return_exceptions=True)  # it may have failed meanwhile
         await self._gateway.stop()
         return None
 
@@ -193,7 +209,7 @@ class _ServerProcess:
         self._enter(_State.DRAINING)
         _log.info("stopping: %d connections", self._gateway.connections)
         draining = asyncio.create_task(self._gateway.drain())
-        if await _first_of(draining, self._stop.at_once):
+        if await first_of(draining, self._stop.at_once):
             await draining
         draining.cancel()
         reloading.cancel()
@@ -236,14 +252,6 @@ class _ServerProcess:
         return report
 
 
-async def _first_of(task: "asyncio.Task[Any]", event: asyncio.Event) -> bool:
-    """Wait until a task is done or an event is set; return whether the task is done."""
-    waiting = asyncio.create_task(event.wait())
-    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    return task.done()
-
-
 def _has_terminal() -> bool:
     """Whether this process gets SIGHUP when a terminal is closed."""
     try:
@@ -268,12 +276,3 @@ def _on_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) 
         loop.add_reader(descriptor, readable)
     except PermissionError:  # a file or /dev/null, which cannot be waited for
         stop()
-
-
-def _run(main: Coroutine[Any, Any, None]) -> None:
-    try:
-        import uvloop  # noqa: PLC0415 - an optional dependency, not on all platforms
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)

@@ -11,6 +11,7 @@ may have the name of another one with ``_file`` after it: ``VIPSRV_X_FILE`` name
 
 import ipaddress
 import logging
+import sys
 import tempfile
 from dataclasses import fields
 from enum import StrEnum
@@ -44,6 +45,10 @@ _LEAST_CONNECTIONS_PER_CLIENT = 64
 
 _LEAST_QUEUE_PER_CLIENT = 32
 """As many requests as one connection may have in flight."""
+
+
+_CORES_PER_GATEWAY = 8
+"""A gateway keeps at least so many workers busy, even with small images (decision 34)."""
 
 
 class LogLevel(StrEnum):
@@ -134,6 +139,13 @@ class _ServiceSettings(BaseModel):
         description="Number of jobs after which a worker is replaced. With 1, an image that takes over a "
         "worker meets no other image; each job then costs the start of a worker as well.",
         json_schema_extra=RELOADABLE,
+    )
+    gateways: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Gateway processes, which share addresses, workers and budgets; 0 means one for each "
+        f"{_CORES_PER_GATEWAY} cores that the server may use, at most --workers. Several need Linux.",
     )
     pin_workers: bool = Field(
         default=True,
@@ -378,6 +390,13 @@ class ServerSettings(_WorkerSettings):
     def client_queue(self) -> int:
         """The maximum number of waiting requests of one client address in each lane."""
         return self.queue_per_client or max(_LEAST_QUEUE_PER_CLIENT, self.queue // 2)
+
+    @property
+    def gateway_count(self) -> int:
+        """The number of gateway processes."""
+        if self.gateways or sys.platform != "linux":
+            return max(1, self.gateways)
+        return max(1, min(available_cpus() // _CORES_PER_GATEWAY, self.workers))
 
     @field_validator("listen")
     @classmethod

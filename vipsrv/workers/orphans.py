@@ -31,8 +31,8 @@ class Orphans:
         """Return them, or ``None`` if this process gets none. Call it before the first worker starts."""
         return cls() if adopts_orphans() else None
 
-    def end(self, own: Collection[int]) -> None:
-        """Kill orphans of workers and reap what has ended.
+    def end(self, own: Collection[int], why: str = "a worker has started it") -> None:
+        """Kill orphans of workers and reap what has ended; ``why`` is for the log.
 
         ``own`` are the process ids of the workers, those included that have ended and are not reaped yet.
         """
@@ -40,7 +40,7 @@ class Orphans:
             if pid in own:
                 continue
             if pid not in self._killed and has_new_privileges_forbidden(pid) is not False:
-                _log.warning("process %d is killed: a worker has started it", pid)
+                _log.warning("process %d is killed: %s", pid, why)
                 self._killed.add(pid)
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
         ("overhead", "--height 0", "--height"),
         ("gateway", "--rounds 0", "--rounds"),
         ("gateway", "--connections 0", "--connections"),
+        ("gateways", "--gateways 1", "--gateways"),
         ("latency", "--rounds 0", "--rounds"),
         ("latency", "--small 0", "--small"),
         ("memory", "--workers 0", "--workers"),

@@ -73,3 +73,23 @@ def test_a_descriptor_that_is_closed_loses_the_lines(descriptor: int) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
         os.fstat(closed)
     assert LineWriter(closed).write(LINES) == 0
+
+
+def test_a_pipe_gets_whole_lines_in_each_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    written: list[bytes] = []
+
+    def write(descriptor: int, data: bytes) -> int:
+        assert descriptor == writer
+        written.append(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
+    lines = [b"%d" % number + b"x" * 1500 + b"\n" for number in range(5)] + [b"y" * 5000 + b"\n", b"last\n"]
+    try:
+        assert LineWriter(writer).write(lines) == len(lines)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert [data.count(b"\n") for data in written] == [2, 2, 1, 1, 1]
+    assert b"".join(written) == b"".join(lines)

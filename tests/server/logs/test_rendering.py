@@ -15,7 +15,7 @@ from tests.server.logs.lines import full_line, request_line
 from vipsrv.errors import BadRequest, Busy, InternalError
 from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.printable import printable
-from vipsrv.server.logs.entries import LogEntry
+from vipsrv.server.logs.entries import Entry, LogEntry
 from vipsrv.server.logs.rendering import Clock, console_renderer, json_renderer, renderer
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.server.request_ids import NO_IDS, RequestIds
@@ -256,3 +256,9 @@ def test_times_have_milliseconds_and_are_utc() -> None:
     assert clock.text(1_000_000_000.9999) == "2001-09-09T01:46:40.999Z"
     assert clock.text(1_000_000_001.25) == "2001-09-09T01:46:41.250Z"
     assert re.fullmatch(r"1970-01-01T00:00:0\d\.001Z", clock.text(5.0015))
+
+
+@pytest.mark.parametrize("entry", [*REQUESTS.values(), LogEntry(1.5, "info", "one", "started")])
+def test_lines_of_several_gateways_name_theirs(entry: Entry) -> None:
+    assert json.loads(json_renderer(2)(entry))["gateway"] == 2
+    assert console_renderer(2, colours=False)(entry).endswith(b"gateway=2\n")

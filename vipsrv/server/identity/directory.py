@@ -13,6 +13,7 @@ from typing import Protocol
 
 from vipsrv.errors import SettingsError, Unauthorized
 from vipsrv.server.identity.identity import Identity
+from vipsrv.server.identity.shared_quotas import SharedQuotas
 from vipsrv.server.identity.token_file import read_token_file
 from vipsrv.server.identity.token_records import TokenRecord
 from vipsrv.server.identity.tokens import hash_secret, split_token
@@ -56,10 +57,18 @@ class _Entry:
 class Identities:
     """The tokens of a token file and the usage of each identity.
 
-    ``clock`` is that of ``Usage``. Raises ``SettingsError`` if the file cannot be read or is not valid.
+    With ``quotas`` their usage is that at all gateways of the server. ``clock`` is that of ``Usage``. Raises
+    ``SettingsError`` if the file cannot be read or is not valid.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        quotas: SharedQuotas | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._quotas = quotas
         self._clock = clock
         self._entries = _read(path)
         self._by_digest = _by_digest(self._entries)
@@ -105,7 +114,8 @@ class Identities:
         """Return what all connections of an identity use together."""
         usage = self._usages.get(identity.name)
         if usage is None:
-            usage = self._usages[identity.name] = Usage(identity)
+            shared = None if self._quotas is None else self._quotas.record(identity.name)
+            usage = self._usages[identity.name] = Usage(identity, shared, self._clock())
         return usage
 
     def prepare_reload(self, settings: _TokenSettings) -> Callable[[], None]:

@@ -6,12 +6,16 @@ For each rate it keeps one number, the theoretical arrival time (TAT) of the nex
 t conforms if t ≥ TAT - τ; TAT then becomes max(t, TAT) + T. Here a cell is a request, or a byte of an upload;
 T is 1/rate, and n bytes are n cells that arrive together. The tolerance τ is chosen so that a burst of
 ``BURST_SECONDS`` times the rate, but at least one request, conforms after a pause.
+
+If a server has several gateways, the numbers are in memory that the gateways share (``shared_quotas``).
 """
 
 import math
+from typing import Protocol
 
 from vipsrv.errors import Busy
 from vipsrv.server.identity.identity import Identity
+from vipsrv.server.identity.shared_quotas import SharedRecord
 
 BURST_SECONDS = 1.0
 """The requests or bytes of this time may come at once after a pause."""
@@ -26,55 +30,69 @@ _LARGE = 1000.0
 """From here on a rate is shown in whole units, with commas."""
 
 
+class _State(Protocol):
+    """Two numbers of a rate, in this process or in memory that several processes share."""
+
+    def __getitem__(self, index: int, /) -> float: ...
+    def __setitem__(self, index: int, value: float, /) -> None: ...
+
+
 class Gcra:
     """A limit of ``rate`` units a second, with at most ``burst`` units at once.
 
     In any time of t seconds it admits at most ``rate`` · t + ``burst`` units. More than ``burst`` at once (an
     upload larger than a burst) is admitted where a whole burst would be; what follows waits for it. The bound
     then has that size in the place of ``burst``.
+
+    ``shared`` are two numbers that other processes use for the same limit: the TAT and the interval T that it
+    was made with, both 0 at first.
     """
 
-    __slots__ = ("_arrival", "_interval", "_tolerance", "rate")
+    __slots__ = ("_interval", "_state", "_tolerance", "rate")
 
-    def __init__(self, rate: float, burst: float) -> None:
-        self.rate = rate
-        self._interval = 1 / rate
-        self._tolerance = burst / rate
-        self._arrival = -math.inf
+    def __init__(self, rate: float, burst: float, shared: _State | None = None, now: float = 0.0) -> None:
+        self._state: _State = [-math.inf, 0.0] if shared is None else shared
+        self.set_rate(rate, burst, now)
 
     def wait(self, units: float, now: float) -> float:
         """Return the seconds after which ``units`` are admitted; 0 is at once."""
         time = min(units * self._interval, self._tolerance)
-        seconds = self._arrival + time - self._tolerance - now
+        seconds = self._state[0] + time - self._tolerance - now
         return seconds if seconds > _ROUNDING else 0.0
 
     def take(self, units: float, now: float) -> None:
         """Count units that are admitted."""
-        self._arrival = max(now, self._arrival) + units * self._interval
+        state = self._state
+        state[0] = max(now, state[0]) + units * self._interval
 
     def set_rate(self, rate: float, burst: float, now: float) -> None:
         """Change the limit. What was taken beforehand still counts, at the new rate."""
-        owed = max(0.0, self._arrival - now) / self._interval
         self.rate = rate
         self._interval = 1 / rate
         self._tolerance = burst / rate
-        self._arrival = now + owed * self._interval
+        arrival, interval = self._state[0], self._state[1]
+        # Of several processes the first one converts what is owed; for the others it is the new rate already.
+        if interval not in (0.0, self._interval):
+            self._state[0] = now + max(0.0, arrival - now) / interval * self._interval
+        self._state[1] = self._interval
 
 
 class Usage:
     """What all connections of one identity use together, held against its limits.
 
-    It outlives the connections, so that a client gains nothing by connecting again.
+    It outlives the connections, so that a client gains nothing by connecting again. ``in_flight`` is what
+    this process counts; with ``shared`` the limits hold for all processes that use the same record.
     """
 
-    __slots__ = ("_bytes", "_identity", "_requests", "in_flight")
+    __slots__ = ("_bytes", "_identity", "_requests", "_shared", "in_flight")
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, shared: SharedRecord | None = None, now: float = 0.0) -> None:
         self._identity = identity
+        self._shared = shared
         self.in_flight = 0
-        limits = identity.limits
-        self._requests = _limit(limits.requests_per_second)
-        self._bytes = _limit(limits.bytes_per_second)
+        self._requests: Gcra | None = None
+        self._bytes: Gcra | None = None
+        self.renew(identity, now)
 
     @property
     def identity(self) -> Identity:
@@ -86,9 +104,11 @@ class Usage:
 
         ``now`` is monotonic seconds. Raises ``Busy``, and counts nothing, if a limit would be exceeded.
         """
-        most = self._identity.limits.in_flight
-        if most is not None and self.in_flight >= most:
-            raise self._busy(f"has {self.in_flight} requests in flight, as many as it may have", 0.0)
+        most, shared = self._identity.limits.in_flight, self._shared
+        if most is not None:
+            in_flight = self.in_flight if shared is None else shared.in_flight
+            if in_flight >= most:
+                raise self._busy(f"has {in_flight} requests in flight, as many as it may have", 0.0)
         requests, sizes = self._requests, self._bytes
         if requests is not None and (seconds := requests.wait(1, now)):
             raise self._busy(f"sends more than {_shown(requests.rate)} requests a second", seconds)
@@ -99,16 +119,22 @@ class Usage:
         if requests is not None:
             requests.take(1, now)
         self.in_flight += 1
+        if shared is not None:
+            shared.add_in_flight(1)
 
     def done(self) -> None:
         """End a request that was admitted."""
         self.in_flight -= 1
+        if self._shared is not None:
+            self._shared.add_in_flight(-1)
 
     def renew(self, identity: Identity, now: float) -> None:
         """Apply the limits of the same identity after a reload; what it has used still counts."""
         self._identity = identity
-        self._requests = _changed(self._requests, identity.limits.requests_per_second, now)
-        self._bytes = _changed(self._bytes, identity.limits.bytes_per_second, now)
+        shared, limits = self._shared, identity.limits
+        requests, sizes = (None, None) if shared is None else (shared.requests, shared.bytes)
+        self._requests = _changed(self._requests, limits.requests_per_second, requests, now)
+        self._bytes = _changed(self._bytes, limits.bytes_per_second, sizes, now)
 
     def _busy(self, what: str, seconds: float) -> Busy:
         # Rounded up, so that a request at that time is admitted.
@@ -124,12 +150,10 @@ def _burst(rate: float) -> float:
     return max(1.0, rate * BURST_SECONDS)
 
 
-def _limit(rate: float | None) -> Gcra | None:
-    return None if rate is None else Gcra(rate, _burst(rate))
-
-
-def _changed(limit: Gcra | None, rate: float | None, now: float) -> Gcra | None:
-    if limit is None or rate is None:
-        return _limit(rate)
+def _changed(limit: Gcra | None, rate: float | None, shared: _State | None, now: float) -> Gcra | None:
+    if rate is None:
+        return None
+    if limit is None:
+        return Gcra(rate, _burst(rate), shared, now)
     limit.set_rate(rate, _burst(rate), now)
     return limit

@@ -19,15 +19,16 @@ Render = Callable[[Entry], bytes]
 """Returns the line of an entry, with its line break."""
 
 
-def renderer(chosen: LogFormat, descriptor: int) -> Render:
-    """Return the renderer for lines that are written to ``descriptor``."""
+def renderer(chosen: LogFormat, descriptor: int, gateway: int | None = None) -> Render:
+    """Return the renderer for lines that are written to ``descriptor``; ``gateway`` is a value of each."""
     terminal = os.isatty(descriptor)
     if chosen is LogFormat.JSON or (chosen is LogFormat.AUTO and not terminal):
-        return json_renderer()
-    return console_renderer(colours=terminal and not os.environ.get("NO_COLOR"))  # https://no-color.org
+        return json_renderer(gateway)
+    # https://no-color.org
+    return console_renderer(gateway, colours=terminal and not os.environ.get("NO_COLOR"))
 
 
-def json_renderer() -> Render:
+def json_renderer(gateway: int | None = None) -> Render:
     """Return a renderer that makes one JSON object of each entry."""
     # structlog takes some 40 ms to import, and only a server needs it.
     from structlog.processors import JSONRenderer  # noqa: PLC0415
@@ -37,17 +38,19 @@ def json_renderer() -> Render:
     encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str).encode
     render = JSONRenderer(serializer=lambda fields, default: encode(fields))  # noqa: ARG005 - its signature
     clock = Clock()
+    last = {} if gateway is None else {"gateway": gateway}
+    end = "}" if gateway is None else f',"gateway":{gateway}}}'
 
     def line(entry: Entry) -> bytes:
         when = clock.text(entry.time)
         if isinstance(entry, RequestLine):
-            return _encode(request_json(entry, when))
-        return _encode(str(render(None, "", {"time": when, **entry.fields()})))
+            return _encode(request_json(entry, when)[:-1] + end)
+        return _encode(str(render(None, "", {"time": when, **entry.fields(), **last})))
 
     return line
 
 
-def console_renderer(*, colours: bool) -> Render:
+def console_renderer(gateway: int | None = None, *, colours: bool) -> Render:
     """Return a renderer for people: time, level, event, and the other values as NAME=VALUE."""
     from structlog.dev import ConsoleRenderer, plain_traceback  # noqa: PLC0415 - see above
 
@@ -59,10 +62,11 @@ def console_renderer(*, colours: bool) -> Render:
         exception_formatter=plain_traceback,
     )
     clock = Clock()
+    last = {} if gateway is None else {"gateway": gateway}
 
     def line(entry: Entry) -> bytes:
         shown = {name: _brief(value) for name, value in entry.fields().items()}
-        return _encode(render(None, "", {"time": clock.text(entry.time), **shown}))
+        return _encode(render(None, "", {"time": clock.text(entry.time), **shown, **last}))
 
     return line
 

@@ -18,10 +18,14 @@ class ServerLog:
     """Writes what is logged from a thread, within a ``with`` block: to the log file of the settings, or to
     standard error. Raises ``SettingsError`` if the file cannot be opened.
 
-    ``requests`` gets the lines of requests, and the root logger of Python's ``logging`` all others.
+    ``requests`` gets the lines of requests, and the root logger of Python's ``logging`` all others. If
+    several gateways write to the same target, each line has the number of its ``gateway``.
     """
 
-    def __init__(self, settings: ServerSettings, *, standard_error: int = STANDARD_ERROR) -> None:
+    def __init__(
+        self, settings: ServerSettings, *, standard_error: int = STANDARD_ERROR, gateway: int | None = None
+    ) -> None:
+        self._gateway = gateway
         self._standard_error = standard_error
         self._queue = LogQueue(self._open(settings))
         self._handler = LogHandler(self._queue)
@@ -62,4 +66,4 @@ class ServerLog:
     def _open(self, settings: ServerSettings) -> LogTarget:
         file = None if settings.log_file is None else LogFile(settings.log_file)
         descriptor = self._standard_error if file is None else file.descriptor
-        return LogTarget(descriptor, renderer(settings.log_format, descriptor), file)
+        return LogTarget(descriptor, renderer(settings.log_format, descriptor, self._gateway), file)

@@ -1,0 +1,283 @@
+"""One gateway process as the supervisor sees it.
+
+::
+
+    STARTING ── it has workers ──► STARTED ── it may accept clients ──► SERVING ── told to stop ──► DRAINING
+       └───────────────────────────────┴────────────────────────────────────┴── it ends ──► ENDED ◄────┘
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from typing import Self
+
+from vipsrv.errors import ProtocolError, SettingsError, StartFailed
+from vipsrv.server.gateways.listening import GatewaySocket
+from vipsrv.server.gateways.messages import Channel, Kind, Message, pack_settings
+from vipsrv.server.settings import ServerSettings
+from vipsrv.workers.launch import exit_reason
+
+ANSWER_SECONDS = 20.0
+"""How long a gateway that serves may take to answer, for example to load new certificates."""
+
+EXIT_SECONDS = 5.0
+"""How long a process may live on after it has closed its channel."""
+
+_log = logging.getLogger(__name__)
+
+
+class ProcessState(Enum):
+    """The states of a gateway process; see the diagram above."""
+
+    STARTING = "starting"
+    STARTED = "started"
+    SERVING = "serving"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+TRANSITIONS: dict[ProcessState, tuple[ProcessState, ...]] = {
+    ProcessState.STARTING: (ProcessState.STARTED, ProcessState.ENDED),
+    ProcessState.STARTED: (ProcessState.SERVING, ProcessState.ENDED),
+    ProcessState.SERVING: (ProcessState.DRAINING, ProcessState.ENDED),
+    ProcessState.DRAINING: (ProcessState.ENDED,),
+    ProcessState.ENDED: (),
+}
+"""The states that may follow each state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartOrder:
+    """What a gateway is started with. ``number`` counts from 0; ``quotas`` is a descriptor, and so are
+    ``inherited``, which are all listening sockets of the server; it uses ``sockets`` of them at first.
+    """
+
+    number: int
+    gateways: int
+    settings: ServerSettings
+    cores: Sequence[int]
+    sockets: Sequence[GatewaySocket]
+    inherited: Sequence[int]
+    quotas: int
+
+
+class GatewayProcess:
+    """A gateway process, from ``launch`` until it has ``ended``. ``on_change`` is called after each change of
+    its state.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        process: "subprocess.Popen[bytes]",
+        channel: Channel,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.name = f"gateway {number + 1}"
+        self.ended = asyncio.Event()
+        self.serving_since = 0.0
+        """Seconds of ``time.monotonic``; 0 before."""
+        self.alive_at = time.monotonic()
+        """When it was heard of last."""
+        self.connections = 0
+        self.is_ready = False
+        """Whether it has workers."""
+        self.was_told_to_end = False
+        self._process = process
+        self._channel = channel
+        self._on_change = on_change
+        self._state = ProcessState.STARTING
+        self._failure: tuple[str, ...] = ()  # why it could not start, in its own words
+        self._awaited: asyncio.Future[Message | None] | None = None
+        self._questions = 0  # counts them, so that a late answer is not taken for another one
+        self._reached = {state: asyncio.Event() for state in ProcessState}
+        self._following = asyncio.create_task(self._follow())
+
+    @classmethod
+    async def launch(cls, order: StartOrder, on_change: Callable[[], None]) -> Self:
+        """Start a process. Raises ``StartFailed`` if the system has no room for one."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        try:
+            process = subprocess.Popen(  # noqa: ASYNC220 - takes milliseconds, and no client waits for it
+                # -P: a file in the current folder is not imported in place of a module.
+                [sys.executable, "-P", "-m", "vipsrv.server.gateways.child", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno(), order.quotas, *order.inherited],
+            )
+        except OSError as error:
+            ours.close()
+            raise StartFailed(f"no process can be started: {error.strerror}") from None
+        finally:
+            theirs.close()
+        channel = await Channel.open(ours)
+        channel.send(
+            Kind.START,
+            number=order.number,
+            gateways=order.gateways,
+            settings=pack_settings(order.settings),
+            cores=list(order.cores),
+            sockets=_packed(order.sockets),
+            inherited=list(order.inherited),
+            quotas=order.quotas,
+        )
+        return cls(order.number, process, channel, on_change)
+
+    @property
+    def state(self) -> ProcessState:
+        """The current state."""
+        return self._state
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def reason(self) -> str:
+        """Why it has ended."""
+        if self._failure:
+            return "; ".join(self._failure)
+        if self.was_told_to_end and not self._process.returncode:
+            return "it was told to stop"
+        status = self._process.returncode
+        return exit_reason(status) if status is not None else "it does not answer"
+
+    async def started(self) -> None:
+        """Wait until it has workers. Raises ``StartFailed``."""
+        await self._reach(ProcessState.STARTED)
+
+    async def serve(self) -> None:
+        """Let it accept clients. Raises ``StartFailed``."""
+        self._channel.send(Kind.SERVE)
+        await self._reach(ProcessState.SERVING)
+
+    def borrow(self, owner: int, sockets: Sequence[GatewaySocket]) -> None:
+        """Let it accept clients from the sockets of another gateway as well."""
+        self._channel.send(Kind.BORROW, owner=owner, sockets=_packed(sockets))
+
+    def give_back(self, owner: int) -> None:
+        """Let it accept no more clients from the sockets of another gateway."""
+        self._channel.send(Kind.GIVE_BACK, owner=owner)
+
+    async def prepare(self, settings: ServerSettings) -> bool:
+        """Let it check new settings; return whether it still serves. Raises ``SettingsError``."""
+        answer = await self._ask(Kind.PREPARE, settings=pack_settings(settings))
+        if answer is not None and answer.kind is Kind.FAILED:
+            raise SettingsError(*answer.values["faults"])
+        return answer is not None
+
+    async def take_over(self) -> None:
+        """Let it take over the settings that it has checked. One that does not answer is killed."""
+        try:
+            await self._ask(Kind.TAKE_OVER)
+        except SettingsError:
+            self.kill()
+
+    def drain(self, *, has_successor: bool) -> None:
+        """Make it finish the requests in flight and end; at once if it does not serve yet."""
+        self.was_told_to_end = True
+        if self._state is ProcessState.SERVING:
+            self._channel.send(Kind.DRAIN, has_successor=has_successor)
+            self._enter(ProcessState.DRAINING)
+        elif self._state is not ProcessState.DRAINING:
+            self.stop()
+
+    def stop(self) -> None:
+        """Make it end at once; clients that still wait get ``Draining``."""
+        self.was_told_to_end = True
+        self._channel.send(Kind.STOP)
+
+    def kill(self) -> None:
+        """End it by force."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+
+    async def _ask(self, kind: Kind, **values: object) -> Message | None:
+        """Send a message and return the answer; ``None`` if it ends before. Raises ``SettingsError``."""
+        if self._state is not ProcessState.SERVING:
+            return None
+        self._awaited = asyncio.get_running_loop().create_future()
+        self._questions += 1
+        self._channel.send(kind, question=self._questions, **values)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._awaited
+        except TimeoutError:
+            raise SettingsError(f"{self.name} did not answer within {ANSWER_SECONDS:g} s") from None
+        finally:
+            self._awaited = None
+
+    async def _reach(self, state: ProcessState) -> None:
+        await self._reached[state].wait()
+        if self._state is ProcessState.ENDED:
+            raise StartFailed(f"{self.name}: {self.reason}")
+
+    async def _follow(self) -> None:
+        """Handle its messages until it has ended."""
+        try:
+            while (message := await self._channel.receive()) is not None:
+                self._handle(message)
+        except (ProtocolError, ValueError, OSError) as error:
+            _log.error("%s is killed: %s", self.name, error)
+            self.kill()
+        try:
+            await asyncio.to_thread(self._process.wait, EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            await asyncio.to_thread(self._process.wait)
+        self._channel.close()
+        self._enter(ProcessState.ENDED)
+        self.ended.set()
+
+    def _handle(self, message: Message) -> None:
+        self.alive_at = time.monotonic()
+        match message.kind:
+            case Kind.STARTED:
+                self._enter(ProcessState.STARTED)
+            case Kind.SERVING:
+                self.serving_since = time.monotonic()
+                self.is_ready = True
+                self._enter(ProcessState.SERVING)
+            case Kind.ALIVE:
+                self.connections = message.values["connections"]
+                self.is_ready = message.values["is_ready"]
+            case Kind.DRAINING:
+                if self._state is ProcessState.SERVING:  # somebody has sent it a signal
+                    self.was_told_to_end = True
+                    self._enter(ProcessState.DRAINING)
+            case Kind.PREPARED | Kind.TAKEN_OVER | Kind.FAILED if "question" in message.values:
+                if message.values["question"] == self._questions:
+                    self._answered(message)
+            case Kind.FAILED:
+                self._failure = tuple(message.values["faults"])
+            case _:
+                raise ProtocolError(f"it sent {message.kind.value!r}")
+
+    def _answered(self, message: Message | None) -> None:
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(message)
+
+    def _enter(self, state: ProcessState) -> None:
+        if state not in TRANSITIONS[self._state]:
+            raise ValueError(f"a gateway that is {self._state.value} cannot become {state.value}")
+        self._state = state
+        self._reached[state].set()
+        if state is ProcessState.ENDED:
+            self._answered(None)
+            for event in self._reached.values():  # nobody need wait for another state
+                event.set()
+        self._on_change()
+
+
+def _packed(sockets: Sequence[GatewaySocket]) -> list[dict[str, object]]:
+    return [{"descriptor": one.descriptor, "address": str(one.address)} for one in sockets]

@@ -1,0 +1,351 @@
+"""The supervisor of several gateways: starts, watches and replaces them, and ends them together.
+
+It has the interface of one ``Gateway``, so that ``serve`` runs either.
+
+::
+
+    STARTING ── all gateways accept clients ──► SERVING ── told to stop, handed over ──► DRAINING ──► ENDED
+        └── a gateway cannot start, told to stop ──► ENDED ◄── told to stop at once ──┘
+
+A gateway that ends while the server is SERVING is replaced. Until its replacement serves, another gateway
+accepts clients from its sockets, so that none has to wait for the new process.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from enum import Enum
+
+from vipsrv.address import Address
+from vipsrv.errors import Draining, SettingsError, StartFailed
+from vipsrv.server.gateways.gateway_process import GatewayProcess, ProcessState, StartOrder
+from vipsrv.server.gateways.listening import SharedListeners
+from vipsrv.server.gateways.shares import cores_of, own_cores, settings_of
+from vipsrv.server.identity.shared_quotas import create_table
+from vipsrv.server.listening_sockets import OpenListener
+from vipsrv.server.settings import ServerSettings
+from vipsrv.server.succession import Succession, addresses_of
+from vipsrv.server.systemd import Notifier, Watchdog
+from vipsrv.workers.orphans import Orphans
+
+WATCH_SECONDS = 0.25
+"""Seconds between two looks at the gateways."""
+
+SILENT_SECONDS = 60.0
+"""A gateway that serves and has not been heard of for so long is killed: its event loop is stuck."""
+
+STOP_SECONDS = 10.0
+"""How long the gateways may take to stop at once before they are killed."""
+
+STABLE_SECONDS = 10.0
+"""A gateway that has served for so long is replaced without a pause."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+
+_LONGEST_DRAIN = 1e6
+"""Seconds; a timer for an infinite time is an error."""
+
+_log = logging.getLogger(__name__)
+
+
+class SupervisorState(Enum):
+    """The states of a supervisor; see the diagram above."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+TRANSITIONS: dict[SupervisorState, tuple[SupervisorState, ...]] = {
+    SupervisorState.STARTING: (SupervisorState.SERVING, SupervisorState.ENDED),
+    SupervisorState.SERVING: (SupervisorState.DRAINING, SupervisorState.ENDED),
+    SupervisorState.DRAINING: (SupervisorState.ENDED,),
+    SupervisorState.ENDED: (),
+}
+"""The states that may follow each state."""
+
+
+class Supervisor:
+    """A server of several gateways: ``start``, ``announce``, then ``drain`` and ``stop``, as ``Gateway``."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        inherited: Sequence[OpenListener] = (),
+        notifier: Notifier | None = None,
+        on_handed_over: Callable[[], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._count = settings.gateway_count
+        self._notifier = notifier or Notifier(None)
+        self._on_handed_over = on_handed_over
+        self._listeners = SharedListeners()
+        self._succession = Succession(self._listeners, inherited, self._handed_over)
+        self._state = SupervisorState.STARTING
+        self._cores = own_cores() if settings.pin_workers else []
+        self._quotas = -1
+        self._processes: list[GatewayProcess] = []
+        self._borrowers: dict[int, GatewayProcess] = {}
+        """Which gateway accepts clients from the sockets of another one, by the number of that."""
+        self._orphans: Orphans | None = None
+        self._watchdog: Watchdog | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def connections(self) -> int:
+        """The number of connected clients at all gateways, up to a second ago."""
+        return sum(process.connections for process in self._processes)
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether it has the listeners of a server whose place it takes."""
+        return self._succession.takes_over
+
+    async def start(self) -> list[Address]:
+        """Start all gateways and listen; return the addresses, with real ports. Raises ``StartFailed``."""
+        try:
+            await self._open_listeners()
+            self._quotas = _create_quotas(self._count)
+            self._orphans = Orphans.create()
+            for number in range(self._count):
+                self._processes.append(await self._launch(number))
+            await _all(process.started() for process in self._processes)
+            self._listeners.listen()
+            await _all(process.serve() for process in self._processes)
+        except StartFailed:
+            await self.stop()
+            raise
+        self._enter(SupervisorState.SERVING)
+        self._tasks = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
+        self._tasks.append(asyncio.create_task(self._watch()))
+        _log.info("%d gateways serve, the processes %s", self._count, self._pids())
+        return self._listeners.addresses
+
+    async def announce(self, addresses: list[Address]) -> None:
+        """Say that the server accepts requests at ``addresses``: to the service manager, and to the server
+        whose place it takes, which then stops. Raises ``StartFailed``; this one has to ``stop`` then.
+        """
+        await self._succession.finish()
+        self._watchdog = Watchdog(self._notifier, self._check_ready)
+        self._notifier.ready(
+            f"{self._count} gateways, {self._settings.workers} workers, "
+            f"listening on {', '.join(map(str, addresses))}"
+        )
+
+    async def prepare_reload(self, settings: ServerSettings) -> Callable[[], Awaitable[None]]:
+        """Let all gateways check their shares of new settings, and return what makes them take these over.
+
+        Raises ``SettingsError`` if one refuses; then none has changed.
+        """
+        serving = [process for process in self._processes if process.state is ProcessState.SERVING]
+        answers = await asyncio.gather(
+            *(
+                process.prepare(settings_of(settings, self._count, self._processes.index(process)))
+                for process in serving
+            ),
+            return_exceptions=True,
+        )
+        _raise_faults(answers)
+        prepared = [process for process, ready in zip(serving, answers, strict=True) if ready is True]
+
+        async def take_over() -> None:
+            self._settings = settings
+            for process in self._processes:
+                if process not in prepared:  # it has just started, or starts, with the settings from before
+                    process.drain(has_successor=True)
+            await asyncio.gather(*(process.take_over() for process in prepared))
+
+        return take_over
+
+    async def drain(self) -> None:
+        """Accept no new requests, and let all gateways finish those in flight."""
+        self._enter(SupervisorState.DRAINING)
+        if not self._succession.is_handed_over:
+            self._notifier.stopping()
+        has_successor = self._succession.sockets_live_on
+        self._succession.close()
+        await self._end_tasks()
+        self._listeners.close()
+        for process in self._processes:
+            process.drain(has_successor=has_successor)
+        await self._wait_until_ended(min(self._settings.drain, _LONGEST_DRAIN) + STOP_SECONDS)
+
+    async def stop(self) -> None:
+        """Stop at once; clients that still wait get ``Draining``."""
+        if self._state is not SupervisorState.ENDED:
+            self._enter(SupervisorState.ENDED)
+        self._succession.abandon()
+        await self._end_tasks()
+        self._listeners.close()
+        for process in self._processes:
+            process.stop()
+        await self._wait_until_ended(STOP_SECONDS)
+        for process in self._processes:
+            if process.state is not ProcessState.ENDED:
+                process.kill()
+                await process.ended.wait()
+        self._end_orphans()
+        if self._quotas >= 0:
+            os.close(self._quotas)
+            self._quotas = -1
+
+    async def _wait_until_ended(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for process in self._processes:
+                    await process.ended.wait()
+
+    async def _open_listeners(self) -> None:
+        if sys.platform != "linux":
+            raise StartFailed("--gateways: more than one gateway needs Linux")
+        if self._count > self._settings.workers:
+            raise StartFailed(
+                f"--gateways: each of {self._count} gateways needs a worker, and --workers is "
+                f"{self._settings.workers}; have fewer gateways or more workers"
+            )
+        given = await self._succession.begin(self._settings)
+        self._listeners.adopt(given)
+        for address in [] if given else addresses_of(self._settings):
+            await self._listeners.open(address, self._count)
+
+    async def _launch(self, number: int) -> GatewayProcess:
+        """Start a gateway process. Raises ``StartFailed``."""
+        order = StartOrder(
+            number=number,
+            gateways=self._count,
+            settings=settings_of(self._settings, self._count, number),
+            cores=cores_of(self._cores, self._count, number),
+            sockets=self._listeners.of(self._count, number),
+            inherited=self._listeners.descriptors,
+            quotas=self._quotas,
+        )
+        return await GatewayProcess.launch(order, self._lend)
+
+    async def _keep(self, number: int) -> None:
+        """Replace one gateway whenever it has ended."""
+        pause = 0.0
+        while True:
+            process = self._processes[number]
+            await process.ended.wait()
+            if self._succession.is_handed_over:
+                return
+            served = time.monotonic() - process.serving_since if process.serving_since else 0.0
+            if process.was_told_to_end or served > STABLE_SECONDS:
+                pause = 0.0
+            else:
+                pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+            when = f"in {pause:g} s" if pause else "now"
+            level = logging.INFO if process.was_told_to_end else logging.ERROR
+            _log.log(level, "%s ended: %s; it is replaced %s", process.name, process.reason, when)
+            await asyncio.sleep(pause)
+            await self._replace(number)
+
+    async def _replace(self, number: int) -> None:
+        """Start a gateway in the place of one that has ended. If that fails, it has ended as well."""
+        try:
+            self._processes[number] = process = await self._launch(number)
+        except StartFailed as error:
+            _log.error("gateway %d cannot be replaced: %s", number + 1, error)
+            return
+        with suppress(StartFailed):  # told when it has ended
+            await process.started()
+            await process.serve()
+            _log.info("%s serves again, as process %d", process.name, process.pid)
+
+    def _lend(self) -> None:
+        """Let a gateway that serves accept the clients of each one that does not."""
+        if self._state is not SupervisorState.SERVING or self._succession.is_handed_over:
+            return
+        serving = [process for process in self._processes if process.state is ProcessState.SERVING]
+        for owner, process in enumerate(self._processes):
+            borrower = self._borrowers.get(owner)
+            if borrower is not None and borrower not in serving:
+                del self._borrowers[owner]
+                borrower = None
+            if process in serving:
+                if borrower is not None:
+                    del self._borrowers[owner]
+                    borrower.give_back(owner)
+            elif borrower is None and serving:
+                sockets = [one for one in self._listeners.of(self._count, owner) if not one.is_shared]
+                borrower = self._borrowers[owner] = serving[owner % len(serving)]
+                borrower.borrow(owner, sockets)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            now = time.monotonic()
+            self._end_orphans()
+            if self._watchdog is not None:
+                self._watchdog.check(now)
+            for process in self._processes:
+                if process.state is ProcessState.SERVING and now > process.alive_at + SILENT_SECONDS:
+                    _log.error("%s is killed: nothing was heard of it for %g s", process.name, SILENT_SECONDS)
+                    process.alive_at = now
+                    process.kill()
+
+    def _end_orphans(self) -> None:
+        """Kill what gateways that have ended have left behind: workers, and what workers have started."""
+        if self._orphans is not None:
+            own = [process.pid for process in self._processes]
+            self._orphans.end(own, why="the gateway that it belonged to has ended")
+
+    async def _end_tasks(self) -> None:
+        """Watch and replace no gateway any more."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _check_ready(self) -> None:
+        """Raise ``Draining`` if no gateway has workers."""
+        if not any(one.is_ready and one.state is ProcessState.SERVING for one in self._processes):
+            raise Draining("no gateway has a worker")
+
+    def _handed_over(self, successor: int | None) -> None:
+        if successor is not None:
+            self._notifier.main_process(successor)
+        self._notifier.close()
+        if self._on_handed_over is not None:
+            self._on_handed_over()
+
+    def _pids(self) -> str:
+        return ", ".join(str(process.pid) for process in self._processes)
+
+    def _enter(self, state: SupervisorState) -> None:
+        if state not in TRANSITIONS[self._state]:
+            raise RuntimeError(f"a supervisor that is {self._state.value} cannot become {state.value}")
+        self._state = state
+
+
+def _create_quotas(gateways: int) -> int:
+    """Return the descriptor of memory for what identities use. Raises ``StartFailed``."""
+    try:
+        return create_table(gateways)
+    except OSError as error:
+        raise StartFailed(
+            f"--gateways: the gateways cannot share memory: {error.strerror}; set it to 1"
+        ) from None
+
+
+async def _all(waits: Iterable[Awaitable[None]]) -> None:
+    """Wait for all, or for the first that fails. Raises ``StartFailed``."""
+    await asyncio.gather(*waits)
+
+
+def _raise_faults(answers: Sequence[object]) -> None:
+    """Raise ``SettingsError`` with the faults of all gateways, each once; other exceptions as they are."""
+    faults: dict[str, None] = {}
+    for answer in answers:
+        if isinstance(answer, SettingsError):
+            faults.update(dict.fromkeys(answer.faults))
+        elif isinstance(answer, BaseException):
+            raise answer
+    if faults:
+        raise SettingsError(*faults)
