@@ -278,6 +278,22 @@ def test_a_gateway_that_cannot_start_fails_the_start_with_its_reason(tmp_path: P
     assert "Traceback" not in ended.stderr
 
 
+def test_a_terminal_that_interrupts_the_start_gets_no_traceback() -> None:
+    command = [sys.executable, "-m", "vipsrv", "serve", "--no-config", "--port", "0", *TWO]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as process:
+
+        def gateways() -> str:
+            return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+
+        wait_until(lambda: len(gateways().split()) == 2, "two processes, which only just start")
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, errors = process.communicate(timeout=bare_client.SECONDS)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
 def test_a_port_of_another_server_is_taken(server: RunningServer) -> None:
     second = serve("--port", str(server.port), *TWO)
     assert second.returncode == 1
