@@ -145,6 +145,11 @@ class GatewayProcess:
         return self._process.pid
 
     @property
+    def has_failed(self) -> bool:
+        """Whether it has ended in another way than one that is told to."""
+        return bool(self._process.returncode)
+
+    @property
     def reason(self) -> str:
         """Why it has ended."""
         if self._failure:

@@ -175,9 +175,13 @@ class Supervisor:
         self._succession.close()
         await _end(self._keeping)
         self._listeners.close()
-        for process in self._processes:
+        draining = [process for process in self._processes if process.state is not ProcessState.ENDED]
+        for process in draining:
             process.drain(has_successor=has_successor)
         await self._wait_until_ended(min(self._settings.drain, _LONGEST_DRAIN) + STOP_SECONDS)
+        for process in draining:
+            if process.has_failed:
+                _log.error("%s ended before its requests in flight: %s", process.name, process.reason)
 
     async def stop(self) -> None:
         """Stop at once; clients that still wait get ``Draining``."""
