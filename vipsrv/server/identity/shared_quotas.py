@@ -80,8 +80,8 @@ class SharedQuotas:
             if not self._is_full:
                 self._is_full = True
                 _log.warning(
-                    "the limits of further identities hold for each gateway by itself: there are more than "
-                    "%d identities",
+                    "the limits of further identities hold for each gateway by itself: since the start "
+                    "there have been nearly %d identities",
                     MOST_IDENTITIES,
                 )
             return None
