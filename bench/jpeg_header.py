@@ -22,6 +22,9 @@ _SCAN = 0xDA
 _QUANTISATION = 0xDB
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 
+_FRAME_SIZE, _COMPONENT_SIZE = 6, 3
+"""Bytes of a frame's header, whose last one is the number of components, and of each component."""
+
 # Horizontal and vertical sampling factors of the components, by the usual names.
 _NAMES = {
     ((1, 1),): "grey",
@@ -85,6 +88,8 @@ def read_header(data: bytes) -> JpegHeader:
     if frame is None:
         raise ValueError("no frame before the first scan")
     kind, body = frame
+    if len(body) < _FRAME_SIZE or len(body) < _FRAME_SIZE + _COMPONENT_SIZE * body[_FRAME_SIZE - 1]:
+        raise ValueError("the frame is cut short")
     _, height, width, components = struct.unpack_from(">BHHB", body)
     factors = tuple((body[7 + 3 * number] >> 4, body[7 + 3 * number] & 15) for number in range(components))
     return JpegHeader(width, height, kind in _PROGRESSIVE, factors, quantisation, huffman)

@@ -9,8 +9,7 @@ from typing import Any
 
 import pyvips
 
-from bench.baselines.interface import Request
-from bench.baselines.loop import Loop
+from bench.baselines.loop import AnyFormatLoop
 from vipsrv.options import DEFAULT_QUALITY
 
 _SAVERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -20,20 +19,12 @@ _SAVERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-class BareLoop(Loop):
+class BareLoop(AnyFormatLoop):
     """The bare loop as a baseline."""
 
     name = "bare-loop"
     what = "thumbnail_buffer and jpegsave_buffer, one process a core, no server"
     work = __name__
-
-    def serves(self, request: Request) -> bool:  # noqa: ARG002 - it reads what vipsrv reads
-        """See ``Baseline``."""
-        return True
-
-    def arguments(self, request: Request) -> dict[str, Any]:
-        """See ``Loop``."""
-        return super().arguments(request) | {"form": request.format, "quality": request.quality}
 
 
 def prepare(

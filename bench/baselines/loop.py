@@ -86,3 +86,15 @@ class Loop:
     ) -> None:
         self._crew.__exit__(kind, error, traceback)
         self._prepared = None
+
+
+class AnyFormatLoop(Loop):
+    """A loop that makes results of any format: its work's ``prepare`` takes ``form`` and ``quality``, too."""
+
+    def serves(self, request: Request) -> bool:  # noqa: ARG002 - it reads what vipsrv reads
+        """See ``Baseline``."""
+        return True
+
+    def arguments(self, request: Request) -> dict[str, Any]:
+        """See ``Loop``."""
+        return super().arguments(request) | {"form": request.format, "quality": request.quality}

@@ -2,10 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from bench.baselines.interface import Request
-from bench.baselines.loop import Loop
+from bench.baselines.loop import AnyFormatLoop
 from vipsrv import pipeline
 from vipsrv.options import DEFAULT_QUALITY, Format, ResizeOptions
 from vipsrv.worker_config import WorkerConfig
@@ -13,20 +11,12 @@ from vipsrv.worker_config import WorkerConfig
 _LIMITS = WorkerConfig(max_pixels=2**30, max_output_pixels=10**8)
 
 
-class PipelineLoop(Loop):
+class PipelineLoop(AnyFormatLoop):
     """The loop over the server's pipeline as a baseline."""
 
     name = "pipeline-loop"
     what = "vipsrv.pipeline, one process a core, no server"
     work = __name__
-
-    def serves(self, request: Request) -> bool:  # noqa: ARG002 - it is vipsrv's own pipeline
-        """See ``Baseline``."""
-        return True
-
-    def arguments(self, request: Request) -> dict[str, Any]:
-        """See ``Loop``."""
-        return super().arguments(request) | {"form": request.format, "quality": request.quality}
 
 
 def prepare(

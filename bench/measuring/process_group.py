@@ -147,16 +147,23 @@ class ProcessGroup:
         line = json.dumps(order) + "\n"
         for member in self._members:
             assert member.stdin is not None
-            member.stdin.write(line)
-            member.stdin.flush()
+            try:
+                member.stdin.write(line)
+                member.stdin.flush()
+            except BrokenPipeError:
+                raise _ended(member) from None
         replies = []
         for member in self._members:
             assert member.stdout is not None
             reply = member.stdout.readline()
             if not reply:
-                raise RuntimeError(f"process {member.pid} of a group has ended; its messages are above")
+                raise _ended(member)
             replies.append(json.loads(reply))
         return replies
+
+
+def _ended(member: subprocess.Popen[str]) -> RuntimeError:
+    return RuntimeError(f"process {member.pid} of a group has ended; its messages are above")
 
 
 def worker_settings() -> dict[str, str]:

@@ -10,11 +10,15 @@ _PEAK_SECONDS = 0.005
 
 
 class Sampler:
-    """Calls ``sample`` every ``seconds`` while the ``with`` lasts."""
+    """Calls ``sample`` every ``seconds`` while the ``with`` lasts, or until it fails with ``error``.
+
+    The end of the ``with`` raises that error, unless another one has ended it.
+    """
 
     def __init__(self, sample: Callable[[], None], seconds: float) -> None:
         self._sample = sample
         self._seconds = seconds
+        self.error: Exception | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -22,13 +26,18 @@ class Sampler:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._over.set()
         self._thread.join()
+        if self.error is not None and kind is None:
+            raise self.error
 
     def _run(self) -> None:
-        while not self._over.wait(self._seconds):
-            self._sample()
+        try:
+            while not self._over.wait(self._seconds):
+                self._sample()
+        except Exception as error:  # noqa: BLE001 - raised by the thread that waits for this one
+            self.error = error
 
 
 class Peak(Sampler):

@@ -89,7 +89,7 @@ def measure(server: Server, x: float, ask: Ask, effort: Effort, *, least: int = 
     ask(least)
     once = sum(server.cpu_seconds()) - idle  # which other processes hardly change
     with Peak(pids, _SAMPLE_SECONDS, memory_of=proportional_bytes) as peak:
-        while peak.samples < _LEAST_SAMPLES:
+        while peak.samples < _LEAST_SAMPLES and peak.error is None:
             ask(least)
     requests = max(1, math.ceil(effort.seconds / once)) * least
     rounds = effort.rounds if once < effort.LONG else effort.FEW

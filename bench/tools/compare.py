@@ -76,6 +76,8 @@ _QUICK_END = 120.0
 
 QUICK_SERVERS: tuple[type[Baseline], ...] = (BareLoop, OwnServer, *PEERS)
 
+_PEER_NAMES = {peer.name for peer in PEERS}
+
 Round = dict[str, float]
 
 
@@ -151,18 +153,21 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def _looks(request: Request, server: Baseline, result: bytes) -> dict[str, Any]:
-    """What can be seen in a result. One of a wrong size has no SSIM."""
+    """What can be seen in a result. One of a wrong size has no SSIM, one that is no image has nothing."""
     found: dict[str, Any] = dict.fromkeys(("ssim", "colour_difference", "huffman", "shrink_factor"))
     if not server.makes_result:
         return found
-    made = decode(result)
+    try:
+        made = decode(result)
+        header = read_header(result) if request.format == "jpeg" else None
+    except (OSError, ValueError):  # it is counted as wrong
+        return found
     if made.shape[:2] == (request.height, request.width):
         wanted = reference(request.image, request.width, request.height)
         found |= {"ssim": ssim(made, wanted), "colour_difference": colour_difference(made, wanted)}
         if request.format == "jpeg":
             found["shrink_factor"] = shrink_factor(made, request.image)
-    if request.format == "jpeg":
-        header = read_header(result)
+    if header is not None:
         tables_used = "optimised" if header.optimised else "standard"
         found["huffman"] = "progressive" if header.progressive else tables_used
     return found
@@ -282,7 +287,8 @@ def main(
     with contextlib.ExitStack() as running:
         clients = running.enter_context(ProcessGroup(connections, others or own))
         for server in present:
-            running.enter_context(server)
+            start(server, running, missing)
+        present = [server for server in present if server.name not in missing]
         until = time.monotonic() + _QUICK_END if quick else math.inf
         for name in chosen:
             if name in missing_cases:
@@ -309,6 +315,16 @@ def main(
                 markdown.write_text(tables(document))
     print_tables(document)
     print_verdicts(document)
+
+
+def start(server: Baseline, running: contextlib.ExitStack, missing: dict[str, str]) -> None:
+    """Start a server until ``running`` ends. A peer that cannot start is named as ``missing``."""
+    try:
+        running.enter_context(server)
+    except RuntimeError as error:
+        if server.name not in _PEER_NAMES:
+            raise
+        missing[server.name] = str(error)
 
 
 def _cpu_seconds(server: Baseline, clients: ProcessGroup, shared: bool) -> float:  # noqa: FBT001

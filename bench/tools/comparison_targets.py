@@ -47,6 +47,9 @@ def verdicts(document: Document) -> Iterator[tuple[bool, str]]:
         own = rows.get(OwnServer.name)
         if own is None:
             continue
+        if own["wrong"]:
+            yield False, f"{name}: {own['wrong']} wrong results: {own['problem']}"
+            continue
         if Original.name in rows and name in OVER_ORIGINAL:
             faster = rows[Original.name]["cpu_ms_per_request"] / own["cpu_ms_per_request"]
             least = OVER_ORIGINAL[name]
@@ -62,8 +65,6 @@ def verdicts(document: Document) -> Iterator[tuple[bool, str]]:
             peers = [peer for peer in peers if not _lesser(peer, own)]
         if peers:
             yield _over_best(own, peers, OVER_BEST_PEER.get(name, 1.0))
-        if own["wrong"]:
-            yield False, f"{name}: {own['wrong']} wrong results: {own['problem']}"
 
 
 def _lesser(peer: Row, own: Row) -> bool:

@@ -37,6 +37,7 @@ from vipsrv.pipeline.formats.registry import all_formats
 IMAGES = ("jpeg-1.9mp.jpg", "jpeg-6mp.jpg", "jpeg-12mp.jpg")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif"}
 DEFAULT = "default"
+MAX_QUALITY = 100
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,15 @@ def _way(text: str, writer: Writer, *, lossless: bool) -> Way:
     return Way(text, arguments)
 
 
+def _qualities(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.isdecimal() and 1 <= int(word) <= MAX_QUALITY for word in words):
+        raise typer.BadParameter(
+            f"{text!r} is no list of qualities from 1 to {MAX_QUALITY}", param_hint="--qualities"
+        )
+    return sorted(map(int, words))
+
+
 def _files(paths: list[Path]) -> Iterator[Path]:
     if not paths:
         yield from (image_file(name) for name in IMAGES)
@@ -112,8 +122,9 @@ def _curves(
 
 
 def at_likeness(curve: Curve, likeness: float) -> tuple[float, float, float] | None:
-    """Return quality, bytes and milliseconds at which a way has this SSIM, between two points of its curve;
-    ``None`` if it is on neither side of them. Bytes are interpolated by their logarithm.
+    """Return quality, bytes and milliseconds at which a way has this SSIM, between two points of its curve.
+
+    ``None`` if no two neighbours of the curve enclose it. Bytes are interpolated by their logarithm.
     """
     points = sorted(curve.items())
     for (low, one), (high, other) in itertools.pairwise(points):
@@ -166,7 +177,7 @@ def main(
     paths: Annotated[list[Path] | None, typer.Argument(help="Images, or folders of them.")] = None,
     format_: Annotated[Format, typer.Option("--format", help="The format of the results.")] = Format.AVIF,
     ways: Annotated[str, typer.Option(help="Efforts, each with '+name=value' for the saver.")] = "3,0,1,2",
-    qualities: Annotated[str, typer.Option(help="In ascending order.")] = "40,60,75,85,95",
+    qualities: Annotated[str, typer.Option(help="Of the results, 1 to 100.")] = "40,60,75,85,95",
     width: Annotated[int, typer.Option(help="Of the results, in pixels.")] = 800,
     height: Annotated[int, typer.Option(help="Likewise.")] = 600,
     rounds: Annotated[int, typer.Option(min=1, help="Encodes of each; CPU time is their median.")] = 3,
@@ -178,7 +189,7 @@ def main(
     pyvips.cache_set_max(0)
     writer = _writer(format_)
     all_ways = [_way(text, writer, lossless=lossless) for text in ways.split(",")]
-    asked = [100] if lossless else [int(word) for word in qualities.split(",")]
+    asked = [100] if lossless else _qualities(qualities)
     curves = []
     for path in _files(paths or []):
         pixels = np.ascontiguousarray(reference(path, width, height))
@@ -191,6 +202,8 @@ def main(
                         f"{point.size:9} bytes  SSIM {point.likeness:.4f}  colour {point.colour:.2f}",
                         flush=True,
                     )
+    if not curves:
+        raise typer.BadParameter(f"no file there ends with {', '.join(sorted(SUFFIXES))}", param_hint="FILE")
     print(f"{len(curves)} images in {width} x {height} as {format_}, medians of {rounds} rounds")
     _print_medians(all_ways, asked, curves)
     _print_at_equal_likeness(all_ways, asked, curves)

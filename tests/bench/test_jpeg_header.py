@@ -60,6 +60,13 @@ def test_what_has_no_header_is_an_error(data: bytes, why: str) -> None:
         read_header(data)
 
 
+@pytest.mark.parametrize("body", [b"\x08\x00\x10\x00\x10", b"\x08\x00\x10\x00\x10\x03\x01\x22\x00"])
+def test_a_frame_that_is_cut_is_an_error(body: bytes) -> None:
+    frame = b"\xff\xc0" + (len(body) + 2).to_bytes(2) + body
+    with pytest.raises(ValueError, match="the frame is cut short"):
+        read_header(b"\xff\xd8" + frame + b"\xff\xda\x00\x02")
+
+
 def test_a_header_that_is_cut_is_an_error() -> None:
     with pytest.raises(ValueError, match="ends early"):
         read_header(saved()[:100])

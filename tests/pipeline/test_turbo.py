@@ -1,5 +1,6 @@
 """libjpeg-turbo and the SIMD reduction give what libvips gives, and leave to it what they cannot do."""
 
+import contextlib
 import io
 from typing import Any
 
@@ -8,11 +9,12 @@ from PIL import Image
 
 from tests.pipeline.run import resize, run
 from tests.support.image_comparison import mean_abs_difference, open_exact, reference, ssim
-from tests.support.images import encode, photo, truncated
+from tests.support.images import adobe_rgb_profile, encode, photo, truncated
 from vipsrv.errors import CorruptImage
 from vipsrv.options import Fit, Format, Keep, ResizeOptions
-from vipsrv.pipeline import turbo
+from vipsrv.pipeline import Upload, turbo
 from vipsrv.pipeline.formats.jpeg.shrink import direct_shrink
+from vipsrv.pipeline.probe import read_header
 from vipsrv.pipeline.turbo import codec
 
 needs_turbo = pytest.mark.skipif(not turbo.AVAILABLE, reason="simplejpeg or cykooz-resizer is not installed")
@@ -149,3 +151,40 @@ def test_colours_are_stored_as_libvips_stores_them(quality: int, sampling: int) 
     image = encode(stretched(400, 300), "JPEG")
     data = run(image, ResizeOptions(width=100, height=75, quality=quality)).outputs[0].data
     assert JpegImagePlugin.get_sampling(Image.open(io.BytesIO(data))) == sampling
+
+
+def lossless(width: int, height: int) -> bytes:
+    """A grey image as a lossless JPEG (ITU-T T.81, annex H): every difference to the pixel before it is 0."""
+    frame = (
+        b"\x08"
+        + height.to_bytes(2)
+        + width.to_bytes(2)
+        + b"\x03"
+        + b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+    )
+    table = b"\0\x01" + bytes(15) + b"\0"  # one code, a single bit, for a difference of 0
+    scan = b"\x03\x01\0\x02\0\x03\0\x01\0\0"  # the pixel to the left is the prediction
+    segments = [(0xC3, frame), (0xC4, table), (0xDA, scan)]
+    head = b"".join(bytes([0xFF, marker]) + (len(data) + 2).to_bytes(2) + data for marker, data in segments)
+    return b"\xff\xd8" + head + bytes(width * height * 3 // 8) + b"\x7f\xff\xd9"
+
+
+@needs_turbo
+def test_a_lossless_image_never_reaches_libjpeg_turbo(decodes: list[bool]) -> None:
+    # Asked for an eighth of it, libjpeg-turbo 3.1 decodes all of it, and overruns the memory for an eighth.
+    image = lossless(640, 480)
+    header = read_header(Upload.from_memory(image))
+    assert (header.info.width, header.info.height) == (640, 480)
+    with contextlib.suppress(CorruptImage):
+        assert resize(image, 80, 60).size == (80, 60)
+    assert decodes == []
+
+
+@needs_turbo
+def test_bytes_between_the_segments_are_left_to_libvips(decodes: list[bool]) -> None:
+    image = encode(stretched(400, 300), "JPEG", icc_profile=adobe_rgb_profile())
+    table = image.index(b"\xff\xdb")
+    assert resize(image, 100, 75).size == (100, 75)
+    assert decodes == [True]
+    assert resize(image[:table] + b"\0\x01\0" + image[table:], 100, 75).size == (100, 75)
+    assert decodes == [True]

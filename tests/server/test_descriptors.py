@@ -9,11 +9,13 @@ import pytest
 from vipsrv.errors import StartFailed
 from vipsrv.server.descriptors import (
     EACH_CONNECTION,
+    EACH_FILE,
     EACH_FURTHER,
     EACH_LISTENER,
     EACH_WORKER,
     FULLY_COUNTED,
     MOST_USEFUL,
+    files_that_fit,
     fit_connections,
     needed,
     raise_limit,
@@ -60,6 +62,17 @@ def test_a_limit_that_holds_no_connection_is_refused() -> None:
         StartFailed, match=f"the limit of {least - 1} open files is too low: .* needs {least},"
     ):
         fit_connections(SETTINGS, least - 1)
+
+
+def test_files_of_the_spool_leave_all_connections_their_descriptors() -> None:
+    limit = needed(SETTINGS)
+    assert files_that_fit(SETTINGS, limit) == FULLY_COUNTED
+    assert files_that_fit(SETTINGS, limit + 10 * EACH_FILE + 1) == FULLY_COUNTED + 10
+    few = ServerSettings(workers=4, connections=3)
+    assert files_that_fit(few, needed(few)) == 3
+    # Under a limit that is too low for the settings, the files that are counted anyway.
+    assert files_that_fit(SETTINGS, 10) == FULLY_COUNTED
+    assert files_that_fit(SETTINGS, None) > MOST_USEFUL // EACH_FILE
 
 
 @dataclass

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from tests.support.settings_values import another_value
-from vipsrv.errors import SettingsError, TooLarge
+from vipsrv.errors import Busy, SettingsError, TooLarge
 from vipsrv.server import descriptors, gateway
 from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.proxy_header import ProxiedConnection
 from vipsrv.server.gateway import Gateway
 from vipsrv.server.settings import ServerSettings
-from vipsrv.worker_config import declarations
+from vipsrv.worker_config import IN_MEMORY_SIZE, declarations
 
 IN_USE: dict[str, Callable[[Gateway], Any]] = {
     "jobs_per_worker": lambda one: one._pool._policy.max_jobs,
@@ -91,11 +91,24 @@ async def test_a_limit_that_follows_from_another_follows_in_a_reload(started: Ga
         started._context.check_upload(started._settings.max_upload + 1)
 
 
+async def test_no_more_files_of_the_spool_than_descriptors_allow(
+    started: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = started._settings.model_copy(update={"connections": 2})
+    monkeypatch.setattr(gateway, "raise_limit", lambda: descriptors.needed(wanted))
+    started.prepare_reload(wanted)()
+    slots = [started._spool.open(IN_MEMORY_SIZE + 1) for _ in range(2)]
+    with pytest.raises(Busy, match="room for 0 more files"):
+        started._spool.open(IN_MEMORY_SIZE + 1)
+    for slot in slots:
+        slot.close()
+
+
 async def test_no_more_connections_than_descriptors_allow(
     started: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = started._settings.model_copy(update={"connections": 1000})
-    few = descriptors.needed(wanted) - 2000
+    few = descriptors.needed(wanted) - 500 * descriptors.EACH_CONNECTION
     monkeypatch.setattr(gateway, "raise_limit", lambda: few)
     started.prepare_reload(wanted)()
     assert in_use(started, "connections") == 500

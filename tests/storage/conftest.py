@@ -16,8 +16,10 @@ MakeSpool = Callable[..., Spool]
 def make_spool(tmp_path: Path) -> Iterator[MakeSpool]:
     spools: list[Spool] = []
 
-    def make(*, memory: int = 16 * MIB, disk: int = 64 * MIB, folder: Path = tmp_path) -> Spool:
-        spools.append(Spool(directory=folder, memory=memory, disk=disk))
+    def make(
+        *, memory: int = 16 * MIB, disk: int = 64 * MIB, files: int = 100, folder: Path = tmp_path
+    ) -> Spool:
+        spools.append(Spool(directory=folder, memory=memory, disk=disk, files=files))
         return spools[-1]
 
     yield make

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vipsrv.errors import StartFailed
-from vipsrv.storage.budget import Holding
+from vipsrv.storage.budget import Share
 from vipsrv.storage.file_store import FileStore, SpoolFile
 
 MIB = 1024 * 1024
@@ -29,8 +29,8 @@ async def test_nobody_waits_for_a_file_to_be_freed(tmp_path: Path, monkeypatch: 
         close(file)
 
     monkeypatch.setattr(SpoolFile, "close", slow_close)
-    files = FileStore(tmp_path, 30 * MIB)
-    file = files.create(Holding(), 20 * MIB)
+    files = FileStore(tmp_path, 30 * MIB, 100)
+    file = files.create(Share(), 20 * MIB)
     files.reserve(file, 20 * MIB)
     files.remove(file)
     assert files.budget_left == 10 * MIB  # what is not free yet cannot be given out
@@ -42,8 +42,8 @@ async def test_nobody_waits_for_a_file_to_be_freed(tmp_path: Path, monkeypatch: 
 
 
 async def test_views_are_appended_in_order(tmp_path: Path) -> None:
-    files = FileStore(tmp_path, MIB)
-    file = files.create(Holding(), 10)
+    files = FileStore(tmp_path, MIB, 100)
+    file = files.create(Share(), 10)
     await files.write(file, [memoryview(b"one, "), memoryview(b"two, ")])
     await files.write(file, [memoryview(b"three")])
     assert file.read(0, 100) == b"one, two, three"
@@ -53,8 +53,8 @@ async def test_views_are_appended_in_order(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_is_shorter_than_its_reader_believes_is_an_error(tmp_path: Path) -> None:
-    files = FileStore(tmp_path, MIB)
-    file = files.create(Holding(), 100)
+    files = FileStore(tmp_path, MIB, 100)
+    file = files.create(Share(), 100)
     await files.write(file, [memoryview(b"half")])
     assert file.read(2, 100) == b"lf"
     with pytest.raises(OSError, match="ends at 4 bytes or before"):
@@ -66,8 +66,8 @@ async def test_a_file_that_is_shorter_than_its_reader_believes_is_an_error(tmp_p
 @pytest.mark.skipif(sys.platform != "linux", reason="splice(2) and /proc are Linux'")
 async def test_closing_leaves_no_descriptor_open(tmp_path: Path) -> None:
     before = descriptors()
-    files = FileStore(tmp_path, MIB)
-    file = files.create(Holding(), 100)
+    files = FileStore(tmp_path, MIB, 100)
+    file = files.create(Share(), 100)
     sender, receiver = socket.socketpair()
     with sender, receiver:
         receiver.setblocking(False)
@@ -81,19 +81,19 @@ async def test_closing_leaves_no_descriptor_open(tmp_path: Path) -> None:
 
 
 async def test_no_thread_has_to_be_started_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = FileStore(tmp_path, MIB)
+    files = FileStore(tmp_path, MIB, 100)
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     for _ in range(4):
-        file = files.create(Holding(), 100)
+        file = files.create(Share(), 100)
         files.reserve(file, 100)
         await asyncio.gather(*(files.write(file, [memoryview(b"half")]) for _ in range(2)))
         files.remove(file)
     with pytest.raises(StartFailed, match="thread"):
-        FileStore(tmp_path, MIB)
+        FileStore(tmp_path, MIB, 100)
     async with asyncio.timeout(PATIENCE):
         while files.budget_left != MIB:
             await asyncio.sleep(0)

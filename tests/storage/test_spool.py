@@ -187,6 +187,30 @@ async def test_a_client_that_takes_all_it_can_leaves_room_for_others(make_spool:
     assert (greedy.memory.size, greedy.disk.size, modest.memory.size, modest.disk.size) == (0, 0, 0, 0)
 
 
+async def test_a_client_that_opens_all_files_it_can_leaves_some_for_others(make_spool: MakeSpool) -> None:
+    spool = make_spool(files=8)
+    greedy, modest = Share(), Share()
+    slots: list[Slot] = []
+
+    def open_all(share: Share) -> None:
+        while True:
+            slots.append(spool.open(10 * MIB, share))  # nothing arrives
+
+    for share, most in ((greedy, 6), (modest, 1)):
+        with pytest.raises(Busy, match=f"this client has {most}"):
+            open_all(share)
+    slots.pop(0).close()
+    await until(lambda: greedy.files.size == 5)
+    with pytest.raises(Busy, match="room for 1 more files, and this client has 2"):
+        open_all(modest)
+    for slot in slots:
+        slot.close()
+    await until(lambda: (greedy.files.size, modest.files.size) == (0, 0))
+    spool.resize(memory=16 * MIB, disk=64 * MIB, files=0)
+    with pytest.raises(Busy, match="room for 0 more files"):
+        spool.open(10 * MIB)
+
+
 async def test_the_only_slot_of_a_client_may_take_all(make_spool: MakeSpool) -> None:
     spool = make_spool(disk=20 * MIB)
     slot = await fill(spool.open(20 * MIB, Share()), bytes(20 * MIB))

@@ -117,6 +117,11 @@ class ImageHeader:
         return get_field(self.image, name) if self._fields is None else self._fields.get(name)
 
     @property
+    def is_plain_file(self) -> bool:
+        """Whether the header was read from a file of the usual form, without libvips."""
+        return self._fields is not None
+
+    @property
     def has_profile(self) -> bool:
         """Whether an ICC profile is embedded."""
         return self._fields is None and bool(self.image.get_typeof(PROFILE))

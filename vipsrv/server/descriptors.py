@@ -2,17 +2,17 @@
 
 ::
 
-    connection   4  its socket, that of an excess client that gets busy, two for a file of the spool
+    connection   5  its socket, that of an excess client that gets busy, EACH_FILE for a file of the spool
     a further    1  its socket: beyond FULLY_COUNTED connections, not every one has all of these at once
     worker       5  channel, mapping of shared memory, standard error at its start, two for a result
     listener     4  two sockets, as a host name may have an IPv4 and an IPv6 address, and their duplicates
     --control    2  the socket, and a server that connects to it
-    process     24  standard streams, event loop and signals (13), two threads that splice (3 each), 5 spare
+    process     24  standard streams, event loop and signals (13), pipes of two threads (4), 7 spare
     RESERVE     32  starting a worker takes WORKER_DESCRIPTORS at once
 
-At most FULLY_COUNTED excess clients are told ``busy`` at the same time. Further files of the spool are not
-counted, nor those of a connection that pipelines several large uploads: if no descriptor is left, an upload
-that needs one is refused as ``busy``.
+At most FULLY_COUNTED excess clients are told ``busy`` at the same time. The spool has no more files than the
+limit holds beside all of these (``files_that_fit``): an upload that needs a further one is refused as
+``busy``, and connections, workers and listeners keep their descriptors.
 """
 
 import logging
@@ -24,7 +24,10 @@ from vipsrv.server.open_connections import MOST_TURNED_AWAY
 from vipsrv.server.settings import ServerSettings
 from vipsrv.workers.descriptor_reserve import WORKER_DESCRIPTORS
 
-EACH_CONNECTION = 4
+EACH_FILE = 3
+"""Two to write and to read it, and one of the socket while a thread reads on from there."""
+
+EACH_CONNECTION = 2 + EACH_FILE
 EACH_FURTHER = 1
 FULLY_COUNTED = MOST_TURNED_AWAY
 EACH_WORKER = 5
@@ -75,6 +78,15 @@ def raise_limit() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
+def current_limit() -> int | None:
+    """Return this process's limit of open files, or ``None`` if there is none or it is unknown."""
+    try:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError:  # ``raise_limit`` has logged it
+        return None
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 def needed(settings: ServerSettings) -> int:
     """Return the descriptors that a server with these settings needs."""
     fully = min(settings.connections, FULLY_COUNTED)
@@ -107,6 +119,13 @@ def fit_connections(settings: ServerSettings, limit: int | None) -> ServerSettin
         *(advice, needed(settings)),
     )
     return settings.model_copy(update={"connections": connections})
+
+
+def files_that_fit(settings: ServerSettings, limit: int | None) -> int:
+    """Return how many files the spool may have under this limit, so that all else keeps its descriptors."""
+    fully = min(settings.connections, FULLY_COUNTED)
+    spare = MOST_USEFUL if limit is None else max(0, limit - needed(settings))
+    return fully + spare // EACH_FILE
 
 
 def _without_connections(settings: ServerSettings) -> int:

@@ -146,9 +146,7 @@ class _Member(Generic[Item]):
         self.waiting = [0, 0]  # jobs of each lane
         self.running = 0
         self.state = _AWAY
-        self.in_ring = (
-            False  # it has a turn in each round: not if it is neither in debt nor about to start a job
-        )
+        self.in_ring = False  # whether it has a turn in each round: while it is in debt or may start a job
         self.rested_at = -inf  # when its last job ended
         self.returns_after = inf  # mean seconds from the end of its last job to the next one
 

@@ -20,7 +20,7 @@ from vipsrv.server.connections.tls_handshake import TlsConnection
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
-from vipsrv.server.descriptors import fit_connections, raise_limit
+from vipsrv.server.descriptors import current_limit, files_that_fit, fit_connections, raise_limit
 from vipsrv.server.identity.shared_quotas import SharedQuotas
 from vipsrv.server.listeners import Listener, Listeners
 from vipsrv.server.listening_sockets import OpenListener
@@ -73,7 +73,10 @@ class Gateway:
         self._on_handed_over = on_handed_over
         self._access = Access.of(settings, quotas)
         self._spool = Spool(
-            directory=settings.spool_dir, memory=settings.spool_memory, disk=settings.spool_disk
+            directory=settings.spool_dir,
+            memory=settings.spool_memory,
+            disk=settings.spool_disk,
+            files=files_that_fit(settings, current_limit()),
         )
         self._pool = WorkerPool(
             self._spool,
@@ -192,7 +195,8 @@ class Gateway:
     def prepare_reload(self, settings: ServerSettings) -> TakeOver:
         """Check new settings, and return what takes them over. Raises ``SettingsError``. See ``reload``."""
         try:
-            settings = fit_connections(settings, raise_limit())
+            limit = raise_limit()
+            settings = fit_connections(settings, limit)
         except StartFailed as error:
             raise SettingsError(str(error)) from None
         trusted_proxies = AddressList(settings.trusted_proxies)
@@ -204,7 +208,8 @@ class Gateway:
             self._settings = settings
             self._trusted_proxies = trusted_proxies
             self._context.change_settings(settings)
-            self._spool.resize(memory=settings.spool_memory, disk=settings.spool_disk)
+            files = files_that_fit(settings, limit)
+            self._spool.resize(memory=settings.spool_memory, disk=settings.spool_disk, files=files)
             self._pool.reconfigure(settings.worker_config(), max_jobs=settings.jobs_per_worker)
             self._admission.change_limits(
                 limit=settings.queue, per_client=settings.client_queue, memory=settings.decode_memory

@@ -26,6 +26,7 @@ class Share:
 
     memory: Holding = field(default_factory=Holding)
     disk: Holding = field(default_factory=Holding)
+    files: Holding = field(default_factory=Holding)  # how many, in `size`
 
 
 class Budget:

@@ -91,7 +91,7 @@ class FileSlot:
         memory: MemorySlot,
         on_progress: Callable[[], None],
     ) -> None:
-        self._file = files.create(share.disk, size)
+        self._file = files.create(share, size)
         self._pool = pool
         self._files = files
         self._share = share

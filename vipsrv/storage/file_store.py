@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from vipsrv.errors import Busy, StartFailed
-from vipsrv.storage.budget import Budget, Holding
+from vipsrv.storage.budget import Budget, Share
 from vipsrv.storage.splice import Moved, Splicer
 
 FULL_RETRY_MS = 1000
@@ -27,18 +27,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class SpoolFile:
-    """A file without a name. It has ``reserved`` bytes of ``holding``; ``written`` bytes have been passed to
-    a thread for writing.
+    """A file without a name. It counts towards ``share``, with ``reserved`` bytes; ``written`` bytes have
+    been passed to a thread for writing.
     """
 
     write_fd: int
     read_fd: int
-    holding: Holding
+    share: Share
     reserved: int = 0
     written: int = 0
 
     @classmethod
-    def create(cls, folder: Path, holding: Holding) -> "SpoolFile":
+    def create(cls, folder: Path, share: Share) -> "SpoolFile":
         """Create a file in ``folder`` and remove its name. Raises ``OSError``."""
         write_fd, path = tempfile.mkstemp(prefix="vipsrv-", dir=folder)
         with ExitStack() as undo:
@@ -49,7 +49,7 @@ class SpoolFile:
             finally:
                 Path(path).unlink()
             undo.pop_all()
-        return cls(write_fd=write_fd, read_fd=read_fd, holding=holding)
+        return cls(write_fd=write_fd, read_fd=read_fd, share=share)
 
     def read(self, offset: int, size: int) -> bytes:
         """Read 1 to ``size`` bytes from ``offset``. Raises ``OSError``, also if the file ends there."""
@@ -67,14 +67,15 @@ class SpoolFile:
 
 
 class FileStore:
-    """Creates, fills and frees files in ``directory`` within ``budget`` bytes.
+    """Creates, fills and frees at most ``files`` files in ``directory``, of ``budget`` bytes together.
 
     Raises ``StartFailed`` if its threads cannot be started.
     """
 
-    def __init__(self, directory: Path, budget: int) -> None:
+    def __init__(self, directory: Path, budget: int, files: int) -> None:
         self.directory = directory
         self._budget = Budget(budget)
+        self._files = Budget(files)
         self._splicer = Splicer()
         self._writers = _started_threads(2, "spool")
         self._closers = _started_threads(1, "spool-close")
@@ -85,24 +86,33 @@ class FileStore:
         """Bytes that files may still reserve; those of a removed file count again once it is freed."""
         return self._budget.left
 
-    def resize(self, budget: int) -> None:
-        """Change how many bytes the files may have."""
+    def resize(self, budget: int, files: int) -> None:
+        """Change how many bytes the files may have, and how many files there may be."""
         self._budget.resize(budget)
+        self._files.resize(files)
 
-    def create(self, holding: Holding, size: int) -> SpoolFile:
+    def create(self, share: Share, size: int) -> SpoolFile:
         """Return a new file for ``size`` bytes, none of them reserved yet. Raises ``Busy``."""
-        self._check_budget(holding, size, own=0)
+        self._check_budget(share, size, own=0)
+        if not self._files.allows(share.files, 1, own=0):
+            raise Busy(
+                f"the spool has room for {self._files.left} more files, and this client has "
+                f"{share.files.size}: try again later",
+                retry_after_ms=FULL_RETRY_MS,
+            )
         try:
-            return SpoolFile.create(self.directory, holding)
+            file = SpoolFile.create(self.directory, share)
         except OSError as error:
             _log.error("no file can be created in the spool folder: %s", error)
             raise no_room() from None
+        self._files.take(share.files, 1)
+        return file
 
     def reserve(self, file: SpoolFile, size: int) -> None:
         """Raise the bytes that ``file`` reserves to ``size``. Raises ``Busy``."""
         more = size - file.reserved
-        self._check_budget(file.holding, more, own=file.reserved)
-        self._budget.take(file.holding, more)
+        self._check_budget(file.share, more, own=file.reserved)
+        self._budget.take(file.share.disk, more)
         file.reserved = size
 
     def write(self, file: SpoolFile, views: list[memoryview]) -> "asyncio.Future[None]":
@@ -136,6 +146,7 @@ class FileStore:
         The kernel takes 0.1 s to free 1 GB, and seconds while the disk is behind.
         """
         if self._closed:
+            self._give_back(file)
             file.close()
             return
         closing = asyncio.get_running_loop().run_in_executor(self._closers, file.close)
@@ -148,7 +159,8 @@ class FileStore:
         self._closers.shutdown(wait=True)
         self._splicer.close()
 
-    def _check_budget(self, holding: Holding, size: int, *, own: int) -> None:
+    def _check_budget(self, share: Share, size: int, *, own: int) -> None:
+        holding = share.disk
         if not self._budget.allows(holding, size, own=own):
             raise Busy(
                 f"the spool has {self._budget.left} bytes left, this client holds {holding.size} and needs "
@@ -157,10 +169,14 @@ class FileStore:
             )
 
     def _removed(self, file: SpoolFile, closing: "asyncio.Future[None]") -> None:
-        self._budget.give_back(file.holding, file.reserved)
+        self._give_back(file)
         error = closing.exception()
         if error is not None:
             _log.error("a file of the spool could not be closed: %s", error)
+
+    def _give_back(self, file: SpoolFile) -> None:
+        self._budget.give_back(file.share.disk, file.reserved)
+        self._files.give_back(file.share.files, 1)
 
     def _write_and_splice(
         self, fd: int, views: list[memoryview], offset: int, source: int, most: int

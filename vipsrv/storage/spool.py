@@ -11,8 +11,10 @@ Memory and disk each have a budget. Bytes count when they arrive, not when they 
 64 KiB, and then about as much again as has arrived. Nothing grows without bound, and no client keeps others
 out by an announcement alone. The slots of one client count together (``budget.py`` has the rule of its
 share). When memory is used up, slots move to files; when the disk's budget is used up, clients get ``Busy``.
+The number of files has a budget of the same kind, because a file takes descriptors from its first byte on.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,11 +131,14 @@ class Slot:
 
 
 class Spool:
-    """Opens slots within two budgets, in bytes: ``memory``, and ``disk`` in the folder ``directory``."""
+    """Opens slots within two budgets, in bytes: ``memory``, and ``disk`` in the folder ``directory``.
 
-    def __init__(self, *, directory: Path, memory: int, disk: int) -> None:
+    At most ``files`` slots are in files at the same time: each takes descriptors.
+    """
+
+    def __init__(self, *, directory: Path, memory: int, disk: int, files: int = sys.maxsize) -> None:
         self._pool = ChunkPool(memory)
-        self._files = FileStore(directory, disk)
+        self._files = FileStore(directory, disk, files)
 
     @property
     def memory_left(self) -> int:
@@ -152,10 +157,10 @@ class Spool:
         """
         return Slot(self._pool, self._files, share or Share(), size)
 
-    def resize(self, *, memory: int, disk: int) -> None:
-        """Change both budgets. Slots keep what they hold, even if that is more than the new budgets."""
+    def resize(self, *, memory: int, disk: int, files: int) -> None:
+        """Change the budgets. Slots keep what they hold, even if that is more than the new budgets."""
         self._pool.resize(memory)
-        self._files.resize(disk)
+        self._files.resize(disk, files)
 
     def close(self) -> None:
         """End the threads that write, and close their pipes; the slots must have been closed."""

@@ -83,6 +83,8 @@ class HttpConnection:
             self.close()
         if status != _OK:
             raise RuntimeError(f"the server answered with status {status}: {body[:500]!r}")
+        if not body:
+            raise RuntimeError("the server answered without a body")
         return body
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ class HttpPeer(Served):
         try:
             connection.request("GET", self.health)
             return connection.getresponse().status == self.healthy
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()

@@ -62,7 +62,7 @@ class NginxServer(FileReader):
 
     def version(self) -> str:
         """See ``Baseline``."""
-        return f"{self.name}: {build(self.program()).splitlines()[0]}"
+        return build(self.program()).splitlines()[0].removeprefix("nginx version: ")
 
     def command(self) -> list[str]:
         """See ``Served``."""

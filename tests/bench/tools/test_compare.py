@@ -1,12 +1,13 @@
 """How the numbers of a comparison are calculated from runs."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from bench.baselines import BareLoop, Baseline, ClosedLoopRun, OriginalDraft, Request
 from bench.measuring.process_group import ProcessGroup, rate
-from bench.tools.compare import measure, net_rate, percentile
+from bench.tools.compare import Turns, measure, net_rate, percentile, row, start
 from tests.support.images import photo
 
 
@@ -44,6 +45,39 @@ def test_the_rate_uses_late_completions_if_there_are_too_few() -> None:
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1.0), (0.5, 3.0), (0.99, 5.0), (1.0, 5.0)])
 def test_a_percentile_is_one_of_the_values(share: float, value: float) -> None:
     assert percentile([5.0, 1.0, 4.0, 2.0, 3.0], share) == value
+
+
+class NotStarting(OriginalDraft):
+    """A server whose process ends at once."""
+
+    def command(self) -> list[str]:
+        return ["true"]
+
+
+class PeerNotStarting(NotStarting):
+    """Likewise, by the name of a peer."""
+
+    name = "sharp"
+
+
+def test_a_peer_that_does_not_start_is_missing_and_any_other_server_is_an_error() -> None:
+    missing: dict[str, str] = {}
+    with ExitStack() as running:
+        start(PeerNotStarting([0]), running, missing)
+        with pytest.raises(RuntimeError, match="original-draft did not start"):
+            start(NotStarting([0]), running, missing)
+    assert missing == {"sharp": "sharp did not start; its messages are above"}
+
+
+@pytest.mark.parametrize("result", [b"no image at all", b"\x89PNG\r\n\x1a\n"])
+def test_a_result_that_is_no_image_has_a_row(tmp_path: Path, result: bytes) -> None:
+    image = tmp_path / "scene.jpg"
+    photo(200, 150).save(image)
+    figures = ("requests_per_second", "requests_per_second_net", "cpu_ms", "client_cpu_ms", "others_share")
+    turns = Turns(result, [dict.fromkeys(figures, 1.0)], [0.1], wrong=1, problem="no image")
+    peer = OriginalDraft([0])
+    found = row("scene", Request(image, 60, 45), peer, {peer.name: turns, BareLoop.name: turns})
+    assert (found["ssim"], found["huffman"], found["wrong"]) == (None, None, 1)
 
 
 class Failing(OriginalDraft):

@@ -12,6 +12,11 @@ def judged(*rows: dict[str, Any]) -> list[bool]:
     return [met for met, _ in verdicts(document(*rows))]
 
 
+def test_wrong_results_of_our_own_miss_the_target_and_are_compared_with_nobody() -> None:
+    own = row("vipsrv", wrong=3, problem="it is no image", ssim=None)
+    assert list(verdicts(document(own, row("sharp")))) == [(False, "12 MP: 3 wrong results: it is no image")]
+
+
 @pytest.mark.parametrize(("cpu", "met"), [(25.0, True), (24.9, False)])
 def test_the_target_over_the_original_is_per_core(cpu: float, met: bool) -> None:  # noqa: FBT001
     assert judged(row("vipsrv"), row("original", cpu_ms_per_request=cpu)) == [met]

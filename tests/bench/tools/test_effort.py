@@ -66,6 +66,14 @@ def test_lossless_results_have_one_quality(tmp_path: Path) -> None:
     assert {row[6] for row in rows} == {"1.0000"}
 
 
+def test_qualities_that_are_none_and_a_folder_without_images_are_refused(tmp_path: Path) -> None:
+    status, output = run(str(tmp_path), "--qualities", "60,best")
+    assert (status, "is no list of qualities" in output) == (2, True)
+    assert run(str(tmp_path), "--qualities", "0")[0] == 2
+    status, output = run(str(tmp_path))
+    assert (status, "no file there ends with .avif" in output) == (2, True)
+
+
 def test_an_effort_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(jpeg(160, 120))
     status, output = run(str(tmp_path), "--ways", "3,best")

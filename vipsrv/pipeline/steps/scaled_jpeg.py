@@ -7,6 +7,7 @@ cannot be decoded in this way, or takes too much at once, is left to libvips.
 
 from vipsrv.pipeline import turbo
 from vipsrv.pipeline.formats import jpeg
+from vipsrv.pipeline.formats.jpeg.facts import has_plain_frame
 from vipsrv.pipeline.formats.jpeg.shrink import direct_shrink
 from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.plan import DecodePlan
@@ -28,7 +29,7 @@ def decode_scaled(decode: DecodePlan, width: int, height: int) -> Pixels | None:
         return None
     size, target = (info.width, info.height), info.swap_if_rotated(width, height)
     shrink = direct_shrink(size, target)
-    if shrink is None:
+    if shrink is None or not (header.is_plain_file or has_plain_frame(decode.upload, size)):
         return None
     stop_if_asked(decode.watch)
     pixels = codec.decode(decode.upload.view(), size, shrink)

@@ -132,7 +132,7 @@ class Inbox:
             self._take(_scratch[:size])
             # The socket is empty in the middle of a message. Version 1 is not concerned: the kernel
             # acknowledges the first segments of a connection at once.
-            if size < READ_AHEAD_SIZE and self.reader.version != 1 and not self.reader.between_messages:
+            if size < len(self._ahead) and self.reader.version != 1 and not self.reader.between_messages:
                 acknowledge_now(self._transport)
         self._take_turns(size)
 

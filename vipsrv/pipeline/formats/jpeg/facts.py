@@ -8,11 +8,12 @@ Sources: ITU-T T.81 (1992), annex B; EXIF 2.3, section 4.5 and 4.6 (TIFF 6.0, se
 """
 
 import struct
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 from vipsrv.pipeline import turbo
 from vipsrv.pipeline.formats.base import ImageFacts
-from vipsrv.pipeline.formats.jpeg.segments import START_OF_SCAN, markers
+from vipsrv.pipeline.formats.jpeg.segments import FRAME_HEADERS, START_OF_SCAN, markers
 from vipsrv.pipeline.turbo import codec
 from vipsrv.pipeline.upload import Upload
 
@@ -20,10 +21,9 @@ MULTISCAN: Final = "jpeg-multiscan"
 """The field in which libvips says that the decoder holds all coefficients."""
 
 _PROGRESSIVE = 0xC2
-_FRAMES = frozenset({0xC0, 0xC1, _PROGRESSIVE})
+_PLAIN = frozenset({0xC0, 0xC1, _PROGRESSIVE})
 """Baseline, extended and progressive frames that are Huffman-coded."""
 
-_OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _APP1, _APP2 = 0xE1, 0xE2
 _EXIF, _ICC = b"Exif\0\0", b"ICC_PROFILE\0"
 _FRAME = struct.Struct(">BHHB")  # precision, height, width, number of components
@@ -53,40 +53,88 @@ def read_facts(upload: Upload) -> ImageFacts | None:
         return None
 
 
-def _read(upload: Upload) -> ImageFacts:
-    frames, exif = [], []
+def has_plain_frame(upload: Upload, size: tuple[int, int]) -> bool:
+    """Whether the JPEG has one frame, of 8 bits, coded by DCT and Huffman tables, of ``size``.
+
+    libjpeg-turbo must not get any other: of a lossless frame (SOF3) it decodes all pixels even if it was
+    asked for a fraction of them, and writes behind the memory for these.
+    """
+    try:
+        return _plain_frame([frame for frame, _ in _head(upload) if frame is not None]).size == size
+    except (_NotPlain, struct.error):
+        return False
+
+
+class _Frame(NamedTuple):
+    marker: int
+    precision: int
+    height: int
+    width: int
+    components: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.width, self.height
+
+
+class _Segment(NamedTuple):
+    marker: int
+    start: int
+    size: int
+
+
+def _head(upload: Upload) -> Iterator[tuple[_Frame | None, _Segment]]:
+    """Each segment up to the start of the first scan, and its frame if it is a frame's header.
+
+    Raises ``_NotPlain`` if there are bytes between them, which libjpeg and this code might read differently,
+    and ``struct.error``.
+    """
+    end = 2
     for marker, position, length in markers(upload, min(upload.size, _MAX_HEAD)):
+        if position - 2 != end:
+            raise _NotPlain
+        end = position + length
         start, size = position + 2, length - 2
-        if marker in _FRAMES:
-            frames.append((marker, *_FRAME.unpack(upload.read(start, min(size, _FRAME.size)))))
-        elif marker == _APP1 and upload.read(start, len(_EXIF)) == _EXIF:
-            exif.append(upload.read(start + len(_EXIF), size - len(_EXIF)))
-        elif marker in _OTHER_FRAMES or (marker == _APP2 and upload.read(start, len(_ICC)) == _ICC):
-            break
-        elif marker == START_OF_SCAN:
-            return _facts(upload, frames, exif, position)
+        frame = None
+        if marker in FRAME_HEADERS:
+            frame = _Frame(marker, *_FRAME.unpack(upload.read(start, min(size, _FRAME.size))))
+        yield frame, _Segment(marker, start, size)
+        if marker == START_OF_SCAN:
+            return
     raise _NotPlain
 
 
-def _facts(
-    upload: Upload, frames: list[tuple[int, int, int, int, int]], exif: list[bytes], scan: int
-) -> ImageFacts:
-    if len(frames) != 1 or len(exif) > 1:
+def _plain_frame(frames: list[_Frame]) -> _Frame:
+    if len(frames) != 1:
         raise _NotPlain
-    marker, precision, height, width, components = frames[0]
-    if precision != _PRECISION or components not in _COLOUR_SPACES:
+    (frame,) = frames
+    is_plain = frame.marker in _PLAIN and frame.precision == _PRECISION
+    if not is_plain or frame.components not in _COLOUR_SPACES:
         raise _NotPlain
-    if codec.size_of(upload.view()) != (width, height):
+    return frame
+
+
+def _read(upload: Upload) -> ImageFacts:
+    frames, exif = [], []
+    for frame, (marker, start, size) in _head(upload):
+        if frame is not None:
+            frames.append(frame)
+        elif marker == _APP1 and upload.read(start, len(_EXIF)) == _EXIF:
+            exif.append(upload.read(start + len(_EXIF), size - len(_EXIF)))
+        elif marker == _APP2 and upload.read(start, len(_ICC)) == _ICC:
+            raise _NotPlain
+    frame = _plain_frame(frames)
+    if len(exif) > 1 or codec.size_of(upload.view()) != frame.size:
         raise _NotPlain
-    (in_scan,) = struct.unpack("B", upload.read(scan + 2, 1))
+    (in_scan,) = struct.unpack("B", upload.read(start, 1))
     return ImageFacts(
-        width=width,
-        height=height,
-        bands=components,
-        interpretation=_COLOUR_SPACES[components],
+        width=frame.width,
+        height=frame.height,
+        bands=frame.components,
+        interpretation=_COLOUR_SPACES[frame.components],
         orientation=_orientation_in(exif[0]) if exif else 1,
-        metadata_memory=_COPIES * scan,
-        fields={MULTISCAN: int(marker == _PROGRESSIVE or in_scan < components)},
+        metadata_memory=_COPIES * start,
+        fields={MULTISCAN: int(frame.marker == _PROGRESSIVE or in_scan < frame.components)},
     )
 
 

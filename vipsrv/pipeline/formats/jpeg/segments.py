@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from vipsrv.pipeline.upload import Upload
 
 # SOF0 to SOF15 hold the dimensions, but DHT, JPG and DAC are numbered among them.
-_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
 START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _SEGMENT_BYTES = 150
@@ -91,7 +91,7 @@ def count_scans(upload: Upload, limit: Scans) -> Scans:
 def _frame_header(upload: Upload) -> bytes:
     """The first frame header after its length; empty if a scan comes before it."""
     for marker, position, length in markers(upload, upload.size):
-        if marker in _FRAME_HEADERS:
+        if marker in FRAME_HEADERS:
             return upload.read(position + 2, max(0, length - 2))
         if marker == START_OF_SCAN:
             break
