@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,24 @@ def test_the_memory_is_what_the_documentation_adds_up() -> None:
         workers=4, spool_memory=256 * mib, decode_memory=2048 * mib, job_memory=512 * mib
     )
     assert memory_needed(settings) == (48 + 256 + 4 * 176 + 2 * 512) * mib
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="several gateways need Linux")
+def test_several_gateways_are_named_and_counted(tmp_path: Path) -> None:
+    assert find("gateways", tmp_path, gateways=1).detail == "1 gateway"
+    assert find("gateways", tmp_path, gateways=2, workers=2).detail == "2 gateways under a supervisor"
+    found = find("gateways", tmp_path, gateways=3, workers=2)
+    assert (found.rating, found.detail) == (Rating.FAULT, "3 gateways under a supervisor, and 2 workers")
+    assert find("tasks", tmp_path, gateways=2, workers=2).detail.startswith("64 processes and threads")
+    assert (
+        "for 2048 connections of each gateway" in find("descriptors", tmp_path, gateways=2, workers=2).detail
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="several gateways need Linux")
+def test_several_gateways_may_run_a_heavy_job_each() -> None:
+    mib = 1 << 20
+    several = ServerSettings(
+        gateways=2, workers=4, spool_memory="256MiB", decode_memory="512MiB", job_memory="512MiB"
+    )
+    assert memory_needed(several) == (3 * 48 + 256 + 4 * 176 + 2 * 512) * mib

@@ -208,6 +208,26 @@ def test_a_drain_finishes_what_is_in_flight_at_all_gateways(start_server: StartS
     assert not any(map(is_alive, processes))
 
 
+def test_a_gateway_that_dies_while_all_drain_is_told(start_server: StartServer) -> None:
+    server = start_server(*TWO, "--receive-timeout", "600", "--drain", "600")
+    with ExitStack() as stack:
+        for _ in range(32):
+            sock = stack.enter_context(bare_client.connect(server.port))
+            sock.sendall(bare_client.header(len(IMAGE), 20, 10) + IMAGE[:-1])
+        connect_to_each(server, stack)
+        victim = pid_of(server, 1)
+        orphan = worker_of(victim)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: len(events(server, "stopping")) == 3, "the stop of all")
+        os.kill(victim, signal.SIGKILL)
+        # Its workers end at once, and not with the server.
+        wait_until(lambda: not is_alive(orphan), "the end of its worker")
+        assert server.process.poll() is None
+    assert server.process.wait(bare_client.SECONDS) == 0
+    (told,) = events(server, "gateway 1 ended before its requests in flight: it was killed by SIGKILL")
+    assert told["level"] == "error"
+
+
 def worker_of(gateway: int) -> int:
     (worker,) = worker_pids(gateway)
     return worker
@@ -276,6 +296,22 @@ def test_a_gateway_that_cannot_start_fails_the_start_with_its_reason(tmp_path: P
     assert "gateway 1: " in ended.stderr or "gateway 2: " in ended.stderr
     assert "libvips is not to be found" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_terminal_that_interrupts_the_start_gets_no_traceback() -> None:
+    command = [sys.executable, "-m", "vipsrv", "serve", "--no-config", "--port", "0", *TWO]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, start_new_session=True
+    ) as process:
+
+        def gateways() -> str:
+            return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+
+        wait_until(lambda: len(gateways().split()) == 2, "two processes, which only just start")
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, errors = process.communicate(timeout=bare_client.SECONDS)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
 
 
 def test_a_port_of_another_server_is_taken(server: RunningServer) -> None:

@@ -8,6 +8,7 @@ import os
 import platform
 import resource
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,7 @@ from vipsrv.server import descriptors
 from vipsrv.server.cgroups import Cgroups
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.formats import formats_of
+from vipsrv.server.gateways.shares import settings_of
 from vipsrv.server.identity.token_file import read_token_file
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.tls import ServerCertificates
@@ -35,7 +37,8 @@ _WORKER_MEMORY = 176 * _MIB
 """The bounds of docs/operations/memory.md, which a soak test checks."""
 
 _GATEWAY_TASKS, _WORKER_TASKS = 16, 8
-"""Threads that are counted for the gateway, and for a worker that runs a light job."""
+"""Threads that are counted for a gateway, and for a worker that runs a light job. The supervisor of several
+gateways counts as one, here and for memory."""
 
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"})
@@ -65,6 +68,7 @@ def diagnose(settings: ServerSettings, cgroups: Cgroups | None = None) -> list[F
     return [
         *_versions(),
         *_trial_worker(settings),
+        *_gateways(settings),
         *_cpu(settings, groups),
         *_memory(settings, groups),
         *_tasks(settings, groups),
@@ -113,6 +117,24 @@ def confinement(layers: tuple[str, ...], *, root: bool) -> Finding:
     )
 
 
+def _gateways(settings: ServerSettings) -> Iterator[Finding]:
+    count = settings.gateway_count
+    detail = "1 gateway" if count == 1 else f"{count} gateways under a supervisor"
+    if count > 1 and sys.platform != "linux":
+        yield Finding("gateways", Rating.FAULT, detail, "more than one needs Linux; set --gateways 1")
+    elif count > settings.workers:
+        advice = "each gateway needs a worker; have fewer gateways or more workers"
+        yield Finding("gateways", Rating.FAULT, f"{detail}, and {settings.workers} workers", advice)
+    else:
+        yield Finding("gateways", Rating.OK, detail)
+
+
+def _shares(settings: ServerSettings) -> list[ServerSettings]:
+    """Return the settings of each gateway."""
+    count = settings.gateway_count
+    return [settings_of(settings, count, number) if count > 1 else settings for number in range(count)]
+
+
 def _cpu(settings: ServerSettings, cgroups: Cgroups) -> Iterator[Finding]:
     quota, cpus = cgroups.cpu_quota(), available_cpus(cgroups)
     limit = "no quota" if quota is None else f"a quota of {quota:g} cores"
@@ -140,18 +162,27 @@ def _memory(settings: ServerSettings, cgroups: Cgroups) -> Iterator[Finding]:
 
 def memory_needed(settings: ServerSettings) -> int:
     """The largest anonymous memory of a server, in bytes, as docs/operations/memory.md adds it up."""
-    lane = settings.worker_config().job_memory * max(1, settings.workers // 2)
+    shares = _shares(settings)
+    supervisor = _GATEWAY_MEMORY if len(shares) > 1 else 0
+    return supervisor + sum(map(_memory_of_gateway, shares))
+
+
+def _memory_of_gateway(settings: ServerSettings) -> int:
+    job_memory = settings.worker_config().job_memory
+    lane = job_memory * max(1, settings.workers // 2)
     return (
         _GATEWAY_MEMORY
         + settings.spool_memory
         + settings.workers * _WORKER_MEMORY
-        + min(settings.decode_memory, lane)
+        # A gateway without a heavy job starts one of any memory.
+        + min(max(settings.decode_memory, job_memory), lane)
     )
 
 
 def _tasks(settings: ServerSettings, cgroups: Cgroups) -> Iterator[Finding]:
     limit = cgroups.tasks_limit()
-    needed = _GATEWAY_TASKS + settings.workers * _WORKER_TASKS
+    processes = settings.gateway_count + (settings.gateway_count > 1)
+    needed = processes * _GATEWAY_TASKS + settings.workers * _WORKER_TASKS
     detail = f"{needed} processes and threads may be needed; " + (
         "the cgroup has no limit" if limit is None else f"the cgroup allows {limit}"
     )
@@ -167,8 +198,10 @@ def _descriptors(settings: ServerSettings) -> Iterator[Finding]:
         yield Finding("descriptors", Rating.OK, "the limit may not be asked for")
         return
     most = descriptors.highest_limit(limits[1])
-    needed = descriptors.needed(settings)
-    detail = f"{needed} may be needed for {settings.connections} connections; {most} are allowed"
+    each = _shares(settings)[0]  # the limit is that of a process, and none has more than the first one
+    needed = descriptors.needed(each)
+    whose = " of each gateway" if settings.gateway_count > 1 else ""
+    detail = f"{needed} may be needed for {each.connections} connections{whose}; {most} are allowed"
     if most < needed:
         advice = (
             "raise the limit (ulimit -Hn, LimitNOFILE=, docker run --ulimit nofile) or lower --connections"

@@ -30,8 +30,7 @@ def shop(**limits: object) -> Identity:
 def usages(table: int, identity: Identity) -> list[Usage]:
     """The usage of an identity at each of two gateways."""
     return [
-        Usage(identity, SharedQuotas.attach(table, 2, gateway).record(identity.name), NOW)
-        for gateway in range(2)
+        Usage(identity, SharedQuotas(table, 2, gateway).record(identity.name), NOW) for gateway in range(2)
     ]
 
 
@@ -78,7 +77,7 @@ def test_what_a_gateway_had_in_flight_ends_with_it(table: int) -> None:
     first, second = usages(table, shop(in_flight=2))
     first.admit(1, NOW)
     second.admit(1, NOW)
-    SharedQuotas.attach(table, 2, 0)  # the replacement of the first one
+    SharedQuotas(table, 2, 0).clear_in_flight()
     second.admit(1, NOW)
     with pytest.raises(Busy):
         second.admit(1, NOW)
@@ -98,12 +97,12 @@ def test_a_changed_rate_is_converted_once(table: int) -> None:
 
 
 def test_identities_do_not_share_a_record(table: int) -> None:
-    quotas = SharedQuotas.attach(table, 2, 0)
+    quotas = SharedQuotas(table, 2, 0)
     for number in range(1000):
         record = quotas.record(f"name-{number}")
         assert record is not None
         record.requests[0] = float(number)
-    again = SharedQuotas.attach(table, 2, 1)
+    again = SharedQuotas(table, 2, 1)
     for number in range(1000):
         record = again.record(f"name-{number}")
         assert record is not None
@@ -116,7 +115,7 @@ def test_a_full_table_is_told_once(
     keys = iter([1, 1 + shared_quotas.MOST_IDENTITIES, 1 + 2 * shared_quotas.MOST_IDENTITIES])
     monkeypatch.setattr(shared_quotas, "_PROBES", 1)
     monkeypatch.setattr(shared_quotas, "_key", lambda _: next(keys))
-    quotas = SharedQuotas.attach(table, 2, 0)
+    quotas = SharedQuotas(table, 2, 0)
     assert quotas.record("one") is not None
     assert quotas.record("two") is None
     assert quotas.record("three") is None

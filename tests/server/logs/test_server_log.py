@@ -34,6 +34,18 @@ def test_lines_are_appended_to_the_file(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o007 == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_that_root_creates_belongs_to_the_user_of_the_server(tmp_path: Path) -> None:
+    path, before = tmp_path / "log", tmp_path / "before"
+    with ServerLog(settings(path, user="65534")):
+        pass
+    assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
+    before.touch()
+    with ServerLog(settings(before, user="65534")):
+        pass
+    assert before.stat().st_uid == 0
+
+
 def test_a_file_that_was_renamed_is_opened_again(tmp_path: Path) -> None:
     path, old = tmp_path / "log", tmp_path / "log.1"
     with ServerLog(settings(path)) as log:

@@ -24,7 +24,7 @@ from vipsrv.errors import Draining, SettingsError, StartFailed
 from vipsrv.server.descriptors import fit_connections, raise_limit
 from vipsrv.server.event_loop import first_of, run
 from vipsrv.server.gateway import Gateway
-from vipsrv.server.gateways.messages import Channel, Kind, Message, unpack_settings
+from vipsrv.server.gateways.messages import PASSED_OVER, Channel, Kind, Message, unpack_settings
 from vipsrv.server.hardening import harden
 from vipsrv.server.identity.shared_quotas import SharedQuotas
 from vipsrv.server.listening_sockets import OpenListener
@@ -41,8 +41,9 @@ _log = logging.getLogger("vipsrv.server.gateways.child")  # its __name__ is __ma
 
 def main() -> int:
     """Serve until the supervisor says otherwise; return the exit code."""
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    for number in PASSED_OVER:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_OVER)
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
     sock = socket.socket(fileno=descriptor)
@@ -101,7 +102,7 @@ class _Inherited:
 
     def quotas(self, gateways: int, gateway: int) -> SharedQuotas:
         """Return the usage of identities that all gateways share."""
-        return SharedQuotas.attach(self._quotas, gateways, gateway)
+        return SharedQuotas(self._quotas, gateways, gateway)
 
     def close(self) -> None:
         """Close the listening sockets, as far as this process is concerned."""
@@ -143,12 +144,13 @@ class _GatewayProcess:
     async def run(self) -> None:
         """Start, serve, drain and stop. Raises ``StartFailed``."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._asked.set)
-        following = asyncio.create_task(self._follow())
+        tasks = {asyncio.create_task(self._follow()), asyncio.create_task(self._tell_that_it_lives())}
         try:
             await self._start_and_serve()
         finally:
-            following.cancel()
-            await asyncio.wait({following})
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     async def _start_and_serve(self) -> None:
         starting = asyncio.create_task(self._gateway.start(self._wait_until_allowed))
@@ -171,7 +173,6 @@ class _GatewayProcess:
         self._channel.send(Kind.SERVING)
         # All objects of now live as long as the server, so the garbage collector need not visit them.
         gc.freeze()
-        telling = asyncio.create_task(self._tell_that_it_lives())
         await self._asked.wait()
         self._channel.send(Kind.DRAINING)
         _log.info("stopping: %d connections", self._gateway.connections)
@@ -180,7 +181,6 @@ class _GatewayProcess:
         if await first_of(draining, self._at_once):
             await draining
         draining.cancel()
-        telling.cancel()
 
     async def _tell_that_it_lives(self) -> None:
         while True:

@@ -13,15 +13,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Self
 
 from vipsrv.errors import ProtocolError, SettingsError, StartFailed
 from vipsrv.server.gateways.listening import GatewaySocket
-from vipsrv.server.gateways.messages import Channel, Kind, Message, pack_settings
+from vipsrv.server.gateways.messages import PASSED_OVER, Channel, Kind, Message, pack_settings
 from vipsrv.server.settings import ServerSettings
 from vipsrv.workers.launch import exit_reason
 
@@ -85,8 +85,8 @@ class GatewayProcess:
         self.ended = asyncio.Event()
         self.serving_since = 0.0
         """Seconds of ``time.monotonic``; 0 before."""
-        self.alive_at = time.monotonic()
-        """When it was heard of last."""
+        self.silent_looks = 0
+        """How often the supervisor has looked at it since it was heard of."""
         self.connections = 0
         self.is_ready = False
         """Whether it has workers."""
@@ -102,24 +102,26 @@ class GatewayProcess:
         self._following = asyncio.create_task(self._follow())
 
     @classmethod
-    async def launch(cls, order: StartOrder, on_change: Callable[[], None]) -> Self:
-        """Start a process. Raises ``StartFailed`` if the system has no room for one."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        ours.setblocking(False)
+    def launch(
+        cls, order: StartOrder, channel: Channel, theirs: socket.socket, on_change: Callable[[], None]
+    ) -> Self:
+        """Start a process with the other end of the channel. Raises ``StartFailed`` if the system has no room
+        for one.
+
+        Nothing is awaited: whoever keeps what is returned at once knows each process from its first moment.
+        """
         try:
-            process = subprocess.Popen(  # noqa: ASYNC220 - takes milliseconds, and no client waits for it
-                # -P: a file in the current folder is not imported in place of a module.
-                [sys.executable, "-P", "-m", "vipsrv.server.gateways.child", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), order.quotas, *order.inherited],
-            )
+            with theirs, _blocked(PASSED_OVER):
+                process = subprocess.Popen(
+                    # -P: a file in the current folder is not imported in place of a module.
+                    [sys.executable, "-P", "-m", "vipsrv.server.gateways.child", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno(), order.quotas, *order.inherited],
+                )
         except OSError as error:
-            ours.close()
+            channel.close()
             raise StartFailed(f"no process can be started: {error.strerror}") from None
-        finally:
-            theirs.close()
-        channel = await Channel.open(ours)
         channel.send(
             Kind.START,
             number=order.number,
@@ -141,6 +143,11 @@ class GatewayProcess:
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has ended in another way than one that is told to."""
+        return bool(self._process.returncode)
 
     @property
     def reason(self) -> str:
@@ -240,7 +247,7 @@ class GatewayProcess:
         self.ended.set()
 
     def _handle(self, message: Message) -> None:
-        self.alive_at = time.monotonic()
+        self.silent_looks = 0
         match message.kind:
             case Kind.STARTED:
                 self._enter(ProcessState.STARTED)
@@ -277,6 +284,16 @@ class GatewayProcess:
             for event in self._reached.values():  # nobody need wait for another state
                 event.set()
         self._on_change()
+
+
+@contextmanager
+def _blocked(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """Block signals, so that a process which is started meanwhile gets none before it has chosen to."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _packed(sockets: Sequence[GatewaySocket]) -> list[dict[str, object]]:

@@ -23,6 +23,7 @@ for the other.
 
 import asyncio
 import json
+import signal
 import socket
 from contextlib import suppress
 from enum import StrEnum
@@ -36,6 +37,11 @@ _MAX_MESSAGE = 16 * 1024 * 1024
 
 _OF_THE_SUPERVISOR = {"host", "port", "listen", "control", "takeover", "pid_file", "gateways"}
 """Settings that no gateway gets."""
+
+
+PASSED_OVER = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+"""Signals that say something to the supervisor only. It blocks them for each gateway that it starts, which
+they would end while Python starts; the gateway then ignores them."""
 
 
 class Kind(StrEnum):
@@ -76,6 +82,20 @@ class Channel:
     async def open(cls, sock: socket.socket) -> Self:
         """Use a socket, which then belongs to the channel."""
         return cls(*await asyncio.open_unix_connection(sock=sock, limit=_MAX_MESSAGE))
+
+    @classmethod
+    async def pair(cls) -> tuple[Self, socket.socket]:
+        """Return one end, and the socket of the other one for a process that inherits it. Raises
+        ``OSError``.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        try:
+            return await cls.open(ours), theirs
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
 
     @property
     def is_read(self) -> bool:

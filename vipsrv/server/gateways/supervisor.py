@@ -24,8 +24,9 @@ from vipsrv.address import Address
 from vipsrv.errors import Draining, SettingsError, StartFailed
 from vipsrv.server.gateways.gateway_process import GatewayProcess, ProcessState, StartOrder
 from vipsrv.server.gateways.listening import SharedListeners
+from vipsrv.server.gateways.messages import Channel
 from vipsrv.server.gateways.shares import cores_of, own_cores, settings_of
-from vipsrv.server.identity.shared_quotas import create_table
+from vipsrv.server.identity.shared_quotas import SharedQuotas, create_table
 from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.succession import Succession, addresses_of
@@ -36,7 +37,7 @@ WATCH_SECONDS = 0.25
 """Seconds between two looks at the gateways."""
 
 SILENT_SECONDS = 60.0
-"""A gateway that serves and has not been heard of for so long is killed: its event loop is stuck."""
+"""A gateway that has not been heard of for so long is killed: its event loop is stuck."""
 
 STOP_SECONDS = 10.0
 """How long the gateways may take to stop at once before they are killed."""
@@ -95,7 +96,8 @@ class Supervisor:
         """Which gateway accepts clients from the sockets of another one, by the number of that."""
         self._orphans: Orphans | None = None
         self._watchdog: Watchdog | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
+        self._keeping: list[asyncio.Task[None]] = []
 
     @property
     def connections(self) -> int:
@@ -113,6 +115,7 @@ class Supervisor:
             await self._open_listeners()
             self._quotas = _create_quotas(self._count)
             self._orphans = Orphans.create()
+            self._watching = asyncio.create_task(self._watch())
             for number in range(self._count):
                 self._processes.append(await self._launch(number))
             await _all(process.started() for process in self._processes)
@@ -122,8 +125,8 @@ class Supervisor:
             await self.stop()
             raise
         self._enter(SupervisorState.SERVING)
-        self._tasks = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
-        self._tasks.append(asyncio.create_task(self._watch()))
+        self._keeping = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
+        self._lend()  # one may have ended while the others started
         _log.info("%d gateways serve, the processes %s", self._count, self._pids())
         return self._listeners.addresses
 
@@ -170,18 +173,22 @@ class Supervisor:
             self._notifier.stopping()
         has_successor = self._succession.sockets_live_on
         self._succession.close()
-        await self._end_tasks()
+        await _end(self._keeping)
         self._listeners.close()
-        for process in self._processes:
+        draining = [process for process in self._processes if process.state is not ProcessState.ENDED]
+        for process in draining:
             process.drain(has_successor=has_successor)
         await self._wait_until_ended(min(self._settings.drain, _LONGEST_DRAIN) + STOP_SECONDS)
+        for process in draining:
+            if process.has_failed:
+                _log.error("%s ended before its requests in flight: %s", process.name, process.reason)
 
     async def stop(self) -> None:
         """Stop at once; clients that still wait get ``Draining``."""
         if self._state is not SupervisorState.ENDED:
             self._enter(SupervisorState.ENDED)
         self._succession.abandon()
-        await self._end_tasks()
+        await _end(self._keeping)
         self._listeners.close()
         for process in self._processes:
             process.stop()
@@ -190,6 +197,8 @@ class Supervisor:
             if process.state is not ProcessState.ENDED:
                 process.kill()
                 await process.ended.wait()
+        if self._watching is not None:
+            await _end([self._watching])
         self._end_orphans()
         if self._quotas >= 0:
             os.close(self._quotas)
@@ -215,7 +224,14 @@ class Supervisor:
             await self._listeners.open(address, self._count)
 
     async def _launch(self, number: int) -> GatewayProcess:
-        """Start a gateway process. Raises ``StartFailed``."""
+        """Start a gateway process. Raises ``StartFailed``.
+
+        Nothing is awaited after the settings are read, so that no reload passes it by.
+        """
+        try:
+            channel, theirs = await Channel.pair()
+        except OSError as error:
+            raise StartFailed(f"no process can be started: {error.strerror}") from None
         order = StartOrder(
             number=number,
             gateways=self._count,
@@ -225,7 +241,7 @@ class Supervisor:
             inherited=self._listeners.descriptors,
             quotas=self._quotas,
         )
-        return await GatewayProcess.launch(order, self._lend)
+        return GatewayProcess.launch(order, channel, theirs, self._lend)
 
     async def _keep(self, number: int) -> None:
         """Replace one gateway whenever it has ended."""
@@ -233,30 +249,34 @@ class Supervisor:
         while True:
             process = self._processes[number]
             await process.ended.wait()
+            SharedQuotas(self._quotas, self._count, number).clear_in_flight()
             if self._succession.is_handed_over:
                 return
             served = time.monotonic() - process.serving_since if process.serving_since else 0.0
-            if process.was_told_to_end or served > STABLE_SECONDS:
-                pause = 0.0
-            else:
-                pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+            is_expected = process.was_told_to_end or served > STABLE_SECONDS
+            pause = 0.0 if is_expected else _longer(pause)
             when = f"in {pause:g} s" if pause else "now"
             level = logging.INFO if process.was_told_to_end else logging.ERROR
             _log.log(level, "%s ended: %s; it is replaced %s", process.name, process.reason, when)
             await asyncio.sleep(pause)
-            await self._replace(number)
+            while not await self._replace(number):
+                pause = _longer(pause)
+                await asyncio.sleep(pause)
 
-    async def _replace(self, number: int) -> None:
-        """Start a gateway in the place of one that has ended. If that fails, it has ended as well."""
+    async def _replace(self, number: int) -> bool:
+        """Start a gateway in the place of one that has ended; return whether there is a process. It may end
+        before it serves.
+        """
         try:
             self._processes[number] = process = await self._launch(number)
         except StartFailed as error:
-            _log.error("gateway %d cannot be replaced: %s", number + 1, error)
-            return
+            _log.error("gateway %d cannot be replaced yet: %s", number + 1, error)
+            return False
         with suppress(StartFailed):  # told when it has ended
             await process.started()
             await process.serve()
             _log.info("%s serves again, as process %d", process.name, process.pid)
+        return True
 
     def _lend(self) -> None:
         """Let a gateway that serves accept the clients of each one that does not."""
@@ -280,14 +300,17 @@ class Supervisor:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            now = time.monotonic()
             self._end_orphans()
             if self._watchdog is not None:
-                self._watchdog.check(now)
+                self._watchdog.check(time.monotonic())
             for process in self._processes:
-                if process.state is ProcessState.SERVING and now > process.alive_at + SILENT_SECONDS:
+                # Looks are counted, not seconds: if this process was stopped for a while, there are messages
+                # that it has not read yet.
+                process.silent_looks += 1
+                is_silent = process.silent_looks * WATCH_SECONDS > SILENT_SECONDS
+                if is_silent and process.state is not ProcessState.ENDED:
                     _log.error("%s is killed: nothing was heard of it for %g s", process.name, SILENT_SECONDS)
-                    process.alive_at = now
+                    process.silent_looks = 0
                     process.kill()
 
     def _end_orphans(self) -> None:
@@ -295,13 +318,6 @@ class Supervisor:
         if self._orphans is not None:
             own = [process.pid for process in self._processes]
             self._orphans.end(own, why="the gateway that it belonged to has ended")
-
-    async def _end_tasks(self) -> None:
-        """Watch and replace no gateway any more."""
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _check_ready(self) -> None:
         """Raise ``Draining`` if no gateway has workers."""
@@ -322,6 +338,18 @@ class Supervisor:
         if state not in TRANSITIONS[self._state]:
             raise RuntimeError(f"a supervisor that is {self._state.value} cannot become {state.value}")
         self._state = state
+
+
+def _longer(pause: float) -> float:
+    """Return the pause after ``pause`` while a gateway cannot be replaced."""
+    return min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+
+
+async def _end(tasks: Sequence["asyncio.Task[None]"]) -> None:
+    """Cancel tasks, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _create_quotas(gateways: int) -> int:

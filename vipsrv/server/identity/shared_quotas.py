@@ -20,7 +20,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import Self
 
 MOST_IDENTITIES = 16_384
 """Places in the table; 128 KiB for the keys, and at most 1.6 MB for the records of eight gateways."""
@@ -68,16 +67,11 @@ class SharedQuotas:
         self._counts = memory[MOST_IDENTITIES * _WORD :].cast("q")
         self._is_full = False
 
-    @classmethod
-    def attach(cls, descriptor: int, gateways: int, gateway: int) -> Self:
-        """Use the table behind a descriptor. The requests in flight of the gateway that this one replaces
-        have ended with it.
-        """
-        quotas = cls(descriptor, gateways, gateway)
-        for place, key in enumerate(quotas._keys.tolist()):
+    def clear_in_flight(self) -> None:
+        """Count no request in flight at the gateway: they have ended with its process."""
+        for place, key in enumerate(self._keys.tolist()):
             if key:
-                quotas._counts[place * quotas._record_words + _RATES + gateway] = 0
-        return quotas
+                self._counts[place * self._record_words + _RATES + self._gateway] = 0
 
     def record(self, name: str) -> SharedRecord | None:
         """Return the record of an identity; ``None``, and a warning once, if the table has no place left."""
@@ -86,8 +80,8 @@ class SharedQuotas:
             if not self._is_full:
                 self._is_full = True
                 _log.warning(
-                    "the limits of further identities hold for each gateway by itself: there are more than "
-                    "%d identities",
+                    "the limits of further identities hold for each gateway by itself: since the start "
+                    "there have been nearly %d identities",
                     MOST_IDENTITIES,
                 )
             return None

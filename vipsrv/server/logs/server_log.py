@@ -10,6 +10,7 @@ from vipsrv.server.logs.log_file import LogFile
 from vipsrv.server.logs.log_queue import LogHandler, LogQueue, LogTarget
 from vipsrv.server.logs.rendering import renderer
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.user import ids_of
 
 STANDARD_ERROR = 2
 
@@ -64,6 +65,7 @@ class ServerLog:
         self._queue.close()
 
     def _open(self, settings: ServerSettings) -> LogTarget:
-        file = None if settings.log_file is None else LogFile(settings.log_file)
+        owner = None if settings.user is None else ids_of(settings.user)
+        file = None if settings.log_file is None else LogFile(settings.log_file, owner)
         descriptor = self._standard_error if file is None else file.descriptor
         return LogTarget(descriptor, renderer(settings.log_format, descriptor, self._gateway), file)
