@@ -90,7 +90,7 @@ def test_descriptors_are_held_against_the_connections(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
     assert find("descriptors", tmp_path, connections=2000).rating is Rating.WARNING
-    assert find("descriptors", tmp_path, connections=200).rating is Rating.OK
+    assert find("descriptors", tmp_path, connections=150).rating is Rating.OK
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
     assert find("descriptors", tmp_path, connections=2000).rating is Rating.OK
     assert find("descriptors", tmp_path, connections=1 << 20).rating is Rating.WARNING  # not raised so far

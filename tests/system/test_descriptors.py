@@ -102,7 +102,7 @@ def test_what_the_limit_holds_leaves_the_reserve_free(tmp_path: Path) -> None:
 
 def test_a_limit_that_holds_no_connection_is_refused(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with few_descriptors(LIMIT - 4 * CONNECTIONS, tmp_path) as process:
+    with few_descriptors(needed(ServerSettings(workers=1, connections=1)) - 1, tmp_path) as process:
         assert process.wait(bare_client.SECONDS) == 1
     assert "open files is too low" in log.read_text()
     assert "Traceback" not in log.read_text()

@@ -22,7 +22,7 @@ CONFIG_VARIABLE = "VIPSRV_CONFIG"
 OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "VIPSRV_TOKEN", "VIPSRV_TOKEN_FILE"})
 """Variables that are no settings: of the command line, and of the clients."""
 
-_BENCHMARKS = "VIPSRV_BENCH_"
+_BENCHMARKS = ("VIPSRV_BENCH_", "VIPSRV_PEER_")
 _FILE = "_FILE"
 
 MOST_SECRET_BYTES = 64 * 1024
