@@ -5,12 +5,41 @@ import pytest
 from vipsrv.address import Address, is_service_link
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1:80", "[::1]:80", "localhost:0", "unix:/run/a b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "127.0.0.1:80",
+        "[::1]:80",
+        "localhost:0",
+        "unix:/run/a b",
+        "tls://localhost:80",
+        "http://127.0.0.1:80",
+        "https://[::1]:80",
+        "http+unix:/run/socket",
+        "ops://127.0.0.1:80",
+        "ops+unix:/run/socket",
+    ],
+)
 def test_an_address_is_printed_as_it_was_given(text: str) -> None:
     assert str(Address.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "80", ":80", "host:", "host:http", "host:65536", "unix:"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "80",
+        ":80",
+        "host:",
+        "host:http",
+        "host:65536",
+        "unix:",
+        "http+unix:",
+        "http://:80",
+        "http://host:80/",
+        "ftp://host:80",
+    ],
+)
 def test_anything_else_is_not_an_address(text: str) -> None:
     with pytest.raises(ValueError, match=r"HOST:PORT|no path"):
         Address.parse(text)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.settings_values import another_value
+from vipsrv.address import Address
 from vipsrv.errors import Busy, SettingsError, TooLarge
 from vipsrv.server import descriptors, gateway
 from vipsrv.server.connections.binary import BinaryConnection
@@ -20,7 +21,7 @@ IN_USE: dict[str, Callable[[Gateway], Any]] = {
     "decode_memory": lambda one: one._admission._memory_left,
     "connections": lambda one: one._context.connections.limit,
     "connections_per_client": lambda one: one._context.connections.per_client,
-    "trusted_proxies": lambda one: type(one._make_connection(tls=False)),
+    "trusted_proxies": lambda one: type(one._make_connection(Address())),
     "queue": lambda one: one._admission._limit,
     "queue_per_client": lambda one: one._admission._per_client,
     "deadline": lambda one: (one._context.settings.deadline, one._describe()["limits"]["deadline_ms"]),

@@ -8,6 +8,7 @@ from vipsrv.errors import Draining, TooLarge
 from vipsrv.server.access import Access
 from vipsrv.server.accounts import Accounts
 from vipsrv.server.admission import Admission
+from vipsrv.server.ended_requests import EndedRequests
 from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.open_connections import OpenConnections
 from vipsrv.server.settings import ServerSettings
@@ -30,6 +31,8 @@ class ServerContext:
     access: Access = field(default_factory=Access)
     accounts: Accounts = field(default_factory=Accounts)
     access_log: AccessLog = field(default_factory=AccessLog)
+    ended_requests: EndedRequests = field(init=False)
+    """Is told of each request that has ended; ``access_log`` follows it."""
     connections: OpenConnections = field(init=False)
     draining: bool = False
     """Whether the server is shutting down: requests that arrive now are refused."""
@@ -38,6 +41,7 @@ class ServerContext:
     requests that arrive during the drain, on connections that were accepted before, are served."""
 
     def __post_init__(self) -> None:
+        self.ended_requests = EndedRequests(self.access_log)
         self.connections = OpenConnections(
             self.settings.connections, per_client=self.settings.client_connections
         )

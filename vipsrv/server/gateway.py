@@ -166,7 +166,7 @@ class Gateway:
         """
         borrowed = self._borrowed.setdefault(owner, [])
         for one in given:
-            make_connection = partial(self._make_connection, tls=one.address.tls)
+            make_connection = partial(self._make_connection, one.address)
             borrowed.append(await self._listeners.borrow(one, make_connection))
 
     def give_back(self, owner: int) -> None:
@@ -262,15 +262,16 @@ class Gateway:
             except SettingsError as error:
                 raise StartFailed(str(error)) from None
         for one in given:
-            await self._listeners.adopt(one, partial(self._make_connection, tls=one.address.tls))
+            await self._listeners.adopt(one, partial(self._make_connection, one.address))
         for address in [] if given else addresses:
-            await self._listeners.bind(address, partial(self._make_connection, tls=address.tls))
+            await self._listeners.bind(address, partial(self._make_connection, address))
 
-    def _make_connection(self, *, tls: bool) -> asyncio.BufferedProtocol:
+    def _make_connection(self, address: Address) -> asyncio.BufferedProtocol:
         """Return the connection of a client: for the header of a proxy, then TLS, then requests."""
-        make: Callable[..., asyncio.BufferedProtocol] = self._serve
-        if tls and self._certificates is not None:
-            make = partial(TlsConnection, self._context, self._certificates, self._serve)
+        serve = self._serve
+        make: Callable[..., asyncio.BufferedProtocol] = serve
+        if address.tls and self._certificates is not None:
+            make = partial(TlsConnection, self._context, self._certificates, serve)
         if self._trusted_proxies:
             return ProxiedConnection(self._context, self._trusted_proxies, make)
         return make()

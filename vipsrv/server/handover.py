@@ -27,8 +27,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypedDict
 
+from vipsrv.address import Wire
 from vipsrv.errors import ProtocolError, StartFailed
 from vipsrv.server.listeners import OfferedListener
 from vipsrv.server.listening_sockets import OpenListener, UnixSocketFile, open_unix_socket
@@ -181,7 +182,9 @@ class ControlSocket:
         message = _pack(
             "offer",
             server=f"vipsrv/{__version__}",
-            listeners=[{"tls": one.tls, "owned": one.owned} for one in offered],
+            listeners=[
+                {"tls": one.address.tls, "wire": one.address.wire, "owned": one.owned} for one in offered
+            ],
             control={"owned": self._file is not None},
         )
         self._enter(HandoverState.OFFERED)
@@ -335,8 +338,8 @@ async def _receive_offer(connection: socket.socket, origin: str) -> tuple[list[O
     opened = []
     try:
         message = await _receive(connection, "offer", begin)
-        for tls, owned in _kinds_of(message, len(received)):
-            opened.append(OpenListener.of(left[0], f"a socket of {origin}", tls=tls, owned=owned))
+        for kind in _kinds_of(message, len(received)):
+            opened.append(OpenListener.of(left[0], f"a socket of {origin}", **kind))
             del left[0]
     except BaseException:
         for descriptor in left:
@@ -346,15 +349,26 @@ async def _receive_offer(connection: socket.socket, origin: str) -> tuple[list[O
     return taken, control
 
 
-def _kinds_of(message: dict[str, Any], descriptors: int) -> list[tuple[bool, bool]]:
-    """Return of each socket in an offer whether it is for TLS, and whether its file goes with it.
+class _Kind(TypedDict):
+    """What kind of listener a socket is."""
+
+    tls: bool
+    wire: Wire
+    owned: bool
+
+
+def _kinds_of(message: dict[str, Any], descriptors: int) -> list[_Kind]:
+    """Return of each socket in an offer what is spoken there, and whether its file goes with it.
 
     The control socket is the last one. Raises ``ProtocolError``.
     """
     try:
-        kinds = [(bool(one["tls"]), bool(one["owned"])) for one in message["listeners"]]
-        kinds.append((False, bool(message["control"]["owned"])))
-    except (KeyError, TypeError):
+        kinds: list[_Kind] = [
+            {"tls": bool(one["tls"]), "wire": Wire(one.get("wire", Wire.BINARY)), "owned": bool(one["owned"])}
+            for one in message["listeners"]
+        ]
+        kinds.append({"tls": False, "wire": Wire.BINARY, "owned": bool(message["control"]["owned"])})
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise ProtocolError("its offer is incomplete") from None
     if descriptors != len(kinds):
         raise ProtocolError(f"it sent {descriptors} sockets instead of {len(kinds)}")

@@ -18,7 +18,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class OfferedListener:
     """A listening socket of this server, as it is handed over to another one; see ``OpenListener``."""
 
     descriptor: int
-    tls: bool
+    address: Address
     owned: bool
 
 
@@ -128,7 +128,7 @@ class Listener:
         if self._address.path:
             return [self._address]
         names = [sock.getsockname() for server in self._servers for sock in server.sockets]
-        return [Address(name[0], name[1], tls=self._address.tls) for name in names]
+        return [replace(self._address, host=name[0], port=name[1]) for name in names]
 
     async def start(self) -> None:
         """Accept connections. Raises ``StartFailed``."""
@@ -173,7 +173,7 @@ class Listener:
             sock.fileno() for server in self._servers for sock in server.sockets
         ]
         return [
-            OfferedListener(descriptor, self._address.tls, owned=self._file is not None)
+            OfferedListener(descriptor, self._address, owned=self._file is not None)
             for descriptor in descriptors
         ]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vipsrv.address import Address
+from vipsrv.address import Address, Wire
 from vipsrv.errors import StartFailed
 
 KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -59,7 +59,15 @@ class OpenListener:
     owned: bool = False
 
     @classmethod
-    def of(cls, descriptor: int, origin: str, *, tls: bool = False, owned: bool = False) -> "OpenListener":
+    def of(
+        cls,
+        descriptor: int,
+        origin: str,
+        *,
+        tls: bool = False,
+        wire: Wire = Wire.BINARY,
+        owned: bool = False,
+    ) -> "OpenListener":
         """Take over a descriptor. Raises ``StartFailed``, which names ``origin``, if it is no listener."""
         try:
             os.set_inheritable(descriptor, False)
@@ -72,7 +80,7 @@ class OpenListener:
             sock.detach()
             raise StartFailed(f"{origin} is not a listening stream socket: {error}") from None
         sock.setblocking(False)
-        return cls(sock, replace(address, tls=tls), owned)
+        return cls(sock, replace(address, tls=tls, wire=wire), owned)
 
     def file(self) -> UnixSocketFile | None:
         """Return the file that this server has to remove, ``None`` if there is none."""

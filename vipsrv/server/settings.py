@@ -28,7 +28,7 @@ from pydantic import (
     field_validator,
 )
 
-from vipsrv.address import Address
+from vipsrv.address import Address, Wire
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server.cpus import available_cpus
 from vipsrv.worker_config import BYTES, WorkerConfig, declarations
@@ -402,7 +402,8 @@ class ServerSettings(_WorkerSettings):
     @classmethod
     def _addresses(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         for text in given:
-            Address.parse(text)
+            if Address.parse(text).wire is not Wire.BINARY:
+                raise ValueError(f"{text!r}: HTTP is not served yet")
         return given
 
     @field_validator("trusted_proxies", "allow_v1")

@@ -12,7 +12,7 @@ import pytest
 from vipsrv.server.connections.outbox import FILE_READ_SIZE, Outbox
 from vipsrv.server.connections.pace import GRACE_SECONDS
 from vipsrv.server.connections.transport import PROGRESS_SIZE
-from vipsrv.server.logs.access_log import AccessLog
+from vipsrv.server.ended_requests import EndedRequests
 from vipsrv.storage import Slot, Spool
 from vipsrv.storage.chunk_pool import SMALL_CHUNK_SIZE
 from vipsrv.worker_config import IN_MEMORY_SIZE
@@ -68,7 +68,7 @@ class Setting:
     def __init__(self) -> None:
         self.emptied = 0
         self.transport = FakeTransport()
-        self.outbox = Outbox(self.transport, self._empty, AccessLog())
+        self.outbox = Outbox(self.transport, self._empty, EndedRequests())
         self.transport.outbox = self.outbox
 
     def _empty(self) -> None:
@@ -263,7 +263,7 @@ class ForgetfulTransport(FakeTransport):
 
 def test_a_body_is_kept_while_it_is_sent_even_if_the_transport_does_not_pause_us(spool: Spool) -> None:
     transport = ForgetfulTransport()
-    outbox = Outbox(transport, lambda: None, AccessLog())
+    outbox = Outbox(transport, lambda: None, EndedRequests())
     transport.outbox = outbox
     body = slot(spool, b"body")
     outbox.put(b"head", body)

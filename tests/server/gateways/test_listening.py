@@ -123,7 +123,9 @@ async def test_sockets_of_another_server_are_used_by_any_number_of_gateways(
     before.listen()
     listen_as_gateway(before.offer()[1].descriptor).close()
     given = [
-        OpenListener.of(os.dup(one.descriptor), "a test", tls=one.tls, owned=one.owned)
+        OpenListener.of(
+            os.dup(one.descriptor), "a test", tls=one.address.tls, wire=one.address.wire, owned=one.owned
+        )
         for one in before.offer()
     ]
     listeners.adopt(given)

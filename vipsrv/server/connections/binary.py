@@ -146,7 +146,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             on_no_room=self._refuse_incoming,
             has_place=self._has_place,
         )
-        self._outbox = Outbox(self._transport, self._all_sent, self._context.access_log, tls=self._tls)
+        self._outbox = Outbox(self._transport, self._all_sent, self._context.ended_requests, tls=self._tls)
         peer = self._peer = peer_name(transport) if self._peer is None else self._peer
         if peer is None:
             self._enter(ConnectionState.CLOSED)
@@ -443,7 +443,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             exchange.abandon(self._lost_because)
             line = self._line(_KINDS[exchange.operation], request_id, exchange)
             line.lost = self._lost_because
-            self._context.access_log.log(line)
+            self._context.ended_requests.log(line)
 
     # Replies
 
@@ -497,7 +497,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
     def _line_of_success(
         self, kind: int, request_id: int, exchange: Exchange | None = None
     ) -> RequestLine | None:
-        if not self._context.access_log.follows_successes:
+        if not self._context.ended_requests.follows_successes:
             return None
         return self._line(kind, request_id, exchange)
 

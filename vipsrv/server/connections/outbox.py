@@ -21,7 +21,7 @@ from enum import Enum
 
 from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.transport import PROGRESS_SIZE
-from vipsrv.server.logs.access_log import AccessLog
+from vipsrv.server.ended_requests import EndedRequests
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.storage.spool import Slot
 
@@ -46,14 +46,14 @@ class OutboxState(Enum):
 class Outbox:
     """The replies to be written to ``transport``; ``on_empty`` is called when all of them have been sent.
 
-    ``access_log`` gets the line of each reply that has one, when the reply has been sent or is lost.
+    ``ended`` is told of each reply that has a line, when the reply has been sent or is lost.
     """
 
     def __init__(
         self,
         transport: asyncio.WriteTransport,
         on_empty: Callable[[], None],
-        access_log: AccessLog,
+        ended: EndedRequests,
         *,
         tls: bool = False,
     ) -> None:
@@ -63,7 +63,7 @@ class Outbox:
         # A plain transport pauses us above its mark, one with TLS at it.
         self._high_water = 1 if tls else 0
         self._on_empty = on_empty
-        self._access_log = access_log
+        self._ended = ended
         self._waiting: deque[tuple[bytes, Slot | None, RequestLine | None]] = deque()
         self._sending: Slot | None = None
         self._line: RequestLine | None = None  # of the reply that is being sent
@@ -81,12 +81,12 @@ class Outbox:
         return len(self._waiting) + (self._state is OutboxState.WAITING or self._sending is not None)
 
     def put(self, head: bytes, body: Slot | None = None, line: RequestLine | None = None) -> None:
-        """Send ``head`` and then all of ``body``, which the outbox closes afterwards, and log ``line``."""
+        """Send ``head`` and all of ``body``, which the outbox closes afterwards; then pass ``line`` on."""
         if self._state is OutboxState.CLOSED:
             if body is not None:
                 body.close()
             if line is not None:
-                self._log_lost(line)
+                self._note_lost(line)
             return
         self._waiting.append((head, body, line))
         if self._state is OutboxState.WRITING and self._sending is None and len(self._waiting) == 1:
@@ -141,19 +141,19 @@ class Outbox:
             self._sending.close()
             self._sending = None
         if self._line is not None:
-            self._log_lost(self._line)
+            self._note_lost(self._line)
             self._line = None
         for _, body, line in self._waiting:
             if body is not None:
                 body.close()
             if line is not None:
-                self._log_lost(line)
+                self._note_lost(line)
         self._waiting.clear()
         self._on_empty = _ignore  # it refers to the connection: a cycle would wait for the garbage collector
 
-    def _log_lost(self, line: RequestLine) -> None:
+    def _note_lost(self, line: RequestLine) -> None:
         line.lost = self._lost_because
-        self._access_log.log(line)
+        self._ended.log(line)
 
     def _pump(self) -> None:
         # Not after a failed write: asyncio's `writelines` would then watch a descriptor that is about to be
@@ -171,7 +171,7 @@ class Outbox:
             elif self._line is not None:
                 line, self._line = self._line, None
                 line.sent = time.monotonic()
-                self._access_log.log(line)
+                self._ended.log(line)
             elif self._waiting:
                 head, self._sending, self._line = self._waiting.popleft()
                 self._offset = 0

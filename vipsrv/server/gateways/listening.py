@@ -12,7 +12,7 @@ the same user could listen on the same port by mistake, and get a part of the co
 import asyncio
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ class SharedListeners:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(name)
             name = sock.getsockname()  # with the port that the kernel has chosen, if any
-        group.address = Address(name[0], name[1], tls=address.tls)
+        group.address = replace(address, host=name[0], port=name[1])
 
     def adopt(self, given: Sequence[OpenListener]) -> None:
         """Use sockets that another process has opened."""
@@ -136,7 +136,7 @@ class SharedListeners:
     def offer(self) -> list[OfferedListener]:
         """Return all sockets, for a server that takes the place of this one."""
         return [
-            OfferedListener(sock.fileno(), group.address.tls, owned=group.file is not None)
+            OfferedListener(sock.fileno(), group.address, owned=group.file is not None)
             for group in self._groups
             for sock in group.sockets
         ]
