@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from vipsrv.address import Address
+from vipsrv.address import Address, Wire
 from vipsrv.errors import SettingsError, StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.access import Access, is_exposed
@@ -21,6 +21,9 @@ from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.descriptors import current_limit, files_that_fit, fit_connections, raise_limit
+from vipsrv.server.http.connection import HttpConnection
+from vipsrv.server.http.problems import plain_problem
+from vipsrv.server.http.routes import Routes
 from vipsrv.server.identity.shared_quotas import SharedQuotas
 from vipsrv.server.listeners import Listener, Listeners
 from vipsrv.server.listening_sockets import OpenListener
@@ -103,7 +106,10 @@ class Gateway:
             access=self._access,
             access_log=access_log or AccessLog(),
         )
-        self._serve = partial(BinaryConnection, self._context)
+        self._serve: dict[Wire, Callable[..., asyncio.BufferedProtocol]] = {
+            Wire.BINARY: partial(BinaryConnection, self._context),
+            Wire.HTTP: partial(HttpConnection, self._context, Routes(routes={}, problem=plain_problem)),
+        }
         self._trusted_proxies = AddressList(settings.trusted_proxies)
         self._watchdog: Watchdog | None = None
         self._listeners = Listeners()
@@ -268,8 +274,8 @@ class Gateway:
 
     def _make_connection(self, address: Address) -> asyncio.BufferedProtocol:
         """Return the connection of a client: for the header of a proxy, then TLS, then requests."""
-        serve = self._serve
-        make: Callable[..., asyncio.BufferedProtocol] = serve
+        serve = self._serve[address.wire]
+        make = serve
         if address.tls and self._certificates is not None:
             make = partial(TlsConnection, self._context, self._certificates, serve)
         if self._trusted_proxies:

@@ -26,6 +26,8 @@ class Page:
 
     answer: Callable[[HttpRequest], Answer | Awaitable[Answer]]
     methods: tuple[str, ...] = ("GET", "HEAD")
+    public: bool = True
+    """Whether it is for clients without a token as well, if this server has tokens."""
 
 
 class ImageTask(ABC):
@@ -45,7 +47,7 @@ class ImageTask(ABC):
 
     @abstractmethod
     def reply(self, exchange: Exchange) -> HttpResponse:
-        """Return the reply to a request that has succeeded; it owns the result."""
+        """Return the reply to a request that has succeeded; it owns the result of ``exchange.outcome``."""
 
 
 @dataclass(frozen=True, slots=True)
