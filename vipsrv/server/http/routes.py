@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from vipsrv.errors import RequestError
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.http.messages import HttpRequest, HttpResponse, HttpStream
-from vipsrv.workers.channel import Operation
+from vipsrv.workers.channel import Digest, Operation
 
 Answer: TypeAlias = HttpResponse | HttpStream
 
@@ -38,6 +38,8 @@ class ImageTask(ABC):
     operation: Operation
     meta: dict[str, Any]
     form_boundary: bytes | None = None
+    digest: Digest | None = None
+    """What ``Exchange.accept`` is to ask the worker about the bytes of the results."""
 
     @abstractmethod
     def form_field(self, name: str, value: str) -> None:
