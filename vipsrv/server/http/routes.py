@@ -22,10 +22,14 @@ Answer: TypeAlias = HttpResponse | HttpStream
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Answers a GET, and so a HEAD, without an image. ``answer`` may raise ``RequestError``."""
+    """Answers a GET, and so a HEAD, without an image. ``answer`` may raise ``RequestError``.
+
+    A ``public`` page needs no token.
+    """
 
     answer: Callable[[HttpRequest], Answer | Awaitable[Answer]]
     methods: tuple[str, ...] = ("GET", "HEAD")
+    public: bool = False
 
 
 class ImageTask(ABC):
@@ -47,7 +51,10 @@ class ImageTask(ABC):
 
     @abstractmethod
     def reply(self, exchange: Exchange) -> HttpResponse:
-        """Return the reply to a request that has succeeded; it owns the result."""
+        """Return the reply to a request that has succeeded, whose outcome was taken; it owns the result.
+
+        May raise ``RequestError``; the result is closed then.
+        """
 
 
 @dataclass(frozen=True, slots=True)
