@@ -164,9 +164,11 @@ class BinaryConnection(asyncio.BufferedProtocol):
             if self._context.draining:  # accepted before the listeners were closed
                 self.drain()
         elif connections.turn_away(self):
+            connections.told_busy += 1
             self._enter(ConnectionState.EXCESS)
             self._reads_until = time.monotonic() + EXCESS_SECONDS
         else:
+            connections.dropped += 1
             self._transport.abort()
 
     def _begin(self) -> None:
