@@ -268,6 +268,7 @@ class Gateway:
 
     def _make_connection(self, address: Address) -> asyncio.BufferedProtocol:
         """Return the connection of a client: for the header of a proxy, then TLS, then requests."""
+        self._context.connections.opened += 1
         serve = self._serve
         make: Callable[..., asyncio.BufferedProtocol] = serve
         if address.tls and self._certificates is not None:
