@@ -28,6 +28,15 @@ async def test_a_single_gateway_returns_its_own_value() -> None:
     assert await snapshots.collect("count") == [2], "it is made when it is asked for"
 
 
+async def test_a_value_may_be_awaited() -> None:
+    async def count() -> int:
+        return 1
+
+    snapshots = Snapshots()
+    snapshots.add("count", count)
+    assert await snapshots.collect("count") == [1]
+
+
 async def test_the_values_of_other_gateways_follow() -> None:
     others = Others()
     snapshots = Snapshots(others)

@@ -12,10 +12,11 @@ that does not answer in time is left out, which ``survey`` tells.
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from typing import Any, Protocol, TypeAlias
 
 Provider: TypeAlias = Callable[[], Any]
-"""Returns a value that JSON can hold. It is called in the event loop, so it must be quick."""
+"""Returns a value that JSON can hold, or awaits one for a moment. It runs in the event loop: it must be quick."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,9 +50,10 @@ class Snapshots:
             raise ValueError(f"there is a snapshot {name!r} already")
         self._providers[name] = provider
 
-    def take(self, name: str) -> Any:
+    async def take(self, name: str) -> Any:
         """Return the snapshot of this gateway alone. Raises ``KeyError`` if there is none of this name."""
-        return self._providers[name]()
+        value = self._providers[name]()
+        return await value if isawaitable(value) else value
 
     async def collect(self, name: str) -> list[Any]:
         """Return the snapshots of all gateways that answer in time; that of this one is the first."""
@@ -59,12 +61,17 @@ class Snapshots:
 
     async def survey(self, name: str) -> Answers:
         """Return the snapshots of all gateways, as ``collect`` does, and which gateways did not answer."""
-        own = self.take(name)
-        if self._peers is None:
-            return Answers([own])
-        others = await self._peers.ask(name)
-        self._tell(others.silent)
+        own = await self.take(name)
+        others = await self.of_others(name)
         return Answers([own, *others.values], others.silent)
+
+    async def of_others(self, name: str) -> Answers:
+        """Return the snapshots of the other gateways, if there are any."""
+        if self._peers is None:
+            return Answers()
+        answers = await self._peers.ask(name)
+        self._tell(answers.silent)
+        return answers
 
     def _tell(self, silent: tuple[str, ...]) -> None:
         if silent != self._silent:
