@@ -113,6 +113,16 @@ class Admission:
         """The number of jobs in both lanes."""
         return len(self._queue)
 
+    @property
+    def waiting_light(self) -> int:
+        """The number of jobs in the light lane."""
+        return self._queue.light
+
+    @property
+    def waiting_heavy(self) -> int:
+        """The number of jobs in the heavy lane."""
+        return self._queue.heavy
+
     def change_limits(self, *, limit: int, per_client: int, memory: int) -> None:
         """Use other limits from now on. What waits or runs already stays, even if it is more."""
         self._limit = limit
