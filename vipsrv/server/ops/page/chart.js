@@ -180,7 +180,9 @@ class Chart {
       if (!this.stacked) return { tops: values, bottoms: null };
       const bottoms = below;
       below = values.map((value, index) => (value ?? 0) + bottoms[index]);
-      return { tops: values.map((value, index) => (value == null ? null : below[index])), bottoms };
+      // Nothing of a kind has no line of its own, which would lie over the one below it.
+      const hasLine = (value) => value != null && (value > 0 || one === this.series[0]);
+      return { tops: values.map((value, index) => (hasLine(value) ? below[index] : null)), bottoms };
     });
   }
 

@@ -7,7 +7,6 @@ class Dashboard {
     this.before = new Map(); // process id → CPU seconds and when they were read
     this.errorsSeen = 0;
     const linear = (least, options = {}) => (values) => new LinearScale(values, { least, ...options });
-    const shortBytes = (value) => bytes(value);
     this.charts = [
       new Chart(byId("chart-throughput"), this.columns, {
         title: "Requests that ended, per second", stacked: true, show: perSecond, scale: linear(3, { whole: true }),
@@ -26,16 +25,16 @@ class Dashboard {
         ],
       }),
       new Chart(byId("chart-bytes"), this.columns, {
-        title: "Bytes per second", show: shortBytes, scale: linear(3000),
+        title: "Bytes per second", show: (value, short) => (short ? shortBytes(value) : bytes(value)), scale: linear(3000),
         series: [
           { name: "bytes_in", label: "in", colour: "blue", area: true },
           { name: "bytes_out", label: "out", colour: "violet", line: "dashed", area: true },
         ],
       }),
       new Chart(byId("chart-load"), this.columns, {
-        title: "Busy workers and waiting requests", show: whole, scale: linear(3, { whole: true }),
+        title: "Cores in use and waiting requests", show: (value, short) => (short ? whole(value) : perSecond(value)), scale: linear(3, { whole: true }),
         series: [
-          { name: "busy", label: "busy workers", colour: "teal", area: true },
+          { name: "cores", label: "cores in use", colour: "teal", area: true },
           { name: "waiting", label: "waiting", colour: "amber", line: "dashed" },
         ],
       }),
@@ -68,11 +67,13 @@ class Dashboard {
     const { second, ...columns } = live.columns;
     const busy = live.workers.filter((worker) => worker.state === "busy").length;
     const waiting = live.queue.light + live.queue.heavy;
-    this.columns.take(second, { ...columns, busy: [busy], waiting: [waiting] });
+    const shares = live.workers.map((worker) => this.cpuShare(worker, live.time)).filter((share) => share !== null);
+    const cores = shares.length ? sum(shares) : null;
+    this.columns.take(second, { ...columns, cores: [cores], waiting: [waiting] });
     this.draw({ moving: true });
     this.time = live.time;
     this.showServer(live);
-    this.showTiles(live, busy, waiting);
+    this.showTiles(live, { busy, cores, waiting });
     this.stages.show(Object.entries(live.stages).map(([name, values]) => ({ name, values, ...spreadOf(live.stages) })));
     const most = Math.max(1, ...live.statuses.map((one) => one.count));
     this.statuses.show(live.statuses.map((one) => ({ ...one, part: one.count / most })));
@@ -93,13 +94,15 @@ class Dashboard {
     setText(byId("workers-facts"), missing);
   }
 
-  showTiles(live, busy, waiting) {
+  showTiles(live, { busy, cores, waiting }) {
     const last = (name) => mean([0, 1, 2, 3, 4].map((back) => this.columns.latest(name, back) ?? 0));
     const all = last("ok") + last("refused") + last("failed");
     tile("rate", perSecond(all), "per second", last("failed") || last("refused") ? `${perSecond(last("refused"))} refused, ${perSecond(last("failed"))} failed` : "all answered");
     const total = live.stages.total;
     tile("p50", milliseconds(total?.p50), "", total ? `99 % within ${milliseconds(total.p99)}` : `no request in ${live.window} s`);
-    tile("busy", whole(busy), `of ${live.workers.length}`, bytes(sum(live.workers.map((one) => one.rss ?? 0))) + " resident");
+    const number = live.workers.length;
+    const memory = bytes(sum(live.workers.map((one) => one.rss ?? 0)));
+    tile("busy", percent(cores === null || !number ? null : cores / number), `of ${plural(number, "core")}`, `${whole(busy)} busy now, ${memory}`);
     tile("queue", whole(waiting), "", live.queue.heavy ? `${whole(live.queue.heavy)} of them heavy` : `of ${whole(live.queue.limit)} a lane`);
     tile("ratio", times(live.ratio), "", live.ratio == null ? `no result in ${live.window} s` : `${bytes(last("bytes_in"))}/s in, ${bytes(last("bytes_out"))}/s out`);
     tile("connections", whole(live.connections.open), "", `of ${whole(live.connections.limit)}`);

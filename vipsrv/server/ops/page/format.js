@@ -17,6 +17,11 @@ function bytes(value) {
   return `${unit ? significant(value) : Math.round(value)} ${units[unit]}`;
 }
 
+// As `bytes`, for the round values of a scale.
+function shortBytes(value) {
+  return bytes(value).replace(/\.0+ /, " ");
+}
+
 function milliseconds(value) {
   if (value == null) return NONE;
   if (value >= 999.5) return `${significant(value / 1000)} s`;
