@@ -69,7 +69,7 @@ class _Child:
             settings = unpack_settings(order.values["settings"])
             with ServerLog(settings, gateway=order.values["number"] + 1) as log:
                 _keep_to(order.values["cores"])
-                harden()
+                harden(exports=settings.otel)
                 await _GatewayProcess(channel, order, inherited.fit(settings), inherited, log).run()
         except (StartFailed, SettingsError) as error:
             self.failed = True
@@ -134,6 +134,7 @@ class _GatewayProcess:
             log.requests,
             inherited=inherited.open(order.values["sockets"]),
             quotas=inherited.quotas(gateways, number),
+            number=number,
         )
         self._may_serve = asyncio.Event()
         self._asked = asyncio.Event()
