@@ -507,6 +507,7 @@ class BinaryConnection(asyncio.BufferedProtocol):
             connection=self.number,
             peer=self._peer,
             identity=self.identity,
+            certified=self._login.session is None,
             version=self._inbox.reader.version,
             tls=self._tls,
             kind=_NAMES.get(kind) or f"kind {kind}",

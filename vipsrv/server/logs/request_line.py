@@ -35,6 +35,8 @@ class RequestLine:
     """The client's ``peername``; a proxied client's is as the proxy told it."""
     identity: str | None
     """The name to which the client's token or certificate belongs."""
+    certified: bool = False
+    """Whether that is by a certificate alone."""
     version: int | None
     """Of the protocol; ``None`` if the client sent no header of either version."""
     tls: bool
