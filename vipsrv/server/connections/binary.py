@@ -315,6 +315,7 @@ class BinaryConnection(ServedConnection[RequestReader]):
             connection=self.number,
             peer=self._peer,
             identity=self.identity,
+            certified=self._login.session is None,
             version=self._reader.version,
             tls=self._tls,
             kind=_NAMES.get(kind) or f"kind {kind}",

@@ -171,9 +171,11 @@ class ServedConnection(asyncio.BufferedProtocol, Generic[R]):
             if self._context.draining:  # accepted before the listeners were closed
                 self.drain()
         elif connections.turn_away(self):
+            connections.told_busy += 1
             self._enter(ConnectionState.EXCESS)
             self._reads_until = time.monotonic() + EXCESS_SECONDS
         else:
+            connections.dropped += 1
             self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the inbox decides the size

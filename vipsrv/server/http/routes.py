@@ -15,19 +15,26 @@ from typing import Any, TypeAlias
 from vipsrv.errors import RequestError
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.http.messages import HttpRequest, HttpResponse, HttpStream
-from vipsrv.workers.channel import Operation
+from vipsrv.workers.channel import Digest, Operation
 
 Answer: TypeAlias = HttpResponse | HttpStream
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Answers a GET, and so a HEAD, without an image. ``answer`` may raise ``RequestError``."""
+    """Answers a GET, and so a HEAD, without an image. ``answer`` may raise ``RequestError``.
+
+    A ``public`` page needs no token.
+    """
 
     answer: Callable[[HttpRequest], Answer | Awaitable[Answer]]
     methods: tuple[str, ...] = ("GET", "HEAD")
+<<<<<<< HEAD
     public: bool = True
     """Whether it is for clients without a token as well, if this server has tokens."""
+=======
+    public: bool = False
+>>>>>>> 1c1a736e8bd771477c15f8df9accea1f461cefc1
 
 
 class ImageTask(ABC):
@@ -40,6 +47,8 @@ class ImageTask(ABC):
     operation: Operation
     meta: dict[str, Any]
     form_boundary: bytes | None = None
+    digest: Digest | None = None
+    """What ``Exchange.accept`` is to ask the worker about the bytes of the results."""
 
     @abstractmethod
     def form_field(self, name: str, value: str) -> None:
@@ -47,7 +56,14 @@ class ImageTask(ABC):
 
     @abstractmethod
     def reply(self, exchange: Exchange) -> HttpResponse:
+<<<<<<< HEAD
         """Return the reply to a request that has succeeded; it owns the result of ``exchange.outcome``."""
+=======
+        """Return the reply to a request that has succeeded, whose outcome was taken; it owns the result.
+
+        May raise ``RequestError``; the result is closed then.
+        """
+>>>>>>> 1c1a736e8bd771477c15f8df9accea1f461cefc1
 
 
 @dataclass(frozen=True, slots=True)

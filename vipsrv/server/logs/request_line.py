@@ -35,6 +35,8 @@ class RequestLine:
     """The client's ``peername``; a proxied client's is as the proxy told it."""
     identity: str | None
     """The name to which the client's token or certificate belongs."""
+    certified: bool = False
+    """Whether that is by a certificate alone."""
     version: int | None
     """Of the binary protocol; ``None`` if the client sent no header of either version, and for HTTP."""
     tls: bool
@@ -90,6 +92,13 @@ class RequestLine:
     def code(self) -> str:
         """The protocol's word for the status."""
         return "ok" if self.error is None else self.error.code
+
+    @property
+    def protocol(self) -> str | None:
+        """What the client spoke; ``None`` if it sent no header."""
+        if self.version is None:
+            return None
+        return f"v{self.version}+tls" if self.tls else f"v{self.version}"
 
     @property
     def level(self) -> str:
