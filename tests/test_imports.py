@@ -75,12 +75,9 @@ RESERVED: dict[str, set[str]] = {
     "uvloop": {"server"},
     "cryptography": {"cli"},
     "structlog": {"server"},
-<<<<<<< HEAD
     "httptools": {"server"},
-=======
     "prometheus_client": {"server"},
     "opentelemetry": {"server"},
->>>>>>> 1c1a736e8bd771477c15f8df9accea1f461cefc1
 }
 
 # Modules of input and output, which the protocol must not import: it has no sockets and no clock.

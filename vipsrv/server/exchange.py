@@ -131,20 +131,13 @@ class Exchange:
         """Whether its deadline is running: its body has arrived, and its outcome is not known."""
         return self._deadline > 0
 
-<<<<<<< HEAD
-    def accept(self, meta: dict[str, Any], body_size: int | None) -> None:
+    def accept(self, meta: dict[str, Any], body_size: int | None, digest: Digest | None = None) -> None:
         """Check everything that can be checked before the body arrives, and open ``slot`` for it.
 
-        The slot grows if ``body_size`` is ``None``, which is unknown. If a check fails, the request is
-        refused: the exchange has finished when this returns.
-=======
-    def accept(self, meta: dict[str, Any], body_size: int, digest: Digest | None = None) -> None:
-        """Check everything that can be checked before the body arrives, and open ``slot`` for it.
-
-        ``digest`` is what the outcome of a RESIZE shall say about the bytes of the results.
+        The slot grows if ``body_size`` is ``None``, which is unknown. ``digest`` is what the outcome of a
+        RESIZE shall say about the bytes of the results.
 
         If a check fails, the request is refused: the exchange has finished when this returns.
->>>>>>> 1c1a736e8bd771477c15f8df9accea1f461cefc1
         """
         self.size = body_size or 0
         try:
@@ -166,10 +159,10 @@ class Exchange:
             self.refuse(error)
         else:
             self._enter(ExchangeState.RECEIVING)
-            self._announced = body_size
+            self._announced = self.size
             in_flight = self._context.in_flight
             in_flight.requests += 1
-            in_flight.size += body_size
+            in_flight.size += self.size
 
     def refuse(self, error: RequestError) -> None:
         """Finish with ``error`` before the body has arrived."""

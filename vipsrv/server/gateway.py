@@ -14,6 +14,7 @@ from vipsrv.options import Fit
 from vipsrv.server.access import Access, is_exposed
 from vipsrv.server.address_list import AddressList
 from vipsrv.server.admission import Admission
+from vipsrv.server.api.image_routes import image_routes
 from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.proxy_header import ProxiedConnection
 from vipsrv.server.connections.tls_handshake import TlsConnection
@@ -22,8 +23,6 @@ from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.descriptors import current_limit, files_that_fit, fit_connections, raise_limit
 from vipsrv.server.http.connection import HttpConnection
-from vipsrv.server.http.problems import plain_problem
-from vipsrv.server.http.routes import Routes
 from vipsrv.server.identity.shared_quotas import SharedQuotas
 from vipsrv.server.listeners import Listener, Listeners
 from vipsrv.server.listening_sockets import OpenListener
@@ -118,7 +117,7 @@ class Gateway:
         )
         self._serve: dict[Wire, Callable[..., asyncio.BufferedProtocol]] = {
             Wire.BINARY: partial(BinaryConnection, self._context),
-            Wire.HTTP: partial(HttpConnection, self._context, Routes(routes={}, problem=plain_problem)),
+            Wire.HTTP: partial(HttpConnection, self._context, image_routes(self._context)),
         }
         self._trusted_proxies = AddressList(settings.trusted_proxies)
         self._watchdog: Watchdog | None = None
@@ -290,14 +289,9 @@ class Gateway:
 
     def _make_connection(self, address: Address) -> asyncio.BufferedProtocol:
         """Return the connection of a client: for the header of a proxy, then TLS, then requests."""
-<<<<<<< HEAD
+        self._context.connections.opened += 1
         serve = self._serve[address.wire]
         make = serve
-=======
-        self._context.connections.opened += 1
-        serve = self._serve
-        make: Callable[..., asyncio.BufferedProtocol] = serve
->>>>>>> 1c1a736e8bd771477c15f8df9accea1f461cefc1
         if address.tls and self._certificates is not None:
             make = partial(TlsConnection, self._context, self._certificates, serve)
         if self._trusted_proxies:

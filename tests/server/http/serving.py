@@ -79,15 +79,16 @@ class HttpServer:
         self.answers: asyncio.Queue[HttpResponse | Exception] = asyncio.Queue()
         self.routes = Routes(
             routes={
-                "/page": Page(lambda _: HttpResponse(status=200, body=b"page")),
-                "/echo": Page(_echo),
-                "/private": Page(lambda _: HttpResponse(status=200, body=b"secret"), public=False),
-                "/later": Page(self._later),
-                "/broken": Page(_break),
+                "/page": Page(lambda _: HttpResponse(status=200, body=b"page"), public=True),
+                "/echo": Page(_echo, public=True),
+                "/private": Page(lambda _: HttpResponse(status=200, body=b"secret")),
+                "/later": Page(self._later, public=True),
+                "/broken": Page(_break, public=True),
                 "/stream": Page(
                     lambda _: HttpStream(
                         headers=(("Content-Type", "text/event-stream"),), subscribe=self.streams.subscribe
-                    )
+                    ),
+                    public=True,
                 ),
                 "/resize": ImageRoute(Resize),
             },

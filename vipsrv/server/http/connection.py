@@ -14,12 +14,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from vipsrv.errors import InternalError, RequestError, TooLarge
-from vipsrv.options import is_traceparent
 from vipsrv.server.accounts import Flow
 from vipsrv.server.connections.login import LOGIN_SECONDS
 from vipsrv.server.connections.outbox import Inserts
@@ -193,11 +191,15 @@ class HttpConnection(ServedConnection[HttpReader]):
         elif isinstance(route, Page):
             pending.kind = _PAGE
             if not route.public:
-                pending.client = self._clients.of(head.fields)
+                request = self._identify(pending, request)
             self._open_page(pending, route, request)
         else:
-            pending.client = self._clients.of(head.fields)
-            self._start_exchange(pending, route, request, pending.client)
+            self._start_exchange(pending, route, self._identify(pending, request))
+
+    def _identify(self, pending: _Pending, request: HttpRequest) -> HttpRequest:
+        """Note who sends a request, and return it with its session. Raises ``RequestError``."""
+        client = pending.client = self._clients.of(request.fields)
+        return request if client.session is None else replace(request, session=client.session)
 
     def _open_page(self, pending: _Pending, page: Page, request: HttpRequest) -> None:
         try:
@@ -226,16 +228,16 @@ class HttpConnection(ServedConnection[HttpReader]):
         self._advance()
         self._after_reply()
 
-    def _start_exchange(
-        self, pending: _Pending, route: ImageRoute, request: HttpRequest, client: HttpClient
-    ) -> None:
+    def _start_exchange(self, pending: _Pending, route: ImageRoute, request: HttpRequest) -> None:
+        client = pending.client
+        assert client is not None  # noqa: S101 - an image is taken of clients that are known
         task = pending.task = route.begin(request)
         pending.kind = _KINDS[task.operation]
         client.requests += 1
         exchange = pending.exchange = Exchange(
             self._context, task.operation, client.flow, partial(self._finished, pending), client.session
         )
-        exchange.accept(_with_ids(task.meta, request), request.body_size)
+        exchange.accept(task.meta, request.body_size, task.digest)
         if exchange.outcome is not None:
             return
         pending.waits_to_send = pending.head is not None and pending.head.continues
@@ -521,14 +523,6 @@ class HttpConnection(ServedConnection[HttpReader]):
         if exchange is not None:
             line.add(exchange.size, exchange.ids, exchange.timeline, exchange.outcome)
         return line
-
-
-def _with_ids(meta: dict[str, Any], request: HttpRequest) -> dict[str, Any]:
-    """Return the meta of a request with the ids that its fields have."""
-    traceparent = request.fields.get("traceparent")
-    if traceparent is None or "traceparent" in meta or not is_traceparent(traceparent):
-        return meta
-    return {**meta, "traceparent": traceparent}
 
 
 def _nothing() -> None:

@@ -29,12 +29,7 @@ class Page:
 
     answer: Callable[[HttpRequest], Answer | Awaitable[Answer]]
     methods: tuple[str, ...] = ("GET", "HEAD")
-<<<<<<< HEAD
-    public: bool = True
-    """Whether it is for clients without a token as well, if this server has tokens."""
-=======
     public: bool = False
->>>>>>> 1c1a736e8bd771477c15f8df9accea1f461cefc1
 
 
 class ImageTask(ABC):
@@ -56,14 +51,10 @@ class ImageTask(ABC):
 
     @abstractmethod
     def reply(self, exchange: Exchange) -> HttpResponse:
-<<<<<<< HEAD
-        """Return the reply to a request that has succeeded; it owns the result of ``exchange.outcome``."""
-=======
         """Return the reply to a request that has succeeded, whose outcome was taken; it owns the result.
 
         May raise ``RequestError``; the result is closed then.
         """
->>>>>>> 1c1a736e8bd771477c15f8df9accea1f461cefc1
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,13 +94,6 @@ class RequestLine:
         return "ok" if self.error is None else self.error.code
 
     @property
-    def protocol(self) -> str | None:
-        """What the client spoke; ``None`` if it sent no header."""
-        if self.version is None:
-            return None
-        return f"v{self.version}+tls" if self.tls else f"v{self.version}"
-
-    @property
     def level(self) -> str:
         """How serious it is for the operator of the server. What clients do wrong is not."""
         error = self.error
