@@ -75,6 +75,7 @@ RESERVED: dict[str, set[str]] = {
     "uvloop": {"server"},
     "cryptography": {"cli"},
     "structlog": {"server"},
+    "prometheus_client": {"server"},
 }
 
 # Modules of input and output, which the protocol must not import: it has no sockets and no clock.

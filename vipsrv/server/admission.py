@@ -20,11 +20,12 @@ machine with it.
 import asyncio
 import time
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Protocol
 
-from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, RequestError
+from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, Limit, RequestError
 from vipsrv.server.accounts import Flow
 from vipsrv.server.fair_queue import FairQueue, Lane, Request, Ticket, TicketState
 from vipsrv.workers.channel import MAX_THREADS, Operation
@@ -39,7 +40,7 @@ _TIMER_ERROR = 0.001
 """Seconds by which a timer is late on purpose: those of uvloop are up to 0.4 ms early."""
 
 # The kinds of jobs whose costs are predicted separately. Not enums: the hash of an enum is a Python function.
-_RESIZE, _INFO, _HEAVY = "resize", "info", "heavy"
+_RESIZE, _INFO, _HEAVY, _CANARY = "resize", "info", "heavy", "canary"
 
 
 class Workers(Protocol):
@@ -71,6 +72,23 @@ CallAt = Callable[[float, Callable[[], None]], object]
 def call_at(when: float, call: Callable[[], None]) -> None:
     """Call ``call`` at a time of ``time.monotonic``, or up to a millisecond later, but never earlier."""
     asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()) + _TIMER_ERROR, call)
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionUse:
+    """The jobs of each lane that wait and run, and the bytes of memory that running heavy jobs may take.
+
+    ``heavy_jobs`` counts those that were found to be heavy since the start.
+    """
+
+    light_waiting: int
+    heavy_waiting: int
+    waiting_limit: int
+    light_running: int
+    heavy_running: int
+    memory: int
+    memory_limit: int
+    heavy_jobs: int
 
 
 class Admission:
@@ -107,11 +125,28 @@ class Admission:
         self._clock = clock
         self._call_at = call_at
         self._wakes_at = inf
+        self._heavy_jobs = 0
 
     @property
     def waiting(self) -> int:
         """The number of jobs in both lanes."""
         return len(self._queue)
+
+    @property
+    def use(self) -> AdmissionUse:
+        """What waits and runs at the moment."""
+        queue = self._queue
+        running = len(self._tickets) - len(queue)
+        return AdmissionUse(
+            light_waiting=queue.light,
+            heavy_waiting=queue.heavy,
+            waiting_limit=self._limit,
+            light_running=running - self._heavy_running,
+            heavy_running=self._heavy_running,
+            memory=self._memory - self._memory_left,
+            memory_limit=self._memory,
+            heavy_jobs=self._heavy_jobs,
+        )
 
     def change_limits(self, *, limit: int, per_client: int, memory: int) -> None:
         """Use other limits from now on. What waits or runs already stays, even if it is more."""
@@ -148,9 +183,21 @@ class Admission:
         if self._workers.idle:
             self.worker_idle()
 
+    def submit_canary(self, job: Job, flow: Flow) -> None:
+        """Start a job of the server's own, or queue it as the next one, whatever the limits say.
+
+        ``flow`` has no other jobs. What the job costs is not taken for the cost of a client's.
+        """
+        ticket = self._tickets[job] = self._queue.add(
+            job, flow.account.key, flow, lane=Lane.LIGHT, kind=_CANARY, now=self._clock()
+        )
+        self._queue.goes_first(ticket)
+        self.worker_idle()
+
     def requeue_as_heavy(self, job: Job) -> None:
         """Queue or refuse a job that a worker has found to be heavy and given back."""
         now = self._clock()
+        self._heavy_jobs += 1
         job.on_close = None
         first = self._tickets.pop(job)
         account = first.share.account.key
@@ -280,6 +327,7 @@ class Admission:
             retry_after_ms=_retry_ms(
                 waiting * self._queue.predict(None, _kind(lane)) / self._lane_size(lane)
             ),
+            limit=Limit.QUEUE,
         )
 
     def _busy_client(self, account: Hashable, own: int, lane: Lane) -> Busy:
@@ -288,6 +336,7 @@ class Admission:
             f"{own} requests from this address or identity are waiting already, as many as one may have "
             "(--queue-per-client); try again later",
             retry_after_ms=_retry_ms(own * self._queue.predict(account, _kind(lane)) / share),
+            limit=Limit.QUEUE_PER_CLIENT,
         )
 
     def _lane_size(self, lane: Lane) -> int:

@@ -70,6 +70,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_announced",
         "_context",
         "_deadline",
         "_job",
@@ -110,6 +111,7 @@ class Exchange:
         self._context = context
         self._on_finished = on_finished
         self._session = session
+        self._announced = 0  # bytes that count as in flight
         self._usage: Usage | None = None  # counts this request until it ends
         self._state = ExchangeState.NEW
         self._options = b""
@@ -154,6 +156,10 @@ class Exchange:
             self.refuse(error)
         else:
             self._enter(ExchangeState.RECEIVING)
+            self._announced = body_size
+            in_flight = self._context.in_flight
+            in_flight.requests += 1
+            in_flight.size += body_size
 
     def refuse(self, error: RequestError) -> None:
         """Finish with ``error`` before the body has arrived."""
@@ -176,6 +182,7 @@ class Exchange:
     def abandon(self, reason: str) -> None:
         """Stop the work; the outcome, ``Cancelled`` for the ``reason``, is for the log only."""
         self._enter(ExchangeState.ABANDONED)
+        self._leave_flight()
         self._end_usage()
         self._close_slot()
         job, self._job = self._job, None
@@ -213,6 +220,11 @@ class Exchange:
             session.check_formats(self._options)
         self._options = session.limit_job(self._options)
         self._usage = session.admit(body_size)
+
+    def _leave_flight(self) -> None:
+        in_flight = self._context.in_flight
+        in_flight.requests -= 1
+        in_flight.size -= self._announced
 
     def _end_usage(self) -> None:
         usage, self._usage = self._usage, None
@@ -253,7 +265,10 @@ class Exchange:
             outcome.result.close()
 
     def _finish(self, outcome: Outcome) -> None:
+        was_accepted = self._state is not ExchangeState.NEW
         self._enter(ExchangeState.FINISHED)
+        if was_accepted:
+            self._leave_flight()
         if self._usage is not None:
             self._end_usage()
         self._close_slot()

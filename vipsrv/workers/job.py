@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
 
 from vipsrv.errors import RequestError
 from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.storage import Slot
+from vipsrv.storage.budget import Share
 from vipsrv.workers.channel import Operation, ResultDigest
 
 _job_ids = count(1)
@@ -32,6 +34,28 @@ class Outcome:
     digests: tuple[ResultDigest, ...] = ()
 
 
+class JobImage(Protocol):
+    """The bytes of an image for a worker; see ``Slot``. Those of its results count towards ``share``."""
+
+    size: int
+    share: Share
+
+    @property
+    def views(self) -> list[memoryview]:
+        """The bytes that are in memory."""
+
+    @property
+    def descriptor(self) -> int | None:
+        """The file's read-only descriptor, or ``None`` if the bytes are in memory."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether everything has been given back."""
+
+    def close(self) -> None:
+        """Release everything."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
     """An image, the operation on it, and the callback for its outcome.
@@ -46,7 +70,7 @@ class Job:
 
     operation: Operation
     options: bytes
-    image: Slot
+    image: JobImage
     deadline: float
     on_outcome: Callable[[Outcome], None]
     id: int = field(default_factory=lambda: next(_job_ids))
