@@ -35,7 +35,7 @@ def all_figures(start: int = 1) -> Figures:
 def samples(page: bytes, accept: str) -> Samples:
     text = page.decode()
     parse = openmetrics_parser.text_string_to_metric_families if accept else text_string_to_metric_families
-    families: Iterable[Family] = parse(text)  # type: ignore[no-untyped-call]
+    families: Iterable[Family] = parse(text)
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in families
