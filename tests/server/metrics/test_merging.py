@@ -67,7 +67,7 @@ class Server:
     def scrape(self, own: Any, *others: Any, supervisor_answers: bool = True) -> Figures:
         if not supervisor_answers:
             return self.page.merge([own])
-        added = self.supervisor.complete([own, *others])
+        added = self.supervisor.complete([own, *others], own["gateway"])
         return self.page.merge([own, *others, json.loads(json.dumps(added))])
 
 
@@ -100,6 +100,20 @@ def test_a_supervisor_that_does_not_answer_makes_no_counter_go_back() -> None:
     assert jobs(found) == 805
     assert found.get(catalogue.QUEUE_LIMIT) is None
     assert jobs(server.scrape(snapshot(1, "A", 505), snapshot(2, "B", 310))) == 815
+
+
+def test_the_figures_of_the_gateway_that_asks_count_once_even_if_it_does_not_answer_the_supervisor() -> None:
+    server = Server()
+    server.scrape(snapshot(1, "A", 500), snapshot(2, "B", 300))
+    added = server.supervisor.complete([snapshot(2, "B", 310)], 1)
+    assert jobs(server.page.merge([snapshot(1, "A", 505), snapshot(2, "B", 310), added])) == 815
+
+
+def test_the_last_figures_of_a_gateway_that_ends_are_noted() -> None:
+    server = Server()
+    server.scrape(snapshot(1, "A", 500), snapshot(2, "B", 300))
+    server.supervisor.note(snapshot(2, "B", 350))
+    assert jobs(server.scrape(snapshot(1, "A", 500), snapshot(2, "C", 1))) == 851
 
 
 def test_the_supervisor_counts_the_gateways_that_were_replaced_and_tells_of_itself() -> None:

@@ -20,6 +20,9 @@ from vipsrv.server.metrics.catalogue import METRICS, MetricType
 from vipsrv.server.metrics.processes import own_usage
 from vipsrv.server.metrics.snapshot import Figures, merged
 
+SNAPSHOTS = "metrics"
+"""The name under which a gateway offers its snapshots."""
+
 SUPERVISOR = 0
 """The number in the snapshot of the supervisor; gateways count from 1."""
 
@@ -69,9 +72,12 @@ class SupervisorFigures:
         self._last[snapshot.gateway] = snapshot
         return snapshot.gateway
 
-    def complete(self, values: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Return the snapshot that makes those of the gateways which have answered complete."""
-        answered = {self.note(value) for value in values}
+    def complete(self, values: Sequence[dict[str, Any]], asker: int) -> dict[str, Any]:
+        """Return the snapshot that makes those of the gateways which have answered complete.
+
+        The figures of the gateway ``asker`` itself count as known, even if it has not answered.
+        """
+        answered = {asker, *map(self.note, values)}
         figures = merged(
             [
                 self._ended,
