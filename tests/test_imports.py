@@ -76,6 +76,7 @@ RESERVED: dict[str, set[str]] = {
     "cryptography": {"cli"},
     "structlog": {"server"},
     "prometheus_client": {"server"},
+    "opentelemetry": {"server"},
 }
 
 # Modules of input and output, which the protocol must not import: it has no sockets and no clock.

@@ -29,6 +29,7 @@ NOT_FOR_EMBEDDED = frozenset(
             "log_file",
             "access_log",
             "access_log_sample",
+            "otel",
             "pid_file",
         ),  # what it tells
     }

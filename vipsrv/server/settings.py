@@ -382,6 +382,13 @@ class ServerSettings(_WorkerSettings):
         json_schema_extra=RELOADABLE,
     )
 
+    otel: bool = Field(
+        default=False,
+        description="Export traces and metrics over OTLP, as the standard variables OTEL_* say "
+        "(OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and so on). Needs "
+        "'vipsrv[otel]'.",
+    )
+
     pid_file: Path | None = Field(
         None,
         description="File for the process id of the server, by which 'vipsrv reload' finds it. A file beside "

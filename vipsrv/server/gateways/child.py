@@ -70,7 +70,7 @@ class _Child:
             settings = unpack_settings(order.values["settings"])
             with ServerLog(settings, gateway=order.values["number"] + 1) as log:
                 _keep_to(order.values["cores"])
-                harden()
+                harden(exports=settings.otel)
                 await _GatewayProcess(channel, order, inherited.fit(settings), inherited, log).run()
         except (StartFailed, SettingsError) as error:
             self.failed = True
@@ -137,6 +137,7 @@ class _GatewayProcess:
             inherited=inherited.open(order.values["sockets"]),
             quotas=inherited.quotas(gateways, number),
             peers=self._peers,
+            number=number,
         )
         self._may_serve = asyncio.Event()
         self._asked = asyncio.Event()
