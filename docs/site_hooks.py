@@ -1,9 +1,11 @@
-"""Hooks of MkDocs: files of the repository become pages, and the table of settings is made from the model.
+"""Hooks of MkDocs: files of the repository become pages, and the tables of settings and metrics are made from
+their declarations.
 
 A page may hold these lines::
 
     <!-- include: vipsrv/protocol/README.md -->    the file, as Markdown or, if it is source, as a code block
     <!-- settings -->                              the table of all settings of the server
+    <!-- metrics -->                               the table of all metrics of the server
     <!-- values: vipsrv.Fit -->                    the values of an enumeration
 
 A relative link of an included file leads to the page that includes its target or, if no page does, to the
@@ -21,6 +23,7 @@ from typing import Any
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
+from vipsrv.server.metrics.catalogue import METRICS
 from vipsrv.server.settings import ServerSettings
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +33,7 @@ DECISIONS = DOCS / "decisions"
 _INCLUDE = re.compile(r"^<!-- include: (\S+) -->$", re.MULTILINE)
 _VALUES = re.compile(r"^<!-- values: (\S+)\.(\w+) -->$", re.MULTILINE)
 _SETTINGS = "<!-- settings -->"
+_METRICS = "<!-- metrics -->"
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)(#[^)\s]*)?(?=\))")
 _LISTS = {"README.md", "index.md"}
 _COMPUTED = {"workers": "one per available core", "spool_dir": "`/var/tmp`"}
@@ -64,6 +68,7 @@ def expand(markdown: str, here: str, repo_url: str | None) -> str:
     if here.startswith("decisions/"):
         markdown = _relinked(markdown, f"docs/{here}", here, repo_url)
     markdown = _VALUES.sub(lambda match: _values(match[1], match[2]), markdown)
+    markdown = markdown.replace(_METRICS, "\n".join(_metrics_table()))
     return markdown.replace(_SETTINGS, "\n".join(_settings_table()))
 
 
@@ -122,6 +127,16 @@ def _settings_table() -> Iterator[str]:
         # One below the other, so that the table is not wider than the page.
         change = "reload" if name in reloadable else "restart"
         yield f"| `{flag}`<br>`VIPSRV_{name.upper()}` | {_default(name, field)} | {change} | {meaning} |"
+
+
+def _metrics_table() -> Iterator[str]:
+    yield "| metric, type, labels | meaning | alert on |"
+    yield "| --- | --- | --- |"
+    for metric in METRICS.values():
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        what = f"`{metric.name}`<br>{metric.type}" + (f"; {labels}" if labels else "")
+        meaning = metric.help + (f" It moves {metric.moves}." if metric.moves else "")
+        yield f"| {what} | {meaning} | {metric.alert or '–'} |"
 
 
 def _default(name: str, field: FieldInfo) -> str:

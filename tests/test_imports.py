@@ -76,6 +76,8 @@ RESERVED: dict[str, set[str]] = {
     "uvloop": {"server"},
     "cryptography": {"cli"},
     "structlog": {"server"},
+    "prometheus_client": {"server"},
+    "opentelemetry": {"server"},
 }
 
 # Modules of input and output, which the protocol must not import: it has no sockets and no clock.

@@ -28,6 +28,7 @@
 The server raises a ``RequestError`` and sends it; the client raises the same class.
 """
 
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -35,21 +36,62 @@ class VipsrvError(Exception):
     """The base class of every error of vipsrv."""
 
 
+class Limit(StrEnum):
+    """A limit of the server that refuses or ends requests. The metrics count how often each one does."""
+
+    QUEUE = "queue"
+    """Requests that wait for a worker (``--queue``)."""
+    QUEUE_PER_CLIENT = "queue_per_client"
+    """Those of one client (``--queue-per-client``)."""
+    SPOOL_MEMORY = "spool_memory"
+    """Memory of the spool (``--spool-memory``), or one client's share of it: the bytes go to a file."""
+    SPOOL_DISK = "spool_disk"
+    """Disk of the spool (``--spool-disk``), or one client's share of it, or the room of the disk itself."""
+    SPOOL_FILES = "spool_files"
+    """Files of the spool, as many as the limit of open files holds, or one client's share of them."""
+    SPOOL_SPEED = "spool_speed"
+    """The disk of the spool was too slow for an upload to go on."""
+    CONNECTIONS = "connections"
+    """Connections (``--connections``, ``--connections-per-client``)."""
+    TOKEN_REQUESTS = "token_requests"  # noqa: S105 - a name, not a secret
+    """The requests a second of an identity."""
+    TOKEN_BYTES = "token_bytes"  # noqa: S105 - a name, not a secret
+    """The bytes a second of an identity."""
+    TOKEN_IN_FLIGHT = "token_in_flight"  # noqa: S105 - a name, not a secret
+    """The requests in flight of an identity."""
+    LOGIN_PENALTY = "login_penalty"
+    """An address with too many failed logins."""
+    MAX_UPLOAD = "max_upload"
+    """Bytes of an image (``--max-upload``)."""
+    IMAGE = "image"
+    """What an image or a result may have: pixels, frames, memory, and so on."""
+    DEADLINE = "deadline"
+    """Time from the end of an upload to its reply (``--deadline``, or the client's own)."""
+    RECEIVE_TIMEOUT = "receive_timeout"
+    """An upload that stalled (``--receive-timeout``)."""
+    MIN_RATE = "min_rate"
+    """An upload that was too slow on average (``--min-rate``)."""
+
+
 class RequestError(VipsrvError):
     """The server refused one request or failed on it.
 
     ``message`` is for a person; ``code`` and ``status`` are those of the protocol; ``retryable`` states
     whether the same request may succeed later, and ``retry_after_ms`` how long to wait, if that is known.
+    ``limit`` is known in the server only: which of its limits was hit.
     """
 
     status: ClassVar[int]
     code: ClassVar[str]
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, retry_after_ms: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after_ms: int | None = None, limit: Limit | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after_ms = retry_after_ms
+        self.limit = limit
 
 
 class BadRequest(RequestError):

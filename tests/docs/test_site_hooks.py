@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from vipsrv.server.metrics.catalogue import METRICS
 from vipsrv.server.settings import ServerSettings
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,14 @@ def test_the_table_has_every_setting(hooks: Any) -> None:
     assert "| `--workers`<br>`VIPSRV_WORKERS` | one per available core | restart |" in table
 
 
+def test_the_table_has_every_metric(hooks: Any) -> None:
+    table = hooks.expand("<!-- metrics -->", "operations/monitoring.md", None)
+    assert len(table.splitlines()) == len(METRICS) + 2
+    for name in METRICS:
+        assert f"| `{name}`<br>" in table
+    assert "| `vipsrv_queue_length`<br>gauge; `lane` | Jobs that wait for a worker." in table
+
+
 def test_the_values_of_an_enumeration_are_listed(hooks: Any) -> None:
     page = hooks.expand("<!-- values: vipsrv.Keep -->", "api/options.md", None)
     assert page == "Values: `none`, `icc`, `exif`, `all`."
@@ -48,7 +57,7 @@ def test_a_file_becomes_a_page(hooks: Any) -> None:
 def test_every_page_expands(hooks: Any, page: Path) -> None:
     here = page.relative_to(ROOT / "docs").as_posix()
     expanded = hooks.expand(page.read_text(), here, None)
-    assert re.findall("<!-- (?:include|settings|values).*", expanded) == []
+    assert re.findall("<!-- (?:include|settings|metrics|values).*", expanded) == []
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """The gateway's own clock."""
 
 import asyncio
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests.support import bare_client
+from vipsrv.errors import StartFailed
 from vipsrv.server.accounts import Accounts
 from vipsrv.server.gateway import Gateway, check_timeouts
 from vipsrv.server.settings import ServerSettings
@@ -51,3 +54,12 @@ async def test_accounts_without_connections_are_forgotten_regularly(monkeypatch:
         await asyncio.wait_for(forgotten.wait(), bare_client.SECONDS)
     finally:
         await gateway.stop()
+
+
+async def test_traces_without_their_extra_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vipsrv.server.otel.telemetry", None)
+    gateway = Gateway(ServerSettings(port=0, workers=1, spool_dir=tmp_path, otel=True))
+    with pytest.raises(StartFailed, match=r"--otel: .* install 'vipsrv\[otel\]'"):
+        await gateway.start()

@@ -40,6 +40,25 @@ def test_a_hardened_process_is_closed_and_has_forgotten_what_nothing_reads() -> 
     assert ended.stdout.splitlines() == ["0", "PATH VIPSRV_PORT", "2 0 True"]
 
 
+def test_the_variables_of_exports_are_kept_where_something_reads_them() -> None:
+    script = (
+        "import os\nfrom vipsrv.server.hardening import harden\n"
+        "harden(exports={})\nprint('OTEL_X' in os.environ)"
+    )
+    kept = [
+        subprocess.run(
+            [sys.executable, "-c", script.format(exports)],
+            env={**os.environ, "OTEL_X": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout.strip()
+        for exports in (True, False)
+    ]
+    assert kept == ["True", "False"]
+
+
 def test_this_process_was_open_before() -> None:
     assert ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) == 1
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from vipsrv.address import Address
-from vipsrv.errors import Busy, SettingsError, StartFailed, Unauthorized, UnsupportedFormat
+from vipsrv.errors import Busy, Limit, SettingsError, StartFailed, Unauthorized, UnsupportedFormat
 from vipsrv.options import Format
 from vipsrv.server.accounts import Account, address_of
 from vipsrv.server.address_list import AddressList
@@ -179,6 +179,7 @@ class Access:
             raise Busy(
                 "too many logins from this address have failed; try again later",
                 retry_after_ms=int((until - now) * 1000) + 1,
+                limit=Limit.LOGIN_PENALTY,
             )
         self.attempts += 1
         try:

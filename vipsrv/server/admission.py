@@ -20,11 +20,12 @@ machine with it.
 import asyncio
 import time
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Protocol
 
-from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, RequestError
+from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, Limit, RequestError
 from vipsrv.server.accounts import Flow
 from vipsrv.server.fair_queue import FairQueue, Lane, Request, Ticket, TicketState
 from vipsrv.workers.channel import MAX_THREADS, Operation
@@ -73,6 +74,23 @@ def call_at(when: float, call: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()) + _TIMER_ERROR, call)
 
 
+@dataclass(frozen=True, slots=True)
+class AdmissionUse:
+    """The jobs of each lane that wait and run, and the bytes of memory that running heavy jobs may take.
+
+    ``heavy_jobs`` counts those that were found to be heavy since the start.
+    """
+
+    light_waiting: int
+    heavy_waiting: int
+    waiting_limit: int
+    light_running: int
+    heavy_running: int
+    memory: int
+    memory_limit: int
+    heavy_jobs: int
+
+
 class Admission:
     """A fair queue in front of the workers.
 
@@ -107,6 +125,7 @@ class Admission:
         self._clock = clock
         self._call_at = call_at
         self._wakes_at = inf
+        self._heavy_jobs = 0
 
     @property
     def waiting(self) -> int:
@@ -114,14 +133,20 @@ class Admission:
         return len(self._queue)
 
     @property
-    def waiting_light(self) -> int:
-        """The number of jobs in the light lane."""
-        return self._queue.light
-
-    @property
-    def waiting_heavy(self) -> int:
-        """The number of jobs in the heavy lane."""
-        return self._queue.heavy
+    def use(self) -> AdmissionUse:
+        """What waits and runs at the moment."""
+        queue = self._queue
+        running = len(self._tickets) - len(queue)
+        return AdmissionUse(
+            light_waiting=queue.light,
+            heavy_waiting=queue.heavy,
+            waiting_limit=self._limit,
+            light_running=running - self._heavy_running,
+            heavy_running=self._heavy_running,
+            memory=self._memory - self._memory_left,
+            memory_limit=self._memory,
+            heavy_jobs=self._heavy_jobs,
+        )
 
     def change_limits(self, *, limit: int, per_client: int, memory: int) -> None:
         """Use other limits from now on. What waits or runs already stays, even if it is more."""
@@ -172,6 +197,7 @@ class Admission:
     def requeue_as_heavy(self, job: Job) -> None:
         """Queue or refuse a job that a worker has found to be heavy and given back."""
         now = self._clock()
+        self._heavy_jobs += 1
         job.on_close = None
         first = self._tickets.pop(job)
         account = first.share.account.key
@@ -301,6 +327,7 @@ class Admission:
             retry_after_ms=_retry_ms(
                 waiting * self._queue.predict(None, _kind(lane)) / self._lane_size(lane)
             ),
+            limit=Limit.QUEUE,
         )
 
     def _busy_client(self, account: Hashable, own: int, lane: Lane) -> Busy:
@@ -309,6 +336,7 @@ class Admission:
             f"{own} requests from this address or identity are waiting already, as many as one may have "
             "(--queue-per-client); try again later",
             retry_after_ms=_retry_ms(own * self._queue.predict(account, _kind(lane)) / share),
+            limit=Limit.QUEUE_PER_CLIENT,
         )
 
     def _lane_size(self, lane: Lane) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from vipsrv.errors import Draining, TooLarge
+from vipsrv.errors import Draining, Limit, TooLarge
 from vipsrv.server.access import Access
 from vipsrv.server.accounts import Accounts
 from vipsrv.server.admission import Admission
@@ -13,6 +13,14 @@ from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.open_connections import OpenConnections
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage.spool import Spool
+
+
+@dataclass(slots=True)
+class InFlight:
+    """The requests with an image that were accepted and have no outcome yet, and the bytes of the images."""
+
+    requests: int = 0
+    size: int = 0
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -34,6 +42,9 @@ class ServerContext:
     ended_requests: EndedRequests = field(init=False)
     """Is told of each request that has ended; ``access_log`` follows it."""
     connections: OpenConnections = field(init=False)
+    in_flight: InFlight = field(default_factory=InFlight)
+    tls_failures: int = 0
+    """The number of TLS handshakes that have failed."""
     draining: bool = False
     """Whether the server is shutting down: requests that arrive now are refused."""
     has_successor: bool = False
@@ -55,6 +66,8 @@ class ServerContext:
         """Raise ``TooLarge`` or ``Draining`` if a request with ``size`` bytes of body cannot be accepted."""
         limit = self.settings.max_upload
         if size > limit:
-            raise TooLarge(f"the image is {size} bytes, {size - limit} over the limit of {limit}")
+            raise TooLarge(
+                f"the image is {size} bytes, {size - limit} over the limit of {limit}", limit=Limit.MAX_UPLOAD
+            )
         if self.draining and not self.has_successor:
             raise Draining("the server is shutting down")

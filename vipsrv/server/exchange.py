@@ -27,7 +27,7 @@ from vipsrv.server.request_ids import NO_IDS, RequestIds, take_request_ids
 from vipsrv.server.request_options import parse_resize
 from vipsrv.server.timeline import Timeline
 from vipsrv.storage.spool import Slot
-from vipsrv.workers.channel import Operation
+from vipsrv.workers.channel import Digest, Operation
 from vipsrv.workers.job import Job, Outcome
 
 
@@ -70,6 +70,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_announced",
         "_context",
         "_deadline",
         "_job",
@@ -110,6 +111,7 @@ class Exchange:
         self._context = context
         self._on_finished = on_finished
         self._session = session
+        self._announced = 0  # bytes that count as in flight
         self._usage: Usage | None = None  # counts this request until it ends
         self._state = ExchangeState.NEW
         self._options = b""
@@ -127,8 +129,10 @@ class Exchange:
         """Whether its deadline is running: its body has arrived, and its outcome is not known."""
         return self._deadline > 0
 
-    def accept(self, meta: dict[str, Any], body_size: int) -> None:
+    def accept(self, meta: dict[str, Any], body_size: int, digest: Digest | None = None) -> None:
         """Check everything that can be checked before the body arrives, and open ``slot`` for it.
+
+        ``digest`` is what the outcome of a RESIZE shall say about the bytes of the results.
 
         If a check fails, the request is refused: the exchange has finished when this returns.
         """
@@ -140,6 +144,8 @@ class Exchange:
                 raise BadRequest("there is no image: its size is 0")
             if self.operation is Operation.RESIZE:
                 self._options, deadline_ms = parse_resize(meta)
+                if digest is not None:
+                    self._options = digest.add_to(self._options)
                 if deadline_ms is not None:
                     self._seconds = min(self._seconds, deadline_ms / 1000)
             self._context.admission.check(self.flow)
@@ -150,6 +156,10 @@ class Exchange:
             self.refuse(error)
         else:
             self._enter(ExchangeState.RECEIVING)
+            self._announced = body_size
+            in_flight = self._context.in_flight
+            in_flight.requests += 1
+            in_flight.size += body_size
 
     def refuse(self, error: RequestError) -> None:
         """Finish with ``error`` before the body has arrived."""
@@ -172,6 +182,7 @@ class Exchange:
     def abandon(self, reason: str) -> None:
         """Stop the work; the outcome, ``Cancelled`` for the ``reason``, is for the log only."""
         self._enter(ExchangeState.ABANDONED)
+        self._leave_flight()
         self._end_usage()
         self._close_slot()
         job, self._job = self._job, None
@@ -209,6 +220,11 @@ class Exchange:
             session.check_formats(self._options)
         self._options = session.limit_job(self._options)
         self._usage = session.admit(body_size)
+
+    def _leave_flight(self) -> None:
+        in_flight = self._context.in_flight
+        in_flight.requests -= 1
+        in_flight.size -= self._announced
 
     def _end_usage(self) -> None:
         usage, self._usage = self._usage, None
@@ -249,7 +265,10 @@ class Exchange:
             outcome.result.close()
 
     def _finish(self, outcome: Outcome) -> None:
+        was_accepted = self._state is not ExchangeState.NEW
         self._enter(ExchangeState.FINISHED)
+        if was_accepted:
+            self._leave_flight()
         if self._usage is not None:
             self._end_usage()
         self._close_slot()

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vipsrv.address import Address
 from vipsrv.errors import SettingsError, StartFailed
@@ -27,6 +27,7 @@ from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.logs.start_line import start_fields
 from vipsrv.server.open_connections import Connection
+from vipsrv.server.ops.snapshots import Peers, Snapshots
 from vipsrv.server.reload import TakeOver, prepare_all
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.succession import Succession, addresses_of
@@ -39,6 +40,9 @@ from vipsrv.workers.confinement import log_confinement
 from vipsrv.workers.job import Job
 from vipsrv.workers.policy import PoolPolicy
 from vipsrv.workers.pool import WorkerPool
+
+if TYPE_CHECKING:
+    from vipsrv.server.otel.telemetry import Telemetry
 
 WATCH_SECONDS = 0.1
 """Seconds between two checks of deadlines and timeouts: their largest delay."""
@@ -55,7 +59,8 @@ class Gateway:
     It listens on the ``inherited`` sockets if there are any, and on the addresses of ``settings`` otherwise.
     The service manager is told by ``notifier``; ``on_handed_over`` is called when another server has taken
     the listeners, and this one has to ``drain``. With ``quotas`` the limits of identities hold for all
-    gateways that share these.
+    gateways that share these; ``peers`` are the other gateways of the server, and ``number`` is which of them
+    this is.
     """
 
     def __init__(
@@ -67,8 +72,13 @@ class Gateway:
         notifier: Notifier | None = None,
         on_handed_over: Callable[[], None] | None = None,
         quotas: SharedQuotas | None = None,
+        peers: Peers | None = None,
+        number: int | None = None,
     ) -> None:
         self._settings = settings
+        self._number = number
+        self.snapshots = Snapshots(peers)
+        """The figures of this gateway by name, for itself and for the others."""
         self._notifier = notifier or Notifier(None)
         self._on_handed_over = on_handed_over
         self._access = Access.of(settings, quotas)
@@ -112,6 +122,7 @@ class Gateway:
         self._certificates: ServerCertificates | None = None  # without a listener that needs them
         self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
+        self._telemetry: Telemetry | None = None
 
     @property
     def connections(self) -> int:
@@ -134,6 +145,9 @@ class Gateway:
             if self._settings.user is not None:
                 change_user(self._settings.user)
             self._check_spool_folder()
+            if self._settings.otel:
+                self._telemetry = _start_telemetry(self._number)
+                self._telemetry.follow(self._context.ended_requests)
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             log_confinement(self._pool.formats.layers)
@@ -249,6 +263,8 @@ class Gateway:
             self._watching.cancel()
         await self._pool.stop()
         await asyncio.to_thread(self._spool.close)
+        if self._telemetry is not None:
+            await self._telemetry.stop()
 
     async def _open_listeners(self) -> None:
         """Bind each address that is wanted, or use the sockets that there are. Raises ``StartFailed``."""
@@ -268,6 +284,7 @@ class Gateway:
 
     def _make_connection(self, address: Address) -> asyncio.BufferedProtocol:
         """Return the connection of a client: for the header of a proxy, then TLS, then requests."""
+        self._context.connections.opened += 1
         serve = self._serve
         make: Callable[..., asyncio.BufferedProtocol] = serve
         if address.tls and self._certificates is not None:
@@ -319,6 +336,17 @@ class Gateway:
                 self._certificates.watch(now, self._settings)
             # Connections last: they fail only the requests that pool and admission do not check.
             check_timeouts([self._pool, self._admission, *self._context.connections.due(now)], now)
+
+
+def _start_telemetry(number: int | None) -> "Telemetry":
+    """Start what exports traces and metrics. Raises ``StartFailed``."""
+    try:
+        from vipsrv.server.otel.telemetry import Telemetry  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise StartFailed(
+            f"--otel: the Python package {error.name} is missing; install 'vipsrv[otel]' or leave out --otel"
+        ) from None
+    return Telemetry(number)
 
 
 def check_timeouts(watched: list[WorkerPool | Admission | Connection], now: float) -> None:

@@ -18,12 +18,17 @@ _READ_LATER = re.compile(r"(VIPSRV_(?!TOKEN$)|NOTIFY_|LISTEN_|WATCHDOG_)")
 """Settings, and what systemd tells a service; no variable of these holds a secret. ``VIPSRV_TOKEN`` is a
 client's, and may have come along."""
 
+_OTEL = "OTEL_"
+"""Where traces and metrics are exported. ``OTEL_EXPORTER_OTLP_HEADERS`` may hold a secret, which is forgotten
+when it has been read."""
+
 _log = logging.getLogger(__name__)
 
 
-def harden() -> None:
+def harden(*, exports: bool = False) -> None:
     """Close this process to others of the same user. What the system refuses is logged.
 
+    With ``exports`` it keeps the variables that say where to.
     Call it once, when the settings have been read and before the first worker starts.
     """
     steps: tuple[Callable[[], None], ...] = (forbid_inspection, adopt_orphans)
@@ -33,8 +38,10 @@ def harden() -> None:
         except OSError as error:
             _log.warning("the server is less protected from its workers: %s", error)
     kept = worker_environment().keys()
-    for name in [name for name in os.environ if name not in kept and not _READ_LATER.match(name)]:
-        forget_variable(name)
+    for name in list(os.environ):
+        is_read = name in kept or _READ_LATER.match(name) or (exports and name.startswith(_OTEL))
+        if not is_read:
+            forget_variable(name)
 
 
 def forget_variable(name: str) -> None:

@@ -20,6 +20,10 @@ class IdleConnections(Generic[C]):
         self._with_count: dict[int, dict[Account, None]] = {}
         self._most = 0
 
+    def __len__(self) -> int:
+        """The number of idle connections."""
+        return sum(count * len(accounts) for count, accounts in self._with_count.items())
+
     def add(self, connection: C, account: Account) -> None:
         """Note that a connection is idle from now on, unless it was already."""
         idle = self._of_account.setdefault(account, {})

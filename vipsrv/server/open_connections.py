@@ -52,6 +52,14 @@ class OpenConnections:
     def __init__(self, limit: int, per_client: int) -> None:
         self.limit = limit
         self.per_client = per_client
+        self.opened = 0
+        """How many clients have connected since the start."""
+        self.told_busy = 0
+        """How many had no place and were told so, since the start."""
+        self.dropped = 0
+        """How many had no place and were closed without a word."""
+        self.displaced = 0
+        """How many idle ones were closed because their place was needed."""
         self._idle: IdleConnections[Connection] = IdleConnections()
         self._accounts: dict[Connection, Account] = {}
         self._turned_away: set[Connection] = set()
@@ -69,6 +77,16 @@ class OpenConnections:
     def served(self) -> int:
         """The number of connections, without excess ones."""
         return len(self._accounts) - len(self._turned_away)
+
+    @property
+    def excess(self) -> int:
+        """The number of excess connections."""
+        return len(self._turned_away)
+
+    @property
+    def idle(self) -> int:
+        """The number of served connections that may be closed for another one."""
+        return len(self._idle)
 
     def __iter__(self) -> Iterator[Connection]:
         """All open connections; they may change meanwhile."""
@@ -148,6 +166,7 @@ class OpenConnections:
             if self._served_of[owner] <= more_than:
                 return False
             if noted.give_way():
+                self.displaced += 1
                 return True
             self._idle.remove(noted, owner)  # it has been used since it was noted
         return False

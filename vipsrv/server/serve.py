@@ -55,7 +55,7 @@ def serve(
     ``until_stdin_closes`` stops the server, as a signal does, when standard input ends, so that it ends with
     the process that started it. Raises ``StartFailed``, also if ``on_listening`` raises ``OSError``.
     """
-    harden()
+    harden(exports=configuration.settings.otel)
     with closing(Notifier.from_environment(successor=configuration.settings.takeover)) as notifier:
         process = _ServerProcess(configuration, read, log, notifier)
         run(process.run(on_listening, until_stdin_closes=until_stdin_closes))

@@ -158,6 +158,8 @@ class ServerCertificates:
         self._check_at = 0.0
         self._contents = _Contents.of(self._files)
         self._context = _make_context(self._files, self._contents)
+        self.expires: float | None = None
+        """When the certificate expires, in seconds since the epoch; unknown before ``examine``."""
 
     def report(self) -> None:
         """Log at the start what handshakes use."""
@@ -219,7 +221,7 @@ class ServerCertificates:
 
     def examine(self) -> tuple[str, list[str]]:
         """Return whose certificate new handshakes use, and what is wrong with it or its key."""
-        names, faults = _try_out(self._context, self._contents)
+        names, faults, self.expires = _try_out(self._context, self._contents)
         found = [f"--tls-cert: {self._files.certificate} {fault}" for fault in faults]
         with suppress(OSError):
             if stat.S_IMODE(self._files.key.stat().st_mode) & stat.S_IROTH:
@@ -335,8 +337,10 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_ino, status.st_size
 
 
-def _try_out(context: ssl.SSLContext, contents: _Contents) -> tuple[str, list[str]]:
-    """Make a handshake in memory; return whose certificate it is, and why clients may refuse it."""
+def _try_out(context: ssl.SSLContext, contents: _Contents) -> tuple[str, list[str], float | None]:
+    """Make a handshake in memory; return whose certificate it is, why clients may refuse it, and when it
+    expires, in seconds since the epoch.
+    """
     client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_context.check_hostname = False
     client_context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # trust the certificate itself
@@ -350,9 +354,9 @@ def _try_out(context: ssl.SSLContext, contents: _Contents) -> tuple[str, list[st
             with suppress(ssl.SSLWantReadError):
                 side.do_handshake()
     except ssl.SSLCertVerificationError as error:
-        return "", [f"is refused by clients: {error.verify_message}"]
+        return "", [f"is refused by clients: {error.verify_message}"], None
     except ssl.SSLError as error:
-        return "", [f"is refused by clients: {_words(error)}"]
+        return "", [f"is refused by clients: {_words(error)}"], None
     certificate: dict[str, Any] = client.getpeercert() or {}
     names = [name for kind, name in certificate.get("subjectAltName", ()) if kind in {"DNS", "IP Address"}]
     ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), UTC)
@@ -360,4 +364,4 @@ def _try_out(context: ssl.SSLContext, contents: _Contents) -> tuple[str, list[st
     days = (ends - datetime.now(UTC)).days
     if days < EXPIRES_SOON_DAYS:
         faults.append(f"expires in {days} days, on {ends:%Y-%m-%d}")
-    return f" of {', '.join(names) or 'no host'}, valid until {ends:%Y-%m-%d}", faults
+    return f" of {', '.join(names) or 'no host'}, valid until {ends:%Y-%m-%d}", faults, ends.timestamp()

@@ -43,6 +43,11 @@ class Budget:
         """Bytes that may still be taken; negative if some were taken beyond the budget."""
         return self._left
 
+    @property
+    def size(self) -> int:
+        """Bytes that may be taken altogether."""
+        return self._size
+
     def resize(self, size: int) -> None:
         """Change the size. If more is held already, nothing may be taken until enough was given back."""
         self._left += size - self._size

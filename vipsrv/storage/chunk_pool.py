@@ -55,12 +55,19 @@ class ChunkPool:
 
     def __init__(self, budget: int) -> None:
         self._budget = Budget(budget)
+        self.refusals = 0
+        """How often a slot had to go to a file because it could not have a chunk."""
         self._free: dict[int, list[memoryview]] = {size: [] for size in CHUNK_SIZES}
 
     @property
     def budget_left(self) -> int:
         """Bytes that may still be handed out; negative if files were given chunks beyond the budget."""
         return self._budget.left
+
+    @property
+    def budget(self) -> int:
+        """Bytes that may be out at a time."""
+        return self._budget.size
 
     def resize(self, budget: int) -> None:
         """Change how many bytes may be out at a time."""

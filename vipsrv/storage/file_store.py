@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vipsrv.errors import Busy, StartFailed
+from vipsrv.errors import Busy, Limit, StartFailed
 from vipsrv.storage.budget import Budget, Share
 from vipsrv.storage.splice import Moved, Splicer
 
@@ -86,6 +86,16 @@ class FileStore:
         """Bytes that files may still reserve; those of a removed file count again once it is freed."""
         return self._budget.left
 
+    @property
+    def budget(self) -> int:
+        """Bytes that files may reserve altogether."""
+        return self._budget.size
+
+    @property
+    def open_files(self) -> int:
+        """The number of files, with those that are being removed."""
+        return self._files.size - self._files.left
+
     def resize(self, budget: int, files: int) -> None:
         """Change how many bytes the files may have, and how many files there may be."""
         self._budget.resize(budget)
@@ -99,6 +109,7 @@ class FileStore:
                 f"the spool has room for {self._files.left} more files, and this client has "
                 f"{share.files.size}: try again later",
                 retry_after_ms=FULL_RETRY_MS,
+                limit=Limit.SPOOL_FILES,
             )
         try:
             file = SpoolFile.create(self.directory, share)
@@ -166,6 +177,7 @@ class FileStore:
                 f"the spool has {self._budget.left} bytes left, this client holds {holding.size} and needs "
                 f"{size} more: try again later",
                 retry_after_ms=FULL_RETRY_MS,
+                limit=Limit.SPOOL_DISK,
             )
 
     def _removed(self, file: SpoolFile, closing: "asyncio.Future[None]") -> None:
@@ -206,7 +218,11 @@ def _started_threads(count: int, name: str) -> ThreadPoolExecutor:
 
 def no_room() -> Busy:
     """Return the error for a client whose bytes do not fit into the spool folder."""
-    return Busy("the server's spool has no room: try again later", retry_after_ms=FULL_RETRY_MS)
+    return Busy(
+        "the server's spool has no room: try again later",
+        retry_after_ms=FULL_RETRY_MS,
+        limit=Limit.SPOOL_DISK,
+    )
 
 
 def _write_all(fd: int, views: list[memoryview], offset: int) -> None:

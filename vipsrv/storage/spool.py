@@ -16,6 +16,7 @@ The number of files has a budget of the same kind, because a file takes descript
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from vipsrv.storage.budget import Share
@@ -87,7 +88,10 @@ class Slot:
         if isinstance(content, FileSlot):
             return content.room()
         room = content.room()
-        return self._move_to_file(content).room() if room is None else room
+        if room is None:
+            self._pool.refusals += 1
+            return self._move_to_file(content).room()
+        return room
 
     def filled(self, size: int, source: int | None = None) -> None:
         """Count ``size`` bytes that were put into the last ``room``.
@@ -130,6 +134,21 @@ class Slot:
             ready()
 
 
+@dataclass(frozen=True, slots=True)
+class SpoolUse:
+    """What a spool holds: bytes in memory and on disk, of how many each, and the number of files.
+
+    ``moves`` counts the slots that went to a file since the start because memory was used up.
+    """
+
+    memory: int
+    memory_limit: int
+    disk: int
+    disk_limit: int
+    files: int
+    moves: int
+
+
 class Spool:
     """Opens slots within two budgets, in bytes: ``memory``, and ``disk`` in the folder ``directory``.
 
@@ -149,6 +168,19 @@ class Spool:
     def disk_left(self) -> int:
         """Bytes that files may still take; those of a closed slot count again once its file is freed."""
         return self._files.budget_left
+
+    @property
+    def use(self) -> SpoolUse:
+        """What it holds at the moment."""
+        pool, files = self._pool, self._files
+        return SpoolUse(
+            memory=pool.budget - pool.budget_left,
+            memory_limit=pool.budget,
+            disk=files.budget - files.budget_left,
+            disk_limit=files.budget,
+            files=files.open_files,
+            moves=pool.refusals,
+        )
 
     def open(self, size: int, share: Share | None = None) -> Slot:
         """Return a slot for ``size`` bytes, which count towards ``share``, or towards a share of their own.

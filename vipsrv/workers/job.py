@@ -9,7 +9,7 @@ from vipsrv.errors import RequestError
 from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.storage import Slot
 from vipsrv.storage.budget import Share
-from vipsrv.workers.channel import Operation
+from vipsrv.workers.channel import Operation, ResultDigest
 
 _job_ids = count(1)
 
@@ -19,8 +19,9 @@ class Outcome:
     """The outcome of a job.
 
     It is an ``error``, or the ``source`` and, for a RESIZE, ``outputs`` and ``result``, the bytes of all
-    outputs one after another. ``started`` and ``ended`` are seconds of ``time.monotonic``, and ``worker``
-    is the process id of the last worker that had the job; they are 0 if none had it.
+    outputs one after another; ``digests`` are those of the outputs if they were asked for. ``started`` and
+    ``ended`` are seconds of ``time.monotonic``, and ``worker`` is the process id of the last worker that had
+    the job; they are 0 if none had it.
     """
 
     source: ImageInfo | None = None
@@ -30,6 +31,7 @@ class Outcome:
     started: float = 0.0
     ended: float = 0.0
     worker: int = 0
+    digests: tuple[ResultDigest, ...] = ()
 
 
 class JobImage(Protocol):

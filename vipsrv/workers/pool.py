@@ -15,6 +15,7 @@ to the system, ``descriptor_reserve`` keeps what starting one takes.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
@@ -29,7 +30,7 @@ from vipsrv.workers.job import Job
 from vipsrv.workers.launch import Command, worker_command
 from vipsrv.workers.orphans import Orphans
 from vipsrv.workers.policy import PoolPolicy
-from vipsrv.workers.process import WorkerProcess
+from vipsrv.workers.process import EndCause, WorkerProcess
 from vipsrv.workers.process_table import ProcessStatus, children_of, is_hidden, read_status
 
 _INSPECTION_SECONDS = 1.0
@@ -91,6 +92,9 @@ class WorkerPool:
         self._stopping = False
         self._told_hidden = False
         self._ready: Ready | None = None
+        self._jobs_of_ended = 0
+        self.ended: Counter[EndCause] = Counter(dict.fromkeys(EndCause, 0))
+        """How many workers have ended, by the cause, without those that end because the server stops."""
 
     @property
     def workers(self) -> frozenset[WorkerProcess]:
@@ -101,6 +105,16 @@ class WorkerPool:
     def size(self) -> int:
         """The number of workers that the pool maintains."""
         return self._size
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that run, start, or have ended and are not reaped yet."""
+        return [*(worker.pid for worker in self._workers), *self._reaping.values()]
+
+    @property
+    def jobs_done(self) -> int:
+        """The number of jobs that workers have answered since the start."""
+        return self._jobs_of_ended + sum(worker.jobs_done for worker in self._workers)
 
     @property
     def formats(self) -> Ready:
@@ -164,7 +178,7 @@ class WorkerPool:
         """Kill all workers and wait until they have exited."""
         self._stopping = True
         for worker in list(self._workers):
-            worker.kill("the server is stopping")
+            worker.kill("the server is stopping", EndCause.STOPPING)
         while self._reaping:
             await asyncio.gather(*self._reaping)
         if self._orphans is not None:
@@ -202,11 +216,15 @@ class WorkerPool:
             if supervision.kill_at is not None:
                 if now > supervision.kill_at:
                     seconds = self._policy.stop_seconds
-                    worker.kill(f"it did not stop its job within {seconds:g} s of being told to")
+                    worker.kill(
+                        f"it did not stop its job within {seconds:g} s of being told to", EndCause.STUCK
+                    )
             elif job is not None and now > job.deadline:
                 self.stop_job(job, DeadlineExceeded("processing took longer than the deadline allows"))
             elif supervision.start_by is not None and now > supervision.start_by:
-                worker.kill(f"it did not start within {self._policy.start_seconds:g} s")
+                worker.kill(
+                    f"it did not start within {self._policy.start_seconds:g} s", EndCause.START_TIMEOUT
+                )
         if now > self._next_inspection:
             self._next_inspection = now + _INSPECTION_SECONDS
             self._inspect()
@@ -223,7 +241,7 @@ class WorkerPool:
                 # While requests queue, no worker is idle long enough to be seen idle here.
                 supervision.grown = worker.job is not None
                 if worker in self._idle:
-                    self._retire(worker, f"it has grown to {status.memory >> 20} MiB")
+                    self._retire(worker, f"it has grown to {status.memory >> 20} MiB", EndCause.MEMORY)
         if self._orphans is not None:
             self._orphans.end(own={*(worker.pid for worker in self._workers), *self._reaping.values()})
         if self._reserve is not None:
@@ -256,21 +274,21 @@ class WorkerPool:
     def _retire_if_due(self, worker: WorkerProcess) -> bool:
         """Retire a worker that has no job if it should have none any more; return whether it was."""
         if worker.jobs_done >= self._policy.max_jobs:
-            self._retire(worker, f"it has done {worker.jobs_done} jobs")
+            self._retire(worker, f"it has done {worker.jobs_done} jobs", EndCause.JOBS)
             return True
         if self._is_outdated(worker) and self._ready_workers > self._size:
-            self._retire(worker, "the settings were reloaded")
+            self._retire(worker, "the settings were reloaded", EndCause.SETTINGS)
             return True
         if self._workers[worker].grown:
             self._workers[worker].grown = False
             status = read_status(worker.pid)  # the memory of the job itself is free by now
             if status is not None and status.memory > self._policy.max_memory:
-                self._retire(worker, f"it has grown to {status.memory >> 20} MiB")
+                self._retire(worker, f"it has grown to {status.memory >> 20} MiB", EndCause.MEMORY)
                 return True
         return False
 
-    def _retire(self, worker: WorkerProcess, reason: str) -> None:
-        worker.retire(f"it was retired: {reason}")
+    def _retire(self, worker: WorkerProcess, reason: str, cause: EndCause) -> None:
+        worker.retire(f"it was retired: {reason}", cause)
 
     def _spawn(self) -> None:
         """Start a worker. Raises ``OSError``."""
@@ -318,7 +336,7 @@ class WorkerPool:
         if self._ready_workers > self._size:
             outdated = next(filter(self._is_outdated, self._idle), None)
             if outdated is not None:
-                self._retire(outdated, "the settings were reloaded")
+                self._retire(outdated, "the settings were reloaded", EndCause.SETTINGS)
 
     def _is_outdated(self, worker: WorkerProcess) -> bool:
         config = self._workers[worker].config
@@ -348,6 +366,12 @@ class WorkerPool:
             and not worker.had_job
             and time.monotonic() < worker.ready_at + self._policy.trial_seconds
         )
+        self._jobs_of_ended += worker.jobs_done
+        cause = worker.end_cause
+        if failed_to_start and cause is EndCause.CRASHED:
+            cause = EndCause.START_FAILED
+        if not self._stopping:
+            self.ended[cause] += 1
         task = asyncio.get_running_loop().create_task(self._reap(worker, failed_to_start=failed_to_start))
         self._reaping[task] = worker.pid
 

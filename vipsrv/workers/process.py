@@ -19,7 +19,7 @@ import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 
 from vipsrv.errors import RequestError, WorkerDied
 from vipsrv.storage import Slot, Spool
@@ -51,6 +51,31 @@ class WorkerState(Enum):
     IDLE = auto()
     BUSY = auto()
     ENDED = auto()
+
+
+class EndCause(StrEnum):
+    """Why a worker has ended, for the metrics; ``end_reason`` says it in words."""
+
+    CRASHED = "crashed"
+    """By itself: by a signal, also of the kernel when memory is used up, or by exiting."""
+    STUCK = "stuck"
+    """It did not stop its job when told to."""
+    MISBEHAVED = "misbehaved"
+    """It did what no worker does: broke the protocol, started a process, or had too many threads."""
+    DISTRUSTED = "distrusted"
+    """It replied with an unexpected error, or with one that cannot be true."""
+    START_FAILED = "start_failed"
+    """It ended before it had a job."""
+    START_TIMEOUT = "start_timeout"
+    """It did not start in time."""
+    JOBS = "jobs"
+    """It had done its number of jobs (``--jobs-per-worker``)."""
+    MEMORY = "memory"
+    """It had grown too large."""
+    SETTINGS = "settings"
+    """It had older settings than those that were reloaded."""
+    STOPPING = "stopping"
+    """The server stops."""
 
 
 TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
@@ -92,6 +117,7 @@ class WorkerProcess:
         self.had_job = False
         self.retired = False
         self.end_reason = ""
+        self.end_cause = EndCause.CRASHED  # unless `kill` or `retire` says otherwise
         self.crashed = False
         """Whether the process ended by a signal that is not the gateway's; known once it is reaped."""
         self._kill_reason: str | None = None
@@ -167,16 +193,18 @@ class WorkerProcess:
             cancel = JobHead(operation=Operation.CANCEL, job_id=self.job.id)
             self._sender.append(memoryview(cancel.pack()))
 
-    def retire(self, reason: str) -> None:
+    def retire(self, reason: str, cause: EndCause) -> None:
         """End an idle worker gently, as planned: it exits when its socket is closed."""
         self.retired = True
         self._kill_reason = reason
+        self.end_cause = cause
         self._end()
 
-    def kill(self, reason: str) -> None:
+    def kill(self, reason: str, cause: EndCause = EndCause.MISBEHAVED) -> None:
         """End it at once, for a reason that completes the sentence "worker 7 ended: …"."""
         if self._state is not WorkerState.ENDED:
             self._kill_reason = reason
+            self.end_cause = cause
             self._process.kill()
             self._end()
 
@@ -255,7 +283,7 @@ class WorkerProcess:
         else:
             self._finish(job, reply)
         if distrust is not None:
-            self.kill(distrust)
+            self.kill(distrust, EndCause.DISTRUSTED)
         if self._state is WorkerState.BUSY:
             self._become_idle()
 
@@ -263,6 +291,7 @@ class WorkerProcess:
         outcome = Outcome(
             source=reply.head.source,
             outputs=reply.head.outputs,
+            digests=reply.head.digests,
             result=reply.result,
             error=reply.head.error,
             started=job.started,

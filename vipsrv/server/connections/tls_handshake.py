@@ -19,8 +19,8 @@ from typing import cast
 from vipsrv.errors import BadRequest, RequestError, Unauthorized
 from vipsrv.protocol import Kind, pack_error
 from vipsrv.server.accounts import account_key
-from vipsrv.server.connections.binary import LINGER_SECONDS
 from vipsrv.server.connections.preliminary import MakeConnection, PreliminaryConnection
+from vipsrv.server.connections.served import LINGER_SECONDS
 from vipsrv.server.connections.tls_transport import TlsTransport, scratch
 from vipsrv.server.connections.transport import peer_name
 from vipsrv.server.context import ServerContext
@@ -114,6 +114,7 @@ class TlsConnection(PreliminaryConnection):
             return
         # One in excess makes its handshake, so that it can be told why it is closed.
         if not self._take_place(self._peer) and not self._context.connections.turn_away(self):
+            self._context.connections.dropped += 1
             self._transport.abort()
         elif self._context.draining:  # accepted before the listeners were closed
             self.drain()
@@ -209,6 +210,7 @@ class TlsConnection(PreliminaryConnection):
             self._transport.abort()
 
     def _log(self, reason: str) -> None:
+        self._context.tls_failures += 1
         _log.info("the TLS handshake of %s failed: %s", account_key(self._peer), reason)
 
 

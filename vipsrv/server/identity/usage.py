@@ -13,7 +13,7 @@ If a server has several gateways, the numbers are in memory that the gateways sh
 import math
 from typing import Protocol
 
-from vipsrv.errors import Busy
+from vipsrv.errors import Busy, Limit
 from vipsrv.server.identity.identity import Identity
 from vipsrv.server.identity.shared_quotas import SharedRecord
 
@@ -108,13 +108,19 @@ class Usage:
         if most is not None:
             in_flight = self.in_flight if shared is None else shared.in_flight
             if in_flight >= most:
-                raise self._busy(f"has {in_flight} requests in flight, as many as it may have", 0.0)
+                raise self._busy(
+                    f"has {in_flight} requests in flight, as many as it may have", 0.0, Limit.TOKEN_IN_FLIGHT
+                )
         requests, sizes = self._requests, self._bytes
         if requests is not None and (seconds := requests.wait(1, now)):
-            raise self._busy(f"sends more than {_shown(requests.rate)} requests a second", seconds)
+            raise self._busy(
+                f"sends more than {_shown(requests.rate)} requests a second", seconds, Limit.TOKEN_REQUESTS
+            )
         if sizes is not None:
             if seconds := sizes.wait(size, now):
-                raise self._busy(f"sends more than {_shown(sizes.rate)} bytes a second", seconds)
+                raise self._busy(
+                    f"sends more than {_shown(sizes.rate)} bytes a second", seconds, Limit.TOKEN_BYTES
+                )
             sizes.take(size, now)
         if requests is not None:
             requests.take(1, now)
@@ -136,10 +142,10 @@ class Usage:
         self._requests = _changed(self._requests, limits.requests_per_second, requests, now)
         self._bytes = _changed(self._bytes, limits.bytes_per_second, sizes, now)
 
-    def _busy(self, what: str, seconds: float) -> Busy:
+    def _busy(self, what: str, seconds: float, limit: Limit) -> Busy:
         # Rounded up, so that a request at that time is admitted.
         wait = max(_LEAST_RETRY_MS, math.floor(seconds * 1000) + 1)
-        return Busy(f"{self._identity.name} {what}; try again later", retry_after_ms=wait)
+        return Busy(f"{self._identity.name} {what}; try again later", retry_after_ms=wait, limit=limit)
 
 
 def _shown(rate: float) -> str:

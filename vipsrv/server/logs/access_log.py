@@ -44,6 +44,11 @@ class AccessLog:
         if settings is not None:
             self.configure(settings)
 
+    @property
+    def queue(self) -> LogQueue | None:
+        """Where the lines go."""
+        return self._queue
+
     def configure(self, settings: ServerSettings) -> None:
         """Take over settings."""
         self._level = settings.log_level.number

@@ -80,11 +80,22 @@ class LogQueue:
         self._urgent = False  # whether `_entries` are to be written now
         self._queued = 0  # bytes of `_entries`, and of those that the thread is writing
         self._dropped = 0  # lines that were dropped and not reported yet
+        self._all_dropped = 0
         self._rate: LogRate[LineKind] = LogRate(rest=_OTHER_KINDS)
         self._closing = False
         # A daemon: a process that ends does not wait for a thread that is stuck in a write.
         self._writer = threading.Thread(target=self._write, name="log", daemon=True)
         self._writer.start()
+
+    @property
+    def dropped(self) -> int:
+        """The number of lines since the start that nothing read or that could not be written."""
+        return self._all_dropped
+
+    @property
+    def left_out(self) -> int:
+        """The number of lines since the start that were too many of their kind."""
+        return self._rate.left_out
 
     def put(self, entry: Entry, *, urgent: bool = False) -> None:
         """Queue an entry, or count it as dropped; an ``urgent`` one is written at once."""
@@ -92,6 +103,7 @@ class LogQueue:
         with self._changed:
             if self._queued + size > MOST_QUEUED:
                 self._dropped += 1
+                self._all_dropped += 1
                 return
             self._queued += size
             entries = self._entries
@@ -142,7 +154,9 @@ class LogQueue:
                     self._dropped -= reported
                 else:
                     # The last line, which tells what was dropped, is lost with the others and comes again.
-                    self._dropped += len(entries) - whole - (reported > 0)
+                    dropped = len(entries) - whole - (reported > 0)
+                    self._dropped += dropped
+                    self._all_dropped += dropped
                     if self._closing and self._target is target:
                         break  # a further try would fail, too
         self._target.close()

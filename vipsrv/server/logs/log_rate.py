@@ -51,6 +51,8 @@ class LogRate(Generic[_Kind]):
         self._windows: dict[_Kind, _Window] = {}
         self._first_end = math.inf  # no window ends earlier
         self._left_out: dict[_Kind, LeftOut] = {}  # in windows that have ended
+        self.left_out = 0
+        """How many lines were not admitted since the start."""
 
     def admit(self, kind: _Kind, now: float, most: int = MOST_A_SECOND) -> bool:
         """Count a line of ``kind``, and return whether to write it."""
@@ -68,6 +70,7 @@ class LogRate(Generic[_Kind]):
         window.last = now
         if window.lines <= window.most:
             return True
+        self.left_out += 1
         window.ends = min(window.started + LONGEST_SECONDS, now + QUIET_SECONDS)
         return False
 

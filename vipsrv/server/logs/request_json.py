@@ -68,7 +68,7 @@ def _stages(line: RequestLine) -> str:
 def _rest(line: RequestLine) -> str:
     text = f',"worker":{line.worker}' if line.worker else ""
     if line.ids is not NO_IDS:
-        request_id, traceparent = line.ids
+        request_id, traceparent, _ = line.ids
         if request_id is not None:
             text += f',"request_id":{_quote(printable(request_id))}'
         if traceparent is not None:

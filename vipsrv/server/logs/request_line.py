@@ -35,6 +35,8 @@ class RequestLine:
     """The client's ``peername``; a proxied client's is as the proxy told it."""
     identity: str | None
     """The name to which the client's token or certificate belongs."""
+    certified: bool = False
+    """Whether that is by a certificate alone."""
     version: int | None
     """Of the protocol; ``None`` if the client sent no header of either version."""
     tls: bool
@@ -81,6 +83,13 @@ class RequestLine:
         return "ok" if self.error is None else self.error.code
 
     @property
+    def protocol(self) -> str | None:
+        """What the client spoke; ``None`` if it sent no header."""
+        if self.version is None:
+            return None
+        return f"v{self.version}+tls" if self.tls else f"v{self.version}"
+
+    @property
     def level(self) -> str:
         """How serious it is for the operator of the server. What clients do wrong is not."""
         error = self.error
@@ -114,8 +123,8 @@ class RequestLine:
         }
         if self.identity is not None:
             fields["identity"] = printable(self.identity)
-        if self.version is not None:
-            fields["protocol"] = f"v{self.version}+tls" if self.tls else f"v{self.version}"
+        if (protocol := self.protocol) is not None:
+            fields["protocol"] = protocol
         fields["kind"] = self.kind
         fields["status"] = self.status
         fields["code"] = self.code

@@ -32,8 +32,8 @@ class Gauges:
             "started": round(self._started, 3),
             "draining": context.draining,
             "queue": {
-                "light": context.admission.waiting_light,
-                "heavy": context.admission.waiting_heavy,
+                "light": context.admission.use.light_waiting,
+                "heavy": context.admission.use.heavy_waiting,
                 "limit": settings.queue,
             },
             "spool": {

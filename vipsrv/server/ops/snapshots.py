@@ -16,7 +16,7 @@ from inspect import isawaitable
 from typing import Any, Protocol, TypeAlias
 
 Provider: TypeAlias = Callable[[], Any]
-"""Returns a value that JSON can hold, or awaits one for a moment. It runs in the event loop: it must be quick."""
+"""Returns a value that JSON can hold, or awaits one for a moment. It runs in the event loop, so is quick."""
 
 _log = logging.getLogger(__name__)
 

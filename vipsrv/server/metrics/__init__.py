@@ -1,0 +1,1 @@
+"""What the server counts about itself, and the page on which Prometheus reads it."""
