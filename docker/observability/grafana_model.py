@@ -194,9 +194,12 @@ def _options(panel: Panel) -> dict[str, Any]:
             "justifyMode": "auto",
             "orientation": "auto",
             "textMode": "auto",
+            "wideLayout": True,
+            "showPercentChange": False,
+            "percentChangeColorMode": "standard",
         }
     if panel.kind == "table":
-        return {"showHeader": True, "cellHeight": "sm"}
+        return {"frameIndex": 0, "showHeader": True, "cellHeight": "sm"}
     return {
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
         "tooltip": {"mode": "multi", "sort": "desc"},
