@@ -43,6 +43,8 @@ def _parse_reply(data: bytes) -> None:
         assert not head.outputs
     else:
         assert ReplyHead.unpack(head.pack(), image_size=_IMAGE_SIZE) == head
+        asked = ReplyHead.unpack(_sized(data, REPLY_SIZE), image_size=_IMAGE_SIZE, digests=True)
+        assert ReplyHead.unpack(asked.pack(), image_size=_IMAGE_SIZE, digests=True) == asked
 
 
 def _ready() -> Iterator[bytes]:

@@ -75,6 +75,7 @@ RESERVED: dict[str, set[str]] = {
     "uvloop": {"server"},
     "cryptography": {"cli"},
     "structlog": {"server"},
+    "prometheus_client": {"server"},
     "opentelemetry": {"server"},
 }
 

@@ -39,6 +39,20 @@ _MAX_TRACEPARENT = 128
 """Characters; that of version 00 has 55."""
 
 _INT64_MAX = 2**63 - 1
+
+INTEGER_BOUNDS: dict[str, tuple[int, int]] = {
+    "width": (1, MAX_DIMENSION),
+    "height": (1, MAX_DIMENSION),
+    "quality": (1, 100),
+    "effort": (0, MAX_EFFORT),
+    "max_bytes": (1, _INT64_MAX),
+    "page": (0, 2**31 - 1),
+}
+"""The least and the largest value of each option that is a whole number."""
+
+DEADLINE_MS_BOUNDS = (1, 2**31 - 1)
+"""The same for ``deadline_ms`` of a request."""
+
 _FIRST_ROTATED = 5  # the EXIF orientations 5 to 8 swap width and height
 _Record = TypeVar("_Record")
 
@@ -149,15 +163,11 @@ class ResizeOptions:
     enlarge: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("width", "height", "quality", "effort", "max_bytes", "page"):
+        for name, (least, most) in INTEGER_BOUNDS.items():
+            value = _as_int(getattr(self, name))
             # The class is frozen, so not by assignment.
-            object.__setattr__(self, name, _as_int(getattr(self, name)))
-        _check_int("width", self.width, 1, MAX_DIMENSION)
-        _check_int("height", self.height, 1, MAX_DIMENSION)
-        _check_int("quality", self.quality, 1, 100)
-        _check_int("effort", self.effort, 0, MAX_EFFORT)
-        _check_int("max_bytes", self.max_bytes, 1, _INT64_MAX)
-        _check_int("page", self.page, 0, 2**31 - 1, optional=False)
+            object.__setattr__(self, name, value)
+            _check_int(name, value, least, most, optional=name != "page")
         _check_bool("lossless", self.lossless)
         _check_bool("enlarge", self.enlarge)
         for name, kind in (("fit", Fit), ("position", Position), ("format", Format), ("keep", Keep)):
@@ -254,7 +264,7 @@ class ResizeRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "deadline_ms", _as_int(self.deadline_ms))
-        _check_int("deadline_ms", self.deadline_ms, 1, 2**31 - 1)
+        _check_int("deadline_ms", self.deadline_ms, *DEADLINE_MS_BOUNDS)
         check_request_id(self.request_id)
         if self.traceparent is not None and not isinstance(self.traceparent, str):
             raise ValueError(f"traceparent: must be a text, not {_shown(self.traceparent)}")

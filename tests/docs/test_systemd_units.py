@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.running_server import RunningServer
-from vipsrv.server.connections.binary import DRAIN_SECONDS
+from vipsrv.server.connections.served import DRAIN_SECONDS
 from vipsrv.server.descriptors import needed
 from vipsrv.server.settings import ServerSettings
 from vipsrv.workers.child.sandbox.system_calls import ALLOWED

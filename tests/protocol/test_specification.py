@@ -26,9 +26,9 @@ from vipsrv.protocol import (
     pack_message,
 )
 from vipsrv.protocol.errors import MAX_MESSAGE_LENGTH
-from vipsrv.server.connections.binary import LINGER_SECONDS, MAX_IN_FLIGHT
 from vipsrv.server.connections.login import MOST_HELD
 from vipsrv.server.connections.pace import GRACE_SECONDS
+from vipsrv.server.connections.served import LINGER_SECONDS, MAX_IN_FLIGHT
 from vipsrv.server.connections.transport import PROGRESS_SIZE
 from vipsrv.server.settings import ServerSettings
 from vipsrv.version import __version__

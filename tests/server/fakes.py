@@ -19,7 +19,7 @@ from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.server.settings import ServerSettings
 from vipsrv.storage import Slot, Spool
-from vipsrv.workers.job import Job, Outcome
+from vipsrv.workers.job import Job, JobImage, Outcome
 
 MANY = 1_000_000
 
@@ -150,7 +150,7 @@ def fail(job: Job, error: RequestError) -> None:
     job.close()
 
 
-def content(slot: Slot) -> bytes:
+def content(slot: Slot | JobImage) -> bytes:
     """All bytes of a slot."""
     if slot.descriptor is None:
         return b"".join(map(bytes, slot.views))

@@ -32,7 +32,7 @@ from vipsrv.server.identity import Identities
 from vipsrv.server.identity.token_file import revoke_tokens
 from vipsrv.server.report import report_json
 from vipsrv.server.settings import ServerSettings
-from vipsrv.workers.channel import Operation
+from vipsrv.workers.channel import Digest, Operation
 from vipsrv.workers.job import Outcome
 
 SIZE = 1000
@@ -100,6 +100,18 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.001)
+
+
+def test_a_resize_may_ask_for_digests(context: ServerContext, workers: FakeWorkers) -> None:
+    exchange = FakeConnection(context).exchange
+    exchange.accept(META, SIZE, Digest.TAG)
+    assert exchange.slot is not None
+    fill(exchange.slot)
+    exchange.body_ended()
+    (job,) = workers.jobs
+    assert json.loads(job.options) == {**META, "digest": "tag"}
+    job.fail(Cancelled("the test is over"))
+    job.close()
 
 
 def test_a_resize_from_its_header_to_its_reply(context: ServerContext, workers: FakeWorkers) -> None:

@@ -28,13 +28,16 @@ from vipsrv.workers.channel import (
     MAX_THREADS,
     READY_SIZE,
     REPLY_SIZE,
+    TAG_SIZE,
     Carrier,
     ChannelError,
+    Digest,
     JobHead,
     JobLimits,
     Operation,
     Ready,
     ReplyHead,
+    ResultDigest,
 )
 
 U32 = st.integers(0, 2**32 - 1)
@@ -120,6 +123,40 @@ def test_the_head_of_a_reply_is_unpacked_as_it_was_packed(
     reply = ReplyHead(job_id=job_id, source=source, outputs=outputs)
     assert len(reply.pack()) == REPLY_SIZE
     assert ReplyHead.unpack(reply.pack(), image_size=1234) == reply
+
+
+@given(
+    U64,
+    st.lists(st.tuples(OUTPUTS, st.binary(min_size=TAG_SIZE, max_size=TAG_SIZE), U32), max_size=MAX_OUTPUTS),
+)
+def test_digests_are_unpacked_as_they_were_packed(
+    job_id: int, results: list[tuple[OutputInfo, bytes, int]]
+) -> None:
+    reply = ReplyHead(
+        job_id=job_id,
+        source=SOURCE,
+        outputs=tuple(output for output, _, _ in results),
+        digests=tuple(ResultDigest(tag=tag, crc=crc) for _, tag, crc in results),
+    )
+    assert len(reply.pack()) == REPLY_SIZE
+    assert ReplyHead.unpack(reply.pack(), image_size=1234, digests=True) == reply
+
+
+def test_a_reply_without_digests_is_the_same_as_ever() -> None:
+    reply = ReplyHead(job_id=1, source=SOURCE, outputs=(OUTPUT,))
+    assert ReplyHead.unpack(reply.pack(), image_size=1234, digests=True).digests == (
+        ResultDigest(tag=bytes(TAG_SIZE), crc=0),
+    )
+    assert ReplyHead.unpack(reply.pack(), image_size=1234).digests == ()
+
+
+def test_the_wish_for_digests_travels_in_the_options() -> None:
+    options = Digest.TAG_AND_CRC.add_to(JobLimits(max_pixels=9).add_to(b'{"width":1}'))
+    taken = json.loads(options)
+    assert Digest.take_from(taken) is Digest.TAG_AND_CRC
+    assert JobLimits.take_from(taken).max_pixels == 9
+    assert taken == {"width": 1}
+    assert Digest.take_from(taken) is None
 
 
 def test_the_memory_of_a_heavy_job_is_unpacked_as_it_was_packed() -> None:

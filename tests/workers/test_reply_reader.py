@@ -19,7 +19,7 @@ from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.server.report import report_json
 from vipsrv.server.timeline import Timeline
 from vipsrv.storage import Spool
-from vipsrv.workers.channel import Operation, Ready, ReplyHead
+from vipsrv.workers.channel import Digest, Operation, Ready, ReplyHead, ResultDigest
 from vipsrv.workers.job import Job, Outcome
 from vipsrv.workers.reply_reader import (
     TRANSITIONS,
@@ -130,6 +130,22 @@ async def test_a_handshake_and_replies_one_byte_at_a_time(worker: Worker) -> Non
         assert b"".join(reply.result.views) == content
         assert reply.arrived <= time.monotonic()
         reply.result.close()
+
+
+async def test_digests_are_read_if_the_job_asked_for_them(worker: Worker) -> None:
+    worker.channel.sendall(READY.pack())
+    await worker.next()
+    output = OutputInfo(width=9, height=9, format="jpeg", quality=85, size=1)
+    digests = (ResultDigest(tag=b"t" * 16, crc=7),)
+    for options, expected in ((Digest.TAG.add_to(b'{"width":9}'), digests), (b'{"width":9}', ())):
+        job = worker.job()
+        job.options = options
+        worker.reader.expect(job)
+        head = ReplyHead(job_id=job.id, source=SOURCE, outputs=(output,), digests=digests)
+        worker.channel.sendall(head.pack() + b"x")
+        reply = await worker.next()
+        assert isinstance(reply, WorkerReply)
+        assert reply.head.digests == expected
 
 
 async def test_a_reply_without_results(worker: Worker) -> None:

@@ -22,6 +22,7 @@ NOT_FOR_EMBEDDED = frozenset(
     {
         *("host", "port", "listen", "control", "takeover", "trusted_proxies"),  # where it is
         *("tokens", "allow_v1", "insecure", "tls_cert", "tls_key", "tls_client_ca", "user"),  # who uses it
+        "cors_origin",
         *(
             "log_level",
             "log_format",

@@ -97,6 +97,20 @@ class MessageReader(ABC):
             return 0
         return self._body_left or self._pending_size - len(self._pending)
 
+    def wanted_of(self, data: memoryview) -> int:  # noqa: ARG002 - a header states what follows it
+        """How many of these bytes, the next ones, may be fed at once; 0 if no further message may come."""
+        return self.wanted
+
+    @property
+    def body_left(self) -> int:
+        """Bytes of the body that have not been fed or counted."""
+        return self._body_left
+
+    @property
+    def waits_for_reply(self) -> bool:
+        """Whether the client sends nothing more until it has its reply, as in version 1."""
+        return self._version == 1
+
     @property
     def in_body(self) -> bool:
         """Whether the next byte belongs to a body."""

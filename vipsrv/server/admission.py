@@ -40,7 +40,7 @@ _TIMER_ERROR = 0.001
 """Seconds by which a timer is late on purpose: those of uvloop are up to 0.4 ms early."""
 
 # The kinds of jobs whose costs are predicted separately. Not enums: the hash of an enum is a Python function.
-_RESIZE, _INFO, _HEAVY = "resize", "info", "heavy"
+_RESIZE, _INFO, _HEAVY, _CANARY = "resize", "info", "heavy", "canary"
 
 
 class Workers(Protocol):
@@ -182,6 +182,17 @@ class Admission:
         )
         if self._workers.idle:
             self.worker_idle()
+
+    def submit_canary(self, job: Job, flow: Flow) -> None:
+        """Start a job of the server's own, or queue it as the next one, whatever the limits say.
+
+        ``flow`` has no other jobs. What the job costs is not taken for the cost of a client's.
+        """
+        ticket = self._tickets[job] = self._queue.add(
+            job, flow.account.key, flow, lane=Lane.LIGHT, kind=_CANARY, now=self._clock()
+        )
+        self._queue.goes_first(ticket)
+        self.worker_idle()
 
     def requeue_as_heavy(self, job: Job) -> None:
         """Queue or refuse a job that a worker has found to be heavy and given back."""

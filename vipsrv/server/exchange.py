@@ -27,7 +27,7 @@ from vipsrv.server.request_ids import NO_IDS, RequestIds, take_request_ids
 from vipsrv.server.request_options import parse_resize
 from vipsrv.server.timeline import Timeline
 from vipsrv.storage.spool import Slot
-from vipsrv.workers.channel import Operation
+from vipsrv.workers.channel import Digest, Operation
 from vipsrv.workers.job import Job, Outcome
 
 
@@ -129,8 +129,10 @@ class Exchange:
         """Whether its deadline is running: its body has arrived, and its outcome is not known."""
         return self._deadline > 0
 
-    def accept(self, meta: dict[str, Any], body_size: int) -> None:
+    def accept(self, meta: dict[str, Any], body_size: int, digest: Digest | None = None) -> None:
         """Check everything that can be checked before the body arrives, and open ``slot`` for it.
+
+        ``digest`` is what the outcome of a RESIZE shall say about the bytes of the results.
 
         If a check fails, the request is refused: the exchange has finished when this returns.
         """
@@ -142,6 +144,8 @@ class Exchange:
                 raise BadRequest("there is no image: its size is 0")
             if self.operation is Operation.RESIZE:
                 self._options, deadline_ms = parse_resize(meta)
+                if digest is not None:
+                    self._options = digest.add_to(self._options)
                 if deadline_ms is not None:
                     self._seconds = min(self._seconds, deadline_ms / 1000)
             self._context.admission.check(self.flow)

@@ -252,6 +252,12 @@ class _Ring(Generic[Item, _M]):
             ticket, least_debt = self._one_round(request)
         return ticket
 
+    def goes_first(self, member: _M) -> None:
+        """Let a member with a waiting job have the next turn, whatever it owes."""
+        self._turns.remove(member)
+        self._turns.insert(0 if self._current is None else 1, member)
+        member.deficit = max(0.0, member.deficit)
+
     def sweep(self, now: float) -> set[_M]:
         """Forget the members that have had no job for a while, and return them."""
         gone: set[_M] = set()
@@ -531,6 +537,10 @@ class FairQueue(Generic[Item]):
         if (light and self.light) or (heavy and self.heavy):
             return self._accounts.next(request)
         return None
+
+    def goes_first(self, ticket: Ticket[Item]) -> None:
+        """Let the account of a waiting job have the next turn, whatever it owes."""
+        self._accounts.goes_first(ticket.share.account)
 
     def start(self, ticket: Ticket[Item]) -> None:
         """Take a job out of the queue because it runs now."""

@@ -27,6 +27,7 @@ from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.logs.start_line import start_fields
 from vipsrv.server.open_connections import Connection
+from vipsrv.server.ops.snapshots import Peers, Snapshots
 from vipsrv.server.reload import TakeOver, prepare_all
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.succession import Succession, addresses_of
@@ -58,7 +59,8 @@ class Gateway:
     It listens on the ``inherited`` sockets if there are any, and on the addresses of ``settings`` otherwise.
     The service manager is told by ``notifier``; ``on_handed_over`` is called when another server has taken
     the listeners, and this one has to ``drain``. With ``quotas`` the limits of identities hold for all
-    gateways that share these; ``number`` is which of them this is.
+    gateways that share these; ``peers`` are the other gateways of the server, and ``number`` is which of them
+    this is.
     """
 
     def __init__(
@@ -70,10 +72,13 @@ class Gateway:
         notifier: Notifier | None = None,
         on_handed_over: Callable[[], None] | None = None,
         quotas: SharedQuotas | None = None,
+        peers: Peers | None = None,
         number: int | None = None,
     ) -> None:
         self._settings = settings
         self._number = number
+        self.snapshots = Snapshots(peers)
+        """The figures of this gateway by name, for itself and for the others."""
         self._notifier = notifier or Notifier(None)
         self._on_handed_over = on_handed_over
         self._access = Access.of(settings, quotas)
@@ -279,6 +284,7 @@ class Gateway:
 
     def _make_connection(self, address: Address) -> asyncio.BufferedProtocol:
         """Return the connection of a client: for the header of a proxy, then TLS, then requests."""
+        self._context.connections.opened += 1
         serve = self._serve
         make: Callable[..., asyncio.BufferedProtocol] = serve
         if address.tls and self._certificates is not None:

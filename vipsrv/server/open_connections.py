@@ -52,6 +52,8 @@ class OpenConnections:
     def __init__(self, limit: int, per_client: int) -> None:
         self.limit = limit
         self.per_client = per_client
+        self.opened = 0
+        """How many clients have connected since the start."""
         self.told_busy = 0
         """How many had no place and were told so, since the start."""
         self.dropped = 0

@@ -30,6 +30,7 @@ from pydantic import (
 
 from vipsrv.address import Address, Wire
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
+from vipsrv.server.api.origins import check_origin
 from vipsrv.server.cpus import available_cpus
 from vipsrv.worker_config import BYTES, WorkerConfig, declarations
 
@@ -293,6 +294,13 @@ class ServerSettings(_WorkerSettings):
         description="Seconds that the server waits for requests in flight when it stops.",
         json_schema_extra=RELOADABLE,
     )
+    cors_origin: Words = Field(
+        (),
+        description="Origin whose web pages may use the server over HTTP from a browser (CORS): "
+        "https://example.com or http://localhost:3000, or * for all. For several, repeat the flag or "
+        "separate them by commas. By default no page of another origin may.",
+        json_schema_extra=RELOADABLE,
+    )
     # Tokens.
     tokens: Path | None = Field(
         None,
@@ -419,6 +427,13 @@ class ServerSettings(_WorkerSettings):
         for word in given:
             if word != "unix":
                 ipaddress.ip_network(word, strict=False)
+        return given
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for word in given:
+            check_origin(word)
         return given
 
     @classmethod

@@ -16,7 +16,7 @@ import json
 import re
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from functools import lru_cache
 from typing import Any
 
@@ -32,7 +32,7 @@ from vipsrv.errors import (
 )
 from vipsrv.options import Format, ImageInfo, OutputInfo
 
-CHANNEL_VERSION = 6
+CHANNEL_VERSION = 7
 """Increase it with every change of a layout: the handshake then detects a worker of another installation."""
 
 MAX_THREADS = 64
@@ -41,11 +41,15 @@ MAX_THREADS = 64
 MAX_OUTPUTS = 16
 """Maximum results of one job."""
 
+TAG_SIZE = 16
+"""Bytes of the tag of a result: enough that no two results of a client will ever have the same."""
+
 _READERS_SIZE = 4096
 _READY = struct.Struct(f"!4sHI{_READERS_SIZE}s256s256s")
 _JOB = struct.Struct("!4sBBBBIIQQ")
 _REPLY = struct.Struct("!4sHQ 16sIIIBB 400s QIB")
 _OUTPUT = struct.Struct("!IIBBQ")
+_DIGEST = struct.Struct(f"!{TAG_SIZE}sI")
 
 READY_SIZE = _READY.size
 JOB_SIZE = _JOB.size
@@ -76,6 +80,9 @@ _WORKER_ERRORS: dict[int, type[RequestError]] = {
 
 LIMITS = "limits"
 """The name of the ``JobLimits`` in the options of a job; no option of a request has it."""
+
+DIGEST = "digest"
+"""The name of the ``Digest`` in the options of a job; no option of a request has it."""
 
 
 class ChannelError(Exception):
@@ -161,9 +168,7 @@ class JobLimits:
     def add_to(self, options: bytes) -> bytes:
         """Return the options of a job, a JSON object or nothing, with these limits."""
         formats = None if self.formats is None else sorted(self.formats)
-        limits = json.dumps({"max_pixels": self.max_pixels, "formats": formats}, separators=(",", ":"))
-        others = options[1:-1]
-        return f'{{"{LIMITS}":{limits}'.encode() + (b"," + others if others else b"") + b"}"
+        return _add_option(options, LIMITS, {"max_pixels": self.max_pixels, "formats": formats})
 
     @classmethod
     def take_from(cls, options: dict[str, Any]) -> "JobLimits":
@@ -173,6 +178,34 @@ class JobLimits:
             return cls()
         formats = limits["formats"]
         return cls(max_pixels=limits["max_pixels"], formats=None if formats is None else frozenset(formats))
+
+
+class Digest(StrEnum):
+    """Which digests of its results a RESIZE asks for."""
+
+    TAG = "tag"
+    TAG_AND_CRC = "tag-and-crc"
+
+    def add_to(self, options: bytes) -> bytes:
+        """Return the options of a job, a JSON object, with this wish."""
+        return _add_option(options, DIGEST, self)
+
+    @classmethod
+    def take_from(cls, options: dict[str, Any]) -> "Digest | None":
+        """Take the wish out of the options of a job. Raises ``ValueError``."""
+        asked = options.pop(DIGEST, None)
+        return None if asked is None else cls(asked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultDigest:
+    """What identifies the bytes of a result, so that the gateway need not read them.
+
+    ``tag`` is ``TAG_SIZE`` bytes of BLAKE2b; ``crc`` is the CRC-32 of zip files, 0 if it was not asked for.
+    """
+
+    tag: bytes
+    crc: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -236,7 +269,8 @@ class ReplyHead:
     A heavy job that was not admitted has only ``needs``, the bytes of memory it would take, and
     ``needs_ms``, its predicted CPU time in milliseconds if all that is not known is expensive. The results
     follow the head, one after another, ``outputs[…].size`` bytes each. For an ``InternalError``, the space of
-    the outputs holds as much of its ``where`` as fits.
+    the outputs holds as much of its ``where`` as fits. If the job asked for ``digests``, there is one for
+    each of the outputs, in the space of an error's message.
     """
 
     job_id: int
@@ -245,6 +279,7 @@ class ReplyHead:
     error: RequestError | None = None
     needs: int = 0
     needs_ms: int = 0
+    digests: tuple[ResultDigest, ...] = ()
 
     def pack(self) -> bytes:
         """The head as ``REPLY_SIZE`` bytes."""
@@ -265,7 +300,9 @@ class ReplyHead:
                     source.orientation,
                 )
             ),
-            b"" if error is None else error.message.encode("ascii", "replace"),
+            b"".join([_DIGEST.pack(one.tag, one.crc) for one in self.digests])
+            if error is None
+            else error.message.encode("ascii", "replace"),
             self.needs,
             self.needs_ms,
             len(self.outputs),
@@ -277,8 +314,11 @@ class ReplyHead:
         return (head + rest).ljust(REPLY_SIZE, b"\0")
 
     @classmethod
-    def unpack(cls, data: bytes | bytearray, *, image_size: int) -> "ReplyHead":
-        """The head from ``REPLY_SIZE`` bytes, ``image_size`` being the job's. Raises ``ChannelError``."""
+    def unpack(cls, data: bytes | bytearray, *, image_size: int, digests: bool = False) -> "ReplyHead":
+        """The head from ``REPLY_SIZE`` bytes, ``image_size`` being the job's. Raises ``ChannelError``.
+
+        ``digests`` is whether the job asked for them.
+        """
         magic, status, job_id, *rest, message, needs, needs_ms, count = _REPLY.unpack_from(data)
         if magic != _REPLY_MAGIC:
             raise ChannelError("its message is not a reply")
@@ -307,7 +347,20 @@ class ReplyHead:
             size=image_size,
         )
         outputs = tuple(_unpack_output(data, number) for number in range(count))
-        return cls(job_id=job_id, source=source, outputs=outputs)
+        if not digests:
+            return cls(job_id=job_id, source=source, outputs=outputs)
+        found = tuple(
+            ResultDigest(tag=tag, crc=crc)
+            for tag, crc in _DIGEST.iter_unpack(message[: count * _DIGEST.size])
+        )
+        return cls(job_id=job_id, source=source, outputs=outputs, digests=found)
+
+
+def _add_option(options: bytes, name: str, value: Any) -> bytes:
+    """Return the options of a job, a JSON object or nothing, with one more."""
+    added = f'{{"{name}":{json.dumps(value, separators=(",", ":"))}'.encode()
+    others = options[1:-1]
+    return added + (b"," + others if others else b"") + b"}"
 
 
 def _pack_output(output: OutputInfo) -> bytes:

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
 
 from vipsrv.errors import RequestError
 from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.storage import Slot
-from vipsrv.workers.channel import Operation
+from vipsrv.storage.budget import Share
+from vipsrv.workers.channel import Operation, ResultDigest
 
 _job_ids = count(1)
 
@@ -17,8 +19,9 @@ class Outcome:
     """The outcome of a job.
 
     It is an ``error``, or the ``source`` and, for a RESIZE, ``outputs`` and ``result``, the bytes of all
-    outputs one after another. ``started`` and ``ended`` are seconds of ``time.monotonic``, and ``worker``
-    is the process id of the last worker that had the job; they are 0 if none had it.
+    outputs one after another; ``digests`` are those of the outputs if they were asked for. ``started`` and
+    ``ended`` are seconds of ``time.monotonic``, and ``worker`` is the process id of the last worker that had
+    the job; they are 0 if none had it.
     """
 
     source: ImageInfo | None = None
@@ -28,6 +31,29 @@ class Outcome:
     started: float = 0.0
     ended: float = 0.0
     worker: int = 0
+    digests: tuple[ResultDigest, ...] = ()
+
+
+class JobImage(Protocol):
+    """The bytes of an image for a worker; see ``Slot``. Those of its results count towards ``share``."""
+
+    size: int
+    share: Share
+
+    @property
+    def views(self) -> list[memoryview]:
+        """The bytes that are in memory."""
+
+    @property
+    def descriptor(self) -> int | None:
+        """The file's read-only descriptor, or ``None`` if the bytes are in memory."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether everything has been given back."""
+
+    def close(self) -> None:
+        """Release everything."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -44,7 +70,7 @@ class Job:
 
     operation: Operation
     options: bytes
-    image: Slot
+    image: JobImage
     deadline: float
     on_outcome: Callable[[Outcome], None]
     id: int = field(default_factory=lambda: next(_job_ids))

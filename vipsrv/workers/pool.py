@@ -93,7 +93,7 @@ class WorkerPool:
         self._told_hidden = False
         self._ready: Ready | None = None
         self._jobs_of_ended = 0
-        self.ended: Counter[EndCause] = Counter()
+        self.ended: Counter[EndCause] = Counter(dict.fromkeys(EndCause, 0))
         """How many workers have ended, by the cause, without those that end because the server stops."""
 
     @property

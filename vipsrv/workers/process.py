@@ -291,6 +291,7 @@ class WorkerProcess:
         outcome = Outcome(
             source=reply.head.source,
             outputs=reply.head.outputs,
+            digests=reply.head.digests,
             result=reply.result,
             error=reply.head.error,
             started=job.started,

@@ -19,6 +19,9 @@ _WALKED_CHILDREN = 64 * 1024  # bytes of process ids after which no more are rea
 
 _PROC = "/proc"
 
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
@@ -42,6 +45,29 @@ def read_status(pid: int) -> ProcessStatus | None:
         )
     except (KeyError, ValueError):
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessUsage:
+    """The CPU time of a process, user and system, and the bytes of its resident memory."""
+
+    cpu_seconds: float
+    resident: int
+
+
+def read_usage(pid: int) -> ProcessUsage | None:
+    """Return what a process uses, ``None`` if it is unknown (/proc/PID/stat, see proc(5))."""
+    try:
+        text = Path(f"{_PROC}/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The second field is the name of the program in parentheses, which may have any characters.
+    fields = text.rpartition(")")[2].split()
+    try:
+        user, system, pages = (int(fields[number - 3]) for number in (14, 15, 24))
+    except (IndexError, ValueError):
+        return None
+    return ProcessUsage((user + system) / _TICKS, pages * _PAGE)
 
 
 def is_hidden(pid: int) -> bool:

@@ -23,7 +23,15 @@ from enum import Enum, auto
 from vipsrv.errors import RequestError
 from vipsrv.options import MOST_BYTES_BESIDE_PIXELS, MOST_BYTES_PER_PIXEL
 from vipsrv.storage import Slot, Spool
-from vipsrv.workers.channel import READY_SIZE, REPLY_SIZE, ChannelError, Operation, Ready, ReplyHead
+from vipsrv.workers.channel import (
+    DIGEST,
+    READY_SIZE,
+    REPLY_SIZE,
+    ChannelError,
+    Operation,
+    Ready,
+    ReplyHead,
+)
 from vipsrv.workers.job import Job
 
 _MOST_INFLATED = 16 << 20
@@ -32,6 +40,9 @@ and take 8 MiB at most (``pipeline/formats/png/``). Other formats hold them as t
 
 _KEEPS = b'"keep"'
 """In the options (JSON) of each job that may keep metadata."""
+
+_DIGESTS = f'"{DIGEST}"'.encode()
+"""In the options (JSON) of each job that asks for digests of its results."""
 
 _READS_AT_ONCE = 32
 """Reads before other connections get their turn: a hostile worker may send without end."""
@@ -215,7 +226,7 @@ class WorkerReplyReader:
         """Check a reply's head, and begin its results with the bytes that came along."""
         job = self._job
         assert job is not None  # noqa: S101 - the state is HEAD
-        head = ReplyHead.unpack(self._head, image_size=job.image.size)
+        head = ReplyHead.unpack(self._head, image_size=job.image.size, digests=_DIGESTS in job.options)
         result_size = self._check(head, job)
         if len(beginning) > result_size:
             raise ChannelError("it sent more than its reply")

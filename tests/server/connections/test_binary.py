@@ -31,16 +31,16 @@ from tests.support import bare_client
 from vipsrv.errors import Busy, Cancelled, CorruptImage, Draining, InternalError
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.accounts import Account, Flow
-from vipsrv.server.connections.binary import (
+from vipsrv.server.connections.binary import BinaryConnection
+from vipsrv.server.connections.inbox import TURN_SIZE
+from vipsrv.server.connections.pace import GRACE_SECONDS
+from vipsrv.server.connections.served import (
     DRAIN_SECONDS,
     EXCESS_SECONDS,
     LINGER_SECONDS,
     MAX_IN_FLIGHT,
     QUIET_LINGER_SECONDS,
-    BinaryConnection,
 )
-from vipsrv.server.connections.inbox import TURN_SIZE
-from vipsrv.server.connections.pace import GRACE_SECONDS
 from vipsrv.server.connections.states import TRANSITIONS, ConnectionState
 from vipsrv.server.context import ServerContext
 from vipsrv.server.logs.request_line import RequestLine

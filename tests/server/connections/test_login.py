@@ -17,10 +17,10 @@ from tests.server.fakes import MANY, FakeWorkers, make_context, succeed
 from tests.server.identity.records import CREATED, add
 from vipsrv.protocol import HEADER, MAX_META_SIZE, Kind, pack_message
 from vipsrv.server.access import Access
-from vipsrv.server.connections import binary
-from vipsrv.server.connections.binary import DRAIN_SECONDS
+from vipsrv.server.connections import served
 from vipsrv.server.connections.inbox import InboxState
 from vipsrv.server.connections.login import LOGIN_SECONDS, MOST_HELD
+from vipsrv.server.connections.served import DRAIN_SECONDS
 from vipsrv.server.connections.states import ConnectionState
 from vipsrv.server.context import ServerContext
 from vipsrv.server.identity import Identities
@@ -336,7 +336,7 @@ async def test_version_1_of_a_named_address_or_with_a_certificate(
 ) -> None:
     rules: dict[str, Any] = {"allow_v1": ["127.0.0.0/8"]}
     if how == "certificate":
-        monkeypatch.setattr(binary, "has_tls", lambda _transport: True)
+        monkeypatch.setattr(served, "has_tls", lambda _transport: True)
         rules = {"certificate_identity": lambda _transport: "printer"}
     async with serving(tmp_path, **rules) as server:
         sock = await server.connect()
@@ -354,7 +354,7 @@ async def test_an_address_that_needs_no_token_for_version_1_needs_one_for_versio
 
 
 async def test_a_certificate_is_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binary, "has_tls", lambda _transport: True)
+    monkeypatch.setattr(served, "has_tls", lambda _transport: True)
     async with serving(tmp_path, certificate_identity=lambda _transport: "printer") as server:
         sock = await server.connect()
         assert (server.connections[0].state, server.connections[0].identity) == (

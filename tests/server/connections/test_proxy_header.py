@@ -17,8 +17,9 @@ from tests.server.fakes import FakeWorkers, make_context, only_account
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.accounts import Accounts, Flow
 from vipsrv.server.address_list import AddressList
-from vipsrv.server.connections.binary import DRAIN_SECONDS, BinaryConnection
+from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.proxy_header import HEADER_SECONDS, ProxiedConnection
+from vipsrv.server.connections.served import DRAIN_SECONDS
 from vipsrv.server.context import ServerContext
 
 SECONDS = 20

@@ -20,7 +20,7 @@ from tests.server.fakes import fail
 from tests.support import bare_client
 from vipsrv.errors import CorruptImage, TooLarge, WorkerDied
 from vipsrv.protocol import Kind, pack_message
-from vipsrv.server.connections.binary import DISCONNECTED
+from vipsrv.server.connections.served import DISCONNECTED
 from vipsrv.server.logs.request_json import request_json
 from vipsrv.storage.spool import Slot
 from vipsrv.worker_config import IN_MEMORY_SIZE

@@ -23,9 +23,10 @@ from tests.support.certificates import Lab
 from vipsrv.protocol import HEADER, V1_REPLY, V1_REQUEST, Header, Kind, pack_message
 from vipsrv.server.access import Access
 from vipsrv.server.address_list import AddressList
-from vipsrv.server.connections.binary import DRAIN_SECONDS, BinaryConnection
+from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.login import MOST_HELD
 from vipsrv.server.connections.proxy_header import ProxiedConnection
+from vipsrv.server.connections.served import DRAIN_SECONDS
 from vipsrv.server.connections.states import ConnectionState
 from vipsrv.server.connections.tls_handshake import (
     HANDSHAKE_SECONDS,

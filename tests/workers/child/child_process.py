@@ -112,8 +112,8 @@ class ChildProcess:
         )
         self.send_job(head, options, descriptors=(descriptor,))
 
-    def reply(self, *, image_size: int = 1) -> tuple[ReplyHead, bytes]:
-        head = ReplyHead.unpack(self.receive(REPLY_SIZE), image_size=image_size)
+    def reply(self, *, image_size: int = 1, digests: bool = False) -> tuple[ReplyHead, bytes]:
+        head = ReplyHead.unpack(self.receive(REPLY_SIZE), image_size=image_size, digests=digests)
         return head, self.receive(sum(output.size for output in head.outputs))
 
     def refusal(self) -> RequestError:

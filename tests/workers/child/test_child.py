@@ -1,5 +1,6 @@
 """A worker as the gateway sees it: a real process behind a socket."""
 
+import hashlib
 import json
 import os
 import platform
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +33,16 @@ from vipsrv.errors import (
     TooLarge,
     UnsupportedFormat,
 )
-from vipsrv.workers.channel import READY_SIZE, Carrier, JobHead, JobLimits, Operation, Ready
+from vipsrv.workers.channel import (
+    READY_SIZE,
+    Carrier,
+    Digest,
+    JobHead,
+    JobLimits,
+    Operation,
+    Ready,
+    ResultDigest,
+)
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="prctl and /proc are Linux'")
 
@@ -120,6 +131,23 @@ def test_an_image_through_the_socket(child: ChildProcess) -> None:
     (output,) = head.outputs
     assert (output.width, output.height, output.quality) == (80, 60, 85)
     assert mean_abs_difference(open_exact(data), reference(image, 80, 60)) < 6
+
+
+def test_digests_of_the_results(child: ChildProcess) -> None:
+    image = jpeg()
+    options = Digest.TAG_AND_CRC.add_to(b'{"outputs":[{"width":80,"height":60},{"width":40,"height":30}]}')
+    child.send_resize(image, options=options)
+    head, data = child.reply(image_size=len(image), digests=True)
+    assert head.error is None
+    first, second = data[: head.outputs[0].size], data[head.outputs[0].size :]
+    assert head.digests == tuple(
+        ResultDigest(tag=hashlib.blake2b(one, digest_size=16).digest(), crc=zlib.crc32(one))
+        for one in (first, second)
+    )
+    child.send_resize(image, options=Digest.TAG.add_to(b'{"width":80,"height":60}'))
+    head, _ = child.reply(image_size=len(image), digests=True)
+    (digest,) = head.digests
+    assert (digest.tag, digest.crc) == (hashlib.blake2b(first, digest_size=16).digest(), 0)
 
 
 def test_an_image_in_a_lent_file(child: ChildProcess, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from enum import Enum
+from typing import Generic, Protocol, TypeVar
 
 from vipsrv.errors import RequestError
-from vipsrv.protocol import MAX_META_SIZE, Event, RequestReader
+from vipsrv.protocol import MAX_META_SIZE
 from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.tls_transport import TlsTransport
 from vipsrv.server.connections.transport import PROGRESS_SIZE, acknowledge_now
@@ -58,8 +59,45 @@ _UNFINISHED = (InboxState.READING, InboxState.PAUSED)
 """The states from which more messages may be read."""
 
 
-class Inbox:
-    """Reads versions 1 and 2 of the protocol from ``transport``.
+class RequestReading(Protocol):
+    """What an inbox asks of the reader of a protocol; see ``RequestReader``, which has the meanings."""
+
+    max_meta_size: int
+
+    def wanted_of(self, data: memoryview) -> int:
+        """How many of these bytes, the next ones, may be fed at once; 0 if no further message may come."""
+
+    @property
+    def body_left(self) -> int:
+        """Bytes of the body that are still to be counted by ``body_received``."""
+
+    @property
+    def in_body(self) -> bool:
+        """Whether the next byte belongs to such a body."""
+
+    @property
+    def between_messages(self) -> bool:
+        """Whether no message has arrived in part."""
+
+    @property
+    def waits_for_reply(self) -> bool:
+        """Whether the client sends nothing more until it has its reply."""
+
+    def receive_data(self, data: memoryview) -> Iterable[object]:
+        """Feed bytes; yield the events that they complete. Raises ``ProtocolError`` during that."""
+
+    def body_received(self, size: int) -> Iterable[object]:
+        """Count bytes of the body; return the events that they complete."""
+
+    def receive_eof(self) -> None:
+        """Note the end of the stream. Raises ``ProtocolError`` within a message."""
+
+
+R = TypeVar("R", bound=RequestReading)
+
+
+class Inbox(Generic[R]):
+    """Reads requests from ``transport``, which ``reader`` turns into events.
 
     ``source`` is the descriptor of the socket if its bytes are exactly those of the transport, without TLS:
     then a large body goes from there into its file without being copied.
@@ -72,13 +110,14 @@ class Inbox:
         self,
         transport: asyncio.Transport,
         context: ServerContext,
+        reader: R,
         *,
         source: int | None,
-        on_events: Callable[[Iterable[Event]], None],
+        on_events: Callable[[Iterable[object]], None],
         on_no_room: Callable[[RequestError], None],
         has_place: Callable[[], bool],
     ) -> None:
-        self.reader = RequestReader()
+        self.reader = reader
         self.slot: Slot | None = None
         """The slot for the arriving body; ``None`` if the body is discarded."""
         self.expires = time.monotonic() + context.settings.idle_timeout
@@ -132,7 +171,11 @@ class Inbox:
             self._take(_scratch[:size])
             # The socket is empty in the middle of a message. Version 1 is not concerned: the kernel
             # acknowledges the first segments of a connection at once.
-            if size < len(self._ahead) and self.reader.version != 1 and not self.reader.between_messages:
+            if (
+                size < len(self._ahead)
+                and not self.reader.waits_for_reply
+                and not self.reader.between_messages
+            ):
                 acknowledge_now(self._transport)
         self._take_turns(size)
 
@@ -185,7 +228,7 @@ class Inbox:
     def _take(self, data: memoryview) -> None:
         """Handle the read-ahead bytes, message by message, while there is room for them."""
         while data and self._state is InboxState.READING:
-            wanted = self.reader.wanted
+            wanted = self.reader.wanted_of(data)
             if not wanted:
                 # More than the one request of version 1: left unread, so that it costs nothing.
                 self._pause()
@@ -218,7 +261,7 @@ class Inbox:
             return slot.room()
         except RequestError as error:
             self._no_room = error
-            return _scratch[: self.reader.wanted]
+            return _scratch[: self.reader.body_left]
 
     def _body_received(self, size: int, source: int | None = None) -> None:
         """Count bytes of the body. The slot may go on reading a large one from ``source``."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from vipsrv.server.accounts import Flow, account_key
-from vipsrv.server.connections.binary import DRAIN_SECONDS
+from vipsrv.server.connections.served import DRAIN_SECONDS
 from vipsrv.server.context import ServerContext
 
 MakeConnection = Callable[[object], asyncio.BufferedProtocol]

@@ -19,8 +19,8 @@ from typing import cast
 from vipsrv.errors import BadRequest, RequestError, Unauthorized
 from vipsrv.protocol import Kind, pack_error
 from vipsrv.server.accounts import account_key
-from vipsrv.server.connections.binary import LINGER_SECONDS
 from vipsrv.server.connections.preliminary import MakeConnection, PreliminaryConnection
+from vipsrv.server.connections.served import LINGER_SECONDS
 from vipsrv.server.connections.tls_transport import TlsTransport, scratch
 from vipsrv.server.connections.transport import peer_name
 from vipsrv.server.context import ServerContext

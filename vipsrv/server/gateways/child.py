@@ -25,6 +25,7 @@ from vipsrv.server.descriptors import fit_connections, raise_limit
 from vipsrv.server.event_loop import first_of, run
 from vipsrv.server.gateway import Gateway
 from vipsrv.server.gateways.messages import PASSED_OVER, Channel, Kind, Message, unpack_settings
+from vipsrv.server.gateways.other_gateways import OtherGateways
 from vipsrv.server.hardening import harden
 from vipsrv.server.identity.shared_quotas import SharedQuotas
 from vipsrv.server.listening_sockets import OpenListener
@@ -129,11 +130,13 @@ class _GatewayProcess:
         self._channel = channel
         self._inherited = inherited
         self._log = log
+        self._peers = OtherGateways(channel)
         self._gateway = Gateway(
             settings,
             log.requests,
             inherited=inherited.open(order.values["sockets"]),
             quotas=inherited.quotas(gateways, number),
+            peers=self._peers,
             number=number,
         )
         self._may_serve = asyncio.Event()
@@ -208,10 +211,7 @@ class _GatewayProcess:
             case Kind.SERVE:
                 self._may_serve.set()
             case Kind.BORROW if not self._asked.is_set():
-                try:
-                    await self._gateway.borrow(values["owner"], self._inherited.open(values["sockets"]))
-                except StartFailed as error:
-                    _log.error("the clients of gateway %d have to wait: %s", values["owner"] + 1, error)
+                await self._borrow(values["owner"], values["sockets"])
             case Kind.GIVE_BACK:
                 self._gateway.give_back(values["owner"])
             case Kind.PREPARE:
@@ -220,12 +220,20 @@ class _GatewayProcess:
                 if self._prepared is not None:
                     self._prepared()
                 self._channel.send(Kind.TAKEN_OVER, question=values["question"])
+            case Kind.SNAPSHOT | Kind.COLLECTED:
+                self._peers.handle(message, self._gateway.snapshots)
             case Kind.DRAIN:
                 self._has_successor = values["has_successor"]
                 self._asked.set()
             case Kind.STOP:
                 self._at_once.set()
                 self._asked.set()
+
+    async def _borrow(self, owner: int, sockets: Sequence[dict[str, Any]]) -> None:
+        try:
+            await self._gateway.borrow(owner, self._inherited.open(sockets))
+        except StartFailed as error:
+            _log.error("the clients of gateway %d have to wait: %s", owner + 1, error)
 
     def _prepare(self, question: int, values: dict[str, Any]) -> None:
         self._prepared = None

@@ -17,16 +17,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import Self
+from typing import Any, Self, TypeAlias
 
 from vipsrv.errors import ProtocolError, SettingsError, StartFailed
 from vipsrv.server.gateways.listening import GatewaySocket
 from vipsrv.server.gateways.messages import PASSED_OVER, Channel, Kind, Message, pack_settings
+from vipsrv.server.ops.snapshots import Answers
 from vipsrv.server.settings import ServerSettings
 from vipsrv.workers.launch import exit_reason
 
 ANSWER_SECONDS = 20.0
 """How long a gateway that serves may take to answer, for example to load new certificates."""
+
+SNAPSHOT_SECONDS = 0.5
+"""How long a gateway may take to answer with its figures. One whose event loop is stuck is left out."""
 
 EXIT_SECONDS = 5.0
 """How long a process may live on after it has closed its channel."""
@@ -54,6 +58,10 @@ TRANSITIONS: dict[ProcessState, tuple[ProcessState, ...]] = {
 """The states that may follow each state."""
 
 
+class NoAnswer(Exception):
+    """A gateway has not answered in time with its figures, or has ended. The message is its name."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartOrder:
     """What a gateway is started with. ``number`` counts from 0; ``quotas`` is a descriptor, and so are
@@ -69,9 +77,13 @@ class StartOrder:
     quotas: int
 
 
+OnCollect: TypeAlias = Callable[["GatewayProcess", int, str], None]
+"""Is called with a gateway, the number of its question, and the name of the figures that it wants."""
+
+
 class GatewayProcess:
     """A gateway process, from ``launch`` until it has ``ended``. ``on_change`` is called after each change of
-    its state.
+    its state, and ``on_collect`` when it asks for the figures of the others, to be told by ``collected``.
     """
 
     def __init__(
@@ -80,6 +92,7 @@ class GatewayProcess:
         process: "subprocess.Popen[bytes]",
         channel: Channel,
         on_change: Callable[[], None],
+        on_collect: OnCollect,
     ) -> None:
         self.name = f"gateway {number + 1}"
         self.ended = asyncio.Event()
@@ -94,16 +107,25 @@ class GatewayProcess:
         self._process = process
         self._channel = channel
         self._on_change = on_change
+        self._on_collect = on_collect
+        self._values: dict[int, asyncio.Future[Any]] = {}  # of snapshots, by the number of the question
         self._state = ProcessState.STARTING
         self._failure: tuple[str, ...] = ()  # why it could not start, in its own words
         self._awaited: asyncio.Future[Message | None] | None = None
+        self._snapshots = 0  # counts the questions for them
         self._questions = 0  # counts them, so that a late answer is not taken for another one
         self._reached = {state: asyncio.Event() for state in ProcessState}
         self._following = asyncio.create_task(self._follow())
 
     @classmethod
     def launch(
-        cls, order: StartOrder, channel: Channel, theirs: socket.socket, on_change: Callable[[], None]
+        cls,
+        order: StartOrder,
+        channel: Channel,
+        theirs: socket.socket,
+        *,
+        on_change: Callable[[], None],
+        on_collect: OnCollect,
     ) -> Self:
         """Start a process with the other end of the channel. Raises ``StartFailed`` if the system has no room
         for one.
@@ -132,7 +154,7 @@ class GatewayProcess:
             inherited=list(order.inherited),
             quotas=order.quotas,
         )
-        return cls(order.number, process, channel, on_change)
+        return cls(order.number, process, channel, on_change, on_collect)
 
     @property
     def state(self) -> ProcessState:
@@ -189,6 +211,26 @@ class GatewayProcess:
             await self._ask(Kind.TAKE_OVER)
         except SettingsError:
             self.kill()
+
+    async def snapshot(self, name: str) -> Any:
+        """Return its figures with this name. Raises ``NoAnswer`` if there are none in time."""
+        if self._state not in (ProcessState.SERVING, ProcessState.DRAINING) or not self._channel.is_read:
+            raise NoAnswer(self.name)
+        self._snapshots += 1
+        question = self._snapshots
+        value = self._values[question] = asyncio.get_running_loop().create_future()
+        self._channel.send(Kind.SNAPSHOT, question=question, name=name)
+        try:
+            async with asyncio.timeout(SNAPSHOT_SECONDS):
+                return await value
+        except TimeoutError:
+            raise NoAnswer(self.name) from None
+        finally:
+            del self._values[question]
+
+    def collected(self, question: int, answers: Answers) -> None:
+        """Answer its question for the figures of the others."""
+        self._channel.send(Kind.COLLECTED, question=question, values=answers.values, silent=answers.silent)
 
     def drain(self, *, has_successor: bool) -> None:
         """Make it finish the requests in flight and end; at once if it does not serve yet."""
@@ -265,10 +307,25 @@ class GatewayProcess:
             case Kind.PREPARED | Kind.TAKEN_OVER | Kind.FAILED if "question" in message.values:
                 if message.values["question"] == self._questions:
                     self._answered(message)
+            case Kind.COLLECT | Kind.VALUE:
+                self._handle_figures(message)
             case Kind.FAILED:
                 self._failure = tuple(message.values["faults"])
             case _:
                 raise ProtocolError(f"it sent {message.kind.value!r}")
+
+    def _handle_figures(self, message: Message) -> None:
+        values = message.values
+        if message.kind is Kind.COLLECT:
+            self._on_collect(self, values["question"], values["name"])
+            return
+        value = self._values.get(values["question"])
+        if value is None or value.done():
+            return  # it came too late
+        if "value" in values:
+            value.set_result(values["value"])
+        else:
+            value.set_exception(NoAnswer(self.name))
 
     def _answered(self, message: Message | None) -> None:
         if self._awaited is not None and not self._awaited.done():
@@ -281,6 +338,9 @@ class GatewayProcess:
         self._reached[state].set()
         if state is ProcessState.ENDED:
             self._answered(None)
+            for value in self._values.values():
+                if not value.done():
+                    value.set_exception(NoAnswer(self.name))
             for event in self._reached.values():  # nobody need wait for another state
                 event.set()
         self._on_change()

@@ -14,6 +14,10 @@
       ◄──────── PREPARED, or FAILED with faults
       TAKE_OVER ─────────────────────────────►
       ◄──────────────────────────── TAKEN_OVER
+      ◄──────────────────────────────── COLLECT    the figures of the others, by name
+      SNAPSHOT ──────────────────────────────►     (to each of the others)
+      ◄───────────────────────────────── VALUE     (from each of the others)
+      COLLECTED ─────────────────────────────►
       DRAIN, STOP ───────────────────────────►
       ◄────────────────────────────── DRAINING
 
@@ -59,6 +63,10 @@ class Kind(StrEnum):
     PREPARED = "prepared"
     TAKE_OVER = "take over"
     TAKEN_OVER = "taken over"
+    COLLECT = "collect"
+    SNAPSHOT = "snapshot"
+    VALUE = "value"
+    COLLECTED = "collected"
     DRAIN = "drain"
     DRAINING = "draining"
     STOP = "stop"

@@ -22,12 +22,13 @@ from enum import Enum
 
 from vipsrv.address import Address
 from vipsrv.errors import Draining, SettingsError, StartFailed
-from vipsrv.server.gateways.gateway_process import GatewayProcess, ProcessState, StartOrder
+from vipsrv.server.gateways.gateway_process import GatewayProcess, NoAnswer, ProcessState, StartOrder
 from vipsrv.server.gateways.listening import SharedListeners
 from vipsrv.server.gateways.messages import Channel
 from vipsrv.server.gateways.shares import cores_of, own_cores, settings_of
 from vipsrv.server.identity.shared_quotas import SharedQuotas, create_table
 from vipsrv.server.listening_sockets import OpenListener
+from vipsrv.server.ops.snapshots import Answers
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.succession import Succession, addresses_of
 from vipsrv.server.systemd import Notifier, Watchdog
@@ -98,6 +99,7 @@ class Supervisor:
         self._watchdog: Watchdog | None = None
         self._watching: asyncio.Task[None] | None = None
         self._keeping: list[asyncio.Task[None]] = []
+        self._collecting: set[asyncio.Task[None]] = set()
 
     @property
     def connections(self) -> int:
@@ -241,7 +243,9 @@ class Supervisor:
             inherited=self._listeners.descriptors,
             quotas=self._quotas,
         )
-        return GatewayProcess.launch(order, channel, theirs, self._lend)
+        return GatewayProcess.launch(
+            order, channel, theirs, on_change=self._lend, on_collect=self._start_to_collect
+        )
 
     async def _keep(self, number: int) -> None:
         """Replace one gateway whenever it has ended."""
@@ -296,6 +300,25 @@ class Supervisor:
                 sockets = [one for one in self._listeners.of(self._count, owner) if not one.is_shared]
                 borrower = self._borrowers[owner] = serving[owner % len(serving)]
                 borrower.borrow(owner, sockets)
+
+    def _start_to_collect(self, asker: GatewayProcess, question: int, name: str) -> None:
+        task = asyncio.create_task(self._collect(asker, question, name))
+        self._collecting.add(task)
+        task.add_done_callback(self._collecting.discard)
+
+    async def _collect(self, asker: GatewayProcess, question: int, name: str) -> None:
+        """Ask all gateways but ``asker`` for their figures with this name, and pass them on to it."""
+        others = [process for process in self._processes if process is not asker]
+        found = await asyncio.gather(*(one.snapshot(name) for one in others), return_exceptions=True)
+        values, silent = [], []
+        for value in found:
+            if isinstance(value, NoAnswer):
+                silent.append(str(value))
+            elif isinstance(value, BaseException):
+                raise value
+            else:
+                values.append(value)
+        asker.collected(question, Answers(values, tuple(silent)))
 
     async def _watch(self) -> None:
         while True:

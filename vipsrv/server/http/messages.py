@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from vipsrv.server.access import Session
 from vipsrv.storage.spool import Slot
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
@@ -17,7 +18,7 @@ class HttpRequest:
     ``path`` is decoded (RFC 3986, 2.1) and has no query; ``query`` is what follows the ``?``, as it was
     sent. The names in ``fields`` are in lower case; several lines of one name are joined with ``", "``
     (RFC 9110, 5.3). ``body_size`` is bytes: 0 without a body, ``None`` for a chunked one. ``peer`` is the
-    client's ``peername``.
+    client's ``peername``. ``session`` is that of the client's token, ``None`` if it has shown none.
     """
 
     method: str
@@ -27,6 +28,7 @@ class HttpRequest:
     body_size: int | None
     peer: object
     tls: bool
+    session: Session | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

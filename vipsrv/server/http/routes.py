@@ -15,17 +15,21 @@ from typing import Any, TypeAlias
 from vipsrv.errors import RequestError
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.http.messages import HttpRequest, HttpResponse, HttpStream
-from vipsrv.workers.channel import Operation
+from vipsrv.workers.channel import Digest, Operation
 
 Answer: TypeAlias = HttpResponse | HttpStream
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Answers a GET, and so a HEAD, without an image. ``answer`` may raise ``RequestError``."""
+    """Answers a GET, and so a HEAD, without an image. ``answer`` may raise ``RequestError``.
+
+    A ``public`` page needs no token.
+    """
 
     answer: Callable[[HttpRequest], Answer | Awaitable[Answer]]
     methods: tuple[str, ...] = ("GET", "HEAD")
+    public: bool = False
 
 
 class ImageTask(ABC):
@@ -38,6 +42,8 @@ class ImageTask(ABC):
     operation: Operation
     meta: dict[str, Any]
     form_boundary: bytes | None = None
+    digest: Digest | None = None
+    """What ``Exchange.accept`` is to ask the worker about the bytes of the results."""
 
     @abstractmethod
     def form_field(self, name: str, value: str) -> None:
@@ -45,7 +51,10 @@ class ImageTask(ABC):
 
     @abstractmethod
     def reply(self, exchange: Exchange) -> HttpResponse:
-        """Return the reply to a request that has succeeded; it owns the result."""
+        """Return the reply to a request that has succeeded, whose outcome was taken; it owns the result.
+
+        May raise ``RequestError``; the result is closed then.
+        """
 
 
 @dataclass(frozen=True, slots=True)

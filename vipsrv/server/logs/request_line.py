@@ -83,6 +83,13 @@ class RequestLine:
         return "ok" if self.error is None else self.error.code
 
     @property
+    def protocol(self) -> str | None:
+        """What the client spoke; ``None`` if it sent no header."""
+        if self.version is None:
+            return None
+        return f"v{self.version}+tls" if self.tls else f"v{self.version}"
+
+    @property
     def level(self) -> str:
         """How serious it is for the operator of the server. What clients do wrong is not."""
         error = self.error
@@ -116,8 +123,8 @@ class RequestLine:
         }
         if self.identity is not None:
             fields["identity"] = printable(self.identity)
-        if self.version is not None:
-            fields["protocol"] = f"v{self.version}+tls" if self.tls else f"v{self.version}"
+        if (protocol := self.protocol) is not None:
+            fields["protocol"] = protocol
         fields["kind"] = self.kind
         fields["status"] = self.status
         fields["code"] = self.code

@@ -41,7 +41,7 @@ def start_fields(settings: ServerSettings, ready: Ready, listeners: Iterable[Add
             limits[name] = value if math.isfinite(value) else None
     return {
         "version": __version__,
-        "libvips": _libvips(ready),
+        "libvips": libvips_version(ready),
         "python": platform.python_version(),
         "pid": os.getpid(),
         "workers": settings.workers,
@@ -51,7 +51,7 @@ def start_fields(settings: ServerSettings, ready: Ready, listeners: Iterable[Add
     }
 
 
-def _libvips(ready: Ready) -> str:
+def libvips_version(ready: Ready) -> str:
     """Return the version of libvips, which each of its readers tells."""
     versions = (match[1] for library in ready.readers.values() if (match := _LIBVIPS.match(library)))
     return next(versions, "unknown")

@@ -139,8 +139,7 @@ REQUEST_SECONDS = Metric(
     type=H,
     labels=("kind",),
     buckets=SECONDS,
-    help="Seconds from the header of a request with an image to the last byte of its reply, "
-    "for every one that was accepted.",
+    help="Seconds from the header of a request whose image arrived completely to the last byte of its reply.",
     moves="at the end of the request, whatever its status. For a lost reply it ends when that was ready",
     alert="95th percentile above what your clients wait for, for 10 minutes",
 )
@@ -194,7 +193,8 @@ JOBS_RUNNING = Metric(
 JOBS = Metric(
     name="vipsrv_jobs_total",
     type=C,
-    help="Jobs that workers have answered. One that is given back as heavy counts twice.",
+    help="Jobs that workers have answered, the server's own included. One that is given back as heavy counts "
+    "twice.",
 )
 HEAVY_JOBS = Metric(
     name="vipsrv_heavy_jobs_total",

@@ -9,7 +9,8 @@ from vipsrv import pipeline
 from vipsrv.errors import BadRequest
 from vipsrv.options import ResizeOptions, ResizeRequest
 from vipsrv.worker_config import WorkerConfig
-from vipsrv.workers.channel import MAX_OUTPUTS, JobHead, JobLimits, Operation, Ready, ReplyHead
+from vipsrv.workers.channel import MAX_OUTPUTS, Digest, JobHead, JobLimits, Operation, Ready, ReplyHead
+from vipsrv.workers.child.digests import digest_of
 from vipsrv.workers.child.loop import RunJob
 from vipsrv.workers.child.watch import JobWatch
 
@@ -32,7 +33,7 @@ def start_pipeline(config: WorkerConfig) -> tuple[RunJob, Ready]:
                 upload, tolerant=config.tolerate_truncated, formats=_limits_from(options).formats
             )
             return ReplyHead(job_id=head.job_id, source=info), ()
-        outputs, limits = _job_from(options)
+        outputs, limits, digest = _job_from(options)
         try:
             result = pipeline.resize(
                 upload,
@@ -49,7 +50,8 @@ def start_pipeline(config: WorkerConfig) -> tuple[RunJob, Ready]:
             return ReplyHead(job_id=head.job_id, needs=heavy.memory, needs_ms=needs_ms), ()
         facts = tuple(output.info for output in result.outputs)
         data = tuple(output.data for output in result.outputs)
-        return ReplyHead(job_id=head.job_id, source=result.source, outputs=facts), data
+        digests = () if digest is None else tuple(digest_of(one, digest) for one in data)
+        return ReplyHead(job_id=head.job_id, source=result.source, outputs=facts, digests=digests), data
 
     readers = {one.name: f"{one.library} {one.version}" for one in pipeline.start(config.formats)}
     return run, Ready(pid=os.getpid(), readers=readers, writers=pipeline.written_formats())
@@ -70,14 +72,18 @@ def _limited(config: WorkerConfig, max_pixels: int) -> WorkerConfig:
 
 
 @lru_cache(maxsize=256)
-def _job_from(data: bytes) -> tuple[tuple[ResizeOptions, ...], JobLimits]:
-    """Parse the options of all results, and the client's limits, from JSON. Raises ``BadRequest``."""
+def _job_from(data: bytes) -> tuple[tuple[ResizeOptions, ...], JobLimits, Digest | None]:
+    """Parse the options of all results, the client's limits and the digests that are asked for, from JSON.
+
+    Raises ``BadRequest``.
+    """
     try:
         options = json.loads(data)
         limits = JobLimits.take_from(options)
+        digest = Digest.take_from(options)
         outputs = ResizeRequest.from_meta(options).outputs
     except (ValueError, TypeError, RecursionError) as error:
         raise BadRequest(f"{error}") from error
     if len(outputs) > MAX_OUTPUTS:
         raise BadRequest(f"outputs: {len(outputs)} results are requested; {MAX_OUTPUTS} are allowed")
-    return outputs, limits
+    return outputs, limits, digest

@@ -1,0 +1,295 @@
+"""The OpenAPI 3.1 document of the server, made from the parameters, the facts of replies and the errors."""
+
+from dataclasses import fields
+from typing import Any
+
+from vipsrv.errors import REQUEST_ERRORS, Busy, Draining, Unauthorized
+from vipsrv.options import MAX_REQUEST_ID, Fit, ImageInfo
+from vipsrv.server.api.negotiation import MIXED, ZIP
+from vipsrv.server.api.parameters import PARAMETERS
+from vipsrv.server.api.problems import DOCUMENTATION, HTTP_CODES, PROBLEM_TYPE, TITLES, problem_type
+from vipsrv.server.api.reply_headers import MEDIA_TYPES
+from vipsrv.version import __version__
+
+_TYPES: dict[Any, dict[str, Any]] = {
+    int: {"type": "integer", "minimum": 0},
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+}
+
+_ALWAYS = (400, 401, 408, 429, 431, 500, 503)
+"""Statuses with which each path may answer."""
+
+_WITH_IMAGE = (411, 413, 415, 417, 422, 499, 502, 504)
+"""Further statuses of a path that takes an image."""
+
+_TITLES_BY_STATUS = {status: TITLES[code] for status, code in HTTP_CODES.items()} | {
+    status: TITLES[error.code] for status, error in REQUEST_ERRORS.items()
+}
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the document as a JSON object."""
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "vipsrv",
+            "version": __version__,
+            "description": "Resizes and compresses the image in the body of a request.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "externalDocs": {"url": DOCUMENTATION},
+        "servers": [{"url": "/"}],
+        "security": [{}, {"token": []}],
+        "paths": {
+            "/resize": {"post": _resize()},
+            "/info": {"post": _info()},
+            "/formats": {"get": _formats()},
+            "/openapi.json": {"get": _document()},
+        },
+        "components": {
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Needed if the server has tokens; see `vipsrv token`.",
+                }
+            },
+            "parameters": {
+                "request_id": {
+                    "name": "X-Request-Id",
+                    "in": "header",
+                    "description": "What the client calls its request: in the server's log and in the reply.",
+                    "schema": {
+                        "type": "string",
+                        "minLength": 1,
+                        "maxLength": MAX_REQUEST_ID,
+                        "pattern": "^[!-~]([ -~]*[!-~])?$",
+                    },
+                },
+                "traceparent": {
+                    "name": "traceparent",
+                    "in": "header",
+                    "description": "W3C Trace Context; what is not valid is ignored.",
+                    "schema": {"type": "string"},
+                },
+            },
+            "schemas": {
+                "Problem": _problem_schema(),
+                "Source": _source_schema(),
+                "Formats": _formats_schema(),
+                "Form": _form_schema(),
+            },
+        },
+    }
+
+
+def _resize() -> dict[str, Any]:
+    images: dict[str, Any] = {media_type: {} for media_type in MEDIA_TYPES.values()}
+    return {
+        "operationId": "resize",
+        "summary": "Resize an image",
+        "parameters": [
+            *(
+                {
+                    "name": name,
+                    "in": "query",
+                    "description": one.description
+                    + (f" Also called {', '.join(one.aliases)}." if one.aliases else ""),
+                    "schema": one.schema,
+                }
+                for name, one in PARAMETERS.items()
+            ),
+            *_ids(),
+        ],
+        "requestBody": _image_body("Form"),
+        "responses": {
+            "200": {
+                "description": "The result, or all of them.",
+                "headers": {
+                    "ETag": _field("Identifies the bytes of the body.", r'^"[0-9a-f]{32}"$'),
+                    "Vipsrv-Source": _field(
+                        "What the header of the image states; a structured field (RFC 9651).",
+                        r"^[a-z0-9-]+(;[a-z_]+=\??[0-9]+)+$",
+                    ),
+                    "Vipsrv-Result": _field(
+                        "Format, size and quality of each result; a structured field.",
+                        r"^[a-z]+(;[a-z]+=[0-9]+)+(, [a-z]+(;[a-z]+=[0-9]+)+)*$",
+                    ),
+                    "Vipsrv-Ratio": _field(
+                        "The image's bytes divided by those of all results.", r"^[0-9]+\.[0-9]{3}$"
+                    ),
+                    **_timing(),
+                },
+                "content": {**images, MIXED: {}, ZIP: {}},
+            },
+            **_problems(*_ALWAYS, *_WITH_IMAGE),
+        },
+    }
+
+
+def _info() -> dict[str, Any]:
+    return {
+        "operationId": "info",
+        "summary": "Read the header of an image",
+        "parameters": _ids(),
+        "requestBody": _image_body("Form"),
+        "responses": {
+            "200": {
+                "description": "What the header states.",
+                "headers": _timing(),
+                "content": _json_content("Source"),
+            },
+            **_problems(*_ALWAYS, *_WITH_IMAGE),
+        },
+    }
+
+
+def _formats() -> dict[str, Any]:
+    return {
+        "operationId": "formats",
+        "summary": "Formats, limits and fits of the server",
+        "responses": {
+            "200": {"description": "What holds for this client.", "content": _json_content("Formats")},
+            **_problems(*_ALWAYS),
+        },
+    }
+
+
+def _document() -> dict[str, Any]:
+    return {
+        "operationId": "openapi",
+        "summary": "This document",
+        "security": [{}],
+        "responses": {
+            "200": {
+                "description": "The document.",
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            },
+            **_problems(*_ALWAYS),
+        },
+    }
+
+
+def _ids() -> list[dict[str, Any]]:
+    return [{"$ref": f"#/components/parameters/{name}"} for name in ("request_id", "traceparent")]
+
+
+def _image_body(form: str) -> dict[str, Any]:
+    return {
+        "description": "The image, whatever its type is called; or a form whose only file is the image.",
+        "required": True,
+        "content": {
+            "application/octet-stream": {},
+            "image/*": {},
+            "multipart/form-data": {"schema": {"$ref": f"#/components/schemas/{form}"}},
+        },
+    }
+
+
+def _json_content(schema: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+
+
+def _field(description: str, pattern: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "required": True,
+        "schema": {"type": "string", "pattern": pattern},
+    }
+
+
+def _timing() -> dict[str, Any]:
+    stage = r"[a-z]+;dur=[0-9]+\.[0-9]{3}"
+    return {"Server-Timing": _field("Milliseconds of each stage.", f"^{stage}(, {stage})*$")}
+
+
+def _problems(*statuses: int) -> dict[str, Any]:
+    return {str(status): _problem(status) for status in sorted(statuses)}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "description": f"{_TITLES_BY_STATUS[status]}.",
+        "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status in (Busy.status, Draining.status):
+        seconds = {"type": "string", "pattern": "^[0-9]+$"}
+        described["headers"] = {
+            "Retry-After": {"description": "Seconds to wait.", "required": True, "schema": seconds}
+        }
+    if status == Unauthorized.status:
+        described["headers"] = {"WWW-Authenticate": _field("What is needed.", "^Bearer ")}
+    return described
+
+
+def _problem_schema() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["type", "title", "status", "detail", "code", "retryable", "retry_after_ms"],
+        "properties": {
+            "type": {"type": "string", "enum": [problem_type(code) for code in TITLES]},
+            "title": {"type": "string", "enum": list(TITLES.values())},
+            "status": {"type": "integer", "enum": sorted({*REQUEST_ERRORS, *HTTP_CODES})},
+            "detail": {"type": "string"},
+            "code": {"type": "string", "enum": list(TITLES)},
+            "retryable": {"type": "boolean"},
+            "retry_after_ms": {"type": ["integer", "null"], "minimum": 0},
+        },
+    }
+
+
+def _source_schema() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["source"],
+        "properties": {
+            "source": {
+                "type": "object",
+                "required": [one.name for one in fields(ImageInfo)],
+                "properties": {one.name: _TYPES[one.type] for one in fields(ImageInfo)},
+            }
+        },
+    }
+
+
+def _formats_schema() -> dict[str, Any]:
+    names = {"type": "array", "items": {"type": "string"}}
+    limits = ("max_upload", "max_pixels", "max_output_pixels", "deadline_ms")
+    return {
+        "type": "object",
+        "required": ["server", "limits", "formats", "libraries", "fits"],
+        "properties": {
+            "server": {"type": "string"},
+            "limits": {
+                "type": "object",
+                "required": list(limits),
+                "properties": {name: {"type": "integer", "minimum": 1} for name in limits},
+            },
+            "formats": {
+                "type": "object",
+                "required": ["in", "out"],
+                "properties": {"in": names, "out": names},
+            },
+            "libraries": {"type": "object", "additionalProperties": {"type": "string"}},
+            "fits": {"type": "array", "items": {"type": "string", "enum": list(Fit)}},
+            "identity": {"type": "string"},
+            "identity_limits": {"type": "object"},
+        },
+    }
+
+
+def _form_schema() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["image"],
+        "properties": {
+            **{name: one.schema for name, one in PARAMETERS.items()},
+            "image": {
+                "type": "string",
+                "contentMediaType": "application/octet-stream",
+                "description": "The file. It is the last part of the form; its name does not matter.",
+            },
+        },
+        "additionalProperties": False,
+    }

@@ -1,0 +1,1 @@
+"""The page of the ops listener: its files, and how they become one document."""
