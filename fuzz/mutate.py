@@ -402,6 +402,7 @@ def main() -> int:
         # A worker that is replaced as planned, because it has grown, is not a warning.
         lost = [line for line in server.log.splitlines() if _WORKER_ENDED.search(line)]
         found.faults += lost
+        print(*lost, sep="\n", end="\n" if lost else "")
         if "Traceback" in server.log:
             found.faults.append(f"a traceback in the log:\n{server.log}")
     for what, count in sorted(found.counts.items()):

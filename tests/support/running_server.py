@@ -70,7 +70,7 @@ class RunningServer:
         except BaseException:
             self.stop()
             raise
-        tcp = [listener for listener in self.listeners if not listener.startswith("unix:")]
+        tcp = [listener for listener in self.listeners if "unix:" not in listener]
         host, _, port = tcp[0].rpartition(":") if tcp else ("", "", "0")
         self.host, self.port = host.strip("[]"), int(port)
 
