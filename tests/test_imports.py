@@ -71,6 +71,7 @@ RESERVED: dict[str, set[str]] = {
     "pyvips": {"pipeline"},
     "PIL": {"cli"},
     "typer": {"cli"},
+    "rich": {"cli"},
     "pydantic": {"server", "cli"},
     "uvloop": {"server"},
     "cryptography": {"cli"},
