@@ -229,8 +229,8 @@ function gaugesOf({ queue, spool, connections }) {
 }
 
 function createGauge({ name }) {
-  return make("div", { class: "gauge" },
-    make("div", {}, make("dt", {}, name), make("dd")), make("dd", { class: "rail", "aria-hidden": "true" }, make("span")));
+  return make("li", { class: "gauge" },
+    make("div", {}, make("span", { class: "label" }, name), make("span")), make("div", { class: "rail", "aria-hidden": "true" }, make("span")));
 }
 
 function updateGauge(element, { value, limit, show }) {
