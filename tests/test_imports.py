@@ -76,6 +76,7 @@ RESERVED: dict[str, set[str]] = {
     "uvloop": {"server"},
     "cryptography": {"cli"},
     "structlog": {"server"},
+    "httptools": {"server"},
     "prometheus_client": {"server"},
     "opentelemetry": {"server"},
 }
