@@ -395,7 +395,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             title="Uploads that moved to the disk",
             about="Small uploads and results that moved to a file because the spool's memory was used up.",
-            queries=[(rate("vipsrv_spool_moves_total", "instance"), "{{instance}}")],
+            queries=[(rate("vipsrv_limits_hit_total", "instance", 'limit="spool_memory"'), "{{instance}}")],
             unit="ops",
             runbook="alerts.md#vipsrvspoolmemoryshort",
         ),
