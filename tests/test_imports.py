@@ -71,10 +71,12 @@ RESERVED: dict[str, set[str]] = {
     "pyvips": {"pipeline"},
     "PIL": {"cli"},
     "typer": {"cli"},
+    "rich": {"cli"},
     "pydantic": {"server", "cli"},
     "uvloop": {"server"},
     "cryptography": {"cli"},
     "structlog": {"server"},
+    "httptools": {"server"},
     "prometheus_client": {"server"},
     "opentelemetry": {"server"},
 }

@@ -23,6 +23,7 @@ from vipsrv.cli.reload import reload_server
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
 from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions, trust_own_certificate
 from vipsrv.cli.token import app as token_commands
+from vipsrv.cli.top import top
 from vipsrv.errors import SettingsError, StartFailed, VipsrvError
 from vipsrv.printable import printable
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
@@ -44,6 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
+app.command()(top)
 app.add_typer(token_commands, name="token")
 app.add_typer(cert_app)
 

@@ -103,6 +103,10 @@ class Session:
         self.usage.admit(size, self._clock())
         return self.usage
 
+    def count(self, size: int) -> None:
+        """Count an upload of ``size`` bytes that was admitted before its size was known."""
+        self.usage.count(size, self._clock())
+
     def describe(self, server: dict[str, Any]) -> dict[str, Any]:
         """Return what a HELLO reply says about the server, with what holds for this identity."""
         limits = self._identity.limits

@@ -73,6 +73,7 @@ class Exchange:
         "_announced",
         "_context",
         "_deadline",
+        "_grows",
         "_job",
         "_on_finished",
         "_options",
@@ -118,6 +119,7 @@ class Exchange:
         self._seconds: float = context.settings.deadline
         self._deadline = 0.0
         self._job: Job | None = None
+        self._grows = False  # the slot
 
     @property
     def state(self) -> ExchangeState:
@@ -129,18 +131,19 @@ class Exchange:
         """Whether its deadline is running: its body has arrived, and its outcome is not known."""
         return self._deadline > 0
 
-    def accept(self, meta: dict[str, Any], body_size: int, digest: Digest | None = None) -> None:
+    def accept(self, meta: dict[str, Any], body_size: int | None, digest: Digest | None = None) -> None:
         """Check everything that can be checked before the body arrives, and open ``slot`` for it.
 
-        ``digest`` is what the outcome of a RESIZE shall say about the bytes of the results.
+        The slot grows if ``body_size`` is ``None``, which is unknown. ``digest`` is what the outcome of a
+        RESIZE shall say about the bytes of the results.
 
         If a check fails, the request is refused: the exchange has finished when this returns.
         """
-        self.size = body_size
+        self.size = body_size or 0
         try:
             self.ids, meta = take_request_ids(meta)
-            self._context.check_upload(body_size)
-            if not body_size:
+            self._context.check_upload(self.size)
+            if body_size == 0:
                 raise BadRequest("there is no image: its size is 0")
             if self.operation is Operation.RESIZE:
                 self._options, deadline_ms = parse_resize(meta)
@@ -150,16 +153,16 @@ class Exchange:
                     self._seconds = min(self._seconds, deadline_ms / 1000)
             self._context.admission.check(self.flow)
             if self._session is not None:  # last of all, so that a full queue costs no quota
-                self._hold_limits(self._session, body_size)
-            self.slot = self._context.spool.open(body_size, self.flow.account.share)
+                self._hold_limits(self._session, self.size)
+            self.slot = self._open_slot(body_size)
         except RequestError as error:
             self.refuse(error)
         else:
             self._enter(ExchangeState.RECEIVING)
-            self._announced = body_size
+            self._announced = self.size
             in_flight = self._context.in_flight
             in_flight.requests += 1
-            in_flight.size += body_size
+            in_flight.size += self.size
 
     def refuse(self, error: RequestError) -> None:
         """Finish with ``error`` before the body has arrived."""
@@ -167,6 +170,10 @@ class Exchange:
 
     def body_ended(self) -> None:
         """The last byte of the body is in ``slot``: submit it as soon as it is stored."""
+        if self._grows:
+            self._end_growth()
+            if self.outcome is not None:
+                return
         self._enter(ExchangeState.STORING)
         self.timeline.received = time.monotonic()
         self._deadline = self.timeline.received + self._seconds
@@ -212,6 +219,24 @@ class Exchange:
         self.timeline.replied = time.monotonic()
         assert self.outcome is not None  # noqa: S101 - every exchange that has finished has one
         return self.outcome
+
+    def _open_slot(self, size: int | None) -> Slot:
+        spool, share = self._context.spool, self.flow.account.share
+        if size is not None:
+            return spool.open(size, share)
+        self._grows = True
+        return spool.open_growing(self._context.settings.max_upload, share)
+
+    def _end_growth(self) -> None:
+        """Take the size of a slot that has grown."""
+        slot = self.slot
+        assert slot is not None  # noqa: S101 - it is there while the body arrives
+        slot.end()
+        self.size = slot.size
+        if not slot.size:
+            self.refuse(BadRequest("there is no image: its size is 0"))
+        elif self._session is not None:
+            self._session.count(slot.size)
 
     def _hold_limits(self, session: Session, body_size: int) -> None:
         """Hold a request against the limits of its client. Raises ``RequestError``."""

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vipsrv.address import Address
+from vipsrv.address import Address, Wire
 from vipsrv.errors import SettingsError, StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.access import Access, is_exposed
 from vipsrv.server.address_list import AddressList
 from vipsrv.server.admission import Admission
+from vipsrv.server.api.image_routes import image_routes
 from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.proxy_header import ProxiedConnection
 from vipsrv.server.connections.tls_handshake import TlsConnection
@@ -21,6 +22,7 @@ from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.descriptors import current_limit, files_that_fit, fit_connections, raise_limit
+from vipsrv.server.http.connection import HttpConnection
 from vipsrv.server.identity.shared_quotas import SharedQuotas
 from vipsrv.server.listeners import Listener, Listeners
 from vipsrv.server.listening_sockets import OpenListener
@@ -113,7 +115,10 @@ class Gateway:
             access=self._access,
             access_log=access_log or AccessLog(),
         )
-        self._serve = partial(BinaryConnection, self._context)
+        self._serve: dict[Wire, Callable[..., asyncio.BufferedProtocol]] = {
+            Wire.BINARY: partial(BinaryConnection, self._context),
+            Wire.HTTP: partial(HttpConnection, self._context, image_routes(self._context)),
+        }
         self._trusted_proxies = AddressList(settings.trusted_proxies)
         self._watchdog: Watchdog | None = None
         self._listeners = Listeners()
@@ -285,8 +290,8 @@ class Gateway:
     def _make_connection(self, address: Address) -> asyncio.BufferedProtocol:
         """Return the connection of a client: for the header of a proxy, then TLS, then requests."""
         self._context.connections.opened += 1
-        serve = self._serve
-        make: Callable[..., asyncio.BufferedProtocol] = serve
+        serve = self._serve[address.wire]
+        make = serve
         if address.tls and self._certificates is not None:
             make = partial(TlsConnection, self._context, self._certificates, serve)
         if self._trusted_proxies:

@@ -126,7 +126,8 @@ class _ServiceSettings(BaseModel):
     listen: Words = Field(
         (),
         description="Address to listen on instead of --host and --port: HOST:PORT, [IPV6]:PORT, "
-        "tls://HOST:PORT or unix:/path. For several addresses, repeat the flag or separate them by commas.",
+        "tls://HOST:PORT or unix:/path, and for HTTP http://HOST:PORT, https://HOST:PORT or http+unix:/path. "
+        "For several addresses, repeat the flag or separate them by commas.",
     )
     workers: int = Field(
         default_factory=available_cpus,
@@ -417,8 +418,8 @@ class ServerSettings(_WorkerSettings):
     @classmethod
     def _addresses(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         for text in given:
-            if Address.parse(text).wire is not Wire.BINARY:
-                raise ValueError(f"{text!r}: HTTP is not served yet")
+            if Address.parse(text).wire is Wire.OPS:
+                raise ValueError(f"{text!r}: is the address of another setting, --ops-listen")
         return given
 
     @field_validator("trusted_proxies", "allow_v1")

@@ -63,6 +63,7 @@ TRANSITIONS: dict[FileState, frozenset[FileState]] = {
 class FileSlot:
     """Keeps up to ``size`` bytes in a file; see ``Slot`` for what each member means to the owner.
 
+    The disk must have room for the ``announced`` bytes: fewer than ``size`` if that is only a bound.
     Continues with what has arrived in ``memory``. ``on_progress`` is called whenever the disk has caught up
     or failed. Raises ``Busy``, with ``memory`` unchanged, if there is no room for the file.
     """
@@ -90,8 +91,10 @@ class FileSlot:
         size: int,
         memory: MemorySlot,
         on_progress: Callable[[], None],
+        *,
+        announced: int,
     ) -> None:
-        self._file = files.create(share, size)
+        self._file = files.create(share, announced)
         self._pool = pool
         self._files = files
         self._share = share
@@ -157,6 +160,12 @@ class FileSlot:
             self._start_writing()
         elif not self._start_splicing(source):
             self._can_splice = False
+            self._start_writing()
+
+    def end(self) -> None:
+        """Expect no more bytes than have arrived."""
+        self._size = self.received
+        if self._state is FileState.IDLE:
             self._start_writing()
 
     def take_spliced(self) -> int:

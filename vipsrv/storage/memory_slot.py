@@ -50,6 +50,10 @@ class MemorySlot:
         self._chunks[-1].filled += size
         self.received += size
 
+    def end(self) -> None:
+        """Expect no more bytes than have arrived."""
+        self._size = self.received
+
     def hand_over(self) -> list[Chunk]:
         """Give up the chunks, for a slot in a file that continues with them."""
         chunks, self._chunks, self._held = self._chunks, [], 0

@@ -35,13 +35,17 @@ class Slot:
     that has received everything may have become ``complete``, or when the disk has failed; ``room`` and
     ``complete`` then raise the error.
 
-    A small slot begins in memory and moves to a file if memory is used up; the owner notices only that there
-    is a ``descriptor`` then.
+    A slot that ``grows`` takes at most ``size`` bytes; ``end`` makes what has arrived all of it.
+
+    A small slot, and one that grows, begins in memory. It moves to a file if memory is used up or if it
+    becomes large; the owner notices only that there is a ``descriptor`` then.
     """
 
-    __slots__ = ("_closed", "_content", "_files", "_pool", "on_ready", "share", "size")
+    __slots__ = ("_closed", "_content", "_files", "_grows", "_pool", "on_ready", "share", "size")
 
-    def __init__(self, pool: ChunkPool, files: FileStore, share: Share, size: int) -> None:
+    def __init__(
+        self, pool: ChunkPool, files: FileStore, share: Share, size: int, *, grows: bool = False
+    ) -> None:
         self.size = size
         self.share = share
         self.on_ready: Callable[[], None] | None = None
@@ -49,7 +53,8 @@ class Slot:
         self._files = files
         self._closed = False
         self._content: MemorySlot | FileSlot = MemorySlot(pool, share.memory, size)
-        if size > IN_MEMORY_SIZE:
+        self._grows = grows
+        if size > IN_MEMORY_SIZE and not grows:
             self._move_to_file(self._content)
 
     @property
@@ -87,6 +92,8 @@ class Slot:
         content = self._content
         if isinstance(content, FileSlot):
             return content.room()
+        if self._grows and content.received >= IN_MEMORY_SIZE:
+            return self._move_to_file(content).room()
         room = content.room()
         if room is None:
             self._pool.refusals += 1
@@ -101,6 +108,12 @@ class Slot:
         meanwhile, and when ``on_ready`` is called, ``take_spliced`` returns the number of bytes.
         """
         self._content.filled(size, source)
+
+    def end(self) -> None:
+        """Make what has arrived all of a slot that grows."""
+        self._grows = False
+        self.size = self._content.received
+        self._content.end()
 
     def take_spliced(self) -> int:
         """Return the number of bytes that were read from the source since the last call."""
@@ -124,7 +137,15 @@ class Slot:
 
     def _move_to_file(self, memory: MemorySlot) -> FileSlot:
         """Keep the bytes in a file from now on. Raises ``Busy``, with nothing changed."""
-        file = FileSlot(self._pool, self._files, self.share, self.size, memory, self._progressed)
+        file = FileSlot(
+            self._pool,
+            self._files,
+            self.share,
+            self.size,
+            memory,
+            self._progressed,
+            announced=memory.received if self._grows else self.size,
+        )
         self._content = file
         return file
 
@@ -188,6 +209,10 @@ class Spool:
         Raises ``Busy`` if the slot needs a file and the disk has no room.
         """
         return Slot(self._pool, self._files, share or Share(), size)
+
+    def open_growing(self, most: int, share: Share | None = None) -> Slot:
+        """Return a slot for an unknown number of bytes, at most ``most``; otherwise as ``open``."""
+        return Slot(self._pool, self._files, share or Share(), most, grows=True)
 
     def resize(self, *, memory: int, disk: int, files: int) -> None:
         """Change the budgets. Slots keep what they hold, even if that is more than the new budgets."""

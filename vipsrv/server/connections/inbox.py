@@ -120,6 +120,8 @@ class Inbox(Generic[R]):
         self.reader = reader
         self.slot: Slot | None = None
         """The slot for the arriving body; ``None`` if the body is discarded."""
+        self.fed_slot: Slot | None = None
+        """The slot that the owner fills from the events: the body's bytes are not those on the wire."""
         self.expires = time.monotonic() + context.settings.idle_timeout
         """The end of the receive timeout or the idle timeout, in seconds of ``time.monotonic``."""
         self._ahead = _scratch  # for bytes that are not read into the spool
@@ -145,7 +147,8 @@ class Inbox(Generic[R]):
     @property
     def waits_for_disk(self) -> bool:
         """Whether reading is paused because the disk is behind."""
-        return self.slot is not None and self.slot.stalled
+        slot = self.slot or self.fed_slot
+        return slot is not None and slot.stalled
 
     def buffer(self) -> memoryview:
         """Return the buffer for the next bytes: within a body it is in the spool and ends with the body."""
@@ -183,7 +186,7 @@ class Inbox(Generic[R]):
         """Read while there is room for more, and pause otherwise."""
         if self._state is InboxState.ENDED:
             return
-        slot = self.slot
+        slot = self.slot or self.fed_slot
         if slot is not None and slot.stalled:
             slot.on_ready = self._slot_ready
             self._pause()
@@ -195,14 +198,14 @@ class Inbox(Generic[R]):
 
     def discard(self) -> None:
         """Read on, and discard everything that arrives."""
-        self.slot = None
+        self.slot = self.fed_slot = None
         if self._state is InboxState.PAUSED:
             self._resume()
         self._state = InboxState.DISCARDING
 
     def end(self) -> None:
         """Stop reading, and discard what still arrives."""
-        self.slot = None
+        self.slot = self.fed_slot = None
         self._state = InboxState.ENDED
         # They refer to the connection: a cycle would wait for the garbage collector.
         self._on_events = self._on_no_room = _ignore
@@ -210,7 +213,7 @@ class Inbox(Generic[R]):
 
     def slowness(self, now: float) -> str | None:
         """Return how slowly the body arrives if that is below the least mean rate; see ``pace.py``."""
-        slot, pace = self.slot, self._pace
+        slot, pace = self.slot or self.fed_slot, self._pace
         if slot is None:
             self._pace = None
             return None

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from typing import TypeAlias
 
 from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.transport import PROGRESS_SIZE
@@ -27,6 +28,10 @@ from vipsrv.storage.spool import Slot
 
 FILE_READ_SIZE = 256 * 1024
 """Bytes of a result in a file that are read and sent at a time."""
+
+Inserts: TypeAlias = tuple[tuple[int, bytes], ...]
+"""Bytes that are sent before the byte of a body at each offset, in the order of the offsets; the size of the
+body is the offset of its end."""
 
 _log = logging.getLogger(__name__)
 
@@ -64,10 +69,11 @@ class Outbox:
         self._high_water = 1 if tls else 0
         self._on_empty = on_empty
         self._ended = ended
-        self._waiting: deque[tuple[bytes, Slot | None, RequestLine | None]] = deque()
+        self._waiting: deque[tuple[bytes, Slot | None, RequestLine | None, Inserts]] = deque()
         self._sending: Slot | None = None
         self._line: RequestLine | None = None  # of the reply that is being sent
         self._offset = 0
+        self._inserts: Inserts = ()  # those of the body that is being sent, from the next one on
         self._state = OutboxState.WRITING
         self._lost_because = ""
         self._written = 0
@@ -80,15 +86,24 @@ class Outbox:
         """The number of replies that are not completely sent."""
         return len(self._waiting) + (self._state is OutboxState.WAITING or self._sending is not None)
 
-    def put(self, head: bytes, body: Slot | None = None, line: RequestLine | None = None) -> None:
-        """Send ``head`` and all of ``body``, which the outbox closes afterwards; then pass ``line`` on."""
+    def put(
+        self,
+        head: bytes,
+        body: Slot | None = None,
+        line: RequestLine | None = None,
+        inserts: Inserts = (),
+    ) -> None:
+        """Send ``head`` and all of ``body``, which the outbox closes afterwards; then pass ``line`` on.
+
+        ``inserts`` are sent between the bytes of ``body``.
+        """
         if self._state is OutboxState.CLOSED:
             if body is not None:
                 body.close()
             if line is not None:
                 self._note_lost(line)
             return
-        self._waiting.append((head, body, line))
+        self._waiting.append((head, body, line, inserts))
         if self._state is OutboxState.WRITING and self._sending is None and len(self._waiting) == 1:
             self._pump()
 
@@ -143,7 +158,7 @@ class Outbox:
         if self._line is not None:
             self._note_lost(self._line)
             self._line = None
-        for _, body, line in self._waiting:
+        for _, body, line, _ in self._waiting:
             if body is not None:
                 body.close()
             if line is not None:
@@ -160,7 +175,11 @@ class Outbox:
         # closed (Python 3.12 and 3.13), and the next connection to get its number would never be read.
         while self._state is OutboxState.WRITING and not self._transport.is_closing():
             body = self._sending
-            if body is not None and body.descriptor is not None and self._offset < body.size:
+            if (
+                body is not None
+                and body.descriptor is not None
+                and (self._inserts or self._offset < body.size)
+            ):
                 if not self._write_piece(body):
                     self.failure = "the result could not be read from the spool"
                     self._transport.abort()  # the reply has begun, so no error can be sent
@@ -173,18 +192,33 @@ class Outbox:
                 line.sent = time.monotonic()
                 self._ended.log(line)
             elif self._waiting:
-                head, self._sending, self._line = self._waiting.popleft()
+                head, body, self._line, inserts = self._waiting.popleft()
+                self._sending = body
                 self._offset = 0
+                views: list[bytes | memoryview] = [] if body is None else [*body.views]
+                if inserts and body is not None:
+                    if body.descriptor is not None:
+                        self._inserts = inserts
+                    else:
+                        views = _with_inserts(views, inserts)
                 # A body in a file follows piece by piece.
-                self._write([head, *(self._sending.views if self._sending is not None else ())])
+                self._write([head, *views])
             else:
                 self._on_empty()
                 return
 
     def _write_piece(self, body: Slot) -> bool:
         """Write the next piece of a body that is in a file; return whether that could be read."""
+        most = FILE_READ_SIZE
+        if self._inserts:
+            offset, inserted = self._inserts[0]
+            if offset == self._offset:
+                self._inserts = self._inserts[1:]
+                self._write([inserted])
+                return True
+            most = min(most, offset - self._offset)
         try:
-            piece = body.read(self._offset, FILE_READ_SIZE)
+            piece = body.read(self._offset, most)
         except OSError as error:
             _log.error("closing a connection: a result cannot be read from the spool: %s", error)
             return False
@@ -200,3 +234,19 @@ class Outbox:
         # they are still to be sent. Not before the first one: a transport with TLS may then pause us for its
         # own bytes, before the connection is made.
         self._transport.set_write_buffer_limits(high=self._high_water, low=0)
+
+
+def _with_inserts(views: list[bytes | memoryview], inserts: Inserts) -> list[bytes | memoryview]:
+    """Return the pieces of a body with the ``inserts`` between."""
+    pieces: list[bytes | memoryview] = []
+    left = deque(inserts)
+    begins = 0
+    for view in views:
+        taken = 0
+        while left and left[0][0] < begins + len(view):
+            offset, inserted = left.popleft()
+            pieces += [view[taken : offset - begins], inserted]
+            taken = offset - begins
+        pieces.append(view[taken:])
+        begins += len(view)
+    return [*pieces, *(inserted for _, inserted in left)]

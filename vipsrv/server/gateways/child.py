@@ -30,6 +30,7 @@ from vipsrv.server.hardening import harden
 from vipsrv.server.identity.shared_quotas import SharedQuotas
 from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.server_log import ServerLog
+from vipsrv.server.metrics.merging import SNAPSHOTS
 from vipsrv.server.reload import TakeOver, prepare_all
 from vipsrv.server.settings import ServerSettings
 from vipsrv.workers.core_pinning import confine
@@ -168,6 +169,8 @@ class _GatewayProcess:
                 await self._serve()
             finally:
                 await self._gateway.stop()
+                with suppress(KeyError):  # nobody can read metrics
+                    self._channel.send(Kind.LAST, value=await self._gateway.snapshots.take(SNAPSHOTS))
 
     async def _wait_until_allowed(self) -> None:
         self._channel.send(Kind.STARTED)

@@ -83,7 +83,8 @@ OnCollect: TypeAlias = Callable[["GatewayProcess", int, str], None]
 
 class GatewayProcess:
     """A gateway process, from ``launch`` until it has ``ended``. ``on_change`` is called after each change of
-    its state, and ``on_collect`` when it asks for the figures of the others, to be told by ``collected``.
+    its state, and ``on_collect`` when it asks for the figures of the others, to be told by ``collected``;
+    ``on_last`` with its last counters when it ends as planned.
     """
 
     def __init__(
@@ -93,8 +94,11 @@ class GatewayProcess:
         channel: Channel,
         on_change: Callable[[], None],
         on_collect: OnCollect,
+        on_last: Callable[[Any], object],
     ) -> None:
-        self.name = f"gateway {number + 1}"
+        self.number = number + 1
+        """Counted from 1."""
+        self.name = f"gateway {self.number}"
         self.ended = asyncio.Event()
         self.serving_since = 0.0
         """Seconds of ``time.monotonic``; 0 before."""
@@ -108,6 +112,7 @@ class GatewayProcess:
         self._channel = channel
         self._on_change = on_change
         self._on_collect = on_collect
+        self._on_last = on_last
         self._values: dict[int, asyncio.Future[Any]] = {}  # of snapshots, by the number of the question
         self._state = ProcessState.STARTING
         self._failure: tuple[str, ...] = ()  # why it could not start, in its own words
@@ -126,6 +131,7 @@ class GatewayProcess:
         *,
         on_change: Callable[[], None],
         on_collect: OnCollect,
+        on_last: Callable[[Any], object],
     ) -> Self:
         """Start a process with the other end of the channel. Raises ``StartFailed`` if the system has no room
         for one.
@@ -154,7 +160,7 @@ class GatewayProcess:
             inherited=list(order.inherited),
             quotas=order.quotas,
         )
-        return cls(order.number, process, channel, on_change, on_collect)
+        return cls(order.number, process, channel, on_change, on_collect, on_last)
 
     @property
     def state(self) -> ProcessState:
@@ -307,7 +313,7 @@ class GatewayProcess:
             case Kind.PREPARED | Kind.TAKEN_OVER | Kind.FAILED if "question" in message.values:
                 if message.values["question"] == self._questions:
                     self._answered(message)
-            case Kind.COLLECT | Kind.VALUE:
+            case Kind.COLLECT | Kind.VALUE | Kind.LAST:
                 self._handle_figures(message)
             case Kind.FAILED:
                 self._failure = tuple(message.values["faults"])
@@ -318,6 +324,9 @@ class GatewayProcess:
         values = message.values
         if message.kind is Kind.COLLECT:
             self._on_collect(self, values["question"], values["name"])
+            return
+        if message.kind is Kind.LAST:
+            self._on_last(values["value"])
             return
         value = self._values.get(values["question"])
         if value is None or value.done():

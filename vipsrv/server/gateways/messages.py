@@ -20,6 +20,7 @@
       COLLECTED ─────────────────────────────►
       DRAIN, STOP ───────────────────────────►
       ◄────────────────────────────── DRAINING
+      ◄────────────────────────────────── LAST    its last counters
 
 Both are processes of one version: the supervisor starts the gateway. The end of one side closes the channel
 for the other.
@@ -69,6 +70,7 @@ class Kind(StrEnum):
     COLLECTED = "collected"
     DRAIN = "drain"
     DRAINING = "draining"
+    LAST = "last"
     STOP = "stop"
 
 

@@ -28,6 +28,7 @@ from vipsrv.server.gateways.messages import Channel
 from vipsrv.server.gateways.shares import cores_of, own_cores, settings_of
 from vipsrv.server.identity.shared_quotas import SharedQuotas, create_table
 from vipsrv.server.listening_sockets import OpenListener
+from vipsrv.server.metrics.merging import SNAPSHOTS, SupervisorFigures
 from vipsrv.server.ops.snapshots import Answers
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.succession import Succession, addresses_of
@@ -100,6 +101,7 @@ class Supervisor:
         self._watching: asyncio.Task[None] | None = None
         self._keeping: list[asyncio.Task[None]] = []
         self._collecting: set[asyncio.Task[None]] = set()
+        self._figures = SupervisorFigures()
 
     @property
     def connections(self) -> int:
@@ -244,7 +246,12 @@ class Supervisor:
             quotas=self._quotas,
         )
         return GatewayProcess.launch(
-            order, channel, theirs, on_change=self._lend, on_collect=self._start_to_collect
+            order,
+            channel,
+            theirs,
+            on_change=self._lend,
+            on_collect=self._start_to_collect,
+            on_last=self._figures.note,
         )
 
     async def _keep(self, number: int) -> None:
@@ -256,6 +263,7 @@ class Supervisor:
             SharedQuotas(self._quotas, self._count, number).clear_in_flight()
             if self._succession.is_handed_over:
                 return
+            self._figures.gateway_ended()
             served = time.monotonic() - process.serving_since if process.serving_since else 0.0
             is_expected = process.was_told_to_end or served > STABLE_SECONDS
             pause = 0.0 if is_expected else _longer(pause)
@@ -309,16 +317,13 @@ class Supervisor:
     async def _collect(self, asker: GatewayProcess, question: int, name: str) -> None:
         """Ask all gateways but ``asker`` for their figures with this name, and pass them on to it."""
         others = [process for process in self._processes if process is not asker]
-        found = await asyncio.gather(*(one.snapshot(name) for one in others), return_exceptions=True)
-        values, silent = [], []
-        for value in found:
-            if isinstance(value, NoAnswer):
-                silent.append(str(value))
-            elif isinstance(value, BaseException):
-                raise value
-            else:
-                values.append(value)
-        asker.collected(question, Answers(values, tuple(silent)))
+        if name != SNAPSHOTS:
+            answers = await _ask(others, name)
+        else:
+            # Those of the asker as well, which are kept in case that it ends.
+            answers, own = await asyncio.gather(_ask(others, name), _ask([asker], name))
+            answers.values.append(self._figures.complete([*answers.values, *own.values], asker.number))
+        asker.collected(question, answers)
 
     async def _watch(self) -> None:
         while True:
@@ -373,6 +378,20 @@ async def _end(tasks: Sequence["asyncio.Task[None]"]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _ask(processes: Iterable[GatewayProcess], name: str) -> Answers:
+    """Return the figures with this name of all gateways that answer in time."""
+    found = await asyncio.gather(*(one.snapshot(name) for one in processes), return_exceptions=True)
+    values, silent = [], []
+    for value in found:
+        if isinstance(value, NoAnswer):
+            silent.append(str(value))
+        elif isinstance(value, BaseException):
+            raise value
+        else:
+            values.append(value)
+    return Answers(values, tuple(silent))
 
 
 def _create_quotas(gateways: int) -> int:

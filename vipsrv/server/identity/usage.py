@@ -128,6 +128,11 @@ class Usage:
         if shared is not None:
             shared.add_in_flight(1)
 
+    def count(self, size: int, now: float) -> None:
+        """Count bytes of an upload that was admitted without them; the limit then holds for the next one."""
+        if self._bytes is not None:
+            self._bytes.take(size, now)
+
     def done(self) -> None:
         """End a request that was admitted."""
         self.in_flight -= 1

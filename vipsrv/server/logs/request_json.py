@@ -19,8 +19,8 @@ def request_json(line: RequestLine, when: str) -> str:
     more = ""
     if line.identity is not None:
         more = f',"identity":{_quote(printable(line.identity))}'
-    if line.version is not None:
-        more += f',"protocol":"v{line.version}+tls"' if line.tls else f',"protocol":"v{line.version}"'
+    if (protocol := line.protocol) is not None:
+        more += f',"protocol":"{protocol}"'
     return (
         f'{{"time":"{when}","level":"{line.level}","event":"request","connection":{line.connection},'
         f'"id":{line.request_id},"peer":{_quote(peer_text(line.peer))}{more},"kind":"{line.kind}",'

@@ -15,7 +15,7 @@ _OK = 200
 _WARNINGS = frozenset({502, 504})
 """Statuses of errors that an operator may have to look at: a worker has died, or the server was too slow."""
 
-ROUTINE = frozenset({"hello", "ping", "cancel"})
+ROUTINE = frozenset({"hello", "ping", "cancel", "page"})
 """Kinds of requests of which a success is of interest at debug only: health checks send them all day."""
 
 _SIZE = 700
@@ -38,11 +38,14 @@ class RequestLine:
     certified: bool = False
     """Whether that is by a certificate alone."""
     version: int | None
-    """Of the protocol; ``None`` if the client sent no header of either version."""
+    """Of the binary protocol; ``None`` if the client sent no header of either version, and for HTTP."""
     tls: bool
     kind: str
     request_id: int
-    """As in the header of the request."""
+    """As in the header of the request; for HTTP its number on the connection."""
+    http: bool = False
+    http_status: int = 0
+    """The status of a reply of HTTP that is no error, and is not 200; 0 for all others."""
     image_size: int = 0
     """Bytes of the image as announced; 0 if there is none."""
     error: RequestError | None = None
@@ -75,19 +78,20 @@ class RequestLine:
     @property
     def status(self) -> int:
         """The status of the reply."""
+        if self.http_status:
+            return self.http_status
         return _OK if self.error is None else self.error.status
+
+    @property
+    def protocol(self) -> str | None:
+        """``v1``, ``v2`` or ``http``, with ``+tls`` if it was encrypted; ``None`` if that is not known."""
+        name = "http" if self.http else f"v{self.version}" if self.version is not None else None
+        return f"{name}+tls" if name is not None and self.tls else name
 
     @property
     def code(self) -> str:
         """The protocol's word for the status."""
         return "ok" if self.error is None else self.error.code
-
-    @property
-    def protocol(self) -> str | None:
-        """What the client spoke; ``None`` if it sent no header."""
-        if self.version is None:
-            return None
-        return f"v{self.version}+tls" if self.tls else f"v{self.version}"
 
     @property
     def level(self) -> str:

@@ -11,6 +11,7 @@ from vipsrv.errors import Draining, Limit
 from vipsrv.server.context import ServerContext
 from vipsrv.server.logs.start_line import libvips_version
 from vipsrv.server.metrics import catalogue
+from vipsrv.server.metrics.merging import Snapshot
 from vipsrv.server.metrics.processes import GatewayProcesses
 from vipsrv.server.metrics.requests import RequestCounts
 from vipsrv.server.metrics.snapshot import Figures
@@ -50,8 +51,8 @@ class GatewayFigures:
         context.ended_requests.add(self._requests)
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the figures as ``SnapshotReader`` reads them; JSON can hold them."""
-        return {"gateway": self._gateway, "run": self._run, "figures": self.collect().to_json()}
+        """Return a ``Snapshot`` of this moment as a value that JSON can hold."""
+        return Snapshot(self._gateway, self._run, self.collect()).to_json()
 
     def collect(self) -> Figures:
         """Return the figures of this moment."""
@@ -143,6 +144,7 @@ class GatewayFigures:
         figures.add(catalogue.READY, int(self._is_ready()))
         figures.add(catalogue.DRAINING, int(context.draining))
         figures.add(catalogue.GATEWAYS, 1)
+        figures.add(catalogue.GATEWAY_RESTARTS, 0)  # the supervisor counts them
         figures.add(catalogue.GATEWAYS_WANTED, self._gateways)
         if (queue := context.access_log.queue) is not None:
             figures.add(catalogue.LOG_DROPPED, queue.dropped)

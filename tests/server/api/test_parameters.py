@@ -1,0 +1,192 @@
+"""The parameters of /resize: their names, their values, and the options that they mean."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from vipsrv.errors import BadRequest
+from vipsrv.options import Fit, Format, Keep, Position, ResizeOptions, ResizeRequest
+from vipsrv.server.api.parameters import PARAMETERS, ResizeParameters
+from vipsrv.workers.channel import MAX_OUTPUTS
+
+
+def meta(auto: Format | None = None, /, **given: str) -> dict[str, Any]:
+    parameters = ResizeParameters()
+    for name, value in given.items():
+        parameters.add(name, value)
+    return parameters.meta(auto)
+
+
+def options(**given: str) -> ResizeOptions:
+    (one,) = ResizeRequest.from_meta(meta(**given)).outputs
+    return one
+
+
+def refusal(*given: tuple[str, str]) -> str:
+    parameters = ResizeParameters()
+    *before, (last, value) = given
+    for name, other in before:
+        parameters.add(name, other)
+    with pytest.raises(BadRequest) as refused:
+        parameters.add(last, value)
+    return refused.value.message
+
+
+def test_every_option_of_a_resize_is_a_parameter() -> None:
+    assert set(PARAMETERS) == {
+        *ResizeOptions.__dataclass_fields__,
+        *("withoutEnlargement", "deadline_ms", "outputs"),
+    }
+
+
+def test_all_options() -> None:
+    assert options(
+        width="800",
+        height="600",
+        fit="cover",
+        position="right top",
+        format="webp",
+        quality="70",
+        effort="2",
+        lossless="false",
+        max_bytes="9000",
+        background="%23aabbcc".replace("%23", "#"),
+        keep="icc",
+        page="1",
+        enlarge="0",
+    ) == ResizeOptions(
+        width=800,
+        height=600,
+        fit=Fit.COVER,
+        position=Position.RIGHT_TOP,
+        format=Format.WEBP,
+        quality=70,
+        effort=2,
+        max_bytes=9000,
+        background="#aabbcc",
+        keep=Keep.ICC,
+        page=1,
+        enlarge=False,
+    )
+
+
+def test_the_default_fit_is_that_of_the_clients() -> None:
+    assert options(width="8").fit is Fit.INSIDE
+    assert options(height="8").fit is Fit.INSIDE
+    assert options(width="8", height="8").fit is Fit.FILL
+    assert options(width="8", height="8", fit="inside").fit is Fit.INSIDE
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"gravity": "north"}, {"position": "top"}),
+        ({"position": "northeast"}, {"position": "right top"}),
+        ({"position": "center"}, {"position": "centre"}),
+        ({"position": "top right"}, {"position": "right top"}),
+        ({"gravity": "attention"}, {"position": "attention"}),
+        ({"toFormat": "jpg"}, {"format": "jpeg"}),
+        ({"format": "tif"}, {"format": "tiff"}),
+        ({"withoutEnlargement": "true"}, {"enlarge": False}),
+        ({"withoutEnlargement": "false"}, {"enlarge": True}),
+        ({"background": "AABBCC"}, {"background": "#AABBCC"}),
+    ],
+)
+def test_names_and_values_of_sharp(given: dict[str, str], expected: dict[str, object]) -> None:
+    assert meta(width="8", **given) == {"width": 8, "fit": "inside", **expected}
+
+
+def test_several_results_share_the_other_parameters() -> None:
+    assert meta(outputs="320x,640x480,x1280", quality="70", deadline_ms="500") == {
+        "deadline_ms": 500,
+        "outputs": [
+            {"width": 320, "quality": 70, "fit": "inside"},
+            {"width": 640, "height": 480, "quality": 70, "fit": "fill"},
+            {"height": 1280, "quality": 70, "fit": "inside"},
+        ],
+    }
+    assert meta(outputs="8x", fit="outside")["outputs"] == [{"width": 8, "fit": "outside"}]
+
+
+def test_auto_becomes_what_the_client_prefers() -> None:
+    assert meta(Format.AVIF, width="8", format="auto")["format"] == "avif"
+    assert meta(None, width="8", format="auto")["format"] == "auto"
+    assert meta(Format.AVIF, width="8", format="png")["format"] == "png"
+    assert meta(Format.WEBP, outputs="8x", format="auto")["outputs"][0]["format"] == "webp"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([("w", "8")], "w: is no parameter; there are width, height, fit,"),
+        ([("", "8")], "a parameter without a name: is no parameter"),
+        ([("\x1b", "8")], "\\x1b: is no parameter"),
+        ([("width", "8"), ("width", "8")], "width: is given twice"),
+        ([("format", "png"), ("toFormat", "png")], "toFormat: is given twice, before as format"),
+        ([("enlarge", "1"), ("withoutEnlargement", "1")], "is given twice, before as enlarge"),
+        ([("width", "")], 'width: must be a whole number, not ""'),
+        ([("width", "-1")], "width: must be a whole number"),
+        ([("width", "+1")], "width: must be a whole number"),
+        ([("width", " 1")], "width: must be a whole number"),
+        ([("width", "1.0")], "width: must be a whole number"),
+        ([("width", "٣")], "width: must be a whole number"),
+        ([("width", "0")], "width: must be from 1 to"),
+        ([("width", "9" * 5000)], "width: must be a whole number"),
+        ([("quality", "101")], "quality: must be from 1 to 100"),
+        ([("fit", "Cover")], "fit: must be one of fill, contain,"),
+        ([("lossless", "yes")], "lossless: must be true or false"),
+        ([("lossless", "")], "lossless: must be true or false"),
+        ([("background", "white")], "background: must look like"),
+        ([("deadline_ms", "0")], "deadline_ms: must be from 1"),
+        ([("outputs", "")], "outputs: must be sizes like"),
+        ([("outputs", "x")], "outputs: must be sizes like"),
+        ([("outputs", "8x,")], "outputs: must be sizes like"),
+        ([("outputs", "8X8")], "outputs: must be sizes like"),
+        ([("outputs", "0x8")], "outputs: a width must be from 1"),
+        ([("outputs", "8x99999999999")], "outputs: must be sizes like"),
+        ([("outputs", "8x9999999999")], "outputs: a height must be from 1"),
+        ([("outputs", ",".join(["8x"] * (MAX_OUTPUTS + 1)))], f"{MAX_OUTPUTS} are allowed"),
+        ([("outputs", "8x"), ("height", "8")], "outputs: has all sizes"),
+        ([("height", "8"), ("outputs", "8x")], "outputs: has all sizes"),
+        ([("request_id", "8")], "request_id: is no parameter"),
+    ],
+)
+def test_an_invalid_parameter_is_refused(given: list[tuple[str, str]], message: str) -> None:
+    found = refusal(*given)
+    assert message in found
+    assert found.isprintable()
+    assert len(found) < 600
+
+
+@given(st.sampled_from(sorted(PARAMETERS)), st.data())
+def test_a_schema_accepts_what_is_accepted(name: str, data: st.DataObject) -> None:
+    parameter = PARAMETERS[name]
+    # As a client writes the values of a schema into a query.
+    value, text = data.draw(_values(parameter.schema))
+    valid = Draft202012Validator(parameter.schema).is_valid(value)
+    try:
+        parameter.read(text)
+    except BadRequest:
+        # Sides of ten digits match the pattern of sizes although only some are in range.
+        assert not valid or name == "outputs"
+    else:
+        assert valid
+
+
+def _values(schema: dict[str, Any]) -> st.SearchStrategy[tuple[Any, str]]:
+    if schema["type"] == "integer":
+        edges = st.sampled_from([schema["minimum"], schema["maximum"]])
+        numbers = st.one_of(st.integers(0, 2**64), edges, edges.map(lambda edge: edge + 1), st.just(0))
+        return numbers.map(lambda number: (number, str(number)))
+    if schema["type"] == "boolean":
+        return st.booleans().map(lambda one: (one, str(one).lower()))
+    if "enum" in schema:
+        texts = st.one_of(st.sampled_from(schema["enum"]), st.text(max_size=9))
+    else:
+        texts = st.one_of(
+            st.from_regex(schema["pattern"].replace("$", r"\Z")), st.text("0123456789x,#abf", max_size=12)
+        )
+    return texts.map(lambda text: (text, text))

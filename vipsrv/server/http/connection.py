@@ -1,0 +1,529 @@
+"""A connection that speaks HTTP/1.1 and 1.0: requests in, replies out in the same order.
+
+``connections/served.py`` has what it shares with the binary protocol. A request with an image has an
+``Exchange``; its body goes from the inbox straight into the slot if its bytes are those on the wire, and is
+fed to the slot otherwise. The requests wait in a queue until they are the first one and have a reply::
+
+    head ──► routes ─┬─► refused ─────────────────────────────────────► reply
+                     ├─► Page: at once, later, or a stream ───────────► reply
+                     └─► ImageRoute ──► exchange ──► body ──► worker ──► reply
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from vipsrv.errors import InternalError, RequestError, TooLarge
+from vipsrv.server.accounts import Flow
+from vipsrv.server.connections.login import LOGIN_SECONDS
+from vipsrv.server.connections.outbox import Inserts
+from vipsrv.server.connections.served import MAX_IN_FLIGHT, ServedConnection
+from vipsrv.server.connections.states import ConnectionState
+from vipsrv.server.context import ServerContext
+from vipsrv.server.exchange import Exchange
+from vipsrv.server.http.clients import HttpClient, HttpClients
+from vipsrv.server.http.head import Head
+from vipsrv.server.http.messages import Headers, HttpRequest, HttpResponse, HttpStream
+from vipsrv.server.http.reader import BodyPart, HttpReader, RefusedRequest, RequestEnded
+from vipsrv.server.http.refusals import MethodNotAllowed, NotFound
+from vipsrv.server.http.replies import (
+    CONTINUE,
+    LAST_CHUNK,
+    headers_of_refusal,
+    pack_chunk,
+    pack_head,
+    pack_response,
+)
+from vipsrv.server.http.routes import Answer, ImageRoute, ImageTask, Page, Routes
+from vipsrv.server.logs.request_line import RequestLine
+from vipsrv.storage.spool import Slot
+from vipsrv.workers.channel import Operation
+
+MOST_DISCARDED = 256 * 1024
+"""Bytes of a refused request's body that are read and discarded, so that the connection lives on."""
+
+MOST_STREAM_PIECES = 64
+"""Pieces of a stream that wait for a client; further ones are dropped."""
+
+_KINDS = {Operation.RESIZE: "resize", Operation.INFO: "info"}
+_PAGE = "page"
+_UNKNOWN = "request"
+"""The kind of a request in the log that was refused before it was known what it asks for."""
+
+_OK = 200
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Reply:
+    """The bytes of a reply that waits for those before it."""
+
+    head: bytes
+    result: Slot | None
+    inserts: Inserts
+    line: RequestLine | None
+    stream: HttpStream | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A request that is not answered yet."""
+
+    number: int
+    head: Head | None  # `None` if it could not be parsed
+    closes: bool
+    kind: str = _UNKNOWN
+    more_headers: Headers = ()
+    client: HttpClient | None = None
+    task: ImageTask | None = None
+    exchange: Exchange | None = None
+    answering: "asyncio.Task[None] | None" = None
+    waits_to_send: bool = False  # the client sends its body after a 100 (Continue)
+    reply: _Reply | None = None
+
+
+class HttpConnection(ServedConnection[HttpReader]):
+    """One client of HTTP, or a proxy with the requests of several; ``routes`` answer them."""
+
+    _clients: HttpClients
+
+    def __init__(self, context: ServerContext, routes: Routes, peer: object = None) -> None:
+        super().__init__(context, HttpReader(), peer)
+        # Each request shows who sends it; no state of the connection depends on that.
+        self._state = ConnectionState.OPEN
+        self._routes = routes
+        self._requests = 0
+        self._pending: deque[_Pending] = deque()
+        self._receiving: _Pending | None = None  # its body has not arrived completely
+        self._end_stream: Callable[[], None] | None = None  # while the first request is answered by a stream
+
+    @property
+    def in_flight(self) -> Collection[Exchange]:
+        """The exchanges that have not finished."""
+        return [
+            one.exchange for one in self._pending if one.exchange is not None and one.exchange.outcome is None
+        ]
+
+    @property
+    def answers_are_due(self) -> bool:
+        """Whether requests are in flight, or replies wait for those before them."""
+        return bool(self._pending)
+
+    may_half_close = False
+    """A client that ends its side is taken for one that has disconnected: its work is not worth doing."""
+
+    def _open_place(self, peer: object) -> Flow:
+        self._clients = HttpClients(self._context, peer)
+        return self._clients.place
+
+    def _begin(self) -> None:
+        if self._tls:
+            self._clients.take_certificate(self._transport)
+        if self._clients.are_anonymous:
+            self._inbox.expires = time.monotonic() + LOGIN_SECONDS
+
+    def _end(self) -> None:
+        self._clients.close()
+
+    def drain(self) -> None:
+        """Finish the requests in flight, and end a stream; then close."""
+        self._finish_stream()
+        super().drain()
+
+    # Requests
+
+    def _handle(self, events: Iterable[object]) -> None:
+        self.watch_at = 0.0
+        try:
+            for event in events:
+                if isinstance(event, BodyPart):
+                    self._feed(event.data)
+                elif isinstance(event, Head):
+                    self._start(event)
+                elif isinstance(event, RequestEnded):
+                    self._request_ended()
+        except RefusedRequest as refused:
+            self._refuse_unfinished(refused.error)
+            self._linger()
+
+    def _start(self, head: Head) -> None:
+        self._requests += 1
+        pending = _Pending(self._requests, head, closes=not head.keeps_alive)
+        self._pending.append(pending)
+        self._receiving = pending
+        try:
+            self._route(pending, head)
+        except RequestError as error:
+            self._refuse(pending, error)
+        self._advance()
+
+    def _route(self, pending: _Pending, head: Head) -> None:
+        """Begin to answer a request. Raises ``RequestError``."""
+        routes = self._routes
+        request = HttpRequest(
+            method=head.method,
+            path=head.path,
+            query=head.query,
+            fields=head.fields,
+            body_size=head.body_size,
+            peer=self._peer,
+            tls=self._tls,
+        )
+        pending.more_headers = routes.more_headers(request)
+        if self._state is ConnectionState.EXCESS:
+            pending.closes = True
+            raise self._no_place()
+        route = routes.routes.get(head.path)
+        if route is None and head.path != "*":
+            raise NotFound("there is nothing at this path")
+        methods = ("GET", "HEAD", "POST") if route is None else route.methods
+        if route is None or head.method not in methods:
+            allow = ", ".join((*methods, "OPTIONS"))
+            if head.method != "OPTIONS":
+                raise MethodNotAllowed(f"the methods for this path are {allow}", allow)
+            pending.kind = _PAGE
+            self._answer(pending, HttpResponse(status=204, headers=(("Allow", allow),)))
+        elif isinstance(route, Page):
+            pending.kind = _PAGE
+            if not route.public:
+                request = self._identify(pending, request)
+            self._open_page(pending, route, request)
+        else:
+            self._start_exchange(pending, route, self._identify(pending, request))
+
+    def _identify(self, pending: _Pending, request: HttpRequest) -> HttpRequest:
+        """Note who sends a request, and return it with its session. Raises ``RequestError``."""
+        client = pending.client = self._clients.of(request.fields)
+        return request if client.session is None else replace(request, session=client.session)
+
+    def _open_page(self, pending: _Pending, page: Page, request: HttpRequest) -> None:
+        try:
+            answer = page.answer(request)
+        except RequestError:
+            raise
+        except Exception:  # noqa: BLE001 - logged with its traceback; the client is told
+            _log.exception("%s could not be answered", request.path)
+            raise InternalError("the page could not be made") from None
+        if isinstance(answer, HttpResponse | HttpStream):
+            self._answer(pending, answer)
+        else:
+            later = self._answer_later(pending, answer, request.path)
+            pending.answering = asyncio.get_running_loop().create_task(later)
+
+    async def _answer_later(self, pending: _Pending, answer: Awaitable[Answer], path: str) -> None:
+        try:
+            self._answer(pending, await answer)
+        except RequestError as error:
+            self._refuse(pending, error)
+        except Exception:  # noqa: BLE001 - logged with its traceback; the client is told
+            _log.exception("%s could not be answered", path)
+            self._refuse(pending, InternalError("the page could not be made"))
+        finally:
+            pending.answering = None
+        self._advance()
+        self._after_reply()
+
+    def _start_exchange(self, pending: _Pending, route: ImageRoute, request: HttpRequest) -> None:
+        client = pending.client
+        assert client is not None  # noqa: S101 - an image is taken of clients that are known
+        task = pending.task = route.begin(request)
+        pending.kind = _KINDS[task.operation]
+        client.requests += 1
+        exchange = pending.exchange = Exchange(
+            self._context, task.operation, client.flow, partial(self._finished, pending), client.session
+        )
+        exchange.accept(task.meta, request.body_size, task.digest)
+        if exchange.outcome is not None:
+            return
+        pending.waits_to_send = pending.head is not None and pending.head.continues
+        if request.body_size is None:
+            self._inbox.fed_slot = exchange.slot
+        else:
+            self._inbox.slot = exchange.slot
+        if self._state is ConnectionState.DRAINING:  # it is served because the server has a successor
+            self._enter(ConnectionState.OPEN)
+
+    def _feed(self, data: memoryview) -> None:
+        """Store a part of a body that did not go straight into its slot."""
+        pending = self._receiving
+        if pending is None or pending.exchange is None or self._inbox.fed_slot is None:
+            return
+        slot = self._inbox.fed_slot
+        try:
+            if slot.received + len(data) > slot.size:
+                raise TooLarge(f"the image has more than {slot.size} bytes, which is the limit")
+            while data:
+                room = slot.room()
+                part = data[: len(room)]
+                room[: len(part)] = part
+                slot.filled(len(part))
+                data = data[len(part) :]
+        except RequestError as error:
+            self._refuse_incoming(error)
+
+    def _request_ended(self) -> None:
+        pending, self._receiving = self._receiving, None
+        self._inbox.slot = self._inbox.fed_slot = None
+        if pending is None:
+            return
+        pending.waits_to_send = False
+        exchange = pending.exchange
+        if exchange is not None and exchange.outcome is None:
+            exchange.body_ended()
+        else:
+            self._after_reply()
+
+    def _has_place(self) -> bool:
+        pending = self._pending
+        if self._receiving is not None:
+            return True
+        # After a request that is the last one, nothing is read (RFC 9112, section 9.6).
+        return not pending or (not pending[-1].closes and len(pending) + len(self._outbox) < MAX_IN_FLIGHT)
+
+    # Replies
+
+    def _finished(self, pending: _Pending, exchange: Exchange) -> None:
+        """Reply to a request with its outcome."""
+        self.watch_at = 0.0
+        if pending.client is not None:
+            pending.client.requests -= 1
+        outcome = exchange.take_outcome()
+        task = pending.task
+        if outcome.error is not None or task is None:
+            self._refuse(pending, outcome.error or InternalError("the request has no task"))
+        else:
+            self._answer_success(pending, task, exchange)
+        self._advance()
+        self._after_reply()
+
+    def _answer_success(self, pending: _Pending, task: ImageTask, exchange: Exchange) -> None:
+        try:
+            response = task.reply(exchange)
+        except Exception as error:  # noqa: BLE001 - whoever waits for an outcome must not get an error of ours
+            if exchange.outcome is not None and exchange.outcome.result is not None:
+                exchange.outcome.result.close()
+            if not isinstance(error, RequestError):
+                _log.exception("the reply to a %s could not be made", pending.kind)
+                error = InternalError("the reply could not be made")
+            self._refuse(pending, error)
+        else:
+            self._answer(pending, response)
+
+    def _refuse(self, pending: _Pending, error: RequestError) -> None:
+        """Answer with an error; close if the body that is still to come is too long to be discarded."""
+        response = self._routes.problem(error)
+        if self._receiving is pending:
+            self._inbox.slot = self._inbox.fed_slot = None
+        more = headers_of_refusal(error, response.headers)
+        self._answer(pending, response, more, error)
+
+    def _answer(
+        self, pending: _Pending, answer: Answer, more: Headers = (), error: RequestError | None = None
+    ) -> None:
+        """Make the reply to a request; ``_advance`` sends it when its turn has come."""
+        head = pending.head
+        is_last = pending is self._pending[-1]
+        if (self._context.draining and is_last) or (
+            self._receiving is pending and not self._can_discard(pending)
+        ):
+            pending.closes = True
+        stream = answer if isinstance(answer, HttpStream) else None
+        head_only = head is not None and head.method == "HEAD"
+        more = (*more, *pending.more_headers)
+        if stream is not None:
+            packed = self._pack_stream(pending, stream, more)
+            line = self._line_of(pending, _OK, None)
+            pending.reply = _Reply(packed, None, (), line, None if head_only else stream)
+        elif isinstance(answer, HttpResponse):
+            packed = pack_response(
+                answer, more, connection=self._connection_field(pending), head_only=head_only
+            )
+            result, inserts = answer.result, answer.inserts
+            if head_only and result is not None:
+                result.close()
+                result, inserts = None, ()
+            pending.reply = _Reply(packed, result, inserts, self._line_of(pending, answer.status, error))
+
+    def _can_discard(self, pending: _Pending) -> bool:
+        """Whether the rest of a body may be read and discarded, so that the next request can follow."""
+        head = pending.head
+        if head is None or head.body_size is None or head.continues:
+            return False
+        return head.body_size == 0 or (self._reader.in_body and self._reader.body_left <= MOST_DISCARDED)
+
+    def _connection_field(self, pending: _Pending) -> str | None:
+        if pending.closes:
+            return "close"
+        return "keep-alive" if pending.head is not None and pending.head.is_http_1_0 else None
+
+    def _advance(self) -> None:
+        """Send the replies whose turn has come."""
+        while self._pending and self._end_stream is None:
+            first = self._pending[0]
+            reply = first.reply
+            if reply is None:
+                if first.waits_to_send:
+                    first.waits_to_send = False
+                    self._outbox.put(CONTINUE)
+                return
+            if reply.stream is not None:
+                self._outbox.put(reply.head, None, reply.line)
+                self._start_stream(first, reply.stream)
+                if self._context.draining:
+                    self._finish_stream()
+                return
+            self._pending.popleft()
+            self._outbox.put(reply.head, reply.result, reply.line, reply.inserts)
+            if first.closes:
+                self._drop_rest()
+                self._linger()
+                return
+
+    def _drop_rest(self) -> None:
+        """Forget what follows a reply that closes the connection; nothing was begun after it."""
+        self._receiving = None
+
+    def _after_reply(self) -> None:
+        if self._state is ConnectionState.LINGERING:
+            self._shut_down_when_sent()
+        self._inbox.update()
+        self._inbox.start_idling()
+        self._drain_if_told()
+
+    # Streams
+
+    def _pack_stream(self, pending: _Pending, stream: HttpStream, more: Headers) -> bytes:
+        if pending.head is not None and pending.head.is_http_1_0:
+            pending.closes = True  # the end of the connection is the end of the reply
+            headers = (*stream.headers, *more)
+        else:
+            headers = (*stream.headers, *more, ("Transfer-Encoding", "chunked"))
+        return pack_head(_OK, headers, connection=self._connection_field(pending))
+
+    def _start_stream(self, pending: _Pending, stream: HttpStream) -> None:
+        in_chunks = pending.head is not None and not pending.head.is_http_1_0
+
+        def send(data: bytes) -> bool:
+            if self._end_stream is None or len(self._outbox) >= MOST_STREAM_PIECES:
+                return False
+            if data:
+                self._outbox.put(pack_chunk(data) if in_chunks else data)
+            return True
+
+        self._end_stream = _nothing  # `subscribe` may send at once
+        self._end_stream = stream.subscribe(send)
+
+    def _finish_stream(self) -> None:
+        """End the stream of the first request, whose reply is complete then."""
+        end, self._end_stream = self._end_stream, None
+        if end is None:
+            return
+        end()
+        first = self._pending.popleft()
+        if first.head is not None and not first.head.is_http_1_0:
+            self._outbox.put(LAST_CHUNK)
+        self._drop_rest()
+        self._linger()
+
+    # What the end of the connection or of the server means
+
+    def _refuse_incoming(self, error: RequestError) -> None:
+        pending = self._receiving
+        if pending is None or pending.reply is not None:
+            return
+        if pending.exchange is not None:
+            pending.exchange.refuse(error)  # which calls `_finished`
+        else:
+            self._refuse(pending, error)
+            self._advance()
+
+    def _refuse_unfinished(self, error: RequestError) -> None:
+        """Answer a request that will never be complete, and nothing after it."""
+        pending = self._receiving
+        if pending is not None:
+            pending.closes = True
+            self._refuse_incoming(error)
+        elif not self._reader.between_messages:
+            self._requests += 1
+            pending = _Pending(self._requests, None, closes=True)
+            self._pending.append(pending)
+            self._refuse(pending, error)
+            self._advance()
+
+    def _refuse_late_login(self) -> None:
+        """Nothing: no connection waits for a login."""
+
+    def _answer_all(self, error: RequestError) -> None:
+        self._finish_stream()
+        for pending in self._pending:
+            if pending.reply is None:
+                self._give_up(pending, error.message)
+                self._refuse(pending, error)
+        self._advance()
+
+    def _abandon_all(self) -> None:
+        end, self._end_stream = self._end_stream, None
+        if end is not None:
+            end()
+            self._pending.popleft()
+        self._receiving = None
+        self._inbox.slot = self._inbox.fed_slot = None
+        abandoned, self._pending = self._pending, deque()
+        for pending in abandoned:
+            reply = pending.reply
+            if reply is None:
+                self._give_up(pending, self._lost_because)
+                line: RequestLine | None = self._make_line(pending)
+            else:
+                line = reply.line
+                if reply.result is not None:
+                    reply.result.close()
+            if line is not None:
+                line.lost = self._lost_because
+                self._context.ended_requests.log(line)
+
+    def _give_up(self, pending: _Pending, reason: str) -> None:
+        """Stop the work for a request."""
+        if pending.answering is not None:
+            pending.answering.cancel()
+        if pending.exchange is not None:
+            pending.exchange.abandon(reason)
+            if pending.client is not None:
+                pending.client.requests -= 1
+
+    # The log
+
+    def _line_of(self, pending: _Pending, status: int, error: RequestError | None) -> RequestLine | None:
+        if error is None and not self._context.ended_requests.follows_successes:
+            return None
+        line = self._make_line(pending)
+        if error is not None:
+            line.error = error
+        elif status != _OK:
+            line.http_status = status
+        return line
+
+    def _make_line(self, pending: _Pending) -> RequestLine:
+        line = RequestLine(
+            connection=self.number,
+            peer=self._peer,
+            identity=None if pending.client is None else pending.client.identity,
+            version=None,
+            http=True,
+            tls=self._tls,
+            kind=pending.kind,
+            request_id=pending.number,
+        )
+        exchange = pending.exchange
+        if exchange is not None:
+            line.add(exchange.size, exchange.ids, exchange.timeline, exchange.outcome)
+        return line
+
+
+def _nothing() -> None:
+    """End a subscription that has not begun."""
