@@ -59,7 +59,9 @@ class Server:
         self.pool = Pool(WorkerState.IDLE, WorkerState.BUSY)
         self.canary = PlayedCanary(CanaryState.PASSING)
         self.snapshots = Snapshots(None if peers is None else Peers(peers))
-        self.pages = health_pages(Health(self.service, self.pool, self.canary, self.snapshots))
+        self.health = Health(self.service, self.pool, self.canary, self.snapshots)
+        self.health.has_started = True
+        self.pages = health_pages(self.health)
 
     async def get(self, path: str, query: str = "", **fields: str) -> HttpResponse:
         request = HttpRequest(
@@ -84,6 +86,12 @@ def server() -> Server:
 
 async def test_a_ready_server(server: Server) -> None:
     assert await server.text() == (200, "ready\n")
+
+
+async def test_starting(server: Server) -> None:
+    server.health.has_started = False
+    assert await server.text() == (503, "not ready: the server is starting\n")
+    assert (await server.get("/livez")).status == 200
 
 
 async def test_draining(server: Server) -> None:
@@ -136,6 +144,17 @@ async def test_json(server: Server) -> None:
     response = await server.get("/readyz", accept="application/json")
     assert response.status == 503
     assert json.loads(response.body)["reason"] == "it is late"
+
+
+async def test_a_change_is_logged_once(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "vipsrv.server.ops.health")
+    for state in (CanaryState.PASSING, CanaryState.LATE, CanaryState.LATE, CanaryState.PASSING):
+        server.canary.known = CanaryReport(state, "it is late")
+        await server.text()
+    assert [one.message for one in caplog.records] == [
+        "the server is not ready: it is late",
+        "the server is ready again",
+    ]
 
 
 @pytest.mark.parametrize(

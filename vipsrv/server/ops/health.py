@@ -6,6 +6,7 @@ one has to be ready: the supervisor replaces the others, and clients of one that
 """
 
 import json
+import logging
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -26,6 +27,8 @@ PEER_SECONDS = 0.25
 """How long a gateway that is asked by another one waits for its canary: less than it may take to answer."""
 
 _OK, _UNAVAILABLE = 200, 503
+
+_log = logging.getLogger(__name__)
 
 
 class Pool(Protocol):
@@ -65,12 +68,11 @@ class Readiness:
     checks: tuple[Check, ...]
     gateways: int = 1
     gateways_ready: int = 0
-    draining: bool = False
 
     @property
     def ready(self) -> bool:
         """Whether clients should send requests."""
-        return bool(self.gateways_ready) and not self.draining
+        return self.gateways_ready > 0
 
     @property
     def reason(self) -> str:
@@ -99,20 +101,34 @@ class Health:
         self._pool = pool
         self._canary = canary
         self._snapshots = snapshots
+        self._told = Readiness((), gateways_ready=1)  # what the log says
+        self.has_started = False
+        """Whether all workers have started; the server accepts no requests before."""
         snapshots.add(READINESS, self._snapshot)
 
     async def readiness(self) -> Readiness:
         """Look at everything, with a canary of at most a second ago."""
         checks = await self._checks(LIMIT_SECONDS)
-        own = all(check.ok for check in checks)
-        if self._service.draining:
-            return Readiness(checks, draining=True)
+        if self._service.draining or not self.has_started:
+            return Readiness(checks)
         others = await self._snapshots.of_others(READINESS)
-        return Readiness(
+        own = all(check.ok for check in checks)
+        readiness = Readiness(
             checks,
             gateways=1 + len(others.values) + len(others.silent),
             gateways_ready=own + sum(map(bool, others.values)),
         )
+        self._tell(readiness)
+        return readiness
+
+    def _tell(self, readiness: Readiness) -> None:
+        """Log a change. It is noticed when somebody asks."""
+        if readiness.ready != self._told.ready:
+            if readiness.ready:
+                _log.info("the server is ready again")
+            else:
+                _log.error("the server is not ready: %s", readiness.reason)
+        self._told = readiness
 
     async def _snapshot(self) -> bool:
         return all(check.ok for check in await self._checks(PEER_SECONDS))
@@ -120,6 +136,8 @@ class Health:
     async def _checks(self, patience: float) -> tuple[Check, ...]:
         if self._service.draining:
             return (Check("serving", ok=False, detail="the server is draining: it stops"),)
+        if not self.has_started:
+            return (Check("serving", ok=False, detail="the server is starting"),)
         serving = Check("serving", ok=True, detail="requests are accepted")
         workers = self._workers()
         if not workers.ok:
