@@ -30,6 +30,7 @@ from vipsrv.server.listeners import Listener, Listeners
 from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.logs.start_line import start_fields
+from vipsrv.server.metrics.gateway_figures import GatewayFigures
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.ops.operator import Operator
 from vipsrv.server.ops.snapshots import Peers, Snapshots
@@ -83,6 +84,7 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self._number = number
+        self._gateways = gateways
         self.snapshots = Snapshots(peers)
         """The figures of this gateway by name, for itself and for the others."""
         self._notifier = notifier or Notifier(None)
@@ -165,8 +167,8 @@ class Gateway:
                 change_user(self._settings.user)
             self._check_spool_folder()
             if self._settings.otel:
-                self._telemetry = _start_telemetry(self._number)
-                self._telemetry.follow(self._context.ended_requests)
+                self._telemetry = self._make_telemetry()
+                self._telemetry.start()
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             log_confinement(self._pool.formats.layers)
@@ -358,6 +360,27 @@ class Gateway:
             return ProxiedConnection(self._context, self._trusted_proxies, make)
         return make()
 
+    def _make_telemetry(self) -> "Telemetry":
+        """Return what exports traces and metrics. Raises ``StartFailed``."""
+        try:
+            from vipsrv.server.otel.telemetry import Telemetry  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as error:
+            raise StartFailed(
+                f"--otel: the Python package {error.name} is missing; install 'vipsrv[otel]', or "
+                "leave out --otel"
+            ) from None
+        if self._operator is not None:
+            figures = self._operator.figures
+        else:
+            figures = GatewayFigures(
+                self._context,
+                self._pool,
+                gateway=(self._number or 0) + 1,
+                gateways=self._gateways,
+                certificate_expires=self._certificate_expires,
+            )
+        return Telemetry(self._context.ended_requests, figures.collect, gateway=self._number)
+
     def _describe(self) -> dict[str, Any]:
         """Return the meta of the reply to a HELLO."""
         settings, formats = self._settings, self._pool.formats
@@ -403,17 +426,6 @@ class Gateway:
             of_operator = [] if self._operator is None else self._operator.due(now)
             connections = [*self._context.connections.due(now), *of_operator]
             check_timeouts([self._pool, self._admission, *connections], now)
-
-
-def _start_telemetry(number: int | None) -> "Telemetry":
-    """Start what exports traces and metrics. Raises ``StartFailed``."""
-    try:
-        from vipsrv.server.otel.telemetry import Telemetry  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise StartFailed(
-            f"--otel: the Python package {error.name} is missing; install 'vipsrv[otel]' or leave out --otel"
-        ) from None
-    return Telemetry(number)
 
 
 def check_timeouts(watched: list[WorkerPool | Admission | Connection], now: float) -> None:
