@@ -1,5 +1,6 @@
 """Settings and fixtures of the whole suite."""
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Protocol
@@ -7,7 +8,11 @@ from typing import Protocol
 import pytest
 from hypothesis import settings
 
-from tests.support.running_server import RunningServer
+from tests.support.http_server import RunningHttpServer
+from tests.support.running_server import WITHOUT_OPS, RunningServer
+
+# For the servers that tests start as processes in other ways than by RunningServer.
+os.environ.update(WITHOUT_OPS)
 
 # The same examples in every run, on a slow machine too, and nothing kept from one run to the next.
 settings.register_profile("vipsrv", max_examples=60, derandomize=True, deadline=None, database=None)
@@ -24,6 +29,13 @@ class StartServer(Protocol):
 def server() -> Iterator[RunningServer]:
     """One server with default settings for all tests that do not disturb it."""
     with RunningServer("--workers", "2") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def http_server() -> Iterator[RunningHttpServer]:
+    """The same for HTTP."""
+    with RunningHttpServer("--workers", "2") as running:
         yield running
 
 
