@@ -1,5 +1,6 @@
 """Settings and fixtures of the whole suite."""
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Protocol
@@ -8,7 +9,10 @@ import pytest
 from hypothesis import settings
 
 from tests.support.http_server import RunningHttpServer
-from tests.support.running_server import RunningServer
+from tests.support.running_server import WITHOUT_OPS, RunningServer
+
+# For the servers that tests start as processes in other ways than by RunningServer.
+os.environ.update(WITHOUT_OPS)
 
 # The same examples in every run, on a slow machine too, and nothing kept from one run to the next.
 settings.register_profile("vipsrv", max_examples=60, derandomize=True, deadline=None, database=None)

@@ -48,7 +48,7 @@ def test_a_bug_in_one_connection_does_not_stop_the_clocks_of_the_others(
 async def test_accounts_without_connections_are_forgotten_regularly(monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten = asyncio.Event()
     monkeypatch.setattr(Accounts, "forget_unused", lambda _: forgotten.set())
-    gateway = Gateway(ServerSettings(workers=1, port=0))
+    gateway = Gateway(ServerSettings(workers=1, port=0, ops_listen="off"))
     await gateway.start()
     try:
         await asyncio.wait_for(forgotten.wait(), bare_client.SECONDS)

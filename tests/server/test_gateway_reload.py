@@ -55,7 +55,7 @@ def value_in_use(name: str, value: Any) -> Any:
 def base(folder: Path) -> dict[str, Any]:
     tokens = folder / "tokens.toml"
     tokens.touch(0o600)
-    return {"workers": 1, "port": 0, "spool_dir": folder, "tokens": tokens}
+    return {"workers": 1, "port": 0, "ops_listen": "off", "spool_dir": folder, "tokens": tokens}
 
 
 @pytest.fixture

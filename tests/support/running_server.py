@@ -13,6 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+WITHOUT_OPS = {"VIPSRV_OPS_LISTEN": "off"}
+"""Servers that run at the same time would all want the default port of the operator's listener."""
+
 START_SECONDS = 60
 STOP_SECONDS = 60
 
@@ -28,13 +31,15 @@ os.execv(sys.argv[2], sys.argv[2:])
 """Passes on the descriptors named in the first argument as 3, 4, … and becomes the command that follows."""
 
 _READY = "vipsrv listening on "
+_OPS = "vipsrv for its operator at "
 
 
 class RunningServer:
     """A server that is ready once constructed; ``stop`` (or the end of the ``with``) always ends it.
 
     ``arguments`` are those of ``vipsrv serve``; ``new_session`` takes it away from the terminal that the
-    tests may have. ``listeners`` are the addresses that it printed, ``host`` and ``port`` the first TCP one.
+    tests may have. ``listeners`` are the addresses that it printed, ``host`` and ``port`` the first TCP one,
+    and ``ops`` is where it said its operator's listener is, with ``--ops-listen``.
     With ``environment`` it has further variables; ``sockets`` are passed to it as systemd does.
     """
 
@@ -61,6 +66,7 @@ class RunningServer:
             # Without the settings of the user who runs the tests.
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")},
+                **WITHOUT_OPS,
                 **(environment or {}),
             },
             pass_fds=[sock.fileno() for sock in sockets],
@@ -70,7 +76,8 @@ class RunningServer:
         except BaseException:
             self.stop()
             raise
-        tcp = [listener for listener in self.listeners if not listener.startswith("unix:")]
+        self.ops = self._wait_for_ops() if "--ops-listen" in arguments else ""
+        tcp = [listener for listener in self.listeners if "unix:" not in listener]
         host, _, port = tcp[0].rpartition(":") if tcp else ("", "", "0")
         self.host, self.port = host.strip("[]"), int(port)
 
@@ -114,24 +121,32 @@ class RunningServer:
         self.stop()
 
     def _wait_until_ready(self, listeners: int) -> list[str]:
+        lines = self._read_lines(listeners)
+        for line in lines:
+            assert line.startswith(_READY), f"vipsrv serve did not start: {line!r}; it said:\n{self.log}"
+        return [line.removeprefix(_READY).strip() for line in lines]
+
+    def _wait_for_ops(self) -> str:
+        (line,) = self._read_lines(1)
+        assert line.startswith(_OPS), f"it printed {line!r}"
+        return line.removeprefix(_OPS).strip()
+
+    def _read_lines(self, number: int) -> list[str]:
         assert self.process.stdout is not None
         # A pipe's readline has no timeout; the end of the process ends it.
         killer = threading.Timer(START_SECONDS, self.process.kill)
         killer.start()
         try:
-            lines = [self.process.stdout.readline() for _ in range(listeners)]
+            return [self.process.stdout.readline() for _ in range(number)]
         finally:
             killer.cancel()
-        for line in lines:
-            assert line.startswith(_READY), f"vipsrv serve did not start: {line!r}; it said:\n{self.log}"
-        return [line.removeprefix(_READY).strip() for line in lines]
 
 
 def serve(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``vipsrv serve`` until it exits by itself, as it is expected to."""
     return subprocess.run(
         [sys.executable, "-m", "vipsrv", "serve", *arguments],
-        env={**os.environ, **environment},
+        env={**os.environ, **WITHOUT_OPS, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

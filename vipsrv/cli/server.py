@@ -1,12 +1,13 @@
 """``vipsrv``: run a server, check what it would have here or whether one answers, list formats, demonstrate.
 
 Exit codes: 0 done, 1 the server could not start or did not answer, 2 the command line is invalid; ``doctor``
-also has 3.
+also has 3, and ``health`` has 3 and 5.
 """
 
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,17 +15,26 @@ import typer
 from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
-from vipsrv.address import MAX_PORT, Address, is_service_link
+from vipsrv.address import MAX_PORT, Address, Wire, is_service_link
 from vipsrv.cli.cert import cert_app
 from vipsrv.cli.config import print_configuration, print_example, print_schema
 from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
+from vipsrv.cli.exit_codes import ExitCode
+from vipsrv.cli.health import Answer, NoOperator, ask, ops_address
 from vipsrv.cli.reload import reload_server
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
 from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions, trust_own_certificate
 from vipsrv.cli.token import app as token_commands
 from vipsrv.cli.top import top
-from vipsrv.errors import SettingsError, StartFailed, VipsrvError
+from vipsrv.errors import (
+    ClientTimeout,
+    ConnectFailed,
+    ConnectionLost,
+    SettingsError,
+    StartFailed,
+    VipsrvError,
+)
 from vipsrv.printable import printable
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server import Configuration, ServerSettings, SettingsSources, formats_of, serve
@@ -33,6 +43,7 @@ from vipsrv.server.configuration.origin import flag_of
 from vipsrv.server.configuration.types import bare_type
 from vipsrv.server.logs.server_log import ServerLog
 from vipsrv.server.pid_file import NoServer
+from vipsrv.server.settings import DEFAULT_OPS, OFF
 from vipsrv.version import __version__
 
 app = typer.Typer(
@@ -97,7 +108,8 @@ def _serve(
 ) -> None:
     """Run a server. SIGTERM or ctrl-C stops it after the requests in flight, a second one stops it at once.
 
-    When ready, prints "vipsrv listening on HOST:PORT" (or "unix:/path"), one line for each listener.
+    When ready, prints "vipsrv listening on HOST:PORT" (or "unix:/path"), one line for each listener, and then
+    where its operator finds metrics, health and the live page.
     Sizes are bytes and may be written as 200MB or 2GiB. Every setting can also come from the environment,
     for example VIPSRV_MAX_UPLOAD, from a file that VIPSRV_MAX_UPLOAD_FILE names, and from a TOML file with
     the key max_upload. A flag wins over the environment, and that over the TOML file.
@@ -259,24 +271,11 @@ def ping(
     and TOML file starts. If that listens on every address of the machine, it asks at 127.0.0.1 or ::1. If
     that takes TLS only, it trusts the certificate of the setting 'tls_cert', whatever its name.
     """
-    # Imported here because a server does not need the clients.
-    from vipsrv.client import Client, Timeout  # noqa: PLC0415
-    from vipsrv.client.login_token import choose_token  # noqa: PLC0415
-    from vipsrv.client.server_address import choose_listener  # noqa: PLC0415
-
     _mention_service_link()
     given = _given_settings(_sources({"config": config, "no_config": no_config}))
+    options = TlsOptions(tls=tls, ca=ca, cert=cert, key=key)
     try:
-        where = choose_listener(host or None, port, _address_variables(given))
-        each = Timeout(connect=timeout, send=timeout, reply=timeout)
-        server = (
-            {"address": str(where)} if where.path or where.tls else {"host": where.host, "port": where.port}
-        )
-        secured = TlsOptions(tls=tls, ca=ca, cert=cert, key=key).arguments()
-        if where.tls and host is None and ca is None and cert is None and "tls_cert" in given:
-            secured["tls"] = trust_own_certificate(Path(given["tls_cert"]))
-        with Client(**server, timeout=each, token=choose_token(file=token_file), **secured) as client:
-            seconds = client.ping()
+        where, seconds = _ping(given, host, port, timeout=timeout, token_file=token_file, tls=options)
     except VipsrvError as error:
         _fail(str(error), code=1)
     except OSError as error:
@@ -284,6 +283,110 @@ def ping(
     except ValueError as error:
         _fail(str(error), code=2)
     typer.echo(f"{where} answered in {seconds * 1000:.1f} ms")
+
+
+def _ping(
+    given: dict[str, Any],
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    timeout: float,
+    token_file: Path | None = None,
+    tls: TlsOptions | None = None,
+) -> tuple[Address, float]:
+    """Ping the server that the settings ``given`` are of, unless ``host`` or ``port`` name another.
+
+    Return its address and the seconds. Raises ``VipsrvError``, ``OSError`` for a file, or ``ValueError``.
+    """
+    # Imported here because a server does not need the clients.
+    from vipsrv.client import Client, Timeout  # noqa: PLC0415
+    from vipsrv.client.login_token import choose_token  # noqa: PLC0415
+    from vipsrv.client.server_address import choose_listener  # noqa: PLC0415
+
+    options = tls or TlsOptions(tls=False, ca=None, cert=None, key=None)
+    where = choose_listener(host or None, port, _address_variables(given))
+    each = Timeout(connect=timeout, send=timeout, reply=timeout)
+    server = {"address": str(where)} if where.path or where.tls else {"host": where.host, "port": where.port}
+    secured = options.arguments()
+    if where.tls and host is None and options.ca is None and options.cert is None and "tls_cert" in given:
+        secured["tls"] = trust_own_certificate(Path(given["tls_cert"]))
+    with Client(**server, timeout=each, token=choose_token(file=token_file), **secured) as client:
+        return where, client.ping()
+
+
+@app.command()
+def health(
+    *,
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Ask whether it is ready for requests, not only alive.")
+    ] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="The operator's listener, HOST:PORT or unix:/path (default: the setting 'ops_listen').",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, max=86_400, help="Seconds to wait for the reply.")
+    ] = 8.0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print each check as well.")] = False,
+    config: _Config = None,
+    no_config: _NoConfig = False,
+) -> None:
+    """Ask whether a server is alive or ready, for probes that run a command.
+
+    Asks the operator's listener of the server that 'vipsrv serve' with the same environment variables and
+    TOML file starts: for --ready a small image goes through the queue and a worker. A server without that
+    listener is asked by 'ping', which finds out whether it has workers. Exit codes: 0 alive or ready, 1 it is
+    not, 2 the command line or a setting is invalid, 3 there is no server, 5 it does not answer in time.
+    """
+    given = _given_settings(_sources({"config": config, "no_config": no_config}))
+    setting = given.get("ops_listen")
+    try:
+        found = None if address is None and setting == OFF else ops_address(address or setting or DEFAULT_OPS)
+        answer = _ask_health(found, given, ready=ready, timeout=timeout, chosen=bool(address or setting))
+    except ValueError as error:
+        _fail(str(error), code=ExitCode.USAGE)
+    except TimeoutError as error:
+        _fail(str(error), code=ExitCode.TIMEOUT)
+    except NoOperator as error:
+        _fail(str(error), code=ExitCode.NO_SERVER)
+    for line in (*(answer.checks if verbose else ()), answer.text):
+        typer.echo(printable(line))
+    if not answer.ok:
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+def _ask_health(
+    found: Address | None, given: dict[str, Any], *, ready: bool, timeout: float, chosen: bool
+) -> Answer:
+    """Ask the operator's listener at ``found``; without one, ping the server.
+
+    ``chosen`` is whether the operator has named the address: then there has to be a listener. Raises
+    ``NoOperator``, ``TimeoutError`` or ``ValueError``.
+    """
+    if found is not None:
+        try:
+            return ask(found, ready=ready, timeout=timeout)
+        except NoOperator:
+            if chosen:
+                raise
+    try:
+        where, _ = _ping(given, timeout=timeout)
+    except ClientTimeout as error:
+        raise TimeoutError(str(error)) from None
+    except (ConnectFailed, ConnectionLost) as error:
+        raise NoOperator(str(error)) from None
+    except VipsrvError as error:
+        return Answer(ok=False, text=f"not {'ready' if ready else 'alive'}: {error}")
+    except OSError as error:
+        raise ValueError(f"{error.filename}: {error.strerror}") from None
+    if ready:
+        return Answer(
+            ok=True, text=f"ready: {where} has workers; no image was tried, which needs --ops-listen"
+        )
+    return Answer(ok=True, text="alive")
 
 
 def _sources(given: dict[str, Any]) -> SettingsSources:
@@ -338,7 +441,11 @@ def _mention_service_link() -> None:
 
 def _print_addresses(addresses: list[Address]) -> None:
     for address in addresses:
-        print(f"vipsrv listening on {address}", flush=True)  # noqa: T201 - programs wait for this line
+        if address.wire is Wire.OPS:
+            where = replace(address, wire=Wire.HTTP)
+            print(f"vipsrv for its operator at {where}", flush=True)  # noqa: T201 - as below
+        else:
+            print(f"vipsrv listening on {address}", flush=True)  # noqa: T201 - programs wait for this line
 
 
 def _complain(message: str) -> None:

@@ -20,7 +20,7 @@ from vipsrv.protocol import DEFAULT_HOST
 READY = f"vipsrv listening on {DEFAULT_HOST}:"
 NOT_FOR_EMBEDDED = frozenset(
     {
-        *("host", "port", "listen", "control", "takeover", "trusted_proxies"),  # where it is
+        *("host", "port", "listen", "ops_listen", "control", "takeover", "trusted_proxies"),  # where it is
         *("tokens", "allow_v1", "insecure", "tls_cert", "tls_key", "tls_client_ca", "user"),  # who uses it
         "cors_origin",
         *(
@@ -131,8 +131,8 @@ def _start(log: IO[bytes]) -> "subprocess.Popen[bytes]":
         raise StartFailed("the server is not installed here; install vipsrv to have one started")
     # No TOML file: one in the current folder may be of another server, or of someone else.
     arguments = ["serve", "--host", DEFAULT_HOST, "--port", "0", "--until-stdin-closes", "--no-config"]
-    # Nobody can read the file of its log, which would grow with each request.
-    arguments += ["--access-log", "off"]
+    # It has no operator. Nobody can read the file of its log, which would grow with each request.
+    arguments += ["--ops-listen", "off", "--access-log", "off"]
     options: dict[str, Any] = {}
     if os.name == "nt":
         options["creationflags"] = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)

@@ -6,6 +6,7 @@
     a further    1  its socket: beyond FULLY_COUNTED connections, not every one has all of these at once
     worker       5  channel, mapping of shared memory, standard error at its start, two for a result
     listener     4  two sockets, as a host name may have an IPv4 and an IPv6 address, and their duplicates
+    operator   132  a listener, and two for each connection there, of which one may be in excess
     --control    2  the socket, and a server that connects to it
     process     24  standard streams, event loop and signals (13), pipes of two threads (4), 7 spare
     RESERVE     32  starting a worker takes WORKER_DESCRIPTORS at once
@@ -20,7 +21,7 @@ import resource
 import sys
 
 from vipsrv.errors import StartFailed
-from vipsrv.server.open_connections import MOST_TURNED_AWAY
+from vipsrv.server.open_connections import MOST_TURNED_AWAY, OPS_CONNECTIONS
 from vipsrv.server.settings import ServerSettings
 from vipsrv.workers.descriptor_reserve import WORKER_DESCRIPTORS
 
@@ -32,6 +33,7 @@ EACH_FURTHER = 1
 FULLY_COUNTED = MOST_TURNED_AWAY
 EACH_WORKER = 5
 EACH_LISTENER = 4
+OPERATOR = EACH_LISTENER + 2 * OPS_CONNECTIONS
 CONTROL = 2
 PROCESS = 24
 
@@ -131,4 +133,5 @@ def files_that_fit(settings: ServerSettings, limit: int | None) -> int:
 def _without_connections(settings: ServerSettings) -> int:
     listeners = max(1, len(settings.listen))
     control = CONTROL if settings.control is not None else 0
-    return PROCESS + EACH_LISTENER * listeners + control + EACH_WORKER * settings.workers + RESERVE
+    operator = OPERATOR if settings.ops_address is not None else 0
+    return PROCESS + EACH_LISTENER * listeners + operator + control + EACH_WORKER * settings.workers + RESERVE

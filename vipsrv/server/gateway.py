@@ -15,24 +15,28 @@ from vipsrv.server.access import Access, is_exposed
 from vipsrv.server.address_list import AddressList
 from vipsrv.server.admission import Admission
 from vipsrv.server.api.image_routes import image_routes
+from vipsrv.server.api.problems import problem
 from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.proxy_header import ProxiedConnection
-from vipsrv.server.connections.tls_handshake import TlsConnection
+from vipsrv.server.connections.tls_handshake import TlsConnection, pack_refusal
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.descriptors import current_limit, files_that_fit, fit_connections, raise_limit
 from vipsrv.server.http.connection import HttpConnection
+from vipsrv.server.http.replies import pack_problem
 from vipsrv.server.identity.shared_quotas import SharedQuotas
 from vipsrv.server.listeners import Listener, Listeners
 from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.logs.start_line import start_fields
+from vipsrv.server.metrics.gateway_figures import GatewayFigures
 from vipsrv.server.open_connections import Connection
+from vipsrv.server.ops.operator import Operator
 from vipsrv.server.ops.snapshots import Peers, Snapshots
 from vipsrv.server.reload import TakeOver, prepare_all
 from vipsrv.server.settings import ServerSettings
-from vipsrv.server.succession import Succession, addresses_of
+from vipsrv.server.succession import Succession, addresses_of, may_lack_default
 from vipsrv.server.systemd import Notifier, Watchdog
 from vipsrv.server.tls import ServerCertificates
 from vipsrv.server.user import change_user
@@ -61,8 +65,8 @@ class Gateway:
     It listens on the ``inherited`` sockets if there are any, and on the addresses of ``settings`` otherwise.
     The service manager is told by ``notifier``; ``on_handed_over`` is called when another server has taken
     the listeners, and this one has to ``drain``. With ``quotas`` the limits of identities hold for all
-    gateways that share these; ``peers`` are the other gateways of the server, and ``number`` is which of them
-    this is.
+    gateways that share these; ``peers`` are the other gateways of the server, and ``number`` is which of the
+    ``gateways`` this is, counted from 0.
     """
 
     def __init__(
@@ -76,9 +80,11 @@ class Gateway:
         quotas: SharedQuotas | None = None,
         peers: Peers | None = None,
         number: int | None = None,
+        gateways: int = 1,
     ) -> None:
         self._settings = settings
         self._number = number
+        self._gateways = gateways
         self.snapshots = Snapshots(peers)
         """The figures of this gateway by name, for itself and for the others."""
         self._notifier = notifier or Notifier(None)
@@ -128,6 +134,16 @@ class Gateway:
         self._descriptors = DescriptorWatch()
         self._watching: asyncio.Task[None] | None = None
         self._telemetry: Telemetry | None = None
+        self._operator: Operator | None = None  # without a listener for one, it keeps no figures
+        if settings.ops_address is not None:
+            self._operator = Operator(
+                self._context,
+                self._pool,
+                self.snapshots,
+                number=(number or 0) + 1,
+                gateways=gateways,
+                certificate_expires=self._certificate_expires,
+            )
 
     @property
     def connections(self) -> int:
@@ -151,8 +167,8 @@ class Gateway:
                 change_user(self._settings.user)
             self._check_spool_folder()
             if self._settings.otel:
-                self._telemetry = _start_telemetry(self._number)
-                self._telemetry.follow(self._context.ended_requests)
+                self._telemetry = self._make_telemetry()
+                self._telemetry.start()
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             log_confinement(self._pool.formats.layers)
@@ -162,6 +178,8 @@ class Gateway:
         except StartFailed:
             await self.stop()
             raise
+        if self._operator is not None:
+            self._operator.health.has_started = True
         self._warn_if_open(listening)
         fields = start_fields(self._settings, self._pool.formats, listening)
         _log.info("started", extra={"fields": fields})
@@ -187,6 +205,7 @@ class Gateway:
         for one in given:
             make_connection = partial(self._make_connection, one.address)
             borrowed.append(await self._listeners.borrow(one, make_connection))
+        self._tell_operator()
 
     def give_back(self, owner: int) -> None:
         """Accept no more connections from the sockets of another gateway."""
@@ -194,11 +213,23 @@ class Gateway:
             self._listeners.give_back(listener)
 
     def _warn_if_open(self, listening: list[Address]) -> None:
-        if self._access.requires_login or self._settings.insecure:
+        if self._settings.insecure:
             return
+        for_operator = [one for one in listening if is_exposed(one) and one.wire is Wire.OPS]
+        if for_operator:
+            _log.warning(
+                "%s, for the operator, can be reached from other machines: whoever can may read metrics and "
+                "live figures. Keep it in a private network, choose another address with --ops-listen, or "
+                "accept it with --insecure",
+                ", ".join(map(str, for_operator)),
+            )
         has_certificates = self._settings.tls_client_ca is not None
-        exposed = [one for one in listening if is_exposed(one) and not (one.tls and has_certificates)]
-        if exposed:
+        exposed = [
+            one
+            for one in listening
+            if is_exposed(one) and one not in for_operator and not (one.tls and has_certificates)
+        ]
+        if exposed and not self._access.requires_login:
             _log.warning(
                 "OPEN TO EVERYONE: whoever can reach %s may use this server, because it asks for no token. "
                 "Create one with 'vipsrv token new' and name the file with --tokens, listen on 127.0.0.1, "
@@ -227,6 +258,8 @@ class Gateway:
             self._settings = settings
             self._trusted_proxies = trusted_proxies
             self._context.change_settings(settings)
+            if self._operator is not None:
+                self._operator.change_settings(settings)
             files = files_that_fit(settings, limit)
             self._spool.resize(memory=settings.spool_memory, disk=settings.spool_disk, files=files)
             self._pool.reconfigure(settings.worker_config(), max_jobs=settings.jobs_per_worker)
@@ -248,7 +281,9 @@ class Gateway:
         )
         self._succession.close()
         self._context.draining = True
-        self._listeners.close()
+        # The operator watches the drain, unless others go on with that socket, too.
+        others_answer = bool(has_successor) or self._listeners.shared
+        self._listeners.close(but=None if others_answer else Wire.OPS)
         for connection in self._context.connections:
             connection.drain()
         await self._context.connections.wait_until_closed(self._settings.drain)
@@ -258,7 +293,7 @@ class Gateway:
         self._context.has_successor = False
         self._succession.abandon()
         self._context.draining = True
-        self._listeners.close()
+        self._listeners.close(but=Wire.OPS)
         for connection in self._context.connections:
             connection.stop()
         await self._context.connections.wait_until_closed(FAREWELL_SECONDS)
@@ -266,7 +301,12 @@ class Gateway:
             connection.abort()
         if self._watching is not None:
             self._watching.cancel()
+        if self._operator is not None:
+            self._operator.canary.close()
         await self._pool.stop()
+        self._listeners.close()
+        if self._operator is not None:
+            await self._operator.close(FAREWELL_SECONDS)
         await asyncio.to_thread(self._spool.close)
         if self._telemetry is not None:
             await self._telemetry.stop()
@@ -275,8 +315,9 @@ class Gateway:
         """Bind each address that is wanted, or use the sockets that there are. Raises ``StartFailed``."""
         settings = self._settings
         given = await self._succession.begin(settings)
-        addresses = [one.address for one in given] or addresses_of(settings)
-        if any(address.tls for address in addresses):
+        given_for_clients = [one.address for one in given if one.address.wire is not Wire.OPS]
+        own = [] if given_for_clients else addresses_of(settings)
+        if any(address.tls for address in given_for_clients or own):
             try:
                 self._certificates = ServerCertificates(settings)
                 self._certificates.report()
@@ -284,19 +325,61 @@ class Gateway:
                 raise StartFailed(str(error)) from None
         for one in given:
             await self._listeners.adopt(one, partial(self._make_connection, one.address))
-        for address in [] if given else addresses:
+        for address in own:
             await self._listeners.bind(address, partial(self._make_connection, address))
+        ops = settings.ops_address
+        if ops is not None and self._number is None and len(given_for_clients) == len(given):
+            with may_lack_default(settings):
+                await self._listeners.serve(ops, partial(self._make_connection, ops))
+        self._tell_operator()
+
+    def _tell_operator(self) -> None:
+        if self._operator is not None:
+            self._operator.listens_on(self._listeners.addresses(Wire.OPS))
+
+    def _certificate_expires(self) -> float | None:
+        return None if self._certificates is None else self._certificates.expires
 
     def _make_connection(self, address: Address) -> asyncio.BufferedProtocol:
         """Return the connection of a client: for the header of a proxy, then TLS, then requests."""
+        if address.wire is Wire.OPS and self._operator is not None:
+            return self._operator.make_connection()
         self._context.connections.opened += 1
         serve = self._serve[address.wire]
         make = serve
         if address.tls and self._certificates is not None:
-            make = partial(TlsConnection, self._context, self._certificates, serve)
+            make = partial(
+                TlsConnection,
+                self._context,
+                self._certificates,
+                serve,
+                wire=address.wire,
+                refusal=pack_refusal if address.wire is Wire.BINARY else partial(pack_problem, problem),
+            )
         if self._trusted_proxies:
             return ProxiedConnection(self._context, self._trusted_proxies, make)
         return make()
+
+    def _make_telemetry(self) -> "Telemetry":
+        """Return what exports traces and metrics. Raises ``StartFailed``."""
+        try:
+            from vipsrv.server.otel.telemetry import Telemetry  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as error:
+            raise StartFailed(
+                f"--otel: the Python package {error.name} is missing; install 'vipsrv[otel]', or "
+                "leave out --otel"
+            ) from None
+        if self._operator is not None:
+            figures = self._operator.figures
+        else:
+            figures = GatewayFigures(
+                self._context,
+                self._pool,
+                gateway=(self._number or 0) + 1,
+                gateways=self._gateways,
+                certificate_expires=self._certificate_expires,
+            )
+        return Telemetry(self._context.ended_requests, figures.collect, gateway=self._number)
 
     def _describe(self) -> dict[str, Any]:
         """Return the meta of the reply to a HELLO."""
@@ -340,18 +423,9 @@ class Gateway:
             if self._certificates is not None:
                 self._certificates.watch(now, self._settings)
             # Connections last: they fail only the requests that pool and admission do not check.
-            check_timeouts([self._pool, self._admission, *self._context.connections.due(now)], now)
-
-
-def _start_telemetry(number: int | None) -> "Telemetry":
-    """Start what exports traces and metrics. Raises ``StartFailed``."""
-    try:
-        from vipsrv.server.otel.telemetry import Telemetry  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise StartFailed(
-            f"--otel: the Python package {error.name} is missing; install 'vipsrv[otel]' or leave out --otel"
-        ) from None
-    return Telemetry(number)
+            of_operator = [] if self._operator is None else self._operator.due(now)
+            connections = [*self._context.connections.due(now), *of_operator]
+            check_timeouts([self._pool, self._admission, *connections], now)
 
 
 def check_timeouts(watched: list[WorkerPool | Admission | Connection], now: float) -> None:

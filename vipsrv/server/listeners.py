@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from vipsrv.address import Address
+from vipsrv.address import Address, Wire
+from vipsrv.errors import StartFailed
 from vipsrv.server.listening_sockets import (
     KEEP_FILE,
     OpenListener,
@@ -123,6 +124,11 @@ class Listener:
         return self._state
 
     @property
+    def wire(self) -> Wire:
+        """What is spoken there."""
+        return self._address.wire
+
+    @property
     def addresses(self) -> list[Address]:
         """The addresses of all sockets, with real ports."""
         if self._address.path:
@@ -207,6 +213,22 @@ class Listeners:
         """Take an address, without accepting connections yet. Raises ``StartFailed``."""
         self._listeners.append(await Listener.bind(address, make_connection))
 
+    async def serve(self, address: Address, make_connection: MakeConnection) -> None:
+        """Take an address, and accept connections at once. Raises ``StartFailed``, with nothing taken."""
+        listener = await Listener.bind(address, make_connection)
+        try:
+            await listener.start()
+        except StartFailed:
+            listener.close()
+            raise
+        self._listeners.append(listener)
+
+    def addresses(self, wire: Wire) -> list[Address]:
+        """Return the addresses at which ``wire`` is spoken, with real ports."""
+        return [
+            address for listener in self._listeners if listener.wire is wire for address in listener.addresses
+        ]
+
     async def adopt(self, given: OpenListener, make_connection: MakeConnection) -> None:
         """Use a socket that another process has opened, without accepting yet. Raises ``StartFailed``."""
         self._listeners.append(await Listener.adopt(given, make_connection))
@@ -233,7 +255,8 @@ class Listeners:
     async def start(self) -> list[Address]:
         """Accept connections; return the addresses, with real ports. Raises ``StartFailed``."""
         for listener in self._listeners:
-            await listener.start()
+            if listener.state is ListenerState.BOUND:
+                await listener.start()
         return [address for listener in self._listeners for address in listener.addresses]
 
     async def pause_if(self, exhausted: bool) -> None:  # noqa: FBT001 - the name says what it is
@@ -245,11 +268,13 @@ class Listeners:
                 with suppress(OSError):  # tried again by the next check
                     await listener.resume()
 
-    def close(self) -> None:
-        """Give all addresses up."""
+    def close(self, *, but: Wire | None = None) -> None:
+        """Give all addresses up, but not those at which ``but`` is spoken."""
+        kept = [listener for listener in self._listeners if listener.wire is but]
         for listener in self._listeners:
-            listener.close(keep_file=self.shared)
-        self._listeners = []
+            if listener not in kept:
+                listener.close(keep_file=self.shared)
+        self._listeners = kept
 
 
 def _pauses_itself(server: object) -> bool:

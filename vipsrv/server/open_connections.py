@@ -23,6 +23,10 @@ from vipsrv.storage.budget import GREED
 MOST_TURNED_AWAY = 1024
 """The most excess connections that are told ``busy`` at the same time; any more are closed without a word."""
 
+OPS_CONNECTIONS = 64
+"""The most connections of operators, which are counted apart: a full server still answers them. Half of them
+may watch the live page."""
+
 
 class Connection(Protocol):
     """The interface of an open connection of any protocol."""

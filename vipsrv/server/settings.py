@@ -13,7 +13,7 @@ import ipaddress
 import logging
 import sys
 import tempfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -40,6 +40,11 @@ RELOADABLE: dict[str, Any] = {"reloadable": True}
 _GIB = 1024**3
 _MIB = 1024**2
 _KIB = 1024
+
+DEFAULT_OPS = "127.0.0.1:9464"
+"""The port that OpenTelemetry and many programs use for metrics in the format of Prometheus."""
+
+OFF = "off"
 
 _LEAST_CONNECTIONS_PER_CLIENT = 64
 """Below a bound this small, a single client with a pool of connections would meet it."""
@@ -338,6 +343,13 @@ class ServerSettings(_WorkerSettings):
         "client of a listener tls://HOST:PORT needs a certificate.",
         json_schema_extra=RELOADABLE,
     )
+    # The operator
+    ops_listen: str = Field(
+        DEFAULT_OPS,
+        description="Address at which the operator of the server gets metrics, health and the live page over "
+        "HTTP: HOST:PORT, [IPV6]:PORT or unix:/path, or off. Whoever can reach it can read them. If another "
+        "program has the default port, the server starts without it.",
+    )
     # Hand-over to another server
     control: Path | None = Field(
         None,
@@ -420,6 +432,19 @@ class ServerSettings(_WorkerSettings):
         for text in given:
             if Address.parse(text).wire is Wire.OPS:
                 raise ValueError(f"{text!r}: is the address of another setting, --ops-listen")
+        return given
+
+    @property
+    def ops_address(self) -> Address | None:
+        """The address of the operator's listener, ``None`` if there is none."""
+        return None if self.ops_listen == OFF else replace(Address.parse(self.ops_listen), wire=Wire.OPS)
+
+    @field_validator("ops_listen")
+    @classmethod
+    def _ops_listener(cls, given: str) -> str:
+        address = None if given == OFF else Address.parse(given)
+        if address is not None and (address.tls or address.wire is not Wire.BINARY):
+            raise ValueError(f"{given!r} is not HOST:PORT, [IPV6]:PORT, unix:/path or off")
         return given
 
     @field_validator("trusted_proxies", "allow_v1")

@@ -5,9 +5,10 @@ the server whose place it takes, or else those that systemd has opened, or else 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from vipsrv.address import Address
+from vipsrv.address import Address, Wire
 from vipsrv.errors import StartFailed
 from vipsrv.server.handover import ControlSocket, HandoverState, OfferedListeners, Takeover
 from vipsrv.server.listening_sockets import OpenListener
@@ -55,9 +56,12 @@ class Succession:
         """Return the sockets to use instead of the addresses in the settings, if there are any, and prepare
         the control socket. Raises ``StartFailed``.
         """
-        given = await self._given(settings)
-        unused = sorted(settings.model_fields_set & {"host", "port", "listen"})
-        if given and unused:
+        given = _wanted(await self._given(settings), settings)
+        given_for_clients = [one for one in given if one.address.wire is not Wire.OPS]
+        unused = sorted(settings.model_fields_set & {"host", "port", "listen"}) if given_for_clients else []
+        if any(one.address.wire is Wire.OPS and one.address != settings.ops_address for one in given):
+            unused.append("ops-listen")
+        if unused:
             _log.warning(
                 "%s: passed over, because the server listens on the sockets that it was given",
                 ", ".join(f"--{name}" for name in unused),
@@ -104,7 +108,33 @@ class Succession:
         self._control.close()
 
 
+def _wanted(given: Sequence[OpenListener], settings: ServerSettings) -> Sequence[OpenListener]:
+    """Close the sockets for an operator if there is to be no listener for one, and return the others."""
+    if settings.ops_address is not None:
+        return given
+    for one in given:
+        if one.address.wire is Wire.OPS:
+            one.sock.close()
+    return [one for one in given if one.address.wire is not Wire.OPS]
+
+
+@contextmanager
+def may_lack_default(settings: ServerSettings) -> Iterator[None]:
+    """Let a server start without the operator's listener if its default address cannot be had.
+
+    Raises ``StartFailed`` if the operator has chosen the address.
+    """
+    try:
+        yield
+    except StartFailed as error:
+        if "ops_listen" in settings.model_fields_set:
+            raise StartFailed(f"--ops-listen: {error}") from None
+        _log.warning(
+            "no metrics and no health over HTTP: %s by --ops-listen; 'off' there ends this warning", error
+        )
+
+
 def addresses_of(settings: ServerSettings) -> list[Address]:
-    """Return the addresses to listen on if no sockets are given."""
+    """Return the addresses to listen on for clients if no sockets are given."""
     listen = [Address.parse(text) for text in settings.listen]
     return listen or [Address(settings.host, settings.port)]

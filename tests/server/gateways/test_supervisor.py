@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="several gateway
 
 
 def settings(**given: Any) -> ServerSettings:
-    return ServerSettings(**{"gateways": 2, "workers": 2, "port": 0, **given})
+    return ServerSettings(**{"gateways": 2, "workers": 2, "port": 0, "ops_listen": "off", **given})
 
 
 @pytest.fixture

@@ -71,6 +71,12 @@ def openapi_document() -> dict[str, Any]:
                     "description": "W3C Trace Context; what is not valid is ignored.",
                     "schema": {"type": "string"},
                 },
+                "tracestate": {
+                    "name": "tracestate",
+                    "in": "header",
+                    "description": "W3C Trace Context: what goes with the traceparent.",
+                    "schema": {"type": "string"},
+                },
             },
             "schemas": {
                 "Problem": _problem_schema(),
@@ -170,7 +176,9 @@ def _document() -> dict[str, Any]:
 
 
 def _ids() -> list[dict[str, Any]]:
-    return [{"$ref": f"#/components/parameters/{name}"} for name in ("request_id", "traceparent")]
+    return [
+        {"$ref": f"#/components/parameters/{name}"} for name in ("request_id", "traceparent", "tracestate")
+    ]
 
 
 def _image_body(form: str) -> dict[str, Any]:

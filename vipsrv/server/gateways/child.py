@@ -139,6 +139,7 @@ class _GatewayProcess:
             quotas=inherited.quotas(gateways, number),
             peers=self._peers,
             number=number,
+            gateways=gateways,
         )
         self._may_serve = asyncio.Event()
         self._asked = asyncio.Event()

@@ -5,6 +5,8 @@ connection by a hash of both ends' addresses. Connections that wait at the socke
 wait for the gateway that uses it next. A unix socket, and a socket that systemd has opened, is shared by all:
 the first gateway that wakes up has the connection.
 
+The operator's listener has one socket, which belongs to the first gateway.
+
 The first socket of a TCP address listens before ``SO_REUSEPORT`` is set on it. Otherwise a second server of
 the same user could listen on the same port by mistake, and get a part of the connections.
 """
@@ -16,7 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vipsrv.address import Address
+from vipsrv.address import Address, Wire
+from vipsrv.errors import StartFailed
 from vipsrv.server.gateways.shares import items_of
 from vipsrv.server.listeners import BACKLOG, OfferedListener
 from vipsrv.server.listening_sockets import (
@@ -66,7 +69,21 @@ class SharedListeners:
         return [sock.fileno() for group in self._groups for sock in group.sockets]
 
     async def open(self, address: Address, gateways: int) -> None:
-        """Take an address, of which a host name may have several. Raises ``StartFailed``."""
+        """Take an address, of which a host name may have several. Raises ``StartFailed``, with nothing taken.
+
+        An operator's one is listened on at once: otherwise another program could still take it.
+        """
+        before = len(self._groups)
+        try:
+            await self._open(address, 1 if address.wire is Wire.OPS else gateways)
+            if address.wire is Wire.OPS:
+                self._listen(self._groups[before:])
+        except StartFailed:
+            self._close(self._groups[before:])
+            del self._groups[before:]
+            raise
+
+    async def _open(self, address: Address, gateways: int) -> None:
         with listening_on(address):
             if address.path:
                 path = Path(address.path)
@@ -85,7 +102,7 @@ class SharedListeners:
     def _open_tcp(
         self, family: socket.AddressFamily, name: tuple[Any, ...], address: Address, gateways: int
     ) -> None:
-        group = _Group(address, reuses_port=True)
+        group = _Group(address, reuses_port=gateways > 1)
         self._groups.append(group)
         for number in range(gateways):
             sock = socket.socket(family, socket.SOCK_STREAM)
@@ -111,7 +128,10 @@ class SharedListeners:
 
     def listen(self) -> None:
         """Let clients connect; they wait until a gateway accepts them. Raises ``StartFailed``."""
-        for group in self._groups:
+        self._listen(self._groups)
+
+    def _listen(self, groups: Sequence[_Group]) -> None:
+        for group in groups:
             with listening_on(group.address):
                 group.sockets[0].listen(BACKLOG)
                 if group.reuses_port:
@@ -121,6 +141,10 @@ class SharedListeners:
         """Return the sockets that a gateway uses."""
         used = []
         for group in self._groups:
+            if group.address.wire is Wire.OPS:
+                if not gateway:
+                    used += [GatewaySocket(sock.fileno(), group.address, False) for sock in group.sockets]
+                continue
             of_others = [
                 sock
                 for other in range(gateways)
@@ -143,9 +167,12 @@ class SharedListeners:
 
     def close(self) -> None:
         """Close the supervisor's descriptors, and remove the files of unix sockets unless ``shared``."""
-        for group in self._groups:
+        self._close(self._groups)
+        self._groups = []
+
+    def _close(self, groups: Sequence[_Group]) -> None:
+        for group in groups:
             if group.file is not None and not self.shared:
                 group.file.remove()
             for sock in group.sockets:
                 sock.close()
-        self._groups = []

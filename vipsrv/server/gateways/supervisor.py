@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from enum import Enum
 
-from vipsrv.address import Address
+from vipsrv.address import Address, Wire
 from vipsrv.errors import Draining, SettingsError, StartFailed
 from vipsrv.server.gateways.gateway_process import GatewayProcess, NoAnswer, ProcessState, StartOrder
 from vipsrv.server.gateways.listening import SharedListeners
@@ -30,8 +30,8 @@ from vipsrv.server.identity.shared_quotas import SharedQuotas, create_table
 from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.metrics.merging import SNAPSHOTS, SupervisorFigures
 from vipsrv.server.ops.snapshots import Answers
-from vipsrv.server.settings import ServerSettings
-from vipsrv.server.succession import Succession, addresses_of
+from vipsrv.server.settings import OFF, ServerSettings
+from vipsrv.server.succession import Succession, addresses_of, may_lack_default
 from vipsrv.server.systemd import Notifier, Watchdog
 from vipsrv.workers.orphans import Orphans
 
@@ -93,6 +93,8 @@ class Supervisor:
         self._state = SupervisorState.STARTING
         self._cores = own_cores() if settings.pin_workers else []
         self._quotas = -1
+        self._has_operator = False
+        """Whether there is a listener for one, so that gateways keep figures."""
         self._processes: list[GatewayProcess] = []
         self._borrowers: dict[int, GatewayProcess] = {}
         """Which gateway accepts clients from the sockets of another one, by the number of that."""
@@ -153,7 +155,7 @@ class Supervisor:
         serving = [process for process in self._processes if process.state is ProcessState.SERVING]
         answers = await asyncio.gather(
             *(
-                process.prepare(settings_of(settings, self._count, self._processes.index(process)))
+                process.prepare(self._settings_of(self._processes.index(process), settings))
                 for process in serving
             ),
             return_exceptions=True,
@@ -224,8 +226,14 @@ class Supervisor:
             )
         given = await self._succession.begin(self._settings)
         self._listeners.adopt(given)
-        for address in [] if given else addresses_of(self._settings):
+        for_clients = [one for one in given if one.address.wire is not Wire.OPS]
+        for address in [] if for_clients else addresses_of(self._settings):
             await self._listeners.open(address, self._count)
+        ops = self._settings.ops_address
+        if ops is not None and len(for_clients) == len(given):
+            with may_lack_default(self._settings):
+                await self._listeners.open(ops, self._count)
+        self._has_operator = any(one.wire is Wire.OPS for one in self._listeners.addresses)
 
     async def _launch(self, number: int) -> GatewayProcess:
         """Start a gateway process. Raises ``StartFailed``.
@@ -239,7 +247,7 @@ class Supervisor:
         order = StartOrder(
             number=number,
             gateways=self._count,
-            settings=settings_of(self._settings, self._count, number),
+            settings=self._settings_of(number),
             cores=cores_of(self._cores, self._count, number),
             sockets=self._listeners.of(self._count, number),
             inherited=self._listeners.descriptors,
@@ -253,6 +261,11 @@ class Supervisor:
             on_collect=self._start_to_collect,
             on_last=self._figures.note,
         )
+
+    def _settings_of(self, number: int, settings: ServerSettings | None = None) -> ServerSettings:
+        """Return the share of a gateway, of ``settings`` if they are new."""
+        share = settings_of(settings or self._settings, self._count, number)
+        return share if self._has_operator else share.model_copy(update={"ops_listen": OFF})
 
     async def _keep(self, number: int) -> None:
         """Replace one gateway whenever it has ended."""

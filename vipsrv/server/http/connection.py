@@ -563,10 +563,12 @@ class HttpConnection(ServedConnection[HttpReader]):
         return line
 
     def _make_line(self, pending: _Pending) -> RequestLine:
+        client = pending.client
         line = RequestLine(
             connection=self.number,
             peer=self._peer,
-            identity=None if pending.client is None else pending.client.identity,
+            identity=None if client is None else client.identity,
+            certified=client is not None and client.session is None,
             version=None,
             http=True,
             tls=self._tls,
