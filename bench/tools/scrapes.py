@@ -3,9 +3,10 @@
     python -m bench.tools.scrapes [--connections 8] [--seconds 3] [--rounds 9]
 
 Three states take turns within one run, and the figures are medians of the differences within a round: a
-server without an ops listener, one with it that nobody asks, and the same while it is scraped. The CPU time
-is that of the gateway for each request. Before that, the CPU time of one scrape is measured while the server
-has nothing else to do: without load, it is exact.
+server without an ops listener, one with it that nobody asks, and the same while it is scraped. A second server
+without the listener, the control, shows how much two equal servers differ. The CPU time is that of the
+gateway for each request. At the end the CPU time of one scrape is measured while the server has nothing else
+to do: without load, it is exact.
 """
 
 import statistics
@@ -47,15 +48,17 @@ def main(
         common = ("--workers", "2", "--gateways", "1", "--jobs-per-worker", "1000000")
         without = stack.enter_context(Server(*common, "--ops-listen", "off"))
         server = stack.enter_context(Server(*common, "--ops-listen", "127.0.0.1:0"))
+        control = stack.enter_context(Server(*common, "--ops-listen", "off"))
         page = page_of(server)
 
         def measure(state: str) -> Round:
-            if state == "without":
-                return measure_round(without, image, 200, 150, connections, seconds)
+            if state in ("without", "control"):
+                one = without if state == "without" else control
+                return measure_round(one, image, 200, 150, connections, seconds)
             with scraping(page, rate if state == "scraped" else 0):
                 return measure_round(server, image, 200, 150, connections, seconds)
 
-        states = ("without", "counting", "scraped")
+        states = ("without", "counting", "scraped", "control")
         measured: dict[str, list[Round]] = {state: [] for state in states}
         for number in range(rounds + 1):
             for state in states if number % 2 else states[::-1]:
@@ -73,7 +76,12 @@ def main(
             f"{state:8} gateway {gateway * 1e3:.1f} us a request, workers {worker:.2f} ms, "
             f"{throughput:.0f} requests a second"
         )
-    for one, other in (("without", "counting"), ("counting", "scraped")):
+    for one, other in (
+        ("without", "control"),
+        ("without", "counting"),
+        ("control", "counting"),
+        ("counting", "scraped"),
+    ):
         pairs = list(zip(measured[one], measured[other], strict=True))
         cpu = statistics.median((after[0] - before[0]) * 1e3 for before, after in pairs)
         all_cpu = statistics.median(sum(after[:2]) / sum(before[:2]) - 1 for before, after in pairs)
