@@ -3,8 +3,8 @@
     python -m bench.tools.scrapes [--connections 8] [--seconds 3] [--rounds 9]
 
 Three states take turns within one run, and the figures are medians of the differences within a round: a
-server without an ops listener, one with it that nobody asks, and the same while it is scraped. A second server
-without the listener, the control, shows how much two equal servers differ. The CPU time is that of the
+server without an ops listener, one with it that nobody asks, and the same while it is scraped. A second
+server without the listener, the control, shows how much two equal servers differ. The CPU time is that of the
 gateway for each request. At the end the CPU time of one scrape is measured while the server has nothing else
 to do: without load, it is exact.
 """
