@@ -440,7 +440,7 @@ def _mention_service_link() -> None:
 
 
 def _print_addresses(addresses: list[Address]) -> None:
-    for address in addresses:
+    for address in sorted(addresses, key=lambda one: one.wire is Wire.OPS):
         if address.wire is Wire.OPS:
             where = replace(address, wire=Wire.HTTP)
             print(f"vipsrv for its operator at {where}", flush=True)  # noqa: T201 - as below
