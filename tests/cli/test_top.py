@@ -33,10 +33,14 @@ def stream() -> Iterator[LiveStream]:
         yield stream
 
 
+def _without_settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")}
+
+
 def top(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "vipsrv", "top", *arguments],
-        env={**os.environ, "COLUMNS": "120", **environment},
+        env={**_without_settings(), "COLUMNS": "120", **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -162,8 +166,8 @@ def test_json_is_a_line_each_second_until_the_stream_ends(stream: LiveStream) ->
         1_700_000_100.0,
         1_700_000_101.0,
     ]
-    assert done.returncode == 1
-    assert done.stderr == f"vipsrv: the live figures of {stream.address} have ended\n"
+    assert done.returncode == 3
+    assert done.stderr == f"vipsrv: the live figures of http://{stream.address} have ended\n"
 
 
 def test_a_reader_that_leaves_is_no_error(stream: LiveStream) -> None:
@@ -189,14 +193,14 @@ def test_over_a_unix_socket(tmp_path: Path) -> None:
         stream.begin()
         done = top(stream.address, "--once")
     assert done.returncode == 0
-    assert f"unix:{tmp_path}/ops" in done.stdout
+    assert f"unix:{tmp_path}/ops" in done.stdout.replace("\n", "")
 
 
 @pytest.mark.parametrize("where", ["tcp", "unix"])
 def test_no_server(where: str, tmp_path: Path) -> None:
     address = f"127.0.0.1:{unused_port()}" if where == "tcp" else f"unix:{tmp_path}/none"
     done = top(address)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr.startswith("vipsrv: no ops listener answers at ")
     assert len(done.stderr.splitlines()) == 1
 
@@ -217,7 +221,7 @@ def test_no_server(where: str, tmp_path: Path) -> None:
 def test_an_answer_without_figures(answer: bytes, message: str) -> None:
     with LiveStream(refusal=answer) as stream:
         done = top(stream.address, "--once")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert message in done.stderr
     assert "\x1b" not in done.stderr
     assert "Traceback" not in done.stderr
@@ -225,8 +229,21 @@ def test_an_answer_without_figures(answer: bytes, message: str) -> None:
 
 def test_a_server_that_says_nothing(stream: LiveStream) -> None:
     done = top(stream.address, "--once", "--timeout", "0.2")
-    assert done.returncode == 1
-    assert "have stopped: no answer in time" in done.stderr
+    assert done.returncode == 5
+    assert "have stopped" in done.stderr
+
+
+def test_the_address_comes_from_the_settings(stream: LiveStream, tmp_path: Path) -> None:
+    stream.begin()
+    assert top("--once", "--no-config", VIPSRV_OPS_LISTEN=stream.address).returncode == 0
+    stream.hang_up()
+    stream.begin()
+    file = tmp_path / "vipsrv.toml"
+    file.write_text(f'ops_listen = "{stream.address}"\n')
+    assert top("--once", "--config", str(file)).returncode == 0
+    off = top("--no-config", VIPSRV_OPS_LISTEN="off")
+    assert off.returncode == 2
+    assert "'ops_listen' is off" in off.stderr
 
 
 @pytest.mark.parametrize("address", ["nonsense", "unix:", "https://127.0.0.1:1"])
