@@ -38,6 +38,15 @@ def _by(labels: str) -> str:
 _RESTARTS = "vipsrv_worker_restarts_total"
 _IMAGES = 'kind=~"resize|info"'
 
+
+def share_of_images(status: str) -> str:
+    """Return the share of the requests with an image that have a status; 0 if none has had it yet."""
+    some, all_of_them = (
+        rate("vipsrv_requests_total", labels=one) for one in (f"{_IMAGES}, {status}", _IMAGES)
+    )
+    return f"({some} or vector(0)) / {all_of_them}"
+
+
 ROWS: dict[str, tuple[Panel, ...]] = {
     "Is it up?": (
         Panel(
@@ -198,13 +207,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             about="The server's own faults, refusals as busy, and what clients did wrong, of all requests "
             "with an image.",
             queries=[
-                (
-                    " / ".join(
-                        rate("vipsrv_requests_total", labels=labels)
-                        for labels in (f"{_IMAGES}, {status}", _IMAGES)
-                    ),
-                    name,
-                )
+                (share_of_images(status), name)
                 for status, name in (
                     ('status=~"5.."', "server"),
                     ('status="429"', "busy"),
@@ -395,7 +398,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             title="Uploads that moved to the disk",
             about="Small uploads and results that moved to a file because the spool's memory was used up.",
-            queries=[(rate("vipsrv_spool_moves_total", "instance"), "{{instance}}")],
+            queries=[(rate("vipsrv_limits_hit_total", "instance", 'limit="spool_memory"'), "{{instance}}")],
             unit="ops",
             runbook="alerts.md#vipsrvspoolmemoryshort",
         ),

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -261,3 +262,41 @@ def test_prometheus_scrapes_the_service_of_the_compose_file() -> None:
     assert services[host]["environment"]["VIPSRV_OPS_LISTEN"] == f"0.0.0.0:{port}"
     assert scraped["job_name"] == "vipsrv"
     assert [(PROMETHEUS / file).is_file() for file in configuration["rule_files"]] == [True]
+
+
+@pytest.fixture(scope="module")
+def model_check(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that reads a dashboard by Grafana's own Go types."""
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("go is not installed")
+    program = tmp_path_factory.mktemp("go") / "dashboardmodel"
+    built = subprocess.run(
+        [go, "build", "-o", program, "."],
+        cwd=Path(__file__).parent / "dashboard_model",
+        env={**os.environ, "GOPROXY": "off", "GOFLAGS": "-mod=readonly"},  # a test loads nothing
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if "module lookup disabled by GOPROXY=off" in built.stderr:
+        pytest.skip(
+            "the Go module grafana-foundation-sdk is not here: run 'go mod download' in dashboard_model"
+        )
+    assert built.returncode == 0, built.stderr
+    return program
+
+
+def test_the_dashboard_follows_the_model_of_grafana(model_check: Path) -> None:
+    file = OBSERVABILITY / "grafana" / "dashboards" / "vipsrv.json"
+    done = subprocess.run([model_check, file], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_check_of_the_model_finds_a_wrong_option(model_check: Path, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.json"
+    file.write_text(json.dumps(DASHBOARD).replace('"graphMode"', '"grafMode"'))
+    done = subprocess.run([model_check, file], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "unexpected field 'grafMode'" in done.stdout

@@ -59,3 +59,20 @@ def test_what_is_no_traceparent_is_ignored(text: str) -> None:
 @pytest.mark.parametrize("text", [TRACEPARENT, f"cc-{TRACE}-{PARENT}-01-what-the-future-will-be-like"])
 def test_a_traceparent_of_this_and_of_later_versions_is_known(text: str) -> None:
     assert is_traceparent(text)
+
+
+def test_a_tracestate_goes_with_its_traceparent() -> None:
+    ids, rest = take_request_ids({"traceparent": TRACEPARENT, "tracestate": "a=1,b=2", "width": 9})
+    assert (ids.traceparent, ids.tracestate, rest) == (TRACEPARENT, "a=1,b=2", {"width": 9})
+
+
+@pytest.mark.parametrize(
+    "ids", [{"tracestate": "a=1"}, {"traceparent": TRACEPARENT, "tracestate": "a" * 513}]
+)
+def test_a_tracestate_that_is_alone_or_too_long_is_ignored(ids: dict[str, str]) -> None:
+    assert take_request_ids(ids)[0].tracestate is None
+
+
+def test_a_tracestate_that_is_no_text_is_refused() -> None:
+    with pytest.raises(BadRequest, match=r"^tracestate: must be a text"):
+        take_request_ids({"traceparent": TRACEPARENT, "tracestate": ["a=1"]})

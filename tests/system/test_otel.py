@@ -1,4 +1,4 @@
-"""Traces of a real server, as a receiver of OTLP gets them."""
+"""Traces and metrics of a real server, as a receiver of OTLP gets them."""
 
 import os
 import sys
@@ -86,6 +86,25 @@ def test_a_disabled_sdk_exports_nothing(receiver: OtlpReceiver) -> None:
             client.resize(jpeg(), width=16)
         server.wait_for_log("OTEL_SDK_DISABLED")
     assert not receiver.requests
+
+
+def test_the_figures_are_exported_as_well(receiver: OtlpReceiver) -> None:
+    with serve(receiver, "--otel", OTEL_METRICS_EXPORTER="otlp", OTEL_TRACES_EXPORTER="none") as server:
+        with Client(server.host, server.port) as client:
+            client.resize(jpeg(), width=16)
+        assert server.stop() == 0
+    assert not receiver.spans
+    metrics = {
+        metric.name: metric
+        for one in receiver.resource_metrics
+        for scope in one.scope_metrics
+        for metric in scope.metrics
+    }
+    (point,) = metrics["vipsrv_requests"].sum.data_points
+    assert point.as_int == 1
+    assert values_of(point.attributes)["kind"] == "resize"
+    (seconds,) = metrics["vipsrv_request_seconds"].histogram.data_points
+    assert seconds.count == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="several gateways need Linux")

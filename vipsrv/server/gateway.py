@@ -15,19 +15,22 @@ from vipsrv.server.access import Access, is_exposed
 from vipsrv.server.address_list import AddressList
 from vipsrv.server.admission import Admission
 from vipsrv.server.api.image_routes import image_routes
+from vipsrv.server.api.problems import problem
 from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.proxy_header import ProxiedConnection
-from vipsrv.server.connections.tls_handshake import TlsConnection
+from vipsrv.server.connections.tls_handshake import TlsConnection, pack_refusal
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.descriptors import current_limit, files_that_fit, fit_connections, raise_limit
 from vipsrv.server.http.connection import HttpConnection
+from vipsrv.server.http.replies import pack_problem
 from vipsrv.server.identity.shared_quotas import SharedQuotas
 from vipsrv.server.listeners import Listener, Listeners
 from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.logs.start_line import start_fields
+from vipsrv.server.metrics.gateway_figures import GatewayFigures
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.ops.operator import Operator
 from vipsrv.server.ops.snapshots import Peers, Snapshots
@@ -81,6 +84,7 @@ class Gateway:
     ) -> None:
         self._settings = settings
         self._number = number
+        self._gateways = gateways
         self.snapshots = Snapshots(peers)
         """The figures of this gateway by name, for itself and for the others."""
         self._notifier = notifier or Notifier(None)
@@ -163,8 +167,8 @@ class Gateway:
                 change_user(self._settings.user)
             self._check_spool_folder()
             if self._settings.otel:
-                self._telemetry = _start_telemetry(self._number)
-                self._telemetry.follow(self._context.ended_requests)
+                self._telemetry = self._make_telemetry()
+                self._telemetry.start()
             self._watching = asyncio.get_running_loop().create_task(self._watch())
             await self._pool.start()
             log_confinement(self._pool.formats.layers)
@@ -344,10 +348,38 @@ class Gateway:
         serve = self._serve[address.wire]
         make = serve
         if address.tls and self._certificates is not None:
-            make = partial(TlsConnection, self._context, self._certificates, serve)
+            make = partial(
+                TlsConnection,
+                self._context,
+                self._certificates,
+                serve,
+                wire=address.wire,
+                refusal=pack_refusal if address.wire is Wire.BINARY else partial(pack_problem, problem),
+            )
         if self._trusted_proxies:
             return ProxiedConnection(self._context, self._trusted_proxies, make)
         return make()
+
+    def _make_telemetry(self) -> "Telemetry":
+        """Return what exports traces and metrics. Raises ``StartFailed``."""
+        try:
+            from vipsrv.server.otel.telemetry import Telemetry  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as error:
+            raise StartFailed(
+                f"--otel: the Python package {error.name} is missing; install 'vipsrv[otel]', or "
+                "leave out --otel"
+            ) from None
+        if self._operator is not None:
+            figures = self._operator.figures
+        else:
+            figures = GatewayFigures(
+                self._context,
+                self._pool,
+                gateway=(self._number or 0) + 1,
+                gateways=self._gateways,
+                certificate_expires=self._certificate_expires,
+            )
+        return Telemetry(self._context.ended_requests, figures.collect, gateway=self._number)
 
     def _describe(self) -> dict[str, Any]:
         """Return the meta of the reply to a HELLO."""
@@ -394,17 +426,6 @@ class Gateway:
             of_operator = [] if self._operator is None else self._operator.due(now)
             connections = [*self._context.connections.due(now), *of_operator]
             check_timeouts([self._pool, self._admission, *connections], now)
-
-
-def _start_telemetry(number: int | None) -> "Telemetry":
-    """Start what exports traces and metrics. Raises ``StartFailed``."""
-    try:
-        from vipsrv.server.otel.telemetry import Telemetry  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise StartFailed(
-            f"--otel: the Python package {error.name} is missing; install 'vipsrv[otel]' or leave out --otel"
-        ) from None
-    return Telemetry(number)
 
 
 def check_timeouts(watched: list[WorkerPool | Admission | Connection], now: float) -> None:

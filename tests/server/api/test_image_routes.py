@@ -235,8 +235,9 @@ def test_fields_of_a_form_are_parameters(context: ServerContext) -> None:
 def test_ids_of_the_request(context: ServerContext) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     for target in ("/resize?width=1", "/info"):
-        meta = begin(context, target, {"x-request-id": "a", "traceparent": trace}).meta
-        assert (meta["request_id"], meta["traceparent"]) == ("a", trace)
+        fields = {"x-request-id": "a", "traceparent": trace, "tracestate": "b=1"}
+        meta = begin(context, target, fields).meta
+        assert (meta["request_id"], meta["traceparent"], meta["tracestate"]) == ("a", trace, "b=1")
 
 
 @pytest.mark.parametrize("value", ["", "x" * 129, "a\tb", "ä"])

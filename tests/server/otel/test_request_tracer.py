@@ -48,6 +48,7 @@ def line_of(
     ids: RequestIds = NO_IDS,
     lost: str | None = None,
     peer: object = ("192.0.2.7", 4711),
+    http: bool = False,
 ) -> RequestLine:
     now = time.monotonic()
     ready = error is None
@@ -55,8 +56,9 @@ def line_of(
         connection=3,
         peer=peer,
         identity="shop",
-        version=2,
+        version=None if http else 2,
         tls=True,
+        http=http,
         kind="resize",
         request_id=9,
         image_size=1_000_000,
@@ -121,6 +123,26 @@ def test_a_success_has_its_stages_and_all_that_is_known(receiver: OtlpReceiver) 
         "vipsrv.ratio": 20.0,
         "vipsrv.worker.pid": 77,
     }
+
+
+def test_a_request_of_http_has_what_the_conventions_name(receiver: OtlpReceiver) -> None:
+    (span,) = exported(receiver, line_of(http=True, error=CorruptImage("cut off")))
+    assert span.name == "POST /resize"
+    values = values_of(span.attributes)
+    assert {
+        name: values[name] for name in values if name.startswith(("http.", "url.", "network.", "error"))
+    } == {
+        "network.protocol.name": "http",
+        "network.transport": "tcp",
+        "http.request.method": "POST",
+        "http.route": "/resize",
+        "http.request.body.size": 1_000_000,
+        "http.response.status_code": 422,
+        "url.path": "/resize",
+        "url.scheme": "https",
+        "error.type": "corrupt_image",
+    }
+    assert "vipsrv.status" not in values
 
 
 def test_the_resource_names_server_version_and_instance(receiver: OtlpReceiver) -> None:

@@ -145,6 +145,9 @@ def _ids(request: HttpRequest) -> dict[str, Any]:
         ids["request_id"] = request_id
     if traceparent is not None:
         ids["traceparent"] = traceparent
+        tracestate = request.fields.get("tracestate")
+        if tracestate is not None:
+            ids["tracestate"] = tracestate
     return ids
 
 

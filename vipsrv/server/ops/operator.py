@@ -120,10 +120,10 @@ class Operator:
             deadline=lambda: context.settings.deadline,
         )
         self.health = Health(context, pool, self.canary, snapshots)
-        figures = GatewayFigures(
+        self.figures = GatewayFigures(
             context, pool, gateway=number, gateways=gateways, certificate_expires=certificate_expires
         )
-        snapshots.add(METRICS, figures.snapshot)
+        snapshots.add(METRICS, self.figures.snapshot)
         add_live_figures(context, pool, snapshots)
         pages = {
             **page_routes(snapshots),

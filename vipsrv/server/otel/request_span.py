@@ -27,7 +27,7 @@ _ROOT = Context()
 
 def span_name(line: RequestLine) -> str:
     """Return the name that all requests of one kind share."""
-    return line.kind
+    return f"POST {_route(line)}" if line.http else line.kind
 
 
 def parent_of(ids: RequestIds) -> Context:
@@ -72,15 +72,12 @@ def status_of(line: RequestLine) -> Status | None:
 def attributes_of(line: RequestLine) -> dict[str, Value]:
     """Return all that is known of the request."""
     attributes: dict[str, Value] = {
-        "network.protocol.name": "vipsrv",
         "vipsrv.kind": line.kind,
-        "vipsrv.status": line.status,
         "vipsrv.connection": line.connection,
         "vipsrv.source.bytes": line.image_size,
         "tls.established": line.tls,
     }
-    if line.version is not None:
-        attributes["network.protocol.version"] = str(line.version)
+    _add_protocol(attributes, line)
     _add_client(attributes, line)
     if line.ids.request_id is not None:
         attributes["vipsrv.request_id"] = printable(line.ids.request_id)
@@ -105,6 +102,28 @@ def attributes_of(line: RequestLine) -> dict[str, Value]:
     if line.lost is not None:
         attributes["vipsrv.lost"] = line.lost
     return attributes
+
+
+def _add_protocol(attributes: dict[str, Value], line: RequestLine) -> None:
+    if line.http:
+        route = _route(line)
+        attributes["network.protocol.name"] = "http"
+        attributes["http.request.method"] = "POST"
+        attributes["http.route"] = route
+        attributes["url.path"] = route
+        attributes["url.scheme"] = "https" if line.tls else "http"
+        attributes["http.response.status_code"] = line.status
+        attributes["http.request.body.size"] = line.image_size
+        return
+    attributes["network.protocol.name"] = "vipsrv"
+    attributes["vipsrv.status"] = line.status
+    if line.version is not None:
+        attributes["network.protocol.version"] = str(line.version)
+
+
+def _route(line: RequestLine) -> str:
+    """Return the path of a request of HTTP with an image: the paths are named after the kinds."""
+    return f"/{line.kind}"
 
 
 def _add_client(attributes: dict[str, Value], line: RequestLine) -> None:

@@ -1,5 +1,6 @@
 """Makes a span of each request that has ended, and exports them in batches from a thread."""
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -14,6 +15,11 @@ from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.server.otel.environment import OtelEnvironment
 from vipsrv.server.otel.request_span import attributes_of, events_of, parent_of, span_name, status_of
 from vipsrv.version import __version__
+
+_TELL_SECONDS = 10.0
+"""Seconds between two lines of the log about spans that are dropped."""
+
+_log = logging.getLogger(__name__)
 
 
 class RequestTracer:
@@ -41,6 +47,7 @@ class RequestTracer:
         provider.add_span_processor(self._processor)
         self._tracer = provider.get_tracer("vipsrv", __version__)
         self._ended = 0
+        self._tell_at = 0.0
         self.dropped = 0
         """Spans that were dropped because too many waited to be exported."""
 
@@ -70,7 +77,7 @@ class RequestTracer:
         if not span.is_recording():
             return
         if self._ended - self._exporter.taken >= self._most:
-            self.dropped += 1  # it is never ended, so the processor never gets it
+            self._drop()  # it is never ended, so the processor never gets it
             return
         self._ended += 1
         span.set_attributes(attributes_of(line))
@@ -80,6 +87,15 @@ class RequestTracer:
         if status is not None:
             span.set_status(status)
         span.end(_nanoseconds(epoch + (line.sent or time.monotonic())))
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        now = time.monotonic()
+        if now >= self._tell_at:
+            self._tell_at = now + _TELL_SECONDS
+            _log.warning(
+                "OpenTelemetry: the receiver is too slow; %d spans were dropped so far", self.dropped
+            )
 
     def close(self, seconds: float) -> None:
         """Export what waits, for at most ``seconds``; the rest is lost. Blocks."""
