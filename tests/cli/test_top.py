@@ -266,8 +266,10 @@ def test_the_screen_follows_the_stream_until_ctrl_c(stream: LiveStream) -> None:
         stream.begin()
         terminal.wait_for("\x1b[?1049h")  # the alternate screen
         terminal.wait_for("4321")
-        workers = [{**live_event()["workers"][0], "pid": 8765}]
-        stream.send("live", live_event(workers=workers, time=1_700_000_101.0))
+        (worker,) = live_event()["workers"]
+        workers = [{**worker, "cpu": 2.125, "at": 5000.5}, {**worker, "pid": 8765}]
+        stream.send("live", live_event(workers=workers))
+        terminal.wait_for("25%")
         terminal.wait_for("8765")
         terminal.press(CTRL_C)
         assert terminal.wait() == 0

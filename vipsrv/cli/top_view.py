@@ -80,12 +80,13 @@ class TopView:
     def _measure_cpu(self, live: dict[str, Any]) -> None:
         before = self._live
         self._cpu = {}
-        if before is None or live["time"] <= before["time"]:
+        if before is None:
             return
-        used = {one["pid"]: one["cpu"] for one in (*before["workers"], *before["gateways"])}
-        for one in (*live["workers"], *live["gateways"]):
-            if one["cpu"] is not None and used.get(one["pid"]) is not None:
-                self._cpu[one["pid"]] = (one["cpu"] - used[one["pid"]]) / (live["time"] - before["time"])
+        known = {one["pid"]: one for one in before["workers"] if one["cpu"] is not None}
+        for one in live["workers"]:
+            last = known.get(one["pid"])
+            if last is not None and one["cpu"] is not None and one["at"] > last["at"]:
+                self._cpu[one["pid"]] = (one["cpu"] - last["cpu"]) / (one["at"] - last["at"])
 
     def _head(self, live: dict[str, Any]) -> RenderableType:
         server = live["server"]

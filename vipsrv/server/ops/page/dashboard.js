@@ -4,7 +4,7 @@
 class Dashboard {
   constructor() {
     this.columns = new Columns(300);
-    this.before = new Map(); // process id → CPU seconds and when they were read
+    this.before = new Map(); // process id → the process in the last event
     this.errorsSeen = 0;
     const linear = (least, options = {}) => (values) => new LinearScale(values, { least, ...options });
     this.charts = [
@@ -67,11 +67,10 @@ class Dashboard {
     const { second, ...columns } = live.columns;
     const busy = live.workers.filter((worker) => worker.state === "busy").length;
     const waiting = live.queue.light + live.queue.heavy;
-    const shares = live.workers.map((worker) => this.cpuShare(worker, live.time)).filter((share) => share !== null);
+    const shares = live.workers.map((worker) => this.cpuShare(worker)).filter((share) => share !== null);
     const cores = shares.length ? sum(shares) : null;
     this.columns.take(second, { ...columns, cores: [cores], waiting: [waiting] });
     this.draw({ moving: true });
-    this.time = live.time;
     this.showServer(live);
     this.showTiles(live, { busy, cores, waiting });
     this.stages.show(Object.entries(live.stages).map(([name, values]) => ({ name, values, ...spreadOf(live.stages) })));
@@ -81,7 +80,7 @@ class Dashboard {
     this.workers.show(live.workers);
     this.gateways.show(live.gateways.map((one, number) => ({ ...one, number })));
     this.gauges.show(gaugesOf(live));
-    this.before = new Map([...live.workers, ...live.gateways].map((one) => [one.pid, { cpu: one.cpu, time: live.time }]));
+    this.before = new Map([...live.workers, ...live.gateways].map((one) => [one.pid, one]));
   }
 
   showServer({ server, time, workers, wanted_workers: wanted }) {
@@ -109,10 +108,10 @@ class Dashboard {
   }
 
   // The share of a core that a process has used since the last event.
-  cpuShare(one, time) {
+  cpuShare(one) {
     const before = this.before.get(one.pid);
-    if (!before || one.cpu == null || before.cpu == null || time <= before.time) return null;
-    return Math.max(0, (one.cpu - before.cpu) / (time - before.time));
+    if (!before || one.cpu == null || before.cpu == null || one.at <= before.at) return null;
+    return Math.max(0, (one.cpu - before.cpu) / (one.at - before.at));
   }
 
   updateWorker(element, worker) {
@@ -120,11 +119,11 @@ class Dashboard {
     const parts = element.parts;
     setText(parts.state, worker.state);
     setText(parts.memory, bytes(worker.rss));
-    setText(parts.cpu, percent(this.cpuShare(worker, this.time)));
+    setText(parts.cpu, percent(this.cpuShare(worker)));
     setText(parts.jobs, whole(worker.jobs));
     const { job } = worker;
     setText(parts.kind, job ? job.kind : "");
-    setText(parts.now, job ? ` ${bytes(job.bytes)} for ${duration(job.seconds)}${job.heavy ? ", heavy" : ""}${job.threads > 1 ? `, ${job.threads} threads` : ""}` : "no job");
+    setText(parts.now, job ? ` ${bytes(job.bytes)} for ${milliseconds(job.seconds * 1000)}${job.heavy ? ", heavy" : ""}${job.threads > 1 ? `, ${job.threads} threads` : ""}` : "no job");
   }
 
   updateGateway(row, gateway) {
@@ -132,7 +131,7 @@ class Dashboard {
     setText(cells[0], String(gateway.number + 1));
     setText(cells[1], String(gateway.pid));
     setText(cells[2], bytes(gateway.rss));
-    setText(cells[3], percent(this.cpuShare(gateway, this.time)));
+    setText(cells[3], percent(this.cpuShare(gateway)));
   }
 }
 
