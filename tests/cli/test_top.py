@@ -1,6 +1,7 @@
 """``vipsrv top``: the live figures in a terminal, and for scripts."""
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -18,8 +19,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+from rich.console import Console
 
-from tests.support.live_stream import LiveStream, history_event, live_event
+from tests.support.live_stream import LiveStream, errors_event, history_event, live_event
 from tests.support.unused_port import unused_port
 from vipsrv.cli.top_view import TopView, duration, milliseconds, size, sparkline
 
@@ -339,6 +341,19 @@ def test_seconds_that_were_missed_are_a_gap() -> None:
     assert columns_of(view, "ok") == [1, 2, 3, 4, 5, 6, 7, None, None, 1, 1, 1, 1, 1]
     view.take("live", live_event(columns={**history_event(), "second": 3, "ok": [9, 9, 9, 9, 9]}))
     assert columns_of(view, "ok") == [9, 9, 9, 9, 9]
+
+
+def test_errors_alike_are_one_line() -> None:
+    (error,) = errors_event("the queue is full")["last"]
+    many = [{**error, "time": 1_700_000_000.0 + number} for number in range(7, 0, -1)]
+    other = {**error, "message": "another", "time": 1_700_000_003.5}
+    view = screen(("live", live_event()), ("errors", {"seen": 8, "last": [*many[:4], other, *many[4:]]}))
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(view.render(width=120))
+    lines = console.export_text().splitlines()
+    assert [line for line in lines if "the queue is full" in line] == [lines[-2]]
+    assert "7 × the queue is full" in lines[-2]
+    assert "another" in lines[-1]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.support.running_server import RunningServer
 from tests.system.browser.conftest import WAIT_MS, Watched, changes, load, watching
+from vipsrv import Client, VipsrvError
 
 expect.set_options(timeout=WAIT_MS)
 
@@ -28,6 +29,17 @@ def test_charts_move_while_requests_come(watched: Watched, server: RunningServer
         assert number(page, "#tile-ratio") > 1
         expect(page.locator("#error-list li .code").first).to_have_text("415 unsupported_format")
         expect(page.locator("#stages tr")).to_have_count(5)
+
+
+def test_errors_alike_are_one_entry(watched: Watched, server: RunningServer) -> None:
+    with Client(host=server.host, port=server.port) as client:
+        for _ in range(3):
+            with pytest.raises(VipsrvError):
+                client.resize(b"\xff\xd8\xff broken", width=10)
+    page = watched.open()
+    entry = page.locator("#error-list li", has_text="corrupt_image")
+    expect(entry).to_have_count(1)
+    expect(entry).to_contain_text("× 3")
 
 
 def test_the_charts_know_the_time_before_the_page_was_opened(

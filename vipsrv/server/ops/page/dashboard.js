@@ -44,7 +44,7 @@ class Dashboard {
     this.workers = new KeyedList(byId("worker-list"), { key: (one) => one.pid, create: createWorker, update: (element, one) => this.updateWorker(element, one) });
     this.gateways = new KeyedList(byId("gateways"), { key: (one) => one.pid, create: createGateway, update: (element, one) => this.updateGateway(element, one) });
     this.gauges = new KeyedList(byId("gauges"), { key: (one) => one.name, create: createGauge, update: updateGauge });
-    this.errors = new KeyedList(byId("error-list"), { key: (one) => `${one.time} ${one.connection} ${one.id}`, create: createError, update: () => {} });
+    this.errors = new KeyedList(byId("error-list"), { key: textOf, create: createError, update: updateError });
     document.addEventListener("visibilitychange", () => this.draw());
   }
 
@@ -60,7 +60,7 @@ class Dashboard {
   takeErrors({ seen, last }) {
     byId("no-errors").hidden = last.length > 0;
     setText(byId("errors-facts"), seen > last.length ? `the last ${last.length} of ${whole(seen)} since the start` : "");
-    this.errors.show(last);
+    this.errors.show(alikeTogether(last));
   }
 
   takeLive(live) {
@@ -241,12 +241,34 @@ function updateGauge(element, { value, limit, show }) {
   element.classList.toggle("red", part >= 0.95);
 }
 
-function createError(error) {
-  const where = [error.kind, error.source ?? (error.bytes ? "image" : null), error.bytes ? bytes(error.bytes) : null,
+function textOf({ status, code, message }) {
+  return `${status} ${code} ${message}`;
+}
+
+// The errors with the same text as one, the newest, with their number.
+function alikeTogether(errors) {
+  const found = new Map();
+  for (const error of errors) {
+    const known = found.get(textOf(error));
+    if (known) known.count += 1;
+    else found.set(textOf(error), { ...error, count: 1 });
+  }
+  return [...found.values()];
+}
+
+function createError({ status, code, outcome, message }) {
+  const parts = { time: make("time"), count: make("span", { class: "count" }), where: make("span", { class: "where" }) };
+  const element = make("li", { class: OUTCOME_COLOURS[outcome] }, parts.time,
+    make("span", { class: "code" }, `${status} ${code}`), make("span", { class: "message" }, message, " ", parts.count), parts.where);
+  element.parts = parts;
+  return element;
+}
+
+function updateError({ parts }, error) {
+  const facts = [error.kind, error.source ?? (error.bytes ? "image" : null), error.bytes ? bytes(error.bytes) : null,
     `connection ${error.connection}, request ${error.id}`, error.worker ? `worker ${error.worker}` : null];
-  return make("li", { class: OUTCOME_COLOURS[error.outcome] },
-    make("time", { datetime: new Date(error.time * 1000).toISOString() }, clockTime(error.time)),
-    make("span", { class: "code" }, `${error.status} ${error.code}`),
-    make("span", { class: "message" }, error.message),
-    make("span", { class: "where" }, where.filter(Boolean).join(" · ")));
+  setAttribute(parts.time, "datetime", new Date(error.time * 1000).toISOString());
+  setText(parts.time, clockTime(error.time));
+  setText(parts.count, error.count > 1 ? `× ${error.count}` : "");
+  setText(parts.where, `${error.count > 1 ? "last: " : ""}${facts.filter(Boolean).join(" · ")}`);
 }
