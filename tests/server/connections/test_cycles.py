@@ -24,17 +24,28 @@ IMAGE = bytes(100)
 RESULT_SIZE = 50
 
 
+_before: set[int] = set()
+"""The objects of other tests, for example those in their parameters."""
+
+
 @pytest.fixture(autouse=True)
 def no_collection() -> Iterator[None]:
     """Nothing but reference counts frees an object."""
     gc.collect()
     gc.disable()
+    _before.update(map(id, _things(OF_A_REQUEST + OF_A_CONNECTION)))
     yield
     gc.enable()
+    _before.clear()
+
+
+def _things(kinds: tuple[type, ...]) -> list[object]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, kinds)]
 
 
 def alive(kinds: tuple[type, ...]) -> list[str]:
-    return [type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds)]
+    """The kinds of the objects that this test has made and that still exist."""
+    return [type(thing).__name__ for thing in _things(kinds) if id(thing) not in _before]
 
 
 async def answer(workers: FakeWorkers, context: ServerContext) -> None:
