@@ -78,6 +78,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def http_check(session: nox.Session) -> None:
+    """Schemathesis against a real server, by its OpenAPI document."""
+    _install(session, "-e", ".[test,http-check]")
+    session.run("pytest", "tests/system/test_schemathesis.py", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Which lines the tests run, servers and workers included, as a table and in ``htmlcov/``."""
     _install(session, "-e", ".[test,coverage]")

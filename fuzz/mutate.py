@@ -1,6 +1,6 @@
-"""Send mutated messages and mutated images to a running server, and report every fault, and what was slow.
+"""Send mutated messages, requests of HTTP and images to a running server; report faults and what was slow.
 
-    python -m fuzz.mutate [--messages 100000] [--images 40000] [--seed 1] [--seconds 3600]
+    python -m fuzz.mutate [--messages 100000] [--http 100000] [--images 40000] [--seed 1] [--seconds 3600]
         [--images-from FOLDER]
 
 Starts ``vipsrv serve`` on a loopback port. A fault is
@@ -31,7 +31,7 @@ from typing import Any, Self
 
 from bench.measuring.processes import anonymous_bytes, cpu_seconds
 from bench.wire import Connection, Reply
-from fuzz import protocol, seeds
+from fuzz import http, protocol, seeds
 from fuzz.mutations import mutated
 from tests.support.images import SAMPLES, jpeg
 from tests.support.running_server import RunningServer, worker_pids
@@ -45,6 +45,9 @@ _LARGEST_SEED = 256 << 10
 """Bytes of a file of ``--images-from``; larger ones are left out."""
 
 _REPLY_SECONDS = 60.0
+_HTTP_SECONDS = 0.05
+"""How long a request of HTTP is waited for that may not be complete: then the client ends its side."""
+
 _SUSPECT_SECONDS = 0.5
 """Seconds from request to reply; an image that takes longer may be measured alone."""
 
@@ -54,6 +57,8 @@ _CHECK_EVERY = 2000
 """Messages between two checks that the server still answers."""
 
 _WORKER_ENDED = re.compile(r"worker \d+ ended")
+_HTTP_HEAD = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [ -~]+(?:\r\n[A-Za-z-]+: [ -~]*)*")
+_HTTP_LENGTH = re.compile(rb"(?i)\r\ncontent-length: ([0-9]+)")
 _INTERNAL, _WORKER_DIED = 500, 502
 _READ_SIZE = 1 << 16
 
@@ -245,6 +250,63 @@ def exchange(port: int, data: bytes) -> str:
     return ", ".join(str(status) for status in sorted(set(statuses))) or "no reply"
 
 
+def send_http(
+    port: int, originals: Sequence[bytes], seed: int, numbers: Iterator[int], found: Findings
+) -> None:
+    """Send mutated requests of HTTP, each over a connection of its own, and check what comes back."""
+    for number in numbers:
+        dice = random.Random(f"http {seed} {number}")
+        data = mutated(dice.choice(originals), originals, dice)
+        try:
+            found.count(f"http: {exchange_http(port, data)}")
+        except (AssertionError, ValueError, TimeoutError) as error:
+            found.fault(repr(error), f"http-{seed}-{number}", data)
+        except OSError as error:
+            found.count(f"http: {type(error).__name__}")
+
+
+def exchange_http(port: int, data: bytes) -> str:
+    """Send bytes, and after a moment without a reply the end of the stream; read until the server closes.
+
+    Return the statuses of the replies. Raises ``ValueError`` if they are not valid, and ``OSError``.
+    """
+    received = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=_REPLY_SECONDS) as sock:
+        sock.sendall(data)
+        sock.settimeout(_HTTP_SECONDS)
+        try:
+            while piece := sock.recv(_READ_SIZE):
+                received += piece
+        except TimeoutError:  # it waits for more, or for a worker
+            sock.settimeout(_REPLY_SECONDS)
+            sock.shutdown(socket.SHUT_WR)
+            while piece := sock.recv(_READ_SIZE):
+                received += piece
+    statuses = statuses_of(received)
+    assert not {_INTERNAL, _WORKER_DIED} & set(statuses), f"the server replied with {statuses}"
+    return ", ".join(str(status) for status in sorted(set(statuses))) or "no reply"
+
+
+def statuses_of(received: bytes) -> list[int]:
+    """Return the statuses of replies of HTTP that follow each other. Raises ``ValueError``."""
+    statuses = []
+    while received:
+        head, end, rest = received.partition(b"\r\n\r\n")
+        reply = _HTTP_HEAD.fullmatch(head)
+        if not end or reply is None:
+            raise ValueError(f"this is no reply: {head[:200]!r}")
+        statuses.append(int(reply[1]))
+        length = _HTTP_LENGTH.search(head)
+        size = 0 if length is None else int(length[1])
+        # The reply to a HEAD has no content: another reply follows, or nothing.
+        if size and (not rest or rest.startswith(b"HTTP/1.1 ")):
+            size = 0
+        if len(rest) < size:
+            raise ValueError(f"{size - len(rest)} bytes of a reply are missing")
+        received = rest[size:]
+    return statuses
+
+
 def check_health(server: RunningServer) -> None:
     """Check that the server lives and answers a valid request. Raises ``SystemExit``."""
     if server.process.poll() is not None:
@@ -283,9 +345,10 @@ def _until(end: float, numbers: range) -> Iterator[int]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fuzz.mutate", description=__doc__)
     parser.add_argument("--messages", type=int, default=100_000, help="mutated messages (100,000)")
+    parser.add_argument("--http", type=int, default=100_000, help="mutated requests of HTTP (100,000)")
     parser.add_argument("--images", type=int, default=40_000, help="mutated images (40,000)")
     parser.add_argument("--seed", type=int, default=1, help="other inputs for another number (1)")
-    parser.add_argument("--seconds", type=float, default=3600, help="the most time for both (3600)")
+    parser.add_argument("--seconds", type=float, default=3600, help="the most time for all (3600)")
     parser.add_argument("--images-from", type=Path, metavar="FOLDER", help="mutate these files, too")
     parser.add_argument("--cpu", type=float, default=3.0, help="CPU seconds that an image may take (3)")
     parser.add_argument(
@@ -296,16 +359,19 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run both; 1 if there was a fault."""
+    """Run all; 1 if there was a fault."""
     arguments = _arguments()
     found = Findings()
     end = time.monotonic() + arguments.seconds
     settings = ["--workers", str(_WORKERS), "--job-memory", str(arguments.job_memory)]
     settings += ["--log-level", "warning"]
+    settings += ["--listen", "127.0.0.1:0", "--listen", "http://127.0.0.1:0"]
     if arguments.tolerant:
         settings.append("--tolerate-truncated")
     with RunningServer(*settings) as server:
         messages = message_originals()
+        requests = http.requests(jpeg())
+        http_port = int(server.listeners[1].rpartition(":")[2])
         running = []
         with ThreadPoolExecutor(_MESSAGE_CONNECTIONS) as threads:
             for lane in range(_MESSAGE_CONNECTIONS):
@@ -313,6 +379,8 @@ def main() -> int:
                 running.append(
                     threads.submit(send_messages, server, messages, arguments.seed, numbers, found)
                 )
+                numbers = _until(end, range(lane, arguments.http, _MESSAGE_CONNECTIONS))
+                running.append(threads.submit(send_http, http_port, requests, arguments.seed, numbers, found))
         for one in running:
             one.result()
         images = ImageRun(server, image_originals(arguments.images_from), arguments.seed, found)
@@ -334,6 +402,7 @@ def main() -> int:
         # A worker that is replaced as planned, because it has grown, is not a warning.
         lost = [line for line in server.log.splitlines() if _WORKER_ENDED.search(line)]
         found.faults += lost
+        print(*lost, sep="\n", end="\n" if lost else "")
         if "Traceback" in server.log:
             found.faults.append(f"a traceback in the log:\n{server.log}")
     for what, count in sorted(found.counts.items()):

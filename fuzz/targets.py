@@ -1,5 +1,7 @@
 """All fuzz targets by name."""
 
-from fuzz import channel, protocol, readers
+from fuzz import channel, http, protocol, readers
 
-TARGETS = {target.name: target for target in (*protocol.TARGETS, *channel.TARGETS, *readers.TARGETS)}
+TARGETS = {
+    target.name: target for target in (*protocol.TARGETS, *http.TARGETS, *channel.TARGETS, *readers.TARGETS)
+}

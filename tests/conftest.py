@@ -8,6 +8,7 @@ from typing import Protocol
 import pytest
 from hypothesis import settings
 
+from tests.support.http_server import RunningHttpServer
 from tests.support.running_server import WITHOUT_OPS, RunningServer
 
 # For the servers that tests start as processes in other ways than by RunningServer.
@@ -28,6 +29,13 @@ class StartServer(Protocol):
 def server() -> Iterator[RunningServer]:
     """One server with default settings for all tests that do not disturb it."""
     with RunningServer("--workers", "2") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def http_server() -> Iterator[RunningHttpServer]:
+    """The same for HTTP."""
+    with RunningHttpServer("--workers", "2") as running:
         yield running
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.test_server import vipsrv
 from tests.server.test_tls import Handshake
+from vipsrv.address import Wire
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.tls import ServerCertificates
 
@@ -23,7 +24,7 @@ def test_an_authority_and_a_server_for_these_hosts(tmp_path: Path) -> None:
     assert {name for name, mode in modes.items() if mode == 0o600} == {"ca-key.pem", "key.pem"}
     assert set(modes) == {"ca.pem", "ca-key.pem", "cert.pem", "key.pem"}
     settings = ServerSettings(tls_cert=folder / "cert.pem", tls_key=folder / "key.pem")
-    context = ServerCertificates(settings).context
+    context = ServerCertificates(settings).context(Wire.BINARY)
     trusting = ssl.create_default_context(cafile=str(folder / "ca.pem"))
     trusting.verify_flags |= ssl.VERIFY_X509_STRICT
     for host in ("images.example", "10.0.0.7", "localhost", "127.0.0.1", "::1"):
@@ -53,7 +54,7 @@ def test_a_client_certificate(tmp_path: Path) -> None:
     )
     trusting = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
     trusting.load_cert_chain(certificate, key)
-    shown = Handshake(ServerCertificates(settings).context, trusting).server.getpeercert()
+    shown = Handshake(ServerCertificates(settings).context(Wire.BINARY), trusting).server.getpeercert()
     assert shown is not None
     assert shown["subjectAltName"] == (("URI", "spiffe://lab/alice"),)
 

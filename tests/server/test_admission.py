@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.fakes import FakeWorkers
-from vipsrv.errors import Busy, Cancelled, DeadlineExceeded
+from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, Limit
 from vipsrv.server.accounts import Account, Flow
 from vipsrv.server.admission import RESTART_SECONDS, Admission, call_at, threads_for
 from vipsrv.storage import Spool
@@ -99,6 +99,7 @@ def test_a_full_queue_is_busy_for_as_long_as_its_jobs_will_take(
         admission.submit(make_job(), FLOW)
     with pytest.raises(Busy) as refused:
         admission.submit(make_job(), FLOW)
+    assert refused.value.limit is Limit.QUEUE_PER_CLIENT
     # Four jobs of three seconds on two workers.
     assert refused.value.retry_after_ms == pytest.approx(6000, rel=0.01)
     with pytest.raises(Busy):
@@ -174,6 +175,9 @@ def test_heavy_jobs_get_half_of_the_workers(workers: FakeWorkers, make_job: Call
     give_back(workers, admission, *giants)
     admission.submit(small, FLOW)
     assert start_all(workers, admission, 4) == [giants[0], giants[1], small]
+    use = admission.use
+    assert (use.light_waiting, use.heavy_waiting, use.light_running, use.heavy_running) == (0, 2, 1, 2)
+    assert (use.waiting_limit, use.memory, use.memory_limit, use.heavy_jobs) == (10, 2, 1000, 4)
     giants[0].close()
     assert workers.jobs[3:] == [giants[2]]  # on the worker that is still idle
 
@@ -360,7 +364,9 @@ def test_an_address_has_a_limit_of_its_own(workers: FakeWorkers, make_job: Calla
     with pytest.raises(Busy, match="--queue-per-client") as refused:
         admission.check(FLOW)
     assert (refused.value.retry_after_ms or 0) >= 100
+    assert refused.value.limit is Limit.QUEUE_PER_CLIENT
     admission.submit(make_job(), OTHER)
+    assert admission.use.light_waiting == 3
     assert admission.waiting == 3
 
 
@@ -393,8 +399,9 @@ def test_a_full_queue_does_not_shut_out_a_client_with_nothing_in_it(
     with pytest.raises(Busy):
         admission.check(OTHER)
     admission.submit(make_job(), Flow(Account("192.0.2.3")))
-    with pytest.raises(Busy):  # twice the limit is for nobody
+    with pytest.raises(Busy) as refused:  # twice the limit is for nobody
         admission.check(Flow(Account("192.0.2.4")))
+    assert refused.value.limit is Limit.QUEUE
 
 
 def test_a_full_heavy_lane_does_not_shut_out_a_client_with_nothing_in_it(

@@ -26,7 +26,7 @@ from vipsrv.errors import (
 )
 from vipsrv.options import ImageInfo, ResizeReport
 from vipsrv.server.access import Access, Session
-from vipsrv.server.context import ServerContext
+from vipsrv.server.context import InFlight, ServerContext
 from vipsrv.server.exchange import TRANSITIONS, Exchange, ExchangeState
 from vipsrv.server.identity import Identities
 from vipsrv.server.identity.token_file import revoke_tokens
@@ -225,6 +225,17 @@ def test_an_upload_may_be_refused_while_it_arrives(context: ServerContext, worke
     assert isinstance(connection.error, CorruptImage)
     assert connection.exchange.slot is None
     assert workers.jobs == []
+
+
+def test_requests_in_flight_are_counted_with_their_sizes(context: ServerContext) -> None:
+    one, other = FakeConnection(context), FakeConnection(context)
+    one.exchange.accept(META, 1000)
+    other.exchange.accept(META, 500)
+    assert context.in_flight == InFlight(requests=2, size=1500)
+    one.exchange.cancel()
+    assert context.in_flight == InFlight(requests=1, size=500)
+    other.exchange.abandon("gone")
+    assert context.in_flight == InFlight()
 
 
 def test_a_request_is_cancelled_while_it_arrives(context: ServerContext) -> None:
@@ -436,6 +447,7 @@ async def test_every_end_of_a_request_releases_its_place_in_flight_once(
     ENDS[end](connection, workers, context)
     assert connection.exchange.state in (ExchangeState.REPLIED, ExchangeState.ABANDONED)
     assert session.usage.in_flight == 1
+    assert context.in_flight == InFlight()
     # Its job may still end after that.
     for job in workers.jobs:
         if not job.answered:

@@ -47,6 +47,7 @@ def test_excess_clients_are_not_counted_and_their_number_is_limited() -> None:
         assert connections.served == 3
         assert connections.turn_away(one) is (one is not closed_at_once)
     assert connections.served == 2
+    assert connections.excess == 3
     assert set(connections) == {*served, *told_busy, closed_at_once}
     for open_one in connections:
         connections.remove(open_one)
@@ -151,6 +152,7 @@ def test_a_client_at_its_bound_gets_a_place_by_closing_its_own_idle_connection()
     connections.mark_idle(mine[0], ME, idle=False)
     assert connections.add(OtherConnection(), ME)
     assert (others.gave_way, mine[0].gave_way, mine[1].gave_way) == (False, False, True)
+    assert (connections.displaced, connections.idle) == (1, 1)
     assert not connections.add(OtherConnection(), ME)
 
 

@@ -15,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from tests.support.certificates import EXPIRED, NOT_YET_VALID, Lab
+from vipsrv.address import Wire
 from vipsrv.cli.lab_certificates import Pair, Validity
 from vipsrv.errors import SettingsError
 from vipsrv.server.settings import ServerSettings
@@ -62,7 +63,7 @@ class Handshake:
 
 
 def test_only_tls_from_1_2_with_forward_secrecy_and_our_protocol(lab: Lab) -> None:
-    context = ServerCertificates(settings(lab.server())).context
+    context = ServerCertificates(settings(lab.server())).context(Wire.BINARY)
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert context.maximum_version is ssl.TLSVersion.MAXIMUM_SUPPORTED
     for cipher in context.get_ciphers():
@@ -77,7 +78,7 @@ def test_only_tls_from_1_2_with_forward_secrecy_and_our_protocol(lab: Lab) -> No
 def test_the_key_may_be_in_the_file_of_the_certificate(lab: Lab) -> None:
     certificate, key = lab.server()
     certificate.write_bytes(key.read_bytes() + certificate.read_bytes())
-    context = ServerCertificates(ServerSettings(tls_cert=certificate)).context
+    context = ServerCertificates(ServerSettings(tls_cert=certificate)).context(Wire.BINARY)
     assert Handshake(context, lab.trusting()).client.version() == "TLSv1.3"
 
 
@@ -183,13 +184,13 @@ def test_a_key_that_everyone_can_read_is_told_at_the_start(
 def test_a_reload_changes_new_handshakes_and_keeps_sessions(lab: Lab) -> None:
     certificates = ServerCertificates(settings(lab.server("one")))
     trusting = lab.trusting()
-    before = Handshake(certificates.context, trusting)
+    before = Handshake(certificates.context(Wire.BINARY), trusting)
     session = before.session()
     take_over = certificates.prepare_reload(settings(lab.server("two")))
-    assert Handshake(certificates.context, trusting).serial() == before.serial()
+    assert Handshake(certificates.context(Wire.BINARY), trusting).serial() == before.serial()
     take_over()
-    assert Handshake(certificates.context, trusting).serial() != before.serial()
-    assert Handshake(certificates.context, trusting, session).client.session_reused
+    assert Handshake(certificates.context(Wire.BINARY), trusting).serial() != before.serial()
+    assert Handshake(certificates.context(Wire.BINARY), trusting, session).client.session_reused
     before.server.write(b"still here")
     assert before.client.read() == b"still here"
 
@@ -210,21 +211,21 @@ def test_a_key_of_another_kind_replaces_the_old_certificate(lab: Lab) -> None:
     rsa = rsa_pair(lab.folder)
     certificates.prepare_reload(settings(rsa))()
     trusting = ssl.create_default_context(cafile=str(rsa[0]))
-    assert Handshake(certificates.context, trusting).client.version() == "TLSv1.3"
+    assert Handshake(certificates.context(Wire.BINARY), trusting).client.version() == "TLSv1.3"
     with pytest.raises(ssl.SSLCertVerificationError):  # not the old one beside it
-        Handshake(certificates.context, lab.trusting())
+        Handshake(certificates.context(Wire.BINARY), lab.trusting())
 
 
 def test_a_session_is_not_resumed_if_clients_are_judged_otherwise(lab: Lab) -> None:
     pair, client = lab.server(), lab.client("alice")
     trusting = lab.trusting(client=client)
     certificates = ServerCertificates(settings(pair, tls_client_ca=lab.ca))
-    session = Handshake(certificates.context, trusting).session()
-    assert Handshake(certificates.context, trusting, session).client.session_reused
+    session = Handshake(certificates.context(Wire.BINARY), trusting).session()
+    assert Handshake(certificates.context(Wire.BINARY), trusting, session).client.session_reused
     others = Lab(lab.folder / "others")
     certificates.prepare_reload(settings(pair, tls_client_ca=others.ca))()
     with pytest.raises(ssl.SSLError):
-        Handshake(certificates.context, trusting, session)
+        Handshake(certificates.context(Wire.BINARY), trusting, session)
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -251,7 +252,7 @@ class Watched:
             self.certificates.watch(self._now, self.settings)
 
     def serial(self) -> str:
-        return Handshake(self.certificates.context, self._lab.trusting()).serial()
+        return Handshake(self.certificates.context(Wire.BINARY), self._lab.trusting()).serial()
 
 
 def test_files_that_change_are_loaded_once_they_are_complete(
@@ -335,11 +336,11 @@ def no_descriptor(*_: object) -> int:
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="files of memory are of Linux")
 def test_a_reload_without_descriptors(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     certificates = ServerCertificates(settings(lab.server()))
-    before = Handshake(certificates.context, lab.trusting()).serial()
+    before = Handshake(certificates.context(Wire.BINARY), lab.trusting()).serial()
     take_over = certificates.prepare_reload(settings(lab.server()))
     with monkeypatch.context() as patched:
         patched.setattr(os, "memfd_create", no_descriptor)
         take_over()  # cannot fail
         with pytest.raises(SettingsError, match="cannot be given to OpenSSL: Too many open files"):
             certificates.prepare_reload(settings(lab.server()))
-    assert Handshake(certificates.context, lab.trusting()).serial() != before
+    assert Handshake(certificates.context(Wire.BINARY), lab.trusting()).serial() != before

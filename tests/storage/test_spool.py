@@ -68,6 +68,7 @@ def test_a_slot_in_memory_moves_to_a_file_when_memory_is_used_up_and_not_before(
     spool = make_spool(memory=SMALL_CHUNK_SIZE)
     slot = fill_at_once(spool.open(SMALL_CHUNK_SIZE), bytes(SMALL_CHUNK_SIZE))
     assert spool.memory_left == 0
+    assert (spool.use.memory, spool.use.disk, spool.use.files, spool.use.moves) == (SMALL_CHUNK_SIZE, 0, 0, 0)
     assert slot.descriptor is None
     slot.close()
     assert spool.memory_left == SMALL_CHUNK_SIZE
@@ -81,6 +82,9 @@ async def test_slots_that_memory_cannot_hold_move_to_files(make_spool: MakeSpool
     assert [content(slot) for slot in slots] == [data] * 3
     assert all(slot.descriptor is not None for slot in slots)
     assert spool.memory_left == 2 * LARGE_CHUNK_SIZE
+    assert (spool.use.memory, spool.use.memory_limit) == (0, 2 * LARGE_CHUNK_SIZE)
+    assert (spool.use.files, spool.use.moves) == (3, 3)
+    assert spool.use.disk >= 3 * len(data)
     for slot in slots:
         slot.close()
 

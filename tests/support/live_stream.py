@@ -73,6 +73,7 @@ def errors_event(message: str) -> dict[str, Any]:
         "time": 1_700_000_099.0,
         "status": 429,
         "code": "busy",
+        "outcome": "refused",
         "message": message,
         "kind": "resize",
         "connection": 1,

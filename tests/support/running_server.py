@@ -77,7 +77,7 @@ class RunningServer:
             self.stop()
             raise
         self.ops = self._wait_for_ops() if "--ops-listen" in arguments else ""
-        tcp = [listener for listener in self.listeners if not listener.startswith("unix:")]
+        tcp = [listener for listener in self.listeners if "unix:" not in listener]
         host, _, port = tcp[0].rpartition(":") if tcp else ("", "", "0")
         self.host, self.port = host.strip("[]"), int(port)
 

@@ -27,6 +27,8 @@ from vipsrv.worker_config import IN_MEMORY_SIZE, WorkerConfig
 from vipsrv.workers import process_table
 from vipsrv.workers.launch import worker_command
 from vipsrv.workers.policy import PoolPolicy
+from vipsrv.workers.pool import WorkerPool
+from vipsrv.workers.process import EndCause
 from vipsrv.workers.shared_memory import SharedMemory
 
 
@@ -38,6 +40,11 @@ def keep_icc(image: bytes, size: int) -> bytes:
     with Image.open(io.BytesIO(image)) as opened:
         opened.save(target, "JPEG", icc_profile=profile)
     return target.getvalue()
+
+
+def ended(pool: WorkerPool) -> dict[EndCause, int]:
+    """The causes for which workers have ended, and how many."""
+    return {cause: count for cause, count in pool.ended.items() if count}
 
 
 def without_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +91,8 @@ async def test_a_job_that_kills_its_worker_fails_alone(
         await one.all_idle(2)
         assert worker not in one.pool.workers
         await until(lambda: "was killed by SIGKILL" in caplog.text)
+        assert ended(one.pool) == {EndCause.CRASHED: 1}
+        assert one.pool.jobs_done == 1
 
 
 async def test_a_deadline_stops_the_job_and_spares_the_worker(tmp_path: Path) -> None:
@@ -125,6 +134,7 @@ async def test_a_worker_that_does_not_stop_is_killed(
         await one.watch_until(lambda: worker not in one.pool.workers)
         await one.replaced(worker)
         await until(lambda: "did not stop its job within 0.05 s" in caplog.text)
+        assert ended(one.pool) == {EndCause.STUCK: 1}
 
 
 async def test_a_worker_that_does_not_start_in_time_is_killed_and_fails_the_start(tmp_path: Path) -> None:
@@ -134,6 +144,7 @@ async def test_a_worker_that_does_not_start_in_time_is_killed_and_fails_the_star
     await one.watch_until(starting.done)
     with pytest.raises(StartFailed, match=r"did not start within 0\.05 s"):
         await starting
+    assert ended(one.pool) == {EndCause.START_TIMEOUT: 1}
     spool.close()
 
 
@@ -200,6 +211,8 @@ async def test_a_worker_that_misbehaves_costs_its_job_and_its_life(
         assert isinstance(outcome.result().error, WorkerDied)
         await one.replaced(worker)
         await until(lambda: reason in caplog.text)
+        # One that has closed its socket may have crashed: it is killed, because it does not exit.
+        assert set(ended(one.pool)) <= {EndCause.MISBEHAVED, EndCause.CRASHED}
 
 
 @pytest.mark.parametrize(
@@ -276,6 +289,7 @@ async def test_a_worker_that_has_grown_is_replaced(tmp_path: Path) -> None:
         one.pool.watch(time.monotonic())
         assert worker not in one.pool.workers
         await one.replaced(worker)
+        assert ended(one.pool) == {EndCause.MEMORY: 1}
 
 
 async def test_a_worker_is_replaced_after_a_number_of_jobs(
@@ -288,10 +302,12 @@ async def test_a_worker_is_replaced_after_a_number_of_jobs(
         one.pool.watch(time.monotonic())
         assert worker not in one.pool.workers
         await one.replaced(worker)
-        ended = f"worker {worker.pid} ended: it was retired"
-        await until(lambda: ended in caplog.text)
+        retired = f"worker {worker.pid} ended: it was retired"
+        await until(lambda: retired in caplog.text)
+        assert ended(one.pool) == {EndCause.JOBS: 1}
+        assert one.pool.jobs_done == 1
     # As planned, so no warning.
-    assert [record.levelno for record in caplog.records if ended in record.message] == [logging.INFO]
+    assert [record.levelno for record in caplog.records if retired in record.message] == [logging.INFO]
 
 
 async def test_a_worker_is_replaced_after_a_number_of_jobs_even_if_it_is_never_idle(tmp_path: Path) -> None:
@@ -324,6 +340,7 @@ async def test_workers_that_end_as_soon_as_they_are_ready_are_not_restarted_with
     async with harness(tmp_path, command=rogue("ready(); sys.exit(3)"), policy=policy) as one:
         await until(lambda: "next try in 30 s" in caplog.text)
         assert not one.pool.workers
+        assert ended(one.pool) == {EndCause.START_FAILED: policy.free_starts + 1}
     assert caplog.text.count("exited with code 3") == policy.free_starts + 1
 
 
@@ -371,6 +388,7 @@ async def test_a_worker_is_replaced_after_a_suspicious_error(
         assert type(outcome.error).__name__ == error.partition("(")[0]  # the request gets the reply
         await one.replaced(worker)
         await until(lambda: reason in caplog.text)
+        assert ended(one.pool) == {EndCause.DISTRUSTED: 1}
 
 
 async def test_a_worker_stays_after_an_error_that_is_to_be_expected(tmp_path: Path) -> None:
@@ -419,6 +437,7 @@ async def test_a_worker_that_starts_threads_or_processes_is_killed(
         worker = one.worker
         await one.watch_until(lambda: worker not in one.pool.workers)
         await until(lambda: reason in caplog.text)
+        assert ended(one.pool) == {EndCause.MISBEHAVED: 1}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")

@@ -162,7 +162,7 @@ class TopView:
         table.add_column(no_wrap=True, min_width=22)
         table.add_column(no_wrap=True, overflow="ellipsis")
         for error in self._errors[:_SHOWN_ERRORS]:
-            style = "red" if error["status"] >= 500 and error["status"] != 503 else "yellow"  # noqa: PLR2004
+            style = _OUTCOMES.get(error["outcome"], "")
             table.add_row(
                 time.strftime("%H:%M:%S", time.localtime(error["time"])),
                 Text(f"{error['status']} {printable(error['code'])}", style),
@@ -190,7 +190,7 @@ def _statuses(live: dict[str, Any]) -> Text:
     line = Text("5 minutes  ", "dim")
     for one in live["statuses"]:
         style = _OUTCOMES.get(one["outcome"], "")
-        line.append(f"{one['status'] or ''} {printable(one['code'])} ", style)
+        line.append(f"{one['status']} {printable(one['code'])} ", style)
         line.append(f"{one['count']}  ")
     if not live["statuses"]:
         line.append("no request")

@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vipsrv.address import MAX_PORT, TLS_PREFIX, UNIX_PREFIX, Address, is_service_link
+from vipsrv.address import MAX_PORT, TLS_PREFIX, UNIX_PREFIX, Address, Wire, is_service_link
 from vipsrv.client.timeouts import Timeout
 from vipsrv.client.tls import tls_fault
 from vipsrv.errors import ClientTimeout, ConnectFailed, TlsFailed
@@ -14,6 +14,11 @@ from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 HOST_VARIABLE = "VIPSRV_HOST"
 PORT_VARIABLE = "VIPSRV_PORT"
 LISTEN_VARIABLE = "VIPSRV_LISTEN"
+
+_NO_HTTP = (
+    "{} is an address for HTTP, which this client does not speak; use curl or any client of HTTP, or the "
+    "server's address without http"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ def choose_server(
     configured = host is not None
     if host is None:
         host = DEFAULT_HOST
+    elif _is_for_http(host):
+        raise ValueError(f"host: {_NO_HTTP.format(host)}")
     elif host.startswith(UNIX_PREFIX):
         return ServerChoice(_unix_address(host), configured=True)
     elif host.startswith(TLS_PREFIX):
@@ -55,7 +62,8 @@ def choose_listener(
     """Return where to reach the server that ``vipsrv serve`` with this environment starts.
 
     That is the first address of ``VIPSRV_LISTEN`` that needs no TLS, or else its first one, unless a host or
-    a port is given; otherwise as for ``choose_server``. Raises ``ValueError``.
+    a port is given; otherwise as for ``choose_server``. Addresses for HTTP are passed over. Raises
+    ``ValueError``.
     """
     listeners = [word.strip() for word in environment.get(LISTEN_VARIABLE, "").split(",")]
     if host is not None or port is not None or not any(listeners):
@@ -64,6 +72,9 @@ def choose_listener(
         addresses = [Address.parse(word) for word in listeners]
     except ValueError as error:
         raise ValueError(f"{LISTEN_VARIABLE}: {error}") from None
+    addresses = [one for one in addresses if one.wire is Wire.BINARY]
+    if not addresses:
+        raise ValueError(f"{LISTEN_VARIABLE}: all addresses are for HTTP, which this client does not speak")
     address = next((one for one in addresses if not one.tls), addresses[0])
     if not address.path and not address.port:
         raise ValueError(f"{LISTEN_VARIABLE}: port 0 stands for a free port; give its number with --port")
@@ -75,11 +86,17 @@ def server_address(host: str | None, port: int | None, address: str | None = Non
 
     ``address``, if given, is ``unix:/path`` or ``tls://HOST:PORT``. Raises ``ValueError``.
     """
+    if address is not None and _is_for_http(address):
+        raise ValueError(f"address: {_NO_HTTP.format(address)}")
     if address is not None and address.startswith(TLS_PREFIX):
         return _tls_address(address, None)
     if address is not None:
         return _unix_address(address)
     return choose_server(host, port).address
+
+
+def _is_for_http(text: str) -> bool:
+    return text.startswith(("http:", "https:", "http+unix:", "ops:", "ops+"))
 
 
 def _tcp_address(host: str, port: int) -> Address:

@@ -15,14 +15,16 @@ from vipsrv.server.access import Access, is_exposed
 from vipsrv.server.address_list import AddressList
 from vipsrv.server.admission import Admission
 from vipsrv.server.api.image_routes import image_routes
+from vipsrv.server.api.problems import problem
 from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.proxy_header import ProxiedConnection
-from vipsrv.server.connections.tls_handshake import TlsConnection
+from vipsrv.server.connections.tls_handshake import TlsConnection, pack_refusal
 from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.descriptors import current_limit, files_that_fit, fit_connections, raise_limit
 from vipsrv.server.http.connection import HttpConnection
+from vipsrv.server.http.replies import pack_problem
 from vipsrv.server.identity.shared_quotas import SharedQuotas
 from vipsrv.server.listeners import Listener, Listeners
 from vipsrv.server.listening_sockets import OpenListener
@@ -346,7 +348,14 @@ class Gateway:
         serve = self._serve[address.wire]
         make = serve
         if address.tls and self._certificates is not None:
-            make = partial(TlsConnection, self._context, self._certificates, serve)
+            make = partial(
+                TlsConnection,
+                self._context,
+                self._certificates,
+                serve,
+                wire=address.wire,
+                refusal=pack_refusal if address.wire is Wire.BINARY else partial(pack_problem, problem),
+            )
         if self._trusted_proxies:
             return ProxiedConnection(self._context, self._trusted_proxies, make)
         return make()

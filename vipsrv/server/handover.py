@@ -155,8 +155,8 @@ class ControlSocket:
         try:
             _check_user(uid, "the successor")
             async with asyncio.timeout(MESSAGE_SECONDS):
-                await _receive(connection, "take")
-            self._offer(connection, control)
+                message = await _receive(connection, "take")
+            self._offer(connection, control, message.get("wires", [Wire.BINARY]))
             async with asyncio.timeout(START_SECONDS):
                 await _receive(connection, "ready")
         except (ProtocolError, TimeoutError, OSError) as error:
@@ -174,9 +174,20 @@ class ControlSocket:
         self._on_handed_over(pid)
         await _send_if_possible(connection, "done")
 
-    def _offer(self, connection: socket.socket, control: socket.socket) -> None:
-        """Send all listening sockets. Raises ``ProtocolError`` or ``OSError``."""
+    def _offer(self, connection: socket.socket, control: socket.socket, wires: object) -> None:
+        """Send all listening sockets to a successor that can serve ``wires``.
+
+        Raises ``ProtocolError`` or ``OSError``.
+        """
         offered = self._listeners.offer()
+        # A version before HTTP would speak the binary protocol there.
+        known = wires if isinstance(wires, list) else []
+        unknown = {one.address.wire for one in offered if one.address.wire not in known}
+        if unknown:
+            raise ProtocolError(
+                f"this server listens for {', '.join(sorted(unknown))}, which the successor's version does "
+                "not know; stop this server instead"
+            )
         if len(offered) >= _MAX_DESCRIPTORS:
             raise ProtocolError(f"{len(offered)} listeners are too many to hand over")
         message = _pack(
@@ -222,7 +233,7 @@ class Takeover:
                 await asyncio.get_running_loop().sock_connect(connection, str(path))
                 if os.geteuid():  # root may take over from any user
                     _check_user(peer_of(connection)[1], "it")
-                await _send(connection, "take", server=f"vipsrv/{__version__}")
+                await _send(connection, "take", server=f"vipsrv/{__version__}", wires=list(Wire))
                 return cls(connection, *await _receive_offer(connection, origin))
         except (FileNotFoundError, ConnectionRefusedError):
             connection.close()

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from vipsrv.address import Wire
 from vipsrv.errors import Draining
 from vipsrv.server.listening_sockets import OpenListener
 
@@ -128,7 +129,8 @@ class Watchdog:
 def inherited_listeners() -> list[OpenListener]:
     """Return the sockets that systemd has opened for this process (socket activation).
 
-    A socket whose name (``FileDescriptorName=`` of its unit) is ``tls`` or ends with it is a TLS listener.
+    The name of a socket (``FileDescriptorName=`` of its unit) says what is spoken there: ``tls``, ``http``,
+    ``https``, or anything that ends so.
     Reads ``LISTEN_PID``, ``LISTEN_FDS`` and ``LISTEN_FDNAMES`` and removes them. Raises ``StartFailed`` if a
     descriptor is not a listening stream socket.
     """
@@ -149,8 +151,16 @@ def inherited_listeners() -> list[OpenListener]:
         descriptor = _FIRST_DESCRIPTOR + index
         name = names[index] if index < len(names) else ""
         origin = f"descriptor {descriptor} of LISTEN_FDS ({name or 'without a name'})"
-        listeners.append(OpenListener.of(descriptor, origin, tls=name.endswith("tls")))
+        tls, wire = _kind_of(name)
+        listeners.append(OpenListener.of(descriptor, origin, tls=tls, wire=wire))
     return listeners
+
+
+def _kind_of(name: str) -> tuple[bool, Wire]:
+    """Return whether a socket with this name is encrypted, and what is spoken there."""
+    if name.endswith(("http", "https")):
+        return name.endswith("s"), Wire.HTTP
+    return name.endswith("tls"), Wire.BINARY
 
 
 def _one_line(text: str) -> str:

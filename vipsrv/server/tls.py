@@ -22,11 +22,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vipsrv.address import Wire
 from vipsrv.errors import SettingsError
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.small_file import read_small_file
 
 ALPN_PROTOCOL = "vipsrv/2"
+
+_ALPN = {Wire.BINARY: ALPN_PROTOCOL, Wire.HTTP: "http/1.1", Wire.OPS: "http/1.1"}
+"""What a listener offers, so that a client which expects another protocol notices (RFC 7301)."""
 
 CHECK_SECONDS = 1.0
 """Seconds between two looks at the files. A change is loaded when a second look finds nothing newer."""
@@ -146,7 +150,7 @@ class _Contents:
 
 
 class ServerCertificates:
-    """The TLS context of all listeners, made from the files that the settings name.
+    """The TLS contexts of all listeners, one for each protocol, made from the files that the settings name.
 
     Raises ``SettingsError`` if they cannot be used.
     """
@@ -157,7 +161,7 @@ class ServerCertificates:
         self._changed: Stamp | None = None
         self._check_at = 0.0
         self._contents = _Contents.of(self._files)
-        self._context = _make_context(self._files, self._contents)
+        self._contexts = _make_contexts(self._files, self._contents)
         self.expires: float | None = None
         """When the certificate expires, in seconds since the epoch; unknown before ``examine``."""
 
@@ -165,10 +169,9 @@ class ServerCertificates:
         """Log at the start what handshakes use."""
         self._report("TLS")
 
-    @property
-    def context(self) -> ssl.SSLContext:
-        """The context for the next handshake."""
-        return self._context
+    def context(self, wire: Wire) -> ssl.SSLContext:
+        """Return the context for the next handshake before this protocol."""
+        return self._contexts[wire]
 
     def prepare_reload(self, settings: ServerSettings) -> Callable[[], None]:
         """Load and check the files that ``settings`` name; return a function that takes them over.
@@ -178,7 +181,7 @@ class ServerCertificates:
         files = _Files.of(settings)
         stamp = files.stamp()
         contents = _Contents.of(files)
-        context = _make_context(files, contents)
+        contexts = _make_contexts(files, contents)
 
         def take_over() -> None:
             # Its own context keeps the key with which it encrypts session tickets, so that clients can resume
@@ -188,11 +191,12 @@ class ServerCertificates:
             same_kind = kind is not None and kind == self._contents.key_kind
             try:
                 if not same_kind or contents.client_ca != self._contents.client_ca:
-                    self._context = context
+                    self._contexts = contexts
                 else:
-                    _load_chain(self._context, files, contents)
+                    for context in self._contexts.values():
+                        _load_chain(context, files, contents)
             except SettingsError:  # no descriptor is left
-                self._context = context
+                self._contexts = contexts
             changed = contents != self._contents
             self._files, self._contents, self._tried, self._changed = files, contents, stamp, None
             if changed:
@@ -221,7 +225,7 @@ class ServerCertificates:
 
     def examine(self) -> tuple[str, list[str]]:
         """Return whose certificate new handshakes use, and what is wrong with it or its key."""
-        names, faults, self.expires = _try_out(self._context, self._contents)
+        names, faults, self.expires = _try_out(self._contexts[Wire.BINARY], self._contents)
         found = [f"--tls-cert: {self._files.certificate} {fault}" for fault in faults]
         with suppress(OSError):
             if stat.S_IMODE(self._files.key.stat().st_mode) & stat.S_IROTH:
@@ -247,11 +251,15 @@ class ServerCertificates:
             _log.warning("%s", fault)
 
 
-def _make_context(files: _Files, contents: _Contents) -> ssl.SSLContext:
+def _make_contexts(files: _Files, contents: _Contents) -> dict[Wire, ssl.SSLContext]:
+    return {wire: _make_context(files, contents, protocol) for wire, protocol in _ALPN.items()}
+
+
+def _make_context(files: _Files, contents: _Contents, protocol: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
-    context.set_alpn_protocols([ALPN_PROTOCOL])
+    context.set_alpn_protocols([protocol])
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     # One ticket a handshake is enough, as a client of ours keeps its connection. By default there are two.
     context.num_tickets = 1

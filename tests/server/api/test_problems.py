@@ -16,9 +16,11 @@ from vipsrv.errors import (
     RequestError,
     Unauthorized,
 )
-from vipsrv.server.api.problems import HTTP_CODES, MAX_DETAIL, TITLES, http_problem, problem, problem_type
+from vipsrv.server.api.problems import HTTP_REFUSALS, MAX_DETAIL, TITLES, problem, problem_type
+from vipsrv.server.http import refusals
 from vipsrv.server.http.messages import HttpResponse
 
+EVERY_ERROR = (*REQUEST_ERRORS.values(), *HTTP_REFUSALS)
 PAGE = Path(__file__).parents[3] / "docs" / "guide" / "http.md"
 
 
@@ -27,9 +29,14 @@ def members(response: HttpResponse) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("error", REQUEST_ERRORS.values())
-def test_each_error_of_the_wire_is_a_problem(error: type[RequestError]) -> None:
-    response = problem(error("so it is"))
+@pytest.mark.parametrize("kind", EVERY_ERROR)
+def test_each_error_is_a_problem(kind: type[RequestError]) -> None:
+    error = (
+        refusals.MethodNotAllowed("so it is", "GET")
+        if kind is refusals.MethodNotAllowed
+        else kind("so it is")
+    )
+    response = problem(error)
     assert response.status == error.status
     assert header(response, "Content-Type") == "application/problem+json"
     assert header(response, "Cache-Control") == "no-store"
@@ -74,25 +81,15 @@ def test_a_long_text_is_cut() -> None:
     assert members(problem(BadRequest("x" * 5000)))["detail"] == "x" * MAX_DETAIL
 
 
-@pytest.mark.parametrize("status", HTTP_CODES)
-def test_refusals_of_http_have_the_same_form(status: int) -> None:
-    response = http_problem(status, "so it is", (("Allow", "POST"),))
-    assert response.status == status
-    assert header(response, "Allow") == "POST"
-    assert members(response) == {
-        "type": problem_type(HTTP_CODES[status]),
-        "title": TITLES[HTTP_CODES[status]],
-        "status": status,
-        "detail": "so it is",
-        "code": HTTP_CODES[status],
-        "retryable": status in {408, 503},
-        "retry_after_ms": None,
-    }
-
-
 def test_each_code_has_a_title() -> None:
-    assert set(TITLES) == {error.code for error in REQUEST_ERRORS.values()} | set(HTTP_CODES.values())
+    assert set(TITLES) == {error.code for error in EVERY_ERROR}
     assert len(set(TITLES.values())) == len(TITLES)
+
+
+def test_all_refusals_of_http_are_known() -> None:
+    defined = {one for one in vars(refusals).values() if isinstance(one, type) and one is not BadRequest}
+    # It has the code of the wire.
+    assert defined - set(HTTP_REFUSALS) == {refusals.ContentTooLarge}
 
 
 @pytest.mark.skipif(not PAGE.exists(), reason="the documentation is not beside the tests")

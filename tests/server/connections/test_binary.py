@@ -475,6 +475,7 @@ async def test_an_excess_connection_is_answered_a_ping_and_nothing_else(tmp_path
             connection.watch(time.monotonic() + EXCESS_SECONDS)
         assert status_of(await read_to_end(waits)) == 429
         assert context.connections.served == 3
+        assert (context.connections.told_busy, context.connections.dropped) == (3, 0)
 
 
 @pytest.mark.parametrize("refused", [False, True])

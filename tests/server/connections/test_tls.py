@@ -293,6 +293,7 @@ async def test_plain_bytes_are_refused_and_nothing_is_done(
         writer.close()
         await until_closed(server.context)
         assert lines == ["the TLS handshake of 127.0.0.1 failed: the client does not speak TLS"]
+        assert server.context.tls_failures == 1
         assert not server.made
         assert not server.workers.jobs
 

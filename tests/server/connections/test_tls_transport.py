@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from tests.support.certificates import Lab
+from vipsrv.address import Wire
 from vipsrv.server.connections.tls_transport import ENCRYPT_SIZE, MOST_ANSWERS, READ_SIZE, TlsTransport
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.tls import ServerCertificates
@@ -210,7 +211,7 @@ def connected(
     upwards, downwards = ssl.MemoryBIO(), ssl.MemoryBIO()
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(downwards, upwards, server_hostname="localhost")
-    server = certificates.context.wrap_bio(incoming, outgoing, server_side=True)
+    server = certificates.context(Wire.BINARY).wrap_bio(incoming, outgoing, server_side=True)
     done = False
     while not done:
         done = True

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.server.fakes import FakeWorkers, RecordedRequests, make_context, succeed
-from vipsrv.errors import BadRequest, RequestError
+from vipsrv.errors import BadRequest
+from vipsrv.server.access import Access
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.http.connection import HttpConnection
@@ -30,12 +31,18 @@ class Resize(ImageTask):
     operation = Operation.RESIZE
 
     def __init__(self, request: HttpRequest) -> None:
+        if "boundary=" in request.fields.get("content-type", ""):
+            self.form_boundary = request.fields["content-type"].partition("boundary=")[2].encode()
+            self.meta: dict[str, Any] = {"width": 8, "height": 9}
+            return
         name, _, value = request.query.partition("=")
         if name != "width":
             raise BadRequest("width: is missing")
-        self.meta: dict[str, Any] = {"width": int(value), "height": 9}
+        self.meta = {"width": int(value), "height": 9}
 
     def form_field(self, name: str, value: str) -> None:
+        if name != "width":
+            raise BadRequest(f"{name}: is unknown")
         self.meta[name] = int(value)
 
     def reply(self, exchange: Exchange) -> HttpResponse:
@@ -217,13 +224,17 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def serving(folder: Path, *, free: int = 1000, **settings: Any) -> AsyncIterator[HttpServer]:
-    """A server with ``free`` workers."""
+async def serving(
+    folder: Path, *, free: int = 1000, access: Access | None = None, **settings: Any
+) -> AsyncIterator[HttpServer]:
+    """A server with ``free`` workers, which everybody may use if there is no ``access``."""
     unheard: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: unheard.append(context))
     workers = FakeWorkers(free=free)
     context = make_context(folder, workers, **settings)
+    if access is not None:
+        context.access = access
     server = HttpServer(context, workers)
     listening = await loop.create_server(server.connect, "127.0.0.1", 0)
     server.port = listening.sockets[0].getsockname()[1]
@@ -247,7 +258,3 @@ async def client_of(server: HttpServer) -> AsyncIterator[HttpTestClient]:
         yield HttpTestClient(reader, writer)
     finally:
         writer.close()
-
-
-def refusal(error: RequestError) -> bytes:
-    return plain_problem(error).body

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vipsrv.errors import Busy
+from vipsrv.errors import Busy, Limit
 from vipsrv.server.identity import Identity, IdentityLimits, Usage
 from vipsrv.server.identity.usage import Gcra
 
@@ -123,6 +123,7 @@ def test_a_second_of_requests_may_come_at_once_but_always_one() -> None:
         with pytest.raises(Busy) as refused:
             limited.admit(0, 50.0)
         assert refused.value.message == f"shop sends more than {rate} requests a second; try again later"
+        assert refused.value.limit is Limit.TOKEN_REQUESTS
         assert refused.value.retry_after_ms is not None
         limited.admit(0, 50.0 + refused.value.retry_after_ms / 1000)
 
@@ -141,6 +142,7 @@ def test_bytes_are_those_of_uploads() -> None:
     with pytest.raises(Busy, match="shop sends more than 1,000,000 bytes a second") as refused:
         limited.admit(600_000, 0.0)
     assert refused.value.retry_after_ms == pytest.approx(200, abs=1)
+    assert refused.value.limit is Limit.TOKEN_BYTES
     limited.admit(400_000, 0.0)
     limited.admit(5_000_000, 1.0)  # more than a burst
     with pytest.raises(Busy):
@@ -167,6 +169,7 @@ def test_requests_in_flight() -> None:
     with pytest.raises(Busy, match="shop has 2 requests in flight, as many as it may have") as refused:
         limited.admit(1, 0.0)
     assert refused.value.retry_after_ms == 100
+    assert refused.value.limit is Limit.TOKEN_IN_FLIGHT
     limited.done()
     limited.admit(1, 0.0)
 

@@ -170,6 +170,7 @@ def test_lines_that_nobody_reads_are_dropped_and_counted(pipe: Pipe) -> None:
     written = [line for line in lines if line in text]
     assert written == lines[:7]  # with their heads, eight are more than the queue holds
     assert "3 lines were dropped: nothing read them" in text
+    assert queue.dropped == 3
 
 
 def test_the_number_of_dropped_lines_comes_after_the_lines_before_them(pipe: Pipe) -> None:
@@ -208,6 +209,7 @@ def test_the_lines_that_a_full_disk_has_cost_are_counted_once_it_has_room(pipe: 
     third, report = parsed(pipe.read_all())
     assert third["event"] == "third"
     assert report["event"].startswith("5 lines were dropped: ")
+    assert queue.dropped == 5
 
 
 def test_closing_does_not_wait_for_a_reader_for_long(pipe: Pipe) -> None:

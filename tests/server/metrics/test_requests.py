@@ -14,6 +14,7 @@ from vipsrv.errors import (
     TooLarge,
 )
 from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.server.http.refusals import NotFound
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.server.metrics import catalogue
 from vipsrv.server.metrics.catalogue import METRICS, SECONDS, Metric
@@ -68,12 +69,19 @@ def test_requests_are_counted_by_what_they_are() -> None:
     unknown = request_line(kind="kind 77")
     unknown.version, unknown.error = None, BadRequest("what")
 
-    assert requests(counted(ping, ping, old, encrypted, shown, unknown)) == {
+    page, refused = request_line(kind="page"), request_line(kind="request")
+    for line in (page, refused):
+        line.version, line.http = None, True
+    page.http_status, refused.error, refused.tls = 304, NotFound("nothing here"), True
+
+    assert requests(counted(ping, ping, old, encrypted, shown, unknown, page, refused)) == {
         ("ping", "200", "v2", "none", "none", "none"): 2,
         ("resize", "429", "v1", "none", "none", "none"): 1,
         ("info", "200", "v2+tls", "token", "none", "none"): 1,
         ("info", "200", "v2+tls", "certificate", "none", "none"): 1,
         ("other", "400", "none", "none", "none", "none"): 1,
+        ("page", "304", "http", "none", "none", "none"): 1,
+        ("other", "404", "http+tls", "none", "none", "none"): 1,
     }
 
 

@@ -1,5 +1,6 @@
 """What /livez and /readyz say about servers in all conditions."""
 
+import asyncio
 import json
 from inspect import isawaitable
 from types import SimpleNamespace
@@ -7,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.server.fakes import FakeClock
 from tests.server.ops.test_canary import Queue
 from vipsrv.errors import Draining
 from vipsrv.server.http.messages import HttpRequest, HttpResponse
 from vipsrv.server.ops.canary import Canary, CanaryReport, CanaryState
-from vipsrv.server.ops.health import READINESS, Health, health_pages
+from vipsrv.server.ops.health import FRESH_SECONDS, READINESS, Health, health_pages
 from vipsrv.server.ops.snapshots import Answers, Snapshots
 from vipsrv.workers.process import WorkerState
 
@@ -59,7 +61,8 @@ class Server:
         self.pool = Pool(WorkerState.IDLE, WorkerState.BUSY)
         self.canary = PlayedCanary(CanaryState.PASSING)
         self.snapshots = Snapshots(None if peers is None else Peers(peers))
-        self.health = Health(self.service, self.pool, self.canary, self.snapshots)
+        self.clock = FakeClock()
+        self.health = Health(self.service, self.pool, self.canary, self.snapshots, self.clock)
         self.health.has_started = True
         self.pages = health_pages(self.health)
 
@@ -74,6 +77,7 @@ class Server:
         return response
 
     async def text(self, query: str = "") -> tuple[int, str]:
+        self.clock.now += FRESH_SECONDS
         response = await self.get("/readyz", query)
         assert ("Content-Type", "text/plain; charset=utf-8") in response.headers
         return response.status, response.body.decode()
@@ -92,6 +96,23 @@ async def test_starting(server: Server) -> None:
     server.health.has_started = False
     assert await server.text() == (503, "not ready: the server is starting\n")
     assert (await server.get("/livez")).status == 200
+
+
+async def test_a_good_answer_is_given_again_for_a_second(server: Server) -> None:
+    await server.text()
+    assert (await server.get("/readyz")).status == 200
+    assert server.canary.asked == 1
+    server.service.draining = True
+    assert (await server.get("/readyz")).status == 503
+
+
+async def test_all_who_ask_at_the_same_time_get_one_answer(server: Server) -> None:
+    server.canary.known = CanaryReport(CanaryState.LATE, "it is late")
+    replies = await asyncio.gather(*(server.get("/readyz") for _ in range(3)))
+    assert [reply.status for reply in replies] == [503] * 3
+    assert server.canary.asked == 1
+    await server.get("/readyz")
+    assert server.canary.asked == 2, "a bad answer is not given again"
 
 
 async def test_draining(server: Server) -> None:
@@ -141,6 +162,7 @@ async def test_json(server: Server) -> None:
         ],
     }
     server.canary.known = CanaryReport(CanaryState.LATE, "it is late")
+    server.clock.now += FRESH_SECONDS
     response = await server.get("/readyz", accept="application/json")
     assert response.status == 503
     assert json.loads(response.body)["reason"] == "it is late"

@@ -48,7 +48,7 @@ class Gateway:
         }
         value = {
             "counts": figures.recent(),
-            "codes": figures.codes(),
+            "statuses": figures.statuses(),
             "errors": figures.errors(),
             "gauges": gauges,
         }
@@ -91,9 +91,9 @@ def test_the_second_that_runs_is_left_out(gateway: Gateway) -> None:
 
 def test_a_health_check_counts_only_if_it_fails(gateway: Gateway) -> None:
     gateway.end(request_line())
-    assert gateway.figures.codes() == {}
+    assert gateway.figures.statuses() == {}
     gateway.end(request_line(error=Busy("full")))
-    assert gateway.figures.codes() == {"busy": 1}
+    assert gateway.figures.statuses() == {"429 busy": 1}
 
 
 def test_percentiles_are_those_of_the_window(gateway: Gateway) -> None:
@@ -142,7 +142,7 @@ def test_what_is_too_old_is_forgotten(gateway: Gateway) -> None:
         gateway.end(full_line())
     assert len(gateway.figures._seconds) <= KEPT_SECONDS + 1
     gateway.at(3 * KEPT_SECONDS)  # nothing ends for a while
-    assert gateway.figures.codes() == {}
+    assert gateway.figures.statuses() == {}
 
 
 def test_the_last_errors_are_kept_without_their_clients(gateway: Gateway) -> None:

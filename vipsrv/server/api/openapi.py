@@ -7,7 +7,7 @@ from vipsrv.errors import REQUEST_ERRORS, Busy, Draining, Unauthorized
 from vipsrv.options import MAX_REQUEST_ID, Fit, ImageInfo
 from vipsrv.server.api.negotiation import MIXED, ZIP
 from vipsrv.server.api.parameters import PARAMETERS
-from vipsrv.server.api.problems import DOCUMENTATION, HTTP_CODES, PROBLEM_TYPE, TITLES, problem_type
+from vipsrv.server.api.problems import DOCUMENTATION, HTTP_REFUSALS, PROBLEM_TYPE, TITLES, problem_type
 from vipsrv.server.api.reply_headers import MEDIA_TYPES
 from vipsrv.version import __version__
 
@@ -20,12 +20,10 @@ _TYPES: dict[Any, dict[str, Any]] = {
 _ALWAYS = (400, 401, 408, 429, 431, 500, 503)
 """Statuses with which each path may answer."""
 
-_WITH_IMAGE = (411, 413, 415, 417, 422, 499, 502, 504)
+_WITH_IMAGE = (413, 415, 417, 422, 499, 502, 504)
 """Further statuses of a path that takes an image."""
 
-_TITLES_BY_STATUS = {status: TITLES[code] for status, code in HTTP_CODES.items()} | {
-    status: TITLES[error.code] for status, error in REQUEST_ERRORS.items()
-}
+_ERRORS = {error.status: error for error in (*HTTP_REFUSALS, *REQUEST_ERRORS.values())}
 
 
 def openapi_document() -> dict[str, Any]:
@@ -218,7 +216,7 @@ def _problems(*statuses: int) -> dict[str, Any]:
 
 def _problem(status: int) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "description": f"{_TITLES_BY_STATUS[status]}.",
+        "description": f"{TITLES[_ERRORS[status].code]}.",
         "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
     if status in (Busy.status, Draining.status):
@@ -238,7 +236,7 @@ def _problem_schema() -> dict[str, Any]:
         "properties": {
             "type": {"type": "string", "enum": [problem_type(code) for code in TITLES]},
             "title": {"type": "string", "enum": list(TITLES.values())},
-            "status": {"type": "integer", "enum": sorted({*REQUEST_ERRORS, *HTTP_CODES})},
+            "status": {"type": "integer", "enum": sorted(_ERRORS)},
             "detail": {"type": "string"},
             "code": {"type": "string", "enum": list(TITLES)},
             "retryable": {"type": "boolean"},

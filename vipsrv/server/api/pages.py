@@ -17,7 +17,7 @@ def formats_page(context: ServerContext) -> Page:
     def answer(request: HttpRequest) -> HttpResponse:
         return _json(request, described_for(context, request), "private, no-cache")
 
-    return Page(answer)
+    return Page(answer, public=False)
 
 
 def openapi_page() -> Page:

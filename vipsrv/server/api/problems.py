@@ -1,15 +1,25 @@
 """Refusals over HTTP as problem details (RFC 9457): of requests with an image, and those of HTTP itself.
 
-Both kinds have the same members: ``type``, ``title``, ``status``, ``detail``, and beside these of the RFC
-``code``, ``retryable`` and ``retry_after_ms`` as on the binary wire.
+All have the same members: ``type``, ``title``, ``status``, ``detail``, and beside these of the RFC ``code``,
+``retryable`` and ``retry_after_ms`` as on the binary wire.
 """
 
 import json
 from math import ceil
 from typing import Any
 
-from vipsrv.errors import REQUEST_ERRORS, Busy, Draining, RequestError, Unauthorized
-from vipsrv.server.http.messages import Headers, HttpResponse
+from vipsrv.errors import Busy, Draining, RequestError, Unauthorized
+from vipsrv.server.http.messages import HttpResponse
+from vipsrv.server.http.refusals import (
+    ExpectationFailed,
+    HeadersTooLarge,
+    MethodNotAllowed,
+    NotAcceptable,
+    NotFound,
+    NotImplementedHere,
+    TargetTooLong,
+    VersionNotSupported,
+)
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -40,32 +50,27 @@ TITLES: dict[str, str] = {
     "deadline_exceeded": "The deadline has passed",
     # Codes of HTTP alone.
     "not_found": "There is no such path",
+    "not_acceptable": "No reply is acceptable",
     "method_not_allowed": "The method is not allowed",
-    "length_required": "A length is required",
-    "uri_too_long": "The target is too long",
+    "target_too_long": "The target is too long",
     "expectation_failed": "The expectation cannot be met",
-    "upgrade_required": "The protocol is not supported",
-    "header_fields_too_large": "The header is too large",
+    "headers_too_large": "The header is too large",
     "not_implemented": "The server does not implement this",
     "version_not_supported": "The version of HTTP is not supported",
 }
 """The title of each problem by its code."""
 
-HTTP_CODES: dict[int, str] = {
-    400: "bad_request",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "receive_timeout",
-    411: "length_required",
-    414: "uri_too_long",
-    417: "expectation_failed",
-    426: "upgrade_required",
-    431: "header_fields_too_large",
-    501: "not_implemented",
-    503: "draining",
-    505: "version_not_supported",
-}
-"""The code of a refusal by HTTP itself, by its status."""
+HTTP_REFUSALS: tuple[type[RequestError], ...] = (
+    NotFound,
+    MethodNotAllowed,
+    NotAcceptable,
+    TargetTooLong,
+    ExpectationFailed,
+    HeadersTooLarge,
+    NotImplementedHere,
+    VersionNotSupported,
+)
+"""The refusals that only HTTP has."""
 
 
 def problem(error: RequestError) -> HttpResponse:
@@ -76,49 +81,17 @@ def problem(error: RequestError) -> HttpResponse:
     if isinstance(error, Busy | Draining):
         seconds = _RETRY_SECONDS if error.retry_after_ms is None else ceil(error.retry_after_ms / 1000)
         headers.append(("Retry-After", str(max(seconds, _RETRY_SECONDS))))
-    return _response(
-        error.status,
-        error.code,
-        error.message,
-        retryable=error.retryable,
-        retry_after_ms=error.retry_after_ms,
-        headers=tuple(headers),
-    )
-
-
-def http_problem(status: int, detail: str, headers: Headers = ()) -> HttpResponse:
-    """Return a refusal of HTTP itself, for example a 404; its code follows from the status."""
-    code = HTTP_CODES[status]
-    known = REQUEST_ERRORS.get(status)
-    retryable = known is not None and known.retryable
-    return _response(status, code, detail, retryable=retryable, retry_after_ms=None, headers=headers)
-
-
-def problem_type(code: str) -> str:
-    """Return the URI that identifies the kind of a problem."""
-    return f"{DOCUMENTATION}#problem-{code.replace('_', '-')}"
-
-
-def _response(
-    status: int,
-    code: str,
-    detail: str,
-    *,
-    retryable: bool,
-    retry_after_ms: int | None,
-    headers: Headers,
-) -> HttpResponse:
     members: dict[str, Any] = {
-        "type": problem_type(code),
-        "title": TITLES[code],
-        "status": status,
-        "detail": detail[:MAX_DETAIL],
-        "code": code,
-        "retryable": retryable,
-        "retry_after_ms": retry_after_ms,
+        "type": problem_type(error.code),
+        "title": TITLES[error.code],
+        "status": error.status,
+        "detail": error.message[:MAX_DETAIL],
+        "code": error.code,
+        "retryable": error.retryable,
+        "retry_after_ms": error.retry_after_ms,
     }
     return HttpResponse(
-        status=status,
+        status=error.status,
         headers=(
             ("Content-Type", PROBLEM_TYPE),
             ("Cache-Control", "no-store"),
@@ -127,3 +100,8 @@ def _response(
         ),
         body=json.dumps(members).encode() + b"\n",
     )
+
+
+def problem_type(code: str) -> str:
+    """Return the URI that identifies the kind of a problem."""
+    return f"{DOCUMENTATION}#problem-{code.replace('_', '-')}"

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable
 from typing import Generic, TypeVar, cast
 
-from vipsrv.errors import BadRequest, Busy, Draining, ProtocolError, ReceiveTimeout, RequestError
+from vipsrv.errors import BadRequest, Busy, Draining, Limit, ProtocolError, ReceiveTimeout, RequestError
 from vipsrv.server.accounts import Flow
 from vipsrv.server.connections.inbox import Inbox, InboxState, RequestReading
 from vipsrv.server.connections.outbox import Outbox
@@ -364,10 +364,16 @@ class ServedConnection(asyncio.BufferedProtocol, Generic[R]):
             self._close()
         elif now <= inbox.expires:
             if slowness := inbox.slowness(now):
-                self._refuse_unfinished(ReceiveTimeout(f"the upload is too slow: {slowness}"))
+                self._refuse_unfinished(
+                    ReceiveTimeout(f"the upload is too slow: {slowness}", limit=Limit.MIN_RATE)
+                )
                 self._linger()
         elif inbox.waits_for_disk:
-            error = Busy("the spool's disk is too slow: try again later", retry_after_ms=FULL_RETRY_MS)
+            error = Busy(
+                "the spool's disk is too slow: try again later",
+                retry_after_ms=FULL_RETRY_MS,
+                limit=Limit.SPOOL_SPEED,
+            )
             self._refuse_unfinished(error)
             self._linger()
         elif paused or self._outbox:

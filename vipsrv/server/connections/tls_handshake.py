@@ -13,9 +13,11 @@ import asyncio
 import logging
 import ssl
 import time
+from collections.abc import Callable
 from enum import Enum
-from typing import cast
+from typing import TypeAlias, cast
 
+from vipsrv.address import Wire
 from vipsrv.errors import BadRequest, RequestError, Unauthorized
 from vipsrv.protocol import Kind, pack_error
 from vipsrv.server.accounts import account_key
@@ -53,6 +55,21 @@ _REASONS = {
 _log = logging.getLogger(__name__)
 
 
+Refusal: TypeAlias = Callable[[RequestError], bytes]
+"""Makes the reply that concerns the whole connection."""
+
+_TLS_ONLY = {
+    Wire.BINARY: "this address takes TLS only; use --tls (tls=True)",
+    Wire.HTTP: "this address takes TLS only; use https://",
+    Wire.OPS: "this address takes TLS only; use https://",
+}
+
+
+def pack_refusal(error: RequestError) -> bytes:
+    """Return the reply of the binary protocol that concerns the whole connection."""
+    return pack_error(Kind.RESIZE, 0, error)
+
+
 class HandshakeState(Enum):
     """The states of a handshake; see the diagram above."""
 
@@ -76,6 +93,7 @@ TRANSITIONS: dict[HandshakeState, tuple[HandshakeState, ...]] = {
 class TlsConnection(PreliminaryConnection):
     """A client until its handshake is done; ``make_connection`` makes the connection that follows.
 
+    ``wire`` is what that speaks, and ``refusal`` makes the bytes that tell an error in it.
     ``peer`` is the client's address as a proxy has told it; without one, it is that of the socket.
     """
 
@@ -87,8 +105,13 @@ class TlsConnection(PreliminaryConnection):
         certificates: ServerCertificates,
         make_connection: MakeConnection,
         peer: object = None,
+        *,
+        wire: Wire = Wire.BINARY,
+        refusal: Refusal = pack_refusal,
     ) -> None:
         super().__init__(context, make_connection, HANDSHAKE_SECONDS)
+        self._wire = wire
+        self._refusal = refusal
         self._certificates = certificates
         self._peer = peer
         self._state = HandshakeState.WAITING
@@ -133,7 +156,8 @@ class TlsConnection(PreliminaryConnection):
                 self._refuse_plain()
                 return
             self._enter(HandshakeState.HANDSHAKE)
-            self._tls = self._certificates.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+            tls = self._certificates.context(self._wire)
+            self._tls = tls.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._incoming.write(scratch[:nbytes])
         try:
             self._tls.do_handshake()
@@ -185,7 +209,7 @@ class TlsConnection(PreliminaryConnection):
         has_certificate = self._tls.context.verify_mode is ssl.CERT_REQUIRED
         fault = certificate_fault(tls, time.time()) if has_certificate else None
         if fault is not None:
-            self._tls.write(_refusal(Unauthorized(fault)))
+            self._tls.write(self._refusal(Unauthorized(fault)))
             self._flush()
             self._fail(fault)
             return
@@ -196,7 +220,7 @@ class TlsConnection(PreliminaryConnection):
 
     def _refuse_plain(self) -> None:
         """Answer a client that does not speak TLS, in its own protocol if that is ours."""
-        self._transport.write(_refusal(BadRequest("this address takes TLS only; use --tls (tls=True)")))
+        self._transport.write(self._refusal(BadRequest(_TLS_ONLY[self._wire])))
         self._fail("the client does not speak TLS")
 
     def _fail(self, reason: str) -> None:
@@ -220,8 +244,3 @@ def handshake_fault(error: ssl.SSLError) -> str:
         return f"the client's certificate is not accepted: {error.verify_message}"
     reason = error.reason or str(error)
     return _REASONS.get(reason, reason.replace("_", " ").lower())
-
-
-def _refusal(error: RequestError) -> bytes:
-    """Return the reply that concerns the whole connection."""
-    return pack_error(Kind.RESIZE, 0, error)

@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from vipsrv.errors import InternalError, RequestError, TooLarge
+from vipsrv.errors import InternalError, Limit, RequestError, TooLarge
 from vipsrv.server.accounts import Flow
+from vipsrv.server.api.form_data import FileData, FileStarted, FormField, FormReader
 from vipsrv.server.connections.login import LOGIN_SECONDS
 from vipsrv.server.connections.outbox import Inserts
 from vipsrv.server.connections.served import MAX_IN_FLIGHT, ServedConnection
@@ -45,6 +46,9 @@ from vipsrv.workers.channel import Operation
 
 MOST_DISCARDED = 256 * 1024
 """Bytes of a refused request's body that are read and discarded, so that the connection lives on."""
+
+MOST_AROUND_FILE = 64 * 1024
+"""Bytes of a form beside its file: a form may be larger than the largest image by so much."""
 
 MOST_STREAM_PIECES = 64
 """Pieces of a stream that wait for a client; further ones are dropped."""
@@ -81,6 +85,7 @@ class _Pending:
     more_headers: Headers = ()
     client: HttpClient | None = None
     task: ImageTask | None = None
+    form: FormReader | None = None  # if its body is a form
     exchange: Exchange | None = None
     answering: "asyncio.Task[None] | None" = None
     waits_to_send: bool = False  # the client sends its body after a 100 (Continue)
@@ -194,7 +199,7 @@ class HttpConnection(ServedConnection[HttpReader]):
                 request = self._identify(pending, request)
             self._open_page(pending, route, request)
         else:
-            self._start_exchange(pending, route, self._identify(pending, request))
+            self._start_image(pending, route, self._identify(pending, request))
 
     def _identify(self, pending: _Pending, request: HttpRequest) -> HttpRequest:
         """Note who sends a request, and return it with its session. Raises ``RequestError``."""
@@ -228,46 +233,95 @@ class HttpConnection(ServedConnection[HttpReader]):
         self._advance()
         self._after_reply()
 
-    def _start_exchange(self, pending: _Pending, route: ImageRoute, request: HttpRequest) -> None:
-        client = pending.client
-        assert client is not None  # noqa: S101 - an image is taken of clients that are known
+    def _start_image(self, pending: _Pending, route: ImageRoute, request: HttpRequest) -> None:
+        """Begin to take an image, or the form that it is in. Raises ``RequestError``."""
         task = pending.task = route.begin(request)
         pending.kind = _KINDS[task.operation]
-        client.requests += 1
-        exchange = pending.exchange = Exchange(
-            self._context, task.operation, client.flow, partial(self._finished, pending), client.session
-        )
-        exchange.accept(task.meta, request.body_size, task.digest)
-        if exchange.outcome is not None:
-            return
-        pending.waits_to_send = pending.head is not None and pending.head.continues
-        if request.body_size is None:
-            self._inbox.fed_slot = exchange.slot
+        size = request.body_size
+        if task.form_boundary is None:
+            self._open_exchange(pending, task, size)
+            if pending.exchange is not None and pending.exchange.outcome is None:
+                if size is None:
+                    self._inbox.fed_slot = pending.exchange.slot
+                else:
+                    self._inbox.slot = pending.exchange.slot
         else:
-            self._inbox.slot = exchange.slot
-        if self._state is ConnectionState.DRAINING:  # it is served because the server has a successor
-            self._enter(ConnectionState.OPEN)
+            # What is known before the image is checked before the client is told to send the form.
+            self._context.check_upload(max(0, (size or 0) - MOST_AROUND_FILE))
+            self._context.admission.check(self._flow_of(pending))
+            pending.form = FormReader(task.form_boundary)
+            self._reader.feed_body()
+        pending.waits_to_send = pending.reply is None and pending.head is not None and pending.head.continues
+        if self._state is ConnectionState.DRAINING and pending.reply is None:
+            self._enter(ConnectionState.OPEN)  # it is served because the server has a successor
+
+    def _flow_of(self, pending: _Pending) -> Flow:
+        return self._clients.place if pending.client is None else pending.client.flow
+
+    def _open_exchange(self, pending: _Pending, task: ImageTask, size: int | None) -> None:
+        """Open the exchange for an image; if it is refused, the reply is there when this returns."""
+        session = None
+        if pending.client is not None:
+            pending.client.requests += 1
+            session = pending.client.session
+        exchange = pending.exchange = Exchange(
+            self._context, task.operation, self._flow_of(pending), partial(self._finished, pending), session
+        )
+        exchange.accept(task.meta, size, task.digest)
 
     def _feed(self, data: memoryview) -> None:
-        """Store a part of a body that did not go straight into its slot."""
+        """Take a part of a body that does not go straight into its slot."""
         pending = self._receiving
-        if pending is None or pending.exchange is None or self._inbox.fed_slot is None:
+        if pending is None or pending.reply is not None:
             return
-        slot = self._inbox.fed_slot
         try:
-            if slot.received + len(data) > slot.size:
-                raise TooLarge(f"the image has more than {slot.size} bytes, which is the limit")
-            while data:
-                room = slot.room()
-                part = data[: len(room)]
-                room[: len(part)] = part
-                slot.filled(len(part))
-                data = data[len(part) :]
+            if pending.form is None:
+                self._store(data)
+            else:
+                self._feed_form(pending, pending.form, data)
         except RequestError as error:
             self._refuse_incoming(error)
 
+    def _feed_form(self, pending: _Pending, form: FormReader, data: memoryview) -> None:
+        """Read a part of a form. Raises ``RequestError``."""
+        for event in form.receive(data):
+            if pending.reply is not None:
+                return  # it was refused meanwhile
+            if isinstance(event, FileData):
+                self._store(event.data)
+            elif pending.task is None:
+                continue
+            elif isinstance(event, FormField):
+                pending.task.form_field(event.name, event.value)
+            elif isinstance(event, FileStarted):
+                self._open_exchange(pending, pending.task, None)
+                if pending.exchange is not None:
+                    self._inbox.fed_slot = pending.exchange.slot
+
+    def _store(self, data: memoryview) -> None:
+        """Put bytes of an image into the slot that grows. Raises ``RequestError``."""
+        slot = self._inbox.fed_slot
+        if slot is None:
+            return
+        if slot.received + len(data) > slot.size:
+            raise TooLarge(
+                f"the image has more than {slot.size} bytes, which is the limit", limit=Limit.MAX_UPLOAD
+            )
+        while data:
+            room = slot.room()
+            part = data[: len(room)]
+            room[: len(part)] = part
+            slot.filled(len(part))
+            data = data[len(part) :]
+
     def _request_ended(self) -> None:
-        pending, self._receiving = self._receiving, None
+        pending = self._receiving
+        if pending is not None and pending.form is not None and pending.reply is None:
+            try:
+                pending.form.receive_eof()
+            except RequestError as error:
+                self._refuse_incoming(error)
+        self._receiving = None
         self._inbox.slot = self._inbox.fed_slot = None
         if pending is None:
             return
@@ -354,7 +408,7 @@ class HttpConnection(ServedConnection[HttpReader]):
         head = pending.head
         if head is None or head.body_size is None or head.continues:
             return False
-        return head.body_size == 0 or (self._reader.in_body and self._reader.body_left <= MOST_DISCARDED)
+        return self._reader.body_left <= MOST_DISCARDED
 
     def _connection_field(self, pending: _Pending) -> str | None:
         if pending.closes:
@@ -509,10 +563,12 @@ class HttpConnection(ServedConnection[HttpReader]):
         return line
 
     def _make_line(self, pending: _Pending) -> RequestLine:
+        client = pending.client
         line = RequestLine(
             connection=self.number,
             peer=self._peer,
-            identity=None if pending.client is None else pending.client.identity,
+            identity=None if client is None else client.identity,
+            certified=client is not None and client.session is None,
             version=None,
             http=True,
             tls=self._tls,

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from vipsrv.errors import RequestError
 from vipsrv.server.http.messages import Headers, HttpResponse
 from vipsrv.server.http.refusals import MethodNotAllowed
+from vipsrv.server.http.routes import Problem
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -62,6 +63,13 @@ def pack_head(status: int, headers: Iterable[tuple[str, str]], *, connection: st
 def pack_chunk(data: bytes) -> bytes:
     """Return bytes as one chunk of a reply without a known end (RFC 9112, section 7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def pack_problem(problem: Problem, error: RequestError) -> bytes:
+    """Return a whole reply that concerns the connection, which is closed after it."""
+    response = problem(error)
+    more = headers_of_refusal(error, response.headers)
+    return pack_response(response, more, connection="close", head_only=False)
 
 
 def headers_of_refusal(error: RequestError, present: Headers) -> Headers:

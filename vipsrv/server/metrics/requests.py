@@ -18,8 +18,10 @@ from vipsrv.server.timeline import Timeline
 
 _OK = 200
 
-_KINDS = frozenset({"hello", "resize", "info", "upload_status", "cancel", "ping", "formats", "openapi"})
-"""The kinds of requests that are counted by name; the others are ``other``."""
+_KINDS = frozenset({"resize", "info", "hello", "ping", "cancel", "upload_status", "page"})
+"""The kinds of requests that are counted by name. The others are ``other``: unknown ones, and those of HTTP
+that were refused before it was known what they ask for.
+"""
 
 _OTHER = "other"
 _SEVERAL = "several"
@@ -81,10 +83,12 @@ class RequestCounts:
         if outputs:
             # A tuple of them finds its cell as well as a name would.
             format_out = outputs[0].format if len(outputs) == 1 else tuple([one.format for one in outputs])
+        status = line.http_status or (_OK if error is None else error.status)
         key = (
             line.kind,
-            _OK if error is None else error.status,
+            status,
             line.version,
+            line.http,
             line.tls,
             line.identity is None,
             line.certified,
@@ -100,7 +104,7 @@ class RequestCounts:
             if limit is not None:
                 self._limits[limit] += 1
         if line.lost is not None:
-            self._lost[_OK if error is None else error.status] += 1
+            self._lost[status] += 1
         timeline = line.timeline
         if timeline is not None and timeline.received:  # or it was refused or given up before
             cell.upload_bytes += line.image_size

@@ -12,7 +12,7 @@ worker is free, however many requests wait, and a server under full load passes.
 when none of its workers has become free for ``LIMIT_SECONDS``: they are stopped or stuck, or all of them have
 long jobs.
 
-A canary is sent when somebody asks, and at most once a second. It is no request: it is neither logged nor
+A canary is sent when somebody asks, unless one is on its way. It is no request: it is neither logged nor
 counted, and needs no room in the spool.
 """
 
@@ -23,6 +23,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -37,9 +38,6 @@ from vipsrv.workers.job import Job, Outcome
 LIMIT_SECONDS = 5.0
 """Within this time a canary has to come back: more than any light job takes. A probe that asks each second
 sees a server whose workers have stopped as not ready after 6 s."""
-
-FRESH_SECONDS = 1.0
-"""So long it is not asked again: many probes cost no more than one."""
 
 _SIDE = 16
 _RESULT_SIDE = 8
@@ -146,7 +144,6 @@ class Canary:
         self._back = asyncio.Event()
         self._sent = 0.0
         self._seconds: float | None = None
-        self._checked = -FRESH_SECONDS  # when the last one came back
         self._tries = 0
 
     @property
@@ -155,24 +152,17 @@ class Canary:
         return self._state
 
     async def report(self, patience: float = LIMIT_SECONDS) -> CanaryReport:
-        """Send a canary unless one is on its way or came back a moment ago; wait for it and report.
+        """Send a canary unless one is on its way; wait until it comes back or is late, and report.
 
         After ``patience`` seconds, report what was known before.
         """
-        now = self._clock()
-        if self._job is None and not (
-            self._state is CanaryState.PASSING and now < self._checked + FRESH_SECONDS
-        ):
-            self._send(now)
-        if self._job is not None:
-            until_late = self._sent + LIMIT_SECONDS - self._clock()
-            if until_late > 0:
-                try:
-                    async with asyncio.timeout(min(patience, until_late)):
-                        await self._back.wait()
-                except TimeoutError:
-                    pass
-            self._note_late()
+        if self._job is None:
+            self._send(self._clock())
+        until_late = self._sent + LIMIT_SECONDS - self._clock()
+        if until_late > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(patience, until_late)):
+                    await self._back.wait()
         return self.latest()
 
     def latest(self) -> CanaryReport:
@@ -218,8 +208,7 @@ class Canary:
             asyncio.get_running_loop().call_soon(partial(self._submit_again, job))
             return
         self._job = None
-        self._checked = self._clock()
-        self._seconds = self._checked - self._sent
+        self._seconds = self._clock() - self._sent
         fault = _fault_of(outcome)
         if fault is None:
             self._enter(CanaryState.PASSING)

@@ -5,9 +5,11 @@ accepts requests, has workers, and whose canary came back in time. Of a server w
 one has to be ready: the supervisor replaces the others, and clients of one that has ended go to another.
 """
 
+import asyncio
 import json
 import logging
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -22,6 +24,9 @@ from vipsrv.workers.process import WorkerProcess, WorkerState
 
 READINESS = "readiness"
 """The name of the snapshot."""
+
+FRESH_SECONDS = 1.0
+"""So long a good answer is given again: many probes cost no more than one."""
 
 PEER_SECONDS = 0.25
 """How long a gateway that is asked by another one waits for its canary: less than it may take to answer."""
@@ -96,39 +101,63 @@ class Readiness:
 class Health:
     """What is known about the health of this gateway, and of the others by their ``snapshots``."""
 
-    def __init__(self, service: Service, pool: Pool, canary: Canary, snapshots: Snapshots) -> None:
+    def __init__(
+        self,
+        service: Service,
+        pool: Pool,
+        canary: Canary,
+        snapshots: Snapshots,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._service = service
         self._pool = pool
         self._canary = canary
         self._snapshots = snapshots
-        self._told = Readiness((), gateways_ready=1)  # what the log says
+        self._clock = clock
+        self._last = Readiness((), gateways_ready=1)
+        self._last_at = -FRESH_SECONDS
+        self._looking: asyncio.Task[Readiness] | None = None
         self.has_started = False
         """Whether all workers have started; the server accepts no requests before."""
         snapshots.add(READINESS, self._snapshot)
 
     async def readiness(self) -> Readiness:
-        """Look at everything, with a canary of at most a second ago."""
-        checks = await self._checks(LIMIT_SECONDS)
+        """Look at everything, unless all was well a moment ago. All who ask meanwhile get the same answer."""
         if self._service.draining or not self.has_started:
-            return Readiness(checks)
-        others = await self._snapshots.of_others(READINESS)
-        own = all(check.ok for check in checks)
+            return Readiness(await self._checks(0))
+        if self._looking is None:
+            if self._last.ready and self._clock() < self._last_at + FRESH_SECONDS:
+                return self._last
+            self._looking = asyncio.create_task(self._look())
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> Readiness:
+        try:
+            # The others send their canaries at the same time.
+            checks, others = await asyncio.gather(
+                self._checks(LIMIT_SECONDS), self._snapshots.of_others(READINESS)
+            )
+            own = all(check.ok for check in checks)
+            if not own:  # by now theirs are late as well, if they do not come back
+                others = await self._snapshots.of_others(READINESS)
+        finally:
+            self._looking = None
         readiness = Readiness(
             checks,
             gateways=1 + len(others.values) + len(others.silent),
             gateways_ready=own + sum(map(bool, others.values)),
         )
         self._tell(readiness)
+        self._last, self._last_at = readiness, self._clock()
         return readiness
 
     def _tell(self, readiness: Readiness) -> None:
         """Log a change. It is noticed when somebody asks."""
-        if readiness.ready != self._told.ready:
+        if readiness.ready != self._last.ready and not self._service.draining:
             if readiness.ready:
                 _log.info("the server is ready again")
             else:
                 _log.error("the server is not ready: %s", readiness.reason)
-        self._told = readiness
 
     async def _snapshot(self) -> bool:
         return all(check.ok for check in await self._checks(PEER_SECONDS))

@@ -31,14 +31,24 @@ _LONGEST_MESSAGE = 300  # characters
 STAGES = ("receive", "queue", "process", "send", "total")
 """The stages of a request, as in its line in the log."""
 
-OK, LOST = "ok", "lost"
-"""The words for a success, and for a success whose reply the client did not take; the others are codes."""
+OK, LOST = "200 ok", "200 lost"
+"""A success, and a success whose reply the client did not take; an error is its status and its code."""
+
+_FAILED = frozenset({500, 502, 504})
+"""Statuses of the server's own errors. The others are refusals, and requests that their client gave up."""
+
+
+def outcome(status: str) -> str:
+    """Return what a request with this status was: ``ok``, ``refused`` or ``failed``."""
+    if status == OK:
+        return "ok"
+    return "failed" if int(status.partition(" ")[0]) in _FAILED else "refused"
 
 
 class SecondCounts(TypedDict):
-    """What one second came to: requests by their codes, bytes, and the histogram of their total times."""
+    """What one second came to: requests by their statuses, bytes, and the histogram of their total times."""
 
-    codes: dict[str, int]
+    statuses: dict[str, int]
     bytes_in: int
     bytes_out: int
     total: list[int]
@@ -59,11 +69,21 @@ class LiveCounts(TypedDict):
 class _Second:
     """The requests that ended within one second."""
 
-    __slots__ = ("bytes_in", "bytes_out", "codes", "number", "process", "queue", "receive", "send", "total")
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "number",
+        "process",
+        "queue",
+        "receive",
+        "send",
+        "statuses",
+        "total",
+    )
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.codes: dict[str, int] = {}
+        self.statuses: dict[str, int] = {}
         self.bytes_in = 0
         self.bytes_out = 0
         self.receive: Histogram = {}
@@ -109,15 +129,15 @@ class LiveFigures:
         if second.number != number:
             second = self._begin(number)
         if error is not None:
-            code = error.code
+            status = f"{error.status} {error.code}"
             self._keep_error(line)
         else:
-            code = OK if line.lost is None else LOST
+            status = OK if line.lost is None else LOST
             if line.outputs:
                 second.bytes_in += line.image_size
                 for output in line.outputs:
                     second.bytes_out += output.size
-        second.codes[code] = second.codes.get(code, 0) + 1
+        second.statuses[status] = second.statuses.get(status, 0) + 1
         timeline = line.timeline
         if timeline is not None and timeline.started:  # what is refused at once says nothing about times
             _count_stages(second, timeline, line.sent)
@@ -130,14 +150,14 @@ class LiveFigures:
         """Return the counts of all seconds that are kept."""
         return self._counts(KEPT_SECONDS)
 
-    def codes(self) -> dict[str, int]:
-        """Return how many requests of the kept seconds had each code."""
-        codes: dict[str, int] = {}
+    def statuses(self) -> dict[str, int]:
+        """Return how many requests of the kept seconds had each status."""
+        statuses: dict[str, int] = {}
         oldest = int(self._clock()) - KEPT_SECONDS
         for second in self._seconds:
             if second.number >= oldest:
-                add_codes(codes, second.codes)
-        return codes
+                add_counts(statuses, second.statuses)
+        return statuses
 
     def errors(self) -> dict[str, Any]:
         """Return the last errors, the newest first, and how many there were since the start."""
@@ -165,7 +185,7 @@ class LiveFigures:
             if not 0 <= place < length:
                 continue
             found[place] = SecondCounts(
-                codes=second.codes,
+                statuses=second.statuses,
                 bytes_in=second.bytes_in,
                 bytes_out=second.bytes_out,
                 total=pack(second.total),
@@ -186,6 +206,7 @@ class LiveFigures:
                 "time": round(self._wall_clock(), 3),
                 "status": line.error.status,
                 "code": line.error.code,
+                "outcome": outcome(f"{line.error.status} {line.error.code}"),
                 "message": printable(line.error.message[:_LONGEST_MESSAGE]),
                 "kind": line.kind,
                 "connection": line.connection,
@@ -208,7 +229,7 @@ def _count_stages(second: _Second, timeline: Timeline, sent: float) -> None:
         count(second.total, sent - arrived)
 
 
-def add_codes(total: dict[str, int], more: dict[str, int]) -> None:
+def add_counts(total: dict[str, int], more: dict[str, int]) -> None:
     """Add the counts of ``more`` to those of ``total``."""
-    for code, number in more.items():
-        total[code] = total.get(code, 0) + number
+    for name, number in more.items():
+        total[name] = total.get(name, 0) + number

@@ -57,7 +57,7 @@ def add_live_figures(context: ServerContext, pool: WorkerPool, snapshots: Snapsh
     def read_live() -> dict[str, Any]:
         return {
             "counts": figures.recent(),
-            "codes": figures.codes(),
+            "statuses": figures.statuses(),
             "errors": figures.errors(),
             "gauges": gauges.read(),
         }

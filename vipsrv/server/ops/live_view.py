@@ -11,26 +11,21 @@ stands for a percentile of no requests.
 from collections.abc import Sequence
 from typing import Any
 
-from vipsrv.errors import RequestError
 from vipsrv.server.ops.histogram import Histogram, add, percentiles, subtract, unpack
 from vipsrv.server.ops.live import (
     KEPT_ERRORS,
-    LOST,
-    OK,
     RECENT_SECONDS,
     STAGES,
     WINDOW_SECONDS,
     LiveCounts,
-    add_codes,
+    add_counts,
+    outcome,
 )
 
 PERCENTS = (50.0, 95.0, 99.0)
 PERCENT_NAMES = ("p50", "p95", "p99")
 
 _OUTCOMES = ("ok", "refused", "failed")
-
-_FAILED = frozenset({"internal", "worker_died", "deadline_exceeded"})
-"""Codes of errors that are the server's; the others are refusals, and requests that their client gave up."""
 
 
 def columns(counts: Sequence[LiveCounts], *, latest: int | None = None) -> dict[str, Any]:
@@ -50,8 +45,8 @@ def columns(counts: Sequence[LiveCounts], *, latest: int | None = None) -> dict[
             second = one["seconds"][index] if index >= 0 else None
             if second is None:
                 continue
-            for code, number in second["codes"].items():
-                sums[_outcome(code)][place] += number
+            for status, number in second["statuses"].items():
+                sums[outcome(status)][place] += number
             sums["bytes_in"][place] += second["bytes_in"]
             sums["bytes_out"][place] += second["bytes_out"]
             add(totals[place], unpack(second["total"]))
@@ -82,7 +77,7 @@ def live(snapshots: Sequence[dict[str, Any]], now: float, *, silent: Sequence[st
         "window": WINDOW_SECONDS,
         "stages": _stages(counts),
         "ratio": bytes_in / bytes_out if bytes_out else None,
-        "statuses": _statuses([one["codes"] for one in snapshots]),
+        "statuses": _statuses([one["statuses"] for one in snapshots]),
         "queue": _sum([one["queue"] for one in gauges]),
         "spool": _sum([one["spool"] for one in gauges]),
         "connections": _sum([one["connections"] for one in gauges]),
@@ -99,12 +94,6 @@ def errors(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the last errors of all gateways, the newest first."""
     last = sorted((error for one in reports for error in one["last"]), key=lambda error: -error["time"])
     return {"seen": sum(one["seen"] for one in reports), "last": last[:KEPT_ERRORS]}
-
-
-def _outcome(code: str) -> str:
-    if code == OK:
-        return "ok"
-    return "failed" if code in _FAILED else "refused"
 
 
 def _percentile_columns(totals: Sequence[Histogram]) -> dict[str, list[float | None]]:
@@ -133,14 +122,15 @@ def _stages(counts: Sequence[LiveCounts]) -> dict[str, dict[str, float] | None]:
     return stages
 
 
-def _statuses(all_codes: Sequence[dict[str, int]]) -> list[dict[str, Any]]:
-    """Return the number of requests of each code, the most frequent first."""
+def _statuses(of_gateways: Sequence[dict[str, int]]) -> list[dict[str, Any]]:
+    """Return the number of requests of each status, the most frequent first."""
     together: dict[str, int] = {}
-    for codes in all_codes:
-        add_codes(together, codes)
+    for statuses in of_gateways:
+        add_counts(together, statuses)
     return [
-        {"status": _STATUSES.get(code), "code": code, "outcome": _outcome(code), "count": number}
-        for code, number in sorted(together.items(), key=lambda item: (-item[1], item[0]))
+        {"status": int(status.partition(" ")[0]), "code": status.partition(" ")[2]}
+        | {"outcome": outcome(status), "count": number}
+        for status, number in sorted(together.items(), key=lambda item: (-item[1], item[0]))
     ]
 
 
@@ -150,6 +140,3 @@ def _sum(gauges: Sequence[dict[str, int]]) -> dict[str, int]:
 
 def _rounded(milliseconds: float) -> float:
     return float(f"{milliseconds:.3g}")
-
-
-_STATUSES = {OK: 200, LOST: 200, **{kind.code: kind.status for kind in RequestError.__subclasses__()}}

@@ -118,7 +118,7 @@ class Chart {
     const id = `${figure.id}-clip`;
     this.clip = makeSvg("rect", { x: GUTTER, y: 0 });
     this.scaleLines = makeSvg("g");
-    this.moving = makeSvg("g");
+    this.moving = makeSvg("g", { class: "moving" });
     this.paths = this.series.map((one) => {
       const area = one.area ? makeSvg("path", { class: `area ${one.colour}` }) : null;
       const trace = makeSvg("path", { class: `trace ${one.colour} ${one.line ?? ""}` });

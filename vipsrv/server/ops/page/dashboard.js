@@ -40,7 +40,7 @@ class Dashboard {
       }),
     ];
     this.stages = new KeyedList(byId("stages"), { key: (one) => one.name, create: createStage, update: updateStage });
-    this.statuses = new KeyedList(byId("statuses"), { key: (one) => one.code, create: createStatus, update: updateStatus });
+    this.statuses = new KeyedList(byId("statuses"), { key: (one) => `${one.status} ${one.code}`, create: createStatus, update: updateStatus });
     this.workers = new KeyedList(byId("worker-list"), { key: (one) => one.pid, create: createWorker, update: (element, one) => this.updateWorker(element, one) });
     this.gateways = new KeyedList(byId("gateways"), { key: (one) => one.pid, create: createGateway, update: (element, one) => this.updateGateway(element, one) });
     this.gauges = new KeyedList(byId("gauges"), { key: (one) => one.name, create: createGauge, update: updateGauge });
@@ -190,7 +190,7 @@ const OUTCOME_COLOURS = { ok: "teal", refused: "amber", failed: "red" };
 
 function createStatus({ status, code, outcome }) {
   return make("li", { class: OUTCOME_COLOURS[outcome] },
-    make("span", { class: "code" }, `${status ?? ""} ${code}`), make("span", { class: "rail" }, make("span")), make("span", { class: "count" }));
+    make("span", { class: "code" }, `${status} ${code}`), make("span", { class: "rail" }, make("span")), make("span", { class: "count" }));
 }
 
 function updateStatus(element, { count, part }) {
@@ -229,8 +229,8 @@ function gaugesOf({ queue, spool, connections }) {
 }
 
 function createGauge({ name }) {
-  return make("div", { class: "gauge" },
-    make("div", {}, make("dt", {}, name), make("dd")), make("dd", { class: "rail", "aria-hidden": "true" }, make("span")));
+  return make("li", { class: "gauge" },
+    make("div", {}, make("span", { class: "label" }, name), make("span")), make("div", { class: "rail", "aria-hidden": "true" }, make("span")));
 }
 
 function updateGauge(element, { value, limit, show }) {
@@ -245,8 +245,7 @@ function updateGauge(element, { value, limit, show }) {
 function createError(error) {
   const where = [error.kind, error.source ?? (error.bytes ? "image" : null), error.bytes ? bytes(error.bytes) : null,
     `connection ${error.connection}, request ${error.id}`, error.worker ? `worker ${error.worker}` : null];
-  const failed = error.status >= 500 && error.status !== 503;
-  return make("li", { class: failed ? "red" : "amber" },
+  return make("li", { class: OUTCOME_COLOURS[error.outcome] },
     make("time", { datetime: new Date(error.time * 1000).toISOString() }, clockTime(error.time)),
     make("span", { class: "code" }, `${error.status} ${error.code}`),
     make("span", { class: "message" }, error.message),

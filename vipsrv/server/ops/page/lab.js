@@ -170,8 +170,8 @@ class Lab {
     for (const old of this.addresses.splice(0)) URL.revokeObjectURL(old);
     this.addresses.push(address);
     const timing = parseServerTiming(headers.get("server-timing") ?? "");
-    fact("source", bytes(this.file.size), this.bitmap ? `${this.bitmap.width} × ${this.bitmap.height}` : this.file.type || "");
-    fact("result", bytes(blob.size), image ? `${image.width} × ${image.height} ${choice.format}` : choice.format);
+    fact("source", bytes(this.file.size), describe(headers.get("vipsrv-source")));
+    fact("result", bytes(blob.size), describe(headers.get("vipsrv-result")));
     fact("ratio", times(this.file.size / blob.size), `${percent(1 - blob.size / this.file.size)} less`);
     const process = timing.get("process") ?? timing.get("total");
     fact("server", milliseconds(process), [...timing].filter(([name]) => name !== "process" && name !== "total").map(([name, ms]) => `${name} ${milliseconds(ms)}`).join(", "));
@@ -231,6 +231,13 @@ class Lab {
   cutAt(part) {
     byId("stage").style.setProperty("--cut", `${part}%`);
   }
+}
+
+// "jpeg;width=800;height=600;…" as "800 × 600 jpeg" (RFC 9651: an item with parameters).
+function describe(field) {
+  const [format, ...parameters] = (field ?? "").split(";");
+  const facts = new Map(parameters.map((one) => one.split("=")));
+  return facts.has("width") ? `${facts.get("width")} × ${facts.get("height")} ${format}` : "";
 }
 
 function fact(name, value, more) {
