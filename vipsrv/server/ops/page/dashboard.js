@@ -103,7 +103,7 @@ class Dashboard {
     const memory = bytes(sum(live.workers.map((one) => one.rss ?? 0)));
     tile("busy", percent(cores === null || !number ? null : cores / number), `of ${plural(number, "core")}`, `${whole(busy)} busy now, ${memory}`);
     tile("queue", whole(waiting), "", live.queue.heavy ? `${whole(live.queue.heavy)} of them heavy` : `of ${whole(live.queue.limit)} a lane`);
-    tile("ratio", times(live.ratio), "", live.ratio == null ? `no result in ${live.window} s` : `${bytes(last("bytes_in"))}/s in, ${bytes(last("bytes_out"))}/s out`);
+    tile("ratio", times(live.ratio), "", live.ratio == null ? `no result in ${live.window} s` : `${bytes(last("bytes_in"))} → ${bytes(last("bytes_out"))}/s`);
     tile("connections", whole(live.connections.open), "", `of ${whole(live.connections.limit)}`);
   }
 
