@@ -76,7 +76,7 @@ def server(browser: Browser) -> Iterator[RunningServer]:  # noqa: ARG001 - no se
 
 @pytest.fixture
 def watched(browser: Browser, server: RunningServer) -> Iterator[Watched]:
-    with watching(browser, server.operator) as watched:
+    with watching(browser, server.ops) as watched:
         yield watched
 
 
