@@ -204,7 +204,7 @@ def test_a_socket_of_systemd() -> None:
             assert server.ops == f"http://127.0.0.1:{port}"
             assert get(server.ops, "/readyz").status == 200
             assert bare_client.ask(server.port, jpeg(), 20, 10).size > 0
-            assert "--ops-listen: passed over" in server.log
+            server.wait_for_log("--ops-listen: passed over")
 
 
 # Where the port is taken.
@@ -265,10 +265,11 @@ def test_an_invalid_address(value: str) -> None:
 
 def test_a_listener_that_others_can_reach_is_warned_of(start_server: StartServer) -> None:
     server = start_server("--workers", "1", "--ops-listen", "0.0.0.0:0")
-    assert "for the operator, can be reached from other machines" in server.log
+    server.wait_for_log("for the operator, can be reached from other machines")
     where = f"http://127.0.0.1:{server.ops.rpartition(':')[2]}"
     assert get(where, "/", host="vipsrv.internal:9464").status == 200, "its names are not known here"
     quiet = start_server("--workers", "1", "--ops-listen", "0.0.0.0:0", "--insecure")
+    quiet.wait_for_log('"event":"started"')
     assert "can be reached" not in quiet.log
 
 
