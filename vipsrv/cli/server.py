@@ -21,7 +21,8 @@ from vipsrv.cli.config import print_configuration, print_example, print_schema
 from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
 from vipsrv.cli.exit_codes import ExitCode
-from vipsrv.cli.health import Answer, NoOperator, ask, ops_address
+from vipsrv.cli.health import Answer, NoOperator, ask
+from vipsrv.cli.ops_connection import ops_address
 from vipsrv.cli.reload import reload_server
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
 from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions, trust_own_certificate
