@@ -180,11 +180,16 @@ class Supervisor:
         has_successor = self._succession.sockets_live_on
         self._succession.close()
         await _end(self._keeping)
-        self._listeners.close()
+        self._listeners.close(but=Wire.OPS)
         draining = [process for process in self._processes if process.state is not ProcessState.ENDED]
-        for process in draining:
+        first, *others = self._processes  # the first one has the operator's listener
+        first.drain(has_successor=has_successor, stays=self._has_operator and not has_successor)
+        for process in others:
             process.drain(has_successor=has_successor)
-        await self._wait_until_ended(min(self._settings.drain, _LONGEST_DRAIN) + STOP_SECONDS)
+        until = time.monotonic() + min(self._settings.drain, _LONGEST_DRAIN) + STOP_SECONDS
+        await self._wait_until_ended(until, others)
+        first.leave()
+        await self._wait_until_ended(max(until, time.monotonic() + STOP_SECONDS), [first])
         for process in draining:
             if process.has_failed:
                 _log.error("%s ended before its requests in flight: %s", process.name, process.reason)
@@ -198,7 +203,7 @@ class Supervisor:
         self._listeners.close()
         for process in self._processes:
             process.stop()
-        await self._wait_until_ended(STOP_SECONDS)
+        await self._wait_until_ended(time.monotonic() + STOP_SECONDS, self._processes)
         for process in self._processes:
             if process.state is not ProcessState.ENDED:
                 process.kill()
@@ -210,10 +215,10 @@ class Supervisor:
             os.close(self._quotas)
             self._quotas = -1
 
-    async def _wait_until_ended(self, seconds: float) -> None:
+    async def _wait_until_ended(self, until: float, processes: Sequence[GatewayProcess]) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                for process in self._processes:
+            async with asyncio.timeout(until - time.monotonic()):
+                for process in processes:
                     await process.ended.wait()
 
     async def _open_listeners(self) -> None:

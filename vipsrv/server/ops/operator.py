@@ -153,6 +153,12 @@ class Operator:
         """Use other settings from now on."""
         self._context.change_settings(settings)
 
+    def drain(self) -> None:
+        """Close the connections after the replies that are due: operators connect to another server."""
+        self._context.draining = True
+        for connection in self.connections:
+            connection.drain()
+
     async def close(self, seconds: float) -> None:
         """Close all connections; replies that are due may take ``seconds``."""
         for connection in self.connections:
