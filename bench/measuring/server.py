@@ -17,7 +17,8 @@ _READY = re.compile(r"vipsrv listening on (.*):(\d+)\n")
 class Server:
     """``vipsrv serve`` on a free loopback port, which runs until the end of the ``with``.
 
-    ``arguments`` are added to the command. ``module`` is another module to run instead, which prints its
+    ``arguments`` are added to the command; with several ``--listen`` among them, ``ports`` has the port of
+    each. ``module`` is another module to run instead, which prints its
     address in the same words. ``python`` and ``directory`` choose another interpreter and the working
     directory, from which ``-m`` imports first; ``environment`` replaces that of this process.
     """
@@ -40,11 +41,15 @@ class Server:
             env=environment or _environment(directory),
         )
         assert self.process.stdout is not None
-        ready = _READY.fullmatch(self.process.stdout.readline())
-        if ready is None:
-            self.process.wait()
-            raise SystemExit("the server did not start; its messages are above")
-        self.host, self.port = ready[1], int(ready[2])
+        self.ports: list[int] = []
+        for _ in range(max(1, arguments.count("--listen"))):
+            ready = _READY.fullmatch(self.process.stdout.readline())
+            if ready is None:
+                self.process.wait()
+                raise SystemExit("the server did not start; its messages are above")
+            self.ports.append(int(ready[2]))
+            self.host = ready[1]
+        self.port = self.ports[0]
 
     def __enter__(self) -> Self:
         return self

@@ -229,3 +229,34 @@ async def test_a_missing_folder_is_reported_as_busy(
     with pytest.raises(Busy):
         make_spool(folder=tmp_path / "missing").open(IN_MEMORY_SIZE + 1)
     assert "no file can be created in the spool folder" in caplog.text
+
+
+@pytest.mark.parametrize("size", [0, 1, SMALL_CHUNK_SIZE, IN_MEMORY_SIZE, IN_MEMORY_SIZE + 1, 20 * MIB])
+async def test_a_slot_that_grows_ends_with_what_has_arrived(make_spool: MakeSpool, size: int) -> None:
+    spool = make_spool()
+    before = spool.memory_left, spool.disk_left
+    slot = spool.open_growing(100 * MIB)
+    data = os.urandom(size)
+    for begin in range(0, size, 100_000):
+        while slot.stalled:
+            await ready(slot)
+        fill_at_once(slot, data[begin : begin + 100_000])
+        assert not slot.complete
+    slot.end()
+    while not slot.complete:
+        await ready(slot)
+    assert slot.received == slot.size == size
+    assert (slot.descriptor is None) == (size <= IN_MEMORY_SIZE)
+    assert content(slot) == data
+    slot.close()
+    await until(lambda: (spool.memory_left, spool.disk_left) == before)
+
+
+async def test_a_slot_that_grows_takes_nothing_by_its_bound(make_spool: MakeSpool) -> None:
+    """Its bound may be more than the disk has: bytes count when they arrive."""
+    spool = make_spool(memory=2 * SMALL_CHUNK_SIZE, disk=MIB)
+    slot = fill_at_once(spool.open_growing(1 << 40), os.urandom(SMALL_CHUNK_SIZE * 4))
+    assert slot.descriptor is not None
+    with pytest.raises(Busy):
+        fill_at_once(slot, os.urandom(2 * MIB))
+    slot.close()

@@ -151,6 +151,20 @@ def test_a_unix_socket(start_server: StartServer, tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_socket_of_systemd() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with RunningServer(
+            *("--port", "0", "--workers", "1", *OPS),
+            environment={"LISTEN_FDNAMES": "vipsrv-ops"},
+            sockets=[listener],
+        ) as server:
+            assert server.ops == f"http://127.0.0.1:{port}"
+            assert get(server.ops, "/readyz").status == 200
+            assert bare_client.ask(server.port, jpeg(), 20, 10).size > 0
+            assert "--ops-listen: passed over" in server.log
+
+
 # Where the port is taken.
 
 

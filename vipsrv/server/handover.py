@@ -183,6 +183,9 @@ class ControlSocket:
         # A version before HTTP would speak the binary protocol there.
         known = wires if isinstance(wires, list) else []
         unknown = {one.address.wire for one in offered if one.address.wire not in known}
+        if Wire.OPS in unknown:  # which the clients do not need
+            unknown.remove(Wire.OPS)
+            offered = [one for one in offered if one.address.wire is not Wire.OPS]
         if unknown:
             raise ProtocolError(
                 f"this server listens for {', '.join(sorted(unknown))}, which the successor's version does "

@@ -98,7 +98,8 @@ class Slot:
         if room is None:
             self._pool.refusals += 1
             return self._move_to_file(content).room()
-        return room
+        # What a worker gets in memory is no larger, even if the last chunk has room for more.
+        return room[: IN_MEMORY_SIZE - content.received] if self._grows else room
 
     def filled(self, size: int, source: int | None = None) -> None:
         """Count ``size`` bytes that were put into the last ``room``.

@@ -15,7 +15,12 @@ from vipsrv.server.connections.inbox import Inbox
 from vipsrv.server.connections.outbox import Outbox
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
+from vipsrv.server.http.connection import HttpConnection
+from vipsrv.server.http.messages import HttpResponse
+from vipsrv.server.http.problems import plain_problem
+from vipsrv.server.http.routes import ImageRoute, ImageTask, Routes
 from vipsrv.storage.spool import Slot
+from vipsrv.workers.channel import Operation
 from vipsrv.workers.job import Job, Outcome
 
 OF_A_REQUEST = (Exchange, Job, Outcome, Slot)
@@ -24,17 +29,28 @@ IMAGE = bytes(100)
 RESULT_SIZE = 50
 
 
+_before: set[int] = set()
+"""The objects of other tests, for example those in their parameters."""
+
+
 @pytest.fixture(autouse=True)
 def no_collection() -> Iterator[None]:
     """Nothing but reference counts frees an object."""
     gc.collect()
     gc.disable()
+    _before.update(map(id, _things(OF_A_REQUEST + OF_A_CONNECTION)))
     yield
     gc.enable()
+    _before.clear()
+
+
+def _things(kinds: tuple[type, ...]) -> list[object]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, kinds)]
 
 
 def alive(kinds: tuple[type, ...]) -> list[str]:
-    return [type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds)]
+    """The kinds of the objects that this test has made and that still exist."""
+    return [type(thing).__name__ for thing in _things(kinds) if id(thing) not in _before]
 
 
 async def answer(workers: FakeWorkers, context: ServerContext) -> None:
@@ -78,4 +94,43 @@ async def test_nothing_is_left_of_requests_and_their_connections(tmp_path: Path)
         assert alive(OF_A_REQUEST) == []
         assert alive(OF_A_CONNECTION) == []
     listener.close()
+    context.spool.close()
+
+
+class _Task(ImageTask):
+    operation = Operation.RESIZE
+
+    def __init__(self) -> None:
+        self.meta = {"width": 9, "height": 9}
+
+    def form_field(self, name: str, value: str) -> None:
+        """Take none."""
+
+    def reply(self, exchange: Exchange) -> HttpResponse:
+        assert exchange.outcome is not None
+        return HttpResponse(status=200, result=exchange.outcome.result)
+
+
+async def test_nothing_is_left_of_requests_over_http(tmp_path: Path) -> None:
+    workers = FakeWorkers(free=MANY)
+    context = make_context(tmp_path, workers)
+    routes = Routes(routes={"/resize": ImageRoute(lambda _: _Task())}, problem=plain_problem)
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(lambda: HttpConnection(context, routes), "127.0.0.1", 0)
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+        for _ in range(2):
+            writer.write(
+                b"POST /resize HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(IMAGE) + IMAGE
+            )
+            await answer(workers, context)
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            await reader.readexactly(RESULT_SIZE)
+            assert alive(OF_A_REQUEST) == []
+        writer.close()
+        await writer.wait_closed()
+        while context.connections.served:
+            await asyncio.sleep(0.001)
+    listener.close()
+    assert alive((HttpConnection, Inbox, Outbox)) == []
     context.spool.close()

@@ -153,6 +153,40 @@ async def is_given_back(spool: Spool, disk: int) -> None:
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.parametrize("offsets", [(0,), (4,), (0, 4), (1, 3), (2, 2, 4), (0, 0, 1, 4, 4)])
+def test_bytes_are_inserted_into_a_result(setting: Setting, spool: Spool, offsets: tuple[int, ...]) -> None:
+    setting.transport.room = 1000
+    inserts = tuple((offset, b"<%d>" % offset) for offset in offsets)
+    setting.outbox.put(b"head:", slot(spool, b"body"), inserts=inserts)
+    assert setting.transport.taken == b"head:" + expected(b"body", offsets)
+
+
+def expected(body: bytes, offsets: tuple[int, ...]) -> bytes:
+    """The bytes of a result with the inserts of ``offsets``."""
+    made = b""
+    for position in range(len(body) + 1):
+        made += b"".join(b"<%d>" % offset for offset in offsets if offset == position)
+        made += body[position : position + 1]
+    return made
+
+
+async def test_bytes_are_inserted_into_a_result_in_a_file(setting: Setting, spool: Spool) -> None:
+    size = IN_MEMORY_SIZE + 1
+    data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    offsets = (0, 5, 5, FILE_READ_SIZE, FILE_READ_SIZE + 5, size)
+    inserts = tuple((offset, b"<%d>" % number) for number, offset in enumerate(offsets))
+    body = await slot_in_file(spool, data)
+    setting.transport.room = 1 << 30
+    setting.outbox.put(b"head:", body, inserts=inserts)
+    wanted = b"head:"
+    before = 0
+    for offset, inserted in inserts:
+        wanted += data[before:offset] + inserted
+        before = offset
+    assert setting.transport.taken == wanted
+    assert body.closed
+
+
 async def test_a_file_that_cannot_be_read_ends_the_connection(
     setting: Setting, spool: Spool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -59,10 +59,10 @@ async def test_a_chunked_image(tmp_path: Path, size: int) -> None:
         (job,) = await server.jobs_given()
         await sending
         assert job.image.size == size
+        assert (job.image.descriptor is None) == (size <= IN_MEMORY_SIZE)
         if job.image.descriptor is None:
             assert b"".join(job.image.views) == image
         else:
-            assert size > IN_MEMORY_SIZE
             assert os.pread(job.image.descriptor, size + 1, 0) == image
         server.succeed(job, 5)
         assert (await client.read()).status == 200

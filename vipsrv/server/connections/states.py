@@ -17,10 +17,10 @@
     OPEN ── a drain, and nothing is in flight ─► DRAINING ──┴► LINGERING, when its time is over
          ◄─ a request that is served anyway ────
 
-A client that has to log in first is ANONYMOUS until it has (``login.py``). From there it becomes OPEN, or
-what may follow OPEN, but not DRAINING, in which requests may be served. EXCESS and DRAINING read on for a
-while, because requests may be on their way, and answer all of them. A connection that is lost becomes CLOSED
-from any state.
+A client that has to log in first is ANONYMOUS until it has (``login.py``); a client of HTTP never is, because
+each of its requests shows who sends it. From there it becomes OPEN, or what may follow OPEN, but not
+DRAINING, in which requests may be served. EXCESS and DRAINING read on for a while, because requests may be on
+their way, and answer all of them. A connection that is lost becomes CLOSED from any state.
 """
 
 from enum import StrEnum

@@ -7,7 +7,7 @@
 """
 
 import re
-from enum import Enum
+from enum import StrEnum
 
 from vipsrv.errors import BadRequest
 
@@ -31,7 +31,7 @@ _SIZE_LINE = re.compile(
 _TRAILER = re.compile(rb"%s:[\t\x20-\x7e\x80-\xff]*+\r\n" % _TOKEN)
 
 
-class ChunkState(Enum):
+class ChunkState(StrEnum):  # not Enum, whose hash is a Python function
     """What the next bytes are; see the diagram above."""
 
     SIZE = "size"
@@ -41,22 +41,37 @@ class ChunkState(Enum):
     FINISHED = "finished"
 
 
+TRANSITIONS: dict[ChunkState, tuple[ChunkState, ...]] = {
+    ChunkState.SIZE: (ChunkState.DATA, ChunkState.TRAILERS),
+    ChunkState.DATA: (ChunkState.DATA_END,),
+    ChunkState.DATA_END: (ChunkState.SIZE,),
+    ChunkState.TRAILERS: (ChunkState.FINISHED,),
+    ChunkState.FINISHED: (),
+}
+"""The states that may follow each state."""
+
+
 class ChunkedDecoder:
     """Decodes one body."""
 
-    __slots__ = ("_chunk_left", "_content", "_line", "_overhead", "_trailers", "state")
+    __slots__ = ("_chunk_left", "_content", "_line", "_overhead", "_state", "_trailers")
 
     def __init__(self) -> None:
-        self.state = ChunkState.SIZE
+        self._state = ChunkState.SIZE
         self._chunk_left = 0
         self._line = b""  # the part of an incomplete line that has arrived
         self._content = 0
         self._overhead = 0
         self._trailers = 0
 
+    @property
+    def state(self) -> ChunkState:
+        """The current state."""
+        return self._state
+
     def wanted_of(self, data: memoryview) -> int:
         """How many of these bytes, the next ones, belong together: the rest of a chunk, or of a line."""
-        if self.state is ChunkState.DATA:
+        if self._state is ChunkState.DATA:
             return min(self._chunk_left, len(data))
         end = bytes(data[: MAX_LINE + 1]).find(b"\n")
         return min(MAX_LINE + 1, len(data)) if end < 0 else end + 1
@@ -66,11 +81,11 @@ class ChunkedDecoder:
 
         Raises ``BadRequest`` for anything that others could read differently.
         """
-        if self.state is ChunkState.DATA:
+        if self._state is ChunkState.DATA:
             self._chunk_left -= len(data)
             self._content += len(data)
             if not self._chunk_left:
-                self.state = ChunkState.DATA_END
+                self._enter(ChunkState.DATA_END)
             return data
         self._overhead += len(data)
         if self._overhead > FREE_OVERHEAD + self._content // CONTENT_PER_OVERHEAD:
@@ -79,7 +94,7 @@ class ChunkedDecoder:
         if not line.endswith(b"\n"):
             if len(line) > MAX_LINE:
                 raise BadRequest(f"a line of the chunked body has more than {MAX_LINE} bytes")
-            if self.state is ChunkState.DATA_END and line != b"\r":
+            if self._state is ChunkState.DATA_END and line != b"\r":
                 raise BadRequest("a chunk of the body is longer than its size says")
             self._line = line
             return None
@@ -88,19 +103,24 @@ class ChunkedDecoder:
         return None
 
     def _take_line(self, line: bytes) -> None:
-        if self.state is ChunkState.DATA_END:
+        if self._state is ChunkState.DATA_END:
             if line != b"\r\n":
                 raise BadRequest("a chunk of the body is longer than its size says")
-            self.state = ChunkState.SIZE
-        elif self.state is ChunkState.SIZE:
+            self._enter(ChunkState.SIZE)
+        elif self._state is ChunkState.SIZE:
             size_line = _SIZE_LINE.fullmatch(line)
             if size_line is None or line[:1] in (b";", b"\t", b" ", b"\r"):
                 raise BadRequest("the size of a chunk of the body is not valid")
             self._chunk_left = int(size_line[1] or b"0", 16)
-            self.state = ChunkState.DATA if self._chunk_left else ChunkState.TRAILERS
+            self._enter(ChunkState.DATA if self._chunk_left else ChunkState.TRAILERS)
         elif line == b"\r\n":
-            self.state = ChunkState.FINISHED
+            self._enter(ChunkState.FINISHED)
         else:
             self._trailers += len(line)
             if self._trailers > MAX_TRAILERS or not _TRAILER.fullmatch(line):
                 raise BadRequest("the trailers of the chunked body are too long or not valid")
+
+    def _enter(self, state: ChunkState) -> None:
+        if state not in TRANSITIONS[self._state]:
+            raise RuntimeError(f"chunks: {state.value} cannot follow {self._state.value}")
+        self._state = state

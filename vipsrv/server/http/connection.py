@@ -352,6 +352,7 @@ class HttpConnection(ServedConnection[HttpReader]):
             self._refuse(pending, outcome.error or InternalError("the request has no task"))
         else:
             self._answer_success(pending, task, exchange)
+        pending.exchange = pending.task = None  # a cycle would wait for the garbage collector
         self._advance()
         self._after_reply()
 
@@ -381,7 +382,7 @@ class HttpConnection(ServedConnection[HttpReader]):
     ) -> None:
         """Make the reply to a request; ``_advance`` sends it when its turn has come."""
         head = pending.head
-        is_last = pending is self._pending[-1]
+        is_last = not self._pending or pending is self._pending[-1]
         if (self._context.draining and is_last) or (
             self._receiving is pending and not self._can_discard(pending)
         ):

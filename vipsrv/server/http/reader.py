@@ -3,7 +3,7 @@
 ::
 
             ┌──────────────────────────────────────────────┐
-    HEAD ───┼─ Content-Length ──► BODY, or FED_BODY ────────┤    request after request
+    HEAD ───┼─ Content-Length ──► BODY ──► or FED_BODY ─────┤    request after request
             └─ chunked ─────────► CHUNKED ──────────────────┘
 
     bytes that are no request ──► FAILED: every later call raises
@@ -14,7 +14,7 @@ FED_BODY, which ``feed_body`` chooses, and of a CHUNKED one become events.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from vipsrv.errors import BadRequest, ProtocolError, RequestError
 from vipsrv.server.http.chunked import ChunkedDecoder, ChunkState
@@ -47,7 +47,7 @@ class RequestEnded:
 HttpEvent = Head | BodyPart | RequestEnded
 
 
-class ReaderState(Enum):
+class ReaderState(StrEnum):  # not Enum, whose hash is a Python function
     """What the next bytes are; see the diagram above."""
 
     HEAD = "head"
@@ -56,6 +56,15 @@ class ReaderState(Enum):
     CHUNKED = "chunked"
     FAILED = "failed"
 
+
+TRANSITIONS: dict[ReaderState, tuple[ReaderState, ...]] = {
+    ReaderState.HEAD: (ReaderState.BODY, ReaderState.CHUNKED, ReaderState.FAILED),
+    ReaderState.BODY: (ReaderState.FED_BODY, ReaderState.HEAD, ReaderState.FAILED),
+    ReaderState.FED_BODY: (ReaderState.HEAD, ReaderState.FAILED),
+    ReaderState.CHUNKED: (ReaderState.HEAD, ReaderState.FAILED),
+    ReaderState.FAILED: (),
+}
+"""The states that may follow each state."""
 
 _ENDED = RequestEnded()
 
@@ -98,7 +107,7 @@ class HttpReader:
     def feed_body(self) -> None:
         """Make events of the bytes of the body that begins now, or of what is left of it."""
         if self._state is ReaderState.BODY:
-            self._state = ReaderState.FED_BODY
+            self._enter(ReaderState.FED_BODY)
 
     def wanted_of(self, data: memoryview) -> int:
         """How many of these bytes, the next ones, may be fed at once; 0 if no further request may come."""
@@ -125,15 +134,13 @@ class HttpReader:
                 if part is not None:
                     yield BodyPart(part)
                 elif self._decoder.state is ChunkState.FINISHED:
-                    self._state = ReaderState.HEAD
+                    self._enter(ReaderState.HEAD)
                     yield _ENDED
             else:
                 yield BodyPart(data)
                 yield from self.body_received(len(data))
         except RequestError as error:
-            self._state = ReaderState.FAILED
-            self._failure = error
-            raise RefusedRequest(error) from None
+            raise self._failed(error) from None
 
     def body_received(self, size: int) -> list[HttpEvent]:
         """Count ``size`` bytes of the body that were read elsewhere."""
@@ -142,16 +149,25 @@ class HttpReader:
         self._body_left -= size
         if self._body_left:
             return []
-        self._state = ReaderState.HEAD
+        self._enter(ReaderState.HEAD)
         return [_ENDED]
 
     def receive_eof(self) -> None:
         """Note the end of the stream. Raises ``RefusedRequest`` if it is within a request."""
+        if self._failure is not None:
+            raise RefusedRequest(self._failure)
         if not self.between_messages:
-            error = BadRequest("the connection ended within a request")
-            self._state = ReaderState.FAILED
-            self._failure = error
-            raise RefusedRequest(error)
+            raise self._failed(BadRequest("the connection ended within a request"))
+
+    def _failed(self, error: RequestError) -> RefusedRequest:
+        self._enter(ReaderState.FAILED)
+        self._failure = error
+        return RefusedRequest(error)
+
+    def _enter(self, state: ReaderState) -> None:
+        if state not in TRANSITIONS[self._state]:
+            raise RuntimeError(f"a reader that expects a {self._state.value} cannot become {state.value}")
+        self._state = state
 
     def _size_of_head(self, data: memoryview) -> int:
         """How many of these bytes belong to the head that is arriving."""
@@ -184,10 +200,10 @@ class HttpReader:
         self._empty_lines = 0
         size = parsed.body_size
         if size is None:
-            self._state = ReaderState.CHUNKED
+            self._enter(ReaderState.CHUNKED)
             self._decoder = ChunkedDecoder()
         elif size:
-            self._state = ReaderState.BODY
+            self._enter(ReaderState.BODY)
             self._body_left = size
         yield parsed
         if size == 0:
