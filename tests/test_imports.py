@@ -46,6 +46,11 @@ EXCEPTIONS: dict[str, set[str]] = {"vipsrv.workers.child.runner": {"pipeline"}}
 FORBIDDEN: dict[str, set[str]] = {
     # The life of a request knows no wire, so that every kind of connection can use it.
     "vipsrv.server.exchange": {"vipsrv.protocol", "vipsrv.server.connections"},
+    # It knows requests and replies, but no sockets: any listener for HTTP may serve it.
+    "vipsrv.server.api": {
+        *("vipsrv.protocol", "vipsrv.server.connections", "vipsrv.server.gateway"),
+        "vipsrv.server.http.connection",
+    },
     "vipsrv.server.context": {"vipsrv.protocol", "vipsrv.server.connections", "vipsrv.server.gateway"},
 }
 
@@ -370,6 +375,11 @@ def test_a_circle_is_told_in_the_order_of_its_imports() -> None:
         ("vipsrv.server.exchange", "from vipsrv.protocol import Kind", "imports vipsrv.protocol"),
         ("vipsrv.server.exchange", "from .connections.binary import x", "imports vipsrv.server.connections"),
         ("vipsrv.server.context", "from .gateway import Gateway", "imports vipsrv.server.gateway"),
+        (
+            "vipsrv.server.api.image_routes",
+            "from vipsrv.server.http.connection import HttpConnection",
+            "imports vipsrv.server.http.connection",
+        ),
     ],
 )
 def test_the_rules_can_be_broken(module: str, text: str, broken: str) -> None:

@@ -37,7 +37,7 @@ def main(
     ),
     seconds: Annotated[float, typer.Option(min=5, help="Duration of the load before the screenshot.")] = 100,
     width: Annotated[int, typer.Option(min=360, help="Pixels of the browser's window.")] = 1280,
-    height: Annotated[int, typer.Option(min=360)] = 1120,
+    height: Annotated[int, typer.Option(min=360)] = 1064,
     scheme: Annotated[str, typer.Option(help="light or dark.")] = "light",
 ) -> None:
     """Run the load, and write the screenshot as WebP. Exits with 1 without Chromium."""

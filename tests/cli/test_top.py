@@ -1,6 +1,7 @@
 """``vipsrv top``: the live figures in a terminal, and for scripts."""
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -18,8 +19,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+from rich.console import Console
 
-from tests.support.live_stream import LiveStream, history_event, live_event
+from tests.support.live_stream import LiveStream, errors_event, history_event, live_event
 from tests.support.unused_port import unused_port
 from vipsrv.cli.top_view import TopView, duration, milliseconds, size, sparkline
 
@@ -33,10 +35,14 @@ def stream() -> Iterator[LiveStream]:
         yield stream
 
 
+def _without_settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("VIPSRV_")}
+
+
 def top(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "vipsrv", "top", *arguments],
-        env={**os.environ, "COLUMNS": "120", **environment},
+        env={**_without_settings(), "COLUMNS": "120", **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -162,8 +168,8 @@ def test_json_is_a_line_each_second_until_the_stream_ends(stream: LiveStream) ->
         1_700_000_100.0,
         1_700_000_101.0,
     ]
-    assert done.returncode == 1
-    assert done.stderr == f"vipsrv: the live figures of {stream.address} have ended\n"
+    assert done.returncode == 3
+    assert done.stderr == f"vipsrv: the live figures of http://{stream.address} have ended\n"
 
 
 def test_a_reader_that_leaves_is_no_error(stream: LiveStream) -> None:
@@ -189,14 +195,14 @@ def test_over_a_unix_socket(tmp_path: Path) -> None:
         stream.begin()
         done = top(stream.address, "--once")
     assert done.returncode == 0
-    assert f"unix:{tmp_path}/ops" in done.stdout
+    assert f"unix:{tmp_path}/ops" in done.stdout.replace("\n", "")
 
 
 @pytest.mark.parametrize("where", ["tcp", "unix"])
 def test_no_server(where: str, tmp_path: Path) -> None:
     address = f"127.0.0.1:{unused_port()}" if where == "tcp" else f"unix:{tmp_path}/none"
     done = top(address)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr.startswith("vipsrv: no ops listener answers at ")
     assert len(done.stderr.splitlines()) == 1
 
@@ -217,7 +223,7 @@ def test_no_server(where: str, tmp_path: Path) -> None:
 def test_an_answer_without_figures(answer: bytes, message: str) -> None:
     with LiveStream(refusal=answer) as stream:
         done = top(stream.address, "--once")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert message in done.stderr
     assert "\x1b" not in done.stderr
     assert "Traceback" not in done.stderr
@@ -225,8 +231,21 @@ def test_an_answer_without_figures(answer: bytes, message: str) -> None:
 
 def test_a_server_that_says_nothing(stream: LiveStream) -> None:
     done = top(stream.address, "--once", "--timeout", "0.2")
-    assert done.returncode == 1
-    assert "have stopped: no answer in time" in done.stderr
+    assert done.returncode == 5
+    assert "have stopped" in done.stderr
+
+
+def test_the_address_comes_from_the_settings(stream: LiveStream, tmp_path: Path) -> None:
+    stream.begin()
+    assert top("--once", "--no-config", VIPSRV_OPS_LISTEN=stream.address).returncode == 0
+    stream.hang_up()
+    stream.begin()
+    file = tmp_path / "vipsrv.toml"
+    file.write_text(f'ops_listen = "{stream.address}"\n')
+    assert top("--once", "--config", str(file)).returncode == 0
+    off = top("--no-config", VIPSRV_OPS_LISTEN="off")
+    assert off.returncode == 2
+    assert "'ops_listen' is off" in off.stderr
 
 
 @pytest.mark.parametrize("address", ["nonsense", "unix:", "https://127.0.0.1:1"])
@@ -249,8 +268,10 @@ def test_the_screen_follows_the_stream_until_ctrl_c(stream: LiveStream) -> None:
         stream.begin()
         terminal.wait_for("\x1b[?1049h")  # the alternate screen
         terminal.wait_for("4321")
-        workers = [{**live_event()["workers"][0], "pid": 8765}]
-        stream.send("live", live_event(workers=workers, time=1_700_000_101.0))
+        (worker,) = live_event()["workers"]
+        workers = [{**worker, "cpu": 2.125, "at": 5000.5}, {**worker, "pid": 8765}]
+        stream.send("live", live_event(workers=workers))
+        terminal.wait_for("25%")
         terminal.wait_for("8765")
         terminal.press(CTRL_C)
         assert terminal.wait() == 0
@@ -320,6 +341,19 @@ def test_seconds_that_were_missed_are_a_gap() -> None:
     assert columns_of(view, "ok") == [1, 2, 3, 4, 5, 6, 7, None, None, 1, 1, 1, 1, 1]
     view.take("live", live_event(columns={**history_event(), "second": 3, "ok": [9, 9, 9, 9, 9]}))
     assert columns_of(view, "ok") == [9, 9, 9, 9, 9]
+
+
+def test_errors_alike_are_one_line() -> None:
+    (error,) = errors_event("the queue is full")["last"]
+    many = [{**error, "time": 1_700_000_000.0 + number} for number in range(7, 0, -1)]
+    other = {**error, "message": "another", "time": 1_700_000_003.5}
+    view = screen(("live", live_event()), ("errors", {"seen": 8, "last": [*many[:4], other, *many[4:]]}))
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(view.render(width=120))
+    lines = console.export_text().splitlines()
+    assert [line for line in lines if "the queue is full" in line] == [lines[-2]]
+    assert "7 × the queue is full" in lines[-2]
+    assert "another" in lines[-1]
 
 
 @pytest.mark.parametrize(

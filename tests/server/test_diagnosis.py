@@ -2,7 +2,9 @@
 
 import os
 import resource
+import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +167,45 @@ def test_several_gateways_may_run_a_heavy_job_each() -> None:
         gateways=2, workers=4, spool_memory="256MiB", decode_memory="512MiB", job_memory="512MiB"
     )
     assert memory_needed(several) == (3 * 48 + 256 + 4 * 176 + 2 * 512) * mib
+
+
+# The operator's listener.
+
+
+def test_the_operators_listener(tmp_path: Path) -> None:
+    assert find("operator", tmp_path, ops_listen="off").rating is Rating.OK
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        free = f"127.0.0.1:{closed.getsockname()[1]}"
+        found = find("operator", tmp_path, ops_listen=free)
+    assert (found.rating, found.detail) == (Rating.OK, f"metrics, health and the live page at ops://{free}")
+    assert find("operator", tmp_path, ops_listen=f"unix:{tmp_path}/ops").rating is Rating.OK
+
+
+def test_an_operators_listener_that_others_can_reach(tmp_path: Path) -> None:
+    found = find("operator", tmp_path, ops_listen="0.0.0.0:1")
+    assert (found.rating, "other machines can reach" in found.detail) == (Rating.WARNING, True)
+    assert find("operator", tmp_path, ops_listen="0.0.0.0:1", insecure=True).rating is Rating.OK
+
+
+@pytest.mark.parametrize("listen", ["unix:/nowhere/ops", "a..b:9464"])
+def test_an_impossible_address_of_the_operator(tmp_path: Path, listen: str) -> None:
+    assert find("operator", tmp_path, ops_listen=listen).rating is Rating.FAULT
+
+
+@pytest.mark.parametrize(
+    ("reply", "rating"), [(b'{"alive": true}', Rating.OK), (b"220 mail", Rating.FAULT), (b"", Rating.FAULT)]
+)
+def test_who_listens_at_the_address_of_the_operator(tmp_path: Path, reply: bytes, rating: Rating) -> None:
+    def answer() -> None:
+        connection, _ = other.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(reply)
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        found = find("operator", tmp_path, ops_listen=f"127.0.0.1:{other.getsockname()[1]}")
+        thread.join()
+    assert found.rating is rating, found

@@ -9,17 +9,15 @@ from math import inf
 
 import pytest
 
-from vipsrv.server.fair_queue import (
+from vipsrv.server.deficit_round_robin import (
     FORGET_SECONDS,
     HOLD_SECONDS,
     LINGER_SECONDS,
     QUANTUM,
-    FairQueue,
     Lane,
     Request,
-    Ticket,
-    TicketState,
 )
+from vipsrv.server.fair_queue import FairQueue, Ticket, TicketState
 
 SWEEP_SECONDS = 0.1
 

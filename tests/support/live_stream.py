@@ -51,7 +51,7 @@ def live_event(**values: Any) -> dict[str, Any]:
         "spool": {"memory": 5, "memory_limit": 10, "disk": 0, "disk_limit": 99},
         "connections": {"open": 12, "limit": 50},
         "wanted_workers": 1,
-        "gateways": [{"pid": 400, "rss": 50_000_000, "cpu": 1.0}],
+        "gateways": [{"pid": 400, "rss": 50_000_000, "cpu": 1.0, "at": 5000.0}],
         "workers": [
             {
                 "gateway": 0,
@@ -61,6 +61,7 @@ def live_event(**values: Any) -> dict[str, Any]:
                 "job": {"kind": "resize", "seconds": 1.25, "bytes": 2_000_000, "threads": 1, "heavy": True},
                 "rss": 64_000_000,
                 "cpu": 2.0,
+                "at": 5000.0,
             }
         ],
     }

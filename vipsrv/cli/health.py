@@ -2,12 +2,12 @@
 
 import http.client
 import json
-import socket
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from vipsrv.address import Address, Wire
+from vipsrv.address import Address
+from vipsrv.cli.ops_connection import ops_connection
 
 
 class NoOperator(Exception):
@@ -23,30 +23,12 @@ class Answer:
     checks: tuple[str, ...] = ()
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
 def ask(address: Address, *, ready: bool, timeout: float) -> Answer:
     """Ask the ops listener at ``address`` whether the server is alive, or ready.
 
     Raises ``NoOperator``, or ``TimeoutError`` if it does not answer within ``timeout`` seconds.
     """
-    at = address.reachable()
-    connection = (
-        _UnixConnection(at.path, timeout)
-        if at.path
-        else http.client.HTTPConnection(at.host, at.port, timeout=timeout)
-    )
+    connection = ops_connection(address, timeout)
     try:
         connection.request("GET", "/readyz" if ready else "/livez", headers={"Accept": "application/json"})
         response = connection.getresponse()
@@ -72,11 +54,3 @@ def _answer(status: int, reply: dict[str, Any], *, ready: bool) -> Answer:
         f"{word}: {reply['reason']}" if reply["reason"] else word,
         checks,
     )
-
-
-def ops_address(text: str) -> Address:
-    """Return the address in a flag or a setting, with or without ``http://``. Raises ``ValueError``."""
-    address = Address.parse(text.removesuffix("/"))
-    if address.tls or address.wire is Wire.OPS:
-        raise ValueError(f"{text!r} is not HOST:PORT, http://HOST:PORT or unix:/path")
-    return replace(address, wire=Wire.HTTP)

@@ -5,13 +5,13 @@ Server-sent events over HTTP/1.1 (WHATWG HTML, 9.2), over TCP or a unix socket.
 
 import http.client
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from vipsrv.address import Address
-from vipsrv.errors import ConnectFailed, ConnectionLost
+from vipsrv.cli.ops_connection import ops_connection
+from vipsrv.errors import ClientTimeout, ConnectFailed, ConnectionLost
 from vipsrv.printable import printable
 
 _LONGEST_LINE = 4 * 1024 * 1024
@@ -25,38 +25,19 @@ class Event(NamedTuple):
     data: dict[str, Any]
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over the unix socket at ``path``."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        try:
-            self.sock.connect(self._path)
-        except OSError:
-            self.sock.close()
-            raise
-
-
 @contextmanager
 def open_stream(address: Address, timeout: float) -> Iterator[Iterator[Event]]:
     """Open the stream; ``timeout`` is how many seconds the server may be silent.
 
-    Raises ``ConnectFailed``, and ``ConnectionLost`` where the stream ends or stops.
+    Raises ``ConnectFailed``, ``ConnectionLost`` where the stream ends, and ``ClientTimeout``.
     """
-    connection = (
-        _UnixConnection(address.path, timeout)
-        if address.path
-        else http.client.HTTPConnection(address.host, address.port, timeout=timeout)
-    )
+    connection = ops_connection(address, timeout)
     try:
         try:
             connection.request("GET", "/events", headers={"Accept": "text/event-stream"})
             response = connection.getresponse()
+        except TimeoutError:
+            raise ClientTimeout(f"{address} did not answer within {timeout:g} s") from None
         except (OSError, http.client.HTTPException) as error:
             raise ConnectFailed(f"no ops listener answers at {address}: {_reason(error)}") from None
         if response.status != http.HTTPStatus.OK:
@@ -73,6 +54,8 @@ def _events(response: http.client.HTTPResponse, address: Address) -> Iterator[Ev
     while True:
         try:
             line = response.readline(_LONGEST_LINE)
+        except TimeoutError:
+            raise ClientTimeout(f"the live figures of {address} have stopped") from None
         except (OSError, http.client.HTTPException) as error:
             raise ConnectionLost(f"the live figures of {address} have stopped: {_reason(error)}") from None
         if not line.endswith(b"\n"):
@@ -108,8 +91,6 @@ def _refusal(response: http.client.HTTPResponse) -> str:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return printable(str(error) or type(error).__name__)

@@ -21,7 +21,8 @@ from vipsrv.cli.config import print_configuration, print_example, print_schema
 from vipsrv.cli.demo import demo
 from vipsrv.cli.doctor import run_doctor
 from vipsrv.cli.exit_codes import ExitCode
-from vipsrv.cli.health import Answer, NoOperator, ask, ops_address
+from vipsrv.cli.health import Answer, NoOperator, ask
+from vipsrv.cli.ops_connection import ops_address
 from vipsrv.cli.reload import reload_server
 from vipsrv.cli.standard_streams import discard_unwritable_output, open_missing_descriptors
 from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions, trust_own_certificate
@@ -440,7 +441,7 @@ def _mention_service_link() -> None:
 
 
 def _print_addresses(addresses: list[Address]) -> None:
-    for address in addresses:
+    for address in sorted(addresses, key=lambda one: one.wire is Wire.OPS):
         if address.wire is Wire.OPS:
             where = replace(address, wire=Wire.HTTP)
             print(f"vipsrv for its operator at {where}", flush=True)  # noqa: T201 - as below

@@ -12,14 +12,14 @@ from rich.live import Live
 from vipsrv.address import Address
 from vipsrv.cli.ops_stream import Event, open_stream
 from vipsrv.cli.top_view import TopView
-from vipsrv.errors import ConnectFailed, ConnectionLost
+from vipsrv.errors import ClientTimeout, ConnectFailed, ConnectionLost
 from vipsrv.printable import printable
 
 _RETRY_SECONDS = 2.0
 
 
 def print_once(address: Address, timeout: float) -> None:
-    """Print the figures. Raises ``ConnectFailed`` and ``ConnectionLost``."""
+    """Print the figures. Raises what ``open_stream`` raises."""
     console = Console(highlight=False)
     view = TopView(printable(str(address)))
     known = set()
@@ -33,7 +33,7 @@ def print_once(address: Address, timeout: float) -> None:
 
 
 def run_screen(address: Address, timeout: float) -> None:
-    """Show the figures for ever. Raises ``ConnectFailed`` if the server does not answer at the beginning."""
+    """Show the figures for ever. Raises ``ConnectFailed`` or ``ClientTimeout`` if there are none at first."""
     _Screen(address, timeout, Console(highlight=False)).run()
 
 
@@ -57,7 +57,7 @@ class _Screen:
                 try:
                     with open_stream(self._address, self._timeout) as events:
                         self._show_until_lost(events, live)
-                except ConnectFailed as error:
+                except (ConnectFailed, ClientTimeout) as error:
                     self._view.fault = str(error)
 
     def _live(self) -> Live:
@@ -74,7 +74,7 @@ class _Screen:
             for name, data in events:
                 self._view.take(name, data)
                 live.update(self._render(), refresh=True)
-        except ConnectionLost as error:
+        except (ConnectionLost, ClientTimeout) as error:
             self._view.fault = str(error)
 
     def _render(self) -> RenderableType:

@@ -1,7 +1,7 @@
 """The live figures as a screen of a terminal. Words of the server are text, never markup or control codes."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,12 +80,13 @@ class TopView:
     def _measure_cpu(self, live: dict[str, Any]) -> None:
         before = self._live
         self._cpu = {}
-        if before is None or live["time"] <= before["time"]:
+        if before is None:
             return
-        used = {one["pid"]: one["cpu"] for one in (*before["workers"], *before["gateways"])}
-        for one in (*live["workers"], *live["gateways"]):
-            if one["cpu"] is not None and used.get(one["pid"]) is not None:
-                self._cpu[one["pid"]] = (one["cpu"] - used[one["pid"]]) / (live["time"] - before["time"])
+        known = {one["pid"]: one for one in before["workers"] if one["cpu"] is not None}
+        for one in live["workers"]:
+            last = known.get(one["pid"])
+            if last is not None and one["cpu"] is not None and one["at"] > last["at"]:
+                self._cpu[one["pid"]] = (one["cpu"] - last["cpu"]) / (one["at"] - last["at"])
 
     def _head(self, live: dict[str, Any]) -> RenderableType:
         server = live["server"]
@@ -161,14 +162,22 @@ class TopView:
         table.add_column(no_wrap=True, min_width=8)
         table.add_column(no_wrap=True, min_width=22)
         table.add_column(no_wrap=True, overflow="ellipsis")
-        for error in self._errors[:_SHOWN_ERRORS]:
+        alike = Counter(map(_text_of, self._errors))
+        newest = {_text_of(error): error for error in reversed(self._errors)}
+        shown = sorted(newest.items(), key=lambda item: -float(item[1]["time"]))
+        for text, error in shown[:_SHOWN_ERRORS]:
+            times = f"{alike[text]} × " if alike[text] > 1 else ""
             style = _OUTCOMES.get(error["outcome"], "")
             table.add_row(
                 time.strftime("%H:%M:%S", time.localtime(error["time"])),
                 Text(f"{error['status']} {printable(error['code'])}", style),
-                Text(printable(error["message"])),
+                Text(f"{times}{printable(error['message'])}"),
             )
         return table
+
+
+def _text_of(error: dict[str, Any]) -> tuple[int, str, str]:
+    return error["status"], error["code"], error["message"]
 
 
 def _pair(name: str, value: str) -> Text:

@@ -27,7 +27,8 @@ from typing import Protocol
 
 from vipsrv.errors import Busy, Cancelled, DeadlineExceeded, Limit, RequestError
 from vipsrv.server.accounts import Flow
-from vipsrv.server.fair_queue import FairQueue, Lane, Request, Ticket, TicketState
+from vipsrv.server.deficit_round_robin import Lane, Request
+from vipsrv.server.fair_queue import FairQueue, Ticket, TicketState
 from vipsrv.workers.channel import MAX_THREADS, Operation
 from vipsrv.workers.job import Job
 

@@ -4,21 +4,24 @@ Each finding has a rating: ``OK``, ``WARNING`` if the server runs with less than
 if it cannot run. One trial worker is started, because this process does not load libvips.
 """
 
+import errno
 import os
 import platform
 import resource
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vipsrv.address import Address
 from vipsrv.errors import SettingsError, StartFailed
 from vipsrv.server import descriptors
+from vipsrv.server.access import is_exposed
 from vipsrv.server.cgroups import Cgroups
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.formats import formats_of
@@ -42,6 +45,10 @@ gateways counts as one, here and for memory."""
 
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"})
+
+
+_PROBE_SECONDS = 3.0
+_PROBE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
 
 
 class Rating(StrEnum):
@@ -76,6 +83,7 @@ def diagnose(settings: ServerSettings, cgroups: Cgroups | None = None) -> list[F
         *_spool(settings),
         *_tokens(settings),
         *_tls(settings),
+        *_operator(settings),
     ]
 
 
@@ -263,6 +271,65 @@ def _tls(settings: ServerSettings) -> Iterator[Finding]:
         yield Finding("TLS", Rating.WARNING, f"{detail}; {'; '.join(faults)}", advice)
     else:
         yield Finding("TLS", Rating.OK, detail)
+
+
+def _operator(settings: ServerSettings) -> Iterator[Finding]:
+    address = settings.ops_address
+    if address is None:
+        yield Finding("operator", Rating.OK, "no metrics and no health over HTTP (--ops-listen off)")
+        return
+    where = f"metrics, health and the live page at {address}"
+    try:
+        found = _listens_at(address)
+    except (OSError, UnicodeError) as error:  # the latter for an impossible name
+        reason = error.strerror if isinstance(error, OSError) else "not a valid host name"
+        yield Finding("operator", Rating.FAULT, f"{where}: {reason}", "choose another --ops-listen")
+        return
+    if found is _Listener.OTHER:
+        is_chosen = "ops_listen" in settings.model_fields_set
+        advice = "choose another address with --ops-listen"
+        rating = Rating.FAULT if is_chosen else Rating.WARNING
+        yield Finding("operator", rating, f"{where}, where another program listens", advice)
+    elif is_exposed(address) and not settings.insecure:
+        advice = "keep it in a private network, or listen on 127.0.0.1; --insecure accepts it"
+        yield Finding("operator", Rating.WARNING, f"{where}, which other machines can reach", advice)
+    else:
+        running = ", where a server runs now" if found is _Listener.VIPSRV else ""
+        yield Finding("operator", Rating.OK, f"{where}{running}")
+
+
+class _Listener(Enum):
+    """Who listens at an address."""
+
+    NOBODY = "nobody"
+    VIPSRV = "vipsrv"
+    OTHER = "another program"
+
+
+def _listens_at(address: Address) -> _Listener:
+    """Find out who listens at the address of an operator. Raises ``OSError`` if it cannot be one."""
+    family = socket.AF_UNIX
+    target: Any = address.path
+    if not address.path:
+        family, _, _, _, target = socket.getaddrinfo(
+            address.reachable().host, address.port, type=socket.SOCK_STREAM
+        )[0]
+    elif not os.access(Path(address.path).parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "its folder cannot be written to")
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(_PROBE_SECONDS)
+        try:
+            sock.connect(target)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return _Listener.NOBODY
+        except OSError:
+            return _Listener.OTHER if address.path else _Listener.NOBODY
+        try:
+            sock.sendall(_PROBE)
+            with sock.makefile("rb") as reply:
+                return _Listener.VIPSRV if b'"alive": true' in reply.read(_MIB) else _Listener.OTHER
+        except OSError:
+            return _Listener.OTHER
 
 
 def filesystem_kind(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:

@@ -32,7 +32,6 @@ from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.logs.start_line import start_fields
 from vipsrv.server.metrics.gateway_figures import GatewayFigures
 from vipsrv.server.open_connections import Connection
-from vipsrv.server.ops.operator import Operator
 from vipsrv.server.ops.snapshots import Peers, Snapshots
 from vipsrv.server.reload import TakeOver, prepare_all
 from vipsrv.server.settings import ServerSettings
@@ -48,6 +47,7 @@ from vipsrv.workers.policy import PoolPolicy
 from vipsrv.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
+    from vipsrv.server.ops.operator import Operator
     from vipsrv.server.otel.telemetry import Telemetry
 
 WATCH_SECONDS = 0.1
@@ -136,14 +136,7 @@ class Gateway:
         self._telemetry: Telemetry | None = None
         self._operator: Operator | None = None  # without a listener for one, it keeps no figures
         if settings.ops_address is not None:
-            self._operator = Operator(
-                self._context,
-                self._pool,
-                self.snapshots,
-                number=(number or 0) + 1,
-                gateways=gateways,
-                certificate_expires=self._certificate_expires,
-            )
+            self._operator = self._make_operator(gateways)
 
     @property
     def connections(self) -> int:
@@ -284,6 +277,8 @@ class Gateway:
         # The operator watches the drain, unless others go on with that socket, too.
         others_answer = bool(has_successor) or self._listeners.shared
         self._listeners.close(but=None if others_answer else Wire.OPS)
+        if others_answer and self._operator is not None:
+            self._operator.drain()
         for connection in self._context.connections:
             connection.drain()
         await self._context.connections.wait_until_closed(self._settings.drain)
@@ -332,6 +327,19 @@ class Gateway:
             with may_lack_default(settings):
                 await self._listeners.serve(ops, partial(self._make_connection, ops))
         self._tell_operator()
+
+    def _make_operator(self, gateways: int) -> "Operator":
+        # Imported here because an embedded server starts in nine tenths of the time without it.
+        from vipsrv.server.ops.operator import Operator  # noqa: PLC0415
+
+        return Operator(
+            self._context,
+            self._pool,
+            self.snapshots,
+            number=(self._number or 0) + 1,
+            gateways=gateways,
+            certificate_expires=self._certificate_expires,
+        )
 
     def _tell_operator(self) -> None:
         if self._operator is not None:

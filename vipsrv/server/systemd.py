@@ -130,7 +130,7 @@ def inherited_listeners() -> list[OpenListener]:
     """Return the sockets that systemd has opened for this process (socket activation).
 
     The name of a socket (``FileDescriptorName=`` of its unit) says what is spoken there: ``tls``, ``http``,
-    ``https``, or anything that ends so.
+    ``https``, ``ops``, or anything that ends so.
     Reads ``LISTEN_PID``, ``LISTEN_FDS`` and ``LISTEN_FDNAMES`` and removes them. Raises ``StartFailed`` if a
     descriptor is not a listening stream socket.
     """
@@ -160,6 +160,8 @@ def _kind_of(name: str) -> tuple[bool, Wire]:
     """Return whether a socket with this name is encrypted, and what is spoken there."""
     if name.endswith(("http", "https")):
         return name.endswith("s"), Wire.HTTP
+    if name.endswith("ops"):
+        return False, Wire.OPS
     return name.endswith("tls"), Wire.BINARY
 
 

@@ -300,9 +300,7 @@ class ReplyHead:
                     source.orientation,
                 )
             ),
-            b"".join([_DIGEST.pack(one.tag, one.crc) for one in self.digests])
-            if error is None
-            else error.message.encode("ascii", "replace"),
+            self._message(),
             self.needs,
             self.needs_ms,
             len(self.outputs),
@@ -312,6 +310,11 @@ class ReplyHead:
         else:
             rest = b"".join(map(_pack_output, self.outputs))
         return (head + rest).ljust(REPLY_SIZE, b"\0")
+
+    def _message(self) -> bytes:
+        if self.error is not None:
+            return self.error.message.encode("ascii", "replace")
+        return b"".join([_DIGEST.pack(one.tag, one.crc) for one in self.digests]) if self.digests else b""
 
     @classmethod
     def unpack(cls, data: bytes | bytearray, *, image_size: int, digests: bool = False) -> "ReplyHead":

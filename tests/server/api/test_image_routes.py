@@ -16,7 +16,7 @@ from tests.server.api.bodies import header, whole_body
 from tests.server.api.requests import request
 from tests.server.fakes import MANY, FakeWorkers, fill, make_context
 from tests.server.identity.records import add
-from vipsrv.errors import BadRequest, InternalError, TooLarge
+from vipsrv.errors import BadRequest, InternalError, TooLarge, UnsupportedFormat
 from vipsrv.options import Format, ImageInfo, OutputInfo
 from vipsrv.server.access import Access, Session
 from vipsrv.server.api.image_routes import image_routes
@@ -264,6 +264,13 @@ def test_a_form_without_a_boundary_is_refused(context: ServerContext) -> None:
     for target in ("/resize?width=1", "/info"):
         with pytest.raises(BadRequest, match="needs a boundary"):
             begin(context, target, {"content-type": "multipart/form-data"})
+
+
+def test_a_body_that_is_compressed_once_more_is_refused(context: ServerContext) -> None:
+    for target in ("/resize?width=1", "/info"):
+        with pytest.raises(UnsupportedFormat, match="Content-Encoding: gzip is not supported"):
+            begin(context, target, {"content-encoding": "gzip"})
+        begin(context, target, {"content-encoding": "Identity"})
 
 
 def test_the_facts_of_an_image(context: ServerContext, workers: FakeWorkers) -> None:

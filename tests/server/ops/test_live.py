@@ -42,9 +42,9 @@ class Gateway:
             "queue": {"light": 2, "heavy": 1, "limit": 100},
             "spool": {"memory": 5, "memory_limit": 10, "disk": 0, "disk_limit": 99},
             "connections": {"open": 3, "limit": 50},
-            "process": {"pid": 1, "rss": 100, "cpu": 0.5},
+            "process": {"pid": 1, "rss": 100, "cpu": 0.5, "at": 1.0},
             "wanted_workers": 1,
-            "workers": [{"pid": 7, "state": "idle", "jobs": 4, "job": None, "rss": 9, "cpu": 0.1}],
+            "workers": [{"pid": 7, "state": "idle", "jobs": 4, "job": None, "rss": 9, "cpu": 0.1, "at": 1.0}],
         }
         value = {
             "counts": figures.recent(),

@@ -16,7 +16,7 @@ from tests.support.images import photo
 from tests.support.running_server import RunningServer
 from vipsrv import Client, VipsrvError
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 WAIT_MS = 60_000
 """For whatever the page will show; a test that passes hardly waits."""
@@ -76,7 +76,7 @@ def server(browser: Browser) -> Iterator[RunningServer]:  # noqa: ARG001 - no se
 
 @pytest.fixture
 def watched(browser: Browser, server: RunningServer) -> Iterator[Watched]:
-    with watching(browser, server.operator) as watched:
+    with watching(browser, server.ops) as watched:
         yield watched
 
 

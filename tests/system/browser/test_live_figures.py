@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.support.running_server import RunningServer
 from tests.system.browser.conftest import WAIT_MS, Watched, changes, load, watching
+from vipsrv import Client, VipsrvError
 
 expect.set_options(timeout=WAIT_MS)
 
@@ -30,10 +31,21 @@ def test_charts_move_while_requests_come(watched: Watched, server: RunningServer
         expect(page.locator("#stages tr")).to_have_count(5)
 
 
+def test_errors_alike_are_one_entry(watched: Watched, server: RunningServer) -> None:
+    with Client(host=server.host, port=server.port) as client:
+        for _ in range(3):
+            with pytest.raises(VipsrvError):
+                client.resize(b"\xff\xd8\xff broken", width=10)
+    page = watched.open()
+    entry = page.locator("#error-list li", has_text="corrupt_image")
+    expect(entry).to_have_count(1)
+    expect(entry).to_contain_text("× 3")
+
+
 def test_the_charts_know_the_time_before_the_page_was_opened(
     watched: Watched, server: RunningServer, image: bytes, browser: Browser
 ) -> None:
-    with load(server, image), watching(browser, server.operator) as other:
+    with load(server, image), watching(browser, server.ops) as other:
         page = other.open()
         changes(page, "#chart-throughput > svg .trace", "d", 4)
     page = watched.open()
@@ -80,12 +92,12 @@ def test_it_tells_when_the_figures_stop_and_when_they_come_again(
 
 def test_it_reconnects_to_a_server_that_starts_again(browser: Browser) -> None:
     arguments = ("--ops-listen", "127.0.0.1:0", "--workers", "1")
-    with RunningServer(*arguments) as first, watching(browser, first.operator) as watched:
+    with RunningServer(*arguments) as first, watching(browser, first.ops) as watched:
         watched.forgiven += ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING"]
         page = watched.open()
         first.stop()
         expect(page.locator("#banner")).to_be_visible()
-        port = first.operator.rpartition(":")[2]
+        port = first.ops.rpartition(":")[2]
         with RunningServer("--ops-listen", f"127.0.0.1:{port}", "--workers", "1") as second:
             expect(page.locator("#state")).to_have_text("live")
             pid = page.locator("#gateways td").first.inner_text()
@@ -96,7 +108,7 @@ def test_it_reconnects_to_a_server_that_starts_again(browser: Browser) -> None:
 def test_charts_slide_unless_the_reader_wants_less_motion(
     browser: Browser, server: RunningServer, motion: str, *, moves: bool
 ) -> None:
-    with watching(browser, server.operator, reduced_motion=motion) as watched:
+    with watching(browser, server.ops, reduced_motion=motion) as watched:
         page = watched.open()
         # The first event may come before the first size of the chart is known.
         page.locator("#chart-load b").first.wait_for()

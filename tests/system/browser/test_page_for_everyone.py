@@ -38,7 +38,7 @@ def violations(page: Page) -> list[str]:
 def test_axe_finds_nothing_serious(
     browser: Browser, server: RunningServer, image: bytes, scheme: str, device: dict[str, Any]
 ) -> None:
-    with load(server, image), watching(browser, server.operator, color_scheme=scheme, **device) as watched:
+    with load(server, image), watching(browser, server.ops, color_scheme=scheme, **device) as watched:
         page = watched.open()
         filled(page, image)
         assert violations(page) == []
@@ -47,7 +47,7 @@ def test_axe_finds_nothing_serious(
 def test_axe_finds_nothing_serious_when_the_figures_are_old(browser: Browser, image: bytes) -> None:
     with (
         RunningServer("--ops-listen", "127.0.0.1:0", "--workers", "1") as server,
-        watching(browser, server.operator) as watched,
+        watching(browser, server.ops) as watched,
     ):
         watched.forgiven += ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING"]
         page = watched.open()
@@ -67,7 +67,7 @@ def test_axe_can_find_something(watched: Watched) -> None:
 
 
 def test_a_phone_never_scrolls_sideways(browser: Browser, server: RunningServer, image: bytes) -> None:
-    with load(server, image), watching(browser, server.operator, **PHONE) as watched:
+    with load(server, image), watching(browser, server.ops, **PHONE) as watched:
         page = watched.open()
         filled(page, image)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -88,7 +88,7 @@ def background(page: Page) -> int:
 def test_light_and_dark_follow_the_system_until_they_are_chosen(
     browser: Browser, server: RunningServer, scheme: str, *, is_light: bool
 ) -> None:
-    with watching(browser, server.operator, color_scheme=scheme) as watched:
+    with watching(browser, server.ops, color_scheme=scheme) as watched:
         page = watched.open()
         theme = page.locator("#theme")
         assert (background(page) > 380) == is_light

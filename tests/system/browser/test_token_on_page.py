@@ -45,7 +45,7 @@ def new_token(tokens: Path) -> str:
 
 @pytest.fixture
 def watched(browser: Browser, guarded: Guarded) -> Iterator[Watched]:
-    with watching(browser, guarded.server.operator) as watched:
+    with watching(browser, guarded.server.ops) as watched:
         watched.forgiven.append("401")  # the browser's own note about the status
         yield watched
 

@@ -185,7 +185,7 @@ def test_the_similarity_is_that_of_the_paper(watched: Watched) -> None:
 
 
 def test_the_commands_do_the_same(browser: Browser, server: RunningServer, image: bytes) -> None:
-    with watching(browser, server.operator, permissions=["clipboard-read", "clipboard-write"]) as watched:
+    with watching(browser, server.ops, permissions=["clipboard-read", "clipboard-write"]) as watched:
         page = watched.open()
         page.fill("#height", "600")
         page.select_option("#fit", "cover")
@@ -196,7 +196,7 @@ def test_the_commands_do_the_same(browser: Browser, server: RunningServer, image
         query = "width=800&height=600&fit=cover&format=webp&quality=85"
         assert curl == (
             "curl --fail-with-body --data-binary '@it'\\''s a photo.jpg' \\\n"
-            f"  '{server.operator}/resize?{query}' -o result.webp"
+            f"  '{server.ops}/resize?{query}' -o result.webp"
         )
         options = 'width=800, height=600, fit="cover", format="webp", quality=85'
         assert f"""client.resize("it's a photo.jpg", {options})""" in python

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vipsrv.errors import BadRequest, InternalError
+from vipsrv.errors import BadRequest, InternalError, UnsupportedFormat
 from vipsrv.options import MAX_REQUEST_ID
 from vipsrv.printable import printable
 from vipsrv.server.api.form_data import form_boundary
@@ -35,7 +35,7 @@ class ResizeTask(ImageTask):
     operation = Operation.RESIZE
 
     def __init__(self, context: ServerContext, request: HttpRequest) -> None:
-        self.form_boundary = form_boundary(request.fields.get("content-type", ""))
+        self.form_boundary = _boundary(request)
         self._context = context
         self._request = request
         self._ids = _ids(request)
@@ -105,7 +105,7 @@ class InfoTask(ImageTask):
     operation = Operation.INFO
 
     def __init__(self, request: HttpRequest) -> None:
-        self.form_boundary = form_boundary(request.fields.get("content-type", ""))
+        self.form_boundary = _boundary(request)
         self.meta = _ids(request)
         for name, value in parse_query(request.query):
             self.form_field(name, value)
@@ -129,6 +129,19 @@ class InfoTask(ImageTask):
             ),
             body=body + b"\n",
         )
+
+
+def _boundary(request: HttpRequest) -> bytes | None:
+    """Return the boundary of a form, or ``None`` if the body is the image.
+
+    Raises ``UnsupportedFormat`` for a body that is compressed once more (RFC 9110, 15.5.16).
+    """
+    coding = request.fields.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        raise UnsupportedFormat(
+            f"Content-Encoding: {printable(coding[:40])} is not supported; send the image as it is"
+        )
+    return form_boundary(request.fields.get("content-type", ""))
 
 
 def _ids(request: HttpRequest) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Gauges:
                 "disk_limit": int(settings.spool_disk),
             },
             "connections": {"open": context.connections.served, "limit": settings.connections},
-            "process": {"pid": os.getpid(), **_usage(os.getpid())},
+            "process": {"pid": os.getpid(), **_usage(os.getpid(), now)},
             "wanted_workers": self._pool.size,
             "workers": [_worker(worker, now) for worker in self._pool.workers],
         }
@@ -65,16 +65,19 @@ def _worker(worker: WorkerProcess, now: float) -> dict[str, Any]:
         "state": worker.state.name.lower(),
         "jobs": worker.jobs_done,
         "job": current,
-        **_usage(worker.pid),
+        **_usage(worker.pid, now),
     }
 
 
-def _usage(pid: int) -> dict[str, float | None]:
-    """Return the resident memory and the CPU seconds of a process, ``None`` if they are unknown."""
+def _usage(pid: int, now: float) -> dict[str, float | None]:
+    """Return the resident memory of a process, and its CPU seconds ``at`` this moment of the clock.
+
+    Both are ``None`` if they are unknown.
+    """
     try:
         # The name, in parentheses, may itself have any characters.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         cpu = (int(fields[_UTIME]) + int(fields[_UTIME + 1])) / _TICKS
-        return {"rss": int(fields[_RSS]) * _PAGE_SIZE, "cpu": cpu}
+        return {"rss": int(fields[_RSS]) * _PAGE_SIZE, "cpu": cpu, "at": now}
     except (OSError, ValueError, IndexError):
-        return {"rss": None, "cpu": None}
+        return {"rss": None, "cpu": None, "at": now}

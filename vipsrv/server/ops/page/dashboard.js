@@ -4,7 +4,7 @@
 class Dashboard {
   constructor() {
     this.columns = new Columns(300);
-    this.before = new Map(); // process id → CPU seconds and when they were read
+    this.before = new Map(); // process id → the process in the last event
     this.errorsSeen = 0;
     const linear = (least, options = {}) => (values) => new LinearScale(values, { least, ...options });
     this.charts = [
@@ -44,7 +44,7 @@ class Dashboard {
     this.workers = new KeyedList(byId("worker-list"), { key: (one) => one.pid, create: createWorker, update: (element, one) => this.updateWorker(element, one) });
     this.gateways = new KeyedList(byId("gateways"), { key: (one) => one.pid, create: createGateway, update: (element, one) => this.updateGateway(element, one) });
     this.gauges = new KeyedList(byId("gauges"), { key: (one) => one.name, create: createGauge, update: updateGauge });
-    this.errors = new KeyedList(byId("error-list"), { key: (one) => `${one.time} ${one.connection} ${one.id}`, create: createError, update: () => {} });
+    this.errors = new KeyedList(byId("error-list"), { key: textOf, create: createError, update: updateError });
     document.addEventListener("visibilitychange", () => this.draw());
   }
 
@@ -60,18 +60,17 @@ class Dashboard {
   takeErrors({ seen, last }) {
     byId("no-errors").hidden = last.length > 0;
     setText(byId("errors-facts"), seen > last.length ? `the last ${last.length} of ${whole(seen)} since the start` : "");
-    this.errors.show(last);
+    this.errors.show(alikeTogether(last));
   }
 
   takeLive(live) {
     const { second, ...columns } = live.columns;
     const busy = live.workers.filter((worker) => worker.state === "busy").length;
     const waiting = live.queue.light + live.queue.heavy;
-    const shares = live.workers.map((worker) => this.cpuShare(worker, live.time)).filter((share) => share !== null);
+    const shares = live.workers.map((worker) => this.cpuShare(worker)).filter((share) => share !== null);
     const cores = shares.length ? sum(shares) : null;
     this.columns.take(second, { ...columns, cores: [cores], waiting: [waiting] });
     this.draw({ moving: true });
-    this.time = live.time;
     this.showServer(live);
     this.showTiles(live, { busy, cores, waiting });
     this.stages.show(Object.entries(live.stages).map(([name, values]) => ({ name, values, ...spreadOf(live.stages) })));
@@ -81,7 +80,7 @@ class Dashboard {
     this.workers.show(live.workers);
     this.gateways.show(live.gateways.map((one, number) => ({ ...one, number })));
     this.gauges.show(gaugesOf(live));
-    this.before = new Map([...live.workers, ...live.gateways].map((one) => [one.pid, { cpu: one.cpu, time: live.time }]));
+    this.before = new Map([...live.workers, ...live.gateways].map((one) => [one.pid, one]));
   }
 
   showServer({ server, time, workers, wanted_workers: wanted }) {
@@ -104,15 +103,15 @@ class Dashboard {
     const memory = bytes(sum(live.workers.map((one) => one.rss ?? 0)));
     tile("busy", percent(cores === null || !number ? null : cores / number), `of ${plural(number, "core")}`, `${whole(busy)} busy now, ${memory}`);
     tile("queue", whole(waiting), "", live.queue.heavy ? `${whole(live.queue.heavy)} of them heavy` : `of ${whole(live.queue.limit)} a lane`);
-    tile("ratio", times(live.ratio), "", live.ratio == null ? `no result in ${live.window} s` : `${bytes(last("bytes_in"))}/s in, ${bytes(last("bytes_out"))}/s out`);
+    tile("ratio", times(live.ratio), "", live.ratio == null ? `no result in ${live.window} s` : `${bytes(last("bytes_in"))} → ${bytes(last("bytes_out"))}/s`);
     tile("connections", whole(live.connections.open), "", `of ${whole(live.connections.limit)}`);
   }
 
   // The share of a core that a process has used since the last event.
-  cpuShare(one, time) {
+  cpuShare(one) {
     const before = this.before.get(one.pid);
-    if (!before || one.cpu == null || before.cpu == null || time <= before.time) return null;
-    return Math.max(0, (one.cpu - before.cpu) / (time - before.time));
+    if (!before || one.cpu == null || before.cpu == null || one.at <= before.at) return null;
+    return Math.max(0, (one.cpu - before.cpu) / (one.at - before.at));
   }
 
   updateWorker(element, worker) {
@@ -120,11 +119,11 @@ class Dashboard {
     const parts = element.parts;
     setText(parts.state, worker.state);
     setText(parts.memory, bytes(worker.rss));
-    setText(parts.cpu, percent(this.cpuShare(worker, this.time)));
+    setText(parts.cpu, percent(this.cpuShare(worker)));
     setText(parts.jobs, whole(worker.jobs));
     const { job } = worker;
     setText(parts.kind, job ? job.kind : "");
-    setText(parts.now, job ? ` ${bytes(job.bytes)} for ${duration(job.seconds)}${job.heavy ? ", heavy" : ""}${job.threads > 1 ? `, ${job.threads} threads` : ""}` : "no job");
+    setText(parts.now, job ? ` ${bytes(job.bytes)} for ${milliseconds(job.seconds * 1000)}${job.heavy ? ", heavy" : ""}${job.threads > 1 ? `, ${job.threads} threads` : ""}` : "no job");
   }
 
   updateGateway(row, gateway) {
@@ -132,7 +131,7 @@ class Dashboard {
     setText(cells[0], String(gateway.number + 1));
     setText(cells[1], String(gateway.pid));
     setText(cells[2], bytes(gateway.rss));
-    setText(cells[3], percent(this.cpuShare(gateway, this.time)));
+    setText(cells[3], percent(this.cpuShare(gateway)));
   }
 }
 
@@ -242,12 +241,34 @@ function updateGauge(element, { value, limit, show }) {
   element.classList.toggle("red", part >= 0.95);
 }
 
-function createError(error) {
-  const where = [error.kind, error.source ?? (error.bytes ? "image" : null), error.bytes ? bytes(error.bytes) : null,
+function textOf({ status, code, message }) {
+  return `${status} ${code} ${message}`;
+}
+
+// The errors with the same text as one, the newest, with their number.
+function alikeTogether(errors) {
+  const found = new Map();
+  for (const error of errors) {
+    const known = found.get(textOf(error));
+    if (known) known.count += 1;
+    else found.set(textOf(error), { ...error, count: 1 });
+  }
+  return [...found.values()];
+}
+
+function createError({ status, code, outcome, message }) {
+  const parts = { time: make("time"), count: make("span", { class: "count" }), where: make("span", { class: "where" }) };
+  const element = make("li", { class: OUTCOME_COLOURS[outcome] }, parts.time,
+    make("span", { class: "code" }, `${status} ${code}`), make("span", { class: "message" }, message, " ", parts.count), parts.where);
+  element.parts = parts;
+  return element;
+}
+
+function updateError({ parts }, error) {
+  const facts = [error.kind, error.source ?? (error.bytes ? "image" : null), error.bytes ? bytes(error.bytes) : null,
     `connection ${error.connection}, request ${error.id}`, error.worker ? `worker ${error.worker}` : null];
-  return make("li", { class: OUTCOME_COLOURS[error.outcome] },
-    make("time", { datetime: new Date(error.time * 1000).toISOString() }, clockTime(error.time)),
-    make("span", { class: "code" }, `${error.status} ${error.code}`),
-    make("span", { class: "message" }, error.message),
-    make("span", { class: "where" }, where.filter(Boolean).join(" · ")));
+  setAttribute(parts.time, "datetime", new Date(error.time * 1000).toISOString());
+  setText(parts.time, clockTime(error.time));
+  setText(parts.count, error.count > 1 ? `× ${error.count}` : "");
+  setText(parts.where, `${error.count > 1 ? "last: " : ""}${facts.filter(Boolean).join(" · ")}`);
 }
