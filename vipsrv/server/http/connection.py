@@ -358,7 +358,7 @@ class HttpConnection(ServedConnection[HttpReader]):
 
     def _answer_success(self, pending: _Pending, task: ImageTask, exchange: Exchange) -> None:
         try:
-            response = task.reply(exchange)
+            self._answer(pending, task.reply(exchange))
         except Exception as error:  # noqa: BLE001 - whoever waits for an outcome must not get an error of ours
             if exchange.outcome is not None and exchange.outcome.result is not None:
                 exchange.outcome.result.close()
@@ -366,8 +366,6 @@ class HttpConnection(ServedConnection[HttpReader]):
                 _log.exception("the reply to a %s could not be made", pending.kind)
                 error = InternalError("the reply could not be made")
             self._refuse(pending, error)
-        else:
-            self._answer(pending, response)
 
     def _refuse(self, pending: _Pending, error: RequestError) -> None:
         """Answer with an error; close if the body that is still to come is too long to be discarded."""
