@@ -311,6 +311,7 @@ class BinaryConnection(ServedConnection[RequestReader]):
     def _reply_error(
         self, kind: int, request_id: int, error: RequestError, exchange: Exchange | None = None
     ) -> None:
+        error.forget_frames()
         line = self._line(kind, request_id, exchange)
         line.error = error
         self._outbox.put(pack_error(kind, request_id, error), None, line)

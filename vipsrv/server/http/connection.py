@@ -337,6 +337,7 @@ class HttpConnection(ServedConnection[HttpReader]):
 
     def _refuse(self, pending: PendingRequest, error: RequestError) -> None:
         """Answer with an error; close if the body that is still to come is too long to be discarded."""
+        error.forget_frames()
         response = self._routes.problem(error)
         if self._receiving is pending:
             self._inbox.slot = self._inbox.fed_slot = None
