@@ -9,6 +9,7 @@ import pytest
 from tests.server.fakes import fail
 from tests.server.http.serving import HOST, client_of, get, post, serving, until
 from vipsrv.errors import BadRequest, Busy, CorruptImage
+from vipsrv.server.connections.served import DRAIN_SECONDS
 from vipsrv.server.connections.states import ConnectionState
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.http.connection import MOST_DISCARDED
@@ -159,6 +160,19 @@ async def test_a_stream_ends_with_the_server(tmp_path: Path) -> None:
         server.connection.drain()
         assert await client.rest() == b"5\r\nbegin\r\n0\r\n\r\n"
         assert server.streams.sends == []
+
+
+async def test_a_request_after_a_stream_is_answered_when_the_server_ends_it(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, client_of(server) as client:
+        await client.send(get(b"/stream") + get(b"/page"))
+        await client.read_head()
+        await until(lambda: len(server.lines) == 1)
+        server.context.draining = True
+        server.connection.drain()
+        assert await client.reader.readexactly(15) == b"5\r\nbegin\r\n0\r\n\r\n"
+        assert (await client.read()).body == b"page"
+        server.watch(DRAIN_SECONDS + 0.1)
+        assert await client.rest() == b""
 
 
 async def test_options_and_methods(tmp_path: Path) -> None:

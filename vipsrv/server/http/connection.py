@@ -443,7 +443,7 @@ class HttpConnection(ServedConnection[HttpReader]):
         self._end_stream = stream.subscribe(send)
 
     def _finish_stream(self) -> None:
-        """End the stream of the first request, whose reply is complete then."""
+        """End the stream of the first request, whose reply is complete then; send those that waited for it."""
         end, self._end_stream = self._end_stream, None
         if end is None:
             return
@@ -451,8 +451,11 @@ class HttpConnection(ServedConnection[HttpReader]):
         first = self._pending.popleft()
         if first.head is not None and not first.head.is_http_1_0:
             self._outbox.put(LAST_CHUNK)
-        self._drop_rest()
-        self._linger()
+        if self._pending:
+            self._advance()
+        else:
+            self._drop_rest()
+            self._linger()
 
     # What the end of the connection or of the server means
 
