@@ -33,6 +33,10 @@ TURN_SIZE = 4 * 1024 * 1024
 """Bytes that are read from one connection before the others get a turn: a photo, in 2 ms. libuv reads on
 while there is more, up to 32 times."""
 
+TURN_PARTS = 64
+"""Messages, or pieces of them, that are taken from what one read returned before the others get a turn. A read
+may hold 2,000 requests of HTTP for a page, which together take 0.1 s."""
+
 _scratch = memoryview(bytearray(READ_AHEAD_SIZE))
 """Holds bytes that are not read into the spool. They are used or copied within one callback, so all
 connections share it."""
@@ -230,7 +234,12 @@ class Inbox(Generic[R]):
 
     def _take(self, data: memoryview) -> None:
         """Handle the read-ahead bytes, message by message, while there is room for them."""
+        parts = 0
         while data and self._state is InboxState.READING:
+            parts += 1
+            if parts > TURN_PARTS:
+                self._end_turn()
+                break
             wanted = self.reader.wanted_of(data)
             if not wanted:
                 # More than the one request of version 1: left unread, so that it costs nothing.
@@ -302,8 +311,18 @@ class Inbox(Generic[R]):
             return
         self._in_turn = 0
         if self._state is InboxState.READING and self._context.connections.served > 1:
-            self._pause()
-            asyncio.get_running_loop().call_soon(self.update)
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        """Go on in the next turn of the event loop; the receive timeout is not made longer by that."""
+        self._pause()
+        asyncio.get_running_loop().call_soon(self._begin_turn, self.expires)
+
+    def _begin_turn(self, expires: float) -> None:
+        was_paused = self._state is InboxState.PAUSED
+        self.update()
+        if was_paused and self._state is InboxState.READING:
+            self.expires = expires
 
     def _pause(self) -> None:
         if self._state is InboxState.READING and not self._transport.is_closing():
