@@ -34,8 +34,8 @@ TURN_SIZE = 4 * 1024 * 1024
 while there is more, up to 32 times."""
 
 TURN_PARTS = 64
-"""Messages, or pieces of them, that are taken from what one read returned before the others get a turn. A read
-may hold 2,000 requests of HTTP for a page, which together take 0.1 s."""
+"""Messages, or pieces of them, that are taken from what one read returned before the others get a turn. A
+read may hold 2,000 requests of HTTP for a page, which together take 0.1 s."""
 
 _scratch = memoryview(bytearray(READ_AHEAD_SIZE))
 """Holds bytes that are not read into the spool. They are used or copied within one callback, so all
