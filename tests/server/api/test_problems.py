@@ -68,7 +68,10 @@ def test_when_to_try_again(error: RequestError, seconds: str) -> None:
 
 
 def test_a_token_is_asked_for() -> None:
-    assert header(problem(Unauthorized("no")), "WWW-Authenticate") == 'Bearer realm="vipsrv"'
+    missing = problem(refusals.TokenMissing("send one"))
+    assert header(missing, "WWW-Authenticate") == 'Bearer realm="vipsrv"'
+    wrong = problem(Unauthorized("no such token"))
+    assert header(wrong, "WWW-Authenticate") == 'Bearer realm="vipsrv", error="invalid_token"'
     assert "www-authenticate" not in {name.lower() for name, _ in problem(BadRequest("no")).headers}
 
 
@@ -88,8 +91,8 @@ def test_each_code_has_a_title() -> None:
 
 def test_all_refusals_of_http_are_known() -> None:
     defined = {one for one in vars(refusals).values() if isinstance(one, type) and one is not BadRequest}
-    # It has the code of the wire.
-    assert defined - set(HTTP_REFUSALS) == {refusals.ContentTooLarge}
+    # They have codes of the wire.
+    assert defined - set(HTTP_REFUSALS) == {refusals.ContentTooLarge, refusals.TokenMissing, Unauthorized}
 
 
 @pytest.mark.skipif(not PAGE.exists(), reason="the documentation is not beside the tests")

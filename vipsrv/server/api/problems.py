@@ -18,6 +18,7 @@ from vipsrv.server.http.refusals import (
     NotFound,
     NotImplementedHere,
     TargetTooLong,
+    TokenMissing,
     VersionNotSupported,
 )
 
@@ -77,7 +78,8 @@ def problem(error: RequestError) -> HttpResponse:
     """Return the reply to a request that is refused or has failed with ``error``."""
     headers: list[tuple[str, str]] = []
     if isinstance(error, Unauthorized):
-        headers.append(("WWW-Authenticate", REALM))
+        fault = "" if isinstance(error, TokenMissing) else ', error="invalid_token"'  # RFC 6750, 3.1
+        headers.append(("WWW-Authenticate", REALM + fault))
     if isinstance(error, Busy | Draining):
         seconds = _RETRY_SECONDS if error.retry_after_ms is None else ceil(error.retry_after_ms / 1000)
         headers.append(("Retry-After", str(max(seconds, _RETRY_SECONDS))))
