@@ -47,6 +47,7 @@ from vipsrv.workers.policy import PoolPolicy
 from vipsrv.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
+    from vipsrv.server.ops.load import LoadHistory
     from vipsrv.server.ops.operator import Operator
     from vipsrv.server.otel.telemetry import Telemetry
 
@@ -430,11 +431,11 @@ class Gateway:
                 self._certificates.watch(now, self._settings)
             # Connections last: they fail only the requests that pool and admission do not check.
             of_operator = [] if self._operator is None else self._operator.due(now)
-            connections = [*self._context.connections.due(now), *of_operator]
-            check_timeouts([self._pool, self._admission, *connections], now)
+            connections = self._context.connections.due(now)
+            check_timeouts([self._pool, self._admission, *of_operator, *connections], now)
 
 
-def check_timeouts(watched: list[WorkerPool | Admission | Connection], now: float) -> None:
+def check_timeouts(watched: "list[WorkerPool | Admission | Connection | LoadHistory]", now: float) -> None:
     """Make each of ``watched`` check its deadlines and timeouts. A bug in one must not stop the others."""
     for one in watched:
         try:
