@@ -19,6 +19,7 @@ from vipsrv.errors import (
 from vipsrv.server.api.problems import HTTP_REFUSALS, MAX_DETAIL, TITLES, problem, problem_type
 from vipsrv.server.http import refusals
 from vipsrv.server.http.messages import HttpResponse
+from vipsrv.server.identity import TokenRefused
 
 EVERY_ERROR = (*REQUEST_ERRORS.values(), *HTTP_REFUSALS)
 PAGE = Path(__file__).parents[3] / "docs" / "guide" / "http.md"
@@ -68,9 +69,9 @@ def test_when_to_try_again(error: RequestError, seconds: str) -> None:
 
 
 def test_a_token_is_asked_for() -> None:
-    missing = problem(refusals.TokenMissing("send one"))
+    missing = problem(Unauthorized("send one"))
     assert header(missing, "WWW-Authenticate") == 'Bearer realm="vipsrv"'
-    wrong = problem(Unauthorized("no such token"))
+    wrong = problem(TokenRefused("no such token"))
     assert header(wrong, "WWW-Authenticate") == 'Bearer realm="vipsrv", error="invalid_token"'
     assert "www-authenticate" not in {name.lower() for name, _ in problem(BadRequest("no")).headers}
 
@@ -91,8 +92,8 @@ def test_each_code_has_a_title() -> None:
 
 def test_all_refusals_of_http_are_known() -> None:
     defined = {one for one in vars(refusals).values() if isinstance(one, type) and one is not BadRequest}
-    # They have codes of the wire.
-    assert defined - set(HTTP_REFUSALS) == {refusals.ContentTooLarge, refusals.TokenMissing, Unauthorized}
+    # It has the code of the wire.
+    assert defined - set(HTTP_REFUSALS) == {refusals.ContentTooLarge}
 
 
 @pytest.mark.skipif(not PAGE.exists(), reason="the documentation is not beside the tests")

@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vipsrv.errors import Unauthorized
 from vipsrv.server.access import Session, identity_key
 from vipsrv.server.accounts import Flow, account_key
 from vipsrv.server.context import ServerContext
-from vipsrv.server.http.refusals import TokenMissing
 
 MOST_KEPT = 16
 """Identities of one connection that are kept without a request in flight."""
@@ -66,11 +66,11 @@ class HttpClients:
         header = fields.get("authorization")
         if header is None:
             if self._certified is None:
-                raise TokenMissing(_NO_TOKEN)
+                raise Unauthorized(_NO_TOKEN)
             return self._certified
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer":
-            raise TokenMissing(_NO_TOKEN)
+            raise Unauthorized(_NO_TOKEN)
         # The token is looked up for each request: it may have been revoked.
         identity = access.login(token.strip(" "), self.place.account.key)
         client = self._known.pop(identity.name, None)

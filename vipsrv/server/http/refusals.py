@@ -1,13 +1,9 @@
-"""The refusals that only HTTP has: each is a ``BadRequest`` with its own status, or an ``Unauthorized``.
+"""The refusals of HTTP that the binary protocol does not know: each is a ``BadRequest`` with its own status.
 
 A route and a connection raise them as any ``RequestError``, and ``Routes.problem`` makes the reply.
 """
 
-from vipsrv.errors import BadRequest, Unauthorized
-
-
-class TokenMissing(Unauthorized):
-    """The client has sent no token. The reply names no error then (RFC 6750, section 3.1)."""
+from vipsrv.errors import BadRequest
 
 
 class NotFound(BadRequest):
