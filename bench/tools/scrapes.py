@@ -10,12 +10,15 @@ to do: without load, it is exact.
 """
 
 import statistics
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from http.client import HTTPConnection
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -50,12 +53,14 @@ def main(
         server = stack.enter_context(Server(*common, "--ops-listen", "127.0.0.1:0"))
         control = stack.enter_context(Server(*common, "--ops-listen", "off"))
         page = page_of(server)
+        scraper = Scraper(page, rate)
+        stack.callback(scraper.end)
 
         def measure(state: str) -> Round:
             if state in ("without", "control"):
                 one = without if state == "without" else control
                 return measure_round(one, image, 200, 150, connections, seconds)
-            with scraping(page, rate if state == "scraped" else 0):
+            with scraper.on() if state == "scraped" else nullcontext():
                 return measure_round(server, image, 200, 150, connections, seconds)
 
         states = ("without", "counting", "scraped", "control")
@@ -101,24 +106,40 @@ def scrape(page: str) -> bytes:
     return data
 
 
-@contextmanager
-def scraping(page: str, rate: float) -> Iterator[None]:
-    """Scrape ``rate`` times a second from a thread of this process; not at all if that is 0."""
-    ended = threading.Event()
+class Scraper:
+    """A process that scrapes ``rate`` times a second over one connection, as Prometheus does, while it is
+    ``on``. Another process, so that it does not hold up the clients of this one.
+    """
 
-    def run() -> None:
-        due = time.monotonic()
-        while not ended.wait(max(0.0, due - time.monotonic())):
-            scrape(page)
-            due += 1 / rate
+    def __init__(self, page: str, rate: float) -> None:
+        context = get_context("spawn")
+        self._on = context.Event()
+        self._process = context.Process(target=scrape_often, args=(page, rate, self._on), daemon=True)
+        self._process.start()
 
-    thread = threading.Thread(target=run) if rate else None
-    if thread is not None:
-        thread.start()
-    yield
-    ended.set()
-    if thread is not None:
-        thread.join()
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Scrape within the ``with``."""
+        self._on.set()
+        yield
+        self._on.clear()
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.join()
+
+
+def scrape_often(page: str, rate: float, on: Event) -> None:
+    """Scrape while ``on`` is set, for ever."""
+    address = urlsplit(page)
+    connection = HTTPConnection(address.hostname or "", address.port, timeout=10)
+    due = 0.0
+    while on.wait():
+        due = max(due, time.monotonic()) + 1 / rate
+        connection.request("GET", address.path)
+        connection.getresponse().read()
+        time.sleep(max(0.0, due - time.monotonic()))
 
 
 def cpu_of_a_scrape(server: Server, page: str) -> tuple[float, int]:

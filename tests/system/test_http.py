@@ -190,6 +190,7 @@ def test_http_at_the_port_of_the_binary_protocol(start_server: StartServer) -> N
         sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         sock.shutdown(socket.SHUT_WR)
         assert bare_client.read_answer(sock).size == 0
+    wait_until(lambda: "seems to speak HTTP, which this address does not" in server.log, "a line that helps")
 
 
 def test_an_address_of_the_operator_is_no_listener() -> None:

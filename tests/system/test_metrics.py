@@ -1,10 +1,12 @@
 """What ``/metrics`` says of a server after requests of all kinds, against what their clients have counted."""
 
+import http.client
 import os
 import random
 import signal
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from tests.server.identity.records import add
 from tests.support import bare_client
 from tests.support.certificates import Lab
 from tests.support.counting_clients import BinaryClient, HttpClient, Tally
@@ -20,6 +23,7 @@ from tests.support.images import encode, jpeg, photo
 from tests.support.metrics_page import MetricsPage, Scrape
 from tests.support.promtool import check_metrics
 from tests.support.running_server import RunningServer, worker_pids
+from vipsrv.client import Client
 from vipsrv.protocol import Kind
 
 QUEUE = 8
@@ -337,3 +341,56 @@ def test_every_counter_is_what_the_clients_have_counted(tmp_path: Path) -> None:
         assert found.value(nothing) == 0, nothing
     assert Scrape(text).value("vipsrv_build_info") == 1
     check_metrics(text)
+
+
+def test_requests_with_a_token_and_without(tmp_path: Path) -> None:
+    token = add(tmp_path / "tokens.toml", "shop").text
+    arguments = (
+        *("--workers", "1", "--gateways", "1", "--tokens", str(tmp_path / "tokens.toml")),
+        *("--listen", "127.0.0.1:0", "--listen", "http://127.0.0.1:0", "--ops-listen", "127.0.0.1:0"),
+    )
+    with RunningServer(*arguments) as server:
+        with Client(server.host, server.port, token=token) as client:
+            client.resize(JPEG, width=20, height=20)
+        by_http = http.client.HTTPConnection(server.listeners[1].removeprefix("http://"))
+        for header, status in ((f"Bearer {token}", 200), ("Bearer wrong", 401)):
+            by_http.request("POST", "/resize?width=20", JPEG, {"Authorization": header})
+            reply = by_http.getresponse()
+            reply.read()
+            assert reply.status == status
+        by_http.close()
+        found = MetricsPage(server).wait_for(
+            lambda found: found.value("vipsrv_requests_total") == 4, "all requests"
+        )
+    assert found.by("vipsrv_requests_total", "status", "protocol", "identity") == {
+        ("200", "v2", "token"): 2,  # with the HELLO
+        ("200", "http", "token"): 1,
+        ("401", "http", "none"): 1,
+    }
+
+
+def test_requests_with_a_certificate(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    certificate, key = lab.server()
+    arguments = (
+        *("--workers", "1", "--gateways", "1", "--tls-client-ca", str(lab.ca)),
+        *("--tls-cert", str(certificate), "--tls-key", str(key), "--ops-listen", "127.0.0.1:0"),
+        *("--listen", "tls://127.0.0.1:0", "--listen", "https://127.0.0.1:0"),
+    )
+    with RunningServer(*arguments) as server:
+        ports = [int(one.rpartition(":")[2]) for one in server.listeners]
+        tls, tally = lab.trusting(client=lab.client("shop")), Tally()
+        clients = BinaryClient(ports[0], tally, tls), HttpClient(ports[1], tally, tls)
+        clients[0].resize(JPEG)
+        clients[1].resize(JPEG, format_in="jpeg")
+        for client in clients:
+            client.close()
+        found = MetricsPage(server).wait_for(
+            lambda found: found.value("vipsrv_requests_total") == 2, "both requests"
+        )
+    assert found.by("vipsrv_requests_total", "status", "protocol", "identity") == {
+        ("200", "v2+tls", "certificate"): 1,
+        ("200", "http+tls", "certificate"): 1,
+    }
+    days = (found.value("vipsrv_tls_certificate_expiry_timestamp_seconds") - time.time()) / 86_400
+    assert days == pytest.approx(30, abs=1)

@@ -1,13 +1,14 @@
 """The ops listener of real servers: health in all conditions, hand-over, several gateways."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,12 @@ def all_workers(server: RunningServer) -> list[int]:
 
 def gateways(server: RunningServer) -> list[int]:
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
-    return [pid for pid, command in commands.items() if b"gateways.child" in command]
+    found = []
+    for pid in map(int, children):
+        with suppress(OSError):  # it has just ended
+            if b"gateways.child" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 def done(traffic: Traffic, number: int) -> Callable[[], bool]:
@@ -120,6 +125,43 @@ def test_the_operator_watches_a_drain_to_the_end(server: RunningServer) -> None:
         get(server.ops, "/livez")
 
 
+@needs_linux
+def test_the_operator_watches_the_drain_of_each_gateway(start_server: StartServer) -> None:
+    server = start_server("--workers", "2", "--gateways", "2", "--drain", "3", *OPS)
+    first, second = sorted(gateways(server))
+    image = jpeg()
+    with stopped(worker_pids(second)), ExitStack() as stack:
+        clients = []
+        for _ in range(16):  # the kernel chooses the gateway of each
+            client = stack.enter_context(bare_client.connect(server.port))
+            client.sendall(bare_client.header(len(image), 20, 10) + image)
+            clients.append(client)
+        # Those of the first gateway are done at once, and those of the second wait until its drain is over.
+        wait_until(lambda: in_flight(server) == len(waiting(clients)) > 0, "requests that wait")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for_log("stopping: ")
+        assert get(server.ops, "/readyz").status == 503
+        while second in (left := gateways(server)):
+            assert first in left, "it has the listener"
+            time.sleep(0.01)
+    assert server.process.wait(bare_client.SECONDS) == 0
+
+
+def in_flight(server: RunningServer) -> int:
+    metrics = get(server.ops, "/metrics").text
+    return sum(
+        int(float(line.rpartition(" ")[2]))
+        for line in metrics.splitlines()
+        if line.startswith("vipsrv_in_flight_requests")
+    )
+
+
+def waiting(clients: list[socket.socket]) -> list[socket.socket]:
+    """Those that have got no reply."""
+    readable, _, _ = select.select(clients, [], [], 0)
+    return [client for client in clients if client not in readable]
+
+
 def test_the_pages_and_the_routes_for_images(server: RunningServer) -> None:
     assert b"<html" in get(server.ops, "/").body
     assert get(server.ops, "/formats").status == 200
@@ -162,7 +204,7 @@ def test_a_socket_of_systemd() -> None:
             assert server.ops == f"http://127.0.0.1:{port}"
             assert get(server.ops, "/readyz").status == 200
             assert bare_client.ask(server.port, jpeg(), 20, 10).size > 0
-            assert "--ops-listen: passed over" in server.log
+            server.wait_for_log("--ops-listen: passed over")
 
 
 # Where the port is taken.
@@ -223,10 +265,11 @@ def test_an_invalid_address(value: str) -> None:
 
 def test_a_listener_that_others_can_reach_is_warned_of(start_server: StartServer) -> None:
     server = start_server("--workers", "1", "--ops-listen", "0.0.0.0:0")
-    assert "for the operator, can be reached from other machines" in server.log
+    server.wait_for_log("for the operator, can be reached from other machines")
     where = f"http://127.0.0.1:{server.ops.rpartition(':')[2]}"
     assert get(where, "/", host="vipsrv.internal:9464").status == 200, "its names are not known here"
     quiet = start_server("--workers", "1", "--ops-listen", "0.0.0.0:0", "--insecure")
+    quiet.wait_for_log('"event":"started"')
     assert "can be reached" not in quiet.log
 
 

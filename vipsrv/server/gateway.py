@@ -276,6 +276,8 @@ class Gateway:
         # The operator watches the drain, unless others go on with that socket, too.
         others_answer = bool(has_successor) or self._listeners.shared
         self._listeners.close(but=None if others_answer else Wire.OPS)
+        if others_answer and self._operator is not None:
+            self._operator.drain()
         for connection in self._context.connections:
             connection.drain()
         await self._context.connections.wait_until_closed(self._settings.drain)

@@ -1,13 +1,7 @@
 """Run a server process: signals, the event loop, standard output, pid file.
 
-::
-
-    STARTING ── ready ──► SERVING ── asked to stop, handed over ──► DRAINING ── done, asked again ──► ENDED
-        │
-        └── asked to stop, cannot start ──► ENDED
-
-A reload that is asked for while the server is STARTING is done once it is SERVING; while it is DRAINING, the
-reload is refused.
+Its states are those of ``server_state``. A reload that is asked for while the server is STARTING is done once
+it is SERVING; while it is DRAINING, the reload is refused.
 """
 
 import asyncio
@@ -19,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from enum import Enum
 from typing import TypedDict
 
 from vipsrv.address import Address
@@ -34,6 +27,7 @@ from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.server_log import ServerLog
 from vipsrv.server.pid_file import LastReload, PidFile
 from vipsrv.server.reload import Outcome, Reloader, ReloadReport
+from vipsrv.server.server_state import ServerState
 from vipsrv.server.systemd import Notifier, inherited_listeners
 
 _log = logging.getLogger(__name__)
@@ -59,24 +53,6 @@ def serve(
     with closing(Notifier.from_environment(successor=configuration.settings.takeover)) as notifier:
         process = _ServerProcess(configuration, read, log, notifier)
         run(process.run(on_listening, until_stdin_closes=until_stdin_closes))
-
-
-class _State(Enum):
-    """The states of a server process; see the diagram above."""
-
-    STARTING = "starting"
-    SERVING = "serving"
-    DRAINING = "draining"
-    ENDED = "ended"
-
-
-_TRANSITIONS: dict[_State, tuple[_State, ...]] = {
-    _State.STARTING: (_State.SERVING, _State.ENDED),
-    _State.SERVING: (_State.DRAINING, _State.ENDED),
-    _State.DRAINING: (_State.ENDED,),
-    _State.ENDED: (),
-}
-"""The states that may follow each state."""
 
 
 class _StopRequests:
@@ -128,7 +104,7 @@ class _ServerProcess:
         self._settings = configuration.settings
         self._log = log
         self._notifier = notifier
-        self._state = _State.STARTING
+        self._state = ServerState.STARTING
         self._stop = _StopRequests()
         self._reload_asked = asyncio.Event()
         common: _Common = {
@@ -160,14 +136,9 @@ class _ServerProcess:
                 finally:
                     await self._gateway.stop()
         finally:
-            self._enter(_State.ENDED)
+            self._state = self._state.followed_by(ServerState.ENDED)
             if self._pid_file is not None:
                 self._pid_file.remove()
-
-    def _enter(self, state: _State) -> None:
-        if state not in _TRANSITIONS[self._state]:
-            raise RuntimeError(f"a server that is {self._state.value} cannot become {state.value}")
-        self._state = state
 
     def _handle_signals(self, *, until_stdin_closes: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -201,12 +172,12 @@ class _ServerProcess:
             raise StartFailed(f"the addresses could not be printed: {error.strerror}") from None
         await self._gateway.announce(listening)
         self._publish_pid_file()
-        self._enter(_State.SERVING)
+        self._state = self._state.followed_by(ServerState.SERVING)
         # All objects of now live as long as the server, so the garbage collector need not visit them.
         gc.freeze()
         reloading = asyncio.create_task(self._reload_when_asked())
         await self._stop.asked.wait()
-        self._enter(_State.DRAINING)
+        self._state = self._state.followed_by(ServerState.DRAINING)
         _log.info("stopping: %d connections", self._gateway.connections)
         draining = asyncio.create_task(self._gateway.drain())
         if await first_of(draining, self._stop.at_once):
@@ -237,7 +208,7 @@ class _ServerProcess:
                 _log.error("how the reload went cannot be written beside the pid file: %s", error)
 
     async def _reload(self) -> ReloadReport:
-        if self._state is not _State.SERVING:
+        if self._state is not ServerState.SERVING:
             _log.warning("the settings were not reloaded: the server is stopping")
             return ReloadReport(Outcome.REFUSED, ("the server is stopping",))
         self._notifier.reloading()
@@ -246,7 +217,7 @@ class _ServerProcess:
         except Exception as error:  # noqa: BLE001 - a bug in a part must not end later reloads
             _log.exception("the settings were not reloaded")
             report = ReloadReport(Outcome.REFUSED, (f"internal error: {error!r}",))
-        if self._state is _State.SERVING:  # and has not told meanwhile that it stops
+        if self._state is ServerState.SERVING:  # and has not told meanwhile that it stops
             reason = f": {report.lines[0]}" if report.outcome is Outcome.REFUSED else ""
             self._notifier.ready(f"serving; the last reload was {report.outcome}{reason}")
         return report

@@ -19,8 +19,9 @@ from vipsrv.errors import Busy, SettingsError, StartFailed
 from vipsrv.server.gateways import supervisor as module
 from vipsrv.server.gateways.gateway_process import ProcessState
 from vipsrv.server.gateways.messages import Channel
-from vipsrv.server.gateways.supervisor import Supervisor, SupervisorState
+from vipsrv.server.gateways.supervisor import Supervisor
 from vipsrv.server.identity.shared_quotas import SharedQuotas
+from vipsrv.server.server_state import ServerState
 from vipsrv.server.settings import ServerSettings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="several gateways need Linux")
@@ -76,7 +77,7 @@ async def test_a_stop_kills_a_gateway_that_does_not_end(
     pids = [process.pid for process in supervisor._processes]
     os.kill(pids[0], signal.SIGSTOP)
     await supervisor.stop()
-    assert supervisor._state is SupervisorState.ENDED
+    assert supervisor._state is ServerState.ENDED
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

@@ -18,7 +18,7 @@ from vipsrv.server.http.refusals import NotFound
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.server.metrics import catalogue
 from vipsrv.server.metrics.catalogue import METRICS, SECONDS, Metric
-from vipsrv.server.metrics.requests import RequestCounts
+from vipsrv.server.metrics.requests import AT_ONCE, RequestCounts
 from vipsrv.server.metrics.snapshot import Figures, Histogram, Value
 from vipsrv.server.timeline import Timeline
 
@@ -118,6 +118,7 @@ def test_a_worker_that_makes_names_up_does_not_use_up_memory(monkeypatch: pytest
         counts.log(line)
     counts.add_to(figures)
     assert len(counts._found) == 10
+    assert not counts._lines
     assert requests(figures) == {("resize", "200", "v2", "none", "other", "jpeg"): 100}
 
 
@@ -208,6 +209,16 @@ def test_a_histogram_that_was_taken_does_not_change() -> None:
         total = figures.get(catalogue.REQUEST_SECONDS, "resize")
         assert isinstance(total, Histogram)
         assert total.count == count
+
+
+def test_no_more_lines_wait_than_are_counted_together() -> None:
+    counts = RequestCounts()
+    for _ in range(3 * AT_ONCE + 1):
+        counts.log(request_line())
+        assert len(counts._lines) < AT_ONCE
+    figures = Figures()
+    counts.add_to(figures)
+    assert list(requests(figures).values()) == [3 * AT_ONCE + 1]
 
 
 def test_every_value_has_the_labels_of_its_metric() -> None:

@@ -4,6 +4,7 @@
 ``Exchange``. Nothing here decodes, blocks or sleeps.
 """
 
+import logging
 import time
 from collections.abc import Collection, Iterable
 from functools import partial
@@ -40,10 +41,17 @@ from vipsrv.server.connections.served import MAX_IN_FLIGHT, ServedConnection
 from vipsrv.server.connections.states import ConnectionState
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
-from vipsrv.server.logs.request_line import RequestLine
+from vipsrv.server.logs.request_line import RequestLine, peer_text
 from vipsrv.server.report import report_json
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
+
+_HTTP_SIZES = frozenset(
+    int.from_bytes(method[:4], "big") for method in (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTIONS")
+)
+"""The sizes that a version 1 request seems to announce if it is the beginning of a request of HTTP."""
+
+_log = logging.getLogger(__name__)
 
 _OPERATIONS: dict[int, Operation] = {Kind.RESIZE: Operation.RESIZE, Kind.INFO: Operation.INFO}
 _KINDS = {operation: kind for kind, operation in _OPERATIONS.items()}
@@ -135,6 +143,11 @@ class BinaryConnection(ServedConnection[RequestReader]):
         if self._state is not ConnectionState.OPEN and not self._may_start(head):
             return
         operation = _OPERATIONS.get(head.kind)
+        if head.version == 1 and head.body_size in _HTTP_SIZES:
+            _log.info(
+                "%s seems to speak HTTP, which this address does not; see --listen http://HOST:PORT",
+                peer_text(self._peer),
+            )
         if operation is None:
             self._answer_at_once(head)
         else:

@@ -144,6 +144,8 @@ class _GatewayProcess:
         self._may_serve = asyncio.Event()
         self._asked = asyncio.Event()
         self._at_once = asyncio.Event()
+        self._stays = False  # after a drain, until it may leave
+        self._may_leave = asyncio.Event()
         self._has_successor = True  # the supervisor keeps the sockets, unless it says otherwise
         self._prepared: TakeOver | None = None
 
@@ -189,6 +191,8 @@ class _GatewayProcess:
         if await first_of(draining, self._at_once):
             await draining
         draining.cancel()
+        if self._stays:
+            await self._may_leave.wait()
 
     async def _tell_that_it_lives(self) -> None:
         while True:
@@ -204,6 +208,7 @@ class _GatewayProcess:
         """Do what the supervisor says. When it has ended, finish the requests in flight."""
         while (message := await self._channel.receive()) is not None:
             await self._handle(message)
+        self._may_leave.set()
         if not self._asked.is_set():
             _log.error("the supervisor has ended")
             self._has_successor = False
@@ -221,17 +226,23 @@ class _GatewayProcess:
             case Kind.PREPARE:
                 self._prepare(values["question"], values["settings"])
             case Kind.TAKE_OVER:
-                if self._prepared is not None:
-                    self._prepared()
-                self._channel.send(Kind.TAKEN_OVER, question=values["question"])
+                self._take_over(values["question"])
             case Kind.SNAPSHOT | Kind.COLLECTED:
                 self._peers.handle(message, self._gateway.snapshots)
             case Kind.DRAIN:
-                self._has_successor = values["has_successor"]
+                self._has_successor, self._stays = values["has_successor"], values["stays"]
                 self._asked.set()
+            case Kind.LEAVE:
+                self._may_leave.set()
             case Kind.STOP:
+                self._may_leave.set()
                 self._at_once.set()
                 self._asked.set()
+
+    def _take_over(self, question: int) -> None:
+        if self._prepared is not None:
+            self._prepared()
+        self._channel.send(Kind.TAKEN_OVER, question=question)
 
     async def _borrow(self, owner: int, sockets: Sequence[dict[str, Any]]) -> None:
         try:

@@ -238,14 +238,21 @@ class GatewayProcess:
         """Answer its question for the figures of the others."""
         self._channel.send(Kind.COLLECTED, question=question, values=answers.values, silent=answers.silent)
 
-    def drain(self, *, has_successor: bool) -> None:
-        """Make it finish the requests in flight and end; at once if it does not serve yet."""
+    def drain(self, *, has_successor: bool, stays: bool = False) -> None:
+        """Make it finish the requests in flight and end; at once if it does not serve yet.
+
+        One that ``stays`` ends after ``leave``, so that the operator can watch the others.
+        """
         self.was_told_to_end = True
         if self._state is ProcessState.SERVING:
-            self._channel.send(Kind.DRAIN, has_successor=has_successor)
+            self._channel.send(Kind.DRAIN, has_successor=has_successor, stays=stays)
             self._enter(ProcessState.DRAINING)
         elif self._state is not ProcessState.DRAINING:
             self.stop()
+
+    def leave(self) -> None:
+        """Make it end after the requests in flight, although it was told to stay."""
+        self._channel.send(Kind.LEAVE)
 
     def stop(self) -> None:
         """Make it end at once; clients that still wait get ``Draining``."""

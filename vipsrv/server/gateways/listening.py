@@ -165,10 +165,14 @@ class SharedListeners:
             for sock in group.sockets
         ]
 
-    def close(self) -> None:
-        """Close the supervisor's descriptors, and remove the files of unix sockets unless ``shared``."""
-        self._close(self._groups)
-        self._groups = []
+    def close(self, *, but: Wire | None = None) -> None:
+        """Close the supervisor's descriptors, and remove the files of unix sockets unless ``shared``.
+
+        Those at which ``but`` is spoken stay.
+        """
+        kept = [group for group in self._groups if group.address.wire is but]
+        self._close([group for group in self._groups if group not in kept])
+        self._groups = kept
 
     def _close(self, groups: Sequence[_Group]) -> None:
         for group in groups:

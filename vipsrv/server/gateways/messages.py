@@ -18,7 +18,7 @@
       SNAPSHOT ──────────────────────────────►     (to each of the others)
       ◄───────────────────────────────── VALUE     (from each of the others)
       COLLECTED ─────────────────────────────►
-      DRAIN, STOP ───────────────────────────►
+      DRAIN, LEAVE, STOP ────────────────────►
       ◄────────────────────────────── DRAINING
       ◄────────────────────────────────── LAST    its last counters
 
@@ -70,6 +70,7 @@ class Kind(StrEnum):
     COLLECTED = "collected"
     DRAIN = "drain"
     DRAINING = "draining"
+    LEAVE = "leave"
     LAST = "last"
     STOP = "stop"
 

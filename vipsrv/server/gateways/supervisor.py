@@ -2,13 +2,9 @@
 
 It has the interface of one ``Gateway``, so that ``serve`` runs either.
 
-::
-
-    STARTING ── all gateways accept clients ──► SERVING ── told to stop, handed over ──► DRAINING ──► ENDED
-        └── a gateway cannot start, told to stop ──► ENDED ◄── told to stop at once ──┘
-
-A gateway that ends while the server is SERVING is replaced. Until its replacement serves, another gateway
-accepts clients from its sockets, so that none has to wait for the new process.
+Its states are those of ``server_state``. A gateway that ends while the server is SERVING is replaced. Until
+its replacement serves, another gateway accepts clients from its sockets, so that none has to wait for the new
+process.
 """
 
 import asyncio
@@ -18,7 +14,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from enum import Enum
 
 from vipsrv.address import Address, Wire
 from vipsrv.errors import Draining, SettingsError, StartFailed
@@ -30,6 +25,7 @@ from vipsrv.server.identity.shared_quotas import SharedQuotas, create_table
 from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.metrics.merging import SNAPSHOTS, SupervisorFigures
 from vipsrv.server.ops.snapshots import Answers
+from vipsrv.server.server_state import ServerState
 from vipsrv.server.settings import OFF, ServerSettings
 from vipsrv.server.succession import Succession, addresses_of, may_lack_default
 from vipsrv.server.systemd import Notifier, Watchdog
@@ -55,24 +51,6 @@ _LONGEST_DRAIN = 1e6
 _log = logging.getLogger(__name__)
 
 
-class SupervisorState(Enum):
-    """The states of a supervisor; see the diagram above."""
-
-    STARTING = "starting"
-    SERVING = "serving"
-    DRAINING = "draining"
-    ENDED = "ended"
-
-
-TRANSITIONS: dict[SupervisorState, tuple[SupervisorState, ...]] = {
-    SupervisorState.STARTING: (SupervisorState.SERVING, SupervisorState.ENDED),
-    SupervisorState.SERVING: (SupervisorState.DRAINING, SupervisorState.ENDED),
-    SupervisorState.DRAINING: (SupervisorState.ENDED,),
-    SupervisorState.ENDED: (),
-}
-"""The states that may follow each state."""
-
-
 class Supervisor:
     """A server of several gateways: ``start``, ``announce``, then ``drain`` and ``stop``, as ``Gateway``."""
 
@@ -90,7 +68,7 @@ class Supervisor:
         self._on_handed_over = on_handed_over
         self._listeners = SharedListeners()
         self._succession = Succession(self._listeners, inherited, self._handed_over)
-        self._state = SupervisorState.STARTING
+        self._state = ServerState.STARTING
         self._cores = own_cores() if settings.pin_workers else []
         self._quotas = -1
         self._has_operator = False
@@ -130,7 +108,7 @@ class Supervisor:
         except StartFailed:
             await self.stop()
             raise
-        self._enter(SupervisorState.SERVING)
+        self._state = self._state.followed_by(ServerState.SERVING)
         self._keeping = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
         self._lend()  # one may have ended while the others started
         _log.info("%d gateways serve, the processes %s", self._count, self._pids())
@@ -174,31 +152,36 @@ class Supervisor:
 
     async def drain(self) -> None:
         """Accept no new requests, and let all gateways finish those in flight."""
-        self._enter(SupervisorState.DRAINING)
+        self._state = self._state.followed_by(ServerState.DRAINING)
         if not self._succession.is_handed_over:
             self._notifier.stopping()
         has_successor = self._succession.sockets_live_on
         self._succession.close()
         await _end(self._keeping)
-        self._listeners.close()
+        self._listeners.close(but=Wire.OPS)
         draining = [process for process in self._processes if process.state is not ProcessState.ENDED]
-        for process in draining:
+        first, *others = self._processes  # the first one has the operator's listener
+        first.drain(has_successor=has_successor, stays=self._has_operator and not has_successor)
+        for process in others:
             process.drain(has_successor=has_successor)
-        await self._wait_until_ended(min(self._settings.drain, _LONGEST_DRAIN) + STOP_SECONDS)
+        until = time.monotonic() + min(self._settings.drain, _LONGEST_DRAIN) + STOP_SECONDS
+        await self._wait_until_ended(until, others)
+        first.leave()
+        await self._wait_until_ended(max(until, time.monotonic() + STOP_SECONDS), [first])
         for process in draining:
             if process.has_failed:
                 _log.error("%s ended before its requests in flight: %s", process.name, process.reason)
 
     async def stop(self) -> None:
         """Stop at once; clients that still wait get ``Draining``."""
-        if self._state is not SupervisorState.ENDED:
-            self._enter(SupervisorState.ENDED)
+        if self._state is not ServerState.ENDED:
+            self._state = self._state.followed_by(ServerState.ENDED)
         self._succession.abandon()
         await _end(self._keeping)
         self._listeners.close()
         for process in self._processes:
             process.stop()
-        await self._wait_until_ended(STOP_SECONDS)
+        await self._wait_until_ended(time.monotonic() + STOP_SECONDS, self._processes)
         for process in self._processes:
             if process.state is not ProcessState.ENDED:
                 process.kill()
@@ -210,10 +193,10 @@ class Supervisor:
             os.close(self._quotas)
             self._quotas = -1
 
-    async def _wait_until_ended(self, seconds: float) -> None:
+    async def _wait_until_ended(self, until: float, processes: Sequence[GatewayProcess]) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                for process in self._processes:
+            async with asyncio.timeout(until - time.monotonic()):
+                for process in processes:
                     await process.ended.wait()
 
     async def _open_listeners(self) -> None:
@@ -305,7 +288,7 @@ class Supervisor:
 
     def _lend(self) -> None:
         """Let a gateway that serves accept the clients of each one that does not."""
-        if self._state is not SupervisorState.SERVING or self._succession.is_handed_over:
+        if self._state is not ServerState.SERVING or self._succession.is_handed_over:
             return
         serving = [process for process in self._processes if process.state is ProcessState.SERVING]
         for owner, process in enumerate(self._processes):
@@ -374,11 +357,6 @@ class Supervisor:
 
     def _pids(self) -> str:
         return ", ".join(str(process.pid) for process in self._processes)
-
-    def _enter(self, state: SupervisorState) -> None:
-        if state not in TRANSITIONS[self._state]:
-            raise RuntimeError(f"a supervisor that is {self._state.value} cannot become {state.value}")
-        self._state = state
 
 
 def _longer(pause: float) -> float:

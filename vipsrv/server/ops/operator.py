@@ -23,6 +23,7 @@ from vipsrv.server.http.connection import HttpConnection
 from vipsrv.server.http.routes import Page, Routes
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.server.metrics.gateway_figures import GatewayFigures
+from vipsrv.server.metrics.merging import SNAPSHOTS
 from vipsrv.server.metrics.page import metrics_page
 from vipsrv.server.open_connections import OPS_CONNECTIONS, Connection, OpenConnections
 from vipsrv.server.ops.canary import Canary
@@ -34,9 +35,6 @@ from vipsrv.server.ops.page.document import page_routes
 from vipsrv.server.ops.snapshots import Snapshots
 from vipsrv.server.settings import ServerSettings
 from vipsrv.workers.pool import WorkerPool
-
-METRICS = "metrics"
-"""The name of the snapshots for ``/metrics``."""
 
 _IMAGE_KINDS = frozenset({"resize", "info"})
 
@@ -124,12 +122,12 @@ class Operator:
         self.figures = GatewayFigures(
             context, pool, gateway=number, gateways=gateways, certificate_expires=certificate_expires
         )
-        snapshots.add(METRICS, self.figures.snapshot)
+        snapshots.add(SNAPSHOTS, self.figures.snapshot)
         self._load = add_live_figures(context, pool, snapshots)
         pages = {
             **page_routes(snapshots),
             **health_pages(self.health),
-            "/metrics": metrics_page(partial(snapshots.collect, METRICS)),
+            "/metrics": metrics_page(partial(snapshots.collect, SNAPSHOTS)),
         }
         images = image_routes(self._context)
         self._routes = {known: ops_routes(pages, images, names_are_known=known) for known in (True, False)}
@@ -155,6 +153,12 @@ class Operator:
     def change_settings(self, settings: ServerSettings) -> None:
         """Use other settings from now on."""
         self._context.change_settings(settings)
+
+    def drain(self) -> None:
+        """Close the connections after the replies that are due: operators connect to another server."""
+        self._context.draining = True
+        for connection in self.connections:
+            connection.drain()
 
     async def close(self, seconds: float) -> None:
         """Close all connections; replies that are due may take ``seconds``."""
