@@ -11,6 +11,7 @@ from vipsrv.errors import Busy, Cancelled, InternalError
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.server.ops import live_view
 from vipsrv.server.ops.live import KEPT_ERRORS, KEPT_SECONDS, RECENT_SECONDS, WINDOW_SECONDS, LiveFigures
+from vipsrv.server.ops.load import LoadHistory
 from vipsrv.server.timeline import Timeline
 
 START = 1_000_000
@@ -23,6 +24,7 @@ class Gateway:
         self.clock = FakeClock()
         self.at(0)
         self.figures = LiveFigures(clock=self.clock, wall_clock=lambda: 5000 + self.clock.now - START)
+        self.load = LoadHistory(lambda: {7: 1.0}, lambda: 3, clock=self.clock)
 
     def at(self, second: float) -> None:
         self.clock.now = START + second
@@ -48,6 +50,7 @@ class Gateway:
         }
         value = {
             "counts": figures.recent(),
+            "load": self.load.recent(),
             "statuses": figures.statuses(),
             "errors": figures.errors(),
             "gauges": gauges,
@@ -174,6 +177,7 @@ def test_gateways_together(gateway: Gateway) -> None:
     assert live["columns"]["second"] == START
     assert live["columns"]["ok"] == [0, 0, 0, 0, 2]
     assert live["columns"]["refused"] == [0, 0, 0, 0, 1]
+    assert live["columns"]["waiting"] == [None, None, None, None, 3]  # the other was first asked in the next
     assert live["statuses"] == [
         {"status": 200, "code": "ok", "outcome": "ok", "count": 2},
         {"status": 499, "code": "cancelled", "outcome": "refused", "count": 1},

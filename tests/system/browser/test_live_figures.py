@@ -53,6 +53,10 @@ def test_the_charts_know_the_time_before_the_page_was_opened(
     cells = page.locator("#chart-throughput tbody tr td:nth-child(2)")
     expect(cells).to_have_count(10)
     assert any(int(text) > 0 for text in cells.all_inner_texts())
+    page.locator("#chart-load summary").click()
+    cells = page.locator("#chart-load tbody tr td:nth-child(3)")
+    expect(cells).to_have_count(10)
+    assert sum(text != "–" for text in cells.all_inner_texts()) >= 4
 
 
 def test_every_worker_is_shown(watched: Watched) -> None:
