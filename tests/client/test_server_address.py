@@ -48,6 +48,7 @@ def test_arguments_win_over_the_environment_over_the_defaults(
         (None, None, {"VIPSRV_LISTEN": " [::]:7 , unix:/run/socket"}, "[::1]:7"),
         (None, None, {"VIPSRV_LISTEN": "tls://[::]:7,unix:/run/socket"}, "unix:/run/socket"),
         (None, None, {"VIPSRV_LISTEN": "tls://[::]:7,tls://localhost:8"}, "tls://[::1]:7"),
+        (None, None, {"VIPSRV_LISTEN": "http://[::]:7,tls://a:8,https://b:9"}, "tls://a:8"),
         (None, None, {"VIPSRV_LISTEN": "", "VIPSRV_HOST": "there"}, "there:65432"),
         (None, None, {"VIPSRV_PORT": "tcp://10.0.0.1:65432", "VIPSRV_HOST": "::"}, "[::1]:65432"),
         # What is given wins over all listeners of the environment.
@@ -61,7 +62,7 @@ def test_the_listener_of_a_server_with_the_same_environment(
     assert str(choose_listener(host, port, environment)) == address
 
 
-@pytest.mark.parametrize("listen", ["foo", "unix:", ",unix:/a", "127.0.0.1:0"])
+@pytest.mark.parametrize("listen", ["foo", "unix:", ",unix:/a", "127.0.0.1:0", "http://127.0.0.1:80"])
 def test_a_listener_that_cannot_be_reached(listen: str) -> None:
     with pytest.raises(ValueError, match="VIPSRV_LISTEN: "):
         choose_listener(environment={"VIPSRV_LISTEN": listen})
@@ -72,6 +73,14 @@ def test_an_invalid_port_in_the_environment(port: str) -> None:
     with pytest.raises(ValueError, match="VIPSRV_PORT: must be a port from 1 to 65535, not"):
         choose_server(environment={"VIPSRV_PORT": port})
     assert choose_server(port=9, environment={"VIPSRV_PORT": port}).address.port == 9
+
+
+@pytest.mark.parametrize("text", ["http://a:1", "https://a:1", "http+unix:/a", "ops://a:1", "ops+unix:/a"])
+def test_an_address_for_http_is_refused_in_words(text: str) -> None:
+    with pytest.raises(ValueError, match="address for HTTP, which this client does not speak"):
+        server_address(None, None, text)
+    with pytest.raises(ValueError, match="address for HTTP, which this client does not speak"):
+        choose_server(environment={"VIPSRV_HOST": text})
 
 
 def test_an_address_wins_over_everything(monkeypatch: pytest.MonkeyPatch) -> None:

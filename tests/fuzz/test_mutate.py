@@ -90,13 +90,30 @@ def test_a_broken_reply_or_a_fault_of_the_server_is_a_fault(reply: bytes, fault:
 def test_a_short_run_against_a_real_server(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["mutate", "--messages", "60", "--images", "40", "--seed", "7"])
+    numbers = ["--messages", "60", "--http", "60", "--images", "40"]
+    monkeypatch.setattr(sys, "argv", ["mutate", *numbers, "--seed", "7"])
     assert mutate.main() == 0
     told = capsys.readouterr().out
     assert "0 faults" in told
     assert "workers lost: 0" in told
     assert sum(int(line.split()[0]) for line in told.splitlines() if " images: " in line) == 40
     assert sum(int(line.split()[0]) for line in told.splitlines() if " messages: " in line) == 60
+    assert sum(int(line.split()[0]) for line in told.splitlines() if " http: " in line) == 60
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfour", b"HTTP/1.1 200 OK\r\nA b: c\r\n\r\n"],
+    ids=["no reply", "cut", "bad field"],
+)
+def test_what_is_no_reply_of_http_is_a_fault(reply: bytes) -> None:
+    with replying(reply) as port, pytest.raises(ValueError, match="reply"):
+        mutate.exchange_http(port, b"anything")
+
+
+def test_an_internal_error_over_http_is_a_fault() -> None:
+    with replying(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n") as port, pytest.raises(AssertionError):
+        mutate.exchange_http(port, b"anything")
 
 
 def test_what_a_run_finds_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_a_server_that_ends_during_the_hand_over_leaves_its_sockets_to_the_succe
         successor.sendall(b'{"kind": "take", "format": 1}\n')
         message, descriptors, _, _ = socket.recv_fds(successor, 4096, 10)
         offer = json.loads(message)
-        assert offer["listeners"] == [{"tls": False, "owned": True}]
+        assert offer["listeners"] == [{"tls": False, "wire": "binary", "owned": True}]
         first.process.send_signal(end)
         first.process.wait(bare_client.SECONDS)
         assert successor.recv(1) == b""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.fakes import MANY, FakeWorkers, fill, make_context
+from tests.server.http.serving import plain_problem
 from vipsrv.options import ImageInfo, OutputInfo
 from vipsrv.protocol import HEADER, V1_REPLY, V1_REQUEST, Kind, pack_message
 from vipsrv.server.connections.binary import BinaryConnection
@@ -17,7 +18,6 @@ from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.http.connection import HttpConnection
 from vipsrv.server.http.messages import HttpResponse
-from vipsrv.server.http.problems import plain_problem
 from vipsrv.server.http.routes import ImageRoute, ImageTask, Routes
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.server.fakes import FakeWorkers, RecordedRequests, make_context, succeed
-from vipsrv.errors import BadRequest
+from vipsrv.errors import BadRequest, RequestError
 from vipsrv.server.access import Access
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.http.connection import HttpConnection
 from vipsrv.server.http.messages import HttpRequest, HttpResponse, HttpStream, Send
-from vipsrv.server.http.problems import plain_problem
 from vipsrv.server.http.routes import ImageRoute, ImageTask, Page, Routes
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.workers.channel import Operation
@@ -23,6 +22,11 @@ from vipsrv.workers.job import Job
 
 SECONDS = 10
 HOST = b"Host: localhost\r\n"
+
+
+def plain_problem(error: RequestError) -> HttpResponse:
+    """The reply that tells the code and the message of an error."""
+    return HttpResponse(status=error.status, body=f"{error.code}: {error.message}\n".encode())
 
 
 class Resize(ImageTask):

@@ -53,6 +53,15 @@ async def test_without_a_token_nothing_is_taken(tmp_path: Path, field: bytes) ->
         assert server.lines[0].identity is None
 
 
+async def test_a_body_is_not_asked_for_before_the_client_is_known(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    for field, status in ((b"", 401), (bearer(WRONG), 401), (bearer(tokens.shop), 100)):
+        async with serving(tmp_path, access=tokens.access) as server, client_of(server) as client:
+            head = post(b"image", b"Expect: 100-continue\r\n" + field).removesuffix(b"image")
+            await client.send(head)
+            assert (await client.read_head()).status == status
+
+
 async def test_a_page_may_need_a_token(tmp_path: Path) -> None:
     tokens = Tokens(tmp_path)
     async with serving(tmp_path, access=tokens.access) as server, client_of(server) as client:

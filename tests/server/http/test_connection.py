@@ -10,6 +10,7 @@ from tests.server.fakes import fail
 from tests.server.http.serving import HOST, client_of, get, post, serving, until
 from vipsrv.errors import BadRequest, Busy, CorruptImage
 from vipsrv.server.connections.states import ConnectionState
+from vipsrv.server.exchange import Exchange
 from vipsrv.server.http.connection import MOST_DISCARDED
 from vipsrv.server.http.messages import HttpResponse
 from vipsrv.worker_config import IN_MEMORY_SIZE
@@ -187,7 +188,17 @@ async def test_a_bug_in_a_reply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         await client.send(post(b"image"))
         server.succeed((await server.jobs_given(2))[1], 5)
         assert (await client.read()).status == 400
+        # A field that cannot be sent is found out when the reply is packed.
+        monkeypatch.setattr("tests.server.http.serving.Resize.reply", _with_a_line_break)
+        await client.send(post(b"image"))
+        server.succeed((await server.jobs_given(3))[2], 5)
+        assert (await client.read()).status == 500
         assert server.spool.memory_left == 16 << 20
+
+
+def _with_a_line_break(_: object, exchange: Exchange) -> HttpResponse:
+    assert exchange.outcome is not None
+    return HttpResponse(status=200, headers=(("X", "a\nb"),), result=exchange.outcome.result)
 
 
 def _no(*_: object) -> HttpResponse:

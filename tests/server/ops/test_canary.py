@@ -155,7 +155,13 @@ async def test_one_that_does_not_come_back_is_late(played: Played) -> None:
     assert len(played.queue.jobs) == 2, "no second one is sent after it"
 
     job.answer(played.good())
-    assert (await played.canary.report()).state is CanaryState.PASSING
+    assert played.canary.latest().state is CanaryState.PASSING
+
+
+async def test_a_timer_that_is_early_makes_no_difference(played: Played) -> None:
+    await played.canary.report(patience=0)
+    played.clock.now += LIMIT_SECONDS - 0.01  # and stands still meanwhile
+    assert (await played.canary.report()).state is CanaryState.LATE
 
 
 async def test_a_worker_is_not_stopped_earlier_because_of_it(played: Played) -> None:

@@ -14,21 +14,21 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from vipsrv.errors import InternalError, Limit, RequestError, TooLarge
 from vipsrv.server.accounts import Flow
 from vipsrv.server.api.form_data import FileData, FileStarted, FormField, FormReader
 from vipsrv.server.connections.login import LOGIN_SECONDS
-from vipsrv.server.connections.outbox import Inserts
 from vipsrv.server.connections.served import MAX_IN_FLIGHT, ServedConnection
 from vipsrv.server.connections.states import ConnectionState
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
-from vipsrv.server.http.clients import HttpClient, HttpClients
+from vipsrv.server.http.clients import HttpClients
 from vipsrv.server.http.head import Head
 from vipsrv.server.http.messages import Headers, HttpRequest, HttpResponse, HttpStream
+from vipsrv.server.http.pending import PendingReply, PendingRequest
 from vipsrv.server.http.reader import BodyPart, HttpReader, RefusedRequest, RequestEnded
 from vipsrv.server.http.refusals import MethodNotAllowed, NotFound
 from vipsrv.server.http.replies import (
@@ -41,7 +41,6 @@ from vipsrv.server.http.replies import (
 )
 from vipsrv.server.http.routes import Answer, ImageRoute, ImageTask, Page, Routes
 from vipsrv.server.logs.request_line import RequestLine
-from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
 
 MOST_DISCARDED = 256 * 1024
@@ -55,41 +54,10 @@ MOST_STREAM_PIECES = 64
 
 _KINDS = {Operation.RESIZE: "resize", Operation.INFO: "info"}
 _PAGE = "page"
-_UNKNOWN = "request"
-"""The kind of a request in the log that was refused before it was known what it asks for."""
 
 _OK = 200
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class _Reply:
-    """The bytes of a reply that waits for those before it."""
-
-    head: bytes
-    result: Slot | None
-    inserts: Inserts
-    line: RequestLine | None
-    stream: HttpStream | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """A request that is not answered yet."""
-
-    number: int
-    head: Head | None  # `None` if it could not be parsed
-    closes: bool
-    kind: str = _UNKNOWN
-    more_headers: Headers = ()
-    client: HttpClient | None = None
-    task: ImageTask | None = None
-    form: FormReader | None = None  # if its body is a form
-    exchange: Exchange | None = None
-    answering: "asyncio.Task[None] | None" = None
-    waits_to_send: bool = False  # the client sends its body after a 100 (Continue)
-    reply: _Reply | None = None
 
 
 class HttpConnection(ServedConnection[HttpReader]):
@@ -103,8 +71,8 @@ class HttpConnection(ServedConnection[HttpReader]):
         self._state = ConnectionState.OPEN
         self._routes = routes
         self._requests = 0
-        self._pending: deque[_Pending] = deque()
-        self._receiving: _Pending | None = None  # its body has not arrived completely
+        self._pending: deque[PendingRequest] = deque()
+        self._receiving: PendingRequest | None = None  # its body has not arrived completely
         self._end_stream: Callable[[], None] | None = None  # while the first request is answered by a stream
 
     @property
@@ -158,7 +126,7 @@ class HttpConnection(ServedConnection[HttpReader]):
 
     def _start(self, head: Head) -> None:
         self._requests += 1
-        pending = _Pending(self._requests, head, closes=not head.keeps_alive)
+        pending = PendingRequest(self._requests, head, closes=not head.keeps_alive)
         self._pending.append(pending)
         self._receiving = pending
         try:
@@ -167,7 +135,7 @@ class HttpConnection(ServedConnection[HttpReader]):
             self._refuse(pending, error)
         self._advance()
 
-    def _route(self, pending: _Pending, head: Head) -> None:
+    def _route(self, pending: PendingRequest, head: Head) -> None:
         """Begin to answer a request. Raises ``RequestError``."""
         routes = self._routes
         request = HttpRequest(
@@ -201,12 +169,12 @@ class HttpConnection(ServedConnection[HttpReader]):
         else:
             self._start_image(pending, route, self._identify(pending, request))
 
-    def _identify(self, pending: _Pending, request: HttpRequest) -> HttpRequest:
+    def _identify(self, pending: PendingRequest, request: HttpRequest) -> HttpRequest:
         """Note who sends a request, and return it with its session. Raises ``RequestError``."""
         client = pending.client = self._clients.of(request.fields)
         return request if client.session is None else replace(request, session=client.session)
 
-    def _open_page(self, pending: _Pending, page: Page, request: HttpRequest) -> None:
+    def _open_page(self, pending: PendingRequest, page: Page, request: HttpRequest) -> None:
         try:
             answer = page.answer(request)
         except RequestError:
@@ -220,7 +188,7 @@ class HttpConnection(ServedConnection[HttpReader]):
             later = self._answer_later(pending, answer, request.path)
             pending.answering = asyncio.get_running_loop().create_task(later)
 
-    async def _answer_later(self, pending: _Pending, answer: Awaitable[Answer], path: str) -> None:
+    async def _answer_later(self, pending: PendingRequest, answer: Awaitable[Answer], path: str) -> None:
         try:
             self._answer(pending, await answer)
         except RequestError as error:
@@ -233,7 +201,7 @@ class HttpConnection(ServedConnection[HttpReader]):
         self._advance()
         self._after_reply()
 
-    def _start_image(self, pending: _Pending, route: ImageRoute, request: HttpRequest) -> None:
+    def _start_image(self, pending: PendingRequest, route: ImageRoute, request: HttpRequest) -> None:
         """Begin to take an image, or the form that it is in. Raises ``RequestError``."""
         task = pending.task = route.begin(request)
         pending.kind = _KINDS[task.operation]
@@ -255,10 +223,10 @@ class HttpConnection(ServedConnection[HttpReader]):
         if self._state is ConnectionState.DRAINING and pending.reply is None:
             self._enter(ConnectionState.OPEN)  # it is served because the server has a successor
 
-    def _flow_of(self, pending: _Pending) -> Flow:
+    def _flow_of(self, pending: PendingRequest) -> Flow:
         return self._clients.place if pending.client is None else pending.client.flow
 
-    def _open_exchange(self, pending: _Pending, task: ImageTask, size: int | None) -> None:
+    def _open_exchange(self, pending: PendingRequest, task: ImageTask, size: int | None) -> None:
         """Open the exchange for an image; if it is refused, the reply is there when this returns."""
         session = None
         if pending.client is not None:
@@ -282,7 +250,7 @@ class HttpConnection(ServedConnection[HttpReader]):
         except RequestError as error:
             self._refuse_incoming(error)
 
-    def _feed_form(self, pending: _Pending, form: FormReader, data: memoryview) -> None:
+    def _feed_form(self, pending: PendingRequest, form: FormReader, data: memoryview) -> None:
         """Read a part of a form. Raises ``RequestError``."""
         for event in form.receive(data):
             if pending.reply is not None:
@@ -341,7 +309,7 @@ class HttpConnection(ServedConnection[HttpReader]):
 
     # Replies
 
-    def _finished(self, pending: _Pending, exchange: Exchange) -> None:
+    def _finished(self, pending: PendingRequest, exchange: Exchange) -> None:
         """Reply to a request with its outcome."""
         self.watch_at = 0.0
         if pending.client is not None:
@@ -356,9 +324,9 @@ class HttpConnection(ServedConnection[HttpReader]):
         self._advance()
         self._after_reply()
 
-    def _answer_success(self, pending: _Pending, task: ImageTask, exchange: Exchange) -> None:
+    def _answer_success(self, pending: PendingRequest, task: ImageTask, exchange: Exchange) -> None:
         try:
-            response = task.reply(exchange)
+            self._answer(pending, task.reply(exchange))
         except Exception as error:  # noqa: BLE001 - whoever waits for an outcome must not get an error of ours
             if exchange.outcome is not None and exchange.outcome.result is not None:
                 exchange.outcome.result.close()
@@ -366,10 +334,8 @@ class HttpConnection(ServedConnection[HttpReader]):
                 _log.exception("the reply to a %s could not be made", pending.kind)
                 error = InternalError("the reply could not be made")
             self._refuse(pending, error)
-        else:
-            self._answer(pending, response)
 
-    def _refuse(self, pending: _Pending, error: RequestError) -> None:
+    def _refuse(self, pending: PendingRequest, error: RequestError) -> None:
         """Answer with an error; close if the body that is still to come is too long to be discarded."""
         response = self._routes.problem(error)
         if self._receiving is pending:
@@ -378,7 +344,7 @@ class HttpConnection(ServedConnection[HttpReader]):
         self._answer(pending, response, more, error)
 
     def _answer(
-        self, pending: _Pending, answer: Answer, more: Headers = (), error: RequestError | None = None
+        self, pending: PendingRequest, answer: Answer, more: Headers = (), error: RequestError | None = None
     ) -> None:
         """Make the reply to a request; ``_advance`` sends it when its turn has come."""
         head = pending.head
@@ -393,7 +359,7 @@ class HttpConnection(ServedConnection[HttpReader]):
         if stream is not None:
             packed = self._pack_stream(pending, stream, more)
             line = self._line_of(pending, _OK, None)
-            pending.reply = _Reply(packed, None, (), line, None if head_only else stream)
+            pending.reply = PendingReply(packed, None, (), line, None if head_only else stream)
         elif isinstance(answer, HttpResponse):
             packed = pack_response(
                 answer, more, connection=self._connection_field(pending), head_only=head_only
@@ -402,16 +368,18 @@ class HttpConnection(ServedConnection[HttpReader]):
             if head_only and result is not None:
                 result.close()
                 result, inserts = None, ()
-            pending.reply = _Reply(packed, result, inserts, self._line_of(pending, answer.status, error))
+            pending.reply = PendingReply(
+                packed, result, inserts, self._line_of(pending, answer.status, error)
+            )
 
-    def _can_discard(self, pending: _Pending) -> bool:
+    def _can_discard(self, pending: PendingRequest) -> bool:
         """Whether the rest of a body may be read and discarded, so that the next request can follow."""
         head = pending.head
         if head is None or head.body_size is None or head.continues:
             return False
         return self._reader.body_left <= MOST_DISCARDED
 
-    def _connection_field(self, pending: _Pending) -> str | None:
+    def _connection_field(self, pending: PendingRequest) -> str | None:
         if pending.closes:
             return "close"
         return "keep-alive" if pending.head is not None and pending.head.is_http_1_0 else None
@@ -452,7 +420,7 @@ class HttpConnection(ServedConnection[HttpReader]):
 
     # Streams
 
-    def _pack_stream(self, pending: _Pending, stream: HttpStream, more: Headers) -> bytes:
+    def _pack_stream(self, pending: PendingRequest, stream: HttpStream, more: Headers) -> bytes:
         if pending.head is not None and pending.head.is_http_1_0:
             pending.closes = True  # the end of the connection is the end of the reply
             headers = (*stream.headers, *more)
@@ -460,7 +428,7 @@ class HttpConnection(ServedConnection[HttpReader]):
             headers = (*stream.headers, *more, ("Transfer-Encoding", "chunked"))
         return pack_head(_OK, headers, connection=self._connection_field(pending))
 
-    def _start_stream(self, pending: _Pending, stream: HttpStream) -> None:
+    def _start_stream(self, pending: PendingRequest, stream: HttpStream) -> None:
         in_chunks = pending.head is not None and not pending.head.is_http_1_0
 
         def send(data: bytes) -> bool:
@@ -505,7 +473,7 @@ class HttpConnection(ServedConnection[HttpReader]):
             self._refuse_incoming(error)
         elif not self._reader.between_messages:
             self._requests += 1
-            pending = _Pending(self._requests, None, closes=True)
+            pending = PendingRequest(self._requests, None, closes=True)
             self._pending.append(pending)
             self._refuse(pending, error)
             self._advance()
@@ -533,7 +501,7 @@ class HttpConnection(ServedConnection[HttpReader]):
             reply = pending.reply
             if reply is None:
                 self._give_up(pending, self._lost_because)
-                line: RequestLine | None = self._make_line(pending)
+                line: RequestLine | None = pending.line(self.number, self._peer, tls=self._tls)
             else:
                 line = reply.line
                 if reply.result is not None:
@@ -542,7 +510,7 @@ class HttpConnection(ServedConnection[HttpReader]):
                 line.lost = self._lost_because
                 self._context.ended_requests.log(line)
 
-    def _give_up(self, pending: _Pending, reason: str) -> None:
+    def _give_up(self, pending: PendingRequest, reason: str) -> None:
         """Stop the work for a request."""
         if pending.answering is not None:
             pending.answering.cancel()
@@ -553,32 +521,16 @@ class HttpConnection(ServedConnection[HttpReader]):
 
     # The log
 
-    def _line_of(self, pending: _Pending, status: int, error: RequestError | None) -> RequestLine | None:
+    def _line_of(
+        self, pending: PendingRequest, status: int, error: RequestError | None
+    ) -> RequestLine | None:
         if error is None and not self._context.ended_requests.follows_successes:
             return None
-        line = self._make_line(pending)
+        line = pending.line(self.number, self._peer, tls=self._tls)
         if error is not None:
             line.error = error
         elif status != _OK:
             line.http_status = status
-        return line
-
-    def _make_line(self, pending: _Pending) -> RequestLine:
-        client = pending.client
-        line = RequestLine(
-            connection=self.number,
-            peer=self._peer,
-            identity=None if client is None else client.identity,
-            certified=client is not None and client.session is None,
-            version=None,
-            http=True,
-            tls=self._tls,
-            kind=pending.kind,
-            request_id=pending.number,
-        )
-        exchange = pending.exchange
-        if exchange is not None:
-            line.add(exchange.size, exchange.ids, exchange.timeline, exchange.outcome)
         return line
 
 
