@@ -816,10 +816,10 @@ async def handled_in_one_turn(server: Server, message: bytes) -> int:
 
 async def test_small_messages_take_turns_with_other_connections(tmp_path: Path) -> None:
     async with connected(tmp_path) as (server, sock):
-        await send(sock, PING)  # its header is read in two parts, as version 1 or 2
-        assert await read_status(sock) == 200
-        first = 2
-        assert await handled_in_one_turn(server, PING) == TURN_SIZE // HEADER_COST - first
+        for _ in range(2):  # the first header is read in two parts, as version 1 or 2
+            await send(sock, PING)
+            assert await read_status(sock) == 200
+        assert await handled_in_one_turn(server, PING) == TURN_SIZE // HEADER_COST
 
 
 async def test_a_refused_message_ends_the_turn(tmp_path: Path) -> None:

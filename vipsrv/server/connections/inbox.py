@@ -175,14 +175,13 @@ class Inbox(Generic[R]):
             self._body_received(size, source=self._source)
             self.update()
         else:
+            is_all = size < len(self._ahead)
+            if is_all:
+                self._in_turn = 0  # the socket is empty, so the others get their turn in any case
             self._take(_scratch[:size])
             # The socket is empty in the middle of a message. Version 1 is not concerned: the kernel
             # acknowledges the first segments of a connection at once.
-            if (
-                size < len(self._ahead)
-                and not self.reader.waits_for_reply
-                and not self.reader.between_messages
-            ):
+            if is_all and not self.reader.waits_for_reply and not self.reader.between_messages:
                 acknowledge_now(self._transport)
         self._take_turns(size)
 
