@@ -81,8 +81,12 @@ def test_own_usage_and_open_files() -> None:
 def test_the_name_of_a_program_may_have_parentheses_and_spaces(tmp_path: "os.PathLike[str]") -> None:
     program = os.path.join(tmp_path, "a) S 1 (b")  # noqa: PTH118
     os.symlink(sys.executable, program)  # noqa: PTH211
-    process = subprocess.Popen([program, "-c", "input()"], stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        [program, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
+        assert process.stdout is not None
+        process.stdout.readline()  # before, it has the name of this process, and hardly any memory
         usage = read_usage(process.pid)
     finally:
         process.communicate(b"\n")

@@ -33,6 +33,10 @@ TURN_SIZE = 4 * 1024 * 1024
 """Bytes that are read from one connection before the others get a turn: a photo, in 2 ms. libuv reads on
 while there is more, up to 32 times."""
 
+HEADER_COST = 32 * 1024
+"""A header counts as so many bytes: after 128 of them, some milliseconds of work, the others get a turn.
+One read may have two thousand."""
+
 _scratch = memoryview(bytearray(READ_AHEAD_SIZE))
 """Holds bytes that are not read into the spool. They are used or copied within one callback, so all
 connections share it."""
@@ -171,14 +175,13 @@ class Inbox(Generic[R]):
             self._body_received(size, source=self._source)
             self.update()
         else:
+            is_all = size < len(self._ahead)
+            if is_all:
+                self._in_turn = 0  # the socket is empty, so the others get their turn in any case
             self._take(_scratch[:size])
             # The socket is empty in the middle of a message. Version 1 is not concerned: the kernel
             # acknowledges the first segments of a connection at once.
-            if (
-                size < len(self._ahead)
-                and not self.reader.waits_for_reply
-                and not self.reader.between_messages
-            ):
+            if is_all and not self.reader.waits_for_reply and not self.reader.between_messages:
                 acknowledge_now(self._transport)
         self._take_turns(size)
 
@@ -223,6 +226,10 @@ class Inbox(Generic[R]):
             return pace.describe(slot.received, slot.size)
         return None
 
+    def end_turn(self) -> None:
+        """Read no further message before the other connections had a turn."""
+        self._in_turn = TURN_SIZE
+
     def start_idling(self) -> None:
         """Start the idle timeout if no message is arriving."""
         if self._state in _UNFINISHED and self.reader.between_messages:
@@ -238,6 +245,7 @@ class Inbox(Generic[R]):
                 return
             part = data[:wanted]
             if not self.reader.in_body:
+                self._in_turn += HEADER_COST
                 self._on_events(self.reader.receive_data(part))
             else:
                 if self.slot is not None:
@@ -247,6 +255,8 @@ class Inbox(Generic[R]):
                 self._body_received(len(part))
             data = data[len(part) :]
             self.update()
+            if self._in_turn >= TURN_SIZE and self.reader.between_messages:
+                self._yield_turn()  # if this is the only client, operators still want their turn
         if self._state is not InboxState.PAUSED:
             data = memoryview(b"")
         self._unread = data if data.readonly else memoryview(bytes(data))
@@ -296,12 +306,17 @@ class Inbox(Generic[R]):
             self.expires = time.monotonic() + self._context.settings.receive_timeout
 
     def _take_turns(self, size: int) -> None:
-        """Pause for one turn of the event loop when enough was read in this one."""
+        """Count what was read; pause when it is enough for one turn, and others wait."""
         self._in_turn += size
-        if self._in_turn < TURN_SIZE:
-            return
+        if self._in_turn >= TURN_SIZE:
+            if self._context.connections.served > 1:
+                self._yield_turn()
+            self._in_turn = 0
+
+    def _yield_turn(self) -> None:
+        """Pause for one turn of the event loop."""
         self._in_turn = 0
-        if self._state is InboxState.READING and self._context.connections.served > 1:
+        if self._state is InboxState.READING:
             self._pause()
             asyncio.get_running_loop().call_soon(self.update)
 
