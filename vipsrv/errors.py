@@ -93,6 +93,13 @@ class RequestError(VipsrvError):
         self.retry_after_ms = retry_after_ms
         self.limit = limit
 
+    def forget_frames(self) -> None:
+        """Forget where the error was raised, before it is kept.
+
+        Otherwise whoever keeps it keeps the variables of all those functions, itself among them: a cycle.
+        """
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+
 
 class BadRequest(RequestError):
     """A header, meta or option is invalid or not supported by this server."""

@@ -304,6 +304,8 @@ class Exchange:
 
     def _note_outcome(self, outcome: Outcome) -> None:
         self.outcome = outcome
+        if outcome.error is not None:
+            outcome.error.forget_frames()
         self.timeline.started = outcome.started
         self.timeline.ended = outcome.ended
 

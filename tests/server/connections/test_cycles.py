@@ -18,6 +18,7 @@ from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.http.connection import HttpConnection
 from vipsrv.server.http.messages import HttpResponse
+from vipsrv.server.http.reader import HttpReader
 from vipsrv.server.http.routes import ImageRoute, ImageTask, Routes
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
@@ -133,4 +134,65 @@ async def test_nothing_is_left_of_requests_over_http(tmp_path: Path) -> None:
             await asyncio.sleep(0.001)
     listener.close()
     assert alive((HttpConnection, Inbox, Outbox)) == []
+    context.spool.close()
+
+
+POST = b"POST /resize HTTP/1.1\r\nHost: a\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        (POST + b"Content-Length: 0\r\n\r\n", 400),
+        (POST + b"Content-Length: 2000000\r\n\r\n" + IMAGE, 413),
+        (CHUNKED + b"f4241\r\n" + bytes(1_000_001), 413),
+        (CHUNKED + b"5\r\nimage with more", 400),
+        (b"no request\r\n\r\n", 400),
+    ],
+    ids=["no path", "no image", "too large", "chunks too large", "bad chunk", "no request"],
+)
+async def test_nothing_is_left_of_a_refused_request_over_http(
+    tmp_path: Path, data: bytes, status: int
+) -> None:
+    context = make_context(tmp_path, FakeWorkers(free=MANY), max_upload=1_000_000)
+    routes = Routes(routes={"/resize": ImageRoute(lambda _: _Task())}, problem=plain_problem)
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(lambda: HttpConnection(context, routes), "127.0.0.1", 0)
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+        writer.write(data)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 %d " % status)
+        writer.close()
+        await writer.wait_closed()
+        while context.connections.served:
+            await asyncio.sleep(0.001)
+    listener.close()
+    assert alive((*OF_A_REQUEST, HttpConnection, HttpReader, Inbox, Outbox)) == []
+    context.spool.close()
+
+
+@pytest.mark.parametrize(
+    ("meta", "size", "status"),
+    [({"width": 0}, 5, 400), ({"width": 9}, 0, 400), ({"width": 9}, 2_000_000, 413)],
+    ids=["option", "no image", "too large"],
+)
+async def test_nothing_is_left_of_a_refused_request(
+    tmp_path: Path, meta: dict[str, int], size: int, status: int
+) -> None:
+    context = make_context(tmp_path, FakeWorkers(free=MANY), max_upload=1_000_000)
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(lambda: BinaryConnection(context), "127.0.0.1", 0)
+    async with asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+        writer.write(pack_message(Kind.RESIZE, 1, meta, body_size=size) + bytes(min(size, 5)))
+        header = await reader.readexactly(HEADER.size)
+        assert status.to_bytes(2, "big") in header
+        writer.close()
+        await writer.wait_closed()
+        while context.connections.served:
+            await asyncio.sleep(0.001)
+    listener.close()
+    assert alive(OF_A_REQUEST + OF_A_CONNECTION) == []
     context.spool.close()

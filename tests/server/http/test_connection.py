@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from tests.server.fakes import fail
 from tests.server.http.serving import HOST, client_of, get, post, serving, until
 from vipsrv.errors import BadRequest, Busy, CorruptImage
+from vipsrv.server.connections.inbox import HEADER_COST, TURN_SIZE
+from vipsrv.server.connections.served import DRAIN_SECONDS
 from vipsrv.server.connections.states import ConnectionState
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.http.connection import MOST_DISCARDED
@@ -104,6 +107,33 @@ async def test_requests_are_answered_in_order(tmp_path: Path) -> None:
         assert [(await client.read()).status for _ in range(4)] == [422, 200, 200, 404]
 
 
+async def test_the_requests_of_one_read_are_answered_in_turns(tmp_path: Path) -> None:
+    count = 500
+    async with serving(tmp_path) as server, client_of(server) as client:
+        await client.send(get(b"/page") * count)
+        answered = [0]
+        while answered[-1] < count:
+            await asyncio.sleep(0)
+            answered.append(len(server.lines))
+        # One turn of the event loop may have the end of one turn and a read.
+        assert max(after - before for before, after in pairwise(answered)) <= 2 * TURN_SIZE // HEADER_COST
+        for _ in range(count):
+            assert (await client.read()).status == 200
+
+
+async def test_a_turn_does_not_make_the_receive_timeout_longer(tmp_path: Path) -> None:
+    async with serving(tmp_path, receive_timeout=30.0) as server, client_of(server) as client:
+        head = b"POST /resize?width=8 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+        pieces = TURN_SIZE // HEADER_COST
+        await client.send(head + b"1\r\nx\r\n")
+        await until(lambda: server.context.in_flight.requests == 1)
+        expires = server.connection._inbox.expires
+        await client.send(b"1\r\nx\r\n" * pieces)
+        (exchange,) = server.connection.in_flight
+        await until(lambda: exchange.slot is not None and exchange.slot.received == pieces + 1)
+        assert server.connection._inbox.expires == expires
+
+
 async def test_a_refused_body_is_discarded_if_it_is_short(tmp_path: Path) -> None:
     async with serving(tmp_path) as server, client_of(server) as client:
         await client.send(post(bytes(MOST_DISCARDED), query=b"height=1") + get(b"/page"))
@@ -159,6 +189,19 @@ async def test_a_stream_ends_with_the_server(tmp_path: Path) -> None:
         server.connection.drain()
         assert await client.rest() == b"5\r\nbegin\r\n0\r\n\r\n"
         assert server.streams.sends == []
+
+
+async def test_a_request_after_a_stream_is_answered_when_the_server_ends_it(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, client_of(server) as client:
+        await client.send(get(b"/stream") + get(b"/page"))
+        await client.read_head()
+        await until(lambda: len(server.lines) == 1)
+        server.context.draining = True
+        server.connection.drain()
+        assert await client.reader.readexactly(15) == b"5\r\nbegin\r\n0\r\n\r\n"
+        assert (await client.read()).body == b"page"
+        server.watch(DRAIN_SECONDS + 0.1)
+        assert await client.rest() == b""
 
 
 async def test_options_and_methods(tmp_path: Path) -> None:

@@ -311,6 +311,7 @@ class BinaryConnection(ServedConnection[RequestReader]):
     def _reply_error(
         self, kind: int, request_id: int, error: RequestError, exchange: Exchange | None = None
     ) -> None:
+        error.forget_frames()
         line = self._line(kind, request_id, exchange)
         line.error = error
         self._inbox.end_turn()  # else clients that send on when they are refused would take all the time

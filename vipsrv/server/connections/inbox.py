@@ -255,7 +255,7 @@ class Inbox(Generic[R]):
                 self._body_received(len(part))
             data = data[len(part) :]
             self.update()
-            if self._in_turn >= TURN_SIZE and self.reader.between_messages:
+            if self._in_turn >= TURN_SIZE and (self.reader.between_messages or self.fed_slot is not None):
                 self._yield_turn()  # if this is the only client, operators still want their turn
         if self._state is not InboxState.PAUSED:
             data = memoryview(b"")
@@ -314,11 +314,17 @@ class Inbox(Generic[R]):
             self._in_turn = 0
 
     def _yield_turn(self) -> None:
-        """Pause for one turn of the event loop."""
+        """Pause for one turn of the event loop; the receive timeout is not made longer by that."""
         self._in_turn = 0
         if self._state is InboxState.READING:
             self._pause()
-            asyncio.get_running_loop().call_soon(self.update)
+            asyncio.get_running_loop().call_soon(self._begin_turn, self.expires)
+
+    def _begin_turn(self, expires: float) -> None:
+        was_paused = self._state is InboxState.PAUSED
+        self.update()
+        if was_paused and self._state is InboxState.READING:
+            self.expires = expires
 
     def _pause(self) -> None:
         if self._state is InboxState.READING and not self._transport.is_closing():

@@ -337,6 +337,7 @@ class HttpConnection(ServedConnection[HttpReader]):
 
     def _refuse(self, pending: PendingRequest, error: RequestError) -> None:
         """Answer with an error; close if the body that is still to come is too long to be discarded."""
+        error.forget_frames()
         response = self._routes.problem(error)
         if self._receiving is pending:
             self._inbox.slot = self._inbox.fed_slot = None
@@ -442,7 +443,7 @@ class HttpConnection(ServedConnection[HttpReader]):
         self._end_stream = stream.subscribe(send)
 
     def _finish_stream(self) -> None:
-        """End the stream of the first request, whose reply is complete then."""
+        """End the stream of the first request, whose reply is complete then; send those that waited for it."""
         end, self._end_stream = self._end_stream, None
         if end is None:
             return
@@ -450,8 +451,11 @@ class HttpConnection(ServedConnection[HttpReader]):
         first = self._pending.popleft()
         if first.head is not None and not first.head.is_http_1_0:
             self._outbox.put(LAST_CHUNK)
-        self._drop_rest()
-        self._linger()
+        if self._pending:
+            self._advance()
+        else:
+            self._drop_rest()
+            self._linger()
 
     # What the end of the connection or of the server means
 

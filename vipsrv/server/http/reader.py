@@ -161,6 +161,7 @@ class HttpReader:
 
     def _failed(self, error: RequestError) -> RefusedRequest:
         self._enter(ReaderState.FAILED)
+        error.forget_frames()
         self._failure = error
         return RefusedRequest(error)
 
