@@ -38,7 +38,7 @@ def test_the_cpu_time_of_a_worker_remains_when_it_has_ended() -> None:
     pids.append(process.pid)
     running = processes.usage(10.0)
     assert running.workers is not None
-    assert running.workers.cpu_seconds - before.cpu_seconds >= 0.29
+    assert running.workers.cpu_seconds - before.cpu_seconds > 0.28
     assert running.workers.resident == running.largest_worker > 50 << 20
 
     process.communicate()

@@ -1,7 +1,7 @@
 """A real Chromium, headless, that looks at the page of a real server.
 
-What is not installed everywhere is the browser: without it these tests are skipped. The browser ends with each
-module, because no other event loop can run in a process while Playwright's runs.
+What is not installed everywhere is the browser: without it these tests are skipped. The browser ends with
+each module, because no other event loop can run in a process while Playwright's runs.
 """
 
 import io

@@ -443,7 +443,7 @@ class HttpConnection(ServedConnection[HttpReader]):
         self._end_stream = stream.subscribe(send)
 
     def _finish_stream(self) -> None:
-        """End the stream of the first request, whose reply is complete then; send those that waited for it."""
+        """End the stream of the first request, whose reply is complete then; send those that waited."""
         end, self._end_stream = self._end_stream, None
         if end is None:
             return
