@@ -104,8 +104,7 @@ def test_it_reconnects_to_a_server_that_starts_again(browser: Browser) -> None:
         port = first.ops.rpartition(":")[2]
         with RunningServer("--ops-listen", f"127.0.0.1:{port}", "--workers", "1") as second:
             expect(page.locator("#state")).to_have_text("live")
-            pid = page.locator("#gateways td").first.inner_text()
-            assert int(pid) == second.pid
+            expect(page.locator("#gateways td").first).to_have_text(str(second.pid))
 
 
 @pytest.mark.parametrize(("motion", "moves"), [("no-preference", True), ("reduce", False)])
