@@ -57,6 +57,9 @@ _CHECK_EVERY = 2000
 """Messages between two checks that the server still answers."""
 
 _WORKER_ENDED = re.compile(r"worker \d+ ended")
+_STOPPED = re.compile(r"worker \d+ ended: it did not stop its job within")
+"""What the server does to a worker whose job was cancelled, on a busy machine or within a long step."""
+
 _HTTP_HEAD = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [ -~]+(?:\r\n[A-Za-z-]+: [ -~]*)*")
 _HTTP_LENGTH = re.compile(rb"(?i)\r\ncontent-length: ([0-9]+)")
 _INTERNAL, _WORKER_DIED = 500, 502
@@ -307,6 +310,17 @@ def statuses_of(received: bytes) -> list[int]:
     return statuses
 
 
+def ends_of_workers(log: str) -> tuple[list[str], int]:
+    """Return the lines of workers that have died, and how many were ended because of a cancelled job.
+
+    A client that ends its side after a message has its job cancelled. An image that takes too long is found
+    by its CPU time.
+    """
+    ended = [line for line in log.splitlines() if _WORKER_ENDED.search(line)]
+    lost = [line for line in ended if not _STOPPED.search(line)]
+    return lost, len(ended) - len(lost)
+
+
 def check_health(server: RunningServer) -> None:
     """Check that the server lives and answers a valid request. Raises ``SystemExit``."""
     if server.process.poll() is not None:
@@ -400,7 +414,7 @@ def main() -> int:
                 images.too_slow(number, seconds)
         check_health(server)
         # A worker that is replaced as planned, because it has grown, is not a warning.
-        lost = [line for line in server.log.splitlines() if _WORKER_ENDED.search(line)]
+        lost, stopped = ends_of_workers(server.log)
         found.faults += lost
         print(*lost, sep="\n", end="\n" if lost else "")
         if "Traceback" in server.log:
@@ -411,6 +425,7 @@ def main() -> int:
         f"slowest alone: {', '.join(f'{seconds:.2f} s' for seconds, _ in sorted(slowest)[:-6:-1]) or 'none'}"
     )
     print(f"biggest worker: {memory.biggest / 1e6:.1f} MB above an idle one; workers lost: {len(lost)}")
+    print(f"workers replaced because a cancelled job did not stop in time: {stopped}")
     print(f"{len(found.faults)} faults")
     return 1 if found.faults else 0
 

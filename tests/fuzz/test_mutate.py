@@ -130,3 +130,9 @@ def test_a_worker_above_its_memory_is_noticed() -> None:
         with mutate.MemoryWatch(server, -1, lambda _: noticed.set()) as memory:
             assert noticed.wait(60)
         assert memory.biggest >= 0
+
+
+def test_a_worker_that_is_ended_because_of_a_cancelled_job_has_not_died() -> None:
+    died = '{"event":"worker 7 ended: it was killed by SIGSEGV"}'
+    stopped = '{"event":"worker 8 ended: it did not stop its job within 1 s of being told to"}'
+    assert mutate.ends_of_workers(f"{stopped}\nready\n{died}\n{stopped}\n") == ([died], 2)

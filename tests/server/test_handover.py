@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from vipsrv.address import Address
+from vipsrv.address import Address, Wire
 from vipsrv.errors import StartFailed
 from vipsrv.server import handover
 from vipsrv.server.handover import TRANSITIONS, ControlSocket, HandoverState, Takeover
@@ -99,6 +99,32 @@ async def test_a_hand_over(control: Path) -> None:
         await asyncio.sleep(0)
         successor.close()
         close(takeover)
+
+
+async def test_an_old_successor_does_not_get_the_listener_of_the_operator(control: Path) -> None:
+    async with running(control) as server:
+        await server.listeners.serve(Address("127.0.0.1", 0, wire=Wire.OPS), asyncio.Protocol)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(sock, str(control))
+            await loop.sock_sendall(sock, b'{"kind": "take", "format": 1, "server": "vipsrv/0.1"}\n')
+            line, descriptors = await _receive_offer(sock)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        offer = json.loads(line)
+        assert [one["wire"] for one in offer["listeners"]] == ["binary", "binary"]
+        assert len(descriptors) == len(offer["listeners"]) + 1  # and that of the control socket
+
+
+async def _receive_offer(sock: socket.socket) -> tuple[bytes, list[int]]:
+    readable = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sock, readable.set)
+    await readable.wait()
+    loop.remove_reader(sock)
+    line, descriptors, _, _ = socket.recv_fds(sock, 65_536, 16)
+    return line, descriptors
 
 
 async def test_a_successor_that_gives_up(control: Path) -> None:

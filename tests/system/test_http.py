@@ -1,11 +1,13 @@
 """HTTP from outside: listeners of all kinds, other clients, hand-over and several gateways."""
 
+import contextlib
 import http.client
 import socket
 import ssl
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,10 @@ from vipsrv.address import Address
 
 IMAGE = jpeg()
 HTTP = ("--listen", "http://127.0.0.1:0")
+PROXY_HEADER = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + struct.pack(
+    "!4s4sHH", b"\7\7\7\7", b"\1\1\1\1", 77, 80
+)
+"""Version 2, of a client at 7.7.7.7:77."""
 
 
 def port_of(server: RunningServer, number: int = 0) -> int:
@@ -97,12 +103,70 @@ def test_https(start_server: StartServer, lab: Lab) -> None:
 
 def test_the_header_of_a_proxy(start_server: StartServer) -> None:
     server = start_server("--workers", "1", *HTTP, "--trusted-proxies", "127.0.0.1")
-    source = struct.pack("!4s4sHH", b"\7\7\7\7", b"\1" * 4, 77, 80)
-    header = b"\r\n\r\n\0\r\nQUIT\n" + b"\x21\x11\0\x0c" + source
     with socket.create_connection(("127.0.0.1", port_of(server)), bare_client.SECONDS) as sock:
-        sock.sendall(header + b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        sock.sendall(PROXY_HEADER + b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert read_to_end(sock).startswith(b"HTTP/1.1 404 ")
     wait_until(lambda: '"peer":"7.7.7.7:77"' in server.log, "the line")
+
+
+def test_the_header_of_a_proxy_before_tls(start_server: StartServer, lab: Lab) -> None:
+    certificate, key = lab.server()
+    files = ("--tls-cert", str(certificate), "--tls-key", str(key))
+    listener = ("--listen", "https://127.0.0.1:0")
+    server = start_server("--workers", "1", *listener, *files, "--trusted-proxies", "127.0.0.1")
+    context = ssl.create_default_context(cafile=str(lab.ca))
+    with socket.create_connection(("127.0.0.1", port_of(server)), bare_client.SECONDS) as sock:
+        sock.sendall(PROXY_HEADER)
+        with context.wrap_socket(sock, server_hostname="127.0.0.1") as secured:
+            secured.sendall(b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert read_to_end(secured).startswith(b"HTTP/1.1 404 ")
+    wait_until(lambda: '"peer":"7.7.7.7:77"' in server.log, "the line")
+    assert '"protocol":"http+tls"' in server.log
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_client_that_ends_its_sending_side_gets_its_reply(
+    start_server: StartServer, lab: Lab, scheme: str
+) -> None:
+    certificate, key = lab.server()
+    files = ("--tls-cert", str(certificate), "--tls-key", str(key))
+    server = start_server("--workers", "1", "--listen", f"{scheme}://127.0.0.1:0", *files)
+    head = b"POST /resize?width=20 HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(IMAGE)
+    with socket.create_connection(("127.0.0.1", port_of(server)), bare_client.SECONDS) as sock:
+        if scheme == "http":
+            sock.sendall(head + IMAGE)
+            sock.shutdown(socket.SHUT_WR)
+            reply = read_to_end(sock)
+        else:
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            context = ssl.create_default_context(cafile=str(lab.ca))
+            secured = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+            through(sock, incoming, outgoing, secured.do_handshake)
+            secured.write(head + IMAGE)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                secured.unwrap()  # which says that nothing more is sent
+            sock.sendall(outgoing.read())
+            sock.shutdown(socket.SHUT_WR)
+            incoming.write(read_to_end(sock))
+            reply = b""
+            with contextlib.suppress(ssl.SSLZeroReturnError):
+                while piece := secured.read(65_536):
+                    reply += piece
+    assert b"HTTP/1.1 200 OK\r\n" in reply
+
+
+def through(
+    sock: socket.socket, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, step: Callable[[], None]
+) -> None:
+    while True:
+        try:
+            step()
+        except ssl.SSLWantReadError:
+            sock.sendall(outgoing.read())
+            incoming.write(sock.recv(65_536))
+        else:
+            sock.sendall(outgoing.read())
+            return
 
 
 def read_to_end(sock: socket.socket) -> bytes:

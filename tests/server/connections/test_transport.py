@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import shutil
 import socket
 import ssl
@@ -16,7 +17,7 @@ import pytest
 from tests.server.fakes import MANY, FakeWorkers, content, make_context, succeed
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.connections.binary import BinaryConnection
-from vipsrv.server.connections.transport import acknowledge_now, has_hung_up, has_tls, socket_of
+from vipsrv.server.connections.transport import acknowledge_now, has_hung_up, has_tls, socket_of, was_reset
 from vipsrv.worker_config import IN_MEMORY_SIZE
 
 IMAGE_SIZE = IN_MEMORY_SIZE + 12_345
@@ -202,6 +203,24 @@ def test_the_descriptor_of_a_transport_is_that_of_its_socket() -> None:
 
 def test_without_a_socket_nobody_is_seen_to_hang_up() -> None:
     assert not has_hung_up(transport())
+
+
+def test_a_client_that_is_gone_is_told_from_one_that_still_reads() -> None:
+    assert not was_reset(transport())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
+        with ours, theirs:
+            theirs.shutdown(socket.SHUT_WR)
+            ours.sendall(b"read")
+            assert theirs.recv(4) == b"read"
+            assert not was_reset(transport(socket=ours))
+            theirs.close()
+            ours.sendall(b"unread")
+            poll = select.poll()
+            poll.register(ours.fileno(), 0)
+            assert poll.poll(10_000), "the kernel has reset the connection"
+            assert was_reset(transport(socket=ours))
 
 
 @pytest.mark.parametrize("leave", [socket.socket.close, lambda sock: sock.shutdown(socket.SHUT_WR)])

@@ -213,21 +213,82 @@ async def test_a_reply_is_not_lost_to_a_reset(tmp_path: Path) -> None:
         await until(lambda: server.connection.state is ConnectionState.CLOSED)
 
 
-@pytest.mark.parametrize("when", ["in the head", "in the body", "waiting"])
-async def test_a_client_that_disconnects(tmp_path: Path, when: str) -> None:
-    data = {"in the head": b"GET /pa", "in the body": post(bytes(1000))[:-1], "waiting": post(b"image")}[when]
+@pytest.mark.parametrize("data", [b"GET /pa", post(bytes(1000))[:-1]], ids=["in the head", "in the body"])
+async def test_a_client_that_ends_within_a_request(tmp_path: Path, data: bytes) -> None:
     async with serving(tmp_path) as server, client_of(server) as client:
         await client.send(data)
-        if when == "waiting":
-            await server.jobs_given()
-        else:
-            await until(lambda: server.connections != [] and not server.connection.between_messages)
+        await until(lambda: server.connections != [] and not server.connection.between_messages)
         client.end()
-        rest = await client.rest()
-        assert rest == b"" or rest.startswith(b"HTTP/1.1 400 ")
+        assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
         await until(lambda: server.connection.state is ConnectionState.CLOSED)
         assert server.context.in_flight.requests == 0
-        assert len(server.workers.cancelled) == (1 if when == "waiting" else 0)
+
+
+async def test_a_client_that_disconnects(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, client_of(server) as client:
+        await client.send(post(b"image"))
+        await server.jobs_given()
+        client.close()
+        await until(lambda: server.connection.state is not ConnectionState.OPEN)
+
+        def is_closed() -> bool:
+            server.watch()  # until the 100 (Continue) has come back as a reset
+            return server.connection.state is ConnectionState.CLOSED
+
+        await until(is_closed)
+        assert server.context.in_flight.requests == 0
+        assert len(server.workers.cancelled) == 1
+        assert [line.lost for line in server.lines] == ["the client disconnected"]
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+async def test_a_client_that_ends_its_side_after_its_requests(tmp_path: Path, version: bytes) -> None:
+    keep = b"Connection: keep-alive\r\n"
+    data = (post(b"one", keep) + post(b"two", keep)).replace(b"HTTP/1.1", b"HTTP/" + version)
+    async with serving(tmp_path, deadline=2 * IDLE) as server, client_of(server) as client:
+        await client.send(data)
+        one, two = await server.jobs_given(2)
+        client.end()
+        await until(lambda: server.connection.state is ConnectionState.HALF_CLOSED)
+        server.watch(IDLE)  # it is not idle, and does not stall
+        server.succeed(two, 3)
+        server.succeed(one, 3)
+        if version == b"1.1":
+            assert (await client.read_head()).status == 100
+        replies = [await client.read() for _ in range(2)]
+        assert [reply.status for reply in replies] == [200, 200]
+        assert replies[1].headers["connection"] == "close"
+        assert await client.rest() == b""
+
+
+async def test_a_page_for_a_client_that_ends_its_side(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, client_of(server) as client:
+        await client.send(get(b"/page"))
+        client.end()
+        assert (await client.read()).body == b"page"
+        assert await client.rest() == b""
+
+
+async def test_a_client_that_ends_its_side_within_its_second_request(tmp_path: Path) -> None:
+    async with serving(tmp_path, deadline=2 * IDLE) as server, client_of(server) as client:
+        await client.send(post(b"one") + b"GET /pa")
+        (job,) = await server.jobs_given()
+        client.end()
+        await until(lambda: server.connection.state is ConnectionState.HALF_CLOSED)
+        server.watch(IDLE)
+        server.succeed(job, 3)
+        assert (await client.read_head()).status == 100
+        assert [(await client.read()).status for _ in range(2)] == [200, 400]
+        assert await client.rest() == b""
+
+
+async def test_a_stream_ends_with_the_side_of_its_client(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, client_of(server) as client:
+        await client.send(get(b"/stream"))
+        await client.read_head()
+        client.end()
+        assert await client.rest() == b"5\r\nbegin\r\n"
+        assert server.streams.sends == []
 
 
 async def test_a_connection_that_is_reset(tmp_path: Path) -> None:

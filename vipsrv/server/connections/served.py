@@ -16,7 +16,7 @@ from vipsrv.server.accounts import Flow
 from vipsrv.server.connections.inbox import Inbox, InboxState, RequestReading
 from vipsrv.server.connections.outbox import Outbox
 from vipsrv.server.connections.states import BEGINNING, READING, TRANSITIONS, ConnectionState
-from vipsrv.server.connections.transport import has_hung_up, has_tls, peer_name, socket_of
+from vipsrv.server.connections.transport import has_hung_up, has_tls, peer_name, socket_of, was_reset
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.logs.request_line import peer_text
@@ -93,6 +93,9 @@ class ServedConnection(asyncio.BufferedProtocol, Generic[R]):
     @abstractmethod
     def may_half_close(self) -> bool:
         """Whether the client gets its reply if it has ended its own side meanwhile."""
+
+    def _ask_whether_gone(self) -> None:
+        """Send bytes that a client passes over while it waits, if there are such: one that is gone resets."""
 
     @abstractmethod
     def _begin(self) -> None:
@@ -201,6 +204,8 @@ class ServedConnection(asyncio.BufferedProtocol, Generic[R]):
             if not self.may_half_close or not self.answers_are_due:
                 self._abandon_all()
                 self._close()
+            else:
+                self._ask_whether_gone()
         return self._transport.can_write_eof()  # or it has no half-close
 
     def pause_writing(self) -> None:
@@ -357,6 +362,10 @@ class ServedConnection(asyncio.BufferedProtocol, Generic[R]):
 
     def _watch_inbox(self, now: float) -> None:
         inbox = self._inbox
+        if self._state is ConnectionState.HALF_CLOSED:  # nothing more arrives, and no event reports a reset
+            if was_reset(self._transport):
+                self._lose(DISCONNECTED)
+            return
         paused = inbox.state is InboxState.PAUSED
         if paused and not self.may_half_close and has_hung_up(self._transport):
             # While reading is paused, no event reports the disconnect; MAX_IN_FLIGHT jobs could be wasted.

@@ -9,7 +9,7 @@
      │ │
      │ └──► HALF_CLOSED ─────────────────────────┐
      │      the client has shut down its sending │
-     │      side; its version 1 reply is due     ▼
+     │      side; replies (not version 2) are due▼
      └────────────────────────────────────────► CLOSING ─────────────────────────► CLOSED
        version 1 reply, idle, end of file       sends the last replies
 

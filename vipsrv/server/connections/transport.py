@@ -53,6 +53,16 @@ def has_hung_up(transport: asyncio.BaseTransport) -> bool:
     return bool(poll.poll(0))
 
 
+def was_reset(transport: asyncio.BaseTransport) -> bool:
+    """Whether the client has closed both sides, which is known once it has been sent something."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), 0)  # POLLHUP and POLLERR are always reported
+    return bool(poll.poll(0))
+
+
 def acknowledge_now(transport: asyncio.BaseTransport) -> None:
     """Acknowledge what has arrived now, not up to 40 ms later (Linux, TCP only).
 

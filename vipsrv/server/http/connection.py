@@ -87,8 +87,16 @@ class HttpConnection(ServedConnection[HttpReader]):
         """Whether requests are in flight, or replies wait for those before them."""
         return bool(self._pending)
 
-    may_half_close = False
-    """A client that ends its side is taken for one that has disconnected: its work is not worth doing."""
+    @property
+    def may_half_close(self) -> bool:
+        """Whether replies are due other than a stream, which nobody ends but the client."""
+        return self._end_stream is None
+
+    def _ask_whether_gone(self) -> None:
+        """Send a 100 (Continue), which any client of HTTP/1.1 passes over (RFC 9110, section 15.2)."""
+        head = self._pending[0].head
+        if head is not None and not head.is_http_1_0:
+            self._outbox.put(CONTINUE)
 
     def _open_place(self, peer: object) -> Flow:
         self._clients = HttpClients(self._context, peer)
@@ -350,9 +358,8 @@ class HttpConnection(ServedConnection[HttpReader]):
         """Make the reply to a request; ``_advance`` sends it when its turn has come."""
         head = pending.head
         is_last = not self._pending or pending is self._pending[-1]
-        if (self._context.draining and is_last) or (
-            self._receiving is pending and not self._can_discard(pending)
-        ):
+        ends = self._context.draining or self._state is ConnectionState.HALF_CLOSED
+        if (ends and is_last) or (self._receiving is pending and not self._can_discard(pending)):
             pending.closes = True
         stream = answer if isinstance(answer, HttpStream) else None
         head_only = head is not None and head.method == "HEAD"
@@ -415,6 +422,8 @@ class HttpConnection(ServedConnection[HttpReader]):
     def _after_reply(self) -> None:
         if self._state is ConnectionState.LINGERING:
             self._shut_down_when_sent()
+        elif self._state is ConnectionState.HALF_CLOSED and not self._pending:
+            self._close()
         self._inbox.update()
         self._inbox.start_idling()
         self._drain_if_told()
@@ -443,7 +452,7 @@ class HttpConnection(ServedConnection[HttpReader]):
         self._end_stream = stream.subscribe(send)
 
     def _finish_stream(self) -> None:
-        """End the stream of the first request, whose reply is complete then; send those that waited."""
+        """End the stream, which completes its reply; send the replies that waited for it."""
         end, self._end_stream = self._end_stream, None
         if end is None:
             return
