@@ -448,6 +448,16 @@ def _loaded_by(module: str) -> set[str]:
         ("vipsrv", {"vipsrv.options", "vipsrv.client", "vipsrv.server", "asyncio", "pyvips", "PIL"}),
         ("vipsrv.protocol", {"asyncio", "socket", "pyvips", "PIL"}),
         ("vipsrv.server", {"vipsrv.pipeline", "vipsrv.client", "pyvips", "PIL"}),
+        (
+            "vipsrv.server.gateway",
+            {
+                "vipsrv.server.http",
+                "vipsrv.server.ops.operator",
+                "httptools",
+                "prometheus_client",
+                "opentelemetry",
+            },
+        ),
         ("vipsrv.client", {"vipsrv.pipeline", "vipsrv.server", "vipsrv.workers", "pyvips", "PIL"}),
         (
             "vipsrv.workers.child.__main__",

@@ -1,10 +1,11 @@
 """How long /metrics takes to answer while the queue of the server is full.
 
-    python -m bench.tools.scrape_latency [--clients 16] [--scrapes 300]
+    python -m bench.tools.scrape_latency [--clients 16] [--scrapes 300] [--impatient]
 
 Another process is the clients: each has an address and a few connections of its own, keeps many requests
 unanswered, and sends another one for each reply, up to a second later after a refusal. So more requests are
-sent than the queue may hold. Only scrapes that have seen a queue of at least nine tenths of its limit count.
+sent than the queue may hold. With ``--impatient`` they never pause, so most of what the server does is to
+refuse. Only scrapes that have seen a queue of at least nine tenths of its limit count.
 """
 
 import asyncio
@@ -43,6 +44,7 @@ def main(
     ] = "jpeg-0.3mp.jpg",
     clients: Annotated[int, typer.Option(min=1, max=200, help="Addresses, from 127.0.0.2 on.")] = 16,
     scrapes: Annotated[int, typer.Option(min=1)] = 300,
+    impatient: Annotated[bool, typer.Option(help="Do not pause after a refusal.")] = False,  # noqa: FBT002
 ) -> None:
     """Print the percentiles of the latencies. Raises ``OSError`` if a scrape fails."""
     image = image_file(name).read_bytes()
@@ -55,7 +57,9 @@ def main(
             )
         )
         page = page_of(server)
-        load = get_context("spawn").Process(target=flood, args=(server.port, clients, image), daemon=True)
+        load = get_context("spawn").Process(
+            target=flood, args=(server.port, clients, image, impatient), daemon=True
+        )
         load.start()
         stack.callback(load.terminate)
         while len(latencies) < scrapes:
@@ -75,19 +79,20 @@ def main(
     )
 
 
-def flood(port: int, clients: int, image: bytes) -> None:
+def flood(port: int, clients: int, image: bytes, impatient: bool) -> None:  # noqa: FBT001
     """Keep the queue of a server full."""
+    longest_pause = 0.0 if impatient else _LONGEST_PAUSE
 
     async def run() -> None:
         addresses = [f"127.0.0.{2 + number}" for number in range(clients)]
         await asyncio.gather(
-            *(ask(port, address, image) for address in addresses for _ in range(CONNECTIONS))
+            *(ask(port, address, image, longest_pause) for address in addresses for _ in range(CONNECTIONS))
         )
 
     asyncio.run(run())
 
 
-async def ask(port: int, address: str, image: bytes) -> None:
+async def ask(port: int, address: str, image: bytes, longest_pause: float) -> None:
     """Send a request for each reply, over one connection from this address."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
     for number in range(AHEAD):
@@ -99,7 +104,7 @@ async def ask(port: int, address: str, image: bytes) -> None:
         meta = await reader.readexactly(meta_size)
         await reader.readexactly(body_size)
         if status == _BUSY:
-            await asyncio.sleep(min(_LONGEST_PAUSE, json.loads(meta)["retry_after_ms"] / 1000))
+            await asyncio.sleep(min(longest_pause, json.loads(meta)["retry_after_ms"] / 1000))
         writer.write(resize_head(number, len(image), 200, 150) + image)
         await writer.drain()
 

@@ -17,11 +17,12 @@ ALLOWED = {
     "jpeg_header": set(),
     "shrink_on_load": {"image_quality"},
     "wire": set(),
+    "http_wire": {"wire"},
     "measuring": set(),
     "baselines": {"images", "jpeg_header", "measuring", "wire"},
     "load": {"images", "measuring", "wire", "arguments"},
     "report": {"load", "baselines"},
-    "suites": {"images", "image_quality", "measuring", "baselines", "wire"},
+    "suites": {"images", "image_quality", "measuring", "baselines", "wire", "http_wire"},
 }
 """What each part may import beside itself; the tools may import all of them."""
 

@@ -48,9 +48,9 @@ def test_a_wrong_value_is_one_line_that_names_the_flag() -> None:
 def test_an_invalid_listener() -> None:
     ended = vipsrv("serve", "--listen", "unix:/a", "--listen", "foo")
     assert ended.returncode == 2
-    assert (
-        ended.stderr
-        == "vipsrv: --listen: 'foo' is not HOST:PORT, [IPV6]:PORT, tls://HOST:PORT or unix:/path\n"
+    assert ended.stderr == (
+        "vipsrv: --listen: 'foo' is not HOST:PORT, [IPV6]:PORT, tls://HOST:PORT, http://HOST:PORT, "
+        "https://HOST:PORT, unix:/path or http+unix:/path\n"
     )
 
 

@@ -343,6 +343,24 @@ def test_seconds_that_were_missed_are_a_gap() -> None:
     assert columns_of(view, "ok") == [9, 9, 9, 9, 9]
 
 
+def line_of(view: TopView, title: str) -> str:
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(view.render(width=120))
+    (line,) = [line for line in console.export_text().splitlines() if line.startswith(f"{title} ")]
+    return line
+
+
+def test_what_is_unknown_is_no_zero() -> None:
+    view = TopView("here")
+    view.take("live", live_event())
+    assert line_of(view, "cores").split()[-1] == "1.5"
+    assert line_of(view, "p99").split()[-2:] == ["1.23", "s"]
+    unknown = {**history_event(), "cores": [1.0] * 4 + [None], "p99": [1.0] * 4 + [None]}
+    view.take("live", live_event(columns={**unknown, "second": 1001}))
+    assert line_of(view, "cores").split()[-1] == "–"
+    assert line_of(view, "p99").split()[-1] == "–"
+
+
 def test_errors_alike_are_one_line() -> None:
     (error,) = errors_event("the queue is full")["last"]
     many = [{**error, "time": 1_700_000_000.0 + number} for number in range(7, 0, -1)]

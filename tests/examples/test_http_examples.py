@@ -4,12 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.server.identity.records import add
 from tests.support.http_server import RunningHttpServer
 from tests.support.images import jpeg
 
@@ -58,6 +59,30 @@ def test_an_example_resizes(http_server: RunningHttpServer, photo: Path, tmp_pat
     with Image.open(tmp_path / "small.webp") as image:
         assert (image.format, image.size) == ("WEBP", (800, 400))
     assert "webp;width=800;height=400;" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tokens") / "tokens.toml"
+
+
+@pytest.fixture(scope="module")
+def token(tokens: Path) -> str:
+    return add(tokens).text
+
+
+@pytest.fixture(scope="module")
+def guarded(tokens: Path, token: str) -> Iterator[RunningHttpServer]:  # noqa: ARG001 - the file has it
+    with RunningHttpServer("--workers", "1", "--tokens", str(tokens)) as server:
+        yield server
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_an_example_sends_a_token(
+    guarded: RunningHttpServer, token: str, photo: Path, tmp_path: Path, script: str
+) -> None:
+    done = run(script, photo, tmp_path / "small.webp", url=guarded.url, VIPSRV_TOKEN=token)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("script", COMMANDS)

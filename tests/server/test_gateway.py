@@ -10,6 +10,7 @@ from tests.support import bare_client
 from vipsrv.errors import StartFailed
 from vipsrv.server.accounts import Accounts
 from vipsrv.server.gateway import Gateway, check_timeouts
+from vipsrv.server.ops.load import LoadHistory
 from vipsrv.server.settings import ServerSettings
 
 
@@ -52,6 +53,17 @@ async def test_accounts_without_connections_are_forgotten_regularly(monkeypatch:
     await gateway.start()
     try:
         await asyncio.wait_for(forgotten.wait(), bare_client.SECONDS)
+    finally:
+        await gateway.stop()
+
+
+async def test_the_load_is_recorded_though_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = asyncio.Event()
+    monkeypatch.setattr(LoadHistory, "watch", lambda *_: recorded.set())
+    gateway = Gateway(ServerSettings(workers=1, port=0, ops_listen="127.0.0.1:0"))
+    await gateway.start()
+    try:
+        await asyncio.wait_for(recorded.wait(), bare_client.SECONDS)
     finally:
         await gateway.stop()
 

@@ -33,6 +33,8 @@ def live_event(**values: Any) -> dict[str, Any]:
             "p50": [1.0, 1.0, 1.0, 1.0, 6.05],
             "p95": [1.0, 1.0, 1.0, 1.0, 17.0],
             "p99": [None, 1.0, 1.0, 1.0, 1234.0],
+            "cores": [None, 0.0, 0.5, 0.25, 1.5],
+            "waiting": [None, 0, 0, 2, 4],
         },
         "window": 10,
         "stages": {

@@ -22,7 +22,7 @@ from vipsrv.workers.descriptor_reserve import WORKER_DESCRIPTORS
 
 LARGE = 50_000_000  # an upload of that size goes to a file from the beginning
 CONNECTIONS = 12
-LIMIT = needed(ServerSettings(workers=1, connections=CONNECTIONS))
+LIMIT = needed(ServerSettings(workers=1, connections=CONNECTIONS, ops_listen="off"))
 
 
 @contextmanager
@@ -102,7 +102,8 @@ def test_what_the_limit_holds_leaves_the_reserve_free(tmp_path: Path) -> None:
 
 def test_a_limit_that_holds_no_connection_is_refused(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with few_descriptors(needed(ServerSettings(workers=1, connections=1)) - 1, tmp_path) as process:
+    settings = ServerSettings(workers=1, connections=1, ops_listen="off")
+    with few_descriptors(needed(settings) - 1, tmp_path) as process:
         assert process.wait(bare_client.SECONDS) == 1
     assert "open files is too low" in log.read_text()
     assert "Traceback" not in log.read_text()

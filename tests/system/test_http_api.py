@@ -214,7 +214,10 @@ def test_tokens(start: StartHttp, tmp_path: Path) -> None:
     with httpx.Client(base_url=url, timeout=60) as client:
         refused = client.post("/resize?width=8", content=IMAGE)
         problem(refused, 401, "unauthorized")
-        assert refused.headers["WWW-Authenticate"].startswith("Bearer")
+        assert refused.headers["WWW-Authenticate"] == 'Bearer realm="vipsrv"'
+        wrong = client.post("/resize?width=8", content=IMAGE, headers={"Authorization": "Bearer guessed"})
+        problem(wrong, 401, "unauthorized")
+        assert wrong.headers["WWW-Authenticate"] == 'Bearer realm="vipsrv", error="invalid_token"'
         problem(client.get("/formats"), 401, "unauthorized")
         assert client.get("/openapi.json").status_code == 200
         assert client.options("/resize").status_code == 204

@@ -37,6 +37,12 @@ def test_a_form_by_curl(http_server: RunningHttpServer, tmp_path: Path) -> None:
     assert shape((tmp_path / "out.jpg").read_bytes()) == ("JPEG", (60, 60))
 
 
+def test_inputs_that_nobody_has_filled_in(client: httpx.Client) -> None:
+    fields = {"width": "60", "height": "", "quality": "", "format": ""}
+    response = client.post("/resize", data=fields, files={"image": IMAGE})
+    assert shape(response.content) == ("JPEG", (60, 30))
+
+
 def test_a_form_is_refused_by_its_fields(client: httpx.Client) -> None:
     refused = client.post("/resize", data={"w": "60"}, files={"image": IMAGE})
     assert problem(refused, 400, "bad_request")["detail"].startswith("w: is no parameter")

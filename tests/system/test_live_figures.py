@@ -60,6 +60,8 @@ def test_every_request_is_counted_whichever_gateway_had_it(gateways: int) -> Non
         assert (sum(history["ok"]), sum(history["refused"]), sum(history["failed"])) == (24, 6, 0)
         assert sum(history["bytes_in"]) == 24 * len(image)
         assert errors["seen"] == 6
+        assert history["waiting"][-1] == 0
+        assert len(history["cores"]) == len(history["ok"])
 
 
 def test_a_worker_with_a_job_is_shown_with_it() -> None:

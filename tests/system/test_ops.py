@@ -71,7 +71,8 @@ def test_stopped_workers_make_a_server_not_ready_and_it_recovers_by_itself(
     start_server: StartServer, more: tuple[str, ...], recovers_by: str
 ) -> None:
     server = start_server("--workers", "2", *OPS, *more)
-    assert get(server.ops, "/readyz").text == "ready\n"
+    # The first canary of another gateway may take longer than it is waited for.
+    wait_until(lambda: get(server.ops, "/readyz").text == "ready\n", "canaries of all gateways")
     pids = all_workers(server)
     assert len(pids) == 2
     with stopped(pids):

@@ -125,12 +125,14 @@ class TopView:
             ("p99", ("p99",), milliseconds),
             ("in/s", ("bytes_in",), size),
             ("out/s", ("bytes_out",), size),
+            ("cores", ("cores",), lambda value: f"{value:.1f}"),
         ):
             columns = [list(self._columns.get(name, ())) for name in names]
-            values = [sum(value or 0 for value in row) for row in zip(*columns, strict=False)]
-            values = values[-min(_SPARK, max(10, width - 40)) :]
+            rows = list(zip(*columns, strict=False))[-min(_SPARK, max(10, width - 40)) :]
+            values = [sum(value or 0 for value in row) for row in rows]
+            is_known = bool(rows) and any(value is not None for value in rows[-1])
             table.add_row(
-                Text(title, "dim"), Text(sparkline(values), "cyan"), show(values[-1]) if values else "–"
+                Text(title, "dim"), Text(sparkline(values), "cyan"), show(values[-1]) if is_known else "–"
             )
         return table
 

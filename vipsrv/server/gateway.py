@@ -6,16 +6,14 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vipsrv.address import Address, Wire
-from vipsrv.errors import SettingsError, StartFailed
+from vipsrv.errors import RequestError, SettingsError, StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.access import Access, is_exposed
 from vipsrv.server.address_list import AddressList
 from vipsrv.server.admission import Admission
-from vipsrv.server.api.image_routes import image_routes
-from vipsrv.server.api.problems import problem
 from vipsrv.server.connections.binary import BinaryConnection
 from vipsrv.server.connections.proxy_header import ProxiedConnection
 from vipsrv.server.connections.tls_handshake import TlsConnection, pack_refusal
@@ -23,14 +21,11 @@ from vipsrv.server.context import ServerContext
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.descriptor_watch import DescriptorWatch
 from vipsrv.server.descriptors import current_limit, files_that_fit, fit_connections, raise_limit
-from vipsrv.server.http.connection import HttpConnection
-from vipsrv.server.http.replies import pack_problem
 from vipsrv.server.identity.shared_quotas import SharedQuotas
 from vipsrv.server.listeners import Listener, Listeners
 from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.logs.start_line import start_fields
-from vipsrv.server.metrics.gateway_figures import GatewayFigures
 from vipsrv.server.open_connections import Connection
 from vipsrv.server.ops.snapshots import Peers, Snapshots
 from vipsrv.server.reload import TakeOver, prepare_all
@@ -47,6 +42,7 @@ from vipsrv.workers.policy import PoolPolicy
 from vipsrv.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
+    from vipsrv.server.ops.load import LoadHistory
     from vipsrv.server.ops.operator import Operator
     from vipsrv.server.otel.telemetry import Telemetry
 
@@ -57,6 +53,13 @@ FAREWELL_SECONDS = 1.0
 """Seconds that sending the last replies may take when the server stops."""
 
 _log = logging.getLogger(__name__)
+
+
+class _Wire(NamedTuple):
+    """How clients of a wire are served: ``connect`` makes a connection, ``refusal`` packs an error of TLS."""
+
+    connect: Callable[..., asyncio.BufferedProtocol]
+    refusal: Callable[[RequestError], bytes]
 
 
 class Gateway:
@@ -121,10 +124,7 @@ class Gateway:
             access=self._access,
             access_log=access_log or AccessLog(),
         )
-        self._serve: dict[Wire, Callable[..., asyncio.BufferedProtocol]] = {
-            Wire.BINARY: partial(BinaryConnection, self._context),
-            Wire.HTTP: partial(HttpConnection, self._context, image_routes(self._context)),
-        }
+        self._wires = {Wire.BINARY: _Wire(partial(BinaryConnection, self._context), pack_refusal)}
         self._trusted_proxies = AddressList(settings.trusted_proxies)
         self._watchdog: Watchdog | None = None
         self._listeners = Listeners()
@@ -196,8 +196,7 @@ class Gateway:
         """
         borrowed = self._borrowed.setdefault(owner, [])
         for one in given:
-            make_connection = partial(self._make_connection, one.address)
-            borrowed.append(await self._listeners.borrow(one, make_connection))
+            borrowed.append(await self._listeners.borrow(one, self._connections_of(one.address)))
         self._tell_operator()
 
     def give_back(self, owner: int) -> None:
@@ -319,13 +318,13 @@ class Gateway:
             except SettingsError as error:
                 raise StartFailed(str(error)) from None
         for one in given:
-            await self._listeners.adopt(one, partial(self._make_connection, one.address))
+            await self._listeners.adopt(one, self._connections_of(one.address))
         for address in own:
-            await self._listeners.bind(address, partial(self._make_connection, address))
+            await self._listeners.bind(address, self._connections_of(address))
         ops = settings.ops_address
         if ops is not None and self._number is None and len(given_for_clients) == len(given):
             with may_lack_default(settings):
-                await self._listeners.serve(ops, partial(self._make_connection, ops))
+                await self._listeners.serve(ops, self._connections_of(ops))
         self._tell_operator()
 
     def _make_operator(self, gateways: int) -> "Operator":
@@ -348,21 +347,33 @@ class Gateway:
     def _certificate_expires(self) -> float | None:
         return None if self._certificates is None else self._certificates.expires
 
+    def _connections_of(self, address: Address) -> Callable[[], asyncio.BufferedProtocol]:
+        """Return what makes the connections to a listener at this address."""
+        if address.wire is Wire.HTTP and Wire.HTTP not in self._wires:
+            # Imported here because an embedded server, which does not speak HTTP, starts quicker without it.
+            from vipsrv.server.api.image_routes import image_routes  # noqa: PLC0415
+            from vipsrv.server.api.problems import problem  # noqa: PLC0415
+            from vipsrv.server.http.connection import HttpConnection  # noqa: PLC0415
+            from vipsrv.server.http.replies import pack_problem  # noqa: PLC0415
+
+            connect = partial(HttpConnection, self._context, image_routes(self._context))
+            self._wires[Wire.HTTP] = _Wire(connect, partial(pack_problem, problem))
+        return partial(self._make_connection, address)
+
     def _make_connection(self, address: Address) -> asyncio.BufferedProtocol:
         """Return the connection of a client: for the header of a proxy, then TLS, then requests."""
         if address.wire is Wire.OPS and self._operator is not None:
             return self._operator.make_connection()
         self._context.connections.opened += 1
-        serve = self._serve[address.wire]
-        make = serve
+        make, refusal = wire = self._wires[address.wire]
         if address.tls and self._certificates is not None:
             make = partial(
                 TlsConnection,
                 self._context,
                 self._certificates,
-                serve,
+                wire.connect,
                 wire=address.wire,
-                refusal=pack_refusal if address.wire is Wire.BINARY else partial(pack_problem, problem),
+                refusal=refusal,
             )
         if self._trusted_proxies:
             return ProxiedConnection(self._context, self._trusted_proxies, make)
@@ -380,6 +391,8 @@ class Gateway:
         if self._operator is not None:
             figures = self._operator.figures
         else:
+            from vipsrv.server.metrics.gateway_figures import GatewayFigures  # noqa: PLC0415 - as above
+
             figures = GatewayFigures(
                 self._context,
                 self._pool,
@@ -432,11 +445,11 @@ class Gateway:
                 self._certificates.watch(now, self._settings)
             # Connections last: they fail only the requests that pool and admission do not check.
             of_operator = [] if self._operator is None else self._operator.due(now)
-            connections = [*self._context.connections.due(now), *of_operator]
-            check_timeouts([self._pool, self._admission, *connections], now)
+            connections = self._context.connections.due(now)
+            check_timeouts([self._pool, self._admission, *of_operator, *connections], now)
 
 
-def check_timeouts(watched: list[WorkerPool | Admission | Connection], now: float) -> None:
+def check_timeouts(watched: "list[WorkerPool | Admission | Connection | LoadHistory]", now: float) -> None:
     """Make each of ``watched`` check its deadlines and timeouts. A bug in one must not stop the others."""
     for one in watched:
         try:

@@ -152,6 +152,7 @@ def test_data_stays_valid_when_the_buffer_is_used_again() -> None:
         ("; filename*=utf-8''b; filename=a", "", FileStarted("f", "a", "")),
         ("", "Content-Type: image/png\r\n", FileStarted("f", "", "image/png")),
         ("", "X: y\r\nCONTENT-type:image/png\t \r\n", FileStarted("f", "", "image/png")),
+        ("; filename*=utf-8''b%20c", "", FileStarted("f", "utf-8''b%20c", "")),
         ('; filename="a"', "Content-Transfer-Encoding: Binary\r\n", FileStarted("f", "a", "")),
     ],
 )

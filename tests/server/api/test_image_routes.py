@@ -232,6 +232,18 @@ def test_fields_of_a_form_are_parameters(context: ServerContext) -> None:
         task.form_field("outputs", "8x")
 
 
+def test_an_empty_field_of_a_form_is_left_out(context: ServerContext) -> None:
+    task = begin(context, "/resize", {"content-type": "multipart/form-data; boundary=abc"})
+    for name, value in (("width", "20"), ("height", ""), ("fit", ""), ("toFormat", ""), ("outputs", "")):
+        task.form_field(name, value)
+    assert task.meta == {"width": 20, "fit": "inside"}
+    task.form_field("height", "15")  # it was not given
+    with pytest.raises(BadRequest, match="widht: is no parameter"):
+        task.form_field("widht", "")
+    with pytest.raises(BadRequest, match="height: must be a whole number"):
+        begin(context, "/resize?height=")
+
+
 def test_ids_of_the_request(context: ServerContext) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     for target in ("/resize?width=1", "/info"):

@@ -19,6 +19,7 @@ from vipsrv.errors import (
 from vipsrv.server.api.problems import HTTP_REFUSALS, MAX_DETAIL, TITLES, problem, problem_type
 from vipsrv.server.http import refusals
 from vipsrv.server.http.messages import HttpResponse
+from vipsrv.server.identity import TokenRefused
 
 EVERY_ERROR = (*REQUEST_ERRORS.values(), *HTTP_REFUSALS)
 PAGE = Path(__file__).parents[3] / "docs" / "guide" / "http.md"
@@ -68,7 +69,10 @@ def test_when_to_try_again(error: RequestError, seconds: str) -> None:
 
 
 def test_a_token_is_asked_for() -> None:
-    assert header(problem(Unauthorized("no")), "WWW-Authenticate") == 'Bearer realm="vipsrv"'
+    missing = problem(Unauthorized("send one"))
+    assert header(missing, "WWW-Authenticate") == 'Bearer realm="vipsrv"'
+    wrong = problem(TokenRefused("no such token"))
+    assert header(wrong, "WWW-Authenticate") == 'Bearer realm="vipsrv", error="invalid_token"'
     assert "www-authenticate" not in {name.lower() for name, _ in problem(BadRequest("no")).headers}
 
 

@@ -32,7 +32,7 @@ from vipsrv.errors import Busy, Cancelled, CorruptImage, Draining, InternalError
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.accounts import Account, Flow
 from vipsrv.server.connections.binary import BinaryConnection
-from vipsrv.server.connections.inbox import TURN_SIZE
+from vipsrv.server.connections.inbox import HEADER_COST, READ_AHEAD_SIZE, TURN_SIZE
 from vipsrv.server.connections.pace import GRACE_SECONDS
 from vipsrv.server.connections.served import (
     DRAIN_SECONDS,
@@ -778,7 +778,7 @@ async def test_an_internal_error_is_logged_as_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("connections", [1, 2])
 async def test_a_client_that_sends_much_takes_turns_with_the_others(tmp_path: Path, connections: int) -> None:
-    size = 2 * TURN_SIZE
+    size = TURN_SIZE + TURN_SIZE // 2
     async with connected(tmp_path) as (server, sock):
         if connections > 1:
             server.context.connections.add(OtherConnection(), Account("192.0.2.1"))
@@ -798,6 +798,33 @@ async def test_a_client_that_sends_much_takes_turns_with_the_others(tmp_path: Pa
         (job,) = await server.jobs_given()
         server.succeed(job, 10)
         assert await read_status(sock) == 200
+
+
+async def handled_in_one_turn(server: Server, message: bytes) -> int:
+    """Let many messages arrive in one read; return how many are answered before others get a turn."""
+    connection, before = server.connection, len(server.lines)
+    data = message * (READ_AHEAD_SIZE // len(message))
+    room = connection.get_buffer(-1)
+    room[: len(data)] = data
+    connection.buffer_updated(len(data))
+    handled = len(server.lines) - before
+    assert not connection.transport.is_reading()
+    await until(lambda: len(server.lines) - before == READ_AHEAD_SIZE // len(message))
+    await until(connection.transport.is_reading)
+    return handled
+
+
+async def test_small_messages_take_turns_with_other_connections(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, sock):
+        for _ in range(2):  # the first header is read in two parts, as version 1 or 2
+            await send(sock, PING)
+            assert await read_status(sock) == 200
+        assert await handled_in_one_turn(server, PING) == TURN_SIZE // HEADER_COST
+
+
+async def test_a_refused_message_ends_the_turn(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (server, _):
+        assert await handled_in_one_turn(server, pack_message(99, 1)) == 1
 
 
 async def test_requests_that_wait_unread_are_not_mixed_with_those_of_others(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.server.fakes import fail
 from tests.server.http.serving import HOST, client_of, get, post, serving, until
 from vipsrv.errors import BadRequest, Busy, CorruptImage
-from vipsrv.server.connections.inbox import TURN_PARTS
+from vipsrv.server.connections.inbox import HEADER_COST, TURN_SIZE
 from vipsrv.server.connections.served import DRAIN_SECONDS
 from vipsrv.server.connections.states import ConnectionState
 from vipsrv.server.exchange import Exchange
@@ -116,7 +116,7 @@ async def test_the_requests_of_one_read_are_answered_in_turns(tmp_path: Path) ->
             await asyncio.sleep(0)
             answered.append(len(server.lines))
         # One turn of the event loop may have the end of one turn and a read.
-        assert max(after - before for before, after in pairwise(answered)) <= 2 * TURN_PARTS
+        assert max(after - before for before, after in pairwise(answered)) <= 2 * TURN_SIZE // HEADER_COST
         for _ in range(count):
             assert (await client.read()).status == 200
 
@@ -124,12 +124,13 @@ async def test_the_requests_of_one_read_are_answered_in_turns(tmp_path: Path) ->
 async def test_a_turn_does_not_make_the_receive_timeout_longer(tmp_path: Path) -> None:
     async with serving(tmp_path, receive_timeout=30.0) as server, client_of(server) as client:
         head = b"POST /resize?width=8 HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+        pieces = TURN_SIZE // HEADER_COST
         await client.send(head + b"1\r\nx\r\n")
         await until(lambda: server.context.in_flight.requests == 1)
         expires = server.connection._inbox.expires
-        await client.send(b"1\r\nx\r\n" * TURN_PARTS)
+        await client.send(b"1\r\nx\r\n" * pieces)
         (exchange,) = server.connection.in_flight
-        await until(lambda: exchange.slot is not None and exchange.slot.received == TURN_PARTS + 1)
+        await until(lambda: exchange.slot is not None and exchange.slot.received == pieces + 1)
         assert server.connection._inbox.expires == expires
 
 

@@ -14,11 +14,12 @@ from vipsrv.errors import (
     TooLarge,
 )
 from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.server.ended_requests import AT_ONCE
 from vipsrv.server.http.refusals import NotFound
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.server.metrics import catalogue
 from vipsrv.server.metrics.catalogue import METRICS, SECONDS, Metric
-from vipsrv.server.metrics.requests import AT_ONCE, RequestCounts
+from vipsrv.server.metrics.requests import RequestCounts
 from vipsrv.server.metrics.snapshot import Figures, Histogram, Value
 from vipsrv.server.timeline import Timeline
 

@@ -57,7 +57,7 @@ class Server:
     """A gateway, ready by default, and its pages."""
 
     def __init__(self, peers: Answers | None = None) -> None:
-        self.service = SimpleNamespace(draining=False)
+        self.service = SimpleNamespace(draining=False, has_successor=False)
         self.pool = Pool(WorkerState.IDLE, WorkerState.BUSY)
         self.canary = PlayedCanary(CanaryState.PASSING)
         self.snapshots = Snapshots(None if peers is None else Peers(peers))
@@ -118,6 +118,15 @@ async def test_all_who_ask_at_the_same_time_get_one_answer(server: Server) -> No
 async def test_draining(server: Server) -> None:
     server.service.draining = True
     assert await server.text() == (503, "not ready: the server is draining: it stops\n")
+
+
+async def test_readiness_does_not_flap_when_another_server_takes_over(server: Server) -> None:
+    server.service.draining = server.service.has_successor = True
+    assert await server.text("verbose") == (
+        200,
+        "[+] serving: another server has taken the place of this one\nready\n",
+    )
+    assert server.canary.asked == 0
     assert not server.canary.asked, "a canary would keep a worker from finishing"
 
 

@@ -8,9 +8,11 @@ import pytest
 from tests.server.fakes import FakeClock
 from tests.server.logs.lines import full_line, request_line
 from vipsrv.errors import Busy, Cancelled, InternalError
+from vipsrv.server.ended_requests import AT_ONCE
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.server.ops import live_view
 from vipsrv.server.ops.live import KEPT_ERRORS, KEPT_SECONDS, RECENT_SECONDS, WINDOW_SECONDS, LiveFigures
+from vipsrv.server.ops.load import LoadHistory
 from vipsrv.server.timeline import Timeline
 
 START = 1_000_000
@@ -23,6 +25,7 @@ class Gateway:
         self.clock = FakeClock()
         self.at(0)
         self.figures = LiveFigures(clock=self.clock, wall_clock=lambda: 5000 + self.clock.now - START)
+        self.load = LoadHistory(lambda: {7: 1.0}, lambda: 3, clock=self.clock)
 
     def at(self, second: float) -> None:
         self.clock.now = START + second
@@ -48,6 +51,7 @@ class Gateway:
         }
         value = {
             "counts": figures.recent(),
+            "load": self.load.recent(),
             "statuses": figures.statuses(),
             "errors": figures.errors(),
             "gauges": gauges,
@@ -87,6 +91,20 @@ def test_each_second_has_its_requests_and_bytes(gateway: Gateway) -> None:
 def test_the_second_that_runs_is_left_out(gateway: Gateway) -> None:
     gateway.end(full_line())
     assert gateway.columns()["ok"] == [0] * RECENT_SECONDS
+
+
+def test_requests_that_are_counted_together_stay_in_their_seconds(gateway: Gateway) -> None:
+    ended = [1, AT_ONCE + 1, 3 * AT_ONCE]
+    for second, number in enumerate(ended):
+        gateway.at(second + 0.5)
+        for _ in range(number):
+            gateway.end(full_line())
+    gateway.at(len(ended))
+    assert gateway.columns()["ok"] == [0, 0, *ended]
+    gateway.at(len(ended) + 1)
+    gateway.end(full_line())
+    assert gateway.columns()["ok"] == [0, *ended, 0]
+    assert gateway.figures.statuses() == {"200 ok": sum(ended) + 1}
 
 
 def test_a_health_check_counts_only_if_it_fails(gateway: Gateway) -> None:
@@ -174,6 +192,7 @@ def test_gateways_together(gateway: Gateway) -> None:
     assert live["columns"]["second"] == START
     assert live["columns"]["ok"] == [0, 0, 0, 0, 2]
     assert live["columns"]["refused"] == [0, 0, 0, 0, 1]
+    assert live["columns"]["waiting"] == [None, None, None, None, 3]  # the other was first asked in the next
     assert live["statuses"] == [
         {"status": 200, "code": "ok", "outcome": "ok", "count": 2},
         {"status": 499, "code": "cancelled", "outcome": "refused", "count": 1},

@@ -66,13 +66,16 @@ class Server:
         self.asked = 0
         snapshots = Snapshots()
         snapshots.add(LIVE, self._snapshot)
-        snapshots.add(HISTORY, self.gateway.figures.history)
+        snapshots.add(HISTORY, self._history)
         self.events = LiveEvents(snapshots, tick=TICK)
         self.watchers: list[Watcher] = []
 
     def _snapshot(self) -> dict[str, Any]:
         self.asked += 1
         return self.gateway.snapshot()
+
+    def _history(self) -> dict[str, Any]:
+        return {"counts": self.gateway.figures.history(), "load": self.gateway.load.history()}
 
     def watch(self) -> Watcher:
         self.watchers.append(Watcher(self.events))

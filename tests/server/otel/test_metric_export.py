@@ -86,6 +86,25 @@ async def test_figures_are_exported_regularly(receiver: OtlpReceiver) -> None:
     await export.stop(10)
 
 
+async def test_an_export_that_fails_is_logged_and_made_up_for(
+    receiver: OtlpReceiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = iter([RuntimeError("can't start new thread")])
+
+    def collect() -> Figures:
+        for failure in failures:
+            raise failure
+        return figures_of()
+
+    export = MetricExport(collect, resource_of(None), 0.01)
+    export.start()
+    async with asyncio.timeout(30):
+        while not receiver.resource_metrics:
+            await asyncio.sleep(0.01)
+    await export.stop(10)
+    assert "the figures could not be collected" in caplog.text
+
+
 async def test_a_receiver_that_is_stuck_delays_neither_requests_nor_the_end(receiver: OtlpReceiver) -> None:
     receiver.may_answer.clear()
     collected = 0

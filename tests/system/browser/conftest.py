@@ -1,6 +1,7 @@
 """A real Chromium, headless, that looks at the page of a real server.
 
-What is not installed everywhere is the browser: without it these tests are skipped.
+What is not installed everywhere is the browser: without it these tests are skipped. The browser ends with
+each module, because no other event loop can run in a process while Playwright's runs.
 """
 
 import io
@@ -57,7 +58,7 @@ class Watched:
             self._faults.append(f"a request to {request.url}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
@@ -68,7 +69,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(browser: Browser) -> Iterator[RunningServer]:  # noqa: ARG001 - no server where there is no browser
     with RunningServer("--ops-listen", "127.0.0.1:0", "--workers", "2") as server:
         yield server
@@ -92,7 +93,7 @@ def watching(browser: Browser, origin: str, **options: object) -> Iterator[Watch
         context.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def image() -> bytes:
     """A JPEG of 1200 × 800 pixels."""
     file = io.BytesIO()

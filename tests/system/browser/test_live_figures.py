@@ -53,6 +53,10 @@ def test_the_charts_know_the_time_before_the_page_was_opened(
     cells = page.locator("#chart-throughput tbody tr td:nth-child(2)")
     expect(cells).to_have_count(10)
     assert any(int(text) > 0 for text in cells.all_inner_texts())
+    page.locator("#chart-load summary").click()
+    cells = page.locator("#chart-load tbody tr td:nth-child(3)")
+    expect(cells).to_have_count(10)
+    assert sum(text != "–" for text in cells.all_inner_texts()) >= 4
 
 
 def test_every_worker_is_shown(watched: Watched) -> None:
@@ -100,8 +104,7 @@ def test_it_reconnects_to_a_server_that_starts_again(browser: Browser) -> None:
         port = first.ops.rpartition(":")[2]
         with RunningServer("--ops-listen", f"127.0.0.1:{port}", "--workers", "1") as second:
             expect(page.locator("#state")).to_have_text("live")
-            pid = page.locator("#gateways td").first.inner_text()
-            assert int(pid) == second.pid
+            expect(page.locator("#gateways td").first).to_have_text(str(second.pid))
 
 
 @pytest.mark.parametrize(("motion", "moves"), [("no-preference", True), ("reduce", False)])

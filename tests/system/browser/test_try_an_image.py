@@ -81,6 +81,48 @@ def test_a_dropped_image_comes_back_with_its_figures(
     assert page.evaluate("document.getElementById('before').width") == 800
 
 
+def test_a_result_may_be_larger(watched: Watched, image: bytes) -> None:
+    page = watched.open()
+    page.select_option("#format", "png")
+    page.fill("#width", "1200")
+    choose(page, image)
+    expect_result(page)
+    more = len(result_of(page)) / len(image) - 1
+    assert more > 0.01
+    assert page.inner_text("#fig-ratio").split("\n")[-1] == f"{more:.0%}".replace("%", " % more")
+
+
+HOLD = """() => {
+  // The first result is decoded when `release` is called; all that the page says of an original is in `said`.
+  const decode = createImageBitmap;
+  window.createImageBitmap = async (source) => {
+    if (!document.body.dataset.held && !(source instanceof File)) {
+      document.body.dataset.held = "yes";
+      await new Promise((resolve) => { window.release = resolve; });
+      window.createImageBitmap = decode;
+    }
+    return decode(source);
+  };
+  window.said = [];
+  const figure = document.getElementById("fig-source");
+  new MutationObserver(() => window.said.push(figure.textContent)).observe(figure, { childList: true });
+}"""
+
+
+def test_the_result_of_an_image_before_is_not_shown_for_the_next(watched: Watched, image: bytes) -> None:
+    page = watched.open()
+    file = io.BytesIO()
+    photo(300, 600).save(file, "PNG")
+    page.evaluate(HOLD)
+    give(page, DROP, "first.jpg", image)
+    expect(page.locator("body")).to_have_attribute("data-held", "yes")
+    give(page, DROP, "second.png", file.getvalue(), "image/png")
+    page.evaluate("window.release()")
+    expect(page.locator("#fig-source")).to_contain_text("300 × 600 png")
+    expect_result(page)
+    assert page.evaluate("window.said") == [f"{len(file.getvalue()) / 1000:.0f} kB300 × 600 png"]
+
+
 def test_a_pasted_image_comes_back(watched: Watched, image: bytes) -> None:
     page = watched.open()
     give(page, PASTE, "image.png", image)

@@ -6,7 +6,7 @@ from vipsrv.server.api.origins import ANY_ORIGIN
 from vipsrv.server.http.messages import Headers, HttpRequest
 
 ALLOWED_METHODS = "GET, HEAD, POST"
-ALLOWED_FIELDS = "Authorization, Content-Type, Traceparent, X-Request-Id"
+ALLOWED_FIELDS = "Authorization, Content-Type, Traceparent, Tracestate, X-Request-Id"
 """The fields of a request that a page may set. Others that the server reads are set by the browser, or are
 always allowed."""
 

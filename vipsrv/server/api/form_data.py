@@ -316,7 +316,8 @@ def _describe_part(headers: bytes) -> tuple[str, str | None, str]:
     if not 0 < len(field) <= MAX_NAME:
         raise BadRequest(f"a part of the form needs a name of 1 to {MAX_NAME} characters")
     content_type = found.get("content-type", "")
-    filename = parameters.get("filename")
+    # The second is the encoded one, which RFC 7578 (4.2) forbids and some clients send alone.
+    filename = parameters.get("filename", parameters.get("filename*"))
     if filename is None and content_type and not content_type.lower().startswith("text/plain"):
         filename = ""
     return field, filename, content_type

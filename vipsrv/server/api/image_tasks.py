@@ -45,8 +45,14 @@ class ResizeTask(ImageTask):
         self._update()
 
     def form_field(self, name: str, value: str) -> None:
-        """Take a field of the form, which is a parameter as in the query. Raises ``BadRequest``."""
-        self._parameters.add(name, value)
+        """Take a field of the form, which is a parameter as in the query. Raises ``BadRequest``.
+
+        An empty one is left out: so a browser sends an input that nobody has filled in.
+        """
+        if value:
+            self._parameters.add(name, value)
+        else:
+            self._parameters.check_name(name)
         self._update()
 
     def reply(self, exchange: Exchange) -> HttpResponse:

@@ -17,6 +17,8 @@ _TYPES: dict[Any, dict[str, Any]] = {
     bool: {"type": "boolean"},
 }
 
+_EMPTY = {"type": "string", "maxLength": 0, "description": "Left out."}
+
 _ALWAYS = (400, 401, 408, 429, 431, 500, 503)
 """Statuses with which each path may answer."""
 
@@ -290,7 +292,7 @@ def _form_schema() -> dict[str, Any]:
         "type": "object",
         "required": ["image"],
         "properties": {
-            **{name: one.schema for name, one in PARAMETERS.items()},
+            **{name: {"anyOf": [one.schema, _EMPTY]} for name, one in PARAMETERS.items()},
             "image": {
                 "type": "string",
                 "contentMediaType": "application/octet-stream",

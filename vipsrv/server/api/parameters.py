@@ -250,9 +250,8 @@ class ResizeParameters:
 
     def add(self, name: str, text: str) -> None:
         """Add a parameter. Raises ``BadRequest`` if it is unknown, invalid, or given already."""
-        parameter = _BY_NAME.get(name)
-        if parameter is None:
-            raise BadRequest(f"{_name(name)}: is no parameter; there are {', '.join(_BY_NAME)}")
+        self.check_name(name)
+        parameter = _BY_NAME[name]
         option = _OPTION.get(parameter.name, parameter.name)
         if option in self._given_as:
             before = self._given_as[option]
@@ -261,6 +260,11 @@ class ResizeParameters:
         self._values[option] = parameter.read(text)
         if self.has_outputs and not self._values.keys().isdisjoint(_SIDES):
             raise BadRequest("outputs: has all sizes; leave out width and height")
+
+    def check_name(self, name: str) -> None:
+        """Raise ``BadRequest`` unless there is a parameter of this name."""
+        if name not in _BY_NAME:
+            raise BadRequest(f"{_name(name)}: is no parameter; there are {', '.join(_BY_NAME)}")
 
     def meta(self, auto: Format | None) -> dict[str, Any]:
         """Return the meta of the RESIZE; ``auto`` is the format that the client prefers, if any."""

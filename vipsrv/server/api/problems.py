@@ -20,6 +20,7 @@ from vipsrv.server.http.refusals import (
     TargetTooLong,
     VersionNotSupported,
 )
+from vipsrv.server.identity import TokenRefused
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -77,7 +78,8 @@ def problem(error: RequestError) -> HttpResponse:
     """Return the reply to a request that is refused or has failed with ``error``."""
     headers: list[tuple[str, str]] = []
     if isinstance(error, Unauthorized):
-        headers.append(("WWW-Authenticate", REALM))
+        fault = ', error="invalid_token"' if isinstance(error, TokenRefused) else ""  # RFC 6750, 3.1
+        headers.append(("WWW-Authenticate", REALM + fault))
     if isinstance(error, Busy | Draining):
         seconds = _RETRY_SECONDS if error.retry_after_ms is None else ceil(error.retry_after_ms / 1000)
         headers.append(("Retry-After", str(max(seconds, _RETRY_SECONDS))))

@@ -314,6 +314,7 @@ class BinaryConnection(ServedConnection[RequestReader]):
         error.forget_frames()
         line = self._line(kind, request_id, exchange)
         line.error = error
+        self._inbox.end_turn()  # else clients that send on when they are refused would take all the time
         self._outbox.put(pack_error(kind, request_id, error), None, line)
 
     def _line_of_success(

@@ -33,9 +33,9 @@ TURN_SIZE = 4 * 1024 * 1024
 """Bytes that are read from one connection before the others get a turn: a photo, in 2 ms. libuv reads on
 while there is more, up to 32 times."""
 
-TURN_PARTS = 64
-"""Messages, or pieces of them, that are taken from what one read returned before the others get a turn. A
-read may hold 2,000 requests of HTTP for a page, which together take 0.1 s."""
+HEADER_COST = 32 * 1024
+"""A header counts as so many bytes: after 128 of them, some milliseconds of work, the others get a turn.
+One read may have two thousand."""
 
 _scratch = memoryview(bytearray(READ_AHEAD_SIZE))
 """Holds bytes that are not read into the spool. They are used or copied within one callback, so all
@@ -175,14 +175,13 @@ class Inbox(Generic[R]):
             self._body_received(size, source=self._source)
             self.update()
         else:
+            is_all = size < len(self._ahead)
+            if is_all:
+                self._in_turn = 0  # the socket is empty, so the others get their turn in any case
             self._take(_scratch[:size])
             # The socket is empty in the middle of a message. Version 1 is not concerned: the kernel
             # acknowledges the first segments of a connection at once.
-            if (
-                size < len(self._ahead)
-                and not self.reader.waits_for_reply
-                and not self.reader.between_messages
-            ):
+            if is_all and not self.reader.waits_for_reply and not self.reader.between_messages:
                 acknowledge_now(self._transport)
         self._take_turns(size)
 
@@ -227,6 +226,10 @@ class Inbox(Generic[R]):
             return pace.describe(slot.received, slot.size)
         return None
 
+    def end_turn(self) -> None:
+        """Read no further message before the other connections had a turn."""
+        self._in_turn = TURN_SIZE
+
     def start_idling(self) -> None:
         """Start the idle timeout if no message is arriving."""
         if self._state in _UNFINISHED and self.reader.between_messages:
@@ -234,12 +237,7 @@ class Inbox(Generic[R]):
 
     def _take(self, data: memoryview) -> None:
         """Handle the read-ahead bytes, message by message, while there is room for them."""
-        parts = 0
         while data and self._state is InboxState.READING:
-            parts += 1
-            if parts > TURN_PARTS:
-                self._end_turn()
-                break
             wanted = self.reader.wanted_of(data)
             if not wanted:
                 # More than the one request of version 1: left unread, so that it costs nothing.
@@ -247,6 +245,7 @@ class Inbox(Generic[R]):
                 return
             part = data[:wanted]
             if not self.reader.in_body:
+                self._in_turn += HEADER_COST
                 self._on_events(self.reader.receive_data(part))
             else:
                 if self.slot is not None:
@@ -256,6 +255,8 @@ class Inbox(Generic[R]):
                 self._body_received(len(part))
             data = data[len(part) :]
             self.update()
+            if self._in_turn >= TURN_SIZE and (self.reader.between_messages or self.fed_slot is not None):
+                self._yield_turn()  # if this is the only client, operators still want their turn
         if self._state is not InboxState.PAUSED:
             data = memoryview(b"")
         self._unread = data if data.readonly else memoryview(bytes(data))
@@ -305,18 +306,19 @@ class Inbox(Generic[R]):
             self.expires = time.monotonic() + self._context.settings.receive_timeout
 
     def _take_turns(self, size: int) -> None:
-        """Pause for one turn of the event loop when enough was read in this one."""
+        """Count what was read; pause when it is enough for one turn, and others wait."""
         self._in_turn += size
-        if self._in_turn < TURN_SIZE:
-            return
-        self._in_turn = 0
-        if self._state is InboxState.READING and self._context.connections.served > 1:
-            self._end_turn()
+        if self._in_turn >= TURN_SIZE:
+            if self._context.connections.served > 1:
+                self._yield_turn()
+            self._in_turn = 0
 
-    def _end_turn(self) -> None:
-        """Go on in the next turn of the event loop; the receive timeout is not made longer by that."""
-        self._pause()
-        asyncio.get_running_loop().call_soon(self._begin_turn, self.expires)
+    def _yield_turn(self) -> None:
+        """Pause for one turn of the event loop; the receive timeout is not made longer by that."""
+        self._in_turn = 0
+        if self._state is InboxState.READING:
+            self._pause()
+            asyncio.get_running_loop().call_soon(self._begin_turn, self.expires)
 
     def _begin_turn(self, expires: float) -> None:
         was_paused = self._state is InboxState.PAUSED

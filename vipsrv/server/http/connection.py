@@ -345,6 +345,7 @@ class HttpConnection(ServedConnection[HttpReader]):
 
     def _refuse(self, pending: PendingRequest, error: RequestError) -> None:
         """Answer with an error; close if the body that is still to come is too long to be discarded."""
+        self._inbox.end_turn()  # the others wait no longer for clients that never pause
         error.forget_frames()
         response = self._routes.problem(error)
         if self._receiving is pending:

@@ -25,6 +25,10 @@ WRONG_TOKEN = "the token is unknown or wrong"  # noqa: S105 - a message
 """The one answer to an unknown id and to a wrong secret."""
 
 
+class TokenRefused(Unauthorized):
+    """A client has sent a token that is wrong, or that is no longer good."""
+
+
 class _TokenSettings(Protocol):
     """The part of ``ServerSettings`` that a reload uses here."""
 
@@ -93,7 +97,7 @@ class Identities:
         # not matter: a client cannot choose digests, and one that is known leads to no secret.
         entry = self._by_digest.get(digest, self._nobody)
         if not hmac.compare_digest(entry.digest, digest) or entry.identity.token_id != parts.id:
-            raise Unauthorized(WRONG_TOKEN)
+            raise TokenRefused(WRONG_TOKEN)
         if now >= entry.good_until:
             raise _no_longer_good(entry)
         return entry.identity
@@ -101,11 +105,11 @@ class Identities:
     def refresh(self, identity: Identity, now: float) -> Identity:
         """Return an identity with its present limits, for the next request of a connection.
 
-        ``now`` is Unix time. Raises ``Unauthorized`` if the token was revoked or removed, or has expired.
+        ``now`` is Unix time. Raises ``TokenRefused`` if the token was revoked or removed, or has expired.
         """
         entry = self._entries.get(identity.token_id)
         if entry is None or entry.identity.name != identity.name:
-            raise Unauthorized(f"the token of {identity.name} was removed")
+            raise TokenRefused(f"the token of {identity.name} was removed")
         if now >= entry.good_until:
             raise _no_longer_good(entry)
         return entry.identity
@@ -155,11 +159,11 @@ def _by_digest(entries: dict[str, _Entry]) -> dict[bytes, _Entry]:
     return {entry.digest: entry for entry in entries.values()}
 
 
-def _no_longer_good(entry: _Entry) -> Unauthorized:
+def _no_longer_good(entry: _Entry) -> TokenRefused:
     name = entry.identity.name
     if entry.revoked is not None:
-        return Unauthorized(f"the token of {name} was revoked on {_day(entry.revoked)}")
-    return Unauthorized(f"the token of {name} expired on {_day(entry.good_until)}")
+        return TokenRefused(f"the token of {name} was revoked on {_day(entry.revoked)}")
+    return TokenRefused(f"the token of {name} expired on {_day(entry.good_until)}")
 
 
 def _day(seconds: float) -> str:

@@ -66,8 +66,11 @@ class Metric:
 NONE = "none"
 """The value of a label where there is nothing to name: no format, no identity."""
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds for durations: from a small image in memory to the default deadline."""
+SECONDS = (
+    *(0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+    *(2.5, 5.0, 10.0, 30.0, 60.0),
+)
+"""Upper bounds for durations: from the queue of an idle server to the default deadline."""
 
 RATIOS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 """Upper bounds for compression ratios."""
@@ -373,7 +376,8 @@ READY = Metric(
     name="vipsrv_ready",
     type=G,
     merge=Merge.MAX,
-    help="1 if a worker is ready and the server accepts requests, otherwise 0.",
+    help="1 if a worker is ready and the server accepts requests, otherwise 0. It sends no image, as /readyz "
+    "does.",
     alert="0 for 1 minute",
 )
 DRAINING = Metric(

@@ -11,15 +11,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from vipsrv.errors import DeadlineExceeded, Limit, ReceiveTimeout, RequestError, TooLarge
+from vipsrv.server.ended_requests import AT_ONCE
 from vipsrv.server.identity.identity import FORMATS
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.server.metrics import catalogue
 from vipsrv.server.metrics.catalogue import NONE, RATIOS, SECONDS, Stage
 from vipsrv.server.metrics.snapshot import Figures, Histogram
 from vipsrv.server.timeline import Timeline
-
-AT_ONCE = 64
-"""Requests that are counted together: about 0.1 ms of work, and 100 KB of lines that wait for it."""
 
 _OK = 200
 

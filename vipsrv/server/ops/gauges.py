@@ -16,7 +16,7 @@ _UTIME, _RSS = 11, 21  # fields of /proc/PID/stat after the name: proc(5) counts
 
 
 class Gauges:
-    """Reads the gauges of one gateway. The processes are looked up in /proc when somebody watches only."""
+    """Reads the gauges of one gateway, whose processes it looks up in /proc."""
 
     def __init__(self, context: ServerContext, pool: WorkerPool) -> None:
         self._context = context
@@ -47,6 +47,17 @@ class Gauges:
             "wanted_workers": self._pool.size,
             "workers": [_worker(worker, now) for worker in self._pool.workers],
         }
+
+    def waiting(self) -> int:
+        """Return how many requests wait for a worker."""
+        use = self._context.admission.use
+        return use.light_waiting + use.heavy_waiting
+
+    def cpu_seconds(self) -> dict[int, float]:
+        """Return the CPU seconds of each worker since its start, by process id, where they are known."""
+        now = time.monotonic()
+        usage = {worker.pid: _usage(worker.pid, now)["cpu"] for worker in self._pool.workers}
+        return {pid: cpu for pid, cpu in usage.items() if cpu is not None}
 
 
 def _worker(worker: WorkerProcess, now: float) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class Service(Protocol):
     """The part of the server's context that is looked at."""
 
     draining: bool
+    has_successor: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,10 @@ class Health:
 
     async def readiness(self) -> Readiness:
         """Look at everything, unless all was well a moment ago. All who ask meanwhile get the same answer."""
+        if self._service.draining and self._service.has_successor:
+            # The probe has connected just before the other server took over: that one is ready.
+            served = Check("serving", ok=True, detail="another server has taken the place of this one")
+            return Readiness((served,), gateways_ready=1)
         if self._service.draining or not self.has_started:
             return Readiness(await self._checks(0))
         if self._looking is None:

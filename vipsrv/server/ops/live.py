@@ -1,7 +1,7 @@
 """Live figures of one gateway: what its requests of the last minutes came to, second by second.
 
-``LiveFigures`` follows the requests that end. It only counts; percentiles are computed from what it has
-counted when somebody watches (``live_view``).
+``LiveFigures`` follows the requests that end. It only counts, some requests together as the metrics do
+(decision 41); percentiles are computed from what it has counted when somebody watches (``live_view``).
 """
 
 import time
@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypedDict
 
+from vipsrv.errors import RequestError
 from vipsrv.printable import printable
+from vipsrv.server.ended_requests import AT_ONCE
 from vipsrv.server.logs.request_line import ROUTINE, RequestLine
 from vipsrv.server.ops.histogram import Histogram, add, count, pack
 from vipsrv.server.timeline import Timeline
@@ -116,31 +118,35 @@ class LiveFigures:
         self._seconds: deque[_Second] = deque()  # those in which a request ended
         self._detailed: deque[_Second] = deque()  # those of them that have the histograms of all stages
         self._last = _Second(-1)
+        self._lines: list[RequestLine] = []  # not counted yet; they ended in the same second
+        self._second_of_lines = -1
         self._errors: deque[dict[str, Any]] = deque(maxlen=KEPT_ERRORS)
         self._errors_seen = 0
 
     def log(self, line: RequestLine) -> None:
-        """Count a request that has ended."""
+        """Count a request that has ended: with the next ones, or when somebody asks."""
         error = line.error
         if error is None and line.kind in ROUTINE:
             return
-        number = int(self._clock())
-        second = self._last
-        if second.number != number:
-            second = self._begin(number)
+        second = int(self._clock())
+        lines = self._lines
+        if second != self._second_of_lines or len(lines) >= AT_ONCE:
+            self._count_all()
+            self._second_of_lines = second
+        lines.append(line)
         if error is not None:
-            status = f"{error.status} {error.code}"
-            self._keep_error(line)
-        else:
-            status = OK if line.lost is None else LOST
-            if line.outputs:
-                second.bytes_in += line.image_size
-                for output in line.outputs:
-                    second.bytes_out += output.size
-        second.statuses[status] = second.statuses.get(status, 0) + 1
-        timeline = line.timeline
-        if timeline is not None and timeline.started:  # what is refused at once says nothing about times
-            _count_stages(second, timeline, line.sent)
+            self._keep_error(line, error)
+
+    def _count_all(self) -> None:
+        lines = self._lines
+        if not lines:
+            return
+        second = self._last
+        if second.number != self._second_of_lines:
+            second = self._begin(self._second_of_lines)
+        for line in lines:
+            _count(second, line)
+        lines.clear()
 
     def recent(self) -> LiveCounts:
         """Return the counts of the last seconds, and the histograms of all stages."""
@@ -152,6 +158,7 @@ class LiveFigures:
 
     def statuses(self) -> dict[str, int]:
         """Return how many requests of the kept seconds had each status."""
+        self._count_all()
         statuses: dict[str, int] = {}
         oldest = int(self._clock()) - KEPT_SECONDS
         for second in self._seconds:
@@ -177,6 +184,7 @@ class LiveFigures:
         return second
 
     def _counts(self, length: int) -> LiveCounts:
+        self._count_all()
         last = int(self._clock()) - 1
         found: list[SecondCounts | None] = [None] * length
         stages: dict[str, Histogram] = {stage: {} for stage in STAGES}
@@ -196,18 +204,17 @@ class LiveFigures:
         packed = {stage: pack(histogram) for stage, histogram in stages.items()}
         return LiveCounts(second=last, seconds=found, stages=packed)
 
-    def _keep_error(self, line: RequestLine) -> None:
+    def _keep_error(self, line: RequestLine, error: RequestError) -> None:
         """Keep what identifies the line in the log; nothing says who the client is."""
-        assert line.error is not None  # noqa: S101 - the caller has looked
         self._errors_seen += 1
         source = line.source
         self._errors.append(
             {
                 "time": round(self._wall_clock(), 3),
-                "status": line.error.status,
-                "code": line.error.code,
-                "outcome": outcome(f"{line.error.status} {line.error.code}"),
-                "message": printable(line.error.message[:_LONGEST_MESSAGE]),
+                "status": error.status,
+                "code": error.code,
+                "outcome": outcome(f"{error.status} {error.code}"),
+                "message": printable(error.message[:_LONGEST_MESSAGE]),
                 "kind": line.kind,
                 "connection": line.connection,
                 "id": line.request_id,
@@ -216,6 +223,21 @@ class LiveFigures:
                 "worker": line.worker,
             }
         )
+
+
+def _count(second: _Second, line: RequestLine) -> None:
+    error, timeline = line.error, line.timeline
+    if error is not None:
+        status = f"{error.status} {error.code}"
+    else:
+        status = OK if line.lost is None else LOST
+        if line.outputs:
+            second.bytes_in += line.image_size
+            for output in line.outputs:
+                second.bytes_out += output.size
+    second.statuses[status] = second.statuses.get(status, 0) + 1
+    if timeline is not None and timeline.started:  # what is refused at once says nothing about times
+        _count_stages(second, timeline, line.sent)
 
 
 def _count_stages(second: _Second, timeline: Timeline, sent: float) -> None:

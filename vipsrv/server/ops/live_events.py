@@ -23,6 +23,7 @@ from vipsrv.server.http.messages import HttpRequest, HttpStream, Send
 from vipsrv.server.ops import live_view
 from vipsrv.server.ops.gauges import Gauges
 from vipsrv.server.ops.live import LiveFigures
+from vipsrv.server.ops.load import LoadHistory
 from vipsrv.server.ops.snapshots import Snapshots
 from vipsrv.workers.pool import WorkerPool
 
@@ -49,21 +50,30 @@ _HEADERS = (
 _log = logging.getLogger(__name__)
 
 
-def add_live_figures(context: ServerContext, pool: WorkerPool, snapshots: Snapshots) -> None:
-    """Count the requests of a gateway from now on, and offer the figures as snapshots."""
+def add_live_figures(context: ServerContext, pool: WorkerPool, snapshots: Snapshots) -> LoadHistory:
+    """Count the requests of a gateway from now on, and offer the figures as snapshots.
+
+    Returns what has to ``watch`` the load.
+    """
     figures, gauges = LiveFigures(), Gauges(context, pool)
+    load = LoadHistory(gauges.cpu_seconds, gauges.waiting)
     context.ended_requests.add(figures)
 
     def read_live() -> dict[str, Any]:
         return {
             "counts": figures.recent(),
+            "load": load.recent(),
             "statuses": figures.statuses(),
             "errors": figures.errors(),
             "gauges": gauges.read(),
         }
 
+    def read_history() -> dict[str, Any]:
+        return {"counts": figures.history(), "load": load.history()}
+
     snapshots.add(LIVE, read_live)
-    snapshots.add(HISTORY, figures.history)
+    snapshots.add(HISTORY, read_history)
+    return load
 
 
 @dataclass(slots=True, eq=False)
@@ -120,7 +130,7 @@ class LiveEvents:
 
     async def _welcome(self, watcher: _Watcher) -> None:
         try:
-            history = live_view.columns(await self._snapshots.collect(HISTORY))
+            history = live_view.history(await self._snapshots.collect(HISTORY))
             errors = live_view.errors([one["errors"] for one in await self._snapshots.collect(LIVE)])
         except Exception:  # noqa: BLE001 - logged with its traceback; the watcher still gets the live events
             _log.exception("the figures of the last minutes could not be sent")

@@ -5,7 +5,7 @@
     LiveFigures, Gauges ── of each gateway ──► live_view ──► one JSON object for all who watch
 
 Columns have a value for each second, the oldest first; ``second`` is the number of the last one. ``None``
-stands for a percentile of no requests.
+stands for a percentile of no requests, and for a load that nobody has measured.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from vipsrv.server.ops.live import (
     add_counts,
     outcome,
 )
+from vipsrv.server.ops.load import LoadCounts
 
 PERCENTS = (50.0, 95.0, 99.0)
 PERCENT_NAMES = ("p50", "p95", "p99")
@@ -55,6 +56,11 @@ def columns(counts: Sequence[LiveCounts], *, latest: int | None = None) -> dict[
     return {"second": last, **{name: column[first:] for name, column in all_columns.items()}}
 
 
+def history(snapshots: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the columns of all seconds that the gateways have kept, from the snapshot of each one."""
+    return _with_load(columns([one["counts"] for one in snapshots]), [one["load"] for one in snapshots])
+
+
 def live(snapshots: Sequence[dict[str, Any]], now: float, *, silent: Sequence[str] = ()) -> dict[str, Any]:
     """Return what is so at ``now`` (seconds since the epoch), from the snapshot of each gateway.
 
@@ -73,7 +79,7 @@ def live(snapshots: Sequence[dict[str, Any]], now: float, *, silent: Sequence[st
             "silent": list(silent),
             "draining": any(one["draining"] for one in gauges),
         },
-        "columns": columns(counts, latest=RECENT_SECONDS),
+        "columns": _with_load(columns(counts, latest=RECENT_SECONDS), [one["load"] for one in snapshots]),
         "window": WINDOW_SECONDS,
         "stages": _stages(counts),
         "ratio": bytes_in / bytes_out if bytes_out else None,
@@ -94,6 +100,26 @@ def errors(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the last errors of all gateways, the newest first."""
     last = sorted((error for one in reports for error in one["last"]), key=lambda error: -error["time"])
     return {"seen": sum(one["seen"] for one in reports), "last": last[:KEPT_ERRORS]}
+
+
+def _with_load(figures: dict[str, Any], loads: Sequence[LoadCounts]) -> dict[str, Any]:
+    """Add the load of all gateways together in the same seconds: ``cores`` in use, requests ``waiting``."""
+    length = len(figures["ok"])
+    cores: list[float | None] = [None] * length
+    waiting: list[int | None] = [None] * length
+    for one in loads:
+        begin = figures["second"] - length + 1 - (one["second"] - len(one["seconds"]) + 1)
+        for place in range(length):
+            load = one["seconds"][begin + place] if 0 <= begin + place < len(one["seconds"]) else None
+            if load is None:
+                continue
+            cores[place] = _sum_of_known(cores[place], load[0])
+            waiting[place] = (waiting[place] or 0) + load[1]
+    return {**figures, "cores": cores, "waiting": waiting}
+
+
+def _sum_of_known(first: float | None, second: float | None) -> float | None:
+    return second if first is None else round(first + (second or 0), 3)
 
 
 def _percentile_columns(totals: Sequence[Histogram]) -> dict[str, list[float | None]]:

@@ -30,6 +30,7 @@ from vipsrv.server.ops.canary import Canary
 from vipsrv.server.ops.guard import guarded
 from vipsrv.server.ops.health import Health, health_pages
 from vipsrv.server.ops.live_events import add_live_figures
+from vipsrv.server.ops.load import LoadHistory
 from vipsrv.server.ops.page.document import page_routes
 from vipsrv.server.ops.snapshots import Snapshots
 from vipsrv.server.settings import ServerSettings
@@ -122,7 +123,7 @@ class Operator:
             context, pool, gateway=number, gateways=gateways, certificate_expires=certificate_expires
         )
         snapshots.add(SNAPSHOTS, self.figures.snapshot)
-        add_live_figures(context, pool, snapshots)
+        self._load = add_live_figures(context, pool, snapshots)
         pages = {
             **page_routes(snapshots),
             **health_pages(self.health),
@@ -141,9 +142,9 @@ class Operator:
         """Return the connection of one operator, browser or probe."""
         return HttpConnection(self._context, self._routes[self._names_are_known])
 
-    def due(self, now: float) -> Collection[Connection]:
-        """Return the connections that have something to check at ``now``."""
-        return self._context.connections.due(now)
+    def due(self, now: float) -> Collection[Connection | LoadHistory]:
+        """Return what has something to check at ``now``, or to record."""
+        return [*self._context.connections.due(now), self._load]
 
     def listens_on(self, listening: Collection[Address]) -> None:
         """Take note of the addresses of the ops listener."""

@@ -82,7 +82,10 @@ class MetricExport:
     async def _export_regularly(self) -> None:
         while True:
             await asyncio.sleep(self._interval)
-            self._export()
+            try:
+                self._export()
+            except Exception:  # noqa: BLE001 - logged with its traceback; the next export makes up for it
+                _log.exception("OpenTelemetry: the figures could not be collected")
 
     def _export(self) -> None:
         """Send the figures of now, unless the last ones are still on their way.

@@ -67,12 +67,10 @@ class Dashboard {
     const { second, ...columns } = live.columns;
     const busy = live.workers.filter((worker) => worker.state === "busy").length;
     const waiting = live.queue.light + live.queue.heavy;
-    const shares = live.workers.map((worker) => this.cpuShare(worker)).filter((share) => share !== null);
-    const cores = shares.length ? sum(shares) : null;
-    this.columns.take(second, { ...columns, cores: [cores], waiting: [waiting] });
+    this.columns.take(second, columns);
     this.draw({ moving: true });
     this.showServer(live);
-    this.showTiles(live, { busy, cores, waiting });
+    this.showTiles(live, { busy, cores: this.columns.latest("cores"), waiting });
     this.stages.show(Object.entries(live.stages).map(([name, values]) => ({ name, values, ...spreadOf(live.stages) })));
     const most = Math.max(1, ...live.statuses.map((one) => one.count));
     this.statuses.show(live.statuses.map((one) => ({ ...one, part: one.count / most })));

@@ -104,6 +104,9 @@ class Lab {
   }
 
   async take(file) {
+    // What comes back for the image before must not be shown as the result of this one.
+    this.running?.abort();
+    this.running = null;
     this.file = file;
     setText(byId("drop-text"), `${file.name || "pasted image"}, ${bytes(file.size)}`);
     this.showCommands();
@@ -133,7 +136,7 @@ class Lab {
     try {
       const reply = await this.request(file, choice, running.signal);
       if (this.running !== running) return;
-      await this.show(reply, choice);
+      await this.show(reply, choice, () => this.running === running);
     } catch (error) {
       if (this.running !== running || error.name === "AbortError") return;
       this.hideResult();
@@ -164,15 +167,17 @@ class Lab {
     }
   }
 
-  async show({ blob, headers, elapsed }, choice) {
+  // Shows a reply while it `isWanted`, which ends when another request is made or another image is taken.
+  async show({ blob, headers, elapsed }, choice, isWanted) {
     const image = await createImageBitmap(blob).catch(() => null);
+    if (!isWanted()) return;
     const address = URL.createObjectURL(blob);
     for (const old of this.addresses.splice(0)) URL.revokeObjectURL(old);
     this.addresses.push(address);
     const timing = parseServerTiming(headers.get("server-timing") ?? "");
     fact("source", bytes(this.file.size), describe(headers.get("vipsrv-source")));
     fact("result", bytes(blob.size), describe(headers.get("vipsrv-result")));
-    fact("ratio", times(this.file.size / blob.size), `${percent(1 - blob.size / this.file.size)} less`);
+    fact("ratio", times(this.file.size / blob.size), changeOf(this.file.size, blob.size));
     const process = timing.get("process") ?? timing.get("total");
     fact("server", milliseconds(process), [...timing].filter(([name]) => name !== "process" && name !== "total").map(([name, ms]) => `${name} ${milliseconds(ms)}`).join(", "));
     fact("trip", milliseconds(elapsed), "as this browser measured it");
@@ -182,13 +187,14 @@ class Lab {
     const download = byId("download");
     download.href = address;
     download.download = `${(this.file.name || "image").replace(/\.[^.]*$/, "")}-${image?.width ?? ""}x${image?.height ?? ""}.${ENDINGS[choice.format]}`;
-    await this.showImages(image, address, choice);
+    await this.showImages(image, address, choice, isWanted);
+    if (!isWanted()) return;
     this.enter(LabState.SHOWN, "");
-    this.announce(`The result has ${bytes(blob.size)}, ${times(this.file.size / blob.size)} smaller.`);
+    this.announce(`The result has ${bytes(blob.size)}, ${changeOf(this.file.size, blob.size)}.`);
     await this.compare(image, blob);
   }
 
-  async showImages(image, address, choice) {
+  async showImages(image, address, choice, isWanted) {
     byId("stage").hidden = byId("slider").hidden = !image;
     byId("hint").hidden = Boolean(image);
     if (!image) {
@@ -199,6 +205,7 @@ class Lab {
     after.src = address;
     after.alt = `The result: ${image.width} × ${image.height} ${choice.format}`;
     await after.decode().catch(() => {});
+    if (!isWanted()) return;
     byId("stage").style.setProperty("--natural", `${image.width}px`);
     const comparable = Boolean(this.bitmap);
     for (const id of ["before", "seam", "tag-before"]) byId(id).hidden = !comparable;
@@ -238,6 +245,10 @@ function describe(field) {
   const [format, ...parameters] = (field ?? "").split(";");
   const facts = new Map(parameters.map((one) => one.split("=")));
   return facts.has("width") ? `${facts.get("width")} × ${facts.get("height")} ${format}` : "";
+}
+
+function changeOf(before, after) {
+  return after <= before ? `${percent(1 - after / before)} less` : `${percent(after / before - 1)} more`;
 }
 
 function fact(name, value, more) {

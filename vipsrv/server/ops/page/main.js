@@ -30,6 +30,7 @@ class Tokens {
 
   // Asks for a token; resolves with whether one was given.
   ask(fault) {
+    this.#resolve?.(false); // whoever asked before, for an image that another one has replaced
     setText(byId("token-fault"), fault);
     byId("token").value = "";
     if (!this.dialog.open) this.dialog.showModal();
