@@ -282,6 +282,18 @@ async def test_a_client_that_ends_its_side_within_its_second_request(tmp_path: P
         assert await client.rest() == b""
 
 
+async def test_replies_are_due_although_what_followed_was_no_request(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, client_of(server) as client:
+        await client.send(post(b"one") + b"no request\r\n\r\n")
+        (job,) = await server.jobs_given()
+        await until(lambda: server.connection.state is ConnectionState.LINGERING)
+        client.end()
+        await until(lambda: server.connection.state is ConnectionState.CLOSING)
+        server.succeed(job, 3)
+        assert [(await client.read()).status for _ in range(2)] == [200, 400]
+        assert await client.rest() == b""
+
+
 async def test_a_stream_ends_with_the_side_of_its_client(tmp_path: Path) -> None:
     async with serving(tmp_path) as server, client_of(server) as client:
         await client.send(get(b"/stream"))

@@ -194,7 +194,10 @@ class ServedConnection(asyncio.BufferedProtocol, Generic[R]):
     def eof_received(self) -> bool:
         """Handle the end of the client's sending side: close when all due replies have been sent."""
         if self._state is ConnectionState.LINGERING:
-            return False
+            if not self.may_half_close or not (self.answers_are_due or self._outbox):
+                return False
+            self._enter(ConnectionState.CLOSING)
+            return self._transport.can_write_eof()
         if self._state in READING:
             self._enter(ConnectionState.HALF_CLOSED)
             try:
@@ -400,7 +403,8 @@ class ServedConnection(asyncio.BufferedProtocol, Generic[R]):
         if self._state is ConnectionState.LINGERING:
             self._shut_down_when_sent()
         elif self._state is ConnectionState.CLOSING:
-            self._transport.close()
+            if not self.answers_are_due:
+                self._transport.close()
         else:
             self._inbox.update()
             self._inbox.start_idling()
