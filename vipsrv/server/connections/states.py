@@ -20,8 +20,8 @@
 A client that has to log in first is ANONYMOUS until it has (``login.py``); a client of HTTP never is, because
 each of its requests shows who sends it. From there it becomes OPEN, or what may follow OPEN, but not
 DRAINING, in which requests may be served. EXCESS and DRAINING read on for a while, because requests may be on
-their way, and answer all of them. LINGERING becomes CLOSING if the client ends its side while replies are due.
-A connection that is lost becomes CLOSED from any state.
+their way, and answer all of them. If the client ends its side while replies are due,
+LINGERING becomes CLOSING. A connection that is lost becomes CLOSED from any state.
 """
 
 from enum import StrEnum
