@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -215,20 +216,29 @@ class ImageRun:
         return reply
 
 
-def send_messages(
-    server: RunningServer, originals: Sequence[bytes], seed: int, numbers: Iterator[int], found: Findings
+def send_mutated(
+    server: RunningServer,
+    what: str,
+    ask: Callable[[bytes], str],
+    originals: Sequence[bytes],
+    seed: int,
+    numbers: Iterator[int],
+    found: Findings,
 ) -> None:
-    """Send mutated messages, each over a connection of its own, and check that what comes back is valid."""
+    """Send mutated data, each over a connection of its own; ``ask`` does that and checks what comes back.
+
+    ``what`` is sent is for the names of what is found.
+    """
     for number in numbers:
-        dice = random.Random(f"message {seed} {number}")
+        dice = random.Random(f"{what} {seed} {number}")
         data = mutated(dice.choice(originals), originals, dice)
         try:
-            found.count(f"messages: {exchange(server.port, data)}")
-        except (AssertionError, ProtocolError, TimeoutError) as error:
-            found.fault(repr(error), f"message-{seed}-{number}", data)
+            found.count(f"{what}: {ask(data)}")
+        except (AssertionError, ProtocolError, ValueError, TimeoutError) as error:
+            found.fault(repr(error), f"{what}-{seed}-{number}", data)
         except OSError as error:
-            # Closed or reset: the server need not read on after a message that it refuses.
-            found.count(f"messages: {type(error).__name__}")
+            # Closed or reset: the server need not read on after data that it refuses.
+            found.count(f"{what}: {type(error).__name__}")
         if number % _CHECK_EVERY == 0:
             check_health(server)
 
@@ -251,21 +261,6 @@ def exchange(port: int, data: bytes) -> str:
                     statuses.append(status)
         reader.receive_eof()
     return ", ".join(str(status) for status in sorted(set(statuses))) or "no reply"
-
-
-def send_http(
-    port: int, originals: Sequence[bytes], seed: int, numbers: Iterator[int], found: Findings
-) -> None:
-    """Send mutated requests of HTTP, each over a connection of its own, and check what comes back."""
-    for number in numbers:
-        dice = random.Random(f"http {seed} {number}")
-        data = mutated(dice.choice(originals), originals, dice)
-        try:
-            found.count(f"http: {exchange_http(port, data)}")
-        except (AssertionError, ValueError, TimeoutError) as error:
-            found.fault(repr(error), f"http-{seed}-{number}", data)
-        except OSError as error:
-            found.count(f"http: {type(error).__name__}")
 
 
 def exchange_http(port: int, data: bytes) -> str:
@@ -389,12 +384,16 @@ def main() -> int:
         running = []
         with ThreadPoolExecutor(_MESSAGE_CONNECTIONS) as threads:
             for lane in range(_MESSAGE_CONNECTIONS):
-                numbers = _until(end, range(lane, arguments.messages, _MESSAGE_CONNECTIONS))
-                running.append(
-                    threads.submit(send_messages, server, messages, arguments.seed, numbers, found)
-                )
-                numbers = _until(end, range(lane, arguments.http, _MESSAGE_CONNECTIONS))
-                running.append(threads.submit(send_http, http_port, requests, arguments.seed, numbers, found))
+                for what, ask, originals, count in (
+                    ("messages", partial(exchange, server.port), messages, arguments.messages),
+                    ("http", partial(exchange_http, http_port), requests, arguments.http),
+                ):
+                    numbers = _until(end, range(lane, count, _MESSAGE_CONNECTIONS))
+                    running.append(
+                        threads.submit(
+                            send_mutated, server, what, ask, originals, arguments.seed, numbers, found
+                        )
+                    )
         for one in running:
             one.result()
         images = ImageRun(server, image_originals(arguments.images_from), arguments.seed, found)

@@ -4,6 +4,7 @@ A refused request is answered and the connection is closed: whatever follows is 
 case that could hide a second request has one, for ``/hidden``.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from tests.server.http.serving import HOST, HttpServer, client_of, get, serving
 from vipsrv.server.http.chunked import MAX_LINE, MAX_TRAILERS
 from vipsrv.server.http.head import MAX_FIELDS, MAX_HEAD, MAX_REQUEST_LINE
+
+MOST_IN_PIECES = 5000
+"""Bytes of a case that is also sent byte by byte; more would take too long."""
 
 HIDDEN = get(b"/hidden")
 POST = b"POST /resize?width=8 HTTP/1.1\r\n" + HOST
@@ -194,15 +198,18 @@ ACCEPTED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("data", "status"),
-    [(data, status) for _, _, data, status in REFUSED],
-    ids=[f"{section}: {name}" for section, name, _, _ in REFUSED],
-)
-@pytest.mark.parametrize("piece", [0, 1], ids=["at once", "in pieces"])
+def in_both_ways(cases: Sequence[tuple[str, str, bytes, object]]) -> list[pytest.ParameterSet]:
+    """Each case sent at once, and byte by byte if it is short: data, what is expected, bytes of a piece."""
+    return [
+        pytest.param(data, expected, piece, id=f"{section}: {name}, {'in pieces' if piece else 'at once'}")
+        for section, name, data, expected in cases
+        for piece in (0, 1)
+        if not piece or len(data) <= MOST_IN_PIECES
+    ]
+
+
+@pytest.mark.parametrize(("data", "status", "piece"), in_both_ways(REFUSED))
 async def test_refused(tmp_path: Path, data: bytes, status: int, piece: int) -> None:
-    if piece and len(data) > 5000:
-        pytest.skip("it would take too long")
     async with serving(tmp_path, max_upload=1_000_000) as server, client_of(server) as client:
         if piece:
             for position in range(len(data)):
@@ -222,15 +229,8 @@ def assert_no_exception(server: HttpServer, status: int) -> None:
     assert server.spool.memory_left == 16 << 20
 
 
-@pytest.mark.parametrize(
-    ("data", "statuses"),
-    [(data, statuses) for _, _, data, statuses in ACCEPTED],
-    ids=[f"{section}: {name}" for section, name, _, _ in ACCEPTED],
-)
-@pytest.mark.parametrize("piece", [0, 1], ids=["at once", "in pieces"])
+@pytest.mark.parametrize(("data", "statuses", "piece"), in_both_ways(ACCEPTED))
 async def test_accepted(tmp_path: Path, data: bytes, statuses: list[int], piece: int) -> None:
-    if piece and len(data) > 5000:
-        pytest.skip("it would take too long")
     async with serving(tmp_path) as server, client_of(server) as client:
         for position in range(0, len(data), piece or len(data)):
             await client.send(data[position : position + (piece or len(data))])

@@ -119,7 +119,8 @@ async def test_a_receiver_that_is_stuck_delays_neither_requests_nor_the_end(rece
     async with asyncio.timeout(30):
         while not receiver.requests:
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)  # exports that are left out meanwhile
+        for _ in range(3):
+            export._export()  # which is left out
         await export.stop(0.05)
     assert collected == 1
     assert sum(thread.name == "otel-metrics" for thread in threading.enumerate()) == 1
