@@ -45,6 +45,9 @@ VipsrvError
 ├── ConnectionLost
 ├── ClientTimeout
 ├── StartFailed
+├── BatchError
+│   ├── StorageFailed
+│   └── TooManyFailures
 └── SettingsError
 """
 
@@ -91,3 +94,8 @@ def test_an_error_can_be_carried_to_another_process() -> None:
     error = pickle.loads(pickle.dumps(errors.Busy("full", retry_after_ms=5)))  # noqa: S301 - our own bytes
     assert type(error) is errors.Busy
     assert (error.message, error.retry_after_ms) == ("full", 5)
+
+
+def test_a_failed_storage_can_be_carried_to_another_process() -> None:
+    error = pickle.loads(pickle.dumps(errors.StorageFailed("s3://photos", "no such bucket")))  # noqa: S301 - our own bytes
+    assert (str(error), error.place) == ("s3://photos: no such bucket", "s3://photos")

@@ -23,6 +23,9 @@
     ├── ConnectionLost               the connection broke before the reply was complete
     ├── ClientTimeout                a step took longer than the client's ``Timeout``
     ├── StartFailed                  a server could not be started
+    ├── BatchError                   a batch cannot start or cannot go on
+    │   ├── StorageFailed            its source or destination cannot be read or written
+    │   └── TooManyFailures          more of its images failed than it allows
     └── SettingsError                settings of a server are unknown, impossible or unreadable
 
 The server raises a ``RequestError`` and sends it; the client raises the same class.
@@ -222,6 +225,29 @@ class ClientTimeout(VipsrvError):
 
 class StartFailed(VipsrvError):
     """A server, or the workers it needs, could not be started."""
+
+
+class BatchError(VipsrvError):
+    """A batch cannot start, or cannot go on. What is done is kept: the same command goes on."""
+
+
+class StorageFailed(BatchError):
+    """A source or a destination cannot be used: it is gone, full or unreachable, or refuses the credentials.
+
+    ``place`` is its URL.
+    """
+
+    def __init__(self, place: str, message: str) -> None:
+        super().__init__(place, message)  # both, so that the error can be carried to another process
+        self.place = place
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
+
+
+class TooManyFailures(BatchError):
+    """More of the images of a batch failed than its limit allows."""
 
 
 class SettingsError(VipsrvError):

@@ -1,0 +1,44 @@
+"""What a batch needs of an engine: it takes shards, and gives rows."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from vipsrv.batch.images import ListedImage
+from vipsrv.batch.rows import Row
+
+SHARD_SIZE = 1000
+"""Images of a shard by default: few enough that a lost one costs little, and so many that ten million images
+make no more than ten thousand parts of the manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Images that are done together: their rows become one part of the manifest, published as a whole.
+
+    ``name`` is unique in the destination and decides the name of the part, so that publishing a shard twice
+    leaves one part.
+    """
+
+    name: str
+    images: tuple[ListedImage, ...]
+
+
+class Engine(Protocol):
+    """Does the work of a batch.
+
+    A row that has been given is safe: it is in a journal on this machine's disk or in a published part, and a
+    later run does not do its image again.
+    """
+
+    def rows(self, shards: AsyncIterator[Shard]) -> AsyncIterator[Row]:
+        """Resize the images of all shards and yield what became of each.
+
+        At most a few shards are taken ahead. Raises ``BatchError`` if the batch cannot go on; what is in
+        flight has then ended, and its rows are safe.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Take no further image; ``rows`` ends after those in flight. May be called from any thread."""
+        ...

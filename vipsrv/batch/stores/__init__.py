@@ -1,0 +1,1 @@
+"""Where images come from and where results go: folders, buckets, and lists of keys."""
