@@ -17,11 +17,13 @@ class Shard:
     """Images that are done together: their rows become one part of the manifest, published as a whole.
 
     ``name`` is unique in the destination and decides the name of the part, so that publishing a shard twice
-    leaves one part.
+    leaves one part. ``refused`` are the rows of images that are not to be done, as their results would have
+    the names of others; they belong into the part as well.
     """
 
     name: str
     images: tuple[ListedImage, ...]
+    refused: tuple[Row, ...] = ()
 
 
 class Engine(Protocol):
