@@ -11,6 +11,7 @@ import typer
 
 from vipsrv.cli.standard_streams import discard_unwritable_output
 from vipsrv.errors import (
+    BatchError,
     Busy,
     ClientTimeout,
     ConnectFailed,
@@ -21,6 +22,7 @@ from vipsrv.errors import (
     ProtocolError,
     RequestError,
     StartFailed,
+    TlsFailed,
     TooLarge,
     Unauthorized,
     UnsupportedFormat,
@@ -99,6 +101,23 @@ def one_line_errors(program: str, *, as_json: bool = False) -> Iterator[None]:
         fail(program, str(error), error, ExitCode.USAGE)
 
 
+@contextmanager
+def batch_errors(program: str) -> Iterator[None]:
+    """Report every expected error of a batch in one line, and exit with its code."""
+    with one_line_errors(program):
+        try:
+            yield
+        except BatchError as error:
+            _say(program, str(error), None, ExitCode.FILE)
+        except Unauthorized as error:
+            refusal = f"the server answered {error.status} {error.code}: {error}"
+            _say(program, refusal, _advice(error), ExitCode.NO_SERVER)
+        except ConnectFailed as error:
+            away = not isinstance(error, TlsFailed)
+            advice = "start it, or leave --server out to have one started for the batch" if away else None
+            _say(program, str(error), advice, ExitCode.NO_SERVER)
+
+
 def error_as_json(
     message: str, code: int, *, advice: str | None = None, error: Exception | None = None
 ) -> str:
@@ -124,7 +143,10 @@ def _advice(error: Exception) -> str | None:
 
 
 def _fail(program: str, message: str, error: Exception, code: ExitCode) -> NoReturn:
-    advice = _advice(error)
+    _say(program, message, _advice(error), code)
+
+
+def _say(program: str, message: str, advice: str | None, code: ExitCode) -> NoReturn:
     # A file name or an argument may contain anything.
     typer.echo(printable(f"{program}: {message}" + (f"; {advice}" if advice else "")), err=True)
     raise typer.Exit(code)
