@@ -26,6 +26,9 @@ _OF_OPTIONS = ("size",)
 _OF_RESULT = ("width", "height", "format", "ext")
 _FIELDS = (*_OF_IMAGE, *_OF_OPTIONS, *_OF_RESULT)
 
+_FIELD_CHARACTERS = string.digits + string.ascii_lowercase
+"""What sizes, formats and endings are made of."""
+
 _ENDINGS: Mapping[str, str] = {"jpeg": "jpg", "tiff": "tif"}
 """The usual ending of a format's files where it is not the name of the format."""
 
@@ -65,6 +68,21 @@ class Outputs:
         text = json.dumps([self.name, [one.to_meta() for one in self.options]], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def to_json(self) -> str:
+        """Return everything of these outputs as JSON, for the manifest."""
+        return json.dumps(
+            {"name": self.name, "options": [one.to_meta() for one in self.options]}, sort_keys=True
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Outputs":
+        """Return the outputs that ``to_json`` has written. Raises ``ValueError``."""
+        values = json.loads(text)
+        try:
+            return cls(tuple(ResizeOptions.from_meta(one) for one in values["options"]), values["name"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"these are no outputs: {error}") from None
+
     @cached_property
     def _parts(self) -> tuple[tuple[str, str | None], ...]:
         """The template as pairs: a text, and the field that follows it."""
@@ -78,6 +96,31 @@ class Outputs:
         """
         image = _image_fields(key)
         return tuple(_checked(self._fill(image | _option_fields(one)), key) for one in self.options)
+
+    def claims(self, key: str) -> tuple[str, ...]:
+        """Return names that an image takes: two images of which results may be called the same share one.
+
+        They are the planned keys, or one text for all of them where that is as good. Raises ``ImageFailed``
+        as ``planned`` does.
+        """
+        if not self._named_by_start:
+            return self.planned(key)
+        return (_checked(self._fill(_image_fields(key)), key),)
+
+    @cached_property
+    def _named_by_start(self) -> bool:
+        """Whether two keys of results are the same only if their images give the same start of the template.
+
+        So it is if what the options and the result decide comes last, after a character that is in none of it
+        and nowhere behind it: from the end, that character is where the start ends.
+        """
+        fields = [field for _, field in self._parts]
+        start = next((i for i, field in enumerate(fields) if field not in {*_OF_IMAGE, None}), None)
+        if start is None or any(field in _OF_IMAGE for field in fields[start:]):
+            return False
+        separator = self._parts[start][0][-1:]
+        behind = "".join(text for text, _ in self._parts[start + 1 :]) + _FIELD_CHARACTERS
+        return separator != "" and separator not in behind
 
     def keys(self, key: str, results: Sequence[ResizedImage]) -> tuple[str, ...]:
         """Return the keys of the results that were made of an image, in the order of ``options``.

@@ -64,9 +64,10 @@ def server_is_installed() -> bool:
 class EmbeddedServer:
     """A server that runs from ``start`` to ``stop``, or within a ``with`` block.
 
-    Both may be called more than once and from several threads. It listens at the unix socket ``path``, which
-    it makes and removes, or otherwise on a free port. ``workers`` is their number, instead of that of the
-    variables of this process.
+    Both may be called more than once and from several threads. If the server has ended by itself, for example
+    because it was killed, ``start`` starts another one. It listens at the unix socket ``path``, which it makes
+    and removes, or otherwise on a free port. ``workers`` is their number, instead of that of the variables of
+    this process.
     """
 
     def __init__(self, *, path: Path | None = None, workers: int | None = None) -> None:
@@ -87,6 +88,9 @@ class EmbeddedServer:
         Raises ``StartFailed`` with the server's own reason if it is not ready within 30 s.
         """
         with self._lock:
+            if self._process is not None and self._process.poll() is not None:
+                _close_pipes(self._process)
+                self._process = None
             if self._process is None:
                 # A file rather than a pipe: the server can write to it although nothing reads it.
                 with tempfile.TemporaryFile() as log:
