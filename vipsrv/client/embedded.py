@@ -63,7 +63,8 @@ def server_is_installed() -> bool:
 class EmbeddedServer:
     """A server that runs from ``start`` to ``stop``, or within a ``with`` block.
 
-    Both may be called more than once and from several threads.
+    Both may be called more than once and from several threads. If the server has ended by itself, for example
+    because it was killed, ``start`` starts another one.
     """
 
     def __init__(self) -> None:
@@ -82,6 +83,9 @@ class EmbeddedServer:
         Raises ``StartFailed`` with the server's own reason if it is not ready within 30 s.
         """
         with self._lock:
+            if self._process is not None and self._process.poll() is not None:
+                _close_pipes(self._process)
+                self._process = None
             if self._process is None:
                 # A file rather than a pipe: the server can write to it although nothing reads it.
                 with tempfile.TemporaryFile() as log:
