@@ -402,6 +402,8 @@ def test_formats(server: RunningServer, photo: Path) -> None:
         "max_pixels",
         "max_output_pixels",
         "deadline_ms",
+        "workers",
+        "queue_per_client",
     }
     assert told["server"] == f"vipsrv/{__version__}"
     done = invoke(server.port, "--formats")

@@ -200,6 +200,8 @@ def test_the_example_of_a_hello_has_the_defaults() -> None:
         "max_pixels": _default("max_pixels"),
         "max_output_pixels": _default("max_output_pixels"),
         "deadline_ms": _default("deadline") * 1000,
+        "workers": 2,
+        "queue_per_client": ServerSettings().client_queue,
     }
 
 

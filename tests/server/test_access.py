@@ -253,3 +253,15 @@ def test_the_hello_of_a_session_states_what_holds_for_it(path: Path) -> None:
         "formats": {"in": ["jpeg", "tga"], "out": ["jpeg"]},
     }
     assert server["limits"] == {"max_pixels": 5000, "max_output_pixels": 500, "max_upload": 9}
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "workers", "waiting"), [(1, 1, 0), (4, 4, 0), (7, 4, 3), (14, 4, 10), (15, 4, 10)]
+)
+def test_the_hello_of_a_session_states_how_many_of_its_requests_run_and_wait(
+    path: Path, in_flight: int, workers: int, waiting: int
+) -> None:
+    token = add(path, limits={"in_flight": in_flight})
+    server = {"limits": {"workers": 4, "queue_per_client": 10}}
+    described = Server(path).session(token.text).describe(server)
+    assert described["limits"] == {"workers": workers, "queue_per_client": waiting}

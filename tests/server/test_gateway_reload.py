@@ -116,3 +116,15 @@ async def test_no_more_connections_than_descriptors_allow(
     monkeypatch.setattr(gateway, "raise_limit", lambda: 10)
     with pytest.raises(SettingsError, match="the limit of 10 open files is too low"):
         started.prepare_reload(wanted)
+
+
+@pytest.mark.parametrize(
+    ("queue", "per_client", "stated"), [(100, 0, 50), (100, 7, 7), (8, 0, 8), (8, 20, 8)]
+)
+async def test_what_a_client_may_have_waiting_is_stated(
+    started: Gateway, queue: int, per_client: int, stated: int
+) -> None:
+    changed = {"queue": queue, "queue_per_client": per_client}
+    started.prepare_reload(started._settings.model_copy(update=changed))()
+    limits = started._describe()["limits"]
+    assert (limits["workers"], limits["queue_per_client"]) == (started._pool.size, stated)

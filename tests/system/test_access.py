@@ -73,6 +73,8 @@ def test_the_holder_of_a_token_is_served(serve: Serve, tokens: Path) -> None:
         assert client.info(IMAGE).format == "jpeg"
         about = client.hello()
         assert (about.writes, about.reads) == (("jpeg", "png"), ("jpeg", "png"))
+        assert about.limits.workers is not None
+        assert about.limits.workers + (about.limits.queue_per_client or 0) == 8
         client.ping()
     assert token.secret not in server.log
 

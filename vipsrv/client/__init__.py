@@ -8,7 +8,7 @@
 
     both: pool.py (the base of the pools), server_address.py (where to connect), requests.py (what to send),
           sources.py (the image), results.py (what the calls return), embedded.py (a server that the client
-          starts)
+          starts), window.py (how many requests to have in flight)
 
 `Version1Client` and `AsyncVersion1Client` speak version 1 of the protocol, for old servers.
 """

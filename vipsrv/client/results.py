@@ -112,13 +112,17 @@ class Version1Result(ResizedImage):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:
     """The limits of a server: bytes of an upload, pixels of a source and of all results of a request, and
-    milliseconds for a request. ``None`` for a limit that the server did not state.
+    milliseconds for a request. ``workers`` is how many requests it works on at the same time, and
+    ``queue_per_client`` how many more of this client may wait. ``None`` for a limit that the server did not
+    state.
     """
 
     max_upload: int | None = None
     max_pixels: int | None = None
     max_output_pixels: int | None = None
     deadline_ms: int | None = None
+    workers: int | None = None
+    queue_per_client: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

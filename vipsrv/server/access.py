@@ -111,11 +111,8 @@ class Session:
         """Return what a HELLO reply says about the server, with what holds for this identity."""
         limits = self._identity.limits
         described = {**server, "identity": self.name, "identity_limits": limits.to_table()}
-        if limits.max_pixels is not None and "limits" in server:
-            bounds = dict(server["limits"])
-            for name in ("max_pixels", "max_output_pixels"):
-                bounds[name] = min(bounds[name], limits.max_pixels)
-            described["limits"] = bounds
+        if "limits" in server:
+            described["limits"] = _limits_of(limits, server["limits"])
         if limits.formats is not None and "formats" in server:
             described["formats"] = {
                 way: [name for name in names if name in limits.formats]
@@ -229,6 +226,19 @@ def is_exposed(listener: Address) -> bool:
     """Whether other machines may reach a listener, whose host is a numeric address."""
     address = address_of((listener.host,)) if not listener.path else None
     return address is not None and not address.is_loopback
+
+
+def _limits_of(identity: IdentityLimits, server: dict[str, int]) -> dict[str, int]:
+    """Return the limits of a server as they hold for an identity."""
+    limits = dict(server)
+    if identity.max_pixels is not None:
+        for name in ("max_pixels", "max_output_pixels"):
+            limits[name] = min(limits[name], identity.max_pixels)
+    if identity.in_flight is not None:
+        limits["workers"] = min(limits["workers"], identity.in_flight)
+        # Of the requests that it may have in flight, those wait that do not run.
+        limits["queue_per_client"] = min(limits["queue_per_client"], identity.in_flight - limits["workers"])
+    return limits
 
 
 @lru_cache(256)

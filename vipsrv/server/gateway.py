@@ -413,6 +413,9 @@ class Gateway:
                 "max_pixels": worker.max_pixels,
                 "max_output_pixels": worker.max_output_pixels,
                 "deadline_ms": int(settings.deadline * 1000),
+                "workers": settings.workers,
+                # A client whose requests wait already gets no more of them into a queue that is full.
+                "queue_per_client": min(settings.client_queue, settings.queue),
             },
             "formats": {"in": list(formats.readers), "out": list(formats.writers)},
             "libraries": formats.readers,

@@ -31,7 +31,14 @@ from vipsrv.workers.job import Outcome
 SOURCE = ImageInfo(format="png", width=40, height=30, pages=1, has_alpha=True, orientation=1, size=1000)
 DESCRIBED: dict[str, Any] = {
     "server": "vipsrv/0",
-    "limits": {"max_upload": 9, "max_pixels": 8, "max_output_pixels": 7, "deadline_ms": 6},
+    "limits": {
+        "max_upload": 9,
+        "max_pixels": 8,
+        "max_output_pixels": 7,
+        "deadline_ms": 6,
+        "workers": 5,
+        "queue_per_client": 4,
+    },
     "formats": {"in": ["jpeg", "png"], "out": ["jpeg", "png", "webp", "avif"]},
     "libraries": {"jpeg": "libvips", "png": "libvips"},
     "fits": ["fill"],

@@ -263,7 +263,7 @@ def _source_schema() -> dict[str, Any]:
 
 def _formats_schema() -> dict[str, Any]:
     names = {"type": "array", "items": {"type": "string"}}
-    limits = ("max_upload", "max_pixels", "max_output_pixels", "deadline_ms")
+    limits = ("max_upload", "max_pixels", "max_output_pixels", "deadline_ms", "workers", "queue_per_client")
     return {
         "type": "object",
         "required": ["server", "limits", "formats", "libraries", "fits"],
@@ -272,7 +272,9 @@ def _formats_schema() -> dict[str, Any]:
             "limits": {
                 "type": "object",
                 "required": list(limits),
-                "properties": {name: {"type": "integer", "minimum": 1} for name in limits},
+                "properties": {
+                    name: {"type": "integer", "minimum": int(name != "queue_per_client")} for name in limits
+                },
             },
             "formats": {
                 "type": "object",
