@@ -87,8 +87,10 @@ def reading_failed(error: OSError | ValueError) -> ImageFailed:
     return ImageFailed.by(Problem.SOURCE_UNREADABLE, _reason(error), retryable=error.errno != errno.EISDIR)
 
 
-def storing_failed(error: OSError, key: str) -> ImageFailed:
+def storing_failed(error: OSError | ValueError, key: str) -> ImageFailed:
     """Return the failure for what storing the result ``key`` has raised."""
+    if isinstance(error, ValueError):
+        return ImageFailed.by(Problem.BAD_NAME, str(error))
     if error.errno in _BAD_NAME:
         return ImageFailed.by(Problem.BAD_NAME, f"{key}: {_reason(error)}")
     return ImageFailed.by(Problem.DESTINATION_FAILED, f"{key}: {_reason(error)}", retryable=True)

@@ -1,11 +1,16 @@
 """What a batch needs of an engine: it takes shards, and gives rows."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from vipsrv.batch.images import ListedImage
+from vipsrv.batch.outputs import Outputs
 from vipsrv.batch.rows import Row
+from vipsrv.batch.stores.interface import Destination, Source
+
+DEFAULT_ATTEMPTS = 3
+"""Requests for an image whose failures may be accidents."""
 
 SHARD_SIZE = 1000
 """Images of a shard by default: few enough that a lost one costs little, and so many that ten million images
@@ -26,6 +31,22 @@ class Shard:
     refused: tuple[Row, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What an engine is to do with the images of its shards.
+
+    ``run`` is the id of the run. ``attempts`` bounds the requests for an image, and ``deadline_ms`` is what
+    the server may take for each of them; ``None`` leaves that to the server.
+    """
+
+    source: Source
+    destination: Destination
+    outputs: Outputs
+    run: str
+    attempts: int = DEFAULT_ATTEMPTS
+    deadline_ms: int | None = None
+
+
 class Engine(Protocol):
     """Does the work of a batch.
 
@@ -33,7 +54,12 @@ class Engine(Protocol):
     later run does not do its image again.
     """
 
-    def rows(self, shards: AsyncIterator[Shard]) -> AsyncIterator[Row]:
+    @property
+    def in_flight(self) -> int:
+        """How many images are being read, resized or written, as far as is known."""
+        ...
+
+    def rows(self, shards: AsyncIterator[Shard]) -> AsyncGenerator[Row, None]:
         """Resize the images of all shards and yield what became of each.
 
         At most a few shards are taken ahead. Raises ``BatchError`` if the batch cannot go on; what is in
