@@ -1,5 +1,6 @@
 """The status of a destination: what is done, what has failed, whether a run is at work, and how to go on."""
 
+import json
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -85,7 +86,12 @@ def status_json(status: Status) -> dict[str, Any]:
         ],
         "parts": figures.parts,
         "options": [
-            {"digest": digest, "outputs": one.facts.outputs, "done": one.done, "failed": one.failed}
+            {
+                "digest": digest,
+                "outputs": json.loads(one.facts.outputs),
+                "done": one.done,
+                "failed": one.failed,
+            }
             for digest, one in sorted(figures.options.items())
         ],
         "runs": [asdict(one) for one in runs_of(status)],
