@@ -70,7 +70,10 @@ ONLY: dict[str, set[str]] = {
 PROCESSES = {"vipsrv.workers.child", "vipsrv.server.gateways.child"}
 
 # Module → the package whose modules it finds and imports by name.
-DISCOVERS = {"vipsrv.pipeline.formats.registry": "vipsrv.pipeline.formats"}
+DISCOVERS = {
+    "vipsrv.pipeline.formats.registry": "vipsrv.pipeline.formats",
+    "vipsrv.batch": "vipsrv.batch",  # what it exports, when it is used
+}
 
 # Third-party packages that only these parts may import.
 RESERVED: dict[str, set[str]] = {

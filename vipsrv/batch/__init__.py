@@ -7,5 +7,48 @@
      images)     sizes,      manifest      2,000      a server   the manifest in .vipsrv/)
                  dates)      has not)      images)    here; ray)
 
-Everything goes through ``vipsrv.client``: the images are decoded by servers only.
+Everything goes through ``vipsrv.client``: the images are decoded by servers only. ``run`` starts a batch; the
+names below are loaded when they are used.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vipsrv.batch.batch_run import BatchRun, run
+    from vipsrv.batch.images import ListedImage
+    from vipsrv.batch.outputs import Outputs
+    from vipsrv.batch.progress import Progress
+    from vipsrv.batch.rows import OutputRow, Row
+    from vipsrv.batch.stores.open_store import open_destination, open_source
+
+__all__ = [
+    "BatchRun",
+    "ListedImage",
+    "OutputRow",
+    "Outputs",
+    "Progress",
+    "Row",
+    "open_destination",
+    "open_source",
+    "run",
+]
+
+_HOME = {
+    "BatchRun": "batch_run",
+    "ListedImage": "images",
+    "OutputRow": "rows",
+    "Outputs": "outputs",
+    "Progress": "progress",
+    "Row": "rows",
+    "open_destination": "stores.open_store",
+    "open_source": "stores.open_store",
+    "run": "batch_run",
+}
+"""The module of each name."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"vipsrv.batch.{_HOME[name]}"), name)

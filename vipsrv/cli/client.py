@@ -26,12 +26,28 @@ from vipsrv.cli.info_commands import (
 )
 from vipsrv.cli.one_image import STANDARD_OUTPUT, ResultPlace, resize_one, resize_over_version_1
 from vipsrv.cli.output_files import output_folder
+from vipsrv.cli.resize_flags import (
+    BackgroundFlag,
+    DeadlineFlag,
+    EffortFlag,
+    EnlargeFlag,
+    FitFlag,
+    KeepFlag,
+    LosslessFlag,
+    MaxBytesFlag,
+    PageFlag,
+    PositionFlag,
+    QualityFlag,
+    TimeoutFlag,
+    TokenFileFlag,
+    deadline_in_ms,
+    format_flag,
+)
 from vipsrv.cli.result_names import FIELDS
 from vipsrv.cli.result_options import (
     choose_format,
     outputs_for,
     parse_bytes,
-    parse_format,
     parse_sizes,
     version_1_size,
 )
@@ -40,19 +56,15 @@ from vipsrv.cli.server_choice import Answer, CallServer
 from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions
 from vipsrv.cli.upload import open_upload
 from vipsrv.client import Client, ResizedImage, ResizeResults, Timeout, Version1Result
-from vipsrv.client.login_token import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, choose_token
+from vipsrv.client.login_token import choose_token
 from vipsrv.client.server_address import HOST_VARIABLE, PORT_VARIABLE, choose_server
-from vipsrv.client.timeouts import MAX_SECONDS
-from vipsrv.options import MAX_DIMENSION, MAX_EFFORT, Fit, Format, Keep, Position
+from vipsrv.options import MAX_DIMENSION, Format, Keep, Position
 from vipsrv.protocol import DEFAULT_HEIGHT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WIDTH
 from vipsrv.version import __version__
 
 PROGRAM = "vipsrv-client"
 
 PATTERN_CHARACTERS = frozenset("*?[")
-
-MAX_DEADLINE = (2**31 - 1) // 1000
-"""Seconds: the longest deadline that the protocol can carry."""
 
 MAX_HELP_WIDTH = 100
 """Columns: longer lines are hard to read."""
@@ -138,70 +150,18 @@ def resize(
             "processed_<name>_<width>x<height>.",
         ),
     ] = None,
-    fit: Annotated[
-        Fit | None,
-        typer.Option(
-            help="How to fit an image of other proportions: stretch it (fill), add borders (contain), crop "
-            "it (cover), or keep its proportions within (inside) or around (outside) the size.  "
-            "[default: fill; inside if only one side is given]"
-        ),
-    ] = None,
-    position: Annotated[
-        Position,
-        typer.Option(
-            metavar="POSITION",
-            help=f"The part that cover keeps, and where contain places the image: {', '.join(Position)}.",
-        ),
-    ] = Position.CENTRE,
-    format_: Annotated[
-        Format | None,
-        typer.Option(
-            "--format",
-            metavar=f"[{'|'.join(Format)}]",
-            parser=parse_format,
-            help="Format of the result; auto keeps the format of the image if the server can write it.  "
-            "[default: that of the ending of --output; otherwise jpeg]",
-        ),
-    ] = None,
-    quality: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Quality, 1 to 100.  [default: the server's]")
-    ] = None,
-    effort: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=MAX_EFFORT,
-            help="CPU time for a smaller file, 0 (fastest) to 9; tiff ignores it.  [default: that of "
-            "the format]",
-        ),
-    ] = None,
-    lossless: Annotated[bool, typer.Option("--lossless", help="Encode without loss.")] = False,
-    max_bytes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Lower the quality until the result is no larger than this, for example 100KB or 1.5MiB.",
-        ),
-    ] = None,
-    background: Annotated[
-        str, typer.Option(metavar="COLOUR", help="Colour of borders, and behind transparency.")
-    ] = "#ffffff",
-    keep: Annotated[Keep, typer.Option(help="Metadata to copy to the result.")] = Keep.NONE,
-    page: Annotated[
-        int, typer.Option(min=0, help="Page of a document or frame of an animation, from 0.")
-    ] = 0,
-    enlarge: Annotated[
-        bool, typer.Option("--enlarge/--no-enlarge", help="Whether to enlarge smaller images.")
-    ] = True,
-    deadline: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001,
-            max=MAX_DEADLINE,
-            metavar="SECONDS",
-            help="Time after which the server gives up.  [default: the server's]",
-        ),
-    ] = None,
+    fit: FitFlag = None,
+    position: PositionFlag = Position.CENTRE,
+    format_: Annotated[Format | None, format_flag("that of the ending of --output; otherwise jpeg")] = None,
+    quality: QualityFlag = None,
+    effort: EffortFlag = None,
+    lossless: LosslessFlag = False,
+    max_bytes: MaxBytesFlag = None,
+    background: BackgroundFlag = "#ffffff",
+    keep: KeepFlag = Keep.NONE,
+    page: PageFlag = 0,
+    enlarge: EnlargeFlag = True,
+    deadline: DeadlineFlag = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -262,27 +222,11 @@ def resize(
     ca: Ca = None,
     cert: Cert = None,
     key: Key = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            readable=False,
-            help="File with the token, if the server requires one.  "
-            f"[env var: {TOKEN_FILE_VARIABLE}, or {TOKEN_VARIABLE} with the token itself]",
-        ),
-    ] = None,
+    token_file: TokenFileFlag = None,
     protocol: Annotated[
         int, typer.Option(min=1, max=2, help="Version of the protocol; 1 is for old servers.")
     ] = 2,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            min=0.001,
-            max=MAX_SECONDS,
-            metavar="SECONDS",
-            help="Time to wait for the reply once the image has been sent.",
-        ),
-    ] = 120.0,
+    timeout: TimeoutFlag = 120.0,
     embedded: Annotated[
         bool,
         typer.Option(
@@ -356,7 +300,7 @@ def resize(
             page=page,
             enlarge=enlarge,
         )
-        deadline_ms = None if deadline is None else max(1, round(deadline * 1000))
+        deadline_ms = deadline_in_ms(deadline)
         if upload is None:
             # Imported here because a single image starts quicker without it.
             from vipsrv.cli.many_command import many_request, resize_many  # noqa: PLC0415

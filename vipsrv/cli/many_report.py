@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vipsrv.cli.exit_codes import error_fields, reason_of
+from vipsrv.cli.quantities import size
 from vipsrv.cli.result_report import path_fields
 from vipsrv.client import ResizedImage
 from vipsrv.options import ImageInfo, Timings
@@ -16,8 +17,6 @@ from vipsrv.printable import printable
 
 MOST_LISTED = 1000
 """Failures that are listed at the end; ``--json`` tells all of them."""
-
-_STEP = 1000
 
 
 class Ending(StrEnum):
@@ -153,8 +152,8 @@ class Tally:
         if self.left_out:
             yield _row("left out", f"{self.left_out} with the name of a result of an earlier run")
         yield _row("total time", f"{self.seconds:.2f} s  ({self.rate:.1f} images a second)")
-        yield _row("original size", size_text(self.original_bytes))
-        yield _row("size of results", size_text(self.result_bytes))
+        yield _row("original size", size(self.original_bytes))
+        yield _row("size of results", size(self.result_bytes))
         if self.ratio is not None:
             yield _row("compression ratio", f"{self.ratio:.2f} : 1")
 
@@ -164,15 +163,6 @@ class Tally:
             yield printable(f"{image}: {reason}")
         if self.failed > len(self.failures):
             yield f"and {self.failed - len(self.failures)} more; --json tells all of them"
-
-
-def size_text(size: int) -> str:
-    """Return a number of bytes in a readable unit."""
-    scaled, units = float(size), ["bytes", "kB", "MB", "GB", "TB"]
-    while scaled >= _STEP and len(units) > 1:
-        scaled /= _STEP
-        units.pop(0)
-    return f"{size} bytes" if units[0] == "bytes" else f"{scaled:.1f} {units[0]}"
 
 
 def outcome_line(outcome: ImageOutcome) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import typer
 
-from vipsrv.cli.many_report import Tally, size_text
+from vipsrv.cli.many_report import Tally
+from vipsrv.cli.quantities import duration, size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 10.0
 """Seconds between two lines where there is no terminal."""
-
-_MINUTE, _HOUR = 60, 3600
 
 
 class Progress(Protocol):
@@ -122,7 +121,7 @@ def open_progress(program: str, items: Iterable[object], *, quiet: bool) -> Iter
 def progress_text(tally: Tally, total: int | None) -> str:
     """Return the state as one line: images, rate, bytes, ratio, failures and the time that is left."""
     of_total = "" if total is None else f" of {max(total, tally.ended)}"
-    sizes = f"{size_text(tally.original_bytes)} → {size_text(tally.result_bytes)}"
+    sizes = f"{size(tally.original_bytes)} → {size(tally.result_bytes)}"
     parts = [f"{tally.ended}{of_total} images", f"{tally.rate:.1f} images/s", sizes]
     if tally.ratio is not None:
         parts[-1] += f" ({tally.ratio:.1f} : 1)"
@@ -130,15 +129,5 @@ def progress_text(tally: Tally, total: int | None) -> str:
         parts.append(f"{tally.failed} failed")
     left = tally.seconds_left(total)
     if left is not None:
-        parts.append(f"{duration_text(left)} left")
+        parts.append(f"{duration(left)} left")
     return ", ".join(parts)
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration as ``45 s``, ``3 min 20 s`` or ``2 h 5 min``."""
-    whole = round(seconds)
-    if whole < _MINUTE:
-        return f"{whole} s"
-    if whole < _HOUR:
-        return f"{whole // _MINUTE} min {whole % _MINUTE} s"
-    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"

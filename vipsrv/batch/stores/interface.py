@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from vipsrv.batch.images import ListedImage
+from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.client import ImageSource
 
 
@@ -14,6 +15,11 @@ class Source(Protocol):
     @property
     def url(self) -> str:
         """What ``open_source`` takes to open the same source, on another machine too."""
+        ...
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What the listing could not give so far, such as a folder that cannot be read."""
         ...
 
     def images(self) -> AsyncIterator[ListedImage]:

@@ -1,0 +1,88 @@
+"""The engine on one machine: a server of its own, or one that already runs."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+
+from vipsrv.address import Address, Wire
+from vipsrv.batch.engines.interface import Shard, Work
+from vipsrv.batch.rows import Row
+from vipsrv.batch.shard_runner import ShardRunner
+from vipsrv.client import AsyncClient
+from vipsrv.client.tls import FilePath, TlsChoice
+from vipsrv.client.window import Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningServer:
+    """A server that runs already: its address, and what a client needs to be let in.
+
+    ``address`` is ``HOST:PORT``, ``tls://HOST:PORT`` or ``unix:/path``; the rest is as for ``AsyncClient``.
+    """
+
+    address: str
+    token: str | None = None
+    tls: TlsChoice = False
+    ca: FilePath | None = None
+    cert: FilePath | None = None
+    key: FilePath | None = None
+
+    def __post_init__(self) -> None:
+        self.client()  # raises ValueError before anything starts; a client connects with its first call
+
+    def client(self) -> AsyncClient:
+        """Make a client for it. Raises ``ValueError`` for an address or files that cannot be used."""
+        server = Address.parse(self.address)
+        if server.wire is not Wire.BINARY:
+            raise ValueError(f"server: {self.address!r} is an address for HTTP; give the one for clients")
+        whole = server.tls or bool(server.path)
+        return AsyncClient(
+            None if whole else server.host,
+            None if whole else server.port,
+            address=self.address if whole else None,
+            token=self.token,
+            tls=self.tls,
+            ca=self.ca,
+            cert=self.cert,
+            key=self.key,
+        )
+
+
+class LocalEngine:
+    """Does the work of a batch over one client.
+
+    Without a ``server`` it starts one, which is configured by the ``VIPSRV_`` variables of the environment
+    and ends with ``rows``.
+    """
+
+    def __init__(self, work: Work, *, server: RunningServer | None = None) -> None:
+        self._work = work
+        self._server = server
+        self._runner: ShardRunner | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many images are being read, resized or written."""
+        return 0 if self._runner is None else self._runner.in_flight
+
+    async def rows(self, shards: AsyncIterator[Shard]) -> AsyncGenerator[Row, None]:
+        """Resize the images of all shards and yield their rows as they end."""
+        self._loop = asyncio.get_running_loop()
+        async with AsyncClient.embedded() if self._server is None else self._server.client() as client:
+            window = Window((await client.hello()).limits)
+            self._runner = ShardRunner(self._work, client, window)
+            if self._stopped:
+                self._runner.stop()
+            async with aclosing(self._runner.rows(shards)) as rows:
+                async for row in rows:
+                    yield row
+
+    def stop(self) -> None:
+        """Send no further image; ``rows`` ends after those in flight. May be called from any thread."""
+        self._stopped = True
+        if self._loop is not None and self._runner is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._runner.stop)

@@ -1,0 +1,164 @@
+"""The manifest of one destination, as a process on this machine reads and extends it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vipsrv.batch.manifest.journal import (
+    Journal,
+    JournalContent,
+    ShardFacts,
+    claim_left_journal,
+    journals_in,
+    read_journal,
+)
+from vipsrv.batch.manifest.layout import PARTS, is_part, journal_folder, part_key, run_of
+from vipsrv.batch.manifest.parts import Part, part_bytes
+from vipsrv.batch.manifest.run_lock import Holder, RunLock, holder
+from vipsrv.batch.outputs import Outputs
+from vipsrv.batch.rows import Row
+from vipsrv.batch.stores.interface import Destination
+from vipsrv.errors import StorageFailed
+from vipsrv.version import __version__
+
+_READ_AHEAD = 16
+"""Parts that are read at the same time: a bucket takes tens of milliseconds for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a run has found of earlier ones that were killed.
+
+    ``faults`` are lines of their journals that are no rows; those journals are kept, with another name.
+    """
+
+    shards: int = 0
+    rows: int = 0
+    faults: tuple[str, ...] = ()
+
+
+class Manifest:
+    """The parts at a destination, and the journals on this machine."""
+
+    def __init__(self, destination: Destination) -> None:
+        self.destination = destination
+        self.journals = journal_folder(destination.url)
+
+    def lock(self, run: str) -> RunLock:
+        """Keep other runs on this machine off the destination. Raises ``BatchError`` if one is there."""
+        return RunLock.acquire(self.journals, run=run, place=self.destination.url)
+
+    def running(self) -> Holder | None:
+        """Return which run of this machine is at work on the destination, if one is."""
+        return holder(self.journals)
+
+    async def recover(self) -> Recovery:
+        """Publish the journals that dead processes have left on this machine."""
+        shards = rows = 0
+        faults: list[str] = []
+        for path in journals_in(self.journals):
+            descriptor = claim_left_journal(path)
+            if descriptor is None:
+                continue
+            journal = Journal(path, descriptor)
+            try:
+                content = journal.content()
+                published = await self._publish(content)
+                shards += published > 0
+                rows += published
+                faults += content.faults
+                if content.faults:
+                    journal.set_aside()
+                else:
+                    journal.remove()
+            finally:
+                journal.close()
+        return Recovery(shards, rows, tuple(faults))
+
+    def begin_shard(self, name: str, outputs: Outputs) -> Journal:
+        """Begin the journal of a shard.
+
+        Its ``rows`` are those that a dead process has left of the same shard; their images are done. Raises
+        ``StorageFailed`` if the folder of the journals cannot be written to.
+        """
+        facts = ShardFacts(
+            shard=name, run=run_of(name), options=outputs.digest, outputs=outputs.to_json(), tool=__version__
+        )
+        try:
+            self.journals.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageFailed(str(self.journals), error.strerror or str(error)) from None
+        return Journal.begin(self.journals, facts)
+
+    async def publish(self, journal: Journal) -> None:
+        """Make a part of the rows of a journal, then remove it.
+
+        Nothing is lost if it ends between the two: to publish a journal again changes nothing.
+        """
+        content = journal.content()
+        if content.faults:
+            raise StorageFailed(str(journal.path), f"was changed by another program: {content.faults[0]}")
+        await self._publish(content)
+        journal.remove()
+
+    async def _publish(self, content: JournalContent) -> int:
+        """Publish rows and return how many; the part keeps those that it has of other images."""
+        if content.facts is None or not content.rows:
+            return 0
+        key = part_key(content.facts.shard)
+        try:
+            # A shard whose node has died may have been done by another one in the meantime.
+            earlier: Iterable[Row] = (await self.read_part(key)).rows()
+        except FileNotFoundError:
+            earlier = ()
+        rows = _latest((*earlier, *content.rows))
+        data = await asyncio.to_thread(part_bytes, content.facts, rows)
+        await self.destination.write(key, data)
+        return len(content.rows)
+
+    async def part_keys(self) -> list[str]:
+        """Return the keys of all parts in their order, which is that of the starts of the runs."""
+        return sorted([key async for key in self.destination.keys(PARTS) if is_part(key)])
+
+    async def read_part(self, key: str, columns: Sequence[str] | None = None) -> Part:
+        """Read one part. Raises ``FileNotFoundError``, or ``BatchError`` if it is damaged."""
+        data = await self.destination.read(key)
+        return await asyncio.to_thread(Part, data, key, columns=columns)
+
+    async def parts(
+        self, keys: Sequence[str], columns: Sequence[str] | None = None
+    ) -> AsyncGenerator[Part, None]:
+        """Yield parts in the order of their keys. Several are read at once."""
+        pending: list[asyncio.Task[Part]] = []
+        try:
+            for key in keys:
+                pending.append(asyncio.ensure_future(self.read_part(key, columns)))
+                if len(pending) >= _READ_AHEAD:
+                    yield await pending.pop(0)
+            while pending:
+                yield await pending.pop(0)
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    def unpublished(self) -> list[tuple[Path, JournalContent]]:
+        """Return the journals on this machine with what they hold, also those that are being written."""
+        found = []
+        for path in journals_in(self.journals):
+            try:
+                found.append((path, read_journal(path)))
+            except FileNotFoundError:  # it was published in the meantime
+                continue
+        return found
+
+
+def _latest(rows: Iterable[Row]) -> list[Row]:
+    """Return the latest row of each image, in the order in which the images come first."""
+    latest: dict[str, Row] = {}
+    for row in rows:
+        known = latest.get(row.key)
+        if known is None or row.ended >= known.ended:
+            latest[row.key] = row
+    return list(latest.values())
