@@ -161,7 +161,7 @@ def test_the_summary_says_what_happened_and_how_to_go_on() -> None:
     command = ["batch", "my photos", "out", "--sizes", "320x"]
     lines = summary(tally, progress(skipped=4), 2.0, destination="out", command=command, ended=True)
     assert lines == [
-        "done: 2 images done, 1 failed, 4 skipped (done before) in 2 s, 1.5 images/s",
+        "done: 2 images done, 1 failed, 4 skipped (done before) in 2.0 s, 1.5 images/s",
         "bytes: 200 B → 20 B (ratio 10)",
         "failed: 1 × 422 corrupt_image",
         "  c\\x1b: 422 corrupt_image: it is broken",

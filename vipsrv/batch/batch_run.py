@@ -10,11 +10,12 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from types import TracebackType
 from typing import Self
 
+from vipsrv.batch.dry_run import DEFAULT_SAMPLE, Estimate, dry_run
 from vipsrv.batch.engines.interface import DEFAULT_ATTEMPTS, SHARD_SIZE, Engine, Work
 from vipsrv.batch.engines.local import LocalEngine, RunningServer
 from vipsrv.batch.manifest.layout import new_run_id
@@ -25,6 +26,7 @@ from vipsrv.batch.rows import Row
 from vipsrv.batch.run_loop import Choices, MakeEngine, RunLoop
 from vipsrv.batch.stores.interface import Destination, Source
 from vipsrv.batch.stores.open_store import open_destination, open_source
+from vipsrv.client import AsyncClient
 from vipsrv.client.tls import FilePath, TlsChoice
 from vipsrv.options import ResizeOptions
 
@@ -94,7 +96,10 @@ def run(
         attempts=attempts,
         deadline_ms=deadline_ms,
     )
-    return BatchRun(RunLoop(work, make_engine, choices))
+    return BatchRun(
+        RunLoop(work, make_engine, choices),
+        lambda: AsyncClient.embedded() if running is None else running.client(),
+    )
 
 
 def _retry(given: RetryFailed | bool) -> RetryFailed:  # noqa: FBT001 - it is passed on
@@ -138,8 +143,10 @@ class BatchRun(Iterator[Row]):
     The work waits for whoever iterates once some thousand rows wait.
     """
 
-    def __init__(self, loop: RunLoop) -> None:
+    def __init__(self, loop: RunLoop, make_client: Callable[[], AsyncClient]) -> None:
+        """``make_client`` makes a client of the server for ``estimate``."""
         self._loop = loop
+        self._make_client = make_client
         self._state = RunState.NEW
         # Daemon: an interpreter that ends must not wait for all images. The finalizer waits for those in
         # flight.
@@ -150,6 +157,17 @@ class BatchRun(Iterator[Row]):
     def progress(self) -> Progress:
         """How far the run has come. May be read from any thread."""
         return self._loop.progress
+
+    def estimate(self, *, sample: int = DEFAULT_SAMPLE) -> Estimate:
+        """Instead of running, count the images and estimate what they take from a random sample of them.
+
+        Nothing is stored. The sample is resized by a server on this machine, or by the running one, whatever
+        the engine. Raises the errors of the iterator, and ``RuntimeError`` for a run that has started.
+        """
+        if self._state is not RunState.NEW:
+            raise RuntimeError("estimate is for a run that has not started")
+        self.close()
+        return asyncio.run(dry_run(self._loop.work, self._loop.choices, self._make_client, sample=sample))
 
     def stop(self) -> None:
         """Start no further image. The rows of those in flight still come. May be called from any thread."""

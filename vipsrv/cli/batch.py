@@ -2,6 +2,7 @@
 
 import sys
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -152,8 +153,18 @@ def batch(
             help="Images whose rows become one file of the manifest.  [default: 1000]",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Store nothing: count the images, and estimate time and bytes from a sample of them.",
+        ),
+    ] = False,
+    sample: Annotated[
+        int, typer.Option(min=1, max=10_000, metavar="N", help="Images that --dry-run resizes.")
+    ] = 100,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what became of each image as a line of JSON.")
+        bool, typer.Option("--json", help="Print a line of JSON for each image; with --dry-run one object.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
     metrics_listen: Annotated[
@@ -175,7 +186,7 @@ def batch(
     # Imported here because the other commands, a server among them, do not need it.
     from vipsrv.batch import Outputs, run  # noqa: PLC0415
     from vipsrv.batch.outputs import DEFAULT_NAME  # noqa: PLC0415
-    from vipsrv.cli.batch_session import Shown, run_batch  # noqa: PLC0415
+    from vipsrv.cli.batch_session import Shown, print_estimate, run_batch  # noqa: PLC0415
 
     with batch_errors(PROGRAM):
         if quiet and as_json:
@@ -219,6 +230,10 @@ def batch(
             quiet=quiet,
             metrics=metrics_listen,
         )
-        exit_code = run_batch(lambda: run(source, destination, outputs, **arguments), shown)
+        start = partial(run, source, destination, outputs, **arguments)
+        if dry_run:
+            print_estimate(start, shown, sample=sample)
+            return
+        exit_code = run_batch(start, shown)
     if exit_code is not None:
         raise typer.Exit(exit_code)
