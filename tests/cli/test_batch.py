@@ -148,6 +148,20 @@ def test_a_row_of_json_for_each_image_and_the_summary_on_standard_error(
     assert done.stderr.startswith("done: 8 images done")
 
 
+def test_filters_choose_the_images(server: RunningServer, images: Path, tmp_path: Path) -> None:
+    (images / "notes.txt").write_text("no image, and not taken for one")
+    (images / "large.jpg").write_bytes(jpeg(600, 400))
+    (images / "old.jpg").write_bytes(jpeg(30, 20))
+    os.utime(images / "old.jpg", (0, 0))
+    filters = ["--include", "*.jpg", "--exclude", "odd/**", "--max-size", "20KB", "--since", "2000-01-01"]
+    done = run(images, tmp_path / "out", *OPTIONS, *at(server), *filters, "--json")
+    even = {key for key in GOOD | BROKEN if key.startswith("even/")}
+    assert {row["key"] for row in rows_of(done.stdout)} == even
+    one = run(images, tmp_path / "out", *OPTIONS, *at(server), "--exclude", "odd/", "--limit", "1", "--json")
+    assert {row["key"] for row in rows_of(one.stdout)} < {"large.jpg", "old.jpg"}
+    assert len(rows_of(one.stdout)) == 1
+
+
 def test_it_starts_a_server_of_its_own_and_is_silent_if_asked(images: Path, tmp_path: Path) -> None:
     done = run(images / "odd", tmp_path / "out", *OPTIONS, "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (ExitCode.REFUSED, "", "")
@@ -378,6 +392,14 @@ def test_it_stops_if_too_many_images_fail(server: RunningServer, tmp_path: Path)
         (["photos", "out", "--sizes", "32x", "--max-error-rate", "2"], ExitCode.USAGE, "is no share"),
         (["photos", "out", "--sizes", "32x", "--quiet", "--json"], ExitCode.USAGE, "exclude each other"),
         (["photos", "out", "--sizes", "32x", "--tls"], ExitCode.USAGE, "that --server names"),
+        (["photos", "out", "--sizes", "32x", "--include", "[z"], ExitCode.USAGE, "'[' without ']'"),
+        (["photos", "out", "--sizes", "32x", "--since", "later"], ExitCode.USAGE, "'later' is no moment"),
+        (["photos", "out", "--sizes", "32x", "--actors", "2"], ExitCode.USAGE, "are for the engine ray"),
+        (
+            ["photos", "out", "--sizes", "32x", "--engine", "ray", "--server", "unix:x"],
+            ExitCode.USAGE,
+            "is for the engine local",
+        ),
         (["photos", "photos", "--sizes", "32x"], ExitCode.USAGE, "name another destination"),
         (["photos", "out", "--sizes", "32x", "--metrics-listen", "x"], ExitCode.USAGE, "is not HOST:PORT"),
         (["nothing", "out", "--sizes", "32x"], ExitCode.FILE, "nothing: there is no such folder"),

@@ -18,6 +18,8 @@ from typing import Self
 from vipsrv.batch.dry_run import DEFAULT_SAMPLE, Estimate, dry_run
 from vipsrv.batch.engines.interface import DEFAULT_ATTEMPTS, SHARD_SIZE, Engine, Work
 from vipsrv.batch.engines.local import LocalEngine, RunningServer
+from vipsrv.batch.engines.ray_engine import RayEngine
+from vipsrv.batch.filters import FilteredSource, Filters
 from vipsrv.batch.manifest.layout import new_run_id
 from vipsrv.batch.manifest.selection import Retry, RetryFailed
 from vipsrv.batch.outputs import Outputs
@@ -46,6 +48,10 @@ def run(
     ca: FilePath | None = None,
     cert: FilePath | None = None,
     key: FilePath | None = None,
+    address: str | None = None,
+    actors: int | None = None,
+    actor_cpus: int | None = None,
+    filters: Filters | None = None,
     retry_failed: RetryFailed | bool = False,
     limit: int | None = None,
     max_error_rate: float | None = None,
@@ -61,6 +67,10 @@ def run(
     ``engine="local"`` starts a server on this machine, or uses the one at ``server``: ``HOST:PORT``,
     ``tls://HOST:PORT`` or ``unix:/path``, with ``token`` and the files for TLS as for ``AsyncClient``.
 
+    ``engine="ray"`` starts a server on each node of the Ray cluster at ``address``, or on this machine; at
+    most ``actors`` of them, with ``actor_cpus`` cores each.
+
+    ``filters`` say which images are taken; the default takes those of a path or URL that end as images do.
     Images that failed in an earlier run are skipped, too, unless ``retry_failed`` is true or has the codes of
     those to try again.
 
@@ -80,16 +90,17 @@ def run(
     running = None
     if server is not None:
         running = RunningServer(address=server, token=token, tls=tls, ca=ca, cert=cert, key=key)
-    make_engine = _engine(engine, running)
+    make_engine = _engine(engine, running, address, actors, actor_cpus)
     opened_destination = open_destination(destination) if isinstance(destination, Place) else destination
     if isinstance(source, Place):
         opened_source = open_source(source, destination=opened_destination.url)
+        filters = Filters() if filters is None else filters
     else:
         opened_source = source
         if source.url.rstrip("/") == opened_destination.url.rstrip("/"):
             raise ValueError(f"{source.url} is the source and the destination; name another destination")
     work = Work(
-        source=opened_source,
+        source=opened_source if filters is None else FilteredSource(opened_source, filters),
         destination=opened_destination,
         outputs=made,
         run=new_run_id(),
@@ -110,16 +121,32 @@ def _retry(given: RetryFailed | bool) -> RetryFailed:  # noqa: FBT001 - it is pa
     return given
 
 
-def _engine(engine: str | MakeEngine, server: RunningServer | None) -> MakeEngine:
+def _engine(
+    engine: str | MakeEngine,
+    server: RunningServer | None,
+    address: str | None,
+    actors: int | None,
+    actor_cpus: int | None,
+) -> MakeEngine:
+    if engine != "local" and server is not None:
+        raise ValueError("server: is for the engine local; the others start their own")
+    if engine != "ray" and (address, actors, actor_cpus) != (None, None, None):
+        raise ValueError("address, actors, actor_cpus: are for the engine ray")
     if not isinstance(engine, str):
         return engine
 
     def local(work: Work) -> Engine:
         return LocalEngine(work, server=server)
 
-    if engine == "local":
-        return local
-    raise ValueError(f"engine: must be local, not {engine!r}")
+    def ray(work: Work) -> Engine:
+        return RayEngine(work, address=address, actors=actors, actor_cpus=actor_cpus)
+
+    match engine:
+        case "local":
+            return local
+        case "ray":
+            return ray
+    raise ValueError(f"engine: must be local or ray, not {engine!r}")
 
 
 class RunState(Enum):
