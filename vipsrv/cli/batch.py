@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vipsrv.cli.batch_reports import EXIT_CODES as REPORT_EXIT_CODES
+from vipsrv.cli.batch_reports import report, status
 from vipsrv.cli.batch_values import nanoseconds, parse_moment, parse_share, result_options
 from vipsrv.cli.default_command import DEFAULT_COMMAND, DefaultCommand, GroupWithDefault
 from vipsrv.cli.exit_codes import BATCH_EXIT_CODES, batch_errors
@@ -288,3 +290,7 @@ def batch(
         exit_code = run_batch(start, shown)
     if exit_code is not None:
         raise typer.Exit(exit_code)
+
+
+for _reads_manifest in (status, report):
+    batch_app.command(epilog=REPORT_EXIT_CODES)(_reads_manifest)
