@@ -1,4 +1,4 @@
-"""How ``vipsrv-client`` and ``vipsrv demo`` end: an exit code, and on failure one line on standard error."""
+"""How ``vipsrv-client``, ``vipsrv batch`` and ``vipsrv demo`` end: an exit code, and a line on failure."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import typer
 
 from vipsrv.cli.standard_streams import discard_unwritable_output
 from vipsrv.errors import (
+    BatchError,
     Busy,
     ClientTimeout,
     ConnectFailed,
@@ -21,6 +22,7 @@ from vipsrv.errors import (
     ProtocolError,
     RequestError,
     StartFailed,
+    TlsFailed,
     TooLarge,
     Unauthorized,
     UnsupportedFormat,
@@ -39,12 +41,20 @@ class ExitCode(IntEnum):
     FILE = 4
     TIMEOUT = 5
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the server refused the token or the image, or failed on it; 2 the command line is "
     "invalid; 3 no server could be reached or started, or the connection broke; 4 a file could not be read "
     "or written; 5 a timeout; 130 interrupted."
+)
+
+BATCH_EXIT_CODES = (
+    "Exit codes: 0 all images are done; 1 all were tried and some failed; 2 the command line is invalid; 3 "
+    "no server could be reached or started, or it refused the token; 4 the batch stopped before its end: the "
+    "source or the destination cannot be used, too many images failed (--max-error-rate), or standard output "
+    "was closed; 130 or 143 stopped by ctrl-C or SIGTERM."
 )
 
 _ADVICE: dict[type[VipsrvError], str] = {
@@ -91,6 +101,23 @@ def one_line_errors(program: str, *, as_json: bool = False) -> Iterator[None]:
         fail(program, str(error), error, ExitCode.USAGE)
 
 
+@contextmanager
+def batch_errors(program: str) -> Iterator[None]:
+    """Report every expected error of a batch in one line, and exit with its code."""
+    with one_line_errors(program):
+        try:
+            yield
+        except BatchError as error:
+            _say(program, str(error), None, ExitCode.FILE)
+        except Unauthorized as error:
+            refusal = f"the server answered {error.status} {error.code}: {error}"
+            _say(program, refusal, _advice(error), ExitCode.NO_SERVER)
+        except ConnectFailed as error:
+            away = not isinstance(error, TlsFailed)
+            advice = "start it, or leave --server out to have one started for the batch" if away else None
+            _say(program, str(error), advice, ExitCode.NO_SERVER)
+
+
 def error_as_json(
     message: str, code: int, *, advice: str | None = None, error: Exception | None = None
 ) -> str:
@@ -116,7 +143,10 @@ def _advice(error: Exception) -> str | None:
 
 
 def _fail(program: str, message: str, error: Exception, code: ExitCode) -> NoReturn:
-    advice = _advice(error)
+    _say(program, message, _advice(error), code)
+
+
+def _say(program: str, message: str, advice: str | None, code: ExitCode) -> NoReturn:
     # A file name or an argument may contain anything.
     typer.echo(printable(f"{program}: {message}" + (f"; {advice}" if advice else "")), err=True)
     raise typer.Exit(code)

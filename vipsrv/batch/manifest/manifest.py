@@ -1,7 +1,7 @@
 """The manifest of one destination, as a process on this machine reads and extends it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +126,9 @@ class Manifest:
         data = await self.destination.read(key)
         return await asyncio.to_thread(Part, data, key, columns=columns)
 
-    async def parts(self, keys: Sequence[str], columns: Sequence[str] | None = None) -> AsyncIterator[Part]:
+    async def parts(
+        self, keys: Sequence[str], columns: Sequence[str] | None = None
+    ) -> AsyncGenerator[Part, None]:
         """Yield parts in the order of their keys. Several are read at once."""
         pending: list[asyncio.Task[Part]] = []
         try:

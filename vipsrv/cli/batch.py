@@ -1,0 +1,224 @@
+"""``vipsrv batch SOURCE DESTINATION``: resize the images of a folder, a bucket or a list of keys."""
+
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from vipsrv.cli.batch_values import parse_share, result_options
+from vipsrv.cli.default_command import DEFAULT_COMMAND, DefaultCommand, GroupWithDefault
+from vipsrv.cli.exit_codes import BATCH_EXIT_CODES, batch_errors
+from vipsrv.cli.resize_flags import (
+    BackgroundFlag,
+    DeadlineFlag,
+    EffortFlag,
+    EnlargeFlag,
+    FitFlag,
+    KeepFlag,
+    LosslessFlag,
+    MaxBytesFlag,
+    PageFlag,
+    PositionFlag,
+    QualityFlag,
+    TokenFileFlag,
+    deadline_in_ms,
+)
+from vipsrv.cli.result_options import parse_bytes
+from vipsrv.cli.retry_codes import OPTION as RETRY_FAILED
+from vipsrv.cli.retry_codes import join_codes, parse_codes
+from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions
+from vipsrv.client.login_token import choose_token
+from vipsrv.options import Format, Keep, Position
+
+PROGRAM = "vipsrv batch"
+
+batch_app = typer.Typer(
+    name="batch",
+    cls=GroupWithDefault,
+    help="Resize many images: those of a folder, a bucket or a list of keys.",
+    rich_markup_mode=None,
+)
+
+
+class EngineName(StrEnum):
+    """Where the work is done."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class _BatchCommand(DefaultCommand):
+    """Takes the codes that follow ``--retry-failed`` as its value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments."""
+        return super().parse_args(ctx, join_codes(args))
+
+
+@batch_app.command(DEFAULT_COMMAND, cls=_BatchCommand, epilog=BATCH_EXIT_CODES, no_args_is_help=True)
+def batch(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Where the images are: a folder, a list of keys (.txt, .jsonl, .parquet) or a bucket "
+            "(s3://, gs://, az://, or what fsspec knows).",
+            metavar="SOURCE",
+            show_default=False,
+        ),
+    ],
+    destination: Annotated[
+        str,
+        typer.Argument(
+            metavar="DESTINATION", help="Where the results go: a folder or a bucket.", show_default=False
+        ),
+    ],
+    *,
+    sizes: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZES",
+            help="The results of each image, for example 320x,x480,800x600; one side keeps the proportions.",
+            show_default=False,
+        ),
+    ],
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMATS",
+            help="Format of the results, or several, each of which is made in all sizes: "
+            f"{', '.join(Format)}; auto keeps that of the image if the server can write it.",
+        ),
+    ] = Format.JPEG.value,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEMPLATE",
+            help="Name of a result within the destination, from {folder}, {stem}, {source_ext}, {size}, "
+            "{width}, {height}, {format} and {ext}.  [default: {folder}{stem}_{size}.{ext}]",
+        ),
+    ] = None,
+    fit: FitFlag = None,
+    position: PositionFlag = Position.CENTRE,
+    quality: QualityFlag = None,
+    effort: EffortFlag = None,
+    lossless: LosslessFlag = False,
+    max_bytes: MaxBytesFlag = None,
+    background: BackgroundFlag = "#ffffff",
+    keep: KeepFlag = Keep.NONE,
+    page: PageFlag = 0,
+    enlarge: EnlargeFlag = True,
+    deadline: DeadlineFlag = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Do at most this many images, then end.")
+    ] = None,
+    retry_failed: Annotated[
+        str | None,
+        typer.Option(
+            RETRY_FAILED,
+            metavar="[CODE…]",
+            help="Try again what failed in earlier runs, or only what failed with one of these codes.",
+        ),
+    ] = None,
+    max_error_rate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE", help="Stop if more than this share of the images fails, for example 5%."
+        ),
+    ] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="Where the work is done: on this machine, or on a cluster of Ray.")
+    ] = EngineName.LOCAL,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A running server for --engine local: HOST:PORT, tls://HOST:PORT or unix:/path.  "
+            "[default: one is started for the batch]",
+        ),
+    ] = None,
+    tls: Tls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    token_file: TokenFileFlag = None,
+    shard_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100_000,
+            metavar="N",
+            help="Images whose rows become one file of the manifest.  [default: 1000]",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what became of each image as a line of JSON.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
+    metrics_listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Serve figures of the batch for Prometheus there while it runs."
+        ),
+    ] = None,
+) -> None:
+    """Resize many images: those of a folder, a bucket or a list of keys.
+
+    Run the same command again to go on after it was stopped: what is done is not done again. Ctrl-C finishes
+    what is in flight, a second one ends at once. What became of each image is in the manifest, the folder
+    .vipsrv of the destination.
+
+    "vipsrv batch status DESTINATION" and "vipsrv batch report DESTINATION" read it. A folder that is called
+    status or report is given as ./status.
+    """
+    # Imported here because the other commands, a server among them, do not need it.
+    from vipsrv.batch import Outputs, run  # noqa: PLC0415
+    from vipsrv.batch.outputs import DEFAULT_NAME  # noqa: PLC0415
+    from vipsrv.cli.batch_session import Shown, run_batch  # noqa: PLC0415
+
+    with batch_errors(PROGRAM):
+        if quiet and as_json:
+            raise ValueError("--quiet and --json exclude each other")
+        if server is None and (token_file is not None or tls or ca or cert or key):
+            raise ValueError("--token-file and the options of TLS are for the server that --server names")
+        outputs = Outputs(
+            result_options(
+                sizes,
+                formats,
+                fit=fit,
+                position=position,
+                quality=quality,
+                effort=effort,
+                lossless=lossless,
+                max_bytes=None if max_bytes is None else parse_bytes("--max-bytes", max_bytes),
+                background=background,
+                keep=keep,
+                page=page,
+                enlarge=enlarge,
+            ),
+            DEFAULT_NAME if name is None else name,
+        )
+        arguments: dict[str, Any] = {
+            "engine": engine.value,
+            "server": server,
+            "token": None if server is None else choose_token(file=token_file),
+            **TlsOptions(tls=tls, ca=ca, cert=cert, key=key).arguments(),
+            "retry_failed": False if retry_failed is None else parse_codes(retry_failed),
+            "limit": limit,
+            "deadline_ms": deadline_in_ms(deadline),
+        }
+        if max_error_rate is not None:
+            arguments["max_error_rate"] = parse_share("--max-error-rate", max_error_rate)
+        if shard_size is not None:
+            arguments["shard_size"] = shard_size
+        shown = Shown(
+            destination=destination,
+            command=sys.argv[1:],
+            as_json=as_json,
+            quiet=quiet,
+            metrics=metrics_listen,
+        )
+        exit_code = run_batch(lambda: run(source, destination, outputs, **arguments), shown)
+    if exit_code is not None:
+        raise typer.Exit(exit_code)
