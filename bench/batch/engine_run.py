@@ -48,7 +48,7 @@ def measure(source: Path, destination: Path, server: str, width: int) -> EngineR
     began, began_cpu, began_at = time.monotonic(), time.process_time(), 0
     first = began
     images = failed = 0
-    with run(str(source), str(destination), options, server=server) as rows:
+    with run(source, destination, options, server=server) as rows:
         for row in rows:
             images += 1
             failed += not row.ok
