@@ -78,6 +78,14 @@ def test_it_does_not_take_what_is_meant_for_another_server(
             manager.recv(1)
 
 
+async def test_it_may_listen_at_a_unix_socket_with_its_own_number_of_workers(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with AsyncClient.embedded(server=EmbeddedServer(path=path, workers=1)) as client:
+        assert (await client.hello()).limits.workers == 1
+        assert path.is_socket()
+    assert not path.exists()
+
+
 def test_it_ends_after_an_error() -> None:
     server = EmbeddedServer()
     with pytest.raises(KeyboardInterrupt), server as address:

@@ -117,15 +117,16 @@ class AsyncClient(_ClosableClient):
         *,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
+        server: EmbeddedServer | None = None,
     ) -> Self:
         """Make a client that starts its own server, which runs on this machine until the client is closed.
 
         The first call starts the server and may raise ``StartFailed``. The server is configured by the
-        ``VIPSRV_`` variables of the environment, except for its address.
+        ``VIPSRV_`` variables of the environment, except for its address, or is the ``server`` that is given.
         """
         client = cls.__new__(cls)
         most = check_max_reply_size(max_reply_size)
-        client._pool = AsyncPool(EmbeddedServer(), 2, timeout, most)  # noqa: SLF001 - of this class
+        client._pool = AsyncPool(server or EmbeddedServer(), 2, timeout, most)  # noqa: SLF001 - of this class
         return client
 
     async def resize(

@@ -1,4 +1,4 @@
-"""An embedded server: ``vipsrv serve`` as a child process on a free loopback port.
+"""An embedded server: ``vipsrv serve`` as a child process on a free loopback port or a unix socket.
 
 The server stops when its standard input closes: because ``stop`` closes it, or because this process has ended
 for any reason.
@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
@@ -17,7 +18,7 @@ from vipsrv.address import Address
 from vipsrv.errors import StartFailed
 from vipsrv.protocol import DEFAULT_HOST
 
-READY = f"vipsrv listening on {DEFAULT_HOST}:"
+READY = "vipsrv listening on "
 NOT_FOR_EMBEDDED = frozenset(
     {
         *("host", "port", "listen", "ops_listen", "control", "takeover", "trusted_proxies"),  # where it is
@@ -64,10 +65,14 @@ class EmbeddedServer:
     """A server that runs from ``start`` to ``stop``, or within a ``with`` block.
 
     Both may be called more than once and from several threads. If the server has ended by itself, for example
-    because it was killed, ``start`` starts another one.
+    because it was killed, ``start`` starts another one. It listens at the unix socket ``path``, which it
+    makes and removes, or otherwise on a free port. ``workers`` is their number, instead of that of the
+    variables of this process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, path: Path | None = None, workers: int | None = None) -> None:
+        where = ["--host", DEFAULT_HOST, "--port", "0"] if path is None else ["--listen", f"unix:{path}"]
+        self._arguments = where if workers is None else [*where, "--workers", str(workers)]
         self._lock = threading.Lock()  # guards the fields below
         self._process: subprocess.Popen[bytes] | None = None
         self._address = Address()
@@ -89,13 +94,13 @@ class EmbeddedServer:
             if self._process is None:
                 # A file rather than a pipe: the server can write to it although nothing reads it.
                 with tempfile.TemporaryFile() as log:
-                    process = _start(log)
+                    process = _start(self._arguments, log)
                     try:
-                        port = _wait_until_ready(process, log)
+                        address = _wait_until_ready(process, log)
                     except BaseException:
                         _stop(process)
                         raise
-                self._address = Address(DEFAULT_HOST, port)
+                self._address = address
                 self._process = process
             return self._address
 
@@ -130,11 +135,11 @@ class EmbeddedServer:
         self.stop()
 
 
-def _start(log: IO[bytes]) -> "subprocess.Popen[bytes]":
+def _start(own: list[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
     if not server_is_installed():
         raise StartFailed("the server is not installed here; install vipsrv to have one started")
     # No TOML file: one in the current folder may be of another server, or of someone else.
-    arguments = ["serve", "--host", DEFAULT_HOST, "--port", "0", "--until-stdin-closes", "--no-config"]
+    arguments = ["serve", *own, "--until-stdin-closes", "--no-config"]
     # It has no operator. Nobody can read the file of its log, which would grow with each request.
     arguments += ["--ops-listen", "off", "--access-log", "off"]
     options: dict[str, Any] = {}
@@ -158,8 +163,8 @@ def _start(log: IO[bytes]) -> "subprocess.Popen[bytes]":
         raise StartFailed(f"an embedded server could not be started: {error}") from error
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", log: IO[bytes]) -> int:
-    """Return the port on which the server listens. Raises ``StartFailed``."""
+def _wait_until_ready(process: "subprocess.Popen[bytes]", log: IO[bytes]) -> Address:
+    """Return where the server listens. Raises ``StartFailed``."""
     # Reading from a pipe with a timeout is not possible on every system; killing the process ends the read.
     killer = threading.Timer(START_SECONDS, process.kill)
     killer.daemon = True  # a ctrl-C here must not make the interpreter wait for it at exit
@@ -174,7 +179,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", log: IO[bytes]) -> int
         output = log.read().decode(errors="replace").strip().splitlines()
         reason = output[-1] if output else f"it printed nothing within {START_SECONDS:g} s"
         raise StartFailed(f"an embedded server could not be started: {reason}")
-    return int(line.removeprefix(READY))
+    return Address.parse(line.removeprefix(READY).strip())
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
