@@ -95,7 +95,7 @@ def test_a_key_that_would_leave_the_destination(key: str) -> None:
 def test_what_may_be_given_for_outputs() -> None:
     one = option()
     assert Outputs.of(one) == Outputs.of([one]) == Outputs.of(Outputs((one,)))
-    wrong: list[Any]
+    wrong: Any
     for wrong in ([], [320]):
         with pytest.raises(ValueError, match="outputs"):
             Outputs.of(wrong)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vipsrv.address import Address, Wire
 from vipsrv.batch.engines.interface import Shard, Work
+from vipsrv.batch.engines.own_server import own_server
 from vipsrv.batch.rows import Row
 from vipsrv.batch.shard_runner import ShardRunner, next_shard
 from vipsrv.client import AsyncClient
@@ -74,7 +75,7 @@ class LocalEngine:
         first = await next_shard(shards, self._stopping)
         if first is None:
             return  # nothing to do, and no need of a server
-        async with AsyncClient.embedded() if self._server is None else self._server.client() as client:
+        async with self._client() as client:
             window = Window((await client.hello()).limits)
             self._runner = ShardRunner(self._work, client, window)
             if self._stopping.is_set():
@@ -85,6 +86,9 @@ class LocalEngine:
                         yield row
             finally:
                 self._runner.close()
+
+    def _client(self) -> AsyncClient:
+        return AsyncClient.embedded(server=own_server()) if self._server is None else self._server.client()
 
     def stop(self) -> None:
         """Send no further image; ``rows`` ends after those in flight. May be called from any thread."""
