@@ -29,7 +29,7 @@ def arrow() -> ModuleType:
         import pyarrow.parquet  # noqa: PLC0415 - likewise; it becomes an attribute of pyarrow
     except ImportError:
         raise BatchError(
-            "the manifest of a batch needs pyarrow, which is not installed: install vipsrv[batch]"
+            "the manifest of a batch needs pyarrow, which is not installed: pip install 'vipsrv[batch]'"
         ) from None
     module: ModuleType = pa
     return module
