@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vipsrv.cli.batch_reports import EXIT_CODES as REPORT_EXIT_CODES
-from vipsrv.cli.batch_reports import report, status
+from vipsrv.cli.batch_reports import report, status, use_little_memory
 from vipsrv.cli.batch_values import nanoseconds, parse_moment, parse_share, result_options
 from vipsrv.cli.default_command import DEFAULT_COMMAND, DefaultCommand, GroupWithDefault
 from vipsrv.cli.exit_codes import BATCH_EXIT_CODES, batch_errors
@@ -231,6 +231,7 @@ def batch(
     from vipsrv.batch.outputs import DEFAULT_NAME  # noqa: PLC0415
     from vipsrv.cli.batch_session import Shown, print_estimate, run_batch  # noqa: PLC0415
 
+    use_little_memory()
     with batch_errors(PROGRAM):
         if quiet and as_json:
             raise ValueError("--quiet and --json exclude each other")
