@@ -440,9 +440,13 @@ def _as_in_a_terminal() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are different there")
-def test_ctrl_c_finishes_what_is_in_flight(folder: Path) -> None:
-    for number in range(40):
-        (folder / "pics" / f"{number}.jpg").write_bytes(PHOTO)
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)],
+)
+def test_a_signal_finishes_what_is_in_flight(folder: Path, number: signal.Signals, code: ExitCode) -> None:
+    for index in range(40):
+        (folder / "pics" / f"{index}.jpg").write_bytes(PHOTO)
     is_there, interrupted = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
@@ -464,11 +468,11 @@ def test_ctrl_c_finishes_what_is_in_flight(folder: Path) -> None:
         )
         with process:
             assert is_there.wait(SECONDS)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             interrupted.set()
             out, said = process.communicate(timeout=SECONDS)
     found = [json.loads(line) for line in out.splitlines()]
-    assert (process.returncode, said) == (ExitCode.INTERRUPTED, b"")
+    assert (process.returncode, said) == (code, b"")
     assert len(found) >= 3
     assert {row["state"] for row in found} == {"done"}
     assert len([name for name in made(folder / "pics") if "processed_" in name]) == len(found)
