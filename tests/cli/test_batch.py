@@ -97,7 +97,7 @@ def test_it_does_all_images_and_says_what_happened(
     done = run("photos", "out", *OPTIONS, *at(server), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (ExitCode.REFUSED, "")
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("done: 8 images done, 2 failed, 0 skipped (done before) in ")
+    assert lines[0].startswith("done: 8 images done, 2 failed, 0 skipped, in ")
     assert lines[2] == "failed: 2 × 422 corrupt_image"
     assert {line.split(": ")[0].strip() for line in lines[3:5]} == BROKEN
     command = " ".join(["vipsrv batch photos out", *OPTIONS, *at(server)])
@@ -112,7 +112,8 @@ def test_it_does_all_images_and_says_what_happened(
 
     again = run("photos", "out", *OPTIONS, *at(server), cwd=tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
-    assert again.stdout.startswith("done: 0 images done, 0 failed, 10 skipped")
+    assert again.stdout.startswith("done: 0 images done, 0 failed, 10 skipped, 2 of them failed before, in ")
+    assert again.stdout.splitlines()[-1].endswith(" --retry-failed")
 
     (images / "odd" / "3.jpg").write_bytes(jpeg(40, 30))
     retried = run("photos", "out", *OPTIONS, *at(server), "--retry-failed", "--json", cwd=tmp_path)

@@ -162,6 +162,7 @@ class _Session:
             self._tally,
             progress,
             time.monotonic() - self._started,
+            left_out=self._run.left_out,
             destination=self._shown.destination,
             command=self._shown.command,
             ended=ended,
