@@ -8,6 +8,7 @@ import pytest
 from vipsrv.batch.filters import FilteredSource, Filters, has_image_ending
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.folder_source import FolderSource
+from vipsrv.batch.stores.open_store import open_source
 
 
 def takes(filters: Filters, key: str) -> bool:
@@ -102,3 +103,11 @@ async def test_a_filtered_source_is_the_source_with_fewer_images(source: FolderS
     async with filtered.open(ListedImage(key="b.txt")) as path:
         assert path == Path(source.url) / "b.txt"
     await filtered.close()
+
+
+async def test_what_a_list_names_needs_no_ending(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("https://example.com/image?id=3\na.txt\n")
+    listed = open_source(tmp_path / "list.txt")
+    assert len([image async for image in FilteredSource(listed, Filters()).images()]) == 2
+    assert len([image async for image in FilteredSource(listed, Filters(include=("*.txt",))).images()]) == 1
+    await listed.close()

@@ -20,6 +20,7 @@ ALLOWED = {
     "wire": set(),
     "http_wire": {"wire"},
     "measuring": set(),
+    "batch": {"measuring"},
     "baselines": {"images", "jpeg_header", "measuring", "wire"},
     "load": {"images", "measuring", "wire", "arguments"},
     "report": {"load", "baselines"},

@@ -102,8 +102,11 @@ def run(
     if server is not None:
         running = RunningServer(address=server, token=token, tls=tls, ca=ca, cert=cert, key=key)
     make_engine = _engine(engine, running, address, actors, actor_cpus)
-    opened_destination = open_destination(destination) if isinstance(destination, Place) else destination
-    if isinstance(source, Place):
+    if isinstance(destination, (str, os.PathLike)):
+        opened_destination = open_destination(destination)
+    else:
+        opened_destination = destination
+    if isinstance(source, (str, os.PathLike)):
         opened_source = open_source(source, destination=opened_destination.url)
         filters = Filters(any_ending=is_key_list(source)) if filters is None else filters
     else:

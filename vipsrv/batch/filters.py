@@ -10,11 +10,12 @@ Case counts.
 import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.interface import Source
+from vipsrv.batch.stores.key_list_source import KeyListSource
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.client import ImageSource
 
@@ -75,11 +76,14 @@ class Filters:
 
 
 class FilteredSource:
-    """A source without the images that some filters exclude."""
+    """A source without the images that some filters exclude.
+
+    What a list of keys names is taken whatever its ending is, unless a pattern is given.
+    """
 
     def __init__(self, source: Source, filters: Filters) -> None:
         self._source = source
-        self._filters = filters
+        self._filters = replace(filters, any_ending=True) if isinstance(source, KeyListSource) else filters
 
     @property
     def url(self) -> str:

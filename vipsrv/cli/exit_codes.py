@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -85,20 +85,40 @@ def one_line_errors(program: str, *, as_json: bool = False) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    except RequestError as error:
-        fail(program, f"the server answered {error.status} {error.code}: {error}", error, ExitCode.REFUSED)
-    except ClientTimeout as error:
-        fail(program, str(error), error, ExitCode.TIMEOUT)
-    except VipsrvError as error:
-        fail(program, str(error), error, ExitCode.NO_SERVER)
-    except OSError as error:
-        discard_unwritable_output()
+    except (VipsrvError, OSError, ValueError) as error:
+        if isinstance(error, OSError):
+            discard_unwritable_output()
         if isinstance(error, BrokenPipeError) and error.filename is None:
             fail(program, "standard output was closed before everything was written", error, ExitCode.FILE)
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
-        fail(program, f"{where}{error.strerror or error}", error, ExitCode.FILE)
-    except ValueError as error:
-        fail(program, str(error), error, ExitCode.USAGE)
+        fail(program, _place(error) + reason_of(error), error, exit_code_of(error))
+
+
+def exit_code_of(error: Exception) -> ExitCode:
+    """Return the exit code for an expected error."""
+    match error:
+        case RequestError():
+            return ExitCode.REFUSED
+        case ClientTimeout():
+            return ExitCode.TIMEOUT
+        case VipsrvError():
+            return ExitCode.NO_SERVER
+        case OSError():
+            return ExitCode.FILE
+        case _:
+            return ExitCode.USAGE
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an expected error is, for a person, without the file that it is about."""
+    if isinstance(error, RequestError):
+        return f"the server answered {error.status} {error.code}: {error}"
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _place(error: Exception) -> str:
+    """Return the file that an error is about, with a colon, or an empty text."""
+    name = getattr(error, "filename", None)
+    return f"{os.fsdecode(name)}: " if isinstance(name, (str, bytes)) else ""
 
 
 @contextmanager
@@ -122,20 +142,25 @@ def error_as_json(
     message: str, code: int, *, advice: str | None = None, error: Exception | None = None
 ) -> str:
     """Return a failure as a JSON object with one name, ``error``. What does not apply is ``null``."""
+    return json.dumps({"error": _fields(message, code, advice, error)})
+
+
+def error_fields(message: str, error: Exception) -> dict[str, Any]:
+    """Return the object ``error`` of a failure as ``error_as_json`` does, for one of many images."""
+    return _fields(message, exit_code_of(error), _advice(error), error)
+
+
+def _fields(message: str, code: int, advice: str | None, error: Exception | None) -> dict[str, Any]:
     refusal = error if isinstance(error, RequestError) else None
-    return json.dumps(
-        {
-            "error": {
-                "message": printable(message),
-                "advice": advice,
-                "exit_code": int(code),
-                "status": refusal and refusal.status,
-                "code": refusal and refusal.code,
-                "retryable": refusal and refusal.retryable,
-                "retry_after_ms": refusal and refusal.retry_after_ms,
-            }
-        }
-    )
+    return {
+        "message": printable(message),
+        "advice": advice,
+        "exit_code": int(code),
+        "status": refusal and refusal.status,
+        "code": refusal and refusal.code,
+        "retryable": refusal and refusal.retryable,
+        "retry_after_ms": refusal and refusal.retry_after_ms,
+    }
 
 
 def _advice(error: Exception) -> str | None:
