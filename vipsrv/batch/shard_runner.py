@@ -108,6 +108,10 @@ class ShardRunner:
         """Images that are being read, resized or written."""
         return self._room.taken
 
+    def close(self) -> None:
+        """End its threads, after the last ``rows``."""
+        self._images.close()
+
     def stop(self) -> None:
         """Send no further image; ``rows`` ends after those in flight. From the event loop's thread only."""
         if self._state is RunnerState.RUNNING:
