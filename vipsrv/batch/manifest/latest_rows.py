@@ -6,7 +6,7 @@ Each image comes once for each set of options that was used.
 import asyncio
 import itertools
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any, Self, TypeVar
@@ -125,7 +125,7 @@ async def _numbered(parts: AsyncGenerator[Part, None]) -> AsyncGenerator[tuple[i
 
 def rows_of(
     destination: Destination | str | PathLike[str], *, outputs: Outputs | None = None
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Yield the latest row of each image that was done for a destination, in bounded memory.
 
     Images that were done with several sets of options come once for each, or only for ``outputs``. Rows that
