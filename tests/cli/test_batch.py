@@ -165,6 +165,44 @@ def test_filters_choose_the_images(server: RunningServer, images: Path, tmp_path
     assert len(rows_of(one.stdout)) == 1
 
 
+def test_a_list_of_keys_and_what_cannot_be_listed(
+    server: RunningServer, images: Path, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("odd/1.jpg\nodd/none.jpg\n")
+    listed: list[str | Path] = ["--list-format", "text", "--base", images, "--json"]
+    done = run(keys, tmp_path / "out", *OPTIONS, *at(server), *listed)
+    assert {row["key"]: row["code"] for row in rows_of(done.stdout)} == {
+        "odd/1.jpg": "ok",
+        "odd/none.jpg": "source_missing",
+    }
+    os.mkfifo(images / "pipe.jpg")
+    arguments: list[str | Path] = [images, tmp_path / "out", *OPTIONS, *at(server), "--include", "pipe.jpg"]
+    done = run(*arguments)
+    assert done.returncode == 0  # it is left out on purpose
+    assert done.stdout.splitlines()[1:3] == [
+        "not listed: 1 files or folders",
+        "  pipe.jpg: not a regular file",
+    ]
+    Path(os.fsdecode(os.fsencode(images) + b"/\xff.jpg")).write_bytes(jpeg(40, 30))
+    done = run(*arguments)
+    assert done.returncode == ExitCode.REFUSED
+    assert "the name is not UTF-8" in done.stdout
+
+
+def test_rows_need_a_standard_output(server: RunningServer, images: Path, tmp_path: Path) -> None:
+    command = " ".join(map(str, [*PROGRAM, images, tmp_path / "out", *OPTIONS, *at(server), "--json >&-"]))
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+        env=environment(),
+    )
+    assert (done.returncode, done.stderr) == (ExitCode.FILE, "vipsrv batch: standard output is closed\n")
+
+
 def test_it_starts_a_server_of_its_own_and_is_silent_if_asked(images: Path, tmp_path: Path) -> None:
     done = run(images / "odd", tmp_path / "out", *OPTIONS, "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (ExitCode.REFUSED, "", "")

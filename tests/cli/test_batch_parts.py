@@ -197,6 +197,22 @@ def test_the_summary_lists_the_first_failures() -> None:
     assert "  and 3 more; all of them: vipsrv batch report 'a b'" in lines
 
 
+def test_a_limit_that_was_reached_is_told() -> None:
+    tally = tally_of(row("a"), row("b"))
+    for limit, told in ((2, True), (3, False)):
+        lines = summary(
+            tally,
+            progress(),
+            1.0,
+            left_out=LeftOut(),
+            destination="out",
+            command=["batch", "in"],
+            ended=True,
+            limit=limit,
+        )
+        assert (f"the limit of {limit} images is reached; the next ones: vipsrv batch in" in lines) is told
+
+
 def test_retrying_is_not_asked_for_twice() -> None:
     assert with_retry(["batch", "--retry-failed=busy"]) == ["batch", "--retry-failed=busy"]
     assert with_retry(["batch", "--retry-failed"]) == ["batch", "--retry-failed"]

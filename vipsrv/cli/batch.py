@@ -297,6 +297,7 @@ def batch(
             as_json=as_json,
             quiet=quiet,
             metrics=metrics_listen,
+            limit=limit,
         )
         images: str | Source = source
         if base is not None or list_format is not None:

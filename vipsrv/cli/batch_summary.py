@@ -54,8 +54,9 @@ def summary(
     destination: str,
     command: Sequence[str],
     ended: bool,
+    limit: int | None = None,
 ) -> list[str]:
-    """Return the lines of the summary. ``ended`` is whether all images were tried.
+    """Return the lines of the summary. ``ended`` is whether all images were tried, or as many as ``limit``.
 
     ``command`` is the command line of this run, without the name of the program.
     """
@@ -83,6 +84,8 @@ def summary(
     lines.append(f"manifest: {destination.rstrip('/')}/.vipsrv/parts")
     if not ended:
         lines.append(f"go on: {command_line(command)}")
+    elif limit is not None and tally.done + tally.failures >= limit:
+        lines.append(f"the limit of {limit:,} images is reached; the next ones: {command_line(command)}")
     elif tally.failures or (progress.failed_before and not tally.done):
         lines.append(f"try the failed ones again: {command_line(with_retry(command))}")
     return [printable(line) for line in lines]
