@@ -2,7 +2,7 @@
 
 Ray's processes of this machine are bound to the thread that starts them: the system kills them when it ends
 (``PR_SET_PDEATHSIG``). So a thread of its own starts Ray, waits until it is not needed any more, and ends it.
-If this process is killed, they end as well.
+If this process is killed, they end as well, the last two a minute later.
 """
 
 import asyncio
@@ -29,7 +29,6 @@ _CLIENT = "ray://"
 
 _OWN_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it tells nobody that it runs
-    "RAY_AUTH_MODE": "token",  # its ports are open to the network of this machine
     # What it says of an actor that died goes to standard output, where rows are; we report it ourselves.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing",
 }
@@ -134,6 +133,7 @@ class RayConnection:
             return
         # A short path: Ray makes unix sockets in it, whose names have an upper bound.
         self._folder = tempfile.mkdtemp(prefix="vipsrv-", dir="/tmp")
+        # Its ports are open to the network. It asks for a token by itself, and would write one to the home.
         with _environment({**_OWN_RAY, "RAY_AUTH_TOKEN": secrets.token_hex(32)}):
             self.ray.init(
                 address="local",
