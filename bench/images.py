@@ -153,15 +153,20 @@ def cache_folder() -> Path:
 def image_file(name: str, cache: Path | None = None) -> Path:
     """The file of the image `name`; it is made now if the cache has none of its recipe.
 
-    A file gets its name only when it is complete, so two processes may make the same one.
-
-    Raises KeyError for a name that is not in `IMAGES`, OSError if the cache cannot be written and
-    pyvips.Error if libvips cannot save.
+    Raises KeyError for a name that is not in `IMAGES`, and what `drawn_file` raises.
     """
     if name not in IMAGES:
         raise KeyError(f"no image is called {name!r}; there are: {', '.join(IMAGES)}")
-    recipe = IMAGES[name]
-    folder = cache or cache_folder()
+    return drawn_file(name, IMAGES[name], cache or cache_folder())
+
+
+def drawn_file(name: str, recipe: Recipe, folder: Path) -> Path:
+    """The file ``name`` in a folder, made now if what is there has another recipe.
+
+    A file gets its name only when it is complete, so two processes may make the same one.
+
+    Raises OSError if the folder cannot be written and pyvips.Error if libvips cannot save.
+    """
     path = folder / name
     # The fingerprint is written after the image, so a matching one means that the image is complete.
     fingerprint = folder / f"{name}.recipe"

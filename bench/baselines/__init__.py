@@ -8,6 +8,7 @@
 ``turbojpeg_floor``  libjpeg-turbo's
 ``own_server``       vipsrv itself
 ``peers``            other image servers
+``batch``            programs that resize many files in one run, beside ``vipsrv batch``
 ==================== ======================================================================
 
 ``loop`` and ``served`` are the two kinds: processes that work without clients, and servers. Outside the

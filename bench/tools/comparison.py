@@ -47,7 +47,7 @@ def tables(document: Document) -> str:
         form = first["format"].upper() if first["format"] == "avif" else first["format"]
         parts += [
             f"## {name} to {form} of {first['width']} × {first['height']}",
-            _table(_HEAD, map(_cells, rows)),
+            table(_HEAD, map(_cells, rows)),
         ]
     return "\n\n".join([*parts, "\n".join(_notes(document))]) + "\n"
 
@@ -75,7 +75,7 @@ def _summary(document: Document) -> Iterator[str]:
             lines.append([name, *cells])
     if lines and servers:
         yield "## Requests a second, vipsrv = 1"
-        yield _table(["case", *servers], lines, words=1)
+        yield table(["case", *servers], lines, words=1)
 
 
 def _cells(row: Row) -> list[str]:
@@ -102,7 +102,8 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _table(head: Sequence[str], rows: Any, *, words: int = _WORDS) -> str:
+def table(head: Sequence[str], rows: Any, *, words: int = _WORDS) -> str:
+    """Render a table whose first ``words`` columns have words, and the others numbers."""
     lines = [list(head), *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
 

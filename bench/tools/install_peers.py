@@ -1,6 +1,6 @@
 """Install the peers that come from package registries, outside the repository.
 
-    python -m bench.tools.install_peers [sharp] [ipx] [thumbor] [imaginary] [nginx]
+    python -m bench.tools.install_peers [sharp] [ipx] [thumbor] [imaginary] [nginx] [img2dataset]
 
 It needs npm for sharp and ipx, Go, a C compiler and npm for imaginary, and Debian or Ubuntu for nginx. The
 versions are fixed in ``bench.baselines.peers``, except nginx's, so that results of different days can be
@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from bench.baselines.batch import img2dataset
 from bench.baselines.peers import imaginary, ipx, nginx_image_filter, sharp, thumbor
 from bench.baselines.peers.locate import peers_folder
 
@@ -22,6 +23,7 @@ INSTALLERS = {
     "thumbor": thumbor.install,
     "imaginary": imaginary.install,
     "nginx": nginx_image_filter.install,
+    "img2dataset": img2dataset.install,
 }
 
 

@@ -13,12 +13,14 @@ from bench import BENCH, ROOT
 ALLOWED = {
     "arguments": {"images"},
     "images": set(),
+    "image_sets": {"images"},
     "image_quality": set(),
     "jpeg_header": set(),
     "shrink_on_load": {"image_quality"},
     "wire": set(),
     "http_wire": {"wire"},
     "measuring": set(),
+    "batch": {"measuring"},
     "baselines": {"images", "jpeg_header", "measuring", "wire"},
     "load": {"images", "measuring", "wire", "arguments"},
     "report": {"load", "baselines"},
@@ -74,5 +76,8 @@ def test_every_command_in_a_document_exists(document: str) -> None:
 
 def test_every_tool_is_in_the_readme() -> None:
     mentioned = set(re.findall(r"python -m bench\.tools\.(\w+)", (BENCH / "README.md").read_text()))
-    shared = {"__init__", "budget", "comparison", "comparison_cases", "comparison_targets", "threads"}
+    shared = {
+        *("__init__", "batch_results", "batch_tables", "budget", "comparison", "comparison_cases"),
+        *("comparison_targets", "threads"),
+    }
     assert {tool.stem for tool in (BENCH / "tools").glob("*.py")} - shared == mentioned - {"NAME"}

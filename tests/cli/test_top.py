@@ -23,7 +23,8 @@ from rich.console import Console
 
 from tests.support.live_stream import LiveStream, errors_event, history_event, live_event
 from tests.support.unused_port import unused_port
-from vipsrv.cli.top_view import TopView, duration, milliseconds, size, sparkline
+from vipsrv.cli.quantities import duration, milliseconds, size
+from vipsrv.cli.top_view import TopView, sparkline
 
 SECONDS = 60
 CTRL_C = b"\x03"

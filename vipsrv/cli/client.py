@@ -3,8 +3,9 @@
 The exit codes are ``ExitCode`` in ``vipsrv.cli.exit_codes``; ``--help`` also lists them.
 """
 
-import errno
+import glob
 import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -23,14 +24,8 @@ from vipsrv.cli.info_commands import (
     refuse_version_1,
     server_rows,
 )
-from vipsrv.cli.output_files import (
-    check_folder,
-    check_output_file,
-    ending_of,
-    output_file,
-    output_files,
-    write_all,
-)
+from vipsrv.cli.one_image import STANDARD_OUTPUT, ResultPlace, resize_one, resize_over_version_1
+from vipsrv.cli.output_files import output_folder
 from vipsrv.cli.resize_flags import (
     BackgroundFlag,
     DeadlineFlag,
@@ -48,6 +43,7 @@ from vipsrv.cli.resize_flags import (
     deadline_in_ms,
     format_flag,
 )
+from vipsrv.cli.result_names import FIELDS
 from vipsrv.cli.result_options import (
     choose_format,
     outputs_for,
@@ -58,17 +54,17 @@ from vipsrv.cli.result_options import (
 from vipsrv.cli.result_report import ResultReport
 from vipsrv.cli.server_choice import Answer, CallServer
 from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions
-from vipsrv.cli.upload import UploadImage, open_upload, upload_progress
-from vipsrv.client import Client, ResizedImage, ResizeResults, Timeout, Version1Client, Version1Result
+from vipsrv.cli.upload import open_upload
+from vipsrv.client import Client, ResizedImage, ResizeResults, Timeout, Version1Result
 from vipsrv.client.login_token import choose_token
 from vipsrv.client.server_address import HOST_VARIABLE, PORT_VARIABLE, choose_server
-from vipsrv.options import MAX_DIMENSION, Format, Keep, Position, ResizeOptions
+from vipsrv.options import MAX_DIMENSION, Format, Keep, Position
 from vipsrv.protocol import DEFAULT_HEIGHT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WIDTH
 from vipsrv.version import __version__
 
 PROGRAM = "vipsrv-client"
 
-STANDARD_OUTPUT = Path("-")
+PATTERN_CHARACTERS = frozenset("*?[")
 
 MAX_HELP_WIDTH = 100
 """Columns: longer lines are hard to read."""
@@ -121,11 +117,15 @@ def _print_version(value: bool) -> None:  # noqa: FBT001 - the signature of a ty
 @app.command(epilog=EXIT_CODES)
 def resize(
     context: typer.Context,
-    image: Annotated[
-        Path | None,
+    images: Annotated[
+        list[Path] | None,
         # typer does not check that the file is readable: that error has its own exit code.
         typer.Argument(
-            help="The image to resize, or - for standard input.", show_default=False, readable=False
+            metavar="IMAGE",
+            help="The image to resize, or several: files, folders, patterns such as '*.jpg', and - for "
+            "standard input.",
+            show_default=False,
+            readable=False,
         ),
     ] = None,
     *,
@@ -172,6 +172,29 @@ def resize(
             "[default: processed_<name> beside the image]",
         ),
     ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            readable=False,
+            help="Folder for the results of many images; made if it is missing. Those of images in folders "
+            "below an argument go into folders of the same names.  [default: each beside its image]",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEMPLATE",
+            help="Names of the results of many images, such as {stem}_{size}.{ext}. Fields: "
+            f"{', '.join(f'{{{field}}}' for field in FIELDS)}.  [default: as for one image]",
+        ),
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Take the images of folders within folders, too.")
+    ] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out images whose results exist.")
+    ] = False,
     info: Annotated[
         bool,
         typer.Option("--info", help="Print facts from the image's header instead of resizing it."),
@@ -214,16 +237,22 @@ def resize(
     ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the report, or the error, as one JSON object.")
+        bool,
+        typer.Option(
+            "--json", help="Print the report, or the error, as one JSON object; with many images, one a line."
+        ),
     ] = False,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Resize an image with a vipsrv server and save the result.
+    """Resize an image, or many, with a vipsrv server and save the results.
 
     Prints a report of sizes, times and dimensions. With --output - the image goes to standard output and the
     report to standard error. With --json standard error holds nothing but the report or an error.
+
+    With several images, folders or patterns it prints progress, the sum and the failures. It goes on after a
+    failure.
     """
     with one_line_errors(PROGRAM, as_json=as_json), ExitStack() as stack:
         if quiet and as_json:
@@ -239,19 +268,21 @@ def resize(
             quiet=silent,
         )
         if formats:
-            refuse_other_options(context, "--formats", image)
+            refuse_other_options(context, "--formats", has_image=bool(images))
             refuse_version_1("--formats", protocol)
             print_rows(server_rows(server.ask(Client.hello).value), as_json=as_json)
             return
-        if image is None:
+        if not images:
             raise ValueError("the image is missing; see --help")
-        upload = stack.enter_context(open_upload(image))
+        many = _are_many(images, output_dir is not None, name is not None, recursive, skip_existing)
+        upload = None if many else stack.enter_context(open_upload(images[0]))
         if info:
             refuse_other_options(context, "--info")
             refuse_version_1("--info", protocol)
-            print_rows(
-                image_rows(server.ask(lambda client: client.info(upload.content)).value), as_json=as_json
-            )
+            if upload is None:
+                raise ValueError("--info takes one image")
+            content = upload.content
+            print_rows(image_rows(server.ask(lambda client: client.info(content)).value), as_json=as_json)
             return
         several = output_sizes is not None
         outputs = outputs_for(
@@ -259,7 +290,7 @@ def resize(
             [] if output_sizes is None else parse_sizes(output_sizes),
             fit=fit,
             position=position,
-            format=choose_format(format_, None if several else output),
+            format=choose_format(format_, None if several or many else output),
             quality=quality,
             effort=effort,
             lossless=lossless,
@@ -269,16 +300,33 @@ def resize(
             page=page,
             enlarge=enlarge,
         )
-        _check_output(upload, output, several=several)
         deadline_ms = deadline_in_ms(deadline)
+        if upload is None:
+            # Imported here because a single image starts quicker without it.
+            from vipsrv.cli.many_command import many_request, resize_many  # noqa: PLC0415
+
+            request = many_request(
+                images,
+                outputs,
+                folder=output_folder(output, output_dir),
+                name=name,
+                recursive=recursive,
+                skip_existing=skip_existing,
+                deadline_ms=deadline_ms,
+                protocol=protocol,
+            )
+            resize_many(server, request, quiet=quiet, as_json=as_json)
+            return
+        to_save = ResultPlace(upload, output, several=several)
+        to_save.check()
         answer: Answer[ResizeResults] | Answer[Version1Result]
         if protocol == 1:
-            answer = _resize_over_version_1(server, upload, version_1_size(outputs, deadline_ms))
-            images: Sequence[ResizedImage] = [answer.value]
+            answer = resize_over_version_1(server, upload, version_1_size(outputs, deadline_ms))
+            results: Sequence[ResizedImage] = [answer.value]
         else:
-            answer = _resize(server, upload, outputs, deadline_ms)
-            images = answer.value.outputs
-        saved = _save(upload, output, outputs, images, several=several)
+            answer = resize_one(server, upload, outputs, deadline_ms)
+            results = answer.value.outputs
+        saved = to_save.save(outputs, results)
         if not quiet:
             report = ResultReport.of(
                 upload,
@@ -292,56 +340,10 @@ def resize(
             typer.echo(text, err=output == STANDARD_OUTPUT)
 
 
-def _check_output(image: UploadImage, output: Path | None, *, several: bool) -> None:
-    """Check before anything is sent that the results can be saved."""
-    if output is None:
-        check_folder(image.named.parent)
-    elif several:
-        if output == STANDARD_OUTPUT:
-            raise ValueError("--output - takes one result, and --output-sizes makes several")
-        check_folder(output)
-    elif output != STANDARD_OUTPUT:
-        check_output_file(image.origin, output)
-    elif sys.stdout is None:
-        raise OSError(errno.EBADF, "standard output is closed")
-
-
-def _resize(
-    server: CallServer, image: UploadImage, outputs: tuple[ResizeOptions, ...], deadline_ms: int | None
-) -> Answer[ResizeResults]:
-    def request(client: Client) -> ResizeResults:
-        with upload_progress(image, quiet=server.quiet) as on_sent:
-            return client.resize_all(image.content, outputs, deadline_ms=deadline_ms, on_sent=on_sent)
-
-    return server.ask(request)
-
-
-def _resize_over_version_1(
-    server: CallServer, image: UploadImage, size: tuple[int, int]
-) -> Answer[Version1Result]:
-    def request(client: Version1Client) -> Version1Result:
-        with upload_progress(image, quiet=server.quiet) as on_sent:
-            return client.resize(image.content, width=size[0], height=size[1], on_sent=on_sent)
-
-    return server.ask_version_1(request)
-
-
-def _save(
-    image: UploadImage,
-    output: Path | None,
-    asked: Sequence[ResizeOptions],
-    results: Sequence[ResizedImage],
-    *,
-    several: bool,
-) -> list[Path | None]:
-    """Save the results and return the path of each, or ``None`` for standard output."""
-    if output == STANDARD_OUTPUT:
-        write_all(results[0].data, sys.stdout.buffer)
-        return [None]
-    if several:
-        files = output_files(image.named, output, asked, results)
-    else:
-        files = [output_file(image.named, output, ending_of(asked[0].format, results[0].format))]
-    for file in files:
-        file.check(image.origin)
-    return [file.save(result) for file, result in zip(files, results, strict=True)]
+def _are_many(images: Sequence[Path], *only_for_many: bool) -> bool:
+    """Whether the arguments or the options ask for more than one image."""
+    if len(images) > 1 or any(only_for_many):
+        return True
+    if not PATTERN_CHARACTERS.isdisjoint(str(images[0])) and not os.path.lexists(images[0]):
+        return any(True for _ in glob.iglob(str(images[0]), recursive=True))  # noqa: PTH207 - stops at the first
+    return images[0].is_dir()

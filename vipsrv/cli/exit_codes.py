@@ -1,16 +1,17 @@
-"""How ``vipsrv-client`` and ``vipsrv demo`` end: an exit code, and on failure one line on standard error."""
+"""How ``vipsrv-client``, ``vipsrv batch`` and ``vipsrv demo`` end: an exit code, and a line on failure."""
 
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
 from vipsrv.cli.standard_streams import discard_unwritable_output
 from vipsrv.errors import (
+    BatchError,
     Busy,
     ClientTimeout,
     ConnectFailed,
@@ -21,6 +22,7 @@ from vipsrv.errors import (
     ProtocolError,
     RequestError,
     StartFailed,
+    TlsFailed,
     TooLarge,
     Unauthorized,
     UnsupportedFormat,
@@ -39,12 +41,20 @@ class ExitCode(IntEnum):
     FILE = 4
     TIMEOUT = 5
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the server refused the token or the image, or failed on it; 2 the command line is "
     "invalid; 3 no server could be reached or started, or the connection broke; 4 a file could not be read "
     "or written; 5 a timeout; 130 interrupted."
+)
+
+BATCH_EXIT_CODES = (
+    "Exit codes: 0 all images are done; 1 all were tried and some failed; 2 the command line is invalid; 3 "
+    "no server could be reached or started, or it refused the token; 4 the batch stopped before its end: the "
+    "source or the destination cannot be used, too many images failed (--max-error-rate), or standard output "
+    "was closed; 130 or 143 stopped by ctrl-C or SIGTERM."
 )
 
 _ADVICE: dict[type[VipsrvError], str] = {
@@ -75,40 +85,82 @@ def one_line_errors(program: str, *, as_json: bool = False) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    except RequestError as error:
-        fail(program, f"the server answered {error.status} {error.code}: {error}", error, ExitCode.REFUSED)
-    except ClientTimeout as error:
-        fail(program, str(error), error, ExitCode.TIMEOUT)
-    except VipsrvError as error:
-        fail(program, str(error), error, ExitCode.NO_SERVER)
-    except OSError as error:
-        discard_unwritable_output()
+    except (VipsrvError, OSError, ValueError) as error:
+        if isinstance(error, OSError):
+            discard_unwritable_output()
         if isinstance(error, BrokenPipeError) and error.filename is None:
             fail(program, "standard output was closed before everything was written", error, ExitCode.FILE)
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
-        fail(program, f"{where}{error.strerror or error}", error, ExitCode.FILE)
-    except ValueError as error:
-        fail(program, str(error), error, ExitCode.USAGE)
+        fail(program, _place(error) + reason_of(error), error, exit_code_of(error))
+
+
+def exit_code_of(error: Exception) -> ExitCode:
+    """Return the exit code for an expected error."""
+    match error:
+        case RequestError():
+            return ExitCode.REFUSED
+        case ClientTimeout():
+            return ExitCode.TIMEOUT
+        case VipsrvError():
+            return ExitCode.NO_SERVER
+        case OSError():
+            return ExitCode.FILE
+        case _:
+            return ExitCode.USAGE
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an expected error is, for a person, without the file that it is about."""
+    if isinstance(error, RequestError):
+        return f"the server answered {error.status} {error.code}: {error}"
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _place(error: Exception) -> str:
+    """Return the file that an error is about, with a colon, or an empty text."""
+    name = getattr(error, "filename", None)
+    return f"{os.fsdecode(name)}: " if isinstance(name, (str, bytes)) else ""
+
+
+@contextmanager
+def batch_errors(program: str) -> Iterator[None]:
+    """Report every expected error of a batch in one line, and exit with its code."""
+    with one_line_errors(program):
+        try:
+            yield
+        except BatchError as error:
+            _say(program, str(error), None, ExitCode.FILE)
+        except Unauthorized as error:
+            refusal = f"the server answered {error.status} {error.code}: {error}"
+            _say(program, refusal, _advice(error), ExitCode.NO_SERVER)
+        except ConnectFailed as error:
+            away = not isinstance(error, TlsFailed)
+            advice = "start it, or leave --server out to have one started for the batch" if away else None
+            _say(program, str(error), advice, ExitCode.NO_SERVER)
 
 
 def error_as_json(
     message: str, code: int, *, advice: str | None = None, error: Exception | None = None
 ) -> str:
     """Return a failure as a JSON object with one name, ``error``. What does not apply is ``null``."""
+    return json.dumps({"error": _fields(message, code, advice, error)})
+
+
+def error_fields(message: str, error: Exception) -> dict[str, Any]:
+    """Return the object ``error`` of a failure as ``error_as_json`` does, for one of many images."""
+    return _fields(message, exit_code_of(error), _advice(error), error)
+
+
+def _fields(message: str, code: int, advice: str | None, error: Exception | None) -> dict[str, Any]:
     refusal = error if isinstance(error, RequestError) else None
-    return json.dumps(
-        {
-            "error": {
-                "message": printable(message),
-                "advice": advice,
-                "exit_code": int(code),
-                "status": refusal and refusal.status,
-                "code": refusal and refusal.code,
-                "retryable": refusal and refusal.retryable,
-                "retry_after_ms": refusal and refusal.retry_after_ms,
-            }
-        }
-    )
+    return {
+        "message": printable(message),
+        "advice": advice,
+        "exit_code": int(code),
+        "status": refusal and refusal.status,
+        "code": refusal and refusal.code,
+        "retryable": refusal and refusal.retryable,
+        "retry_after_ms": refusal and refusal.retry_after_ms,
+    }
 
 
 def _advice(error: Exception) -> str | None:
@@ -116,7 +168,10 @@ def _advice(error: Exception) -> str | None:
 
 
 def _fail(program: str, message: str, error: Exception, code: ExitCode) -> NoReturn:
-    advice = _advice(error)
+    _say(program, message, _advice(error), code)
+
+
+def _say(program: str, message: str, advice: str | None, code: ExitCode) -> NoReturn:
     # A file name or an argument may contain anything.
     typer.echo(printable(f"{program}: {message}" + (f"; {advice}" if advice else "")), err=True)
     raise typer.Exit(code)

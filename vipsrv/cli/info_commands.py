@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -11,7 +10,7 @@ from vipsrv.client import ServerInfo
 from vipsrv.options import ImageInfo
 
 _CONNECTION_PARAMETERS = {
-    *("host", "port", "protocol", "timeout", "embedded", "as_json", "image"),
+    *("host", "port", "protocol", "timeout", "embedded", "as_json", "images"),
     *("token_file", "tls", "ca", "cert", "key"),
 }
 """The parameters that are also valid with ``--info`` and ``--formats``."""
@@ -43,9 +42,9 @@ def print_rows(rows: dict[str, Any], *, as_json: bool) -> None:
         typer.echo(f"{name.replace('_', ' '):<21} {'unknown' if text is None else text}")
 
 
-def refuse_other_options(context: typer.Context, command: str, image: Path | None = None) -> None:
+def refuse_other_options(context: typer.Context, command: str, *, has_image: bool = False) -> None:
     """Raise ``ValueError`` for an option or image that ``--info`` or ``--formats`` would ignore."""
-    if image is not None:
+    if has_image:
         raise ValueError(f"{command} describes the server and takes no image")
     for parameter in context.command.params:
         name = str(parameter.name)

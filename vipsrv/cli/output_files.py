@@ -89,6 +89,22 @@ def check_folder(output: Path) -> None:
         raise PermissionError(errno.EACCES, text, str(output))
 
 
+def output_folder(output: Path | None, output_dir: Path | None) -> Path | None:
+    """Return the folder for the results of many images: ``--output-dir``, or an ``--output`` that is one.
+
+    Raises ``ValueError`` for an ``--output`` that is for one image.
+    """
+    if output is None:
+        return output_dir
+    if output_dir is not None:
+        raise ValueError("--output and --output-dir exclude each other")
+    if not output.is_dir():
+        raise ValueError(
+            f"--output {output} is for the result of one image; name a folder with --output-dir for many"
+        )
+    return output
+
+
 def output_file(source: Path, output: Path | None, ending: str, size: str = "") -> OutputFile:
     """Return the file for a result.
 

@@ -79,19 +79,21 @@ def version_1_size(outputs: Sequence[ResizeOptions], deadline_ms: int | None) ->
     return options.width, options.height
 
 
-def parse_sizes(text: str) -> list[Size]:
-    """Parse sizes such as ``320x,x480,800x600``. Raises ``ValueError``, also for a size given twice."""
+def parse_sizes(text: str, *, option: str = "--output-sizes") -> list[Size]:
+    """Parse sizes such as ``320x,x480,800x600``. Raises ``ValueError``, also for a size given twice.
+
+    Its message names the ``option``.
+    """
     sizes: list[Size] = []
     for word in text.split(","):
         match = re.fullmatch(r"(\d{0,10})[xX](\d{0,10})", word.strip(), re.ASCII)
         if match is None or not any(match.groups()):
             raise ValueError(
-                f"--output-sizes: {word.strip()!r} is not a size; write 800x600, 320x or x480, separated by "
-                "commas"
+                f"{option}: {word.strip()!r} is not a size; write 800x600, 320x or x480, separated by commas"
             )
         width, height = (int(side) if side else None for side in match.groups())
         if (width, height) in sizes:
-            raise ValueError(f"--output-sizes: {word.strip()} is given twice")
+            raise ValueError(f"{option}: {word.strip()} is given twice")
         sizes.append((width, height))
     return sizes
 

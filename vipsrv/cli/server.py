@@ -16,6 +16,7 @@ from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
 from vipsrv.address import MAX_PORT, Address, Wire, is_service_link
+from vipsrv.cli.batch import batch_app
 from vipsrv.cli.cert import cert_app
 from vipsrv.cli.config import print_configuration, print_example, print_schema
 from vipsrv.cli.demo import demo
@@ -58,6 +59,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(top)
+app.add_typer(batch_app)
 app.add_typer(token_commands, name="token")
 app.add_typer(cert_app)
 

@@ -1,14 +1,15 @@
 """Choose the server of a ``vipsrv-client`` call: a running server, or one that is started for the call."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import typer
 
 from vipsrv.address import Address
 from vipsrv.cli.tls_options import TlsArguments, TlsOptions
-from vipsrv.client import Client, Timeout, Version1Client
+from vipsrv.client import AsyncClient, Client, Timeout, Version1Client
 from vipsrv.client.embedded import EmbeddedServer, server_is_installed
 from vipsrv.client.server_address import ServerChoice
 from vipsrv.errors import ConnectFailed
@@ -64,6 +65,21 @@ class CallServer:
                 return request(client)
 
         return self._ask(at)
+
+    def ask_async(self, request: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> Answer[T]:
+        """Make requests with an asyncio client, in an event loop of their own.
+
+        ``request`` raises ``ConnectFailed`` only if no server was there, so that one may be started.
+        """
+
+        async def with_client(address: Address, token: str | None) -> T:
+            arguments = _client_arguments(address)
+            async with AsyncClient(
+                *arguments, timeout=self.timeout, token=token, **self._tls(address)
+            ) as client:
+                return await request(client)
+
+        return self._ask(lambda address, token: asyncio.run(with_client(address, token)))
 
     def _tls(self, address: Address) -> TlsArguments:
         """Return how to encrypt: nothing for a server that is started for the call."""

@@ -2,19 +2,29 @@
 
 import os
 import sys
+from typing import TextIO
 
 LAST_STANDARD_DESCRIPTOR = 2
 
 
 def discard_unwritable_output() -> None:
     """Discard unwritable standard output; otherwise the flush at exit fails and changes the exit code."""
-    if sys.stdout is None:
+    _discard_unwritable(sys.stdout)
+
+
+def discard_unwritable_errors() -> None:
+    """Discard unwritable standard error, for the same reason."""
+    _discard_unwritable(sys.stderr)
+
+
+def _discard_unwritable(stream: TextIO | None) -> None:
+    if stream is None:
         return
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vipsrv.cli.quantities import duration, milliseconds, size
 from vipsrv.printable import printable
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -214,35 +215,3 @@ def sparkline(values: Sequence[float]) -> str:
     if highest <= 0:
         return _BLOCKS[0] * len(values)
     return "".join(_BLOCKS[min(7, int(value / highest * 8))] for value in values)
-
-
-def milliseconds(value: float | None) -> str:
-    """Return a time with three significant digits."""
-    if value is None:
-        return "–"
-    if value >= 1000:  # noqa: PLR2004 - a second
-        return f"{value / 1000:.3g} s"
-    return f"{value:.3g} ms"
-
-
-def size(value: float | None) -> str:
-    """Return a number of bytes with its decimal unit."""
-    if value is None:
-        return "–"
-    units = ("B", "kB", "MB", "GB", "TB")
-    unit = 0
-    while value >= 999.5 and unit < len(units) - 1:  # noqa: PLR2004 - the step of decimal units
-        value, unit = value / 1000, unit + 1
-    return f"{value:.0f} {units[unit]}" if not unit else f"{value:.3g} {units[unit]}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as days and hours, hours and minutes, minutes, or seconds."""
-    minutes, whole = divmod(int(max(0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min" if minutes else f"{whole} s"

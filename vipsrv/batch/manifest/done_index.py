@@ -13,7 +13,7 @@ from vipsrv.batch.outputs import Outputs
 from vipsrv.batch.problems import ImageFailed
 from vipsrv.batch.rows import OK
 
-_COLUMNS = ("key", "raw_key", "version", "code", "ended")
+_COLUMNS = ("key", "version", "code", "ended")
 
 _OTHER_OPTIONS = ""
 """The code of an image whose results were since replaced by those of other options."""

@@ -1,11 +1,10 @@
 """A part: the rows of a shard as a file of Parquet, with typed columns and what the shard was about.
 
-The same rows give the same bytes. Strings of Parquet are UTF-8; the name of a file need not be. Such a key is
-shown with escapes, and its bytes are in a column beside it.
+The same rows give the same bytes.
 """
 
-import json
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -18,6 +17,8 @@ from vipsrv.printable import printable
 FORMAT = 1
 """The version of the columns. A reader refuses a newer one; an added column needs no new version."""
 
+_OUTPUT = tuple(one.name for one in fields(OutputRow))
+
 _FACTS = ("shard", "run", "options", "outputs", "tool")
 
 
@@ -28,7 +29,7 @@ def arrow() -> ModuleType:
         import pyarrow.parquet  # noqa: PLC0415 - likewise; it becomes an attribute of pyarrow
     except ImportError:
         raise BatchError(
-            "the manifest of a batch needs pyarrow, which is not installed: install vipsrv[batch]"
+            "the manifest of a batch needs pyarrow, which is not installed: pip install 'vipsrv[batch]'"
         ) from None
     module: ModuleType = pa
     return module
@@ -41,7 +42,6 @@ def schema() -> Any:
     output = pa.struct(
         [
             pa.field("key", pa.string(), nullable=False),
-            pa.field("raw_key", pa.binary()),
             pa.field("width", pa.int64(), nullable=False),
             pa.field("height", pa.int64(), nullable=False),
             pa.field("format", pa.string(), nullable=False),
@@ -52,7 +52,6 @@ def schema() -> Any:
     return pa.schema(
         [
             pa.field("key", pa.string(), nullable=False),
-            pa.field("raw_key", pa.binary()),
             pa.field("version", pa.string(), nullable=False),
             pa.field("options", pa.string(), nullable=False),
             pa.field("bytes", pa.int64(), nullable=False),
@@ -75,7 +74,6 @@ def part_bytes(facts: ShardFacts, rows: Sequence[Row]) -> bytes:
     # Made from plain values column by column: a list of dictionaries takes pyarrow twice as long.
     columns: dict[str, list[Any]] = {
         "key": [_text(row.key) for row in rows],
-        "raw_key": [_raw(row.key) for row in rows],
         "version": [_text(row.version) for row in rows],
         "options": [_text(row.options) for row in rows],
         "bytes": [row.bytes for row in rows],
@@ -123,16 +121,14 @@ class Part:
                 f"{key}: has the format {number}, and this version of vipsrv knows {FORMAT}: use a newer one"
             )
         try:
-            self.table = file.read(columns=None if columns is None else list(columns), use_threads=False)
+            # By name: a later version may have added some.
+            self.table = file.read(list(columns or schema().names), use_threads=False)
         except (pa.ArrowException, OSError):
             raise BatchError(f"{key}: is damaged: move it away, and go on") from None
 
     def keys(self) -> list[str]:
         """Return the key of each row."""
         keys: list[str] = self.table["key"].to_pylist()
-        raw = self.table["raw_key"]
-        if raw.null_count < len(keys):
-            keys = [_whole(key, one) for key, one in zip(keys, raw.to_pylist(), strict=True)]
         return keys
 
     def ended(self) -> list[int]:
@@ -151,24 +147,15 @@ def rows_of_table(table: Any) -> Iterator[Row]:
     table = table.set_column(index, "ended", table["ended"].cast(arrow().int64()))
     for batch in table.to_batches():
         for values in batch.to_pylist():
-            values["key"] = _whole(values["key"], values.pop("raw_key"))
             values["outputs"] = tuple(
-                OutputRow(**one | {"key": _whole(one["key"], raw)})
-                for one in values["outputs"]
-                for raw in (one.pop("raw_key"),)
+                OutputRow(**{name: one[name] for name in _OUTPUT}) for one in values["outputs"]
             )
             yield Row(**values)
-
-
-def outputs_of(facts: ShardFacts) -> Any:
-    """Return the JSON of what was made: ``name`` and ``options``. Raises ``ValueError``."""
-    return json.loads(facts.outputs)
 
 
 def _output(output: OutputRow) -> dict[str, Any]:
     return {
         "key": _text(output.key),
-        "raw_key": _raw(output.key),
         "width": output.width,
         "height": output.height,
         "format": _text(output.format),
@@ -178,31 +165,12 @@ def _output(output: OutputRow) -> dict[str, Any]:
 
 
 def _text(value: str) -> str:
-    r"""Return text that UTF-8 can hold: a byte that was none is shown as ``\xff``."""
-    return value if value.isascii() or _is_utf8(value) else _escaped(value)
+    r"""Return text that Parquet can hold: a byte that is not UTF-8 is written as ``\xff``.
 
-
-def _raw(key: str) -> bytes | None:
-    """Return the bytes of a key that is not UTF-8."""
-    if key.isascii() or _is_utf8(key):
-        return None
-    try:
-        return key.encode(errors="surrogateescape")
-    except UnicodeEncodeError:
-        return None  # half of a surrogate pair: no file and no object is called so
-
-
-def _whole(key: str, raw: bytes | None) -> str:
-    return key if raw is None else raw.decode(errors="surrogateescape")
-
-
-def _is_utf8(value: str) -> bool:
+    No store of vipsrv lists such a key, but the source may be somebody else's.
+    """
     try:
         value.encode()
     except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _escaped(value: str) -> str:
-    return "".join(printable(one) if "\ud800" <= one <= "\udfff" else one for one in value)
+        return "".join(printable(one) if "\ud800" <= one <= "\udfff" else one for one in value)
+    return value

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -76,7 +76,7 @@ class Selection:
         self._limit = limit
         self._shard_size = shard_size
 
-    async def shards(self, images: AsyncIterator[ListedImage]) -> AsyncIterator[Shard]:
+    async def shards(self, images: AsyncIterator[ListedImage]) -> AsyncGenerator[Shard, None]:
         """Yield shards until all images are listed, or the limit is reached."""
         number = 0
         selected: list[ListedImage] = []

@@ -1,0 +1,199 @@
+"""``vipsrv-client`` with several images, folders or patterns: what it shows, and how it ends."""
+
+import asyncio
+import errno
+import itertools
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from vipsrv.cli.exit_codes import ExitCode
+from vipsrv.cli.image_paths import IMAGE_ENDINGS, ImagePaths
+from vipsrv.cli.many_images import MOST_BYTES, Found, ManyImages, ManyOptions
+from vipsrv.cli.many_report import ImageOutcome, Tally, outcome_line
+from vipsrv.cli.output_files import check_folder
+from vipsrv.cli.progress import open_progress
+from vipsrv.cli.result_names import RESULT_PREFIX, NameTemplate
+from vipsrv.cli.server_choice import CallServer
+from vipsrv.cli.upload import STANDARD_INPUT
+from vipsrv.client import AsyncClient
+from vipsrv.client.window import Window
+from vipsrv.errors import VipsrvError
+from vipsrv.options import ResizeOptions
+
+TICK_SECONDS = 1.0
+"""Seconds between two looks at the progress while no image ends."""
+
+
+_HINT = {False: "; --recursive looks into its folders, too", True: ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManyRequest:
+    """What a call for many images asks for. ``images`` are the arguments of the command."""
+
+    images: Sequence[Path]
+    recursive: bool
+    options: ManyOptions
+
+    def paths(self) -> ImagePaths:
+        """Return what lists the images, each time anew."""
+        only_file = len(self.images) == 1 and self.images[0].is_file()
+        return ImagePaths(
+            self.images,
+            recursive=self.recursive,
+            is_result=(lambda _: False) if only_file else self._is_result,
+            skipped=self.options.names.output_folder,
+        )
+
+    def _is_result(self, path: Path) -> bool:
+        """Whether a file has the name of a result of an earlier run, and what it would be made from is there.
+
+        Of a result in the output folder the image may be anywhere.
+        """
+        if path.name.startswith(RESULT_PREFIX):
+            return True
+        match = self.options.names.is_like_a_result(path.name)
+        if match is None:
+            return False
+        if self.options.names.output_folder is not None:
+            return self.options.names.output_folder.absolute() in path.absolute().parents
+        stem = match["stem"]
+        endings = (one for ending in IMAGE_ENDINGS for one in (ending, ending.upper()))
+        return any(path.with_name(f"{stem}.{ending}").exists() for ending in endings)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Why a run ended: all images were done, ctrl-C (``interrupted``), or an ``error``."""
+
+    interrupted: bool = False
+    error: Exception | None = None
+
+
+def many_request(
+    images: Sequence[Path],
+    outputs: tuple[ResizeOptions, ...],
+    *,
+    folder: Path | None,
+    name: str | None,
+    recursive: bool,
+    skip_existing: bool,
+    deadline_ms: int | None,
+    protocol: int,
+) -> ManyRequest:
+    """Make the request of a call with many images from its arguments. Raises ``ValueError``."""
+    if protocol == 1:
+        raise ValueError("version 1 of the protocol sends one image; use --protocol 2 for many")
+    if images.count(STANDARD_INPUT) > 1:
+        raise ValueError("standard input (-) is one image; name it once")
+    names = NameTemplate.of(name, outputs, folder)
+    options = ManyOptions(names=names, deadline_ms=deadline_ms, skip_existing=skip_existing)
+    return ManyRequest(images=images, recursive=recursive, options=options)
+
+
+def resize_many(server: CallServer, request: ManyRequest, *, quiet: bool, as_json: bool) -> None:
+    """Resize the images and show what became of them. Raises the error after which it cannot go on.
+
+    Raises ``typer.Exit`` if some have failed, or after ctrl-C.
+    """
+    tally, paths = Tally(), request.paths()
+    images = iter(paths)
+    first = list(itertools.islice(images, 1))
+    if not first and not paths.left_out:
+        where = ", ".join(map(str, request.images))
+        raise FileNotFoundError(errno.ENOENT, "there are no images" + _HINT[request.recursive], where)
+    folder = request.options.names.output_folder
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_folder(folder)
+
+    async def work(client: AsyncClient) -> _End:
+        window = Window((await client.hello()).limits, most_bytes=MOST_BYTES)
+        with open_progress(server.program, request.paths(), quiet=quiet or as_json) as progress:
+
+            def on_outcome(outcome: ImageOutcome) -> None:
+                tally.add(outcome)
+                if as_json:
+                    print(outcome_line(outcome), flush=True)  # noqa: T201 - programs read these lines
+                progress.show(tally)
+
+            run = ManyImages(client, window, request.options, on_outcome)
+            return await _run(run, itertools.chain(first, images), lambda: progress.show(tally))
+
+    end = server.ask_async(work).value if first else _End()
+    tally.left_out = paths.left_out
+    _finish(server.program, tally, end, quiet=quiet, as_json=as_json)
+
+
+def _finish(program: str, tally: Tally, end: _End, *, quiet: bool, as_json: bool) -> None:
+    """Print the sum and the failures, and raise what the command ends with, if it is not success."""
+    if not as_json:
+        if not quiet:
+            print("\n".join(tally.lines()), flush=True)  # noqa: T201 - the output of the command
+        _tell_failures(program, tally)
+    if end.error is not None:
+        raise end.error
+    if end.interrupted:
+        if not (quiet or as_json):
+            note = "interrupted; the same command with --skip-existing goes on"
+            typer.echo(f"{program}: {note}", err=True)
+        raise typer.Exit(ExitCode.INTERRUPTED)
+    if tally.failed:
+        raise typer.Exit(ExitCode.REFUSED)
+
+
+async def _run(run: ManyImages, images: Iterator[Found], show: Callable[[], None]) -> _End:
+    ticking = asyncio.create_task(_tick(show))
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        run.stop()
+
+    try:
+        with _on_interrupt(interrupt):
+            await run.run(images)
+    except (VipsrvError, OSError) as error:
+        return _End(interrupted, error)
+    finally:
+        ticking.cancel()
+    return _End(interrupted, None)
+
+
+async def _tick(show: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        show()
+
+
+@contextmanager
+def _on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
+    """Call ``stop`` at the first ctrl-C within the block; the second one acts as usual."""
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:  # as for a command in the background
+        yield
+        return
+
+    def handle(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        loop.call_soon_threadsafe(stop)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _tell_failures(program: str, tally: Tally) -> None:
+    if tally.failed:
+        typer.echo(f"{program}: {tally.failed} image{'s' * (tally.failed != 1)} failed:", err=True)
+    for line in tally.failure_lines():
+        typer.echo(f"  {line}", err=True)
