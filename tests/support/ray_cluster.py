@@ -66,8 +66,8 @@ class RayCluster:
 
     def close(self) -> None:
         """End all processes and remove their files."""
-        self._ray.shutdown()  # type: ignore[no-untyped-call] - Ray has types in places
-        self._cluster.shutdown()
+        self._ray.shutdown()
+        self._cluster.shutdown()  # type: ignore[no-untyped-call]
         signal.signal(signal.SIGTERM, self._on_sigterm)
         self._environment.restore()
         shutil.rmtree(self._folder)
