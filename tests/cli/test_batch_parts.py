@@ -1,18 +1,27 @@
 """The parts of ``vipsrv batch`` that need no server: the command line, the figures, the summary."""
 
+import io
 import itertools
+import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
 from vipsrv.batch.progress import Progress
 from vipsrv.batch.rows import OutputRow, Row
-from vipsrv.cli.batch_figures import RateMeter
+from vipsrv.cli import batch_progress
+from vipsrv.cli.batch_figures import Figures, RateMeter
+from vipsrv.cli.batch_progress import show_progress
+from vipsrv.cli.batch_screen import render
 from vipsrv.cli.batch_summary import SHOWN_FAILURES, Tally, summary, with_retry
+from vipsrv.cli.batch_values import parse_moment, parse_share, result_options
 from vipsrv.cli.default_command import DEFAULT_COMMAND, DefaultCommand, GroupWithDefault
+from vipsrv.cli.quantities import span
 from vipsrv.cli.retry_codes import CODES, join_codes, parse_codes
 
 root = typer.Typer()
@@ -161,7 +170,7 @@ def test_the_summary_says_what_happened_and_how_to_go_on() -> None:
     command = ["batch", "my photos", "out", "--sizes", "320x"]
     lines = summary(tally, progress(skipped=4), 2.0, destination="out", command=command, ended=True)
     assert lines == [
-        "done: 2 images done, 1 failed, 4 skipped (done before) in 2 s, 1.5 images/s",
+        "done: 2 images done, 1 failed, 4 skipped (done before) in 2.0 s, 1.5 images/s",
         "bytes: 200 B → 20 B (ratio 10)",
         "failed: 1 × 422 corrupt_image",
         "  c\\x1b: 422 corrupt_image: it is broken",
@@ -184,3 +193,128 @@ def test_the_summary_lists_the_first_failures() -> None:
 def test_retrying_is_not_asked_for_twice() -> None:
     assert with_retry(["batch", "--retry-failed=busy"]) == ["batch", "--retry-failed=busy"]
     assert with_retry(["batch", "--retry-failed"]) == ["batch", "--retry-failed"]
+
+
+class Announcing(RateMeter):
+    """A meter that says when it has been read three times."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: progress(listed=5, done=1))
+        self.read_three_times = threading.Event()
+        self._reads = 0
+
+    def read(self) -> Figures:
+        self._reads += 1
+        if self._reads == 3:
+            self.read_three_times.set()
+        return super().read()
+
+
+def test_without_a_terminal_there_is_a_line_from_time_to_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(batch_progress, "LINE_SECONDS", 0.001)
+    meter = Announcing()
+    with show_progress(meter, quiet=False, rows_on_terminal=False):
+        assert meter.read_three_times.wait(60)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("vipsrv batch: 1 done, 0 failed, 0 skipped of 5 listed, more to be listed; ")
+    assert said.err.count("\n") >= 2
+
+
+def test_a_quiet_command_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    meter = Announcing()
+    with show_progress(meter, quiet=True, rows_on_terminal=False):
+        assert "vipsrv-batch-progress" not in {thread.name for thread in threading.enumerate()}
+    assert capsys.readouterr() == ("", "")
+
+
+def rendered(now: Progress) -> list[str]:
+    console = Console(width=70, file=io.StringIO(), record=True)
+    console.print(render(meter_of([(20.0, now)]).read()))
+    return console.export_text().splitlines()
+
+
+def test_the_screen_shows_a_share_once_all_are_listed() -> None:
+    known = rendered(
+        progress(
+            listed=100,
+            listing_done=True,
+            done=40,
+            failed={"busy": 5},
+            skipped=5,
+            bytes_in=8000,
+            bytes_out=800,
+        )
+    )
+    assert known[0].endswith(" 50%")
+    assert known[1].split("  ") == ["40 done", "5 failed", "5 skipped", "50 left", "0 in flight"]
+    assert known[2] == "2.2 images/s  0.0 MB/s  ratio 10  20 s so far, about 22 s left"
+    unknown = rendered(progress(listed=100, done=40))
+    assert unknown[0].endswith(" listing")
+    assert "100 listed so far" in unknown[1]
+    assert "left" not in unknown[2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 0 s"),
+        (3725, "1 h 2 min"),
+        (200_000, "2 d 7 h"),
+    ],
+)
+def test_a_span_has_two_units(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+def test_every_size_is_made_in_every_format() -> None:
+    made = result_options("320x,x20", "webp, jpg", fit=None, quality=70)
+    assert [(one.width, one.height, one.format, one.quality) for one in made] == [
+        (320, None, "webp", 70),
+        (None, 20, "webp", 70),
+        (320, None, "jpeg", 70),
+        (None, 20, "jpeg", 70),
+    ]
+    with pytest.raises(ValueError, match="--format: jpeg is given twice"):
+        result_options("320x", "jpg,jpeg", fit=None)
+    with pytest.raises(ValueError, match="--sizes: '320' is not a size"):
+        result_options("320", "jpg", fit=None)
+
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("36h", datetime(2026, 2, 28, 0, tzinfo=UTC)),
+        ("7 d", datetime(2026, 2, 22, 12, tzinfo=UTC)),
+        ("90s", datetime(2026, 3, 1, 11, 58, 30, tzinfo=UTC)),
+        ("2026-01-31", datetime(2026, 1, 31).astimezone()),
+        ("2026-01-31T18:00+02:00", datetime(2026, 1, 31, 16, tzinfo=UTC)),
+    ],
+)
+def test_a_moment_is_a_date_or_an_age(text: str, moment: datetime) -> None:
+    assert parse_moment("--since", text, NOW) == moment
+
+
+@pytest.mark.parametrize("text", ["yesterday", "", "7x", "2026-02-30", "-3d"])
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"--since: .* is no moment; write 2026-01-31"):
+        parse_moment("--since", text, NOW)
+
+
+def test_a_share_is_a_number_or_percent() -> None:
+    assert (parse_share("--x", "0.05"), parse_share("--x", " 5% "), parse_share("--x", "100%")) == (
+        0.05,
+        0.05,
+        1,
+    )
+    for text in ("", "2", "-1%", "nan", "5 percent"):
+        with pytest.raises(ValueError, match=r"--x: .* is no share"):
+            parse_share("--x", text)

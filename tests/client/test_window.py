@@ -8,8 +8,11 @@ import pytest
 
 from vipsrv import Busy, CorruptImage, Draining, ServerLimits
 from vipsrv.client.window import CAREFUL_MOST, CAREFUL_START, MOST_ON_A_CONNECTION, SPREAD, Window
+from vipsrv.options import Timings
 from vipsrv.server.connections.served import MAX_IN_FLIGHT
 
+AT_ONCE = Timings(receive=1, queue=0.9, process=10, total=12)
+WAITED = Timings(receive=1, queue=1.0, process=10, total=12)
 HINTED = Busy("busy", retry_after_ms=300)
 
 
@@ -76,37 +79,62 @@ async def end(tasks: list["asyncio.Task[None]"]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "queue", "size"),
+    ("workers", "queue", "size", "most"),
     [
-        (1, 512, 3),
-        (2, 512, 5),
-        (4, 512, 9),
-        (4, 6, 7),  # half of the queue
-        (4, 1, 4),
-        (4, 0, 4),
-        (1, 0, 1),
-        (0, 0, 1),
-        (2, None, 5),
-        (100, 512, MOST_ON_A_CONNECTION),
-        (2**63 - 1, 2**63 - 1, MOST_ON_A_CONNECTION),
+        (1, 512, 3, MOST_ON_A_CONNECTION),
+        (2, 512, 5, MOST_ON_A_CONNECTION),
+        (4, 512, 9, MOST_ON_A_CONNECTION),
+        (4, 20, 9, 14),
+        (4, 6, 7, 7),  # half of the queue
+        (4, 1, 4, 4),
+        (4, 0, 4, 4),
+        (1, 0, 1, 1),
+        (0, 0, 1, 1),
+        (2, None, 5, 5),
+        (100, 512, MOST_ON_A_CONNECTION, MOST_ON_A_CONNECTION),
+        (2**63 - 1, 2**63 - 1, MOST_ON_A_CONNECTION, MOST_ON_A_CONNECTION),
     ],
 )
 def test_the_size_follows_the_limits(
-    make: Callable[..., Window], workers: int, queue: int | None, size: int
+    make: Callable[..., Window], workers: int, queue: int | None, size: int, most: int
 ) -> None:
     window = make(workers, queue)
-    assert (window.size, window.most) == (size, size)
+    assert (window.size, window.most) == (size, most)
 
 
 def test_a_server_that_states_no_workers_gets_a_careful_window(make: Callable[..., Window]) -> None:
     window = make(None, None)
     assert (window.size, window.most) == (CAREFUL_START, CAREFUL_MOST)
     for _ in range(CAREFUL_START):
-        window.succeeded()
+        window.succeeded(AT_ONCE)
     assert window.size == CAREFUL_START + 1
     for _ in range(1000):
-        window.succeeded()
+        window.succeeded(AT_ONCE)
     assert window.size == CAREFUL_MOST
+
+
+def test_the_window_grows_while_requests_find_idle_workers(make: Callable[..., Window]) -> None:
+    window = make(2, 20)
+    for _ in range(1000):
+        window.succeeded()  # nothing is known
+        window.succeeded(WAITED)
+    assert window.size == 5
+    for _ in range(5):
+        window.succeeded(AT_ONCE)
+    assert window.size == 6
+    for timings in [AT_ONCE] * 3 + [WAITED] * 3:
+        window.succeeded(timings)
+    assert window.size == 7
+    # A few find one by chance: the size stays.
+    for timings in [AT_ONCE] * 1 + [WAITED] * 6:
+        window.succeeded(timings)
+    assert window.size == 7
+    for _ in range(1000):
+        window.succeeded(AT_ONCE)
+    assert window.size == window.most == 12
+    for _ in range(1000):
+        window.succeeded(WAITED)
+    assert window.size == 5
 
 
 def test_the_most_is_what_a_server_reads_from_a_connection() -> None:

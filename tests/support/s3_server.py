@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 from enum import Enum
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,7 +44,8 @@ class S3Kind(Enum):
 class S3Server:
     """A server that answers once constructed; the end of the ``with`` always ends it.
 
-    ``folder`` has the buckets as folders: a test may put files there, or look at what was put.
+    ``folder`` has the buckets as folders: a test may look at what was put, or put files there; then it calls
+    ``refresh``.
     """
 
     def __init__(self, kind: S3Kind = S3Kind.RCLONE) -> None:
@@ -50,6 +53,7 @@ class S3Server:
         assert program is not None, f"{kind.value} is not installed"
         self.kind = kind
         self.port = unused_port()
+        self._control_port = unused_port()
         self._home = Path(tempfile.mkdtemp(prefix="vipsrv-s3-"))
         self.folder = self._home / "buckets"
         self.folder.mkdir()
@@ -85,7 +89,21 @@ class S3Server:
         """Make a bucket and return its folder."""
         bucket = self.folder / name
         bucket.mkdir()
+        self.refresh()
         return bucket
+
+    def refresh(self) -> None:
+        """Let the server see files that were put into its folders.
+
+        rclone reads a folder once and then keeps account of it: reading it for each request would make the
+        time for many objects quadratic.
+        """
+        if self.kind is S3Kind.RCLONE and self._process is not None:
+            connection = HTTPConnection("127.0.0.1", self._control_port, timeout=30)
+            connection.request("POST", "/vfs/forget")
+            reply = connection.getresponse()
+            assert reply.status == HTTPStatus.OK, reply.read()
+            connection.close()
 
     def start(self) -> None:
         """Start it again at the same port, with what is in its buckets, and wait until it answers."""
@@ -142,14 +160,16 @@ class S3Server:
     def _arguments(self) -> list[str]:
         address = f"127.0.0.1:{self.port}"
         if self.kind is S3Kind.RCLONE:
-            # Files that a test puts into the folder are seen at once.
-            return ["serve", "s3", "--addr", address, "--dir-cache-time", "0s", str(self.folder)]
+            control = ["--rc", "--rc-no-auth", "--rc-addr", f"127.0.0.1:{self._control_port}"]
+            return ["serve", "s3", "--addr", address, *control, str(self.folder)]
         attributes = ["--sidecar", str(self._home / "attributes")]
         return ["--quiet", "--keep-alive", "--port", address, "posix", *attributes, str(self.folder)]
 
     def _answers(self) -> bool:
+        ports = [self.port, self._control_port] if self.kind is S3Kind.RCLONE else [self.port]
         try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            for port in ports:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
             return False
         return True

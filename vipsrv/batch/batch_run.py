@@ -10,13 +10,16 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from types import TracebackType
 from typing import Self
 
+from vipsrv.batch.dry_run import DEFAULT_SAMPLE, Estimate, dry_run
 from vipsrv.batch.engines.interface import DEFAULT_ATTEMPTS, SHARD_SIZE, Engine, Work
 from vipsrv.batch.engines.local import LocalEngine, RunningServer
+from vipsrv.batch.engines.ray_engine import RayEngine
+from vipsrv.batch.filters import FilteredSource, Filters
 from vipsrv.batch.manifest.layout import new_run_id
 from vipsrv.batch.manifest.selection import Retry, RetryFailed
 from vipsrv.batch.outputs import Outputs
@@ -25,6 +28,7 @@ from vipsrv.batch.rows import Row
 from vipsrv.batch.run_loop import Choices, MakeEngine, RunLoop
 from vipsrv.batch.stores.interface import Destination, Source
 from vipsrv.batch.stores.open_store import open_destination, open_source
+from vipsrv.client import AsyncClient
 from vipsrv.client.tls import FilePath, TlsChoice
 from vipsrv.options import ResizeOptions
 
@@ -44,6 +48,10 @@ def run(
     ca: FilePath | None = None,
     cert: FilePath | None = None,
     key: FilePath | None = None,
+    address: str | None = None,
+    actors: int | None = None,
+    actor_cpus: int | None = None,
+    filters: Filters | None = None,
     retry_failed: RetryFailed | bool = False,
     limit: int | None = None,
     max_error_rate: float | None = None,
@@ -59,6 +67,10 @@ def run(
     ``engine="local"`` starts a server on this machine, or uses the one at ``server``: ``HOST:PORT``,
     ``tls://HOST:PORT`` or ``unix:/path``, with ``token`` and the files for TLS as for ``AsyncClient``.
 
+    ``engine="ray"`` starts a server on each node of the Ray cluster at ``address``, or on this machine; at
+    most ``actors`` of them, with ``actor_cpus`` cores each.
+
+    ``filters`` say which images are taken; the default takes those of a path or URL that end as images do.
     Images that failed in an earlier run are skipped, too, unless ``retry_failed`` is true or has the codes of
     those to try again.
 
@@ -78,26 +90,30 @@ def run(
     running = None
     if server is not None:
         running = RunningServer(address=server, token=token, tls=tls, ca=ca, cert=cert, key=key)
-    make_engine = _engine(engine, running)
+    make_engine = _engine(engine, running, address, actors, actor_cpus)
     if isinstance(destination, (str, os.PathLike)):
         opened_destination = open_destination(destination)
     else:
         opened_destination = destination
     if isinstance(source, (str, os.PathLike)):
         opened_source = open_source(source, destination=opened_destination.url)
+        filters = Filters() if filters is None else filters
     else:
         opened_source = source
         if source.url.rstrip("/") == opened_destination.url.rstrip("/"):
             raise ValueError(f"{source.url} is the source and the destination; name another destination")
     work = Work(
-        source=opened_source,
+        source=opened_source if filters is None else FilteredSource(opened_source, filters),
         destination=opened_destination,
         outputs=made,
         run=new_run_id(),
         attempts=attempts,
         deadline_ms=deadline_ms,
     )
-    return BatchRun(RunLoop(work, make_engine, choices))
+    return BatchRun(
+        RunLoop(work, make_engine, choices),
+        lambda: AsyncClient.embedded() if running is None else running.client(),
+    )
 
 
 def _retry(given: RetryFailed | bool) -> RetryFailed:  # noqa: FBT001 - it is passed on
@@ -108,16 +124,32 @@ def _retry(given: RetryFailed | bool) -> RetryFailed:  # noqa: FBT001 - it is pa
     return given
 
 
-def _engine(engine: str | MakeEngine, server: RunningServer | None) -> MakeEngine:
+def _engine(
+    engine: str | MakeEngine,
+    server: RunningServer | None,
+    address: str | None,
+    actors: int | None,
+    actor_cpus: int | None,
+) -> MakeEngine:
+    if engine != "local" and server is not None:
+        raise ValueError("server: is for the engine local; the others start their own")
+    if engine != "ray" and (address, actors, actor_cpus) != (None, None, None):
+        raise ValueError("address, actors, actor_cpus: are for the engine ray")
     if not isinstance(engine, str):
         return engine
 
     def local(work: Work) -> Engine:
         return LocalEngine(work, server=server)
 
-    if engine == "local":
-        return local
-    raise ValueError(f"engine: must be local, not {engine!r}")
+    def ray(work: Work) -> Engine:
+        return RayEngine(work, address=address, actors=actors, actor_cpus=actor_cpus)
+
+    match engine:
+        case "local":
+            return local
+        case "ray":
+            return ray
+    raise ValueError(f"engine: must be local or ray, not {engine!r}")
 
 
 class RunState(Enum):
@@ -141,8 +173,10 @@ class BatchRun(Iterator[Row]):
     The work waits for whoever iterates once some thousand rows wait.
     """
 
-    def __init__(self, loop: RunLoop) -> None:
+    def __init__(self, loop: RunLoop, make_client: Callable[[], AsyncClient]) -> None:
+        """``make_client`` makes a client of the server for ``estimate``."""
         self._loop = loop
+        self._make_client = make_client
         self._state = RunState.NEW
         # Daemon: an interpreter that ends must not wait for all images. The finalizer waits for those in
         # flight.
@@ -153,6 +187,17 @@ class BatchRun(Iterator[Row]):
     def progress(self) -> Progress:
         """How far the run has come. May be read from any thread."""
         return self._loop.progress
+
+    def estimate(self, *, sample: int = DEFAULT_SAMPLE) -> Estimate:
+        """Instead of running, count the images and estimate what they take from a random sample of them.
+
+        Nothing is stored. The sample is resized by a server on this machine, or by the running one, whatever
+        the engine. Raises the errors of the iterator, and ``RuntimeError`` for a run that has started.
+        """
+        if self._state is not RunState.NEW:
+            raise RuntimeError("estimate is for a run that has not started")
+        self.close()
+        return asyncio.run(dry_run(self._loop.work, self._loop.choices, self._make_client, sample=sample))
 
     def stop(self) -> None:
         """Start no further image. The rows of those in flight still come. May be called from any thread."""

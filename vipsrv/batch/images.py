@@ -10,12 +10,16 @@ class ListedImage:
     ``key`` is its name within the source, with ``/`` between the parts, and never starts with one. ``size``
     is bytes; ``modified`` is nanoseconds since the epoch; ``etag`` is what the store calls this version.
     What a source does not know is ``None``.
+
+    ``location`` is the path or URL of an image that a list of keys names somewhere else than its others;
+    ``None`` means that the image is at ``key`` within its source.
     """
 
     key: str
     size: int | None = None
     modified: int | None = None
     etag: str | None = None
+    location: str | None = None
 
     @property
     def version(self) -> str:

@@ -5,6 +5,7 @@
     source ──► filters ──► selection ──► shards ──► engine ──► rows ──► RowQueue
 """
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from vipsrv.batch.engines.interface import SHARD_SIZE, Engine, Work
 from vipsrv.batch.manifest.done_index import DoneIndex
 from vipsrv.batch.manifest.failure_limit import FailureLimit
 from vipsrv.batch.manifest.manifest import Manifest
+from vipsrv.batch.manifest.parts import arrow
 from vipsrv.batch.manifest.selection import Retry, RetryFailed, Selection, SelectionCounts
 from vipsrv.batch.progress import Progress
 from vipsrv.batch.row_queue import RowQueue
@@ -99,6 +101,7 @@ class RunLoop:
     async def main(self) -> None:
         """Run to the end, and put all rows. Raises what ends the batch early."""
         self._started = time.time()
+        await asyncio.to_thread(arrow)  # what is missing is told before any work is done
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._work.source.close)
             stack.push_async_callback(self._work.destination.close)

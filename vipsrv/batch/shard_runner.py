@@ -17,10 +17,10 @@ from enum import Enum, auto
 from vipsrv.batch.engines.interface import Shard, Work
 from vipsrv.batch.image_work import READ_WHOLE, ImageWork, Stopped
 from vipsrv.batch.images import ListedImage
-from vipsrv.batch.manifest.journal import Journal
 from vipsrv.batch.manifest.manifest import Manifest
 from vipsrv.batch.room import Room, Seat
 from vipsrv.batch.rows import Row
+from vipsrv.batch.shard_record import BeginRecord, JournaledShard, ShardRecord
 from vipsrv.client import AsyncClient
 from vipsrv.client.window import Window
 
@@ -55,7 +55,7 @@ class RunnerState(Enum):
 class _OpenShard:
     """A shard in progress: its journal, and how many of its images are."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: ShardRecord) -> None:
         self.journal = journal
         self.in_progress = 0
         self.all_started = False
@@ -81,14 +81,20 @@ class ShardRunner:
     """Does the images of shards over one client.
 
     ``rows`` may be called several times at once: the calls share the room and the window. A row that is
-    yielded is in a journal on this machine's disk, or in a published part.
+    yielded is in a journal on this machine's disk, or in a published part, unless ``begin_record`` says that
+    somebody else keeps it.
     """
 
     def __init__(
-        self, work: Work, client: AsyncClient, window: Window, *, most_bytes: int = MOST_BYTES
+        self,
+        work: Work,
+        client: AsyncClient,
+        window: Window,
+        *,
+        most_bytes: int = MOST_BYTES,
+        begin_record: BeginRecord | None = None,
     ) -> None:
-        self._manifest = Manifest(work.destination)
-        self._outputs = work.outputs
+        self._begin_record = begin_record or JournaledShard.beginner(Manifest(work.destination), work.outputs)
         self._room = Room(window.most + SEATS_BESIDE_WINDOW, most_bytes)
         self._state = RunnerState.RUNNING
         self._stopping = asyncio.Event()
@@ -101,6 +107,10 @@ class ShardRunner:
     def in_flight(self) -> int:
         """Images that are being read, resized or written."""
         return self._room.taken
+
+    def close(self) -> None:
+        """End its threads, after the last ``rows``."""
+        self._images.close()
 
     def stop(self) -> None:
         """Send no further image; ``rows`` ends after those in flight. From the event loop's thread only."""
@@ -132,7 +142,7 @@ class ShardRunner:
                 while (shard := await self._next(shards)) is not None:
                     await self._open.acquire()
                     try:
-                        journal = self._manifest.begin_shard(shard.name, self._outputs)
+                        journal = self._begin_record(shard.name)
                     except BaseException:
                         self._open.release()
                         raise
@@ -203,7 +213,7 @@ class ShardRunner:
         try:
             await shard.ended.wait()
             if self._state is not RunnerState.FAILED:
-                await self._manifest.publish(shard.journal)
+                await shard.journal.publish()
         except Exception as error:  # noqa: BLE001 - whatever it is ends the batch, after what is in flight
             self._fail(error)
         finally:

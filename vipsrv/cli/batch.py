@@ -2,11 +2,14 @@
 
 import sys
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from vipsrv.cli.batch_values import parse_share, result_options
+from vipsrv.cli.batch_reports import EXIT_CODES as REPORT_EXIT_CODES
+from vipsrv.cli.batch_reports import report, status
+from vipsrv.cli.batch_values import nanoseconds, parse_moment, parse_share, result_options
 from vipsrv.cli.default_command import DEFAULT_COMMAND, DefaultCommand, GroupWithDefault
 from vipsrv.cli.exit_codes import BATCH_EXIT_CODES, batch_errors
 from vipsrv.cli.resize_flags import (
@@ -110,6 +113,32 @@ def batch(
     page: PageFlag = 0,
     enlarge: EnlargeFlag = True,
     deadline: DeadlineFlag = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Take only images whose key matches, for example '*.jpg' or '2024/**'; may be repeated.  "
+            "[default: what ends as images do]",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Leave out images whose key matches; may be repeated."),
+    ] = None,
+    min_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Leave out images of fewer bytes than this, for example 10KB."),
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Leave out images of more bytes than this.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="Take only images that have changed since then: 2026-01-31, 2026-01-31T18:00, 36h or 7d.",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Do at most this many images, then end.")
     ] = None,
@@ -143,6 +172,20 @@ def batch(
     cert: Cert = None,
     key: Key = None,
     token_file: TokenFileFlag = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="The cluster for --engine ray.  [default: a cluster on this machine]"
+        ),
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Most servers of --engine ray.  [default: one on each node]"),
+    ] = None,
+    actor_cpus: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Cores of each.  [default: all of its node]"),
+    ] = None,
     shard_size: Annotated[
         int | None,
         typer.Option(
@@ -152,8 +195,18 @@ def batch(
             help="Images whose rows become one file of the manifest.  [default: 1000]",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Store nothing: count the images, and estimate time and bytes from a sample of them.",
+        ),
+    ] = False,
+    sample: Annotated[
+        int, typer.Option(min=1, max=10_000, metavar="N", help="Images that --dry-run resizes.")
+    ] = 100,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what became of each image as a line of JSON.")
+        bool, typer.Option("--json", help="Print a line of JSON for each image; with --dry-run one object.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
     metrics_listen: Annotated[
@@ -174,8 +227,9 @@ def batch(
     """
     # Imported here because the other commands, a server among them, do not need it.
     from vipsrv.batch import Outputs, run  # noqa: PLC0415
+    from vipsrv.batch.filters import Filters  # noqa: PLC0415
     from vipsrv.batch.outputs import DEFAULT_NAME  # noqa: PLC0415
-    from vipsrv.cli.batch_session import Shown, run_batch  # noqa: PLC0415
+    from vipsrv.cli.batch_session import Shown, print_estimate, run_batch  # noqa: PLC0415
 
     with batch_errors(PROGRAM):
         if quiet and as_json:
@@ -205,6 +259,16 @@ def batch(
             "token": None if server is None else choose_token(file=token_file),
             **TlsOptions(tls=tls, ca=ca, cert=cert, key=key).arguments(),
             "retry_failed": False if retry_failed is None else parse_codes(retry_failed),
+            "address": address,
+            "actors": actors,
+            "actor_cpus": actor_cpus,
+            "filters": Filters(
+                include=tuple(include or ()),
+                exclude=tuple(exclude or ()),
+                min_bytes=None if min_size is None else parse_bytes("--min-size", min_size),
+                max_bytes=None if max_size is None else parse_bytes("--max-size", max_size),
+                since=None if since is None else nanoseconds(parse_moment("--since", since)),
+            ),
             "limit": limit,
             "deadline_ms": deadline_in_ms(deadline),
         }
@@ -219,6 +283,14 @@ def batch(
             quiet=quiet,
             metrics=metrics_listen,
         )
-        exit_code = run_batch(lambda: run(source, destination, outputs, **arguments), shown)
+        start = partial(run, source, destination, outputs, **arguments)
+        if dry_run:
+            print_estimate(start, shown, sample=sample)
+            return
+        exit_code = run_batch(start, shown)
     if exit_code is not None:
         raise typer.Exit(exit_code)
+
+
+for _reads_manifest in (status, report):
+    batch_app.command(epilog=REPORT_EXIT_CODES)(_reads_manifest)

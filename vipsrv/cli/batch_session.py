@@ -70,6 +70,18 @@ def run_batch(start: Callable[[], BatchRun], shown: Shown) -> ExitCode | None:
             return signals.exit_code
 
 
+def print_estimate(start: Callable[[], BatchRun], shown: Shown, *, sample: int) -> None:
+    """Print what a batch would do and take instead of running it. Raises the errors of ``BatchRun``."""
+    # Imported here because a batch does not need it.
+    from vipsrv.cli.batch_estimate import estimate_json, estimate_lines  # noqa: PLC0415
+
+    found = start().estimate(sample=sample)
+    if shown.as_json:
+        typer.echo(estimate_json(found))
+    else:
+        typer.echo("\n".join(estimate_lines(found)))
+
+
 @contextmanager
 def _metrics(given: str | None, run: BatchRun) -> Iterator[Address | None]:
     """Serve the figures of a run within the block; the value is where. Raises ``ValueError``."""

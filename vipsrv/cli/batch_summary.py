@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from vipsrv.batch.progress import Progress
 from vipsrv.batch.rows import Row
 from vipsrv.cli.batch_figures import bytes_text
-from vipsrv.cli.quantities import duration
+from vipsrv.cli.quantities import span
 from vipsrv.cli.retry_codes import OPTION
 from vipsrv.printable import printable
 
@@ -54,7 +54,7 @@ def summary(
     rate = (tally.done + tally.failures) / seconds if seconds else 0.0
     counts = (
         f"{'done' if ended else 'stopped'}: {tally.done:,} images done, {tally.failures:,} failed, "
-        f"{progress.skipped:,} skipped (done before) in {duration(seconds)}, {rate:.1f} images/s"
+        f"{progress.skipped:,} skipped (done before) in {span(seconds)}, {rate:.1f} images/s"
     )
     lines = [counts]
     if tally.done:

@@ -50,6 +50,11 @@ def parse_moment(option: str, text: str, now: datetime | None = None) -> datetim
         ) from None
 
 
+def nanoseconds(moment: datetime) -> int:
+    """Return a moment as nanoseconds since the epoch, exactly."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+
 def parse_share(option: str, text: str) -> float:
     """Parse a share such as ``0.05`` or ``5%``, from 0 to 1.
 

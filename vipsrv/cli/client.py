@@ -121,7 +121,7 @@ def resize(
         list[Path] | None,
         # typer does not check that the file is readable: that error has its own exit code.
         typer.Argument(
-            metavar="[IMAGE]...",
+            metavar="IMAGE",
             help="The image to resize, or several: files, folders, patterns such as '*.jpg', and - for "
             "standard input.",
             show_default=False,

@@ -31,3 +31,17 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min" if minutes else f"{whole} s"
+
+
+def span(seconds: float) -> str:
+    """Return a time by its two largest units; less than ten seconds with a tenth."""
+    if seconds < 9.95:  # noqa: PLR2004 - it would be shown as 10.0 s
+        return f"{max(0.0, seconds):.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

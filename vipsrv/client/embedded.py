@@ -65,9 +65,9 @@ class EmbeddedServer:
     """A server that runs from ``start`` to ``stop``, or within a ``with`` block.
 
     Both may be called more than once and from several threads. If the server has ended by itself, for example
-    because it was killed, ``start`` starts another one. It listens at the unix socket ``path``, which it makes
-    and removes, or otherwise on a free port. ``workers`` is their number, instead of that of the variables of
-    this process.
+    because it was killed, ``start`` starts another one. It listens at the unix socket ``path``, which it
+    makes and removes, or otherwise on a free port. ``workers`` is their number, instead of that of the
+    variables of this process.
     """
 
     def __init__(self, *, path: Path | None = None, workers: int | None = None) -> None:

@@ -2,14 +2,16 @@
 
 ::
 
-    place(size) ──► request ──► reply ──── succeeded() ──► after as many successes as places: one more place
+    place(size) ──► request ──► reply ──── succeeded() ──► after as many successes as places: perhaps one more
          ▲                        │
          │                        └─────── busy(error) ──► half the places, and none is given for a while
          └── waits for its turn, for a place, and for room for its bytes
 
 The first size of the window follows from the server's limits (``ServerLimits``): one request for each worker,
-and as many and one more that wait, so that a worker finds the next one when it ends a job. No more wait than
-half of what the server lets one client have. One gateway serves a connection: ``workers`` are those of it.
+and as many and one more that wait, so that a worker finds the next one when it ends a job. Where the way to
+the server takes longer than a job, that is too few: while requests find idle workers, the window grows. No
+more ever wait than half of what the server lets one client have. One gateway serves a connection: ``workers``
+are those of it. The figures are those of decision 44.
 """
 
 import asyncio
@@ -23,6 +25,7 @@ from typing import TypeVar
 
 from vipsrv.client.results import ServerLimits
 from vipsrv.errors import Busy, RequestError
+from vipsrv.options import Timings
 
 T = TypeVar("T")
 
@@ -34,6 +37,14 @@ CAREFUL_START = 4
 
 CAREFUL_MOST = 16
 """The most that this number grows to."""
+
+NO_WAIT = 0.1
+"""A request found an idle worker if it waited for less than this part of the time that its job took."""
+
+MOST_IDLE, LEAST_IDLE = 0.25, 0.1
+"""The parts of the requests that find an idle worker above which the window grows, and below which it
+shrinks, as long as it is larger than at first.
+"""
 
 DEFAULT_MOST_BYTES = 64 * 2**20
 """Bytes of images that are in flight together, if the caller does not say otherwise."""
@@ -77,12 +88,14 @@ class Window:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._size, self._most = _places(limits)
+        self._usual = self._size
         self._most_bytes = max(1, most_bytes)
         self._clock, self._sleep, self._chance = clock, sleep, chance
         self._waiting: deque[_Waiting] = deque()
         self._in_flight = 0
         self._bytes = 0
-        self._successes = 0  # since the window has grown or shrunk
+        self._successes = 0  # since the size was last decided on
+        self._without_wait = 0  # of these, how many found an idle worker
         self._refusals = 0  # in a row
         self._last_success = clock()
         self._closed_until = 0.0  # by the clock: no places are given before
@@ -131,16 +144,24 @@ class Window:
         finally:
             self._release(counted)
 
-    def succeeded(self) -> None:
-        """Count a request that the server has accepted and answered, with an error about its image, too."""
+    def succeeded(self, timings: Timings | None = None) -> None:
+        """Count a request that the server has accepted and answered, with an error about its image, too.
+
+        With the ``timings`` of the results the window may grow beyond its first size.
+        """
         self._refusals = 0
         self._last_success = self._clock()
         self._successes += 1
+        if timings is not None and timings.queue < NO_WAIT * timings.process:
+            self._without_wait += 1
         if self._successes >= self._size:
-            self._successes = 0
-            if self._size < self._most:
+            idle = self._without_wait / self._successes
+            self._successes = self._without_wait = 0
+            if self._size < self._usual or (idle > MOST_IDLE and self._size < self._most):
                 self._size += 1
                 self._give_places()
+            elif idle < LEAST_IDLE and self._size > self._usual:
+                self._size -= 1
 
     async def busy(self, error: Busy) -> None:
         """Halve the window, and wait as long as the server says, or longer each time if it does not say.
@@ -151,7 +172,7 @@ class Window:
         now = self._clock()
         if now >= self._closed_until:
             self._size = max(1, self._size // 2)
-            self._successes = 0
+            self._successes = self._without_wait = 0
             self._refusals += 1
         self._closed_until = max(self._closed_until, now + self._pause(error))
         self._pausing += 1
@@ -188,7 +209,8 @@ class Window:
                         self.succeeded()  # the server is not busy: it has worked on the image
                     raise
                 else:
-                    self.succeeded()
+                    timings = getattr(answer, "timings", None)
+                    self.succeeded(timings if isinstance(timings, Timings) else None)
                     return answer
             await self.busy(refusal)
             refusal.forget_frames()
@@ -225,6 +247,6 @@ def _places(limits: ServerLimits) -> tuple[int, int]:
     if workers is None:
         return CAREFUL_START, CAREFUL_MOST
     running = max(1, workers)
-    waiting = running + 1 if queue is None else min(running + 1, queue // 2)
-    most = min(running + waiting, MOST_ON_A_CONNECTION)
-    return most, most
+    may_wait = running + 1 if queue is None else queue // 2
+    sizes = running + min(running + 1, may_wait), running + may_wait
+    return min(sizes[0], MOST_ON_A_CONNECTION), min(sizes[1], MOST_ON_A_CONNECTION)

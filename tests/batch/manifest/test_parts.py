@@ -2,6 +2,7 @@
 
 import io
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -47,6 +48,19 @@ def test_another_program_reads_the_columns() -> None:
 def test_a_key_that_is_not_utf8_does_not_stop_the_shard() -> None:
     part = Part(part_bytes(FACTS, [failed_row("bad-\udcff-ü.jpg", MADE)]), "p")
     assert part.keys() == ["bad-\\xff-ü.jpg"]
+
+
+def test_columns_that_a_later_version_has_added_are_ignored() -> None:
+    rows = [ok_row("a.jpg", MADE), failed_row("b.jpg", MADE)]
+    table = pq.read_table(io.BytesIO(part_bytes(FACTS, rows)))
+    outputs_ = [[one | {"new": 1} for one in results] for results in table["outputs"].to_pylist()]
+    index = table.schema.get_field_index("outputs")
+    table = table.set_column(index, "outputs", pa.array(outputs_)).append_column("new", pa.array([1, 2]))
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    part = Part(sink.getvalue(), "p")
+    assert list(part.rows()) == rows
+    assert "new" not in part.table.column_names
 
 
 def test_a_newer_part_is_refused() -> None:

@@ -80,10 +80,11 @@ async def test_objects_are_listed_with_size_time_and_etag(bucket: tuple[str, Pat
     await destination.close()
 
 
-async def test_more_objects_than_a_page_has(bucket: tuple[str, Path]) -> None:
+async def test_more_objects_than_a_page_has(bucket: tuple[str, Path], s3: S3Server) -> None:
     url, folder = bucket
     for number in range(2345):
         (folder / f"{number:05}.jpg").write_bytes(b"1")
+    s3.refresh()
     source = open_source(url)
     assert {image.key async for image in source.images()} == {f"{number:05}.jpg" for number in range(2345)}
     await source.close()

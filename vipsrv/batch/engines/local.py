@@ -76,9 +76,12 @@ class LocalEngine:
             self._runner = ShardRunner(self._work, client, window)
             if self._stopped:
                 self._runner.stop()
-            async with aclosing(self._runner.rows(shards)) as rows:
-                async for row in rows:
-                    yield row
+            try:
+                async with aclosing(self._runner.rows(shards)) as rows:
+                    async for row in rows:
+                        yield row
+            finally:
+                self._runner.close()
 
     def stop(self) -> None:
         """Send no further image; ``rows`` ends after those in flight. May be called from any thread."""

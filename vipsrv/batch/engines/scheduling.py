@@ -93,17 +93,17 @@ class Schedule:
         """Count on an actor that is ready to work."""
         self._actors.add(actor)
 
-    def actor_died(self, actor: str) -> None:
+    def actor_died(self, actor: str, reason: str = "") -> None:
         """Forget an actor. What is left of its shards waits for another one, ahead of all others.
 
-        Raises ``BatchError`` if one of its shards was lost too often.
+        Raises ``BatchError``, with the ``reason``, if one of its shards was lost too often.
         """
         self._actors.discard(actor)
         lost = [run for shard in self._shards.values() for run in shard.runs if run.actor == actor]
         lost.sort(key=lambda run: run.number)
         for run in reversed(lost):
             # It had begun with the first one only, as far as is known: the others had no part in its death.
-            self._left(run, blamed=run is lost[0])
+            self._left(run, reason, blamed=run is lost[0])
 
     def add_shard(self, shard: Shard) -> None:
         """Add a shard, which then waits for an actor."""
@@ -170,9 +170,9 @@ class Schedule:
         """
         shard = self._shards.get(assignment.shard.name)
         if shard is not None and assignment in shard.runs:
-            self._left(assignment, blamed=True)
+            self._left(assignment, "an actor has left it undone", blamed=True)
 
-    def _left(self, run: Assignment, *, blamed: bool) -> None:
+    def _left(self, run: Assignment, reason: str, *, blamed: bool) -> None:
         name = run.shard.name
         shard = self._shards[name]
         shard.runs.remove(run)
@@ -184,8 +184,7 @@ class Schedule:
         if shard.losses >= MOST_LOSSES:
             raise BatchError(
                 f"shard {name} was lost {MOST_LOSSES} times, and no image of it was done in between; next is "
-                f"{next(iter(shard.left))!r}. Ray's logs say why its actors died; most often memory was "
-                "short. The same command goes on with what is left"
+                f"{next(iter(shard.left))!r}. The same command goes on with what is left. Last: {reason}"
             )
         if not shard.runs:
             self._waiting.appendleft(name)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,19 @@ from vipsrv.batch.manifest.journal import (
     journals_in,
     read_journal,
 )
-from vipsrv.batch.manifest.layout import PARTS, is_part, journal_folder, part_key, run_of
+from vipsrv.batch.manifest.layout import (
+    PARTS,
+    RUNS,
+    is_part,
+    is_run,
+    journal_folder,
+    part_key,
+    run_key,
+    run_of,
+)
 from vipsrv.batch.manifest.parts import Part, part_bytes
 from vipsrv.batch.manifest.run_lock import Holder, RunLock, holder
+from vipsrv.batch.manifest.run_record import RunRecord
 from vipsrv.batch.outputs import Outputs
 from vipsrv.batch.rows import Row
 from vipsrv.batch.stores.interface import Destination
@@ -142,6 +153,18 @@ class Manifest:
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
+
+    async def write_run(self, record: RunRecord) -> None:
+        """Write what is known of a run, in place of what was written at its start."""
+        await self.destination.write(run_key(record.run), record.to_json())
+
+    async def runs(self) -> list[RunRecord]:
+        """Return the records of all runs, by their start. One that cannot be read is left out."""
+        records = []
+        for key in sorted([key async for key in self.destination.keys(RUNS) if is_run(key)]):
+            with suppress(ValueError, FileNotFoundError):
+                records.append(RunRecord.from_json(await self.destination.read(key)))
+        return records
 
     def unpublished(self) -> list[tuple[Path, JournalContent]]:
         """Return the journals on this machine with what they hold, also those that are being written."""

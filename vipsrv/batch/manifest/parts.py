@@ -4,6 +4,7 @@ The same rows give the same bytes.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,8 @@ from vipsrv.printable import printable
 FORMAT = 1
 """The version of the columns. A reader refuses a newer one; an added column needs no new version."""
 
+_OUTPUT = tuple(one.name for one in fields(OutputRow))
+
 _FACTS = ("shard", "run", "options", "outputs", "tool")
 
 
@@ -26,7 +29,7 @@ def arrow() -> ModuleType:
         import pyarrow.parquet  # noqa: PLC0415 - likewise; it becomes an attribute of pyarrow
     except ImportError:
         raise BatchError(
-            "the manifest of a batch needs pyarrow, which is not installed: install vipsrv[batch]"
+            "the manifest of a batch needs pyarrow, which is not installed: pip install 'vipsrv[batch]'"
         ) from None
     module: ModuleType = pa
     return module
@@ -118,7 +121,8 @@ class Part:
                 f"{key}: has the format {number}, and this version of vipsrv knows {FORMAT}: use a newer one"
             )
         try:
-            self.table = file.read(columns=None if columns is None else list(columns), use_threads=False)
+            # By name: a later version may have added some.
+            self.table = file.read(list(columns or schema().names), use_threads=False)
         except (pa.ArrowException, OSError):
             raise BatchError(f"{key}: is damaged: move it away, and go on") from None
 
@@ -143,7 +147,9 @@ def rows_of_table(table: Any) -> Iterator[Row]:
     table = table.set_column(index, "ended", table["ended"].cast(arrow().int64()))
     for batch in table.to_batches():
         for values in batch.to_pylist():
-            values["outputs"] = tuple(OutputRow(**one) for one in values["outputs"])
+            values["outputs"] = tuple(
+                OutputRow(**{name: one[name] for name in _OUTPUT}) for one in values["outputs"]
+            )
             yield Row(**values)
 
 

@@ -1,14 +1,15 @@
-"""Imports the libraries of storage where they are used, and names the extra of one that is missing."""
+"""Names the extra of vipsrv when a library of storage is missing."""
 
-from importlib import import_module
-from types import ModuleType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from vipsrv.errors import BatchError
 
 
-def imported(module: str, extra: str) -> ModuleType:
-    """Return a module that comes with an extra of vipsrv. Raises ``BatchError`` if it is not installed."""
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Turn a failed import within the block into a ``BatchError`` that says what to install."""
     try:
-        return import_module(module)
+        yield
     except ImportError as error:
-        raise BatchError(f"{module} is not installed; install vipsrv[{extra}]") from error
+        raise BatchError(f"{error.name or error} is not installed; install vipsrv[{extra}]") from error

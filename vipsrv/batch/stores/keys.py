@@ -24,11 +24,11 @@ def is_hidden(key: str) -> bool:
 def _problem(key: str) -> str:
     parts = key.split("/")
     problems = {
-        "is empty": not key,
+        "has no characters": not key,
         "has the character NUL": "\0" in key,
         "is absolute; keys are relative to their source or destination": key.startswith("/"),
         "leaves its folder by '..'": ".." in parts,
-        "has an empty part or '.' between two '/'": "" in parts or "." in parts,
+        "has nothing, or only '.', between two '/'": "" in parts or "." in parts,
         "is not UTF-8": not is_text(key),
     }
     return next((problem for problem, has_it in problems.items() if has_it), "")

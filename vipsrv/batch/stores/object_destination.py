@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from vipsrv.batch.stores.blocking_calls import CHUNK
-from vipsrv.batch.stores.extras import imported
 from vipsrv.batch.stores.keys import checked_key
 from vipsrv.batch.stores.object_faults import Access, object_error
 from vipsrv.batch.stores.object_place import open_place
@@ -22,8 +21,10 @@ class ObjectDestination:
     """
 
     def __init__(self, url: str) -> None:
-        self._obstore = imported("obstore", "s3")
         self._store = open_place(url)
+        import obstore  # noqa: PLC0415 - only batches with buckets load it
+
+        self._obstore = obstore
         self._url = url
 
     @property

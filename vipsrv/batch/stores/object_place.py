@@ -5,13 +5,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from vipsrv.batch.stores.extras import imported
+from vipsrv.batch.stores.extras import needs
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, S3Store
 
-SCHEMES = {"s3": ("S3Store", "s3"), "gs": ("GCSStore", "gs"), "az": ("AzureStore", "az")}
-"""The scheme of a URL, the class of obstore that opens it, and the extra of vipsrv."""
+SCHEMES = {"s3": "s3", "gs": "gs", "az": "az"}
+"""The schemes of URLs that obstore opens, and the extra of vipsrv for each."""
 
 RETRY_SECONDS = 120.0
 """How long requests that fail are tried again by default: a store that is restarted is waited for."""
@@ -47,8 +47,10 @@ def open_place(url: str) -> "S3Store | GCSStore | AzureStore":
     Raises ``ValueError`` for a URL or a variable that cannot be used, and ``BatchError`` without obstore.
     """
     scheme, bucket, prefix = split_url(url)
-    name, extra = SCHEMES[scheme]
-    stores = imported("obstore.store", extra)
+    with needs(SCHEMES[scheme]):
+        from obstore import store as stores  # noqa: PLC0415 - only batches with buckets load it
+
+    make = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}[scheme]
     options: dict[str, Any] = {
         # The whole request may take as long as a large object needs; what stalls is ended by the next.
         "timeout": timedelta(hours=1),
@@ -62,7 +64,7 @@ def open_place(url: str) -> "S3Store | GCSStore | AzureStore":
         "backoff": {"max_backoff": timedelta(seconds=5)},
     }
     try:
-        store: S3Store | GCSStore | AzureStore = getattr(stores, name)(
+        store: S3Store | GCSStore | AzureStore = make(
             bucket, prefix=prefix or None, client_options=options, retry_config=retries
         )
     except Exception as error:

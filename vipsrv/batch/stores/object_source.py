@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.blocking_calls import CHUNK, BlockingCalls
-from vipsrv.batch.stores.extras import imported
 from vipsrv.batch.stores.keys import checked_key, is_hidden
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.batch.stores.object_faults import Access, broken_body, object_error
@@ -33,8 +32,10 @@ class ObjectSource:
     """The objects of a bucket, without hidden ones: as in a folder, a part of their key starts with a dot."""
 
     def __init__(self, url: str, *, skip: Collection[str] = ()) -> None:
-        self._obstore = imported("obstore", "s3")
         self._store = open_place(url)
+        import obstore  # noqa: PLC0415 - only batches with buckets load it
+
+        self._obstore = obstore
         self._url = url
         self._skip = tuple(skip)
         self._calls = BlockingCalls(2, "objects")

@@ -1,0 +1,175 @@
+"""The connection to Ray: to a cluster that runs, or to one that is started on this machine for a batch.
+
+Ray's processes of this machine are bound to the thread that starts them: the system kills them when it ends
+(``PR_SET_PDEATHSIG``). So a thread of its own starts Ray, waits until it is not needed any more, and ends it.
+If this process is killed, they end as well.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from vipsrv.errors import BatchError
+
+OBJECT_STORE_BYTES = 80 * 2**20
+"""Memory for Ray's object store, which takes 75 MiB at least. Only keys and rows go through it."""
+
+_ADDRESS = "RAY_ADDRESS"
+_CLIENT = "ray://"
+
+_OWN_RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # it tells nobody that it runs
+    "RAY_AUTH_MODE": "token",  # its ports are open to the network of this machine
+    # What it says of an actor that died goes to standard output, where rows are; we report it ourselves.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """A machine of the cluster that is alive, and the cores that Ray may use there."""
+
+    id: str
+    name: str
+    cpus: int
+
+
+class RayConnection:
+    """Ray, as one batch uses it. ``ray`` is the package."""
+
+    def __init__(self, ray: ModuleType, address: str) -> None:
+        self.ray = ray
+        self.address = address
+        self._folder = ""
+        self._thread: threading.Thread | None = None
+        self._needless = threading.Event()
+
+    @property
+    def own(self) -> bool:
+        """Whether this Ray runs on this machine for this batch only."""
+        return not self.address
+
+    @classmethod
+    async def open(cls, address: str | None, *, cpus: int | None = None) -> "RayConnection":
+        """Connect to the cluster at ``address`` or ``RAY_ADDRESS``, or start one with ``cpus`` cores here.
+
+        If this process is connected already, that connection is used, and left open by ``close``. Raises
+        ``BatchError``.
+        """
+        address = address or os.environ.get(_ADDRESS, "")
+        if address.startswith(_CLIENT):
+            raise BatchError(
+                f"{address}: a batch cannot use the Ray Client; run the command on one of its machines, or "
+                "by ray job submit, and give the address HOST:PORT of its head, or auto"
+            )
+        connection = cls(_ray(), "" if address == "local" else address)
+        if connection.ray.is_initialized():
+            connection.address = connection.ray.get_runtime_context().gcs_address
+        else:
+            await asyncio.shield(asyncio.ensure_future(connection._start(cpus)))
+        return connection
+
+    async def nodes(self) -> list[ClusterNode]:
+        """Return the machines that are alive and have cores."""
+        found = await asyncio.to_thread(self.ray.nodes)
+        return [
+            ClusterNode(node["NodeID"], node["NodeManagerHostname"], int(node["Resources"].get("CPU", 0)))
+            for node in found
+            if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
+        ]
+
+    async def close(self) -> None:
+        """Leave the cluster; end Ray if it was started here."""
+        self._needless.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    async def _start(self, cpus: int | None) -> None:
+        started: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        # Daemon: Ray ends its processes itself when the interpreter exits.
+        self._thread = threading.Thread(
+            target=self._live, args=(cpus, asyncio.get_running_loop(), started), name="ray", daemon=True
+        )
+        self._thread.start()
+        error = await started
+        if error is not None:
+            await asyncio.to_thread(self._thread.join)
+            where = "Ray could not be started" if self.own else f"no connection to Ray at {self.address}"
+            raise BatchError(f"{where}: {_first_line(error)}") from error
+
+    def _live(
+        self,
+        cpus: int | None,
+        loop: asyncio.AbstractEventLoop,
+        started: "asyncio.Future[BaseException | None]",
+    ) -> None:
+        """The main function of the thread: all of Ray's life."""
+        try:
+            try:
+                self._init(cpus)
+            except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
+                loop.call_soon_threadsafe(started.set_result, error)
+                return
+            loop.call_soon_threadsafe(started.set_result, None)
+            self._needless.wait()
+        finally:
+            self.ray.shutdown()
+            if self._folder:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _init(self, cpus: int | None) -> None:
+        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        if not self.own:
+            self.ray.init(address=self.address, **options)
+            return
+        # A short path: Ray makes unix sockets in it, whose names have an upper bound.
+        self._folder = tempfile.mkdtemp(prefix="vipsrv-", dir="/tmp")
+        with _environment({**_OWN_RAY, "RAY_AUTH_TOKEN": secrets.token_hex(32)}):
+            self.ray.init(
+                address="local",
+                num_cpus=cpus,
+                num_gpus=0,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=self._folder,
+                **options,
+            )
+
+
+def _ray() -> ModuleType:
+    """Import Ray, quietly unless the program uses it, too. Raises ``BatchError`` if it is not installed."""
+    first = "ray" not in sys.modules
+    try:
+        with _environment(_OWN_RAY):
+            import ray  # noqa: PLC0415 - slow to load, and an extra
+    except ImportError:
+        raise BatchError("the engine ray needs Ray, which is not installed: install vipsrv[ray]") from None
+    if first:
+        logging.getLogger("ray").setLevel(logging.ERROR)
+    return ray
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables that are not set, for the processes that are started within the block."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,69 @@
+"""What a destination knows of a run besides its rows: what it was asked for, and how it has ended."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from urllib.parse import urlsplit, urlunsplit
+
+
+class RunEnd(StrEnum):
+    """How a run has ended."""
+
+    NOT_YET = "not yet"
+    """It is at work, or was killed."""
+    COMPLETE = "complete"
+    """All images that it was asked for have a row."""
+    STOPPED = "stopped"
+    """Somebody stopped it."""
+    FAILED = "failed"
+    """It could not go on; ``reason`` says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A run. Times are milliseconds since the epoch; ``source`` is a URL without a password.
+
+    ``listed`` counts the images that the source has listed and ``skipped`` those of them that were done
+    before; ``listing_done`` is whether there are no more.
+    """
+
+    run: str
+    source: str
+    options: str
+    outputs: str
+    engine: str
+    host: str
+    pid: int
+    tool: str
+    started: int
+    ended: int | None = None
+    end: RunEnd = RunEnd.NOT_YET
+    reason: str = ""
+    listed: int = 0
+    listing_done: bool = False
+    skipped: int = 0
+
+    def to_json(self) -> bytes:
+        """Return the record as JSON."""
+        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "RunRecord":
+        """Return the record that ``to_json`` has written. Raises ``ValueError``."""
+        try:
+            values = json.loads(data)
+            known = {one.name: values[one.name] for one in fields(cls) if one.name in values}
+            return cls(**known | {"end": RunEnd(known["end"])})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"this is no record of a run: {error}") from None
+
+
+def without_password(url: str) -> str:
+    """Return a URL without the password that it may have."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}@{host}"))
