@@ -1,84 +1,36 @@
-"""Calls are made in the event loop while storage is quick, and in threads while it is not."""
+"""Blocking calls in threads of their own."""
 
+import asyncio
+import itertools
 import threading
-import time
 
 import pytest
 
-from vipsrv.batch.stores.blocking_calls import (
-    AVERAGED,
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
-    SLOW_SECONDS,
-    BlockingCalls,
-    QuickCalls,
-    thread_waits,
-)
+from vipsrv.batch.stores.blocking_calls import CHUNK, BlockingCalls
 
 
-class Clock:
-    """A clock and a count of waits, which the calls of a test move."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.waits = 0
-
-    def wait(self, seconds: float) -> str:
-        self.waits += 1
-        self.now += seconds
-        return "done"
-
-    def compute(self, seconds: float) -> None:
-        self.now += seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def calls(clock: Clock) -> QuickCalls:
-    return QuickCalls(lambda: clock.now, lambda: clock.waits)
-
-
-def test_one_slow_call_is_no_reason(clock: Clock, calls: QuickCalls) -> None:
-    assert calls.make(clock.wait, 2 * SLOW_SECONDS) == "done"
-    assert calls.quick
-
-
-def test_calls_that_are_slow_go_to_threads_for_a_while(clock: Clock, calls: QuickCalls) -> None:
-    pause = FIRST_PAUSE
-    while pause <= LONGEST_PAUSE:
-        made = 0
-        while calls.quick:
-            calls.make(clock.wait, 2 * SLOW_SECONDS)
-            made += 1
-        assert made <= 2 * AVERAGED
-        clock.now += 0.99 * pause
-        assert not calls.quick
-        clock.now += 0.02 * pause
-        assert calls.quick
-        pause *= 2
-
-
-def test_a_call_that_did_not_wait_is_not_slow(clock: Clock, calls: QuickCalls) -> None:
-    """It lost its core to another process, or it was long work."""
-    for _ in range(100):
-        calls.make(clock.compute, 1.0)
-    assert calls.quick
-
-
-async def test_where_a_call_is_made() -> None:
+async def test_no_more_is_taken_from_a_listing_than_a_list_of_items() -> None:
     calls = BlockingCalls(1, "test")
-    try:
-        assert await calls.run_quick(threading.get_ident) == threading.get_ident()
-        assert await calls.run(threading.get_ident) != threading.get_ident()
-    finally:
-        calls.close()
+    taken = itertools.count()
+    items = calls.iterate(iter(lambda: next(taken), -1))  # without an end
+    assert [await anext(items) for _ in range(CHUNK + 10)] == list(range(CHUNK + 10))
+    assert next(taken) == 2 * CHUNK
+    calls.close()
 
 
-def test_the_kernel_counts_what_waits() -> None:
-    before = thread_waits()
-    time.sleep(0.0001)
-    assert thread_waits() > before
+async def test_an_error_of_a_listing_comes_after_what_was_whole() -> None:
+    calls = BlockingCalls(1, "test")
+    items = calls.iterate(itertools.chain(range(CHUNK + 3), iter(lambda: 1 // 0, None)))
+    assert [await anext(items) for _ in range(CHUNK)] == list(range(CHUNK))
+    with pytest.raises(ZeroDivisionError):
+        await anext(items)
+    calls.close()
+
+
+async def test_calls_wait_for_each_other_only_if_all_threads_are_used() -> None:
+    calls = BlockingCalls(2, "test")
+    barrier = threading.Barrier(2)
+    await asyncio.gather(calls.run(barrier.wait, 30), calls.run(barrier.wait, 30))
+    calls.close()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        await calls.run(print)

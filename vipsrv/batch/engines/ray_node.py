@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 
 from vipsrv.batch.engines.interface import Shard, Work
-from vipsrv.batch.engines.own_server import own_server
+from vipsrv.batch.engines.scratch_folder import scratch_folder
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.outputs import Outputs
 from vipsrv.batch.rows import Row
@@ -26,6 +26,7 @@ from vipsrv.batch.shard_runner import ShardRunner
 from vipsrv.batch.stores.interface import Destination, Source
 from vipsrv.batch.stores.open_store import open_destination, open_source
 from vipsrv.client import AsyncClient
+from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.window import Window
 from vipsrv.errors import StorageFailed
 from vipsrv.version import __version__
@@ -108,7 +109,8 @@ class Node:
         self._stack.push_async_callback(opened.source.close)
         self._stack.push_async_callback(opened.destination.close)
         await _check_destination(opened.destination, work)
-        server = own_server(workers)
+        folder = self._stack.enter_context(scratch_folder())
+        server = EmbeddedServer(path=folder / "server", workers=workers)
         client = await self._stack.enter_async_context(AsyncClient.embedded(server=server))
         window = Window((await client.hello()).limits)
         self._runner = ShardRunner(opened, client, window, begin_record=UnrecordedShard)
