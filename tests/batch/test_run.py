@@ -296,7 +296,7 @@ def test_a_destination_that_is_full(
 
     def full(self: FolderDestination, key: str, data: bytes) -> None:
         nonlocal written
-        written += 1
+        written += not key.startswith(".vipsrv/")
         if written > 50:
             raise StorageFailed(str(destination), os.strerror(errno.ENOSPC))
         write(self, key, data)
@@ -305,7 +305,7 @@ def test_a_destination_that_is_full(
     given: list[Row] = []
     with pytest.raises(StorageFailed, match="No space"):
         given.extend(run(source, destination, SMALL, server=address))
-    assert 50 <= len([row for row in given if row.ok]) <= 51
+    assert len([row for row in given if row.ok]) == 50
     monkeypatch.setattr(FolderDestination, "_write", write)
     given.extend(run(source, destination, SMALL, server=address))
     assert {row.key: row.code for row in given} == expected
