@@ -90,6 +90,7 @@ class RunLoop:
                 listed=self._counts.listed,
                 listing_done=self._counts.ended,
                 skipped=self._counts.skipped,
+                failed_before=self._counts.failed_before,
                 done=self._done,
                 failed=dict(self._failed),
                 bytes_in=self._bytes_in,
