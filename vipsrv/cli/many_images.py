@@ -116,11 +116,6 @@ class ManyImages:
         self._state = RunState.RUNNING
         self._fatal: Exception | None = None
 
-    @property
-    def state(self) -> RunState:
-        """Whether further images are taken."""
-        return self._state
-
     def stop(self) -> None:
         """Take no further image; ``run`` ends after those in flight."""
         self._state = RunState.STOPPING
