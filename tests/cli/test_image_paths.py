@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from vipsrv.cli import image_paths
-from vipsrv.cli.image_paths import IMAGE_ENDINGS, FoundImage, ImagePaths, PathProblem
+from vipsrv.cli.image_paths import FoundImage, ImagePaths, PathProblem
+from vipsrv.client.image_endings import IMAGE_ENDINGS
 from vipsrv.pipeline.formats.registry import all_formats
 
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from vipsrv.batch.engines.interface import Work
 from vipsrv.batch.images import ListedImage
@@ -22,6 +21,7 @@ from vipsrv.batch.problems import LOSSES, ImageFailed, reading_failed, request_f
 from vipsrv.batch.room import Seat
 from vipsrv.batch.rows import OK, OutputRow, Row
 from vipsrv.batch.server_link import ServerLink
+from vipsrv.batch.stores.blocking_calls import BlockingCalls
 from vipsrv.client import AsyncClient, ImageSource, ResizedImage, ResizeResults
 from vipsrv.client.window import Window
 from vipsrv.errors import (
@@ -42,6 +42,9 @@ ATTEMPTS_OF_WORKER_DIED = 2
 
 READ_WHOLE = 8 * 2**20
 """Bytes: a file up to this is read before its turn comes. A larger one is read while it is sent."""
+
+READING_THREADS = 8
+"""Files that are read at the same time if that takes long."""
 
 DIGEST_IN_LOOP = 2**20
 """Bytes: the digest of a result up to this takes the event loop less time than a switch to a thread."""
@@ -94,6 +97,11 @@ class ImageWork:
         self._window = window
         self._stopped = stopped
         self._link = ServerLink(client)
+        self._reading = BlockingCalls(READING_THREADS, "reading")
+
+    def close(self) -> None:
+        """End the threads that read images."""
+        self._reading.close()
 
     async def row(self, image: ListedImage, seat: Seat) -> Row:
         """Do an image and return its row; the row is not written anywhere yet.
@@ -165,7 +173,7 @@ class ImageWork:
                 if isinstance(opened, (str, os.PathLike)):
                     body: ImageSource = opened
                     if image.size is not None and image.size <= READ_WHOLE:
-                        body = await asyncio.to_thread(Path(opened).read_bytes)
+                        body = await self._reading.run_quick(_read, opened)
                 else:
                     body = opened
                 if isinstance(body, (bytes, bytearray, memoryview)):
@@ -227,6 +235,11 @@ class ImageWork:
                 await asyncio.sleep(_FIRST_PAUSE * 2 ** (failures - 1))
             else:
                 return
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - or a text
+        return file.read()
 
 
 async def _all(*steps: Coroutine[None, None, None]) -> None:

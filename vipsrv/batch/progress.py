@@ -10,7 +10,8 @@ class Progress:
 
     ``run`` is its id and ``started`` seconds since the epoch. ``listed`` counts the images that the source
     has listed and the filters let through, more than that will come unless ``listing_done``. Of these
-    ``skipped`` were done by an earlier run, ``done`` have all their results at the destination, and
+    ``skipped`` are left out, because an earlier run has done them, or ``failed_before`` of them because they
+    failed there. ``done`` have all their results at the destination, and
     ``failed`` counts the others by the code of their row. ``bytes_in`` and ``bytes_out`` are those of the
     images done and of their results. ``in_flight`` counts images that are being read, resized or written.
     """
@@ -20,6 +21,7 @@ class Progress:
     listed: int = 0
     listing_done: bool = False
     skipped: int = 0
+    failed_before: int = 0
     done: int = 0
     failed: Mapping[str, int] = field(default_factory=dict)
     bytes_in: int = 0

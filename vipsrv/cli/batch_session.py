@@ -1,5 +1,6 @@
 """One run of a batch on the command line: progress, rows as JSON, signals, the summary and the exit code."""
 
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,9 @@ from vipsrv.cli.stop_signals import Stopped, StopSignals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What a run shows, and where: ``metrics`` is where to serve the figures for Prometheus.
+    """What a run shows, and where.
+
+    ``metrics`` is where to serve the figures for Prometheus, and ``limit`` the most images.
 
     ``destination`` and ``command``, the command line without the name of the program, are for its messages.
     """
@@ -30,6 +33,7 @@ class Shown:
     as_json: bool
     quiet: bool
     metrics: str | None
+    limit: int | None
 
 
 class RowPrinter:
@@ -60,6 +64,8 @@ def run_batch(start: Callable[[], BatchRun], shown: Shown) -> ExitCode | None:
     Raises the errors of ``BatchRun``, after the summary, ``OSError`` for standard output, and ``ValueError``
     if nothing can listen for Prometheus.
     """
+    if shown.as_json and sys.stdout is None:
+        raise OSError(errno.EBADF, "standard output is closed")
     with StopSignals() as signals:
         try:
             run = start()
@@ -122,7 +128,7 @@ class _Session:
             raise self._printer.fault
         if self._cut_short:
             return self._signals.exit_code
-        return ExitCode.REFUSED if self._tally.failures else None
+        return ExitCode.REFUSED if self._tally.failures or self._run.left_out.faults else None
 
     @contextmanager
     def _display(self) -> Iterator[Display]:
@@ -162,8 +168,10 @@ class _Session:
             self._tally,
             progress,
             time.monotonic() - self._started,
+            left_out=self._run.left_out,
             destination=self._shown.destination,
             command=self._shown.command,
             ended=ended,
+            limit=self._shown.limit,
         )
         typer.echo("\n".join(lines), err=self._shown.as_json)

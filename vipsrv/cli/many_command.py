@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 
 from vipsrv.cli.exit_codes import ExitCode
-from vipsrv.cli.image_paths import IMAGE_ENDINGS, ImagePaths
+from vipsrv.cli.image_paths import ImagePaths
 from vipsrv.cli.many_images import MOST_BYTES, Found, ManyImages, ManyOptions
 from vipsrv.cli.many_report import ImageOutcome, Tally, outcome_line
 from vipsrv.cli.output_files import check_folder
@@ -22,6 +22,7 @@ from vipsrv.cli.result_names import RESULT_PREFIX, NameTemplate
 from vipsrv.cli.server_choice import CallServer
 from vipsrv.cli.upload import STANDARD_INPUT
 from vipsrv.client import AsyncClient
+from vipsrv.client.image_endings import IMAGE_ENDINGS
 from vipsrv.client.window import Window
 from vipsrv.errors import VipsrvError
 from vipsrv.options import ResizeOptions

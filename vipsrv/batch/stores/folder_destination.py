@@ -15,6 +15,9 @@ from vipsrv.batch.stores.keys import PRIVATE, checked_key
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.batch.stores.os_faults import storage_failure
 
+QUICK_BYTES = 2**20
+"""A result up to this is copied to the page cache in less time than a switch to another thread takes."""
+
 _TEMPORARY = ".vipsrv-"
 """How the name of a file starts that is being written."""
 
@@ -49,7 +52,9 @@ class FolderDestination:
         Raises ``StorageFailed``, and ``ValueError`` or ``OSError`` if only this key cannot be written: it
         leaves the folder, its name is too long, or a folder has that name.
         """
-        await self._calls.run(self._write, checked_key(key), data)
+        # What is synced takes long; a result goes to the page cache.
+        run = self._calls.run if key.startswith(PRIVATE) or len(data) > QUICK_BYTES else self._calls.run_quick
+        await run(self._write, checked_key(key), data)
 
     async def read(self, key: str) -> bytes:
         """Return what is stored. Raises ``FileNotFoundError``."""

@@ -70,12 +70,12 @@ class FsspecPlace:
             name = entry["name"].rstrip("/")
             key = name.removeprefix(self._root + "/")
             if key == name or not is_text(key):
-                left_out.add(f"{name!r}: it is not within {self.url}, or not UTF-8")
+                left_out.add(f"{name!r}: it is not within {self.url}, or not UTF-8", fault=True)
             elif entry["type"] == "directory":
                 if entry.get("islink"):
                     left_out.add(f"{key}: links to folders are not followed")
                 elif len(levels) >= MOST_LEVELS:
-                    left_out.add(f"{key}: more than {MOST_LEVELS} folders within each other")
+                    left_out.add(f"{key}: more than {MOST_LEVELS} folders within each other", fault=True)
                 elif enters(key + "/"):
                     levels.append(iter(self._entries(key + "/", left_out)))
             elif entry["type"] in {"file", "link"}:
@@ -119,7 +119,7 @@ class FsspecPlace:
             if not folder:
                 raise StorageFailed(self.url, f"it cannot be listed: {_reason(error)}") from error
             if not isinstance(error, FileNotFoundError):
-                left_out.add(f"{folder}: the folder cannot be listed: {_reason(error)}")
+                left_out.add(f"{folder}: the folder cannot be listed: {_reason(error)}", fault=True)
             return []
         return [entry for entry in entries if entry["name"].rstrip("/") != self._path(folder)]
 
