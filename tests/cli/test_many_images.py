@@ -363,7 +363,7 @@ def test_a_connection_that_breaks_costs_nothing_that_can_be_sent_again() -> None
 
 
 def test_an_image_whose_connection_breaks_twice_fails_and_the_rest_goes_on() -> None:
-    # Three are in flight at a time, and those that have not been sent yet come before those sent again.
+    # Three are in flight at a time: on the second connection at least one of those of the first.
     first, second = breaking(says_hello=True, images=3), breaking(says_hello=False, images=3)
     for name in "de":
         Path("pics", f"{name}.jpg").write_bytes(PHOTO)
@@ -373,7 +373,8 @@ def test_an_image_whose_connection_breaks_twice_fails_and_the_rest_goes_on() -> 
         )
     assert done.exit_code == ExitCode.REFUSED
     failed = [row for row in rows(done).values() if row["state"] == "failed"]
-    assert [(row["attempts"], row["error"]["exit_code"]) for row in failed] == [(2, ExitCode.NO_SERVER)]
+    assert {(row["attempts"], row["error"]["exit_code"]) for row in failed} == {(2, ExitCode.NO_SERVER)}
+    assert len(failed) <= 3
     assert len(rows(done)) == 5
 
 
