@@ -10,7 +10,7 @@ import typer
 from vipsrv.batch.stores.interface import Source
 from vipsrv.batch.stores.key_entries import ListFormat
 from vipsrv.cli.batch_reports import EXIT_CODES as REPORT_EXIT_CODES
-from vipsrv.cli.batch_reports import report, status
+from vipsrv.cli.batch_reports import report, status, use_little_memory
 from vipsrv.cli.batch_values import nanoseconds, parse_moment, parse_share, result_options
 from vipsrv.cli.default_command import DEFAULT_COMMAND, DefaultCommand, GroupWithDefault
 from vipsrv.cli.exit_codes import BATCH_EXIT_CODES, batch_errors
@@ -245,6 +245,7 @@ def batch(
     from vipsrv.batch.stores.open_store import is_key_list  # noqa: PLC0415
     from vipsrv.cli.batch_session import Shown, print_estimate, run_batch  # noqa: PLC0415
 
+    use_little_memory()
     with batch_errors(PROGRAM):
         if quiet and as_json:
             raise ValueError("--quiet and --json exclude each other")

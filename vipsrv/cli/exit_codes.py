@@ -45,9 +45,10 @@ class ExitCode(IntEnum):
 
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 the server refused the token or the image, or failed on it; 2 the command line is "
-    "invalid; 3 no server could be reached or started, or the connection broke; 4 a file could not be read "
-    "or written; 5 a timeout; 130 interrupted."
+    "Exit codes: 0 done; 1 the server refused the token or the image, or failed on it, or some of many "
+    "images failed for any reason; 2 the command line is invalid; 3 no server could be reached or started, "
+    "or the connection broke; 4 a file could not be read or written; 5 a timeout; 130 interrupted; 143 ended "
+    "by SIGTERM."
 )
 
 BATCH_EXIT_CODES = (

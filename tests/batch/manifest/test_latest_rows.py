@@ -11,6 +11,7 @@ from vipsrv.batch.manifest.layout import shard_name
 from vipsrv.batch.outputs import Outputs
 from vipsrv.batch.rows import Row
 from vipsrv.batch.stores.folder_destination import FolderDestination
+from vipsrv.errors import StorageFailed
 
 MADE = outputs(320)
 OTHER = outputs(640)
@@ -43,12 +44,15 @@ def test_a_later_row_replaces_an_earlier_one_wherever_it_is(tmp_path: Path) -> N
         tmp_path,
         (shard_name(RUN, 1), MADE, old),
         (shard_name(LATER_RUN, 1), MADE, new),
+        (shard_name(RUN, 2), MADE, [failed_row("d.jpg", MADE)]),  # of which nothing stays
+        (shard_name(LATER_RUN, 3), MADE, [ok_row("d.jpg", MADE, run=LATER_RUN)]),
         (shard_name(LATER_RUN, 2), MADE, [ok_row("b.jpg", MADE, ended=ENDED + 1, run=LATER_RUN)]),
     )
     assert sorted(rows_of(tmp_path), key=lambda row: row.key) == [
         new[0],
         ok_row("b.jpg", MADE, ended=ENDED + 1, run=LATER_RUN),
         old[2],
+        ok_row("d.jpg", MADE, run=LATER_RUN),
     ]
 
 
@@ -78,6 +82,7 @@ def test_leaving_the_rows_early_ends_the_thread(tmp_path: Path) -> None:
     rows.close()
 
 
-def test_a_destination_that_cannot_be_opened_is_told() -> None:
-    with pytest.raises(ValueError, match="no storage is known"):
-        next(rows_of("nothing://x"))
+def test_a_destination_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageFailed, match="not a folder"):
+        next(rows_of(tmp_path / "file"))

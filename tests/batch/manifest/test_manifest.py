@@ -143,6 +143,33 @@ async def test_a_damaged_journal_is_told_kept_and_its_other_rows_published(manif
     assert await manifest.recover() == Recovery()
 
 
+async def test_after_a_start_of_the_machine_only_rows_with_their_results_count(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, lost, cut = rows("there", "lost", "cut")
+    begun(manifest, there, lost, cut, failed_row("broken.jpg", MADE)).close()
+    for row in (there, lost, cut):
+        for output in row.outputs:  # whose digest is that of their own name
+            await manifest.destination.write(output.key, output.key.encode())
+    await manifest.destination.remove(lost.outputs[1].key)
+    await manifest.destination.write(cut.outputs[0].key, b"")
+    monkeypatch.setattr("vipsrv.batch.manifest.manifest.boot_id", lambda: "another start")
+    assert await manifest.recover() == Recovery(shards=1, rows=2, lost=2)
+    assert await published(manifest) == [there, failed_row("broken.jpg", MADE)]
+
+
+async def test_a_shard_of_before_a_start_of_the_machine_is_not_gone_on_with(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = begun(manifest, *rows("a"))
+    left.close()
+    monkeypatch.setattr("vipsrv.batch.manifest.journal.boot_id", lambda: "another start")
+    journal = begun(manifest)
+    assert journal.rows == ()
+    assert journal.path != left.path
+    journal.close()
+
+
 async def test_what_lies_beside_the_parts_is_no_part(manifest: Manifest) -> None:
     await manifest.publish(begun(manifest, *rows("a")))
     for key in (".vipsrv/parts/notes.txt", ".vipsrv/parts/old/x.parquet", ".vipsrv/partsx/y.parquet"):

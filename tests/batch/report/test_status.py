@@ -95,7 +95,7 @@ async def test_the_lines_of_a_status(destination: Destination) -> None:
     assert "done           3 images, 6 results" in text
     assert "1  422 corrupt_image" in text
     assert "50 kB of images → 6 kB of results (12 %)" in text
-    assert "1 image, 2 s, 0.5 images/s, complete" in text
+    assert "of /photos, 1 image, 2 s, 0.5 images/s, complete" in text
     assert "--retry-failed corrupt_image" in text
     assert f"vipsrv batch report {destination.url}" in text
 

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from vipsrv.batch.manifest.layout import PARTS, run_of
 from vipsrv.batch.manifest.manifest import Manifest
-from vipsrv.batch.manifest.parts import Part, rows_of_table
+from vipsrv.batch.manifest.parts import Part, arrow, rows_of_table
 from vipsrv.batch.manifest.temporary_database import full_disk_told, key_digest, temporary_database
 from vipsrv.batch.outputs import Outputs
 from vipsrv.batch.rows import Row
@@ -43,7 +43,7 @@ async def latest_parts(
             if options is not None and part.facts.options != options:
                 continue
             if kept is not None and len(kept) < part.table.num_rows:
-                part.table = part.table.take(kept)
+                part.table = part.table.take(arrow().array(kept, arrow().int64()))
             yield part
 
 

@@ -222,6 +222,8 @@ def runs_of(status: Status) -> list[RunView]:
 def run_text(run: RunView) -> str:
     """Return a run as a line: when, how many images, how fast, and how it has ended."""
     parts = [time_text(run.started) if run.started else run.run]
+    if run.source:
+        parts.append(f"of {run.source}")
     parts.append(count_text(run.done + run.failed, "image"))
     if run.rate is not None:
         parts.append(f"{duration_text(run.seconds)}, {run.rate:,.1f} images/s")
