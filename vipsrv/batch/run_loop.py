@@ -68,9 +68,9 @@ class RunLoop:
 
     def __init__(self, work: Work, make_engine: MakeEngine, choices: Choices) -> None:
         self.rows = RowQueue()
-        self._work = work
+        self.work = work
         self._engine = make_engine(work)
-        self._choices = choices
+        self.choices = choices
         self._lock = threading.Lock()  # guards the figures below
         self._started = time.time()
         self._counts = SelectionCounts()
@@ -82,7 +82,7 @@ class RunLoop:
         """How far the run has come."""
         with self._lock:
             return Progress(
-                run=self._work.run,
+                run=self.work.run,
                 started=self._started,
                 listed=self._counts.listed,
                 listing_done=self._counts.ended,
@@ -103,20 +103,20 @@ class RunLoop:
         self._started = time.time()
         await asyncio.to_thread(arrow)  # what is missing is told before any work is done
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._work.source.close)
-            stack.push_async_callback(self._work.destination.close)
-            manifest = Manifest(self._work.destination)
-            stack.callback(manifest.lock(self._work.run).release)
+            stack.push_async_callback(self.work.source.close)
+            stack.push_async_callback(self.work.destination.close)
+            manifest = Manifest(self.work.destination)
+            stack.callback(manifest.lock(self.work.run).release)
             await manifest.recover()
-            index = DoneIndex(self._work.outputs)
+            index = DoneIndex(self.work.outputs)
             stack.callback(index.close)
             await index.read(manifest)
             selection = self._select(index)
-            images = await stack.enter_async_context(_closing(self._work.source.images()))
+            images = await stack.enter_async_context(_closing(self.work.source.images()))
             shards = await stack.enter_async_context(_closing(selection.shards(images)))
             rows = await stack.enter_async_context(aclosing(self._engine.rows(shards)))
             too_many: TooManyFailures | None = None
-            limit = FailureLimit(self._choices.max_error_rate)
+            limit = FailureLimit(self.choices.max_error_rate)
             async for row in rows:
                 self._count(row)
                 await self.rows.put(row)
@@ -130,11 +130,11 @@ class RunLoop:
                 raise too_many
 
     def _select(self, index: DoneIndex) -> Selection:
-        choices = self._choices
+        choices = self.choices
         selection = Selection(
             index,
-            self._work.outputs,
-            self._work.run,
+            self.work.outputs,
+            self.work.run,
             retry_failed=choices.retry_failed,
             limit=choices.limit,
             shard_size=choices.shard_size,

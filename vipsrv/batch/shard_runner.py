@@ -139,7 +139,7 @@ class ShardRunner:
         """Run all shards, then put the ``None`` that ends the rows."""
         async with asyncio.TaskGroup() as tasks:
             try:
-                while (shard := await self._next(shards)) is not None:
+                while (shard := await next_shard(shards, self._stopping)) is not None:
                     await self._open.acquire()
                     try:
                         journal = self._begin_record(shard.name)
@@ -155,19 +155,6 @@ class ShardRunner:
             except Exception as error:  # noqa: BLE001 - whatever it is ends the batch, after what is in flight
                 self._fail(error)
         await ready.put(None)
-
-    async def _next(self, shards: AsyncIterator[Shard]) -> Shard | None:
-        """Return the next shard, or ``None`` at the end and after ``stop``."""
-        taking = asyncio.create_task(_next_or_none(shards))
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            return None if self._stopping.is_set() else taking.result()
-        finally:
-            stopping.cancel()
-            if not taking.done():
-                taking.cancel()
-                await asyncio.wait([taking])
 
     async def _start_images(
         self, shard: Shard, opened: _OpenShard, tasks: asyncio.TaskGroup, ready: "asyncio.Queue[Row | None]"
@@ -226,6 +213,20 @@ class ShardRunner:
             self._failure = error
         self._state = RunnerState.FAILED
         self._stopping.set()
+
+
+async def next_shard(shards: AsyncIterator[Shard], stopping: asyncio.Event) -> Shard | None:
+    """Return the next shard, or ``None`` at the end and as soon as ``stopping`` is set."""
+    taking = asyncio.create_task(_next_or_none(shards))
+    stopped = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({taking, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return None if stopping.is_set() else taking.result()
+    finally:
+        stopped.cancel()
+        if not taking.done():
+            taking.cancel()
+            await asyncio.wait([taking])
 
 
 async def _next_or_none(shards: AsyncIterator[Shard]) -> Shard | None:

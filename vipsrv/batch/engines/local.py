@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from vipsrv.address import Address, Wire
 from vipsrv.batch.engines.interface import Shard, Work
+from vipsrv.batch.engines.own_server import own_server
 from vipsrv.batch.rows import Row
-from vipsrv.batch.shard_runner import ShardRunner
+from vipsrv.batch.shard_runner import ShardRunner, next_shard
 from vipsrv.client import AsyncClient
 from vipsrv.client.tls import FilePath, TlsChoice
 from vipsrv.client.window import Window
@@ -61,7 +62,7 @@ class LocalEngine:
         self._server = server
         self._runner: ShardRunner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopped = False
+        self._stopping = asyncio.Event()
 
     @property
     def in_flight(self) -> int:
@@ -71,21 +72,39 @@ class LocalEngine:
     async def rows(self, shards: AsyncIterator[Shard]) -> AsyncGenerator[Row, None]:
         """Resize the images of all shards and yield their rows as they end."""
         self._loop = asyncio.get_running_loop()
-        async with AsyncClient.embedded() if self._server is None else self._server.client() as client:
+        first = await next_shard(shards, self._stopping)
+        if first is None:
+            return  # nothing to do, and no need of a server
+        async with self._client() as client:
             window = Window((await client.hello()).limits)
             self._runner = ShardRunner(self._work, client, window)
-            if self._stopped:
+            if self._stopping.is_set():
                 self._runner.stop()
             try:
-                async with aclosing(self._runner.rows(shards)) as rows:
+                async with aclosing(self._runner.rows(_with_first(first, shards))) as rows:
                     async for row in rows:
                         yield row
             finally:
                 self._runner.close()
 
+    def _client(self) -> AsyncClient:
+        return AsyncClient.embedded(server=own_server()) if self._server is None else self._server.client()
+
     def stop(self) -> None:
         """Send no further image; ``rows`` ends after those in flight. May be called from any thread."""
-        self._stopped = True
-        if self._loop is not None and self._runner is not None:
-            with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._runner.stop)
+        if self._loop is None:
+            self._stopping.set()
+            return
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        if self._runner is not None:
+            self._runner.stop()
+
+
+async def _with_first(first: Shard, shards: AsyncIterator[Shard]) -> AsyncIterator[Shard]:
+    yield first
+    async for shard in shards:
+        yield shard

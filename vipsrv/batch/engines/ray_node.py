@@ -11,16 +11,13 @@ import Ray: the class becomes an actor where the driver hands it to ``ray.remote
 """
 
 import asyncio
-import os
 import socket
-import tempfile
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from pathlib import Path
 
 from vipsrv.batch.engines.interface import Shard, Work
+from vipsrv.batch.engines.own_server import own_server
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.outputs import Outputs
 from vipsrv.batch.rows import Row
@@ -29,7 +26,6 @@ from vipsrv.batch.shard_runner import ShardRunner
 from vipsrv.batch.stores.interface import Destination, Source
 from vipsrv.batch.stores.open_store import open_destination, open_source
 from vipsrv.client import AsyncClient
-from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.window import Window
 from vipsrv.errors import StorageFailed
 from vipsrv.version import __version__
@@ -39,9 +35,6 @@ MOST_ROWS = 100
 
 SEND_SECONDS = 0.2
 """How long a row waits for others to be sent with it."""
-
-_LONGEST_PATH = 100
-"""Bytes of the path of a unix socket; the system takes 107."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +108,7 @@ class Node:
         self._stack.push_async_callback(opened.source.close)
         self._stack.push_async_callback(opened.destination.close)
         await _check_destination(opened.destination, work)
-        server = EmbeddedServer(path=socket_path(), workers=workers)
+        server = own_server(workers)
         client = await self._stack.enter_async_context(AsyncClient.embedded(server=server))
         window = Window((await client.hello()).limits)
         self._runner = ShardRunner(opened, client, window, begin_record=UnrecordedShard)
@@ -248,13 +241,6 @@ async def has_image(source: Source, image: ListedImage) -> bool:
         return False
     except OSError:
         return True
-
-
-def socket_path() -> Path:
-    """A path for a unix socket of this process's server. The server removes it, even if this process dies."""
-    name = f"vipsrv-{uuid.uuid4().hex[:12]}.sock"
-    path = Path(tempfile.gettempdir()) / name
-    return path if len(os.fsencode(path)) <= _LONGEST_PATH else Path("/tmp") / name  # noqa: S108 - random name
 
 
 async def _only(shard: Shard) -> AsyncIterator[Shard]:
