@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.client.fake_server import SECONDS
@@ -84,6 +85,21 @@ async def test_it_may_listen_at_a_unix_socket_with_its_own_number_of_workers(tmp
         assert (await client.hello()).limits.workers == 1
         assert path.is_socket()
     assert not path.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+def test_another_one_is_started_if_it_was_killed() -> None:
+    server = EmbeddedServer()
+    try:
+        with Client(server.start().host, server.start().port) as client:
+            assert client.ping() > 0
+        (process,) = [one for one in psutil.Process().children() if "--until-stdin-closes" in one.cmdline()]
+        process.kill()
+        psutil.wait_procs([process], SECONDS)
+        with Client(server.start().host, server.start().port) as client:
+            assert client.ping() > 0
+    finally:
+        server.stop()
 
 
 def test_it_ends_after_an_error() -> None:
