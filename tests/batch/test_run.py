@@ -13,6 +13,7 @@ import pytest
 
 from tests.server.identity.records import add
 from tests.support.batch_images import check_destination, fill, manifest_rows
+from tests.support.certificates import Lab
 from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
 from vipsrv.batch import Outputs, run
@@ -22,6 +23,7 @@ from vipsrv.errors import (
     BatchError,
     ConnectFailed,
     StorageFailed,
+    TlsFailed,
     TooManyFailures,
     Unauthorized,
 )
@@ -214,14 +216,22 @@ def test_a_server_that_is_not_there(source: Path, destination: Path) -> None:
         list(run(source, destination, SMALL, server="127.0.0.1:1"))
 
 
-def test_a_server_with_tokens(source: Path, destination: Path, tmp_path: Path) -> None:
+def test_a_server_with_tokens_over_tls(source: Path, destination: Path, tmp_path: Path) -> None:
     expected = fill(source, 25)
+    lab = Lab(tmp_path / "lab")
+    certificate, key = lab.server()
     token = add(tmp_path / "tokens.toml")
-    with RunningServer("--workers", "1", "--tokens", str(tmp_path / "tokens.toml")) as server:
-        address = f"{server.host}:{server.port}"
+    with RunningServer(
+        *("--workers", "1", "--tokens", str(tmp_path / "tokens.toml"), "--listen", "tls://127.0.0.1:0"),
+        *("--tls-cert", str(certificate), "--tls-key", str(key)),
+    ) as server:
+        address = server.listeners[0]
+        with pytest.raises(TlsFailed):
+            list(run(source, destination, SMALL, server=address, token=token.text))
         with pytest.raises(Unauthorized):
-            list(run(source, destination, SMALL, server=address, token="vst_wrong"))  # noqa: S106 - none
-        assert len(list(run(source, destination, SMALL, server=address, token=token.text))) == 25
+            list(run(source, destination, SMALL, server=address, ca=lab.ca, token="vst_wrong"))  # noqa: S106 - none
+        rows = list(run(source, destination, SMALL, server=address, ca=lab.ca, token=token.text))
+    assert len(rows) == 25
     check_destination(destination, expected)
 
 
