@@ -55,7 +55,7 @@ DOWN = RuntimeError(
 @pytest.mark.parametrize(
     ("error", "access", "text"),
     [
-        (said(404, "NoSuchBucket", "It is not."), Access.READ, "404 NoSuchBucket (It is not); make the bucket"),
+        (said(404, "NoSuchBucket", "It is not."), Access.READ, "NoSuchBucket (It is not); make the bucket"),
         (said(404), Access.WRITE, "404; make the bucket, or correct its name"),
         (said(404), Access.LIST, "404; make the bucket"),
         (said(403, "AccessDenied"), Access.WRITE, "403 AccessDenied; let these credentials write, or"),
