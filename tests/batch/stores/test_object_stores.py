@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.s3_server import S3Server
+from tests.support.s3_server import S3Kind, S3Server
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.interface import Destination
 from vipsrv.batch.stores.object_place import RETRY_VARIABLE
@@ -180,6 +180,19 @@ async def test_an_object_that_is_gone_and_one_that_is_refused(bucket: tuple[str,
         await destination.write("n" * 2000, b"1")
     assert await keys_of(destination) == []
     await destination.close()
+    await source.close()
+
+
+async def test_a_key_that_the_library_cannot_name_stops_the_listing(
+    bucket: tuple[str, Path], s3: S3Server
+) -> None:
+    if s3.kind is S3Kind.RCLONE:
+        pytest.skip("it shows such a key with other characters")
+    url, folder = bucket
+    (folder / "a\nb.jpg").write_bytes(b"1")
+    source = open_source(url)
+    with pytest.raises(StorageFailed, match="rename that object, or name the others in a list of keys"):
+        [image async for image in source.images()]
     await source.close()
 
 
