@@ -148,7 +148,7 @@ def test_a_journal_that_another_process_writes_is_left_alone(tmp_path: Path) -> 
 def test_a_journal_that_is_removed_between_opening_and_locking_is_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    locked = []
+    locked: list[Path] = []
 
     def lock_removed_one(descriptor: int, path: Path) -> None:
         if not locked:  # whoever has published it removes it just now
