@@ -99,11 +99,13 @@ def progress(**values: Any) -> Progress:
     return Progress(run="r", started=0.0, **values)
 
 
-def meter_of(steps: list[tuple[float, Progress]]) -> RateMeter:
+def meter_of(
+    steps: list[tuple[float, Progress]], *, total: int | None = None, limit: int | None = None
+) -> RateMeter:
     """A meter that was started at second 0 and reads these."""
     clock: Iterator[float] = iter([0.0, *(at for at, _ in steps)])
     readings = itertools.chain(now for _, now in steps)
-    return RateMeter(lambda: next(readings), clock=lambda: next(clock))
+    return RateMeter(lambda: next(readings), clock=lambda: next(clock), total=lambda: total, limit=limit)
 
 
 def test_rates_are_those_of_the_last_minute() -> None:
@@ -134,9 +136,19 @@ def test_time_left_is_unknown_until_all_is_listed() -> None:
 def test_a_line_says_what_is_left() -> None:
     meter = meter_of([(10.0, progress(listed=3000, listing_done=True, done=100, skipped=900, in_flight=8))])
     assert meter.read().line() == (
-        "100 done, 0 failed, 900 skipped of 3,000 listed, 2,000 left, about 3 min; 10.0 images/s, 0.0 MB/s; "
+        "100 done, 0 failed, 900 skipped of 3,000, 2,000 left, about 3 min; 10.0 images/s, 0.0 MB/s; "
         "8 in flight; after 10 s"
     )
+
+
+def test_a_total_that_was_counted_says_what_is_left() -> None:
+    now = progress(listed=2000, done=100, failed={"busy": 50}, skipped=850)
+    counted = meter_of([(10.0, now)], total=5000).read()
+    assert counted.left == 4000
+    assert counted.seconds_left == pytest.approx(4000 / 15)
+    assert "of 5,000, 4,000 left, about 4 min" in counted.line()
+    assert meter_of([(10.0, now)], total=5000, limit=200).read().left == 50
+    assert meter_of([(10.0, now)], total=500).read().left == 0  # it has grown since
 
 
 def row(key: str, code: str = "ok", status: int = 200) -> Row:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vipsrv.batch.batch_run import BatchRun, run
+    from vipsrv.batch.dry_run import Estimate
+    from vipsrv.batch.filters import Filters
     from vipsrv.batch.images import ListedImage
     from vipsrv.batch.manifest.latest_rows import rows_of
     from vipsrv.batch.outputs import Outputs
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchRun",
+    "Estimate",
+    "Filters",
     "ListedImage",
     "OutputRow",
     "Outputs",
@@ -38,6 +42,8 @@ __all__ = [
 
 _HOME = {
     "BatchRun": "batch_run",
+    "Estimate": "dry_run",
+    "Filters": "filters",
     "ListedImage": "images",
     "OutputRow": "rows",
     "Outputs": "outputs",

@@ -2,7 +2,6 @@
 
 import sys
 from enum import StrEnum
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -239,9 +238,10 @@ def batch(
     status or report is given as ./status.
     """
     # Imported here because the other commands, a server among them, do not need it.
-    from vipsrv.batch import Outputs, open_source, run  # noqa: PLC0415
-    from vipsrv.batch.filters import Filters  # noqa: PLC0415
+    from vipsrv.batch import BatchRun, Outputs, open_source, run  # noqa: PLC0415
+    from vipsrv.batch.filters import FilteredSource, Filters  # noqa: PLC0415
     from vipsrv.batch.outputs import DEFAULT_NAME  # noqa: PLC0415
+    from vipsrv.batch.stores.key_list_source import STANDARD_INPUT  # noqa: PLC0415
     from vipsrv.batch.stores.open_store import is_key_list  # noqa: PLC0415
     from vipsrv.cli.batch_session import Shown, print_estimate, run_batch  # noqa: PLC0415
 
@@ -268,6 +268,19 @@ def batch(
             ),
             DEFAULT_NAME if name is None else name,
         )
+        filters = Filters(
+            include=tuple(include or ()),
+            exclude=tuple(exclude or ()),
+            min_bytes=None if min_size is None else parse_bytes("--min-size", min_size),
+            max_bytes=None if max_size is None else parse_bytes("--max-size", max_size),
+            any_ending=is_key_list(source, list_format),
+            since=None if since is None else nanoseconds(parse_moment("--since", since)),
+        )
+
+        def open_images() -> Source:
+            opened = open_source(source, destination=destination, base=base or "", list_format=list_format)
+            return FilteredSource(opened, filters)
+
         arguments: dict[str, Any] = {
             "engine": engine.value,
             "server": server,
@@ -277,14 +290,6 @@ def batch(
             "address": address,
             "actors": actors,
             "actor_cpus": actor_cpus,
-            "filters": Filters(
-                include=tuple(include or ()),
-                exclude=tuple(exclude or ()),
-                min_bytes=None if min_size is None else parse_bytes("--min-size", min_size),
-                max_bytes=None if max_size is None else parse_bytes("--max-size", max_size),
-                any_ending=is_key_list(source, list_format),
-                since=None if since is None else nanoseconds(parse_moment("--since", since)),
-            ),
             "limit": limit,
             "deadline_ms": deadline_in_ms(deadline),
         }
@@ -299,11 +304,12 @@ def batch(
             quiet=quiet,
             metrics=metrics_listen,
             limit=limit,
+            open_again=None if source == STANDARD_INPUT else open_images,
         )
-        images: str | Source = source
-        if base is not None or list_format is not None:
-            images = open_source(source, destination=destination, base=base or "", list_format=list_format)
-        start = partial(run, images, destination, outputs, **arguments)
+
+        def start() -> BatchRun:
+            return run(open_images(), destination, outputs, **arguments)
+
         if dry_run:
             print_estimate(start, shown, sample=sample)
             return
