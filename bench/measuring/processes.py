@@ -102,7 +102,7 @@ def anonymous_bytes(pid: int) -> int:
 
 
 def peak_resident_bytes(pid: int) -> int:
-    """The largest resident set that a process has had, with the files that it maps: VmHWM of /proc/PID/status.
+    """The largest resident set of a process so far, with files that it maps: VmHWM of /proc/PID/status.
 
     ``ru_maxrss`` is at least that of the process that started it.
     Raises ``FileNotFoundError`` if there is no such process, ``KeyError`` if it has ended.

@@ -9,7 +9,10 @@ from typer.testing import CliRunner, Result
 
 from tests.support.batch_rows import RUN, failed_row, ok_row, outputs, write_part
 from vipsrv.batch.manifest.layout import shard_name
+from vipsrv.batch.progress import Progress
 from vipsrv.batch.stores.folder_destination import FolderDestination
+from vipsrv.batch.stores.left_out import LeftOut
+from vipsrv.cli.batch_summary import Tally, summary
 from vipsrv.cli.server import app
 
 MADE = outputs(320)
@@ -73,3 +76,11 @@ def test_a_damaged_part_is_told_by_its_name(destination: Path) -> None:
     result = run("status", destination)
     assert result.exit_code == 4
     assert f".vipsrv/parts/{part.name}: is no part of a manifest, or damaged" in result.stderr
+
+
+def test_a_summary_tells_what_was_amiss_with_earlier_runs() -> None:
+    progress = Progress(run=RUN, started=0.0, notes=("an earlier run left a damaged journal",))
+    lines = summary(
+        Tally(), progress, 1.0, left_out=LeftOut(), destination="out", command=["batch"], ended=True
+    )
+    assert lines[1] == "note: an earlier run left a damaged journal"

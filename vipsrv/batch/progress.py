@@ -14,6 +14,7 @@ class Progress:
     failed there. ``done`` have all their results at the destination, and
     ``failed`` counts the others by the code of their row. ``bytes_in`` and ``bytes_out`` are those of the
     images done and of their results. ``in_flight`` counts images that are being read, resized or written.
+    ``notes`` tell what was amiss with what earlier runs have left.
     """
 
     run: str
@@ -27,6 +28,7 @@ class Progress:
     bytes_in: int = 0
     bytes_out: int = 0
     in_flight: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def failures(self) -> int:

@@ -78,6 +78,7 @@ class RunLoop:
         self._counts = SelectionCounts()
         self._done = self._bytes_in = self._bytes_out = 0
         self._failed: Counter[str] = Counter()
+        self._notes: tuple[str, ...] = ()
 
     @property
     def progress(self) -> Progress:
@@ -95,6 +96,7 @@ class RunLoop:
                 bytes_in=self._bytes_in,
                 bytes_out=self._bytes_out,
                 in_flight=self._engine.in_flight,
+                notes=self._notes,
             )
 
     def stop(self) -> None:
@@ -110,7 +112,7 @@ class RunLoop:
             stack.push_async_callback(self.work.destination.close)
             manifest = Manifest(self.work.destination)
             stack.callback(manifest.lock(self.work.run).release)
-            await manifest.recover()
+            self._notes = (await manifest.recover()).notes
             index = DoneIndex(self.work.outputs)
             stack.callback(index.close)
             await index.read(manifest)

@@ -66,7 +66,7 @@ def summary(
         f"{'done' if ended else 'stopped'}: {tally.done:,} images done, {tally.failures:,} failed, "
         f"{progress.skipped:,} skipped{before}, in {span(seconds)}, {rate:.1f} images/s"
     )
-    lines = [counts]
+    lines = [counts, *(f"note: {note}" for note in progress.notes)]
     if tally.done:
         lines.append(f"bytes: {bytes_text(tally.bytes_in, tally.bytes_out)}")
     if tally.failures:

@@ -138,6 +138,7 @@ async def test_a_damaged_journal_is_told_kept_and_its_other_rows_published(manif
     found = await manifest.recover()
     assert (found.shards, found.rows) == (1, 1)
     assert "line 3: " in found.faults[0]
+    assert found.notes == (f"an earlier run left a damaged journal, which is kept: {found.faults[0]}",)
     assert await published(manifest) == rows("a")
     assert [path.name for path in manifest.journals.iterdir()] == [f"{SHARD}.jsonl.damaged"]
     assert await manifest.recover() == Recovery()
@@ -154,7 +155,9 @@ async def test_after_a_start_of_the_machine_only_rows_with_their_results_count(
     await manifest.destination.remove(lost.outputs[1].key)
     await manifest.destination.write(cut.outputs[0].key, b"")
     monkeypatch.setattr("vipsrv.batch.manifest.manifest.boot_id", lambda: "another start")
-    assert await manifest.recover() == Recovery(shards=1, rows=2, lost=2)
+    found = await manifest.recover()
+    assert found == Recovery(shards=1, rows=2, lost=2)
+    assert found.notes[0].startswith("2 images of an earlier run are done again")
     assert await published(manifest) == [there, failed_row("broken.jpg", MADE)]
 
 

@@ -53,6 +53,15 @@ class Recovery:
     lost: int = 0
     faults: tuple[str, ...] = ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of it; nothing if all was well."""
+        lost = f"{self.lost:,} images of an earlier run are done again: their results did not survive"
+        return (
+            *((f"{lost} a start of the machine",) if self.lost else ()),
+            *(f"an earlier run left a damaged journal, which is kept: {fault}" for fault in self.faults),
+        )
+
 
 class Manifest:
     """The parts at a destination, and the journals on this machine."""
