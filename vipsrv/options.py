@@ -39,6 +39,7 @@ _MAX_TRACEPARENT = 128
 """Characters; that of version 00 has 55."""
 
 _INT64_MAX = 2**63 - 1
+_NUMBERS = frozenset({int, float})
 
 INTEGER_BOUNDS: dict[str, tuple[int, int]] = {
     "width": (1, MAX_DIMENSION),
@@ -391,6 +392,12 @@ class ResizeReport:
         return asdict(self)
 
 
+_FIELDS: dict[type[Any], tuple[tuple[str, Any], ...]] = {
+    kind: tuple((one.name, one.type) for one in fields(kind)) for kind in (ImageInfo, OutputInfo, Timings)
+}
+"""The names and types of the fields of the records of a reply."""
+
+
 def check_request_id(value: Any) -> None:
     """Raise ``ValueError`` unless a ``request_id`` is missing or has 1 to 128 characters."""
     if value is None:
@@ -455,10 +462,13 @@ def _record(kind: type[_Record], name: str, meta: Any) -> _Record:
     """Make a dataclass of plain values from the JSON object ``meta``; error messages call it ``name``."""
     if not isinstance(meta, dict):
         raise ValueError(f"{name}: must be an object, not {_shown(meta)}")  # noqa: TRY004 - one error type
-    values = {
-        one.name: _plain(f"{name}: {one.name}", one.type, meta.get(one.name))
-        for one in fields(kind)  # type: ignore[arg-type]  # there is no public type for "a dataclass"
-    }
+    values: dict[str, Any] = {}
+    for field, expected in _FIELDS[kind]:
+        value: Any = meta.get(field)
+        # Nearly all values are valid numbers or texts: the checks that name the field take twice as long.
+        if type(value) is not expected or (expected in _NUMBERS and not 0 <= value <= _INT64_MAX):
+            value = _plain(f"{name}: {field}", expected, value)
+        values[field] = value
     return kind(**values)
 
 

@@ -1,7 +1,7 @@
 """The local engine in a process of its own, with a server that runs already: its rate, CPU, memory."""
 
 import json
-import resource
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench import ROOT
+from bench.measuring.processes import peak_resident_bytes
 from vipsrv.batch import run
 from vipsrv.options import Fit, ResizeOptions
 
@@ -64,7 +65,7 @@ def measure(source: Path, destination: Path, server: str, width: int) -> EngineR
         rate=measured / seconds,
         cpu_ms=cpu / measured * 1e3,
         seconds=time.monotonic() - first,
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_bytes=peak_resident_bytes(os.getpid()),
     )
 
 

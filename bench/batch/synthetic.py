@@ -6,7 +6,7 @@ real. The source makes up its keys; the destination throws results away and keep
 
 import asyncio
 import json
-import resource
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bench import ROOT
+from bench.measuring.processes import peak_resident_bytes
 from vipsrv.batch import ListedImage, Row, run
 from vipsrv.batch.engines.interface import Shard, Work
 from vipsrv.batch.shard_runner import ShardRunner
@@ -151,7 +152,7 @@ def measure(keys: int, folder: Path) -> SyntheticRun:
         skipped=skipped,
         seconds=time.monotonic() - began,
         cpu=time.process_time() - began_cpu,
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_bytes=peak_resident_bytes(os.getpid()),
     )
 
 

@@ -101,6 +101,15 @@ def anonymous_bytes(pid: int) -> int:
     return sum(int(status[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024
 
 
+def peak_resident_bytes(pid: int) -> int:
+    """The largest resident set of a process so far, with files that it maps: VmHWM of /proc/PID/status.
+
+    ``ru_maxrss`` is at least that of the process that started it.
+    Raises ``FileNotFoundError`` if there is no such process, ``KeyError`` if it has ended.
+    """
+    return int(_status(Path(f"/proc/{pid}/status"))["VmHWM"].split()[0]) * 1024
+
+
 def proportional_bytes(pid: int) -> int:
     """The memory of a process now, without files: Pss_Anon and Pss_Shmem of /proc/PID/smaps_rollup.
 

@@ -64,6 +64,9 @@ METRICS: Mapping[str, Metric] = {
     "cpu_over_floor": Metric("CPU over that of the codecs alone", Worse.HIGHER, noisy=True),
     "gateway_over_bare": Metric("the gateway's CPU over the bare loop's", Worse.HIGHER, noisy=True),
     "cpu_over_binary": Metric("CPU over that of the binary protocol", Worse.HIGHER, noisy=True),
+    "cpu_over_direct": Metric(
+        "CPU of a batch and its server over that of bare requests", Worse.HIGHER, noisy=True
+    ),
     "cpu_over_none": Metric("CPU over that without idle connections", Worse.HIGHER, noisy=True),
     "throughput_over_bare": Metric("the throughput over that of the bare loops", Worse.LOWER, noisy=True),
     "throughput_over_none": Metric(

@@ -24,7 +24,16 @@ ALLOWED = {
     "baselines": {"images", "jpeg_header", "measuring", "wire"},
     "load": {"images", "measuring", "wire", "arguments"},
     "report": {"load", "baselines"},
-    "suites": {"images", "image_quality", "measuring", "baselines", "wire", "http_wire"},
+    "suites": {
+        "images",
+        "image_sets",
+        "image_quality",
+        "measuring",
+        "baselines",
+        "batch",
+        "wire",
+        "http_wire",
+    },
 }
 """What each part may import beside itself; the tools may import all of them."""
 

@@ -115,3 +115,22 @@ def test_a_zombie_has_no_memory_and_a_missing_process_is_an_error() -> None:
         assert anonymous_bytes(process.pid) == 0
     with pytest.raises(ProcessLookupError):
         cpu_nanoseconds(process.pid)
+
+
+PEAK = """
+from bench.measuring.processes import peak_resident_bytes
+import os
+before = peak_resident_bytes(os.getpid())
+block = b"x" * 50_000_000
+del block
+print(before, peak_resident_bytes(os.getpid()))
+"""
+
+
+def test_the_peak_is_that_of_the_process_alone() -> None:
+    block = b"x" * 300_000_000
+    said = subprocess.run([sys.executable, "-c", PEAK], check=True, capture_output=True, text=True).stdout
+    del block
+    before, after = map(int, said.split())
+    assert before < 100e6
+    assert 45e6 <= after - before < 60e6
