@@ -95,8 +95,8 @@ def test_a_key_that_would_leave_the_destination(key: str) -> None:
 def test_what_may_be_given_for_outputs() -> None:
     one = option()
     assert Outputs.of(one) == Outputs.of([one]) == Outputs.of(Outputs((one,)))
-    wrong: Any
-    for wrong in ([], [320]):
+    wrongs: list[list[Any]] = [[], [320]]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match="outputs"):
             Outputs.of(wrong)
 

@@ -296,7 +296,7 @@ def test_a_destination_that_is_full(
 
     def full(self: FolderDestination, key: str, data: bytes) -> None:
         nonlocal written
-        written += 1
+        written += not key.startswith(".vipsrv/")  # results, not the record of the run
         if written > 50:
             raise StorageFailed(str(destination), os.strerror(errno.ENOSPC))
         write(self, key, data)

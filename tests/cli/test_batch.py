@@ -20,10 +20,12 @@ from typing import IO, Any, Self
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
 from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
 from vipsrv.cli.exit_codes import ExitCode
+from vipsrv.cli.server import app
 
 SECONDS = 120
 PROGRAM = [sys.executable, "-m", "vipsrv", "batch"]
@@ -97,7 +99,7 @@ def test_it_does_all_images_and_says_what_happened(
     done = run("photos", "out", *OPTIONS, *at(server), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (ExitCode.REFUSED, "")
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("done: 8 images done, 2 failed, 0 skipped (done before) in ")
+    assert lines[0].startswith("done: 8 images done, 2 failed, 0 skipped, in ")
     assert lines[2] == "failed: 2 × 422 corrupt_image"
     assert {line.split(": ")[0].strip() for line in lines[3:5]} == BROKEN
     command = " ".join(["vipsrv batch photos out", *OPTIONS, *at(server)])
@@ -112,7 +114,8 @@ def test_it_does_all_images_and_says_what_happened(
 
     again = run("photos", "out", *OPTIONS, *at(server), cwd=tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
-    assert again.stdout.startswith("done: 0 images done, 0 failed, 10 skipped")
+    assert again.stdout.startswith("done: 0 images done, 0 failed, 10 skipped, 2 of them failed before, in ")
+    assert again.stdout.splitlines()[-1].endswith(" --retry-failed")
 
     (images / "odd" / "3.jpg").write_bytes(jpeg(40, 30))
     retried = run("photos", "out", *OPTIONS, *at(server), "--retry-failed", "--json", cwd=tmp_path)
@@ -160,6 +163,44 @@ def test_filters_choose_the_images(server: RunningServer, images: Path, tmp_path
     one = run(images, tmp_path / "out", *OPTIONS, *at(server), "--exclude", "odd/", "--limit", "1", "--json")
     assert {row["key"] for row in rows_of(one.stdout)} < {"large.jpg", "old.jpg"}
     assert len(rows_of(one.stdout)) == 1
+
+
+def test_a_list_of_keys_and_what_cannot_be_listed(
+    server: RunningServer, images: Path, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("odd/1.jpg\nodd/none.jpg\n")
+    listed: list[str | Path] = ["--list-format", "text", "--base", images, "--json"]
+    done = run(keys, tmp_path / "out", *OPTIONS, *at(server), *listed)
+    assert {row["key"]: row["code"] for row in rows_of(done.stdout)} == {
+        "odd/1.jpg": "ok",
+        "odd/none.jpg": "source_missing",
+    }
+    os.mkfifo(images / "pipe.jpg")
+    arguments: list[str | Path] = [images, tmp_path / "out", *OPTIONS, *at(server), "--include", "pipe.jpg"]
+    done = run(*arguments)
+    assert done.returncode == 0  # it is left out on purpose
+    assert done.stdout.splitlines()[1:3] == [
+        "not listed: 1 files or folders",
+        "  pipe.jpg: not a regular file",
+    ]
+    Path(os.fsdecode(os.fsencode(images) + b"/\xff.jpg")).write_bytes(jpeg(40, 30))
+    done = run(*arguments)
+    assert done.returncode == ExitCode.REFUSED
+    assert "the name is not UTF-8" in done.stdout
+
+
+def test_rows_need_a_standard_output(server: RunningServer, images: Path, tmp_path: Path) -> None:
+    command = " ".join(map(str, [*PROGRAM, images, tmp_path / "out", *OPTIONS, *at(server), "--json >&-"]))
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+        env=environment(),
+    )
+    assert (done.returncode, done.stderr) == (ExitCode.FILE, "vipsrv batch: standard output is closed\n")
 
 
 def test_it_starts_a_server_of_its_own_and_is_silent_if_asked(images: Path, tmp_path: Path) -> None:
@@ -411,11 +452,12 @@ def test_it_stops_if_too_many_images_fail(server: RunningServer, tmp_path: Path)
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(
-    images: Path, tmp_path: Path, arguments: list[str], code: ExitCode, words: str
+    images: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: ExitCode, words: str
 ) -> None:
-    assert images == tmp_path / "photos"
-    done = run(*arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (code, "")
+    assert images.name == "photos"
+    monkeypatch.chdir(images.parent)
+    done = CliRunner().invoke(app, ["batch", *arguments], catch_exceptions=False)
+    assert (done.exit_code, done.stdout) == (code, "")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
 

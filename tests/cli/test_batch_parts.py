@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from vipsrv.batch.progress import Progress
 from vipsrv.batch.rows import OutputRow, Row
+from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.cli import batch_progress
 from vipsrv.cli.batch_figures import Figures, RateMeter
 from vipsrv.cli.batch_progress import show_progress
@@ -98,11 +99,13 @@ def progress(**values: Any) -> Progress:
     return Progress(run="r", started=0.0, **values)
 
 
-def meter_of(steps: list[tuple[float, Progress]]) -> RateMeter:
+def meter_of(
+    steps: list[tuple[float, Progress]], *, total: int | None = None, limit: int | None = None
+) -> RateMeter:
     """A meter that was started at second 0 and reads these."""
     clock: Iterator[float] = iter([0.0, *(at for at, _ in steps)])
     readings = itertools.chain(now for _, now in steps)
-    return RateMeter(lambda: next(readings), clock=lambda: next(clock))
+    return RateMeter(lambda: next(readings), clock=lambda: next(clock), total=lambda: total, limit=limit)
 
 
 def test_rates_are_those_of_the_last_minute() -> None:
@@ -133,9 +136,19 @@ def test_time_left_is_unknown_until_all_is_listed() -> None:
 def test_a_line_says_what_is_left() -> None:
     meter = meter_of([(10.0, progress(listed=3000, listing_done=True, done=100, skipped=900, in_flight=8))])
     assert meter.read().line() == (
-        "100 done, 0 failed, 900 skipped of 3,000 listed, 2,000 left, about 3 min; 10.0 images/s, 0.0 MB/s; "
+        "100 done, 0 failed, 900 skipped of 3,000, 2,000 left, about 3 min; 10.0 images/s, 0.0 MB/s; "
         "8 in flight; after 10 s"
     )
+
+
+def test_a_total_that_was_counted_says_what_is_left() -> None:
+    now = progress(listed=2000, done=100, failed={"busy": 50}, skipped=850)
+    counted = meter_of([(10.0, now)], total=5000).read()
+    assert counted.left == 4000
+    assert counted.seconds_left == pytest.approx(4000 / 15)
+    assert "of 5,000, 4,000 left, about 4 min" in counted.line()
+    assert meter_of([(10.0, now)], total=5000, limit=200).read().left == 50
+    assert meter_of([(10.0, now)], total=500).read().left == 0  # it has grown since
 
 
 def row(key: str, code: str = "ok", status: int = 200) -> Row:
@@ -168,16 +181,20 @@ def tally_of(*rows: Row) -> Tally:
 def test_the_summary_says_what_happened_and_how_to_go_on() -> None:
     tally = tally_of(row("a"), row("b"), row("c\x1b", "corrupt_image", 422))
     command = ["batch", "my photos", "out", "--sizes", "320x"]
-    lines = summary(tally, progress(skipped=4), 2.0, destination="out", command=command, ended=True)
+    lines = summary(
+        tally, progress(skipped=4), 2.0, left_out=LeftOut(), destination="out", command=command, ended=True
+    )
     assert lines == [
-        "done: 2 images done, 1 failed, 4 skipped (done before) in 2.0 s, 1.5 images/s",
+        "done: 2 images done, 1 failed, 4 skipped, in 2.0 s, 1.5 images/s",
         "bytes: 200 B → 20 B (ratio 10)",
         "failed: 1 × 422 corrupt_image",
         "  c\\x1b: 422 corrupt_image: it is broken",
         "manifest: out/.vipsrv/parts",
         "try the failed ones again: vipsrv batch 'my photos' out --sizes 320x --retry-failed",
     ]
-    assert summary(tally, progress(), 2.0, destination="s3://b/", command=command, ended=False)[-2:] == [
+    assert summary(
+        tally, progress(), 2.0, left_out=LeftOut(), destination="s3://b/", command=command, ended=False
+    )[-2:] == [
         "manifest: s3://b/.vipsrv/parts",
         "go on: vipsrv batch 'my photos' out --sizes 320x",
     ]
@@ -185,9 +202,27 @@ def test_the_summary_says_what_happened_and_how_to_go_on() -> None:
 
 def test_the_summary_lists_the_first_failures() -> None:
     tally = tally_of(*(row(f"{index}", "corrupt_image", 422) for index in range(SHOWN_FAILURES + 3)))
-    lines = summary(tally, progress(), 1.0, destination="a b", command=["batch"], ended=True)
+    lines = summary(
+        tally, progress(), 1.0, left_out=LeftOut(), destination="a b", command=["batch"], ended=True
+    )
     assert sum(line.endswith("it is broken") for line in lines) == SHOWN_FAILURES
     assert "  and 3 more; all of them: vipsrv batch report 'a b'" in lines
+
+
+def test_a_limit_that_was_reached_is_told() -> None:
+    tally = tally_of(row("a"), row("b"))
+    for limit, told in ((2, True), (3, False)):
+        lines = summary(
+            tally,
+            progress(),
+            1.0,
+            left_out=LeftOut(),
+            destination="out",
+            command=["batch", "in"],
+            ended=True,
+            limit=limit,
+        )
+        assert (f"the limit of {limit} images is reached; the next ones: vipsrv batch in" in lines) is told
 
 
 def test_retrying_is_not_asked_for_twice() -> None:

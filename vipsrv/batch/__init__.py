@@ -7,8 +7,8 @@
      images)     sizes,      manifest      2,000      a server   the manifest in .vipsrv/)
                  dates)      has not)      images)    here; ray)
 
-Everything goes through ``vipsrv.client``: the images are decoded by servers only. ``run`` starts a batch; the
-names below are loaded when they are used.
+Everything goes through ``vipsrv.client``: the images are decoded by servers only. ``run`` starts a batch, and
+``rows_of`` reads what became of the images. The names below are loaded when they are used.
 """
 
 from importlib import import_module
@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vipsrv.batch.batch_run import BatchRun, run
+    from vipsrv.batch.dry_run import Estimate
+    from vipsrv.batch.filters import Filters
     from vipsrv.batch.images import ListedImage
+    from vipsrv.batch.manifest.latest_rows import rows_of
     from vipsrv.batch.outputs import Outputs
     from vipsrv.batch.progress import Progress
     from vipsrv.batch.rows import OutputRow, Row
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchRun",
+    "Estimate",
+    "Filters",
     "ListedImage",
     "OutputRow",
     "Outputs",
@@ -31,11 +36,14 @@ __all__ = [
     "Row",
     "open_destination",
     "open_source",
+    "rows_of",
     "run",
 ]
 
 _HOME = {
     "BatchRun": "batch_run",
+    "Estimate": "dry_run",
+    "Filters": "filters",
     "ListedImage": "images",
     "OutputRow": "rows",
     "Outputs": "outputs",
@@ -43,6 +51,7 @@ _HOME = {
     "Row": "rows",
     "open_destination": "stores.open_store",
     "open_source": "stores.open_store",
+    "rows_of": "manifest.latest_rows",
     "run": "batch_run",
 }
 """The module of each name."""

@@ -10,10 +10,11 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from enum import Enum, auto
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 from vipsrv.batch.dry_run import DEFAULT_SAMPLE, Estimate, dry_run
 from vipsrv.batch.engines.interface import DEFAULT_ATTEMPTS, SHARD_SIZE, Engine, Work
@@ -27,13 +28,22 @@ from vipsrv.batch.progress import Progress
 from vipsrv.batch.rows import Row
 from vipsrv.batch.run_loop import Choices, MakeEngine, RunLoop
 from vipsrv.batch.stores.interface import Destination, Source
-from vipsrv.batch.stores.open_store import open_destination, open_source
+from vipsrv.batch.stores.left_out import LeftOut
+from vipsrv.batch.stores.open_store import is_key_list, open_destination, open_source
 from vipsrv.client import AsyncClient
 from vipsrv.client.tls import FilePath, TlsChoice
 from vipsrv.options import ResizeOptions
 
 Place = str | os.PathLike[str]
 """A path or a URL."""
+
+
+class DryRun(Protocol):
+    """Estimates instead of running; ``sample`` is how many images are resized for it."""
+
+    def __call__(self, *, sample: int) -> Coroutine[Any, Any, Estimate]:
+        """Return the coroutine that estimates."""
+        ...
 
 
 def run(
@@ -70,7 +80,8 @@ def run(
     ``engine="ray"`` starts a server on each node of the Ray cluster at ``address``, or on this machine; at
     most ``actors`` of them, with ``actor_cpus`` cores each.
 
-    ``filters`` say which images are taken; the default takes those of a path or URL that end as images do.
+    ``filters`` say which images are taken; the default takes all of a list, and of other paths and URLs what
+    ends as images do.
     Images that failed in an earlier run are skipped, too, unless ``retry_failed`` is true or has the codes of
     those to try again.
 
@@ -97,7 +108,7 @@ def run(
         opened_destination = destination
     if isinstance(source, (str, os.PathLike)):
         opened_source = open_source(source, destination=opened_destination.url)
-        filters = Filters() if filters is None else filters
+        filters = Filters(any_ending=is_key_list(source)) if filters is None else filters
     else:
         opened_source = source
         if source.url.rstrip("/") == opened_destination.url.rstrip("/"):
@@ -110,9 +121,14 @@ def run(
         attempts=attempts,
         deadline_ms=deadline_ms,
     )
+
+    def make_client() -> AsyncClient:
+        return AsyncClient.embedded() if running is None else running.client()
+
     return BatchRun(
         RunLoop(work, make_engine, choices),
-        lambda: AsyncClient.embedded() if running is None else running.client(),
+        left_out=work.source.left_out,
+        dry_run=partial(dry_run, work, choices, make_client),
     )
 
 
@@ -173,10 +189,12 @@ class BatchRun(Iterator[Row]):
     The work waits for whoever iterates once some thousand rows wait.
     """
 
-    def __init__(self, loop: RunLoop, make_client: Callable[[], AsyncClient]) -> None:
-        """``make_client`` makes a client of the server for ``estimate``."""
+    def __init__(self, loop: RunLoop, *, left_out: LeftOut, dry_run: DryRun) -> None:
+        """``dry_run`` makes the coroutine for ``estimate``."""
+        self.left_out = left_out
+        """What could not be listed, so far."""
         self._loop = loop
-        self._make_client = make_client
+        self._dry_run = dry_run
         self._state = RunState.NEW
         # Daemon: an interpreter that ends must not wait for all images. The finalizer waits for those in
         # flight.
@@ -197,7 +215,7 @@ class BatchRun(Iterator[Row]):
         if self._state is not RunState.NEW:
             raise RuntimeError("estimate is for a run that has not started")
         self.close()
-        return asyncio.run(dry_run(self._loop.work, self._loop.choices, self._make_client, sample=sample))
+        return asyncio.run(self._dry_run(sample=sample))
 
     def stop(self) -> None:
         """Start no further image. The rows of those in flight still come. May be called from any thread."""

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, replace
 
 from vipsrv.batch.engines.interface import Work
@@ -166,11 +166,14 @@ async def _resize(
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    await do_all(images[: limits.workers or 1])  # the first image of a worker takes longer than the others
-    rows.clear()
-    ended.clear()
-    started = time.perf_counter()
-    await do_all(images)
+    with closing(doing):
+        await do_all(
+            images[: limits.workers or 1]
+        )  # the first image of a worker takes longer than the others
+        rows.clear()
+        ended.clear()
+        started = time.perf_counter()
+        await do_all(images)
     return rows, ended
 
 

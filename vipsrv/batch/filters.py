@@ -18,14 +18,7 @@ from vipsrv.batch.stores.interface import Source
 from vipsrv.batch.stores.key_list_source import KeyListSource
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.client import ImageSource
-
-IMAGE_ENDINGS = frozenset(
-    {
-        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "gif", "avif", "bmp", "dib"),
-        *("pnm", "pbm", "pgm", "ppm", "pam", "ico", "tga", "heic", "heif", "jxl", "jp2"),
-    }
-)
-"""Endings of what is taken for an image if no pattern is given, in lower case and without the dot."""
+from vipsrv.client.image_endings import IMAGE_ENDINGS
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from vipsrv.batch.manifest.done_index import DoneIndex
 from vipsrv.batch.manifest.failure_limit import FailureLimit
 from vipsrv.batch.manifest.manifest import Manifest
 from vipsrv.batch.manifest.parts import arrow
+from vipsrv.batch.manifest.recorded_run import recorded_run
+from vipsrv.batch.manifest.run_record import RunRecord
 from vipsrv.batch.manifest.selection import Retry, RetryFailed, Selection, SelectionCounts
 from vipsrv.batch.progress import Progress
 from vipsrv.batch.row_queue import RowQueue
@@ -76,6 +78,7 @@ class RunLoop:
         self._counts = SelectionCounts()
         self._done = self._bytes_in = self._bytes_out = 0
         self._failed: Counter[str] = Counter()
+        self._notes: tuple[str, ...] = ()
 
     @property
     def progress(self) -> Progress:
@@ -87,11 +90,13 @@ class RunLoop:
                 listed=self._counts.listed,
                 listing_done=self._counts.ended,
                 skipped=self._counts.skipped,
+                failed_before=self._counts.failed_before,
                 done=self._done,
                 failed=dict(self._failed),
                 bytes_in=self._bytes_in,
                 bytes_out=self._bytes_out,
                 in_flight=self._engine.in_flight,
+                notes=self._notes,
             )
 
     def stop(self) -> None:
@@ -107,11 +112,15 @@ class RunLoop:
             stack.push_async_callback(self.work.destination.close)
             manifest = Manifest(self.work.destination)
             stack.callback(manifest.lock(self.work.run).release)
-            await manifest.recover()
+            self._notes = (await manifest.recover()).notes
             index = DoneIndex(self.work.outputs)
             stack.callback(index.close)
             await index.read(manifest)
             selection = self._select(index)
+            record = RunRecord.begin(self.work.run, source=self.work.source.url, outputs=self.work.outputs)
+            await stack.enter_async_context(
+                recorded_run(manifest, record, selection.counts, self._rows_count)
+            )
             images = await stack.enter_async_context(_closing(self.work.source.images()))
             shards = await stack.enter_async_context(_closing(selection.shards(images)))
             rows = await stack.enter_async_context(aclosing(self._engine.rows(shards)))
@@ -141,6 +150,10 @@ class RunLoop:
         )
         self._counts = selection.counts
         return selection
+
+    def _rows_count(self) -> int:
+        with self._lock:
+            return self._done + self._failed.total()
 
     def _count(self, row: Row) -> None:
         with self._lock:

@@ -36,9 +36,8 @@ class ServerLink:
     sent here.
     """
 
-    def __init__(self, client: AsyncClient, *, patience: float = PATIENCE) -> None:
+    def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._patience = patience
         self._attempt: asyncio.Task[None] | None = None
         self._losses = 0  # since the last success
 
@@ -63,13 +62,13 @@ class ServerLink:
         await asyncio.shield(self._attempt)
 
     async def _wait(self, loss: VipsrvError, stopped: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + PATIENCE
         tries = 0
         while not stopped():
             pause = _PAUSES[min(tries, len(_PAUSES) - 1)]
             tries += 1
             if time.monotonic() + pause > deadline:
-                raise BatchError(f"the server has not been reached for {self._patience:g} s: {loss}")
+                raise BatchError(f"the server has not been reached for {PATIENCE:g} s: {loss}")
             await asyncio.sleep(pause)
             try:
                 await self._client.ping()

@@ -2,13 +2,14 @@
 
 import sys
 from enum import StrEnum
-from functools import partial
 from typing import Annotated, Any
 
 import typer
 
+from vipsrv.batch.stores.interface import Source
+from vipsrv.batch.stores.key_entries import ListFormat
 from vipsrv.cli.batch_reports import EXIT_CODES as REPORT_EXIT_CODES
-from vipsrv.cli.batch_reports import report, status
+from vipsrv.cli.batch_reports import report, status, use_little_memory
 from vipsrv.cli.batch_values import nanoseconds, parse_moment, parse_share, result_options
 from vipsrv.cli.default_command import DEFAULT_COMMAND, DefaultCommand, GroupWithDefault
 from vipsrv.cli.exit_codes import BATCH_EXIT_CODES, batch_errors
@@ -139,6 +140,17 @@ def batch(
             help="Take only images that have changed since then: 2026-01-31, 2026-01-31T18:00, 36h or 7d.",
         ),
     ] = None,
+    list_format: Annotated[
+        ListFormat | None,
+        typer.Option(help="Take SOURCE as a list of keys in this format.  [default: by its ending]"),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="The folder or bucket that the keys of a list are in.  [default: the folder of the list]",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Do at most this many images, then end.")
     ] = None,
@@ -226,11 +238,14 @@ def batch(
     status or report is given as ./status.
     """
     # Imported here because the other commands, a server among them, do not need it.
-    from vipsrv.batch import Outputs, run  # noqa: PLC0415
-    from vipsrv.batch.filters import Filters  # noqa: PLC0415
+    from vipsrv.batch import BatchRun, Outputs, open_source, run  # noqa: PLC0415
+    from vipsrv.batch.filters import FilteredSource, Filters  # noqa: PLC0415
     from vipsrv.batch.outputs import DEFAULT_NAME  # noqa: PLC0415
+    from vipsrv.batch.stores.key_list_source import STANDARD_INPUT  # noqa: PLC0415
+    from vipsrv.batch.stores.open_store import is_key_list  # noqa: PLC0415
     from vipsrv.cli.batch_session import Shown, print_estimate, run_batch  # noqa: PLC0415
 
+    use_little_memory()
     with batch_errors(PROGRAM):
         if quiet and as_json:
             raise ValueError("--quiet and --json exclude each other")
@@ -253,6 +268,19 @@ def batch(
             ),
             DEFAULT_NAME if name is None else name,
         )
+        filters = Filters(
+            include=tuple(include or ()),
+            exclude=tuple(exclude or ()),
+            min_bytes=None if min_size is None else parse_bytes("--min-size", min_size),
+            max_bytes=None if max_size is None else parse_bytes("--max-size", max_size),
+            any_ending=is_key_list(source, list_format),
+            since=None if since is None else nanoseconds(parse_moment("--since", since)),
+        )
+
+        def open_images() -> Source:
+            opened = open_source(source, destination=destination, base=base or "", list_format=list_format)
+            return FilteredSource(opened, filters)
+
         arguments: dict[str, Any] = {
             "engine": engine.value,
             "server": server,
@@ -262,13 +290,6 @@ def batch(
             "address": address,
             "actors": actors,
             "actor_cpus": actor_cpus,
-            "filters": Filters(
-                include=tuple(include or ()),
-                exclude=tuple(exclude or ()),
-                min_bytes=None if min_size is None else parse_bytes("--min-size", min_size),
-                max_bytes=None if max_size is None else parse_bytes("--max-size", max_size),
-                since=None if since is None else nanoseconds(parse_moment("--since", since)),
-            ),
             "limit": limit,
             "deadline_ms": deadline_in_ms(deadline),
         }
@@ -282,8 +303,13 @@ def batch(
             as_json=as_json,
             quiet=quiet,
             metrics=metrics_listen,
+            limit=limit,
+            open_again=None if source == STANDARD_INPUT else open_images,
         )
-        start = partial(run, source, destination, outputs, **arguments)
+
+        def start() -> BatchRun:
+            return run(open_images(), destination, outputs, **arguments)
+
         if dry_run:
             print_estimate(start, shown, sample=sample)
             return

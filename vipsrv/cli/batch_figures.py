@@ -16,10 +16,13 @@ RECENT_SECONDS = 60.0
 class Figures:
     """The progress of a run and its rates: images and bytes of sources a second over the last minute.
 
-    ``elapsed`` and ``seconds_left`` are seconds; the latter is ``None`` while it cannot be known.
+    ``total`` is how many images there are, if that is known before all are listed; ``limit`` is the most that
+    are done. ``elapsed`` is seconds.
     """
 
     progress: Progress
+    total: int | None
+    limit: int | None
     elapsed: float
     images_per_second: float
     bytes_per_second: float
@@ -30,20 +33,35 @@ class Figures:
         return self.progress.bytes_in / self.progress.bytes_out if self.progress.bytes_out else None
 
     @property
+    def known_total(self) -> int | None:
+        """How many images there are, skipped ones included, as soon as that is known."""
+        return self.progress.listed if self.progress.listing_done else self.total
+
+    @property
+    def left(self) -> int | None:
+        """How many are to be done at most, or ``None`` while that is not known."""
+        now, left = self.progress, self.progress.left
+        if left is None and self.total is not None:
+            left = max(0, self.total - now.skipped - now.done - now.failures)
+        if left is not None and self.limit is not None:
+            left = min(left, max(0, self.limit - now.done - now.failures))
+        return left
+
+    @property
     def seconds_left(self) -> float | None:
-        """How long the rest takes at the present rate."""
-        left = self.progress.left
-        return left / self.images_per_second if left is not None and self.images_per_second else None
+        """How long the rest takes at the present rate; ``None`` while that is not known."""
+        return (
+            self.left / self.images_per_second if self.left is not None and self.images_per_second else None
+        )
 
     def line(self) -> str:
         """Return all of it as one line."""
         now = self.progress
-        left = "more to be listed" if now.left is None else f"{now.left:,} left"
-        if now.left and self.seconds_left is not None:
+        left = "more to be listed" if self.left is None else f"{self.left:,} left"
+        if self.left and self.seconds_left is not None:
             left += f", about {duration(self.seconds_left)}"
-        counts = (
-            f"{now.done:,} done, {now.failures:,} failed, {now.skipped:,} skipped of {now.listed:,} listed"
-        )
+        images = f"{now.listed:,} listed" if self.known_total is None else f"{self.known_total:,}"
+        counts = f"{now.done:,} done, {now.failures:,} failed, {now.skipped:,} skipped of {images}"
         words = [
             f"{counts}, {left}",
             f"{self.images_per_second:.1f} images/s, {self.bytes_per_second / 1e6:.1f} MB/s",
@@ -57,8 +75,17 @@ class Figures:
 class RateMeter:
     """Takes the progress of a run from time to time and knows its rates."""
 
-    def __init__(self, progress: Callable[[], Progress], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        progress: Callable[[], Progress],
+        *,
+        total: Callable[[], int | None] = lambda: None,
+        limit: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._progress = progress
+        self._total = total
+        self._limit = limit
         self._clock = clock
         self._started = clock()
         self._seen: deque[tuple[float, int, int]] = deque([(self._started, 0, 0)])
@@ -76,6 +103,8 @@ class RateMeter:
         seconds = at - since
         return Figures(
             progress=now,
+            total=self._total(),
+            limit=self._limit,
             elapsed=at - self._started,
             images_per_second=(ended - images) / seconds if seconds > 0 else 0.0,
             bytes_per_second=(now.bytes_in - read) / seconds if seconds > 0 else 0.0,

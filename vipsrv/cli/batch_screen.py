@@ -46,12 +46,12 @@ def render(figures: Figures) -> RenderableType:
     """Return the progress: a bar that moves to and fro until the number of images is known."""
     now = figures.progress
     ended = now.done + now.failures + now.skipped
-    known = now.listing_done
+    total = figures.known_total
     bar = Table.grid(padding=(0, 1), expand=True)
     bar.add_column(ratio=1)
     bar.add_column(justify="right", no_wrap=True)
-    share = f"{ended / now.listed:.0%}" if known and now.listed else "listing" if not known else ""
-    bar.add_row(ProgressBar(total=now.listed or 1, completed=ended, pulse=not known), share)
+    share = "listing" if total is None else f"{ended / total:.0%}" if total else ""
+    bar.add_row(ProgressBar(total=total or 1, completed=ended, pulse=total is None), share)
     return Group(bar, _counts(figures), _rates(figures))
 
 
@@ -61,10 +61,10 @@ def _counts(figures: Figures) -> Text:
     text.append(f"{now.failures:,}", "bold red" if now.failures else "")
     text.append(" failed  ")
     text.append(f"{now.skipped:,} skipped  ")
-    if now.left is None:
+    if figures.left is None:
         text.append(f"{now.listed:,} listed so far  ")
     else:
-        text.append(f"{now.left:,} left  ")
+        text.append(f"{figures.left:,} left  ")
     text.append(f"{now.in_flight:,} in flight")
     return text
 

@@ -1,5 +1,6 @@
 """One run of a batch on the command line: progress, rows as JSON, signals, the summary and the exit code."""
 
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,8 @@ import typer
 
 from vipsrv.address import Address
 from vipsrv.batch import BatchRun, Row
+from vipsrv.batch.stores.interface import Source
+from vipsrv.batch.total_count import TotalCount
 from vipsrv.cli.batch_figures import RateMeter
 from vipsrv.cli.batch_progress import Display, Notes, show_progress
 from vipsrv.cli.batch_summary import Tally, summary
@@ -20,7 +23,10 @@ from vipsrv.cli.stop_signals import Stopped, StopSignals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What a run shows, and where: ``metrics`` is where to serve the figures for Prometheus.
+    """What a run shows, and where.
+
+    ``metrics`` is where to serve the figures for Prometheus, ``limit`` the most images, and ``open_again``
+    opens the source once more to count it, if that is possible.
 
     ``destination`` and ``command``, the command line without the name of the program, are for its messages.
     """
@@ -30,6 +36,8 @@ class Shown:
     as_json: bool
     quiet: bool
     metrics: str | None
+    limit: int | None
+    open_again: Callable[[], Source] | None
 
 
 class RowPrinter:
@@ -60,6 +68,8 @@ def run_batch(start: Callable[[], BatchRun], shown: Shown) -> ExitCode | None:
     Raises the errors of ``BatchRun``, after the summary, ``OSError`` for standard output, and ``ValueError``
     if nothing can listen for Prometheus.
     """
+    if shown.as_json and sys.stdout is None:
+        raise OSError(errno.EBADF, "standard output is closed")
     with StopSignals() as signals:
         try:
             run = start()
@@ -117,19 +127,32 @@ class _Session:
                 self._take_rows()
             failed = False
         finally:
-            self._say_summary(ended=not failed and not self._cut_short)
+            rows = self._tally.done + self._tally.failures
+            if not self._shown.quiet and (rows or not failed):
+                self._say_summary(ended=not failed and not self._cut_short)
         if self._printer.fault is not None:
             raise self._printer.fault
         if self._cut_short:
             return self._signals.exit_code
-        return ExitCode.REFUSED if self._tally.failures else None
+        return ExitCode.REFUSED if self._tally.failures or self._run.left_out.faults else None
 
     @contextmanager
     def _display(self) -> Iterator[Display]:
-        rows_on_terminal = self._shown.as_json and sys.stdout.isatty()
-        meter = RateMeter(lambda: self._run.progress)
-        with show_progress(meter, quiet=self._shown.quiet, rows_on_terminal=rows_on_terminal) as display:
-            if self._metrics is not None and not self._shown.quiet:
+        shown = self._shown
+        rows_on_terminal = shown.as_json and sys.stdout.isatty()
+        with ExitStack() as stack:
+            count = None
+            if shown.open_again is not None and not shown.quiet:
+                count = stack.enter_context(TotalCount(shown.open_again))
+            meter = RateMeter(
+                lambda: self._run.progress,
+                total=lambda: None if count is None else count.value,
+                limit=shown.limit,
+            )
+            display = stack.enter_context(
+                show_progress(meter, quiet=shown.quiet, rows_on_terminal=rows_on_terminal)
+            )
+            if self._metrics is not None and not shown.quiet:
                 display.note(f"figures for Prometheus at http://{self._metrics}/metrics")
             yield display
 
@@ -155,15 +178,14 @@ class _Session:
         return stopped and self._run.progress.left != 0
 
     def _say_summary(self, *, ended: bool) -> None:
-        progress = self._run.progress
-        if self._shown.quiet or (not ended and not progress.listed):
-            return
         lines = summary(
             self._tally,
-            progress,
+            self._run.progress,
             time.monotonic() - self._started,
+            left_out=self._run.left_out,
             destination=self._shown.destination,
             command=self._shown.command,
             ended=ended,
+            limit=self._shown.limit,
         )
         typer.echo("\n".join(lines), err=self._shown.as_json)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from vipsrv.batch.progress import Progress
 from vipsrv.batch.rows import Row
+from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.cli.batch_figures import bytes_text
 from vipsrv.cli.quantities import span
 from vipsrv.cli.retry_codes import OPTION
@@ -45,18 +46,27 @@ class Tally:
 
 
 def summary(
-    tally: Tally, progress: Progress, seconds: float, *, destination: str, command: Sequence[str], ended: bool
+    tally: Tally,
+    progress: Progress,
+    seconds: float,
+    *,
+    left_out: LeftOut,
+    destination: str,
+    command: Sequence[str],
+    ended: bool,
+    limit: int | None = None,
 ) -> list[str]:
-    """Return the lines of the summary. ``ended`` is whether all images were tried.
+    """Return the lines of the summary. ``ended`` is whether all images were tried, or as many as ``limit``.
 
     ``command`` is the command line of this run, without the name of the program.
     """
     rate = (tally.done + tally.failures) / seconds if seconds else 0.0
+    before = f", {progress.failed_before:,} of them failed before" if progress.failed_before else ""
     counts = (
         f"{'done' if ended else 'stopped'}: {tally.done:,} images done, {tally.failures:,} failed, "
-        f"{progress.skipped:,} skipped (done before) in {span(seconds)}, {rate:.1f} images/s"
+        f"{progress.skipped:,} skipped{before}, in {span(seconds)}, {rate:.1f} images/s"
     )
-    lines = [counts]
+    lines = [counts, *(f"note: {note}" for note in progress.notes)]
     if tally.done:
         lines.append(f"bytes: {bytes_text(tally.bytes_in, tally.bytes_out)}")
     if tally.failures:
@@ -68,10 +78,15 @@ def summary(
         ]
         if more := tally.failures - len(tally.first_failures):
             lines.append(f"  and {more:,} more; all of them: vipsrv batch report {shlex.quote(destination)}")
+    if left_out.count:
+        lines.append(f"not listed: {left_out.count:,} files or folders")
+        lines += [f"  {one}" for one in left_out.examples[:SHOWN_FAILURES]]
     lines.append(f"manifest: {destination.rstrip('/')}/.vipsrv/parts")
     if not ended:
         lines.append(f"go on: {command_line(command)}")
-    elif tally.failures:
+    elif limit is not None and tally.done + tally.failures >= limit:
+        lines.append(f"the limit of {limit:,} images is reached; the next ones: {command_line(command)}")
+    elif tally.failures or (progress.failed_before and not tally.done):
         lines.append(f"try the failed ones again: {command_line(with_retry(command))}")
     return [printable(line) for line in lines]
 

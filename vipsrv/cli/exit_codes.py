@@ -45,16 +45,17 @@ class ExitCode(IntEnum):
 
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 the server refused the token or the image, or failed on it; 2 the command line is "
-    "invalid; 3 no server could be reached or started, or the connection broke; 4 a file could not be read "
-    "or written; 5 a timeout; 130 interrupted."
+    "Exit codes: 0 done; 1 the server refused the token or the image, or failed on it, or some of many "
+    "images failed for any reason; 2 the command line is invalid; 3 no server could be reached or started, "
+    "or the connection broke; 4 a file could not be read or written; 5 a timeout; 130 interrupted; 143 ended "
+    "by SIGTERM."
 )
 
 BATCH_EXIT_CODES = (
-    "Exit codes: 0 all images are done; 1 all were tried and some failed; 2 the command line is invalid; 3 "
-    "no server could be reached or started, or it refused the token; 4 the batch stopped before its end: the "
-    "source or the destination cannot be used, too many images failed (--max-error-rate), or standard output "
-    "was closed; 130 or 143 stopped by ctrl-C or SIGTERM."
+    "Exit codes: 0 all images are done; 1 all were tried, and some failed or could not be listed; 2 the "
+    "command line is invalid; 3 no server could be reached or started, or it refused the token; 4 the batch "
+    "stopped before its end: the source or the destination cannot be used, too many images failed "
+    "(--max-error-rate), or standard output was closed; 130 or 143 stopped by ctrl-C or SIGTERM."
 )
 
 _ADVICE: dict[type[VipsrvError], str] = {

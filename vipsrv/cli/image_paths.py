@@ -14,16 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from vipsrv.cli.upload import STANDARD_INPUT
+from vipsrv.client.image_endings import IMAGE_ENDINGS
 
 _Item = TypeVar("_Item")
-
-IMAGE_ENDINGS = frozenset(
-    {
-        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "gif", "avif", "bmp", "dib"),
-        *("pnm", "pbm", "pgm", "ppm", "pam", "ico", "tga", "heic", "heif", "jxl", "jp2"),
-    }
-)
-"""Endings of the files of a folder that are taken, without the dot and in lower case."""
 
 SORTED_AT_ONCE = 10_000
 """Entries of a folder that are sorted together: the names that are held."""

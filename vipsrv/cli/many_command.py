@@ -4,6 +4,7 @@ import asyncio
 import errno
 import itertools
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 import typer
 
 from vipsrv.cli.exit_codes import ExitCode
-from vipsrv.cli.image_paths import IMAGE_ENDINGS, ImagePaths
+from vipsrv.cli.image_paths import ImagePaths
 from vipsrv.cli.many_images import MOST_BYTES, Found, ManyImages, ManyOptions
 from vipsrv.cli.many_report import ImageOutcome, Tally, outcome_line
 from vipsrv.cli.output_files import check_folder
@@ -21,6 +22,7 @@ from vipsrv.cli.result_names import RESULT_PREFIX, NameTemplate
 from vipsrv.cli.server_choice import CallServer
 from vipsrv.cli.upload import STANDARD_INPUT
 from vipsrv.client import AsyncClient
+from vipsrv.client.image_endings import IMAGE_ENDINGS
 from vipsrv.client.window import Window
 from vipsrv.errors import VipsrvError
 from vipsrv.options import ResizeOptions
@@ -28,6 +30,8 @@ from vipsrv.options import ResizeOptions
 TICK_SECONDS = 1.0
 """Seconds between two looks at the progress while no image ends."""
 
+
+_EXIT_CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
 
 _HINT = {False: "; --recursive looks into its folders, too", True: ""}
 
@@ -69,9 +73,9 @@ class ManyRequest:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Why a run ended: all images were done, ctrl-C (``interrupted``), or an ``error``."""
+    """Why a run ended: all images were done, a signal came (``stopped_by``), or an ``error``."""
 
-    interrupted: bool = False
+    stopped_by: signal.Signals | None = None
     error: Exception | None = None
 
 
@@ -114,6 +118,7 @@ def resize_many(server: CallServer, request: ManyRequest, *, quiet: bool, as_jso
 
     async def work(client: AsyncClient) -> _End:
         window = Window((await client.hello()).limits, most_bytes=MOST_BYTES)
+        tally.started = time.monotonic()  # not counting the start of a server
         with open_progress(server.program, request.paths(), quiet=quiet or as_json) as progress:
 
             def on_outcome(outcome: ImageOutcome) -> None:
@@ -138,32 +143,32 @@ def _finish(program: str, tally: Tally, end: _End, *, quiet: bool, as_json: bool
         _tell_failures(program, tally)
     if end.error is not None:
         raise end.error
-    if end.interrupted:
+    if end.stopped_by is not None:
         if not (quiet or as_json):
-            note = "interrupted; the same command with --skip-existing goes on"
+            note = f"stopped by {end.stopped_by.name}; the same command with --skip-existing goes on"
             typer.echo(f"{program}: {note}", err=True)
-        raise typer.Exit(ExitCode.INTERRUPTED)
+        raise typer.Exit(_EXIT_CODES[end.stopped_by])
     if tally.failed:
         raise typer.Exit(ExitCode.REFUSED)
 
 
 async def _run(run: ManyImages, images: Iterator[Found], show: Callable[[], None]) -> _End:
     ticking = asyncio.create_task(_tick(show))
-    interrupted = False
+    came: list[signal.Signals] = []
 
-    def interrupt() -> None:
-        nonlocal interrupted
-        interrupted = True
+    def stop(number: signal.Signals) -> None:
+        came.append(number)
         run.stop()
 
+    error: Exception | None = None
     try:
-        with _on_interrupt(interrupt):
+        with _on_signal(stop):
             await run.run(images)
-    except (VipsrvError, OSError) as error:
-        return _End(interrupted, error)
+    except (VipsrvError, OSError) as raised:
+        error = raised
     finally:
         ticking.cancel()
-    return _End(interrupted, None)
+    return _End(came[0] if came else None, error)
 
 
 async def _tick(show: Callable[[], None]) -> None:
@@ -173,23 +178,29 @@ async def _tick(show: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` at the first ctrl-C within the block; the second one acts as usual."""
+def _on_signal(stop: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Call ``stop`` at the first ctrl-C or SIGTERM within the block; from then on both act as usual.
+
+    A signal that this process ignores, as one in the background may, is left alone.
+    """
     loop = asyncio.get_running_loop()
-    before = signal.getsignal(signal.SIGINT)
-    if before == signal.SIG_IGN:  # as for a command in the background
-        yield
-        return
+    before = {number: signal.getsignal(number) for number in _EXIT_CODES}
 
-    def handle(_number: int, _frame: object) -> None:
-        signal.signal(signal.SIGINT, before)
-        loop.call_soon_threadsafe(stop)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    signal.signal(signal.SIGINT, handle)
+    def handle(number: int, _frame: object) -> None:
+        restore()
+        loop.call_soon_threadsafe(stop, signal.Signals(number))
+
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def _tell_failures(program: str, tally: Tally) -> None:

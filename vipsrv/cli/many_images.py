@@ -5,8 +5,9 @@
     paths ──► feed ──► tasks ──► window ──► AsyncClient ──► files
                         each: read ─► wait for a place ─► request ─► save ─► outcome
 
-A few more tasks run than requests are in flight, so that images are read and results are saved while the
-server works. What is in memory is bounded by the number of tasks: small images and the results of each.
+More tasks run than requests are in flight, so that images are read and results are saved while the server
+works. Memory is bounded: each task has at most one image that is small, and only a few save results at a
+time. A request keeps its place in the window until its results may be saved.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from vipsrv.client import AsyncClient, ResizeResults, SeekableReader
 from vipsrv.client.window import Window
 from vipsrv.errors import (
     Busy,
+    ClientTimeout,
     ConnectFailed,
     ConnectionLost,
     Draining,
@@ -45,7 +47,7 @@ READ_AT_ONCE = 2**20
 """Bytes: a file of at most this size is read as a whole before its turn to be sent."""
 
 TASKS_BESIDE = 4
-"""Images that are read or whose results are saved while as many as possible are in flight."""
+"""Images that are read while as many as possible are in flight, and as many whose results are saved."""
 
 LISTED_AT_ONCE = 64
 """Paths that are listed together, in a thread."""
@@ -55,6 +57,9 @@ RECONNECT_SECONDS = 10.0
 
 RECONNECT_PAUSE = 0.25
 """Seconds between two attempts to connect."""
+
+MOST_TIMEOUTS = 10
+"""Requests in a row without an answer in time; after them the server counts as gone."""
 
 Found = FoundImage | PathProblem
 
@@ -113,13 +118,10 @@ class ManyImages:
         self._sleep = sleep
         self._index = ResultIndex()
         self._existing = ExistingResults()
+        self._savers = asyncio.Semaphore(TASKS_BESIDE)
+        self._timeouts = 0  # in a row
         self._state = RunState.RUNNING
         self._fatal: Exception | None = None
-
-    @property
-    def state(self) -> RunState:
-        """Whether further images are taken."""
-        return self._state
 
     def stop(self) -> None:
         """Take no further image; ``run`` ends after those in flight."""
@@ -170,7 +172,7 @@ class ManyImages:
             try:
                 outcome = await self._resize(one, stack)
             except (VipsrvError, OSError, ValueError) as error:
-                if _is_fatal(error):
+                if self._is_fatal(error):
                     self._end(error)
                 outcome = replace(one.outcome, ending=Ending.FAILED, error=error)
         return replace(outcome, attempts=one.attempts, seconds=time.monotonic() - started)
@@ -183,12 +185,15 @@ class ManyImages:
         if opened.paths is not None:
             self._index.take_results(opened.paths, one.found.path)
         answer = await self._request(one, opened)
-        paths = opened.paths
-        if paths is None:
-            names = self._options.names
-            paths = names.paths(opened.upload.named, one.found.folder, answer.outputs)
-            self._index.take_results(paths, one.found.path)
-        saved = await asyncio.to_thread(_save, opened.upload, paths, answer)
+        try:
+            paths = opened.paths
+            if paths is None:
+                names = self._options.names
+                paths = names.paths(opened.upload.named, one.found.folder, answer.outputs)
+                self._index.take_results(paths, one.found.path)
+            saved = await asyncio.to_thread(_save, opened.upload, paths, answer)
+        finally:
+            self._savers.release()
         return replace(one.outcome, results=saved, source=answer.source, timings=answer.timings)
 
     def _open(self, found: FoundImage, stack: ExitStack) -> _Opened:
@@ -204,7 +209,10 @@ class ManyImages:
         return _Opened(upload, content, paths)
 
     async def _request(self, one: "_OneImage", opened: _Opened) -> ResizeResults:
-        """Send an image, again where that may help: once each after a lost connection and a dead worker."""
+        """Send an image, again where that may help: once each after a lost connection and a dead worker.
+
+        Whoever gets the answer is one of those who may save, until it releases ``_savers``.
+        """
         lost: ConnectionLost | None = None
         died: WorkerDied | None = None
         away_since: float | None = None
@@ -233,9 +241,23 @@ class ManyImages:
         content = opened.content
         if not isinstance(content, bytes | Path):
             content.seek(0, 0)
-        return await self._client.resize_all(
+        answer = await self._client.resize_all(
             content, self._options.names.options, deadline_ms=self._options.deadline_ms
         )
+        self._timeouts = 0
+        await self._savers.acquire()
+        return answer
+
+    def _is_fatal(self, error: Exception) -> bool:
+        """Whether all further images would fail in the same way."""
+        match error:
+            case OSError():
+                return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+            case ClientTimeout():
+                self._timeouts += 1
+                return self._timeouts >= MOST_TIMEOUTS
+            case _:
+                return isinstance(error, Unauthorized | ConnectFailed | Draining | Busy)
 
 
 @dataclass(slots=True)
@@ -279,10 +301,3 @@ def _save(upload: UploadImage, paths: list[Path], answer: ResizeResults) -> tupl
             file.save(result)
         saved.append(SavedResult.of(result, path))
     return tuple(saved)
-
-
-def _is_fatal(error: Exception) -> bool:
-    """Whether all further images would fail in the same way."""
-    if isinstance(error, OSError):
-        return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-    return isinstance(error, Unauthorized | ConnectFailed | Draining | Busy)

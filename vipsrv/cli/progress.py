@@ -1,5 +1,6 @@
 """Shows how far work on many images is: a bar on a terminal, otherwise a line from time to time."""
 
+import os
 import sys
 import threading
 import time
@@ -103,7 +104,7 @@ def open_progress(program: str, items: Iterable[object], *, quiet: bool) -> Iter
         yield NoProgress()
         return
     with Total(items) as total:
-        if not sys.stderr.isatty():
+        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             yield ProgressLines(program, total)
             return
         # Imported here because a single image, and work without a terminal, do not need them.

@@ -138,9 +138,39 @@ async def test_a_damaged_journal_is_told_kept_and_its_other_rows_published(manif
     found = await manifest.recover()
     assert (found.shards, found.rows) == (1, 1)
     assert "line 3: " in found.faults[0]
+    assert found.notes == (f"an earlier run left a damaged journal, which is kept: {found.faults[0]}",)
     assert await published(manifest) == rows("a")
     assert [path.name for path in manifest.journals.iterdir()] == [f"{SHARD}.jsonl.damaged"]
     assert await manifest.recover() == Recovery()
+
+
+async def test_after_a_start_of_the_machine_only_rows_with_their_results_count(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, lost, cut = rows("there", "lost", "cut")
+    begun(manifest, there, lost, cut, failed_row("broken.jpg", MADE)).close()
+    for row in (there, lost, cut):
+        for output in row.outputs:  # whose digest is that of their own name
+            await manifest.destination.write(output.key, output.key.encode())
+    await manifest.destination.remove(lost.outputs[1].key)
+    await manifest.destination.write(cut.outputs[0].key, b"")
+    monkeypatch.setattr("vipsrv.batch.manifest.manifest.boot_id", lambda: "another start")
+    found = await manifest.recover()
+    assert found == Recovery(shards=1, rows=2, lost=2)
+    assert found.notes[0].startswith("2 images of an earlier run are done again")
+    assert await published(manifest) == [there, failed_row("broken.jpg", MADE)]
+
+
+async def test_a_shard_of_before_a_start_of_the_machine_is_not_gone_on_with(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = begun(manifest, *rows("a"))
+    left.close()
+    monkeypatch.setattr("vipsrv.batch.manifest.journal.boot_id", lambda: "another start")
+    journal = begun(manifest)
+    assert journal.rows == ()
+    assert journal.path != left.path
+    journal.close()
 
 
 async def test_what_lies_beside_the_parts_is_no_part(manifest: Manifest) -> None:

@@ -203,9 +203,7 @@ async def test_without_tls_only_a_server_on_this_machine_is_used(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://192.0.2.1:9000")  # of a documentation network: nobody's
     monkeypatch.setenv(RETRY_VARIABLE, "0")
     for text in await failures(bucket[0]):
-        assert (
-            "use https for the endpoint, or set AWS_ALLOW_HTTP=true, then run the same command again" in text
-        )
+        assert "use https for the endpoint, or allow http by AWS_ALLOW_HTTP=true, then run the same" in text
 
 
 async def test_urls_and_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +211,11 @@ async def test_urls_and_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch)
         open_source("s3://")
     with pytest.raises(ValueError, match="is the source and the destination"):
         open_source("s3://a/b/", destination="s3://a/b")
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(
+        ValueError, match="az://a/b: Account must be specified; set AZURE_STORAGE_ACCOUNT_NAME"
+    ):
+        open_source("az://a/b")
     monkeypatch.setenv(RETRY_VARIABLE, "soon")
     with pytest.raises(ValueError, match="'soon' is not a number of seconds"):
         open_destination("s3://a")

@@ -28,10 +28,10 @@ LOOK_SECONDS = 3.0
 """How often the driver looks for nodes that have joined."""
 
 AGAIN_SECONDS = 1.0
-"""How long a place stays empty after its actor has died."""
+"""How long a place stays empty after its actor has died. It doubles with each that cannot start."""
 
-BROKEN_SECONDS = 60.0
-"""The same after an actor could not start for a reason that may last."""
+LONGEST_PAUSE = 60.0
+"""Seconds: the most that this grows to."""
 
 WAITING_SECONDS = 30.0
 """How long it takes until it is said that no actor could be placed yet."""
@@ -163,22 +163,26 @@ class Actors:
 
     async def _keep(self, name: str, node: str | None, cpus: int) -> None:
         """Have an actor at a place, one after another."""
+        pause = AGAIN_SECONDS
         while node is None or node in self._alive:
             self._made += 1
-            pause = await self._live(f"{name}, the {self._made}.", node, cpus)
+            worked = await self._live(f"{name}, the {self._made}.", node, cpus)
+            pause = AGAIN_SECONDS if worked else min(LONGEST_PAUSE, 2 * pause)
             await asyncio.sleep(pause)
         del self._places[node]
 
-    async def _live(self, name: str, node: str | None, cpus: int) -> float:
-        """Have one actor from its start to its death; return how long its place stays empty."""
+    async def _live(self, name: str, node: str | None, cpus: int) -> bool:
+        """Have one actor from its start to its death; return whether it could work."""
         handle = self._make(node, cpus)
         try:
             try:
                 await self._start(handle, cpus)
             except Exception as error:  # noqa: BLE001 - whatever Ray raises
-                return self._start_failed(name, error)
+                self._start_failed(name, error)
+                return False
             self._ready_ever = True
             self._handles[name] = handle
+            _log.info("%s is ready, with a server of %d workers", name, cpus)
             self._on_ready(name, handle)
             reason = "it was closed"
             try:
@@ -191,7 +195,7 @@ class Actors:
         finally:
             if name not in self._handles:
                 self._ray.kill(handle)
-        return AGAIN_SECONDS
+        return True
 
     def _make(self, node: str | None, cpus: int) -> Any:
         strategy: Any = "SPREAD"
@@ -220,8 +224,8 @@ class Actors:
                         "cluster must reach the same source, such as a bucket or a shared folder",
                     )
 
-    def _start_failed(self, name: str, error: Exception) -> float:
-        """Decide what an actor costs that could not start: the batch, or some time."""
+    def _start_failed(self, name: str, error: Exception) -> None:
+        """End the batch for an actor that could not start, unless others could."""
         cause = error_of(error)
         if "No module named 'vipsrv" in str(cause):
             cause = BatchError(
@@ -229,15 +233,14 @@ class Actors:
                 f"{__version__} on all nodes of the cluster"
             )
         if self._ready_ever:
-            _log.warning("%s could not start, and others do its work: %s", name, cause)
-            return BROKEN_SECONDS
+            _log.warning("%s could not start, and others do its work: %s", name, " ".join(str(cause).split()))
+            return
         self._failed_starts += 1
         if isinstance(cause, VipsrvError):
             self._on_failure(cause)
         elif self._failed_starts >= MOST_FAILED_STARTS:
             reason = " ".join(str(cause).split())
             self._on_failure(BatchError(f"{name}: {MOST_FAILED_STARTS} actors died at their start: {reason}"))
-        return AGAIN_SECONDS
 
     def _say_waiting(self, nodes: list[ClusterNode]) -> None:
         there = ", ".join(f"{node.name} with {node.cpus}" for node in nodes) or "none with a core"

@@ -2,23 +2,22 @@
 
 Ray's processes of this machine are bound to the thread that starts them: the system kills them when it ends
 (``PR_SET_PDEATHSIG``). So a thread of its own starts Ray, waits until it is not needed any more, and ends it.
-If this process is killed, they end as well.
+If this process is killed, they end as well, the last two a minute later.
 """
 
 import asyncio
 import logging
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from vipsrv.batch.engines.scratch_folder import scratch_folder
 from vipsrv.errors import BatchError
 
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -29,7 +28,6 @@ _CLIENT = "ray://"
 
 _OWN_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it tells nobody that it runs
-    "RAY_AUTH_MODE": "token",  # its ports are open to the network of this machine
     # What it says of an actor that died goes to standard output, where rows are; we report it ourselves.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing",
 }
@@ -50,7 +48,6 @@ class RayConnection:
     def __init__(self, ray: ModuleType, address: str) -> None:
         self.ray = ray
         self.address = address
-        self._folder = ""
         self._thread: threading.Thread | None = None
         self._needless = threading.Event()
 
@@ -114,26 +111,24 @@ class RayConnection:
         started: "asyncio.Future[BaseException | None]",
     ) -> None:
         """The main function of the thread: all of Ray's life."""
-        try:
+        with ExitStack() as stack:
             try:
-                self._init(cpus)
+                self._init(cpus, stack)
             except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
                 loop.call_soon_threadsafe(started.set_result, error)
                 return
             loop.call_soon_threadsafe(started.set_result, None)
             self._needless.wait()
-        finally:
-            self.ray.shutdown()
-            if self._folder:
-                shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _init(self, cpus: int | None) -> None:
+    def _init(self, cpus: int | None, stack: ExitStack) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
         if not self.own:
+            stack.callback(self.ray.shutdown)
             self.ray.init(address=self.address, **options)
             return
-        # A short path: Ray makes unix sockets in it, whose names have an upper bound.
-        self._folder = tempfile.mkdtemp(prefix="vipsrv-", dir="/tmp")
+        folder = stack.enter_context(scratch_folder())
+        stack.callback(self.ray.shutdown)
+        # Its ports are open to the network. It asks for a token by itself, and would write one to the home.
         with _environment({**_OWN_RAY, "RAY_AUTH_TOKEN": secrets.token_hex(32)}):
             self.ray.init(
                 address="local",
@@ -141,7 +136,7 @@ class RayConnection:
                 num_gpus=0,
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=self._folder,
+                _temp_dir=str(folder / "r"),  # Ray lets everybody write to its folder
                 **options,
             )
 

@@ -22,6 +22,8 @@ ENDING = ".jsonl"
 FORMAT = 1
 """The version of the journal's format. A newer one is refused."""
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFacts:
@@ -47,6 +49,8 @@ class JournalContent:
     faults: tuple[str, ...]
     length: int
     """Bytes up to the end of the last whole line."""
+    boot: str
+    """The ``boot_id`` of the machine that has begun it."""
 
 
 def read_journal(path: Path) -> JournalContent:
@@ -65,20 +69,32 @@ def parse_journal(data: bytes, name: str) -> JournalContent:
     length = data.rfind(b"\n") + 1
     lines = data[:length].split(b"\n")[:-1]
     facts: ShardFacts | None = None
+    boot = boot_id()
     rows: list[Row] = []
     faults: list[str] = []
     for number, line in enumerate(lines, 1):
         try:
             if number == 1:
-                facts = _facts_of(json.loads(line))
+                facts, boot = _head_of(json.loads(line))
             else:
                 rows.append(row_of_line(line))
         except ValueError as error:
             faults.append(f"{name}, line {number}: {error}")
-    return JournalContent(facts, tuple(rows), tuple(faults), length)
+    return JournalContent(facts, tuple(rows), tuple(faults), length, boot)
 
 
-def _facts_of(values: Any) -> ShardFacts:
+def boot_id() -> str:
+    """Return what is new with each start of this machine; empty where the system does not tell.
+
+    What was written before its last start may be lost in part, if that was not a clean one.
+    """
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _head_of(values: Any) -> tuple[ShardFacts, str]:
     if not isinstance(values, dict) or "vipsrv_journal" not in values:
         raise ValueError("it does not describe a shard")
     if values["vipsrv_journal"] != FORMAT:
@@ -86,7 +102,7 @@ def _facts_of(values: Any) -> ShardFacts:
     known = {name: values[name] for name in ShardFacts.__slots__ if isinstance(values.get(name), str)}
     if len(known) < len(ShardFacts.__slots__):
         raise ValueError("it does not describe a shard")
-    return ShardFacts(**known)
+    return ShardFacts(**known), str(values.get("boot", ""))
 
 
 class Journal:
@@ -128,12 +144,13 @@ class Journal:
         with ExitStack() as unless_begun:
             unless_begun.callback(os.close, descriptor)
             left = parse_journal(path.read_bytes(), path.name)
-            if left.faults or left.facts not in {None, facts}:
+            if left.faults or left.facts not in {None, facts} or left.boot != boot_id():
                 return None
             os.ftruncate(descriptor, left.length)  # without the torn line
             journal = cls(path, descriptor, length=left.length, rows=left.rows)
             if left.facts is None:
-                head = {"vipsrv_journal": FORMAT} | {one: getattr(facts, one) for one in facts.__slots__}
+                head = {"vipsrv_journal": FORMAT, "boot": boot_id()}
+                head |= {one: getattr(facts, one) for one in facts.__slots__}
                 journal._write(json.dumps(head).encode() + b"\n")
             unless_begun.pop_all()
         return journal

@@ -6,14 +6,14 @@ Each image comes once for each set of options that was used.
 import asyncio
 import itertools
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any, Self, TypeVar
 
 from vipsrv.batch.manifest.layout import PARTS, run_of
 from vipsrv.batch.manifest.manifest import Manifest
-from vipsrv.batch.manifest.parts import Part, rows_of_table
+from vipsrv.batch.manifest.parts import Part, arrow, rows_of_table
 from vipsrv.batch.manifest.temporary_database import full_disk_told, key_digest, temporary_database
 from vipsrv.batch.outputs import Outputs
 from vipsrv.batch.rows import Row
@@ -43,7 +43,7 @@ async def latest_parts(
             if options is not None and part.facts.options != options:
                 continue
             if kept is not None and len(kept) < part.table.num_rows:
-                part.table = part.table.take(kept)
+                part.table = part.table.take(arrow().array(kept, arrow().int64()))
             yield part
 
 
@@ -125,7 +125,7 @@ async def _numbered(parts: AsyncGenerator[Part, None]) -> AsyncGenerator[tuple[i
 
 def rows_of(
     destination: Destination | str | PathLike[str], *, outputs: Outputs | None = None
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Yield the latest row of each image that was done for a destination, in bounded memory.
 
     Images that were done with several sets of options come once for each, or only for ``outputs``. Rows that

@@ -1,15 +1,17 @@
 """The manifest of one destination, as a process on this machine reads and extends it."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vipsrv.batch.manifest.journal import (
     Journal,
     JournalContent,
     ShardFacts,
+    boot_id,
     claim_left_journal,
     journals_in,
     read_journal,
@@ -20,6 +22,7 @@ from vipsrv.batch.manifest.layout import (
     is_part,
     is_run,
     journal_folder,
+    local_folder,
     part_key,
     run_key,
     run_of,
@@ -41,12 +44,23 @@ _READ_AHEAD = 16
 class Recovery:
     """What a run has found of earlier ones that were killed.
 
-    ``faults`` are lines of their journals that are no rows; those journals are kept, with another name.
+    ``lost`` counts rows whose results have not survived that the machine was started again; their images are
+    done again. ``faults`` are lines of journals that are no rows; those journals are kept, with another name.
     """
 
     shards: int = 0
     rows: int = 0
+    lost: int = 0
     faults: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of it; nothing if all was well."""
+        lost = f"{self.lost:,} images of an earlier run are done again: their results did not survive"
+        return (
+            *((f"{lost} a start of the machine",) if self.lost else ()),
+            *(f"an earlier run left a damaged journal, which is kept: {fault}" for fault in self.faults),
+        )
 
 
 class Manifest:
@@ -66,7 +80,7 @@ class Manifest:
 
     async def recover(self) -> Recovery:
         """Publish the journals that dead processes have left on this machine."""
-        shards = rows = 0
+        shards = rows = lost = 0
         faults: list[str] = []
         for path in journals_in(self.journals):
             descriptor = claim_left_journal(path)
@@ -74,7 +88,9 @@ class Manifest:
                 continue
             journal = Journal(path, descriptor)
             try:
-                content = journal.content()
+                found = journal.content()
+                content = await self._surviving(found)
+                lost += len(found.rows) - len(content.rows)
                 published = await self._publish(content)
                 shards += published > 0
                 rows += published
@@ -85,7 +101,27 @@ class Manifest:
                     journal.remove()
             finally:
                 journal.close()
-        return Recovery(shards, rows, tuple(faults))
+        return Recovery(shards, rows, lost, tuple(faults))
+
+    async def _surviving(self, content: JournalContent) -> JournalContent:
+        """Return what a journal holds without rows whose results were lost with the power of the machine.
+
+        Results in a folder are synced before a part is written, not before a row is.
+        """
+        if content.boot == boot_id() or local_folder(self.destination.url) is None:
+            return content
+        return replace(content, rows=tuple([row for row in content.rows if await self._is_there(row)]))
+
+    async def _is_there(self, row: Row) -> bool:
+        """Whether all results of a row are at the destination, byte for byte."""
+        for output in row.outputs:
+            try:
+                data = await self.destination.read(output.key)
+            except FileNotFoundError:
+                return False
+            if hashlib.sha256(data).hexdigest() != output.sha256:
+                return False
+        return True
 
     def begin_shard(self, name: str, outputs: Outputs) -> Journal:
         """Begin the journal of a shard.

@@ -1,9 +1,15 @@
 """What a destination knows of a run besides its rows: what it was asked for, and how it has ended."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from urllib.parse import urlsplit, urlunsplit
+
+from vipsrv.batch.outputs import Outputs
+from vipsrv.version import __version__
 
 
 class RunEnd(StrEnum):
@@ -31,7 +37,6 @@ class RunRecord:
     source: str
     options: str
     outputs: str
-    engine: str
     host: str
     pid: int
     tool: str
@@ -42,6 +47,34 @@ class RunRecord:
     listed: int = 0
     listing_done: bool = False
     skipped: int = 0
+
+    @classmethod
+    def begin(cls, run: str, *, source: str, outputs: Outputs) -> "RunRecord":
+        """Return the record of a run of this process that starts now."""
+        return cls(
+            run=run,
+            source=without_password(source),
+            options=outputs.digest,
+            outputs=outputs.to_json(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            tool=__version__,
+            started=_now(),
+        )
+
+    def with_end(
+        self, end: RunEnd, *, reason: str = "", listed: int, listing_done: bool, skipped: int
+    ) -> "RunRecord":
+        """Return the record of the run now that it has ended."""
+        return replace(
+            self,
+            ended=_now(),
+            end=end,
+            reason=reason,
+            listed=listed,
+            listing_done=listing_done,
+            skipped=skipped,
+        )
 
     def to_json(self) -> bytes:
         """Return the record as JSON."""
@@ -56,6 +89,10 @@ class RunRecord:
             return cls(**known | {"end": RunEnd(known["end"])})
         except (TypeError, KeyError) as error:
             raise ValueError(f"this is no record of a run: {error}") from None
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def without_password(url: str) -> str:

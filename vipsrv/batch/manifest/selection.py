@@ -88,10 +88,10 @@ class Selection:
                 yield self._shard(number, selected, refused)
             if self._at_limit:
                 break
+        self.counts.ended = True  # before the last shard: its images take a while
         while selected or refused:
             number += 1
             yield self._shard(number, selected, refused)
-        self.counts.ended = True
 
     @property
     def _at_limit(self) -> bool:

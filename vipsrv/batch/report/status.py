@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -149,10 +150,8 @@ def next_steps(status: Status) -> list[str]:
     steps = []
     last = status.runs[-1] if status.runs else None
     if last is not None and last.end is RunEnd.NOT_YET:
-        steps.append(
-            f"The last run has not ended: it was killed, or is at work on {last.host}. The same command goes "
-            "on with what is missing."
-        )
+        elsewhere = "" if last.host == socket.gethostname() else f", or is at work on {last.host}"
+        steps.append(f"The last run was killed{elsewhere}. The same command goes on with what is missing.")
     elif last is not None and last.end is not RunEnd.COMPLETE:
         reason = f": {last.reason}" if last.reason else ""
         ended = "was stopped" if last.end is RunEnd.STOPPED else "failed"
@@ -223,6 +222,8 @@ def runs_of(status: Status) -> list[RunView]:
 def run_text(run: RunView) -> str:
     """Return a run as a line: when, how many images, how fast, and how it has ended."""
     parts = [time_text(run.started) if run.started else run.run]
+    if run.source:
+        parts.append(f"of {run.source}")
     parts.append(count_text(run.done + run.failed, "image"))
     if run.rate is not None:
         parts.append(f"{duration_text(run.seconds)}, {run.rate:,.1f} images/s")

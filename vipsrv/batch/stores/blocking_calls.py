@@ -38,8 +38,12 @@ class QuickCalls:
     to another process for a while.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, waits: Callable[[], int] | None = None
+    ) -> None:
+        """``waits`` counts how often this thread has waited; it and the ``clock`` are given by tests."""
         self._clock = clock
+        self._waits = waits or thread_waits
         self._average = 0.0
         self._threads_until = 0.0
         self._pause = FIRST_PAUSE
@@ -51,12 +55,12 @@ class QuickCalls:
 
     def make(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Make a call here, and note how long it has waited."""
-        started, waits = self._clock(), _waits()
+        started, waits = self._clock(), self._waits()
         try:
             return call(*args, **kwargs)
         finally:
             ended = self._clock()
-            self._note(ended, ended - started if _waits() > waits else 0.0)
+            self._note(ended, ended - started if self._waits() > waits else 0.0)
 
     def _note(self, now: float, waited: float) -> None:
         self._average += (waited - self._average) / AVERAGED
@@ -68,7 +72,7 @@ class QuickCalls:
             self._pause = FIRST_PAUSE
 
 
-def _waits() -> int:
+def thread_waits() -> int:
     """How often this thread has given up its core to wait for something."""
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 

@@ -1,11 +1,8 @@
 """A folder of this machine as the destination of results."""
 
 import ctypes
-import errno
 import os
-import secrets
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 
 from vipsrv.batch.stores.blocking_calls import BlockingCalls
@@ -14,21 +11,19 @@ from vipsrv.batch.stores.folder_walk import FolderWalk
 from vipsrv.batch.stores.keys import PRIVATE, checked_key
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.batch.stores.os_faults import storage_failure
+from vipsrv.batch.stores.whole_file import is_temporary, write_whole
 
 QUICK_BYTES = 2**20
 """A result up to this is copied to the page cache in less time than a switch to another thread takes."""
-
-_TEMPORARY = ".vipsrv-"
-"""How the name of a file starts that is being written."""
 
 
 class FolderDestination:
     """Results as files below a folder, which is made with the first of them.
 
-    A file is written under a name of its own in the same folder, and renamed. Nobody sees a part of it, and
-    a process that is killed loses nothing that was written. Against a loss of power results are not synced
-    one by one, which would cost more than resizing: before a part of the manifest is written, the whole file
-    system is synced once, and the part itself, so that no part tells of a result that is not on the disk.
+    Nobody sees a part of a file, and a process that is killed loses nothing that was written. Against a loss
+    of power results are not synced one by one, which would cost more than resizing: before a part of the
+    manifest is written, the whole file system is synced once, and the part itself, so that no part tells of
+    a result that is not on the disk.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -69,7 +64,7 @@ class FolderDestination:
             return
         walk = FolderWalk(self._root, LeftOut(), lambda _: True)
         async for image in self._calls.iterate(walk.files(start)):
-            if image.key.startswith(prefix) and not _is_temporary(image.key):
+            if image.key.startswith(prefix) and not is_temporary(image.key.rpartition("/")[2]):
                 yield image.key
 
     async def remove(self, key: str) -> None:
@@ -82,28 +77,20 @@ class FolderDestination:
 
     def _write(self, key: str, data: bytes) -> None:
         path = self._root.path / key
-        part = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}.part")
         lasting = key.startswith(PRIVATE)
         self._root.make()
         try:
             if lasting:
                 _sync_file_system(self._root.path)
             try:
-                _write_file(part, data, lasting=lasting)
+                write_whole(path, data, lasting=lasting)
             except FileNotFoundError:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _write_file(part, data, lasting=lasting)
-            os.replace(part, path)  # noqa: PTH105 - Path.replace names only one of the two paths in its error
-            if lasting:
-                _sync_folder(path.parent)
-        except BaseException as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                self._root.require()
-                failure = storage_failure(self.url, error, writing=True)
-                raise failure or OSError(error.errno, error.strerror, str(path)) from error
-            raise
+                write_whole(path, data, lasting=lasting)
+        except OSError as error:
+            self._root.require()
+            failure = storage_failure(self.url, error, writing=True)
+            raise failure or OSError(error.errno, error.strerror, str(path)) from error
 
     def _read(self, key: str) -> bytes:
         try:
@@ -120,20 +107,6 @@ class FolderDestination:
             raise storage_failure(self.url, error, writing=True) or error from error
 
 
-def _write_file(part: Path, data: bytes, *, lasting: bool) -> None:
-    with part.open("xb", buffering=0) as file:
-        left = memoryview(data)
-        while left:
-            left = left[file.write(left) :]
-        if lasting:
-            os.fsync(file.fileno())
-
-
-def _is_temporary(key: str) -> bool:
-    name = key.rpartition("/")[2]
-    return name.startswith(_TEMPORARY) and name.endswith(".part")
-
-
 def _sync_file_system(folder: Path) -> None:
     """Wait until all that was written to the file system of ``folder`` is on its disk: syncfs(2)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -141,18 +114,6 @@ def _sync_file_system(folder: Path) -> None:
         if _LIBC.syncfs(descriptor) == -1:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(folder))
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Wait until the names in ``folder`` are on its disk. Some network file systems have no such call."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
-            raise
     finally:
         os.close(descriptor)
 

@@ -46,7 +46,7 @@ class FolderWalk:
                 if entry is None:
                     levels.pop()
                 elif not is_text(entry.name):
-                    self._left_out.add(f"{folder}{entry.name!r}: the name is not UTF-8")
+                    self._left_out.add(f"{folder}{entry.name!r}: the name is not UTF-8", fault=True)
                 elif entry.is_dir(follow_symlinks=False):
                     self._open(f"{folder}{entry.name}/", levels)
                 else:
@@ -61,7 +61,7 @@ class FolderWalk:
         if folder and not self._enters(folder):
             return
         if len(levels) >= MOST_LEVELS:
-            self._left_out.add(f"{folder}: more than {MOST_LEVELS} folders within each other")
+            self._left_out.add(f"{folder}: more than {MOST_LEVELS} folders within each other", fault=True)
             return
         try:
             levels.append((folder, os.scandir(self._root.path / folder)))
@@ -76,7 +76,7 @@ class FolderWalk:
         if not folder:
             raise StorageFailed(self._root.url, f"the folder cannot be listed: {error.strerror}") from error
         if not isinstance(error, FileNotFoundError):
-            self._left_out.add(f"{folder}: the folder cannot be listed: {error.strerror}")
+            self._left_out.add(f"{folder}: the folder cannot be listed: {error.strerror}", fault=True)
 
     def _file(self, folder: str, entry: os.DirEntry[str]) -> ListedImage | None:
         key = folder + entry.name

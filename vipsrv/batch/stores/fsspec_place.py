@@ -1,7 +1,6 @@
 """A file system of fsspec: the calls that vipsrv needs of it, in threads, and what their errors mean."""
 
 import posixpath
-import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,6 +15,7 @@ from vipsrv.batch.stores.folder_walk import MOST_LEVELS
 from vipsrv.batch.stores.keys import is_text
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.batch.stores.os_faults import storage_failure
+from vipsrv.batch.stores.whole_file import temporary_name
 from vipsrv.errors import BatchError, StorageFailed
 
 T = TypeVar("T")
@@ -35,8 +35,6 @@ _WEB = {"http", "https"}
 _RENAMES = {"local", "sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs", "dbfs"}
 """Schemes where a file can be seen while it is written, and renaming one is cheap. In the others, which are
 object stores, a file appears when it is whole, and renaming it would copy it."""
-
-_TEMPORARY = ".vipsrv-"
 
 
 class FsspecPlace:
@@ -70,12 +68,12 @@ class FsspecPlace:
             name = entry["name"].rstrip("/")
             key = name.removeprefix(self._root + "/")
             if key == name or not is_text(key):
-                left_out.add(f"{name!r}: it is not within {self.url}, or not UTF-8")
+                left_out.add(f"{name!r}: it is not within {self.url}, or not UTF-8", fault=True)
             elif entry["type"] == "directory":
                 if entry.get("islink"):
                     left_out.add(f"{key}: links to folders are not followed")
                 elif len(levels) >= MOST_LEVELS:
-                    left_out.add(f"{key}: more than {MOST_LEVELS} folders within each other")
+                    left_out.add(f"{key}: more than {MOST_LEVELS} folders within each other", fault=True)
                 elif enters(key + "/"):
                     levels.append(iter(self._entries(key + "/", left_out)))
             elif entry["type"] in {"file", "link"}:
@@ -119,7 +117,7 @@ class FsspecPlace:
             if not folder:
                 raise StorageFailed(self.url, f"it cannot be listed: {_reason(error)}") from error
             if not isinstance(error, FileNotFoundError):
-                left_out.add(f"{folder}: the folder cannot be listed: {_reason(error)}")
+                left_out.add(f"{folder}: the folder cannot be listed: {_reason(error)}", fault=True)
             return []
         return [entry for entry in entries if entry["name"].rstrip("/") != self._path(folder)]
 
@@ -145,7 +143,7 @@ class FsspecPlace:
     def _write(self, path: str, data: bytes) -> None:
         folder = path.rpartition("/")[0]
         renames = self._scheme in _RENAMES
-        part = posixpath.join(folder, f"{_TEMPORARY}{secrets.token_hex(8)}.part") if renames else path
+        part = posixpath.join(folder, temporary_name()) if renames else path
         try:
             try:
                 self._fs.pipe_file(part, data)
@@ -187,12 +185,6 @@ class FsspecPlace:
         except Exception:  # noqa: BLE001 - whatever it is, it does not answer
             return False
         return True
-
-
-def is_temporary(key: str) -> bool:
-    """Whether a key is that of a file that is being written, or that a process left when it was killed."""
-    name = key.rpartition("/")[2]
-    return name.startswith(_TEMPORARY) and name.endswith(".part")
 
 
 def _listed(key: str, entry: dict[str, Any]) -> ListedImage:

@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager
 from io import FileIO
 
 from vipsrv.batch.images import ListedImage
-from vipsrv.batch.stores.fsspec_place import FsspecPlace, is_temporary
+from vipsrv.batch.stores.fsspec_place import FsspecPlace
 from vipsrv.batch.stores.keys import checked_key, is_hidden
 from vipsrv.batch.stores.left_out import LeftOut
+from vipsrv.batch.stores.whole_file import is_temporary
 from vipsrv.client import ImageSource
 
 
@@ -74,7 +75,7 @@ class FsspecDestination:
         start = prefix[: prefix.rfind("/") + 1]
         try:
             async for file in self._place.calls.iterate(self._place.files(start, LeftOut(), lambda _: True)):
-                if file.key.startswith(prefix) and not is_temporary(file.key):
+                if file.key.startswith(prefix) and not is_temporary(file.key.rpartition("/")[2]):
                     yield file.key
         except FileNotFoundError:
             return

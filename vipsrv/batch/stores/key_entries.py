@@ -47,6 +47,9 @@ such as the inventory of a bucket."""
 _BATCH = 5000
 """Rows of a Parquet file that are read at a time."""
 
+_BUFFER = 2**18
+"""Bytes of a column of a Parquet file that are read at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
@@ -120,7 +123,8 @@ def _parquet(content: ImageSource) -> Entries:
         from pyarrow import parquet  # noqa: PLC0415 - likewise
     opened = content if isinstance(content, (str, os.PathLike)) else pyarrow.PythonFile(_file(content), "r")
     try:
-        file = parquet.ParquetFile(opened)
+        # Page by page, because a group of rows may be as large as the file.
+        file = parquet.ParquetFile(opened, buffer_size=_BUFFER, pre_buffer=False)
     except pyarrow.ArrowInvalid as error:
         raise ValueError(f"it is not a Parquet file: {error}") from None
     with file:

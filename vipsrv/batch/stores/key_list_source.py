@@ -103,13 +103,13 @@ class KeyListSource:
 
     def _image(self, entry: KeyEntry | BadEntry) -> ListedImage | None:
         if isinstance(entry, BadEntry):
-            self.left_out.add(f"{self._place}, entry {entry.number}: {entry.reason}")
+            self.left_out.add(f"{self._place}, entry {entry.number}: {entry.reason}", fault=True)
             return None
         key, location = self._key(entry.name)
         try:
             checked_key(key)
         except ValueError as error:
-            self.left_out.add(f"{self._place}, entry {entry.number}: {error}")
+            self.left_out.add(f"{self._place}, entry {entry.number}: {error}", fault=True)
             return None
         return ListedImage(
             key=key, size=entry.size, modified=entry.modified, etag=entry.etag, location=location

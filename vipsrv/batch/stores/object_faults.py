@@ -94,7 +94,10 @@ def _place_advice(text: str, status: int, code: str, access: Access) -> str | No
             status == HTTPStatus.FORBIDDEN and access is not Access.READ,
             f"let these credentials {'write' if writes else 'list the bucket'}, or use others",
         ),
-        ("HTTP error: builder error" in text, "use https for the endpoint, or set AWS_ALLOW_HTTP=true"),
+        (
+            "HTTP error: builder error" in text,
+            "use https for the endpoint, or allow http by AWS_ALLOW_HTTP=true",
+        ),
         ("invalid path" in text, "rename that object, or name the others in a list of keys"),
     )
     return next((f"{advice}, {_AGAIN}" for applies, advice in rules if applies), None)
@@ -103,7 +106,7 @@ def _place_advice(text: str, status: int, code: str, access: Access) -> str | No
 def _summary(text: str, status: int, code: str) -> str:
     """Return one line without the library's own account of what it did."""
     if status:
-        message = found[1] if (found := _MESSAGE.search(text)) else ""
+        message = found[1].partition("\n")[0] if (found := _MESSAGE.search(text)) else ""
         return " ".join(filter(None, (str(status), code))) + (f" ({message.rstrip('.')})" if message else "")
     head = " ".join(text.partition("\n\nDebug source")[0].split())
     causes = _CAUSE.findall(text)

@@ -10,8 +10,8 @@ from vipsrv.batch.stores.extras import needs
 if TYPE_CHECKING:
     from obstore.store import AzureStore, GCSStore, S3Store
 
-SCHEMES = {"s3": "s3", "gs": "gs", "az": "az"}
-"""The schemes of URLs that obstore opens, and the extra of vipsrv for each."""
+SCHEMES = frozenset({"s3", "gs", "az"})
+"""The schemes of URLs that obstore opens. The extras of vipsrv have the same names."""
 
 RETRY_SECONDS = 120.0
 """How long requests that fail are tried again by default: a store that is restarted is waited for."""
@@ -22,6 +22,7 @@ _ENDPOINTS = (
     *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     *("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT", "GOOGLE_BASE_URL"),
 )
+_ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -41,13 +42,13 @@ def open_place(url: str) -> "S3Store | GCSStore | AzureStore":
     """Open the store of a URL; nothing is sent.
 
     Endpoint and credentials come from the variables that obstore reads (``AWS_…``, ``GOOGLE_…``,
-    ``AZURE_…``). Without TLS an endpoint is used if it is on this machine, or if ``AWS_ALLOW_HTTP`` (or
-    ``AZURE_ALLOW_HTTP``, ``GOOGLE_ALLOW_HTTP``) says so.
+    ``AZURE_…``). Without TLS an endpoint is used if it is on this machine, or if ``AWS_ALLOW_HTTP``,
+    ``GOOGLE_ALLOW_HTTP`` or ``AZURE_ALLOW_HTTP`` is true.
 
     Raises ``ValueError`` for a URL or a variable that cannot be used, and ``BatchError`` without obstore.
     """
     scheme, bucket, prefix = split_url(url)
-    with needs(SCHEMES[scheme]):
+    with needs(scheme):
         from obstore import store as stores  # noqa: PLC0415 - only batches with buckets load it
 
     make = {"s3": stores.S3Store, "gs": stores.GCSStore, "az": stores.AzureStore}[scheme]
@@ -56,7 +57,7 @@ def open_place(url: str) -> "S3Store | GCSStore | AzureStore":
         "timeout": timedelta(hours=1),
         "read_timeout": timedelta(seconds=60),
     }
-    if _endpoint_is_here():
+    if _endpoint_is_here() or os.environ.get(_ALLOW_HTTP[scheme], "").lower() in {"true", "1"}:
         options["allow_http"] = True
     retries = {
         "max_retries": 1000,  # the time is the limit
@@ -68,7 +69,9 @@ def open_place(url: str) -> "S3Store | GCSStore | AzureStore":
             bucket, prefix=prefix or None, client_options=options, retry_config=retries
         )
     except Exception as error:
-        raise ValueError(f"{url}: {str(error).partition(chr(10))[0]}") from error
+        reason = str(error).partition("\n")[0].rpartition("error: ")[2]
+        advice = "; set AZURE_STORAGE_ACCOUNT_NAME" if scheme == "az" else ""
+        raise ValueError(f"{url}: {reason}{advice}") from error
     return store
 
 
