@@ -26,8 +26,12 @@ OBJECT_STORE_BYTES = 80 * 2**20
 _ADDRESS = "RAY_ADDRESS"
 _CLIENT = "ray://"
 
+_TOKEN = secrets.token_hex(32)
+"""For all Rays that this process starts: Ray reads it once in a process."""
+
 _OWN_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it tells nobody that it runs
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray 2.52 warns of a change otherwise
     # What it says of an actor that died goes to standard output, where rows are; we report it ourselves.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing",
 }
@@ -69,7 +73,8 @@ class RayConnection:
                 f"{address}: a batch cannot use the Ray Client; run the command on one of its machines, or "
                 "by ray job submit, and give the address HOST:PORT of its head, or auto"
             )
-        connection = cls(_ray(), "" if address == "local" else address)
+        address = "" if address == "local" else address
+        connection = cls(_ray(own=not address), address)
         if connection.ray.is_initialized():
             connection.address = connection.ray.get_runtime_context().gcs_address
         else:
@@ -128,8 +133,7 @@ class RayConnection:
             return
         folder = stack.enter_context(scratch_folder())
         stack.callback(self.ray.shutdown)
-        # Its ports are open to the network. It asks for a token by itself, and would write one to the home.
-        with _environment({**_OWN_RAY, "RAY_AUTH_TOKEN": secrets.token_hex(32)}):
+        with _environment(_OWN_RAY):
             self.ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -141,9 +145,14 @@ class RayConnection:
             )
 
 
-def _ray() -> ModuleType:
+def _ray(*, own: bool) -> ModuleType:
     """Import Ray, quietly unless the program uses it, too. Raises ``BatchError`` if it is not installed."""
     first = "ray" not in sys.modules
+    if first and own:
+        # Its ports are open to the network. Ray reads this once, asks for no token by itself before 2.60, and
+        # would write one to the home folder.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
     try:
         with _environment(_OWN_RAY):
             import ray  # noqa: PLC0415 - slow to load, and an extra
