@@ -144,13 +144,13 @@ def turn(program: BatchProgram, task: Task, server: StaticServer, output: Path) 
 def figures(start: Turn, whole: Turn, files: int) -> Figures:
     """The figures of one round from the turn with ``START_FILES`` and the whole one."""
     further = files - START_FILES
-    seconds = whole.net_seconds - start.net_seconds
+    seconds, cpu = whole.net_seconds - start.net_seconds, whole.cpu - start.cpu
     return {
         "images_per_second": files / whole.seconds,
         # On a crowded machine the short turn may have taken longer than the whole one.
         "images_per_second_each": further / seconds if seconds > 0 else None,
         "cpu_ms": whole.cpu / files * 1e3,
-        "cpu_ms_each": (whole.cpu - start.cpu) / further * 1e3,
+        "cpu_ms_each": cpu / further * 1e3 if cpu > 0 else None,
         "server_cpu_ms": whole.server_cpu / files * 1e3,
         "start_seconds": start.seconds,
         "start_cpu_seconds": start.cpu,

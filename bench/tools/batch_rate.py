@@ -8,7 +8,8 @@ Each is measured after its start.
 
 If all cores are busy, the rate is the CPU time that an image takes, of the server and of its client together,
 which other programs on the machine disturb less than the clock: ``rate by CPU`` is the load's CPU over the
-engine's. Both are asked to be at least 0.95.
+engine's. Both are asked to be at least 0.95; the clock is not judged where other programs used more than a
+fifth of the cores.
 
 Files and results are in a temporary folder in ``--folder``. A disk adds the CPU time of its file system.
 """
@@ -29,6 +30,7 @@ from bench.load.run import run
 from bench.load.summary import StartedServer
 from bench.measuring.cores import Cores
 from bench.measuring.server import Server
+from bench.tools.batch_tables import CROWDED
 
 LEAST = 0.95
 WIDTH, HEIGHT = 800, 600
@@ -136,7 +138,10 @@ def main(
         "by CPU": statistics.median(one.rate_by_cpu for one in done),
     }
     for name, ratio in ratios.items():
-        print(f"{'met   ' if ratio >= LEAST else 'NOT MET'} rate {name}: {ratio:.3f}, at least {LEAST}")
+        verdict = "met    " if ratio >= LEAST else "NOT MET"
+        if name == "by the clock" and others > CROWDED:
+            verdict = "not judged, as others used the cores:"
+        print(f"{verdict} rate {name}: {ratio:.3f}, at least {LEAST}")
 
 
 def _words(rounds: list[Round]) -> str:
