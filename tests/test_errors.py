@@ -46,6 +46,7 @@ VipsrvError
 ├── ClientTimeout
 ├── StartFailed
 ├── BatchError
+│   ├── ServerLost
 │   ├── StorageFailed
 │   └── TooManyFailures
 └── SettingsError

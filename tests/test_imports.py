@@ -86,7 +86,7 @@ RESERVED: dict[str, set[str]] = {
     "fsspec": {"batch"},
     "ray": {"batch"},
     "pydantic": {"server", "cli"},
-    "uvloop": {"server", "batch"},
+    "uvloop": {"server"},
     "cryptography": {"cli"},
     "structlog": {"server"},
     "httptools": {"server"},

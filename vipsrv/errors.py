@@ -24,6 +24,7 @@
     ├── ClientTimeout                a step took longer than the client's ``Timeout``
     ├── StartFailed                  a server could not be started
     ├── BatchError                   a batch cannot start or cannot go on
+    │   ├── ServerLost               its server does not answer any more
     │   ├── StorageFailed            its source or destination cannot be read or written
     │   └── TooManyFailures          more of its images failed than it allows
     └── SettingsError                settings of a server are unknown, impossible or unreadable
@@ -229,6 +230,10 @@ class StartFailed(VipsrvError):
 
 class BatchError(VipsrvError):
     """A batch cannot start, or cannot go on. What is done is kept: the same command goes on."""
+
+
+class ServerLost(BatchError):
+    """The server of a batch has not answered for a while, or has refused everything."""
 
 
 class StorageFailed(BatchError):

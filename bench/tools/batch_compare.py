@@ -20,7 +20,8 @@ program), and ``rows``, one for each case and program:
 ``case``, ``program``      their names
 ``files``, ``width``       of the task
 ``images_per_second``      by the clock, with the start of the program
-``images_per_second_each`` without it, and as if the server of a program that downloads took no time
+``images_per_second_each`` without it, and as if the server of a program that downloads took no time;
+                           ``null`` if the machine was too crowded to tell
 ``cpu_ms``                 CPU an image, with the start
 ``cpu_ms_each``            without it
 ``server_cpu_ms``          CPU an image of the server that a program downloads from; in no other column
@@ -66,7 +67,7 @@ from bench.tools.batch_tables import OWN, SPEEDS, ratio, tables, verdicts
 START_FILES = 2
 MEGA = 1e6
 
-Figures = dict[str, float]
+Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +144,11 @@ def turn(program: BatchProgram, task: Task, server: StaticServer, output: Path) 
 def figures(start: Turn, whole: Turn, files: int) -> Figures:
     """The figures of one round from the turn with ``START_FILES`` and the whole one."""
     further = files - START_FILES
+    seconds = whole.net_seconds - start.net_seconds
     return {
         "images_per_second": files / whole.seconds,
-        "images_per_second_each": further / (whole.net_seconds - start.net_seconds),
+        # On a crowded machine the short turn may have taken longer than the whole one.
+        "images_per_second_each": further / seconds if seconds > 0 else None,
         "cpu_ms": whole.cpu / files * 1e3,
         "cpu_ms_each": (whole.cpu - start.cpu) / further * 1e3,
         "server_cpu_ms": whole.server_cpu / files * 1e3,
@@ -205,11 +208,13 @@ def measure(
 
 def row(program: str, turns: Turns, own: Turns | None) -> dict[str, Any]:
     """One row of the JSON from the turns of a program and of vipsrv batch, if that was run."""
-    medians = {name: statistics.median(one[name] for one in turns.rounds) for name in turns.rounds[0]}
+    medians = {name: _median([one[name] for one in turns.rounds]) for name in turns.rounds[0]}
     ratios = own and {
-        speed: statistics.median(
-            ratio(speed, one[speed], other[speed])
-            for one, other in zip(own.rounds, turns.rounds, strict=True)
+        speed: _median(
+            [
+                ratio(speed, one[speed], other[speed])
+                for one, other in zip(own.rounds, turns.rounds, strict=True)
+            ]
         )
         for speed in SPEEDS
     }
@@ -227,6 +232,12 @@ def row(program: str, turns: Turns, own: Turns | None) -> dict[str, Any]:
     }
 
 
+def _median(values: Sequence[float | None]) -> float | None:
+    """The median of the rounds that have a value; ``None`` if none has."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
 def _task(files: Sequence[Path], case: Case, url: str) -> Task:
     listing = files[0].parent.with_suffix(".txt")
     listing.write_text("".join(f"{path}\n" for path in files))
@@ -241,7 +252,7 @@ def main(
         list[str] | None,
         typer.Option("--program", help="A program, by name; vipsrv batch always runs. [default: all]"),
     ] = None,
-    files: Annotated[int, typer.Option(min=20, help="Files of a case.")] = 1000,
+    files: Annotated[int, typer.Option(min=20, help="Files of a case.")] = 2000,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     json_file: Annotated[
         Path | None,

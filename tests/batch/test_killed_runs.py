@@ -1,6 +1,6 @@
 """Runs that are killed by SIGKILL and started again, until all is done: nothing is lost and nothing is twice.
 
-CI takes a few images and kills. The measure of the issue: ``VIPSRV_BATCH_IMAGES=2000 VIPSRV_BATCH_KILLS=10
+CI takes a few images and kills. The measure of the issue: ``TEST_BATCH_IMAGES=2000 TEST_BATCH_KILLS=10
 python -m pytest -n 2 tests/batch/test_killed_runs.py``.
 """
 
@@ -19,8 +19,8 @@ from tests.support.batch_images import check_destination, fill
 from tests.support.running_server import RunningServer
 from tests.support.s3_server import S3Server
 
-IMAGES = int(os.environ.get("VIPSRV_BATCH_IMAGES", "200"))
-KILLS = int(os.environ.get("VIPSRV_BATCH_KILLS", "3"))
+IMAGES = int(os.environ.get("TEST_BATCH_IMAGES", "200"))
+KILLS = int(os.environ.get("TEST_BATCH_KILLS", "3"))
 
 _RUN = """
 import json, sys

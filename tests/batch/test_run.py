@@ -305,7 +305,7 @@ def test_a_destination_that_is_full(
     given: list[Row] = []
     with pytest.raises(StorageFailed, match="No space"):
         given.extend(run(source, destination, SMALL, server=address))
-    assert 50 <= len([row for row in given if row.ok]) <= 51
+    assert len([row for row in given if row.ok]) == 50
     monkeypatch.setattr(FolderDestination, "_write", write)
     given.extend(run(source, destination, SMALL, server=address))
     assert {row.key: row.code for row in given} == expected

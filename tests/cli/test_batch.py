@@ -364,7 +364,7 @@ def test_ctrl_c_finishes_what_is_in_flight_and_the_same_command_goes_on(
         assert 1 <= figures["vipsrv_batch_images_total"] < 60
         assert figures["vipsrv_batch_in_flight_images"] >= 1
         batch.process.send_signal(signal.SIGINT)
-        assert "once more ends it at once" in batch.line_with("finishing the ")
+        assert "once more ends it at once" in batch.line_with("stopping ")
         own_server.process.send_signal(signal.SIGCONT)
         told += rows_of(batch.stdout.read())
         said = batch.stderr.read()
@@ -385,7 +385,7 @@ def test_a_second_signal_ends_it_at_once(own_server: RunningServer, many: Path, 
         told = rows_of(batch.stdout.readline())
         own_server.process.send_signal(signal.SIGSTOP)
         batch.process.send_signal(signal.SIGTERM)
-        batch.line_with("finishing the ")
+        batch.line_with("stopping ")
         batch.process.send_signal(signal.SIGTERM)  # the server does not answer, so there is no other end
         told += rows_of(batch.stdout.read())
         assert batch.process.wait(SECONDS) == ExitCode.TERMINATED

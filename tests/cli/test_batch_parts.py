@@ -22,8 +22,18 @@ from vipsrv.cli.batch_screen import render
 from vipsrv.cli.batch_summary import SHOWN_FAILURES, Tally, summary, with_retry
 from vipsrv.cli.batch_values import parse_moment, parse_share, result_options
 from vipsrv.cli.default_command import DEFAULT_COMMAND, DefaultCommand, GroupWithDefault
+from vipsrv.cli.exit_codes import ExitCode, batch_errors
 from vipsrv.cli.quantities import span
 from vipsrv.cli.retry_codes import CODES, join_codes, parse_codes
+from vipsrv.errors import (
+    BatchError,
+    ConnectFailed,
+    ServerLost,
+    StorageFailed,
+    TlsFailed,
+    TooManyFailures,
+    Unauthorized,
+)
 
 root = typer.Typer()
 group = typer.Typer(cls=GroupWithDefault)
@@ -223,6 +233,36 @@ def test_a_limit_that_was_reached_is_told() -> None:
             limit=limit,
         )
         assert (f"the limit of {limit} images is reached; the next ones: vipsrv batch in" in lines) is told
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            ServerLost("it is gone"),
+            ExitCode.NO_SERVER,
+            "it is gone; once it is well, the same command goes on",
+        ),
+        (ConnectFailed("nobody"), ExitCode.NO_SERVER, "nobody; start it, or leave --server out "),
+        (TlsFailed("no trust"), ExitCode.NO_SERVER, "no trust\n"),
+        (
+            Unauthorized("no token"),
+            ExitCode.NO_SERVER,
+            "the server answered 401 unauthorized: no token; name ",
+        ),
+        (StorageFailed("s3://b", "is full"), ExitCode.FILE, "s3://b: is full\n"),
+        (TooManyFailures("9 of 10"), ExitCode.FILE, "9 of 10\n"),
+        (BatchError("another run"), ExitCode.FILE, "another run\n"),
+        (ValueError("--x: no"), ExitCode.USAGE, "--x: no\n"),
+    ],
+)
+def test_each_end_has_an_exit_code(
+    capsys: pytest.CaptureFixture[str], error: Exception, code: ExitCode, said: str
+) -> None:
+    with pytest.raises(typer.Exit) as raised, batch_errors("vipsrv batch"):
+        raise error
+    assert raised.value.exit_code == code
+    assert capsys.readouterr().err.startswith(f"vipsrv batch: {said}")
 
 
 def test_retrying_is_not_asked_for_twice() -> None:

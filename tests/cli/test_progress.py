@@ -41,11 +41,11 @@ def counted(count: int) -> Total:
 
 
 def test_the_text(tally: Tally) -> None:
-    figures = "2.0 images/s, 3 MB → 750 kB (4.0 : 1), 1 failed"
-    assert progress_text(tally, None) == f"5 images, {figures}"
-    assert progress_text(tally, 15) == f"5 of 15 images, {figures}, 5 s left"
+    figures = "2.0 images/s, 3 MB → 750 kB (4.0 : 1)"
+    assert progress_text(tally, None) == f"5 images, 1 failed, {figures}"
+    assert progress_text(tally, 15) == f"5 of 15 images, 1 failed, 5 s left, {figures}"
     # What was counted may be less than what is there now.
-    assert progress_text(tally, 4) == f"5 of 5 images, {figures}, 0 s left"
+    assert progress_text(tally, 4) == f"5 of 5 images, 1 failed, 0 s left, {figures}"
     assert progress_text(Tally(), 4).startswith("0 of 4 images, ")
 
 
@@ -100,7 +100,7 @@ def test_a_bar_on_a_terminal(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> N
             bar.show(tally)
     shown = b"".join(iter(lambda: read(controller), b"")).decode()
     os.close(controller)
-    assert "5 of 9 images, 2.0 images/s, 3 MB → 750 kB (4.0 : 1), 1 failed, 2 s left" in shown
+    assert "5 of 9 images, 1 failed, 2 s left, 2.0 images/s, 3 MB → 750 kB (4.0 : 1)" in shown
 
 
 def test_the_sum(tally: Tally) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from enum import Enum, auto
 from functools import partial
 from types import TracebackType
@@ -270,21 +270,11 @@ class BatchRun(Iterator[Row]):
 def _work(loop: RunLoop) -> None:
     """The main function of the thread of a run."""
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(loop.main())
+        asyncio.run(loop.main())
     except BaseException as error:  # noqa: BLE001 - it is raised in the thread that iterates
         loop.rows.end(error)
     else:
         loop.rows.end(None)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the event loop: uvloop's, which takes less CPU time, where it is installed."""
-    try:
-        import uvloop  # noqa: PLC0415 - not there on every system
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def _leave(loop: RunLoop, thread: threading.Thread) -> None:

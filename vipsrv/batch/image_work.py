@@ -25,12 +25,12 @@ from vipsrv.batch.stores.blocking_calls import BlockingCalls
 from vipsrv.client import AsyncClient, ImageSource, ResizedImage, ResizeResults
 from vipsrv.client.window import Window
 from vipsrv.errors import (
-    BatchError,
     Busy,
     ClientTimeout,
     ConnectFailed,
     Draining,
     RequestError,
+    ServerLost,
     TlsFailed,
     Unauthorized,
     VipsrvError,
@@ -200,7 +200,7 @@ class ImageWork:
             except (TlsFailed, Unauthorized):
                 raise
             except Busy as error:
-                raise BatchError(
+                raise ServerLost(
                     f"the server refuses every image, since {BUSY_PATIENCE:g} s: {error}"
                 ) from error
             except (Draining, ConnectFailed) as error:

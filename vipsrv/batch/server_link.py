@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from vipsrv.client import AsyncClient
 from vipsrv.errors import (
-    BatchError,
     Busy,
     ClientTimeout,
     ConnectFailed,
     ConnectionLost,
     Draining,
     ProtocolError,
+    ServerLost,
     TlsFailed,
     VipsrvError,
 )
@@ -48,13 +48,13 @@ class ServerLink:
     async def restored(self, loss: VipsrvError, *, stopped: Callable[[], bool]) -> None:
         """Return when the server answers again.
 
-        Raises ``BatchError`` if it does not in time or if connections are lost again and again, and the
+        Raises ``ServerLost`` if it does not in time or if connections are lost again and again, and the
         errors that no waiting helps against, ``Unauthorized`` and ``TlsFailed``. ``stopped`` ends the wait.
         """
         if self._attempt is None:
             self._losses += 1
             if self._losses > MOST_LOSSES:
-                raise BatchError(
+                raise ServerLost(
                     f"{MOST_LOSSES} connections to the server were lost one after another: {loss}"
                 )
             self._attempt = asyncio.create_task(self._wait(loss, stopped))
@@ -68,7 +68,7 @@ class ServerLink:
             pause = _PAUSES[min(tries, len(_PAUSES) - 1)]
             tries += 1
             if time.monotonic() + pause > deadline:
-                raise BatchError(f"the server has not been reached for {PATIENCE:g} s: {loss}")
+                raise ServerLost(f"the server has not been reached for {PATIENCE:g} s: {loss}")
             await asyncio.sleep(pause)
             try:
                 await self._client.ping()

@@ -167,8 +167,7 @@ class _Session:
     def _finish(self, display: Display) -> None:
         """Stop after what is in flight; called in a thread of its own."""
         if not self._shown.quiet:
-            in_flight = self._run.progress.in_flight
-            display.note(f"finishing the {in_flight:,} images in flight; once more ends it at once")
+            display.note("stopping after the images that were sent; once more ends it at once")
         self._run.stop()
 
     @property

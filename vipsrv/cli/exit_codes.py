@@ -21,6 +21,7 @@ from vipsrv.errors import (
     InternalError,
     ProtocolError,
     RequestError,
+    ServerLost,
     StartFailed,
     TlsFailed,
     TooLarge,
@@ -53,10 +54,12 @@ EXIT_CODES = (
 
 BATCH_EXIT_CODES = (
     "Exit codes: 0 all images are done; 1 all were tried, and some failed or could not be listed; 2 the "
-    "command line is invalid; 3 no server could be reached or started, or it refused the token; 4 the batch "
-    "stopped before its end: the source or the destination cannot be used, too many images failed "
-    "(--max-error-rate), or standard output was closed; 130 or 143 stopped by ctrl-C or SIGTERM."
+    "command line is invalid; 3 no server could be reached or started, it was lost, or it refused the token; "
+    "4 the batch stopped before its end: the source or the destination cannot be used, too many images "
+    "failed (--max-error-rate), or standard output was closed; 130 or 143 stopped by ctrl-C or SIGTERM."
 )
+
+_AFTER_LOSS = "once it is well, the same command goes on"
 
 _ADVICE: dict[type[VipsrvError], str] = {
     Unauthorized: "name the file of a valid token with --token-file, or in VIPSRV_TOKEN_FILE",
@@ -128,6 +131,8 @@ def batch_errors(program: str) -> Iterator[None]:
     with one_line_errors(program):
         try:
             yield
+        except ServerLost as error:
+            _say(program, str(error), _AFTER_LOSS, ExitCode.NO_SERVER)
         except BatchError as error:
             _say(program, str(error), None, ExitCode.FILE)
         except Unauthorized as error:

@@ -111,8 +111,11 @@ def open_progress(program: str, items: Iterable[object], *, quiet: bool) -> Iter
         from rich.console import Console  # noqa: PLC0415
         from rich.progress import BarColumn, TextColumn  # noqa: PLC0415
         from rich.progress import Progress as RichProgress  # noqa: PLC0415
+        from rich.table import Column  # noqa: PLC0415
 
-        columns = BarColumn(bar_width=None), TextColumn("{task.fields[figures]}", markup=False)
+        # What does not fit into a narrow terminal is cut off, so that there is one line.
+        text = TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True))
+        columns = BarColumn(bar_width=20), text
         with RichProgress(
             *columns, console=Console(stderr=True), transient=True, refresh_per_second=5
         ) as bar:
@@ -123,12 +126,12 @@ def progress_text(tally: Tally, total: int | None) -> str:
     """Return the state as one line: images, rate, bytes, ratio, failures and the time that is left."""
     of_total = "" if total is None else f" of {max(total, tally.ended)}"
     sizes = f"{size(tally.original_bytes)} → {size(tally.result_bytes)}"
-    parts = [f"{tally.ended}{of_total} images", f"{tally.rate:.1f} images/s", sizes]
     if tally.ratio is not None:
-        parts[-1] += f" ({tally.ratio:.1f} : 1)"
+        sizes += f" ({tally.ratio:.1f} : 1)"
+    parts = [f"{tally.ended}{of_total} images"]
     if tally.failed:
         parts.append(f"{tally.failed} failed")
     left = tally.seconds_left(total)
     if left is not None:
         parts.append(f"{duration(left)} left")
-    return ", ".join(parts)
+    return ", ".join([*parts, f"{tally.rate:.1f} images/s", sizes])

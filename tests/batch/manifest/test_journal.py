@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.batch_rows import any_row, facts_of, failed_row, ok_row, outputs
+from vipsrv.batch.manifest.file_lock import lock_file
 from vipsrv.batch.manifest.journal import Journal, claim_left_journal, parse_journal, read_journal
 from vipsrv.batch.manifest.row_json import row_line, row_of_line
 from vipsrv.batch.rows import Row
@@ -142,6 +143,24 @@ def test_a_journal_that_another_process_writes_is_left_alone(tmp_path: Path) -> 
     assert second.content().facts == FACTS
     first.close()
     second.close()
+
+
+def test_a_journal_that_is_removed_between_opening_and_locking_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked: list[Path] = []
+
+    def lock_removed_one(descriptor: int, path: Path) -> None:
+        if not locked:  # whoever has published it removes it just now
+            path.unlink()
+        locked.append(path)
+        lock_file(descriptor, path)
+
+    monkeypatch.setattr("vipsrv.batch.manifest.journal.lock_file", lock_removed_one)
+    journal = begun(tmp_path, *rows(1))
+    journal.close()
+    assert len(locked) == 2
+    assert read_journal(journal.path).rows == tuple(rows(1))
 
 
 def test_a_journal_of_other_options_or_damaged_is_left_alone(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,14 @@ async def test_rows_that_only_a_dead_node_has_are_added(manifest: Manifest) -> N
     begun(manifest, *rows("b", ended=ENDED + 5), *rows("c")).close()
     await manifest.recover()
     assert await published(manifest) == [*rows("a"), *rows("b", ended=ENDED + 5), *rows("c")]
+
+
+async def test_of_two_rows_of_the_same_moment_that_of_the_journal_stays(manifest: Manifest) -> None:
+    (row,) = rows("a")
+    again = replace(row, attempts=2)
+    await manifest.publish(begun(manifest, row))
+    await manifest.publish(begun(manifest, again))
+    assert await published(manifest) == [again]
 
 
 async def test_a_shard_that_is_begun_again_has_its_rows(manifest: Manifest) -> None:

@@ -2,15 +2,19 @@
 
 import asyncio
 import itertools
+import random
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tests.support.s3_server import S3Server
+from tests.support.s3_server import S3Kind, S3Server
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.interface import Destination
 from vipsrv.batch.stores.object_place import RETRY_VARIABLE
-from vipsrv.batch.stores.object_source import IN_MEMORY
+from vipsrv.batch.stores.object_source import IN_MEMORY, ObjectSource
 from vipsrv.batch.stores.open_store import open_destination, open_source
 from vipsrv.errors import StorageFailed
 
@@ -103,6 +107,51 @@ async def test_a_large_object_is_a_temporary_file(bucket: tuple[str, Path]) -> N
     await destination.close()
 
 
+async def test_a_large_object_is_read_to_its_end_though_the_server_is_killed_meanwhile(
+    bucket: tuple[str, Path], s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, folder = bucket
+    data = random.Random(1).randbytes(48 * 2**20)  # more than the sockets hold
+    (folder / "large.tif").write_bytes(data)
+    s3.refresh()
+    source = open_source(url)
+    assert isinstance(source, ObjectSource)
+    run = source._calls.run
+    killed: list[object] = []
+
+    async def run_and_kill(call: Callable[..., object], *args: object) -> object:
+        if not killed:
+            killed.append(call)
+            await asyncio.to_thread(s3.restart, kill=True)
+        return await run(call, *args)
+
+    monkeypatch.setattr(source._calls, "run", run_and_kill)
+    async with source.open(ListedImage(key="large.tif")) as content:
+        assert content.read(len(data) + 1) == data  # type: ignore[union-attr]
+    assert killed
+    await source.close()
+
+
+async def test_a_list_of_keys_in_a_bucket_names_objects_of_any_bucket(
+    bucket: tuple[str, Path], s3: S3Server
+) -> None:
+    url, folder = bucket
+    other = f"other-{next(NUMBERS)}"
+    (s3.make_bucket(other) / "c d.jpg").write_bytes(b"other")
+    (folder / "in").mkdir()
+    (folder / "in/a.jpg").write_bytes(b"first")
+    pq.write_table(pa.table({"key": ["a.jpg", f"s3://{other}/c d.jpg"]}), folder / "list.parquet")
+    s3.refresh()
+    source = open_source(f"{url}/list.parquet", base=f"{url}/in/")
+    images = [image async for image in source.images()]
+    assert [image.key for image in images] == ["a.jpg", f"{other}/c d.jpg"]
+    for where in (source, open_source(source.url)):
+        for image, content in zip(images, (b"first", b"other"), strict=True):
+            async with where.open(image) as data:
+                assert bytes(data) == content  # type: ignore[arg-type]
+        await where.close()
+
+
 async def test_results_have_the_content_type_of_their_ending(bucket: tuple[str, Path]) -> None:
     url, _ = bucket
     destination = open_destination(url)
@@ -131,6 +180,19 @@ async def test_an_object_that_is_gone_and_one_that_is_refused(bucket: tuple[str,
         await destination.write("n" * 2000, b"1")
     assert await keys_of(destination) == []
     await destination.close()
+    await source.close()
+
+
+async def test_a_key_that_the_library_cannot_name_stops_the_listing(
+    bucket: tuple[str, Path], s3: S3Server
+) -> None:
+    if s3.kind is S3Kind.RCLONE:
+        pytest.skip("it shows such a key with other characters")
+    url, folder = bucket
+    (folder / "a\nb.jpg").write_bytes(b"1")
+    source = open_source(url)
+    with pytest.raises(StorageFailed, match="rename that object, or name the others in a list of keys"):
+        [image async for image in source.images()]
     await source.close()
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,11 +93,33 @@ def test_vipsrv_has_to_be_ahead_of_the_best_settings_of_each_peer() -> None:
     found = document(**{OWN: 5.0, "pillow": 10.0, "pillow-fast": 4.0, "img2dataset-8": 30.0})
     lines = list(verdicts(found))
     assert [met for met, _ in lines] == [False, False]  # the last one by the clock
-    assert lines[0][1].startswith("screens: pillow, at least 1 ×: 1.00 by the clock")
-    assert "0.80 by CPU" in lines[0][1]
+    assert lines[0][1].startswith("screens: pillow, at least 1 ×: by the clock 1.00")
+    assert "by CPU 0.80" in lines[0][1]
     text = tables(found)
     assert "mogrify is not measured: no mogrify on the path" in text
     assert "| pillow-fast " in text
+
+
+def test_the_clock_is_not_judged_where_others_used_the_cores() -> None:
+    found: Any = document(**{OWN: 5.0, "img2dataset-8": 30.0})
+    ((met, _),) = verdicts(found)
+    assert not met  # the same rate by the clock, and twice as much is asked for
+    found["rows"][1]["others_share"] = 0.5
+    ((met, line),) = verdicts(found)
+    assert met
+    assert line.endswith("the clock is not judged, as others used the cores")
+
+
+def test_a_short_turn_that_took_longer_than_the_whole_one_tells_nothing() -> None:
+    found = figures(turn(9.0, 1.0), turn(8.0, 11.0), 102)
+    assert found["images_per_second_each"] is None
+    assert found["cpu_ms_each"] == pytest.approx(100)
+    about = {"case": "screens", "files": 102, "width": 800, "input_mb": 30.0}
+    rows: list[Any] = [about | row(name, Turns([found]), Turns([found])) for name in (OWN, "pillow")]
+    assert rows[1]["ratios"]["images_per_second_each"] is None
+    ((met, line),) = verdicts({"rows": rows})
+    assert met
+    assert "by the clock without the start –" in line
 
 
 def test_the_cases_are_sets_and_those_that_download_are_compared_with_vipsrv_batch() -> None:

@@ -93,7 +93,7 @@ class LocalEngine:
     async def _client(self) -> AsyncIterator[AsyncClient]:
         """Give a client for the running server, or for one that is started at a unix socket.
 
-        TCP takes more CPU time for the same bytes.
+        Only this user reaches that; each user of the machine could use a port.
         """
         if self._server is not None:
             async with self._server.client() as client:

@@ -48,7 +48,7 @@ def chart(histogram: Histogram, *, title: str, label: Callable[[float], str], wh
 
 def _classes(histogram: Histogram) -> list[tuple[float, float, int]]:
     """Return classes as narrow as the drawing has room for."""
-    for per_decade in (PER_DECADE, 20, 10, 5, 2):
+    for per_decade in (PER_DECADE, 100, 40, 20, 10, 5, 2):
         classes = histogram.classes(per_decade)
         if len(classes) <= _MOST_BARS:
             return classes

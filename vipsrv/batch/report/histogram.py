@@ -6,8 +6,8 @@ from typing import Any
 
 from vipsrv.batch.manifest.parts import arrow
 
-PER_DECADE = 40
-"""Classes between a value and ten times that: the bounds of a class differ by 6 %."""
+PER_DECADE = 200
+"""Classes between a value and ten times that: the bounds of a class differ by 1.2 %."""
 
 
 class Histogram:

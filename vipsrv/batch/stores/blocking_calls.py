@@ -1,7 +1,7 @@
 """Runs blocking calls of storage: in a few threads of its own, or at once as long as the storage is quick.
 
-To read or write a file that is in the page cache takes less time than to have another thread do it: with many
-small files the switches of threads took more CPU than everything else that a batch does (``QuickCalls``).
+To read or write a file that is in the page cache takes less time than to have another thread do it
+(``QuickCalls``, decision 46).
 """
 
 import asyncio
