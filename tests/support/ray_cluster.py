@@ -16,6 +16,7 @@ OBJECT_STORE_BYTES = 80 * 2**20
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "60",  # seconds that its processes may take to start on a busy machine
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "00" * 32,
 }

@@ -1,6 +1,6 @@
 """The engine for Ray on a real cluster: actors, nodes and the driver die, and each image has one row.
 
-All tests share a cluster. They are one group of pytest-xdist, so that only one process starts it.
+The tests share a cluster: one in each process of pytest-xdist that runs some of them.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from vipsrv.batch.engines.ray_engine import RayEngine
 from vipsrv.errors import BatchError, StorageFailed
 from vipsrv.options import Fit, ResizeOptions
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("cluster")]
+pytestmark = pytest.mark.usefixtures("cluster")
 
 IMAGES = 240
 SHARD_SIZE = 40

@@ -31,6 +31,7 @@ _TOKEN = secrets.token_hex(32)
 
 _OWN_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it tells nobody that it runs
+    "RAY_NUM_REDIS_GET_RETRIES": "60",  # seconds that it may take to start on a busy machine; usually 20
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray 2.52 warns of a change otherwise
     # What it says of an actor that died goes to standard output, where rows are; we report it ourselves.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed while executing",
