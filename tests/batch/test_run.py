@@ -328,8 +328,8 @@ def test_a_destination_that_is_full(
     check_destination(destination, expected)
 
 
-class EndlessSource(FolderSource):
-    """After its images the listing waits for more."""
+class NeverEnding(FolderSource):
+    """A folder whose listing does not end until it is cancelled."""
 
     async def images(self) -> AsyncIterator[ListedImage]:
         async for image in super().images():
@@ -338,9 +338,9 @@ class EndlessSource(FolderSource):
 
 
 def test_two_runs_at_one_destination(source: Path, destination: Path, address: str) -> None:
-    fill(source, 3)
-    with run(EndlessSource(source), destination, SMALL, server=address, shard_size=1) as rows:
-        next(rows)  # its run has the lock until the block ends
+    fill(source, 1)
+    with run(NeverEnding(source), destination, SMALL, server=address, shard_size=1) as rows:
+        next(rows)  # it has the lock until the block ends
         with pytest.raises(BatchError, match="at work on this destination"):
             list(run(source, destination, SMALL, server=address))
 
