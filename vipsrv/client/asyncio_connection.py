@@ -18,6 +18,9 @@ from vipsrv.client.timeouts import MAX_SECONDS, Timeout
 from vipsrv.client.tls import ClientTls, tls_fault
 from vipsrv.errors import ClientTimeout, ConnectFailed
 
+WITH_HEAD = 16 * 1024
+"""Bytes of an image that are sent together with the head of its request."""
+
 RECEIVE_SIZE = 256 * 1024
 """Bytes that are received at a time, into one buffer: most replies arrive as a whole."""
 
@@ -210,8 +213,14 @@ class AsyncConnection(asyncio.BufferedProtocol):
                 await self._until_writable()
             if self._core.stop_sending(pending):
                 return False
-            self._transport.write(b"".join((head, piece)) if head else piece)
-            head = b""
+            if head:
+                # Not with all of the piece: to copy it takes longer than to send it separately.
+                self._transport.write(b"".join((head, piece[:WITH_HEAD])))
+                head = b""
+                if len(piece) > WITH_HEAD:
+                    self._transport.write(piece[WITH_HEAD:])
+            else:
+                self._transport.write(piece)
             pending.unsent -= len(piece)
             if source is not None and on_sent is not None:
                 on_sent(source.size - pending.unsent)
