@@ -270,6 +270,36 @@ async def test_what_ends_a_batch_comes_after_the_rows_in_flight(error: VipsrvErr
     runner.close()
 
 
+async def test_only_the_image_that_breaks_the_connection_fails() -> None:
+    """A broken connection ends all requests on it, here of two such images and of others."""
+    guilty = {"0000003.jpg", "0000007.jpg"}
+    in_flight: dict[str, bool] = {}  # and whether the connection has broken meanwhile
+
+    class OneConnection(FakeClient):
+        async def resize_all(self, body: bytes, outputs: Sequence[ResizeOptions], **_: Any) -> ResizeResults:
+            key = body.rstrip().decode()
+            in_flight[key] = False
+            try:
+                result = await super().resize_all(body, outputs)
+                if key in guilty:
+                    in_flight.update(dict.fromkeys(in_flight, True))
+                await asyncio.sleep(0)  # those that were sent together end together
+                if in_flight[key]:
+                    raise ConnectionLost("reset")
+                return result
+            finally:
+                del in_flight[key]
+
+    client = OneConnection()
+    rows = {row.key: row for row in await rows_of(runner_of(client))}
+    assert len(rows) == 20
+    assert {key: (row.code, row.message) for key, row in rows.items() if not row.ok} == dict.fromkeys(
+        guilty, ("connection_lost", "reset; no other image was in flight")
+    )
+    assert max(row.attempts for row in rows.values() if row.ok) == 3  # the test has neighbours at all
+    assert client.most > 1
+
+
 async def test_a_server_that_stays_away_ends_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vipsrv.batch.server_link.PATIENCE", 0.0)
     client = FakeClient(lambda _key, _number: ConnectionLost("gone"))

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from vipsrv.batch.engines.interface import Work
 from vipsrv.batch.images import ListedImage
@@ -22,6 +23,7 @@ from vipsrv.batch.room import Seat
 from vipsrv.batch.rows import OK, OutputRow, Row
 from vipsrv.batch.server_link import ServerLink
 from vipsrv.batch.stores.blocking_calls import BlockingCalls
+from vipsrv.batch.turns import Turns
 from vipsrv.client import AsyncClient, ImageSource, ResizedImage, ResizeResults
 from vipsrv.client.window import Window
 from vipsrv.errors import (
@@ -65,11 +67,12 @@ class Stopped(Exception):
 
 @dataclass(slots=True)
 class _Tally:
-    """What has been done for an image so far."""
+    """What has been done for an image so far. ``losses`` are the failures by a broken connection."""
 
     size: int
     requests: int = 0
     failures: int = 0
+    losses: int = 0
 
 
 class ImageWork:
@@ -77,6 +80,9 @@ class ImageWork:
 
     A request that the server refused as ``Busy`` is no attempt: the window gets smaller. Once ``stopped`` is
     true, no image is sent any more.
+
+    A connection that breaks fails all images in flight, though one of them may be the cause each time. So the
+    last attempt for an image that was among them is made alone: only the cause gets a row that says so.
     """
 
     def __init__(
@@ -97,6 +103,7 @@ class ImageWork:
         self._window = window
         self._stopped = stopped
         self._link = ServerLink(client)
+        self._turns = Turns()
         self._reading = BlockingCalls(READING_THREADS, "reading")
 
     def close(self) -> None:
@@ -186,14 +193,16 @@ class ImageWork:
     async def _resized(self, body: ImageSource, tally: _Tally) -> tuple[ResizedImage, ...]:
         """Send an image until the server has answered it. Raises ``ImageFailed``, or what ends the batch."""
         start = None if isinstance(body, _WHOLE) else body.tell()
+        alone = tally.losses > 0 and tally.failures >= self._attempts - 1
 
-        async def send() -> ResizeResults:
+        async def request() -> ResizeResults:
             if self._stopped():
                 raise Stopped
             if not isinstance(body, _WHOLE):
                 body.seek(start or 0, os.SEEK_SET)  # an earlier request has read it
             return await self._client.resize_all(body, self._outputs.options, deadline_ms=self._deadline_ms)
 
+        send = partial(self._turns.take, request, alone=alone)
         while True:
             try:
                 results = await self._window.ask(tally.size, send, patience=BUSY_PATIENCE)
@@ -207,8 +216,9 @@ class ImageWork:
                 await self._link.restored(error, stopped=self._stopped)
             except (RequestError, ClientTimeout, *LOSSES) as error:
                 tally.requests += 1
+                tally.losses += isinstance(error, LOSSES)
                 await self._note(error)
-                raise request_failed(error) from error
+                raise request_failed(error, alone=alone) from error
             else:
                 tally.requests += 1
                 self._link.succeeded()

@@ -49,7 +49,7 @@ class Problem(Enum):
     DESTINATION_FAILED = 500, "destination_failed"
     """Storing a result of this image failed, while others could be stored."""
     CONNECTION_LOST = 502, "connection_lost"
-    """The connection to the server broke each time that the image was sent."""
+    """The connection to the server broke each time that the image was sent, at last while it was alone."""
     NO_REPLY = 504, "no_reply"
     """The server has not answered in the time that the client waits."""
 
@@ -96,13 +96,16 @@ def storing_failed(error: OSError | ValueError, key: str) -> ImageFailed:
     return ImageFailed.by(Problem.DESTINATION_FAILED, f"{key}: {_reason(error)}", retryable=True)
 
 
-def request_failed(error: RequestError | ConnectionLost | ProtocolError | ClientTimeout) -> ImageFailed:
-    """Return the failure for an error of a request."""
+def request_failed(
+    error: RequestError | ConnectionLost | ProtocolError | ClientTimeout, *, alone: bool = False
+) -> ImageFailed:
+    """Return the failure for an error of a request. ``alone``: no other image was in flight."""
     if isinstance(error, RequestError):
         return ImageFailed(error.status, error.code, error.message, retryable=error.retryable)
     if isinstance(error, ClientTimeout):
         return ImageFailed.by(Problem.NO_REPLY, str(error), retryable=True)
-    return ImageFailed.by(Problem.CONNECTION_LOST, str(error), retryable=True)
+    message = f"{error}; no other image was in flight" if alone else str(error)
+    return ImageFailed.by(Problem.CONNECTION_LOST, message, retryable=True)
 
 
 def _reason(error: OSError) -> str:
