@@ -1,11 +1,12 @@
 """A whole batch, from folder to folder, with real servers."""
 
+import asyncio
 import errno
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,8 +18,10 @@ from tests.support.certificates import Lab
 from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
 from vipsrv.batch import Outputs, run
+from vipsrv.batch.images import ListedImage
 from vipsrv.batch.rows import Row
 from vipsrv.batch.stores.folder_destination import FolderDestination
+from vipsrv.batch.stores.folder_source import FolderSource
 from vipsrv.errors import (
     BatchError,
     ConnectFailed,
@@ -323,10 +326,19 @@ def test_a_destination_that_is_full(
     check_destination(destination, expected)
 
 
+class NeverEnding(FolderSource):
+    """A folder whose listing does not end until it is cancelled."""
+
+    async def images(self) -> AsyncIterator[ListedImage]:
+        async for image in super().images():
+            yield image
+        await asyncio.Event().wait()
+
+
 def test_two_runs_at_one_destination(source: Path, destination: Path, address: str) -> None:
-    fill(source, 100)
-    with run(source, destination, SMALL, server=address) as rows:
-        next(rows)  # its run has the lock until the block ends
+    fill(source, 1)
+    with run(NeverEnding(source), destination, SMALL, server=address, shard_size=1) as rows:
+        next(rows)  # it has the lock until the block ends
         with pytest.raises(BatchError, match="at work on this destination"):
             list(run(source, destination, SMALL, server=address))
 

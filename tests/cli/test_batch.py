@@ -417,7 +417,7 @@ def test_it_stops_if_too_many_images_fail(server: RunningServer, tmp_path: Path)
         (tmp_path / f"{index}.jpg").write_bytes(b"\xff\xd8\xff no image")
     done = run(tmp_path, tmp_path / "out", *OPTIONS, *at(server), "--max-error-rate", "50%")
     assert done.returncode == ExitCode.FILE
-    assert "images failed, more than the share of 0.5" in done.stderr
+    assert "images failed, more than 50 %" in done.stderr
     assert done.stdout.startswith("stopped: 0 images done, ")
 
 

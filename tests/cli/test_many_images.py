@@ -202,6 +202,13 @@ def test_an_image_of_the_call_is_not_overwritten(server: RunningServer, folder: 
     assert (folder / "pics" / "a.jpg").read_bytes() == PHOTO
 
 
+def test_a_result_that_cannot_be_saved_is_named(server: RunningServer, folder: Path) -> None:
+    (folder / "pics" / "processed_a.jpg" / "in_the_way").mkdir(parents=True)
+    done = invoke(server, "pics/a.jpg", "pics/b.PNG")
+    assert done.exit_code == ExitCode.REFUSED
+    assert "  pics/a.jpg: pics/processed_a.jpg: Is a directory\n" in done.stderr
+
+
 def test_links_to_folders_are_not_followed_and_unreadable_folders_are_told(
     server: RunningServer, folder: Path
 ) -> None:

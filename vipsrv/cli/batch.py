@@ -196,7 +196,9 @@ def batch(
     ] = None,
     actor_cpus: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Cores of each.  [default: all of its node]"),
+        typer.Option(
+            min=1, metavar="N", help="Cores of each server of --engine ray.  [default: all of its node]"
+        ),
     ] = None,
     shard_size: Annotated[
         int | None,

@@ -86,7 +86,7 @@ def summary(
         lines.append(f"go on: {command_line(command)}")
     elif limit is not None and tally.done + tally.failures >= limit:
         lines.append(f"the limit of {limit:,} images is reached; the next ones: {command_line(command)}")
-    elif tally.failures or (progress.failed_before and not tally.done):
+    elif tally.failures or progress.failed_before:
         lines.append(f"try the failed ones again: {command_line(with_retry(command))}")
     return [printable(line) for line in lines]
 

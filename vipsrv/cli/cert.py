@@ -112,7 +112,8 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        message, code = f"'vipsrv cert' needs {error.name}; python3 -m pip install 'vipsrv[cert]'", 1
+        advice, code = "pip install 'vipsrv[cert]'", 1
+        message = f"'vipsrv cert' needs {error.name}, which is not installed: {advice}"
     except OSError as error:
         message, code = f"{error.filename}: {error.strerror}", 1
     except ValueError as error:

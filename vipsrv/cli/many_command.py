@@ -114,7 +114,7 @@ def resize_many(server: CallServer, request: ManyRequest, *, quiet: bool, as_jso
     folder = request.options.names.output_folder
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        check_folder(folder)
+        check_folder(folder, "--output-dir")
 
     async def work(client: AsyncClient) -> _End:
         window = Window((await client.hello()).limits, most_bytes=MOST_BYTES)

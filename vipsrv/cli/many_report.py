@@ -64,6 +64,16 @@ class ImageOutcome:
     seconds: float = 0.0
     error: Exception | None = None
 
+    @property
+    def reason(self) -> str:
+        """Why it failed, with the file that the error is about if that is another one, such as a result."""
+        if self.error is None:
+            return ""
+        reason, file = reason_of(self.error), getattr(self.error, "filename", None)
+        if isinstance(file, str) and file != str(self.image):
+            return f"{file}: {reason}"
+        return reason
+
     def to_json(self) -> dict[str, Any]:
         """Return the outcome for a line of JSON; the names are those of the report of a single image."""
         source, saved = self.source, sum(result.result_bytes for result in self.results)
@@ -80,7 +90,7 @@ class ImageOutcome:
             "total_seconds": round(self.seconds, 6),
             "attempts": self.attempts,
             "outputs": [asdict(result) | path_fields("saved", result.saved) for result in self.results],
-            "error": None if self.error is None else error_fields(reason_of(self.error), self.error),
+            "error": None if self.error is None else error_fields(self.reason, self.error),
         }
 
 
@@ -133,7 +143,7 @@ class Tally:
             case Ending.FAILED:
                 self.failed += 1
                 if outcome.error is not None and len(self.failures) < MOST_LISTED:
-                    self.failures.append((str(outcome.image), reason_of(outcome.error)))
+                    self.failures.append((str(outcome.image), outcome.reason))
 
     def seconds_left(self, total: int | None) -> float | None:
         """Return how long the rest of ``total`` images takes at the rate so far, if both are known."""

@@ -80,12 +80,12 @@ def check_output_file(origin: Path | int, output: Path) -> None:
         check_folder((output.resolve() if output.is_symlink() else output).parent)
 
 
-def check_folder(output: Path) -> None:
-    """Raise ``OSError`` if it is not a folder or not writable."""
+def check_folder(output: Path, option: str = "--output") -> None:
+    """Raise ``OSError`` if it is not a folder or not writable. ``option`` is that which names another one."""
     if not output.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "no such folder to save to", str(output))
     if not os.access(output, os.W_OK | os.X_OK):
-        text = "the folder is not writable; name another one with --output"
+        text = f"the folder is not writable; name another one with {option}"
         raise PermissionError(errno.EACCES, text, str(output))
 
 

@@ -385,7 +385,7 @@ class Gateway:
             from vipsrv.server.otel.telemetry import Telemetry  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as error:
             raise StartFailed(
-                f"--otel: the Python package {error.name} is missing; install 'vipsrv[otel]', or "
+                f"--otel: the Python package {error.name} is missing: pip install 'vipsrv[otel]', or "
                 "leave out --otel"
             ) from None
         if self._operator is not None:

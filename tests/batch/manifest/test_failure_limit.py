@@ -18,7 +18,7 @@ def test_without_a_limit_all_may_fail() -> None:
 def test_the_share_counts_from_the_least_number_on() -> None:
     limit = FailureLimit(0.5, at_least=4)
     count(limit, "---")
-    with pytest.raises(TooManyFailures, match=r"4 of 4 images failed, more than the share of 0\.5"):
+    with pytest.raises(TooManyFailures, match=r"4 of 4 images failed, more than 50 %"):
         count(limit, "-")
 
 

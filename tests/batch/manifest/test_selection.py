@@ -1,6 +1,7 @@
 """The selection: what is skipped, what is done again, and whose the names are."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from vipsrv.batch.manifest.selection import Retry, RetryFailed, Selection, Selec
 from vipsrv.batch.outputs import Outputs
 from vipsrv.batch.rows import Row
 from vipsrv.batch.stores.folder_destination import FolderDestination
+from vipsrv.errors import StorageFailed
 from vipsrv.options import Fit, Format, ResizeOptions
 
 MADE = outputs(320, 640)
@@ -78,6 +80,31 @@ async def test_all_images_of_an_empty_destination_are_selected_in_shards() -> No
         (f"{LATER_RUN}-000003", ["4.jpg"]),
     ]
     assert counts == SelectionCounts(listed=5, selected=5, ended=True)
+
+
+async def test_a_slow_listing_gives_what_there_is() -> None:
+    """And no empty shard while nothing comes; a failure of the listing is not lost meanwhile."""
+    go_on, asked = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[ListedImage]:
+        yield image("0.jpg")
+        yield image("1.jpg")
+        asked.set()
+        await go_on.wait()
+        yield image("2.jpg")
+        raise StorageFailed("list", "it is gone")
+
+    with contextlib.closing(index_of()) as index:
+        selection = Selection(index, MADE, LATER_RUN, longest_wait=0.01)
+        async with contextlib.aclosing(selection.shards(slow())) as shards:
+            assert keys([await anext(shards)]) == ["0.jpg", "1.jpg"]
+            second = asyncio.create_task(anext(shards))
+            await asyncio.wait([second], timeout=0.1)
+            assert asked.is_set()
+            assert not second.done()
+            go_on.set()
+            with pytest.raises(StorageFailed, match="it is gone"):
+                await second
 
 
 async def test_nothing_listed_gives_no_shard() -> None:

@@ -193,11 +193,11 @@ def test_standard_input_is_read_and_need_not_end(photos: Path) -> None:
     reader, writer = os.pipe()
     process = start(reader)
     os.close(reader)
-    os.write(writer, b"x/b c.jpg\n" * 999 + b"a.jpg\nx/b")  # a chunk, and more to come
+    os.write(writer, b"x/b c.jpg\na.jpg\nx/b")  # and more to come
     output, _ = process.communicate(timeout=60)  # it ends, though its input has not
     os.close(writer)
     assert process.returncode == 0
-    assert output.splitlines() == ["x/b c.jpg x/b c.jpg"] * 999 + ["a.jpg a.jpg"]
+    assert output.splitlines() == ["x/b c.jpg x/b c.jpg", "a.jpg a.jpg"]
 
 
 async def test_a_list_of_many_keys_is_streamed(photos: Path) -> None:

@@ -245,8 +245,8 @@ class Actors:
         cause = error_of(error)
         if "No module named 'vipsrv" in str(cause):
             cause = BatchError(
-                f"{name}: vipsrv is not installed there, or is an older version: install vipsrv[ray] "
-                f"{__version__} on all nodes of the cluster"
+                f"{name}: vipsrv is not installed there, or is an older version: all nodes of the cluster "
+                f"need vipsrv {__version__}: pip install 'vipsrv[ray]'"
             )
         reason = " ".join(str(cause).split())
         if not isinstance(cause, VipsrvError):

@@ -168,7 +168,9 @@ def _ray(*, own: bool) -> ModuleType:
         with _environment(_QUIET | _LOOPBACK if own else _QUIET):
             import ray  # noqa: PLC0415 - slow to load, and an extra
     except ImportError:
-        raise BatchError("the engine ray needs Ray, which is not installed: install vipsrv[ray]") from None
+        raise BatchError(
+            "the engine ray needs Ray, which is not installed: pip install 'vipsrv[ray]'"
+        ) from None
     if first:
         logging.getLogger("ray").setLevel(logging.ERROR)
     return ray

@@ -29,5 +29,5 @@ class FailureLimit:
             return
         if self._failed > self._most * self._done:
             raise TooManyFailures(
-                f"{self._failed:,} of {self._done:,} images failed, more than the share of {self._most:.3g}"
+                f"{self._failed:,} of {self._done:,} images failed, more than {self._most * 100:.3g} %"
             )

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,6 +18,11 @@ from vipsrv.batch.rows import OK, Row
 
 _LOOKED_UP_TOGETHER = 1000
 """Images whose keys are looked up by one call in a thread, so that the event loop is not held up."""
+
+LONGEST_WAIT = 5.0
+"""Seconds for which a shard that an engine waits for is filled. After them it has fewer images: those that a
+program writes to standard input from time to time, say, are not kept until there are a thousand.
+"""
 
 
 class Retry(Enum):
@@ -67,6 +73,7 @@ class Selection:
         retry_failed: RetryFailed = Retry.NONE,
         limit: int | None = None,
         shard_size: int = SHARD_SIZE,
+        longest_wait: float = LONGEST_WAIT,
     ) -> None:
         self.counts = SelectionCounts()
         self._index = index
@@ -75,19 +82,27 @@ class Selection:
         self._retry_failed = retry_failed
         self._limit = limit
         self._shard_size = shard_size
+        self._longest_wait = longest_wait
 
     async def shards(self, images: AsyncIterator[ListedImage]) -> AsyncGenerator[Shard, None]:
         """Yield shards until all images are listed, or the limit is reached."""
         number = 0
         selected: list[ListedImage] = []
         refused: list[Row] = []
-        async for listed in _together(images, min(_LOOKED_UP_TOGETHER, self._shard_size)):
-            await asyncio.to_thread(self._select, listed, selected, refused)
-            while len(selected) + len(refused) >= self._shard_size:
-                number += 1
-                yield self._shard(number, selected, refused)
-            if self._at_limit:
-                break
+        latest = time.monotonic() + self._longest_wait  # when whoever waits gets what there is
+        together = min(_LOOKED_UP_TOGETHER, self._shard_size)
+        async with aclosing(_together(images, together, lambda: latest)) as groups:
+            async for listed in groups:
+                await asyncio.to_thread(self._select, listed, selected, refused)
+                late = time.monotonic() >= latest
+                while (count := len(selected) + len(refused)) >= self._shard_size or (late and count):
+                    number += 1
+                    yield self._shard(number, selected, refused)
+                    late, latest = False, time.monotonic() + self._longest_wait
+                if late:
+                    latest = time.monotonic() + self._longest_wait
+                if self._at_limit:
+                    break
         self.counts.ended = True  # before the last shard: its images take a while
         while selected or refused:
             number += 1
@@ -149,12 +164,32 @@ class Selection:
         )
 
 
-async def _together(images: AsyncIterator[ListedImage], most: int) -> AsyncIterator[list[ListedImage]]:
+async def _together(
+    images: AsyncIterator[ListedImage], most: int, latest: Callable[[], float]
+) -> AsyncGenerator[list[ListedImage], None]:
+    """Yield what is listed, ``most`` images at a time, and at the time ``latest()`` what there is so far."""
     group: list[ListedImage] = []
-    async for image in images:
-        group.append(image)
-        if len(group) >= most:
-            yield group
-            group = []
-    if group:
-        yield group
+
+    async def fill() -> bool:
+        async for image in images:
+            group.append(image)
+            if len(group) >= most:
+                return True
+        return False
+
+    filling = asyncio.create_task(fill())
+    try:
+        while True:
+            await asyncio.wait([filling], timeout=max(0.0, latest() - time.monotonic()))
+            full = filling.done()  # or the last one
+            there_are_more = filling.result() if full else True
+            listed = group.copy()
+            group.clear()
+            yield listed
+            if not there_are_more:
+                return
+            if full:
+                filling = asyncio.create_task(fill())
+    finally:
+        filling.cancel()
+        await asyncio.gather(filling, return_exceptions=True)

@@ -12,4 +12,4 @@ def needs(extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise BatchError(f"{error.name or error} is not installed; install vipsrv[{extra}]") from error
+        raise BatchError(f"{error.name or error} is not installed: pip install 'vipsrv[{extra}]'") from error

@@ -1,29 +1,24 @@
 """A list of keys, paths and URLs as a source of images."""
 
-import asyncio
-import os
 import re
-import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from itertools import islice
 from urllib.parse import quote, unquote
 
 from vipsrv.batch.images import ListedImage
-from vipsrv.batch.stores.blocking_calls import CHUNK, BlockingCalls
+from vipsrv.batch.stores.blocking_calls import BlockingCalls
 from vipsrv.batch.stores.interface import Source
 from vipsrv.batch.stores.key_entries import (
     BadEntry,
     Entries,
     KeyEntry,
     ListFormat,
-    line_entries,
     read_entries,
 )
 from vipsrv.batch.stores.keys import checked_key
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.batch.stores.os_faults import storage_failure
+from vipsrv.batch.stores.standard_input import standard_input_entries
 from vipsrv.client import ImageSource
 from vipsrv.errors import StorageFailed
 
@@ -60,7 +55,7 @@ class KeyListSource:
     async def images(self) -> AsyncIterator[ListedImage]:
         """Yield what the list names, in its order. Raises ``StorageFailed`` if it cannot be read."""
         if self._place == STANDARD_INPUT:
-            async for entry in _standard_input(self._format):
+            async for entry in standard_input_entries(self._format):
                 if (image := self._image(entry)) is not None:
                     yield image
             return
@@ -146,45 +141,3 @@ def _split(location: str) -> tuple[str, str]:
         return "/", re.sub("//+", "/", unquote(rest)).lstrip("/")
     host, _, key = rest.partition("/")
     return f"{scheme}://{host}", key
-
-
-async def _standard_input(format_: ListFormat) -> AsyncIterator[KeyEntry | BadEntry]:
-    """Yield the entries that come from standard input, as they come.
-
-    A daemon thread reads, because nobody can end a read of a terminal: the process must be able to exit.
-    """
-    loop = asyncio.get_running_loop()
-    wanted = threading.Semaphore(0)
-    chunks: asyncio.Queue[list[KeyEntry | BadEntry] | BaseException] = asyncio.Queue()
-    entries = line_entries(_lines(sys.stdin.buffer.fileno()), format_)
-
-    def read() -> None:
-        while wanted.acquire():
-            try:
-                chunk: list[KeyEntry | BadEntry] | BaseException = list(islice(entries, CHUNK))
-            except OSError as error:
-                chunk = error
-            loop.call_soon_threadsafe(chunks.put_nowait, chunk)
-            if not chunk or isinstance(chunk, BaseException):
-                return
-
-    threading.Thread(target=read, name="vipsrv-stdin", daemon=True).start()
-    while True:
-        wanted.release()
-        chunk = await chunks.get()
-        if isinstance(chunk, BaseException):
-            raise StorageFailed("standard input", str(chunk)) from chunk
-        if not chunk:
-            return
-        for entry in chunk:
-            yield entry
-
-
-def _lines(descriptor: int) -> Iterator[bytes]:
-    """Yield lines as they come; the last one may have no end."""
-    rest = b""
-    while piece := os.read(descriptor, 2**16):
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest
