@@ -9,22 +9,30 @@ from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.blocking_calls import BlockingCalls
 from vipsrv.batch.stores.folder_root import FolderRoot
 from vipsrv.batch.stores.folder_walk import FolderWalk
+from vipsrv.batch.stores.interface import READ_WHOLE
 from vipsrv.batch.stores.keys import checked_key, is_hidden
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.batch.stores.os_faults import storage_failure
+
+READING_THREADS = 8
+"""Files that are read at the same time if that takes long."""
+
+_PIECE = 2**20
 
 
 class FolderSource:
     """The files below a folder. Hidden files and folders are skipped, and so are the prefixes ``skip``.
 
-    The client gets paths, and sends each file from the page cache.
+    A file of which the size is known and small is read as a whole; of others the client gets the path.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, skip: Collection[str] = ()) -> None:
         self._root = FolderRoot(folder)
         self._root.require()
         self._skip = frozenset(skip)
+        self._start = os.path.join(self._root.url, "")  # noqa: PTH118 - a Path takes longer for each image
         self._calls = BlockingCalls(1, "folder")
+        self._reading = BlockingCalls(READING_THREADS, "reading")
         self.left_out = LeftOut()
 
     @property
@@ -40,24 +48,49 @@ class FolderSource:
             yield image
 
     @asynccontextmanager
-    async def open(self, image: ListedImage) -> AsyncIterator[Path]:
-        """Give the path. Raises ``OSError`` if this file cannot be read, ``StorageFailed`` if none can."""
-        path = self._root.path / checked_key(image.key)
-        self._check(path)
-        yield path
+    async def open(self, image: ListedImage) -> AsyncIterator[bytes | Path]:
+        """Give the content or the path.
 
-    def _check(self, path: Path) -> None:
-        # In the event loop, as the client's own opening is: a switch of threads costs more than the calls.
-        # Not blocking, because opening a named pipe waits for its other end; the client refuses one.
+        Raises ``OSError`` if this file cannot be read, ``StorageFailed`` if none can.
+        """
+        path = self._start + checked_key(image.key)
         try:
-            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+            if image.size is not None and image.size <= READ_WHOLE:
+                content: bytes | Path = await self._reading.run_quick(_read, path, image.size)
+            else:
+                os.close(_open(path))
+                content = Path(path)
         except OSError as error:
             self._root.require()
             raise storage_failure(self.url, error) or error from error
+        yield content
 
     async def close(self) -> None:
         """End its threads."""
         self._calls.close()
+        self._reading.close()
 
     def _enters(self, folder: str) -> bool:
         return not is_hidden(folder) and folder not in self._skip
+
+
+def _open(path: str) -> int:
+    # Not blocking, because opening a named pipe waits for its other end; the client refuses one.
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _read(path: str, size: int) -> bytes:
+    """Return the content of a file that had ``size`` bytes when it was listed."""
+    descriptor = _open(path)
+    try:
+        content = os.read(descriptor, size + 1)
+        if len(content) == size:
+            return content  # as nearly always, and its end was seen
+        pieces = [content]
+        while piece := os.read(descriptor, _PIECE):
+            pieces.append(piece)
+        return b"".join(pieces)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+    finally:
+        os.close(descriptor)
