@@ -1,5 +1,6 @@
 """The manifest of a destination: publishing, recovery after a death at any step, and the lock."""
 
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -65,6 +66,14 @@ def test_journals_are_at_a_folder_and_otherwise_in_the_state_folder(monkeypatch:
     assert journal_folder("az://container/results") != container
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     assert journal_folder("s3://bucket").parent == Path.home() / ".local/state/vipsrv/batch"
+
+
+def test_a_user_without_a_home_names_the_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # a container may run with any number
+    with pytest.raises(BatchError, match="set XDG_STATE_HOME"):
+        journal_folder("s3://bucket/results")
 
 
 async def test_a_finished_shard_is_a_part_and_no_journal(manifest: Manifest) -> None:
