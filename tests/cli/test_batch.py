@@ -181,7 +181,7 @@ def test_a_list_of_keys_and_what_cannot_be_listed(
     done = run(*arguments)
     assert done.returncode == 0  # it is left out on purpose
     assert done.stdout.splitlines()[1:3] == [
-        "not listed: 1 files or folders",
+        "not listed: 1 file or folder",
         "  pipe.jpg: not a regular file",
     ]
     Path(os.fsdecode(os.fsencode(images) + b"/\xff.jpg")).write_bytes(jpeg(40, 30))

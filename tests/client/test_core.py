@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vipsrv.client.core import FINISH_IF_LEFT, ClientCore, PendingRequest
+from vipsrv.client.core import FINISH_IF_LEFT, MAX_META_DEPTH, ClientCore, PendingRequest
 from vipsrv.client.requests import (
     HELLO,
     INFO,
@@ -309,6 +309,35 @@ def test_what_the_server_says_is_made_printable() -> None:
     with pytest.raises(BadRequest) as caught:
         refused.result()
     assert str(caught.value) == shown
+
+
+@pytest.mark.parametrize(
+    ("wire", "shown"),
+    [
+        (b'{"a":"[[[[[[[[[[[[[[[[[[{{{{"}', "[" * 18 + "{" * 4),
+        ('{"a":"ä \u4e2d"}'.encode(), "ä \u4e2d"),
+        ('{"a":"\u202e"}'.encode(), "\\u202e"),
+        (b'{"a":"\\u001b"}', "\\x1b"),
+        (b'{"a":"\\\\x1b"}', "\\x1b"),
+        (b'{"a":"\x7f"}', "\\x7f"),
+        (b'{\n\t"a":\r"b"}', "b"),
+    ],
+    ids=["brackets", "letters", "unprintable", "escaped", "a backslash", "delete", "spaces"],
+)
+def test_a_text_of_the_server(wire: bytes, shown: str) -> None:
+    core = new_core()
+    pending = start(core)
+    core.receive_data(pack_message(Kind.PING | REPLY, pending.request_id, wire, status=200))
+    assert pending.result().meta == {"a": shown}
+
+
+@pytest.mark.parametrize("levels", [MAX_META_DEPTH, MAX_META_DEPTH + 1])
+def test_the_most_levels_of_a_meta(levels: int) -> None:
+    core = new_core()
+    pending = start(core)
+    nested = b'{"a":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
+    core.receive_data(pack_message(Kind.PING | REPLY, pending.request_id, nested, status=200))
+    assert (pending.error is None) == (levels <= MAX_META_DEPTH)
 
 
 def test_a_meta_of_many_levels_is_refused() -> None:

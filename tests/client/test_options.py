@@ -1,6 +1,7 @@
 """The options of a RESIZE as both clients send them, and several results of one upload."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -244,6 +245,36 @@ def test_invalid_outputs(
 ) -> None:
     with pytest.raises(error, match=said):
         make_client(port=unused.port).call("resize_all", b"image", outputs)
+
+
+def test_the_same_options_again_with_other_fields(make_client: MakeClient, serve: Serve) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def script(peer: Peer) -> None:
+        for _ in range(8):
+            head, _ = peer.read_request()
+            seen.append(head.meta)
+            peer.reply(head, body=b"1", outputs=[{**TOLD[0], "size": 1}])
+
+    client = make_client(port=serve(script).port)
+    outputs, changing = (PLAIN,), [PLAIN]
+    asked: tuple[dict[str, Any], ...] = (
+        {},
+        {},
+        {"deadline_ms": 5000},
+        {"deadline_ms": 5000},
+        {"request_id": "a"},
+        {},
+    )
+    for fields in asked:
+        client.call("resize_all", b"image", outputs, **fields)
+    client.call("resize_all", b"image", changing)
+    changing[0] = replace(PLAIN, width=9)
+    client.call("resize_all", b"image", changing)
+    plain = PLAIN.to_meta()
+    deadline = {**plain, "deadline_ms": 5000}
+    assert seen[:6] == [plain, plain, deadline, deadline, {**plain, "request_id": "a"}, plain]
+    assert [one["width"] for one in seen[6:]] == [8, 9]
 
 
 def test_as_many_as_a_request_can_carry(make_client: MakeClient, serve: Serve) -> None:

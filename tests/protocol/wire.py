@@ -56,7 +56,13 @@ def message_v2(
     encoded = b"" if meta is None else json.dumps(meta, ensure_ascii=False).encode()
     wire = struct.pack("!I4sBBHIIQ", 0, b"VIPS", 2, kind, status, request_id, len(encoded), len(body))
     started = MessageStarted(
-        version=2, kind=kind, status=status, request_id=request_id, meta=meta or {}, body_size=len(body)
+        version=2,
+        kind=kind,
+        status=status,
+        request_id=request_id,
+        meta=meta or {},
+        body_size=len(body),
+        head_size=28 + len(encoded),
     )
     return Message(wire + encoded + body, _seen(started, body))
 
@@ -64,14 +70,26 @@ def message_v2(
 def request_v1(width: int, height: int, body: bytes) -> Message:
     meta = {"width": width, "height": height}
     started = MessageStarted(
-        version=1, kind=Kind.RESIZE, status=0, request_id=0, meta=meta, body_size=len(body)
+        version=1,
+        kind=Kind.RESIZE,
+        status=0,
+        request_id=0,
+        meta=meta,
+        body_size=len(body),
+        head_size=12,
     )
     return Message(struct.pack("!III", len(body), width, height) + body, _seen(started, body))
 
 
 def reply_v1(body: bytes) -> Message:
     started = MessageStarted(
-        version=1, kind=Kind.RESIZE | REPLY, status=200, request_id=0, meta={}, body_size=len(body)
+        version=1,
+        kind=Kind.RESIZE | REPLY,
+        status=200,
+        request_id=0,
+        meta={},
+        body_size=len(body),
+        head_size=4,
     )
     return Message(struct.pack("!I", len(body)) + body, _seen(started, body))
 

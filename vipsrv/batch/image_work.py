@@ -10,19 +10,29 @@
 import asyncio
 import hashlib
 import os
+import stat
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from io import FileIO
 
 from vipsrv.batch.engines.interface import Work
 from vipsrv.batch.images import ListedImage
-from vipsrv.batch.problems import LOSSES, ImageFailed, reading_failed, request_failed, storing_failed
+from vipsrv.batch.problems import (
+    LOSSES,
+    ImageFailed,
+    Problem,
+    reading_failed,
+    request_failed,
+    storing_failed,
+)
 from vipsrv.batch.room import Seat
 from vipsrv.batch.rows import OK, OutputRow, Row
 from vipsrv.batch.server_link import ServerLink
 from vipsrv.batch.stores.blocking_calls import BlockingCalls
+from vipsrv.batch.stores.open_store import images_in_destination
 from vipsrv.batch.turns import Turns
 from vipsrv.client import AsyncClient, ImageSource, ResizedImage, ResizeResults
 from vipsrv.client.window import Window
@@ -105,6 +115,7 @@ class ImageWork:
         self._link = ServerLink(client)
         self._turns = Turns()
         self._reading = BlockingCalls(READING_THREADS, "reading")
+        self._images_in_destination = images_in_destination(work.source.url, work.destination.url)
 
     def close(self) -> None:
         """End the threads that read images."""
@@ -142,12 +153,26 @@ class ImageWork:
         results = await self._made(image, tally, seat)
         seat.holds(sum(len(one.data) for one in results))
         keys = self._outputs.keys(image.key, results)
+        self._spare_images(image, keys)
         rows = tuple([await _output_row(key, result) for key, result in zip(keys, results, strict=True)])
         if len(results) == 1:
             await self._store(keys[0], results[0].data)
         else:
             await _all(*(self._store(key, one.data) for key, one in zip(keys, results, strict=True)))
         return rows
+
+    def _spare_images(self, image: ListedImage, keys: Sequence[str]) -> None:
+        """Raise ``ImageFailed`` if a result would be stored where the source has images."""
+        prefix = self._images_in_destination
+        if prefix is None:
+            return
+        for key in keys:
+            if key == prefix + image.key or (prefix and key.startswith(prefix)):
+                raise ImageFailed.by(
+                    Problem.NAME_CONFLICT,
+                    f"its result {key} would replace an image of the source, or be one: name another "
+                    "destination, or put a folder into the template of the names",
+                )
 
     async def _made(self, image: ListedImage, tally: _Tally, seat: Seat) -> tuple[ResizedImage, ...]:
         """Have an image resized, in several attempts if it must be."""
@@ -247,9 +272,17 @@ class ImageWork:
                 return
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - or a text
-        return file.read()
+def _read(path: str | os.PathLike[str]) -> bytes | str | os.PathLike[str]:
+    """Return what is in a small file; the path of any other one, which the client sends or refuses.
+
+    What a list of keys says of a file need not be so: it may be a pipe, or have any size.
+    """
+    # Not blocking, because opening a named pipe waits for its other end.
+    with FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_size > READ_WHOLE:
+            return path
+        return file.read(READ_WHOLE)
 
 
 async def _all(*steps: Coroutine[None, None, None]) -> None:

@@ -15,9 +15,9 @@ from vipsrv.client.requests import (
     INFO,
     PING,
     ClientRequest,
+    ResizeAllRequests,
     check_max_reply_size,
     check_version_1_size,
-    resize_all_request,
     resize_request,
     version_1_request,
 )
@@ -110,6 +110,7 @@ class AsyncClient(_ClosableClient):
         most = check_max_reply_size(max_reply_size)
         server, secured = choose_tls(server_address(host, port, address), tls, ca=ca, cert=cert, key=key)
         self._pool = AsyncPool(server, 2, timeout, most, token=choose_token(token), tls=secured)
+        self._requests = ResizeAllRequests()
 
     @classmethod
     def embedded(
@@ -127,6 +128,7 @@ class AsyncClient(_ClosableClient):
         client = cls.__new__(cls)
         most = check_max_reply_size(max_reply_size)
         client._pool = AsyncPool(server or EmbeddedServer(), 2, timeout, most)  # noqa: SLF001 - of this class
+        client._requests = ResizeAllRequests()  # noqa: SLF001 - of this class
         return client
 
     async def resize(
@@ -163,7 +165,7 @@ class AsyncClient(_ClosableClient):
         ``deadline_ms`` applies to all of them together; either all succeed or the call raises. ``request_id``
         and ``traceparent`` are for the server's log, as with ``resize``. Raises the errors of ``resize``.
         """
-        request = resize_all_request(
+        request = self._requests.request(
             outputs, deadline_ms=deadline_ms, request_id=request_id, traceparent=traceparent
         )
         return await self._resize(request, image, on_sent)

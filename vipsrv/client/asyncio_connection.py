@@ -1,4 +1,4 @@
-"""One connection of the asyncio client: an ``asyncio.Protocol`` over the core; one task sends at a time.
+"""One connection of the asyncio client: an asyncio protocol over the core; one task sends at a time.
 
 An image in a file is read in a thread, piece by piece. The event loop's ``sendfile`` would stop reading from
 the socket meanwhile: a refusal would go unseen, and a server that waits for its replies to be read would
@@ -10,7 +10,7 @@ import socket
 from typing import Self, cast
 
 from vipsrv.address import Address
-from vipsrv.client.core import ClientCore, PendingRequest
+from vipsrv.client.core import FINISH_IF_LEFT, ClientCore, PendingRequest
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.server_address import connect_error, handshake_error, reason
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source
@@ -18,8 +18,14 @@ from vipsrv.client.timeouts import MAX_SECONDS, Timeout
 from vipsrv.client.tls import ClientTls, tls_fault
 from vipsrv.errors import ClientTimeout, ConnectFailed
 
+WITH_HEAD = 16 * 1024
+"""Bytes of an image that are sent together with the head of its request."""
 
-class AsyncConnection(asyncio.Protocol):
+RECEIVE_SIZE = 256 * 1024
+"""Bytes that are received at a time, into one buffer: most replies arrive as a whole."""
+
+
+class AsyncConnection(asyncio.BufferedProtocol):
     """A connection; ``connect`` makes one that is open."""
 
     def __init__(
@@ -35,6 +41,7 @@ class AsyncConnection(asyncio.Protocol):
         self._timeout = timeout
         self._peer = peer
         self._core = ClientCore(protocol, peer, max_reply_size=max_reply_size, token=token)
+        self._buffer = memoryview(bytearray(RECEIVE_SIZE))
         self._turn = asyncio.Lock()
         self._cancels: list[bytes] = []
         self._writable = asyncio.Event()
@@ -95,11 +102,17 @@ class AsyncConnection(asyncio.Protocol):
 
         Raises ``ClientTimeout``, and ``OSError`` if the image cannot be read.
         """
-        done = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def end() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
         async with self._turn:
             if self._core.superseded:
                 return None
-            pending = self._core.start(request, source.size if source else 0, done.set)
+            pending = self._core.start(request, source.size if source else 0, end)
             if pending.done:
                 return pending
             complete = False
@@ -113,15 +126,18 @@ class AsyncConnection(asyncio.Protocol):
                 self._core.end_sending(complete=complete)
                 self._settle()
         self._settle()
+        timer = None if self._timeout.reply is None else loop.call_later(self._timeout.reply, end)
         try:
-            async with asyncio.timeout(self._timeout.reply):
-                await done.wait()
-        except TimeoutError:
-            self._abandon(pending)
-            raise ClientTimeout(f"{self._peer} has not answered within {self._timeout.reply} s") from None
+            await ended
         except BaseException:
             self._abandon(pending)
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if not pending.done:
+            self._abandon(pending)
+            raise ClientTimeout(f"{self._peer} has not answered within {self._timeout.reply} s")
         return pending
 
     async def close(self) -> None:
@@ -140,12 +156,16 @@ class AsyncConnection(asyncio.Protocol):
         """Keep the transport; asyncio has switched on TCP_NODELAY."""
         self._transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the buffer is as large as it is
+        """Return the buffer for the next bytes."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Process bytes of replies."""
         if self._tls is not None:
             self._tls.keep_session(self._transport.get_extra_info("ssl_object"))
             self._tls = None
-        self._core.receive_data(data)
+        self._core.receive_data(self._buffer[:nbytes])
         self._settle()
 
     def eof_received(self) -> None:
@@ -182,24 +202,37 @@ class AsyncConnection(asyncio.Protocol):
         """
         head = pending.head
         while True:
-            piece = await self._next_piece(source)
-            await self._until_writable()
+            size = PIECE_SIZE
+            if on_sent is None and pending.unsent <= PIECE_SIZE + FINISH_IF_LEFT:
+                size = pending.unsent  # the rest would be sent in any case
+            piece = await self._next_piece(source, size)
+            if not head:
+                # Let the loop run once, to see a refusal even while the socket accepts everything at once.
+                await asyncio.sleep(0)
+            if not self._writable.is_set():
+                await self._until_writable()
             if self._core.stop_sending(pending):
                 return False
-            self._transport.write(b"".join((head, piece)) if head else piece)
-            head = b""
+            if head:
+                # Not with all of the piece: to copy it takes longer than to send it separately.
+                self._transport.write(b"".join((head, piece[:WITH_HEAD])))
+                head = b""
+                if len(piece) > WITH_HEAD:
+                    self._transport.write(piece[WITH_HEAD:])
+            else:
+                self._transport.write(piece)
             pending.unsent -= len(piece)
             if source is not None and on_sent is not None:
                 on_sent(source.size - pending.unsent)
             if not pending.unsent:
                 return True
 
-    async def _next_piece(self, source: Source | None) -> bytes | memoryview:
+    async def _next_piece(self, source: Source | None, size: int) -> bytes | memoryview:
         if source is None:
             return b""
         if source.in_memory:
-            return source.read(PIECE_SIZE)
-        reading = asyncio.ensure_future(asyncio.to_thread(source.read, PIECE_SIZE))
+            return source.read(size)
+        reading = asyncio.ensure_future(asyncio.to_thread(source.read, size))
         try:
             return await asyncio.shield(reading)
         except asyncio.CancelledError:
@@ -208,8 +241,6 @@ class AsyncConnection(asyncio.Protocol):
             raise
 
     async def _until_writable(self) -> None:
-        # Always let the loop run once, to see a refusal even while the socket accepts everything at once.
-        await asyncio.sleep(0)
         while not self._writable.is_set():
             unsent, received = self._transport.get_write_buffer_size(), self._core.received
             try:

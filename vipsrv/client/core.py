@@ -43,6 +43,7 @@ from vipsrv.protocol import (
     ReplyReader,
     pack_message,
     unpack_error,
+    unpack_meta,
 )
 
 MAX_REQUEST_ID = 2**32 - 1
@@ -170,7 +171,7 @@ class ClientCore:
     ) -> None:
         self._protocol = protocol
         self._peer = peer
-        self._reader = ReplyReader()
+        self._reader = ReplyReader(unpack_printable_meta)
         self._in_flight: dict[int, PendingRequest] = {}
         self._abandoned: dict[int, int] = {}  # the most bytes that the reply to each may have
         self._max_reply_size = max_reply_size
@@ -179,8 +180,8 @@ class ClientCore:
         self._login_id = CONNECTION_ID
         self._last_id = 0
         self._message: MessageStarted | None = None
-        self._message_size = 0
         self._body = bytearray()  # grows with what arrives, whatever size was announced
+        self._whole_body = b""  # of a reply whose body has arrived in one piece
         self._idle_since_reply = False
         self._sending: PendingRequest | None = None
         self._started = False
@@ -229,7 +230,7 @@ class ClientCore:
         else:
             login = self._pack_login()
             request_id = self._new_id()
-            head = login + pack_message(request.kind, request_id, request.meta or None, body_size=body_size)
+            head = login + pack_message(request.kind, request_id, request.packed_meta, body_size=body_size)
         pending = PendingRequest(
             request.kind,
             request_id,
@@ -274,19 +275,15 @@ class ClientCore:
         self._abandoned[cancel_id] = 0
         return pack_message(Kind.CANCEL, cancel_id, {"request_id": pending.request_id})
 
-    def receive_data(self, data: bytes) -> None:
+    def receive_data(self, data: bytes | memoryview) -> None:
         """Process received bytes. Bytes that are not a reply end every request with ``ProtocolError``."""
         self.received += len(data)
         self._idle_since_reply = False
-        view = memoryview(data)
         try:
-            while view and not self.closed:
-                # Cut at the boundaries of messages to count the bytes of each.
-                part = view[: self._reader.wanted or len(view)]
-                view = view[len(part) :]
-                self._message_size += len(part)
-                for event in self._reader.receive_data(part):
-                    self._handle(event)
+            for event in self._reader.receive_data(data):
+                self._handle(event)
+                if self._state >= CoreState.ENDED:
+                    break  # what follows does not matter
         except _SpeaksHttp:
             self._fail_with(f"{self._peer} speaks HTTP, not the protocol of vipsrv")
         except _SpeaksTls:
@@ -348,12 +345,17 @@ class ClientCore:
             self._message = event
         elif isinstance(event, BodyReceived):
             if self._message is not None and self._message.request_id in self._in_flight:
-                self._body += event.data
+                if len(event.data) == self._message.body_size:
+                    self._whole_body = bytes(event.data)
+                else:
+                    self._body += event.data
         elif self._message is not None:
-            started, body, size = self._message, bytes(self._body), self._message_size
-            self._message, self._message_size = None, 0
-            self._body.clear()
-            self._complete(started, body, size)
+            started, body = self._message, self._whole_body
+            if self._body:
+                body = bytes(self._body)
+                self._body.clear()
+            self._message, self._whole_body = None, b""
+            self._complete(started, body)
 
     def _check(self, started: MessageStarted) -> None:
         """Check that a reply answers a request and is not too large. Raises ``ProtocolError``."""
@@ -378,11 +380,8 @@ class ClientCore:
         if started.body_size > most:
             raise ProtocolError(f"a reply has a body of {started.body_size} bytes; {most} are allowed")
 
-    def _complete(self, started: MessageStarted, body: bytes, size: int) -> None:
-        try:
-            meta = printable_json(started.meta, MAX_META_DEPTH)
-        except ValueError as too_deep:
-            raise ProtocolError(f"the meta has {too_deep}") from None
+    def _complete(self, started: MessageStarted, body: bytes) -> None:
+        meta = started.meta
         error = unpack_error(started.status, meta) if started.status >= FIRST_ERROR_STATUS else None
         if error is not None and started.request_id == CONNECTION_ID:
             # A copy for each request, because each may be raised in another thread.
@@ -399,7 +398,7 @@ class ClientCore:
         if pending is not None:
             pending.error = error
             if error is None:
-                pending.reply = Reply(meta=meta, body=body, received=size)
+                pending.reply = Reply(meta=meta, body=body, received=started.head_size + started.body_size)
             pending.on_done()
         self._idle_since_reply = not self._in_flight
         if self._protocol == 1:
@@ -415,6 +414,24 @@ class ClientCore:
         for pending in failed.values():
             pending.error = make()
             pending.on_done()
+
+
+def unpack_printable_meta(data: bytes | bytearray) -> dict[str, Any]:
+    """The meta of a reply, with unprintable characters replaced. Raises ``ProtocolError``."""
+    meta = unpack_meta(data)
+    # Without an escape each text is in the JSON as it is, so that one look tells that all are printable, and
+    # what has few brackets is not deep. So it is with nearly every reply.
+    if b"\\" not in data and data.decode().isprintable() and _brackets(data) <= MAX_META_DEPTH:
+        return meta
+    try:
+        printable: dict[str, Any] = printable_json(meta, MAX_META_DEPTH)
+    except ValueError as too_deep:
+        raise ProtocolError(f"the meta has {too_deep}") from None
+    return printable
+
+
+def _brackets(data: bytes | bytearray) -> int:
+    return data.count(b"{") + data.count(b"[")
 
 
 def _refused_token(error: RequestError) -> RequestError:

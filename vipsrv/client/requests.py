@@ -1,6 +1,5 @@
 """The requests of a client: the meta of each, checked before anything is sent."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from vipsrv.options import (
     ResizeRequest,
     default_fit,
 )
-from vipsrv.protocol import MAX_META_SIZE, V1_MAX_SIZE, Kind
+from vipsrv.protocol import MAX_META_SIZE, V1_MAX_SIZE, Kind, pack_meta
 from vipsrv.version import __version__
 
 ProtocolVersion = Literal[1, 2]
@@ -33,12 +32,29 @@ _BLOCK = 16
 """Pixels: the formats encode blocks whose sides are at most this, so that the sides are rounded up to it."""
 
 
+def _max_size(output: ResizeOptions) -> int:
+    """The most bytes that a result can have; ``UNLIMITED`` if the options do not limit it."""
+    if output.max_bytes is not None:
+        return output.max_bytes
+    if (
+        output.width is None
+        or output.height is None
+        or output.fit is Fit.OUTSIDE
+        or output.keep is not Keep.NONE
+    ):
+        # One side follows from the image; metadata that is kept may be of any size.
+        return UNLIMITED
+    width, height = (side + -side % _BLOCK for side in (output.width, output.height))
+    return width * height * MOST_BYTES_PER_PIXEL + MOST_BYTES_BESIDE_PIXELS
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientRequest:
     """A request without its body.
 
     Version 2 sends ``kind`` and ``meta``; version 1 sends ``width`` and ``height``. ``outputs`` are the
-    results that a RESIZE asks for. ``max_body`` is the most bytes that the body of its reply can have.
+    results that a RESIZE asks for. ``packed_meta`` is the JSON of ``meta``. ``max_body`` is the most bytes of
+    results that a server can send as an answer, by what was asked.
     """
 
     kind: Kind
@@ -46,11 +62,45 @@ class ClientRequest:
     width: int = 0
     height: int = 0
     outputs: tuple[ResizeOptions, ...] = ()
+    packed_meta: bytes = field(init=False, repr=False)
+    max_body: int = field(init=False)
 
-    @property
-    def max_body(self) -> int:
-        """The most bytes of results that a server can send as an answer, by what was asked."""
-        return sum(map(_max_size, self.outputs))
+    def __post_init__(self) -> None:
+        # The class is frozen, so not by assignment.
+        object.__setattr__(self, "packed_meta", pack_meta(self.meta) if self.meta else b"")
+        object.__setattr__(self, "max_body", sum(map(_max_size, self.outputs)))
+
+
+class ResizeAllRequests:
+    """Makes the requests of ``resize_all``, and the same one again for the same options.
+
+    Many images are resized to the same sizes, one after another: to check and encode the options each time
+    takes longer than all else that is done for a request. May be used by several threads.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[Sequence[ResizeOptions], int | None, ClientRequest] | None = None
+
+    def request(
+        self,
+        outputs: Sequence[ResizeOptions],
+        *,
+        deadline_ms: int | None,
+        request_id: str | None,
+        traceparent: str | None,
+    ) -> ClientRequest:
+        """Make a request, see ``resize_all_request``."""
+        last = self._last
+        repeatable = request_id is None and traceparent is None
+        # By identity, as a tuple of options never changes, and to compare them takes as long as to encode.
+        if last is not None and repeatable and outputs is last[0] and deadline_ms is last[1]:
+            return last[2]
+        request = resize_all_request(
+            outputs, deadline_ms=deadline_ms, request_id=request_id, traceparent=traceparent
+        )
+        if repeatable and type(outputs) is tuple:
+            self._last = outputs, deadline_ms, request
+        return request
 
 
 HELLO = ClientRequest(kind=Kind.HELLO, meta={"client": f"vipsrv/{__version__}"})
@@ -93,7 +143,7 @@ def resize_all_request(outputs: Sequence[ResizeOptions], **common: Any) -> Clien
     """
     asked = tuple(outputs)
     request = _resize(asked, **common)
-    size = len(json.dumps(request.meta, separators=(",", ":")))
+    size = len(request.packed_meta)
     if size > MAX_META_SIZE:
         raise ValueError(
             f"outputs: the options of {len(asked)} results take {size} bytes, over the {MAX_META_SIZE} "
@@ -124,19 +174,3 @@ def _resize(outputs: tuple[ResizeOptions, ...], **common: Any) -> ClientRequest:
             raise TypeError(f"outputs: each must be a ResizeOptions, not {type(output).__name__}")
     meta = ResizeRequest(outputs=outputs, **common).to_meta()
     return ClientRequest(kind=Kind.RESIZE, meta=meta, outputs=outputs)
-
-
-def _max_size(output: ResizeOptions) -> int:
-    """The most bytes that a result can have; ``UNLIMITED`` if the options do not limit it."""
-    if output.max_bytes is not None:
-        return output.max_bytes
-    if (
-        output.width is None
-        or output.height is None
-        or output.fit is Fit.OUTSIDE
-        or output.keep is not Keep.NONE
-    ):
-        # One side follows from the image; metadata that is kept may be of any size.
-        return UNLIMITED
-    width, height = (side + -side % _BLOCK for side in (output.width, output.height))
-    return width * height * MOST_BYTES_PER_PIXEL + MOST_BYTES_BESIDE_PIXELS

@@ -194,9 +194,11 @@ def _check_outputs(request: ClientRequest, announced: tuple[OutputInfo, ...], bo
     for asked, output in zip(request.outputs, announced, strict=True):
         if not output.size:
             raise ProtocolError(f"the server sent an empty result for {output.width} x {output.height}")
+        if asked.format == output.format:
+            continue
         if not re.fullmatch(r"[a-z0-9]{1,16}", output.format):
             raise ProtocolError(f"the server named {output.format[:40]!r} as the format of a result")
-        if asked.format not in (Format.AUTO, output.format):
+        if asked.format is not Format.AUTO:
             raise ProtocolError(f"the server sent {output.format} for a result in {asked.format}")
 
 

@@ -17,6 +17,8 @@ from vipsrv.protocol.frames import (
     Header,
     Kind,
     pack_message,
+    pack_meta,
+    unpack_meta,
 )
 from vipsrv.protocol.reader import (
     BodyReceived,
@@ -50,5 +52,7 @@ __all__ = [
     "RequestReader",
     "pack_error",
     "pack_message",
+    "pack_meta",
     "unpack_error",
+    "unpack_meta",
 ]

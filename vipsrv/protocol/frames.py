@@ -125,10 +125,15 @@ def pack_message(
 
     ``meta`` is an object or its JSON. Raises ``ProtocolError`` if it is longer than 65,536 bytes.
     """
-    encoded = (meta or b"") if meta is None or isinstance(meta, bytes) else _encode_json(meta).encode()
+    encoded = (meta or b"") if meta is None or isinstance(meta, bytes) else pack_meta(meta)
     header = Header(kind, status, request_id, len(encoded), body_size)
     header.check_meta_size()
     return header.pack() + encoded
+
+
+def pack_meta(meta: dict[str, Any]) -> bytes:
+    """The JSON of a meta."""
+    return _encode_json(meta).encode()
 
 
 def unpack_meta(data: bytes | bytearray) -> dict[str, Any]:

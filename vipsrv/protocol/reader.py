@@ -19,7 +19,7 @@ the next event boundary, so a read of at most that many bytes never reaches into
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -48,7 +48,7 @@ class MessageStarted:
 
     ``kind`` is the number on the wire (a reply's with 0x80 added); a version 1 message counts as a RESIZE
     with request id 0, a version 1 request's meta is its ``width`` and ``height``, and a version 1 reply's
-    ``status`` is 200.
+    ``status`` is 200. ``head_size`` is the bytes of the header and the meta.
     """
 
     version: Literal[1, 2]
@@ -57,6 +57,7 @@ class MessageStarted:
     request_id: int
     meta: dict[str, Any]
     body_size: int
+    head_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ class MessageEnded:
 
 Event = MessageStarted | BodyReceived | MessageEnded
 
+UnpackMeta = Callable[[bytes | bytearray], dict[str, Any]]
+
 
 class MessageReader(ABC):
     """The common part of ``RequestReader`` and ``ReplyReader``."""
@@ -80,7 +83,9 @@ class MessageReader(ABC):
     _first_size: ClassVar[int]
     """The size of a version 1 header, which suffices to tell version 1 from 2."""
 
-    def __init__(self) -> None:
+    def __init__(self, unpack_meta: UnpackMeta = unpack_meta) -> None:
+        """``unpack_meta`` reads the JSON of a meta. It raises ``ProtocolError`` for what it refuses."""
+        self._unpack_meta = unpack_meta
         self._pending = bytearray()  # the part of an incomplete header or meta that has arrived
         self._pending_size = self._first_size  # its size when it is complete
         self._header: Header | None = None
@@ -205,7 +210,7 @@ class MessageReader(ABC):
 
     def _pending_complete(self, data: bytearray) -> MessageStarted | None:
         if self._header is not None:
-            return _started(self._header, unpack_meta(data))
+            return _started(self._header, self._unpack_meta(data))
         if self._version is None and any(data[:4]):
             self._version = 1
             return self._started_v1(data)
@@ -252,8 +257,15 @@ class RequestReader(MessageReader):
         if is_client_hello(data):
             raise ProtocolError("the client speaks TLS, which this address does not")
         size, width, height = V1_REQUEST.unpack(data)
-        meta = {"width": width, "height": height}
-        return MessageStarted(version=1, kind=Kind.RESIZE, status=0, request_id=0, meta=meta, body_size=size)
+        return MessageStarted(
+            version=1,
+            kind=Kind.RESIZE,
+            status=0,
+            request_id=0,
+            meta={"width": width, "height": height},
+            body_size=size,
+            head_size=V1_REQUEST.size,
+        )
 
 
 class ReplyReader(MessageReader):
@@ -276,7 +288,13 @@ class ReplyReader(MessageReader):
     def _started_v1(self, data: bytearray) -> MessageStarted:
         (size,) = V1_REPLY.unpack(data)
         return MessageStarted(
-            version=1, kind=Kind.RESIZE | REPLY, status=OK_STATUS, request_id=0, meta={}, body_size=size
+            version=1,
+            kind=Kind.RESIZE | REPLY,
+            status=OK_STATUS,
+            request_id=0,
+            meta={},
+            body_size=size,
+            head_size=V1_REPLY.size,
         )
 
 
@@ -288,4 +306,5 @@ def _started(header: Header, meta: dict[str, Any]) -> MessageStarted:
         request_id=header.request_id,
         meta=meta,
         body_size=header.body_size,
+        head_size=HEADER.size + header.meta_size,
     )

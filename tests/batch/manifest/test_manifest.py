@@ -58,6 +58,11 @@ def test_journals_are_at_a_folder_and_otherwise_in_the_state_folder(monkeypatch:
     assert bucket.parent == Path("/state/vipsrv/batch")
     assert journal_folder("s3://bucket/results/") == bucket
     assert journal_folder("s3://bucket/other") != bucket
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    assert journal_folder("s3://bucket/results") != bucket
+    container = journal_folder("az://container/results")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "other")
+    assert journal_folder("az://container/results") != container
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     assert journal_folder("s3://bucket").parent == Path.home() / ".local/state/vipsrv/batch"
 
@@ -151,6 +156,23 @@ async def test_a_damaged_journal_is_told_kept_and_its_other_rows_published(manif
     assert await published(manifest) == rows("a")
     assert [path.name for path in manifest.journals.iterdir()] == [f"{SHARD}.jsonl.damaged"]
     assert await manifest.recover() == Recovery()
+
+
+async def test_a_journal_of_a_newer_version_is_left_to_it(manifest: Manifest) -> None:
+    newer = manifest.journals / f"{SHARD}.jsonl"
+    newer.parent.mkdir(parents=True)
+    newer.write_bytes(b'{"vipsrv_journal": 2}\n')
+    with pytest.raises(BatchError, match="use a newer one"):
+        await manifest.recover()
+    assert newer.exists()
+
+
+async def test_a_journal_that_another_program_removes(manifest: Manifest) -> None:
+    journal = begun(manifest, *rows("a"))
+    journal.path.unlink()
+    with pytest.raises(StorageFailed, match="another program has removed it"):
+        await manifest.publish(journal)
+    journal.close()
 
 
 async def test_after_a_start_of_the_machine_only_rows_with_their_results_count(

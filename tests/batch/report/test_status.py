@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,14 +11,18 @@ from pathlib import Path
 import pytest
 
 from tests.support.batch_rows import ENDED, LATER_RUN, RUN, failed_row, ok_row, outputs, write_part
+from vipsrv.batch.manifest.journal import ShardFacts
 from vipsrv.batch.manifest.layout import shard_name
 from vipsrv.batch.manifest.manifest import Manifest
+from vipsrv.batch.manifest.parts import part_bytes
 from vipsrv.batch.manifest.run_record import RunEnd, RunRecord
 from vipsrv.batch.report.failures_file import write_failures
 from vipsrv.batch.report.figures import FAILURES_OF_A_CODE, SLOWEST, figures_of
+from vipsrv.batch.report.page import report_page
 from vipsrv.batch.report.status import next_steps, runs_of, status_json, status_lines, status_of
 from vipsrv.batch.stores.folder_destination import FolderDestination
 from vipsrv.batch.stores.interface import Destination
+from vipsrv.errors import BatchError
 
 MADE = outputs(320, 640)
 
@@ -178,3 +183,19 @@ async def test_a_key_is_no_formula_of_a_spreadsheet(destination: Destination, tm
         read = list(csv.DictReader(file))
     assert [row["key"] for row in read] == ["'=1+1.jpg", "'@x.jpg", "'-a.jpg", 'a,"b"\n.jpg']
     assert read[0]["status"] == "422"
+
+
+async def test_a_part_of_another_program_is_told_or_refused(destination: Destination) -> None:
+    odd = replace(failed_row("a.jpg", MADE), ms=math.inf, ended=2**62)
+    facts = ShardFacts(shard="odd", run=RUN, options="x", outputs="[" * 100_000, tool="")
+    await destination.write(".vipsrv/parts/odd.parquet", part_bytes(facts, [odd]))
+    found = await status_of(destination)
+    assert status_json(found)["options"][0]["outputs"] == facts.outputs
+    assert "unknown" in "".join(status_lines(found))
+    assert "unknown" in report_page(found)
+    huge = replace(
+        ok_row("b.jpg", MADE), outputs=(replace(ok_row("b.jpg", MADE).outputs[0], bytes=2**62),) * 3
+    )
+    await destination.write(".vipsrv/parts/huge.parquet", part_bytes(facts, [huge]))
+    with pytest.raises(BatchError, match="cannot be counted"):
+        await status_of(destination)

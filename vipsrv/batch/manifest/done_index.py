@@ -130,7 +130,7 @@ def relation_of(outputs: Outputs, other: str) -> Relation:
     """Return how other outputs, as the manifest has them, relate to these."""
     try:
         others = Outputs.from_json(other)
-    except ValueError:  # options that this version does not know
+    except (ValueError, RecursionError):  # options that this version does not know
         return Relation.REPLACES
     for folder, ending in product(_SAMPLE_FOLDERS, _SAMPLE_ENDINGS):
         key = f"{folder}image.{ending}"

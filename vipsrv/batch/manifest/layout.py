@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from vipsrv.batch.stores.object_place import identity
+
 PARTS = ".vipsrv/parts/"
 """The keys of all parts start with this."""
 
@@ -71,4 +73,4 @@ def journal_folder(url: str) -> Path:
     state = os.environ.get("XDG_STATE_HOME", "")
     # The XDG specification: a relative path in the variable counts as none.
     root = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"  # noqa: PTH117 - of a text
-    return root / "vipsrv" / "batch" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    return root / "vipsrv" / "batch" / hashlib.sha256(identity(url).encode()).hexdigest()[:16]

@@ -120,10 +120,12 @@ class Part:
             raise BatchError(
                 f"{key}: has the format {number}, and this version of vipsrv knows {FORMAT}: use a newer one"
             )
+        names = list(columns or schema().names)  # by name: a later version may have added some
         try:
-            # By name: a later version may have added some.
-            self.table = file.read(list(columns or schema().names), use_threads=False)
-        except (pa.ArrowException, OSError):
+            self.table = file.read(names, use_threads=False).select(names)
+            self.table = self.table.cast(pa.schema([schema().field(name) for name in names]))
+            self.table.validate(full=True)
+        except (pa.ArrowException, OSError, KeyError, ValueError):
             raise BatchError(f"{key}: is damaged: move it away, and go on") from None
 
     def keys(self) -> list[str]:

@@ -210,7 +210,7 @@ def _made(options: OptionsFigures) -> str:
         values = json.loads(options.facts.outputs)
         lines = [" ".join(f"{name}={value}" for name, value in one.items()) for one in values["options"]]
         return "<br>".join([f"<code>{_safe(str(values['name']))}</code>", *map(_safe, lines)])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return _safe(options.facts.outputs)
 
 

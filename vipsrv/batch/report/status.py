@@ -89,7 +89,7 @@ def status_json(status: Status) -> dict[str, Any]:
         "options": [
             {
                 "digest": digest,
-                "outputs": json.loads(one.facts.outputs),
+                "outputs": _json_or_text(one.facts.outputs),
                 "done": one.done,
                 "failed": one.failed,
             }
@@ -105,6 +105,13 @@ def status_json(status: Status) -> dict[str, Any]:
         "running": None if running is None else {"pid": running.pid, "run": running.run},
         "next": next_steps(status),
     }
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # another program has written it
+        return text
 
 
 def status_lines(status: Status) -> Iterator[str]:

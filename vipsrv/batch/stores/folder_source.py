@@ -41,16 +41,16 @@ class FolderSource:
 
     @asynccontextmanager
     async def open(self, image: ListedImage) -> AsyncIterator[Path]:
-        """Give the path. Raises ``OSError`` if this file cannot be read, ``StorageFailed`` if none can."""
-        path = self._root.path / checked_key(image.key)
-        self._check(path)
-        yield path
+        """Give the path. Raises ``OSError`` if this file cannot be read, ``StorageFailed`` if none can.
 
-    def _check(self, path: Path) -> None:
-        # In the event loop, as the client's own opening is: a switch of threads costs more than the calls.
-        # Not blocking, because opening a named pipe waits for its other end; the client refuses one.
+        That includes an ``OSError`` of whoever reads the file within the block.
+        """
+        path = self._root.path / checked_key(image.key)
         try:
+            # In the event loop, as the client's own opening is: a switch of threads costs more than the
+            # calls. Not blocking: opening a named pipe waits for its other end; the client refuses one.
             os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+            yield path
         except OSError as error:
             self._root.require()
             raise storage_failure(self.url, error) or error from error
