@@ -20,6 +20,7 @@ from vipsrv.cli.output_files import check_folder
 from vipsrv.cli.progress import Progress, open_progress
 from vipsrv.cli.result_names import RESULT_PREFIX, NameTemplate
 from vipsrv.cli.server_choice import CallServer
+from vipsrv.cli.standard_streams import output_named_in_errors
 from vipsrv.cli.upload import STANDARD_INPUT
 from vipsrv.client import AsyncClient
 from vipsrv.client.image_endings import IMAGE_ENDINGS
@@ -124,7 +125,8 @@ def resize_many(server: CallServer, request: ManyRequest, *, quiet: bool, as_jso
             def on_outcome(outcome: ImageOutcome) -> None:
                 tally.add(outcome)
                 if as_json:
-                    print(outcome_line(outcome), flush=True)  # noqa: T201 - programs read these lines
+                    with output_named_in_errors():
+                        print(outcome_line(outcome), flush=True)  # noqa: T201 - programs read these lines
                 progress.show(tally)
 
             run = ManyImages(client, window, request.options, on_outcome)
@@ -139,7 +141,8 @@ def _finish(program: str, tally: Tally, end: _End, *, quiet: bool, as_json: bool
     """Print the sum and the failures, and raise what the command ends with, if it is not success."""
     if not as_json:
         if not quiet:
-            print("\n".join(tally.lines()), flush=True)  # noqa: T201 - the output of the command
+            with output_named_in_errors():
+                print("\n".join(tally.lines()), flush=True)  # noqa: T201 - the output of the command
         _tell_failures(program, tally)
     if end.error is not None:
         raise end.error

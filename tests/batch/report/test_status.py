@@ -66,7 +66,7 @@ async def test_the_figures_count_the_latest_row_of_each_image(destination: Desti
     assert (figures.done, figures.results, figures.failures_count) == (3, 6, 1)
     assert dict(figures.failed) == {(422, "corrupt_image"): 1}
     assert (figures.bytes_in, figures.bytes_out) == (50_000, 6000)
-    assert figures.ratio == pytest.approx(0.12)
+    assert figures.ratio == pytest.approx(50 / 6)
     assert figures.formats["webp"].results == 6
     assert figures.formats["webp"].pixels == 3 * (320 + 640) * 240
     assert figures.ratios.total == 3
@@ -99,7 +99,7 @@ async def test_the_lines_of_a_status(destination: Destination) -> None:
     text = "\n".join(status_lines(await status_of(destination)))
     assert "done           3 images, 6 results" in text
     assert "1  422 corrupt_image" in text
-    assert "50 kB of images → 6 kB of results (12 %)" in text
+    assert "50 kB of images → 6 kB of results (ratio 8.33)" in text
     assert "of /photos, 1 image, 2 s, 0.5 images/s, complete" in text
     assert "--retry-failed corrupt_image" in text
     assert f"vipsrv batch report {destination.url}" in text

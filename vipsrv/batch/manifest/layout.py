@@ -62,6 +62,12 @@ def local_folder(url: str) -> Path | None:
     return Path(unquote(path)) if scheme == "file" else None
 
 
+def case_counts(url: str) -> bool:
+    """Whether a destination tells names apart that differ in their case only; it has a manifest already."""
+    folder = local_folder(url)
+    return folder is None or not (folder / PARTS.partition("/")[0].upper()).exists()
+
+
 def journal_folder(url: str) -> Path:
     """Return the folder of the journals for a destination.
 

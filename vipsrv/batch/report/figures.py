@@ -82,8 +82,8 @@ class Figures:
 
     @property
     def ratio(self) -> float | None:
-        """Bytes of all results per byte of their images."""
-        return self.bytes_out / self.bytes_in if self.bytes_in else None
+        """The bytes of the images divided by those of their results, if there are any."""
+        return self.bytes_in / self.bytes_out if self.bytes_out else None
 
 
 async def figures_of(manifest: Manifest, *, options: str | None = None) -> Figures:

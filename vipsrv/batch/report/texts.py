@@ -28,6 +28,11 @@ def share_text(share: float) -> str:
     return f"{percent:,.{digits}f} %"
 
 
+def ratio_text(ratio: float) -> str:
+    """Return how many times smaller results are than their images, with three digits: ``2.31``."""
+    return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}"  # noqa: PLR2004 - where %g changes its form
+
+
 def ms_text(ms: float) -> str:
     """Return milliseconds in the unit that fits: ``12.5 ms``, ``3.2 s``, ``5 min 12 s``."""
     if ms < 1000:  # noqa: PLR2004 - a second
