@@ -269,6 +269,14 @@ AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """They look for their killed node for a minute before they end."""
 
 
+def addresses_of(process: psutil.Process) -> set[str]:
+    """The addresses at which a process listens; none if it has ended in the meantime."""
+    try:
+        return {port.laddr.ip for port in process.net_connections("tcp") if port.status == "LISTEN"}
+    except psutil.NoSuchProcess:
+        return set()
+
+
 def test_a_driver_that_is_killed_loses_nothing_that_it_has_told(
     images: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -287,9 +295,7 @@ def test_a_driver_that_is_killed_loses_nothing_that_it_has_told(
         names = " ".join(one.name() for one in family)
         assert names.count("ray::Node") == 2, names
         assert "raylet" in names
-        listening = {
-            port.laddr.ip for one in family for port in one.net_connections("tcp") if port.status == "LISTEN"
-        }
+        listening = {address for one in family for address in addresses_of(one)}
         assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}, listening
         driver.kill()
     agents = [one for one in family if one.is_running() and one.name() in AGENTS]
