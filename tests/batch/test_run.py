@@ -19,11 +19,11 @@ from tests.support.certificates import Lab
 from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
 from vipsrv.batch import Outputs, run
-from vipsrv.batch.image_work import READ_WHOLE
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.rows import Row
 from vipsrv.batch.stores.folder_destination import FolderDestination
 from vipsrv.batch.stores.folder_source import FolderSource
+from vipsrv.batch.stores.interface import READ_WHOLE
 from vipsrv.errors import (
     BatchError,
     ConnectFailed,

@@ -164,9 +164,7 @@ def runner_of(
 
 async def rows_of(runner: ShardRunner, *, count: int = 1, size: int = 20) -> list[Row]:
     async with aclosing(runner.rows(shards(count, size))) as rows:
-        given = [row async for row in rows]
-    runner.close()
-    return given
+        return [row async for row in rows]
 
 
 @pytest.fixture(autouse=True)
@@ -192,7 +190,6 @@ async def test_what_is_held_does_not_grow_with_the_number_of_images() -> None:
             done += 1
             if done % 5000 == 0:
                 most = max(most, alive())
-    runner.close()
     assert done == MANY
     assert client.most <= Window(LIMITS).most
     assert source.open_most <= Window(LIMITS).most + SEATS_BESIDE_WINDOW
@@ -267,7 +264,6 @@ async def test_what_ends_a_batch_comes_after_the_rows_in_flight(error: VipsrvErr
         await take_all()
     assert {one.key for row in given for one in row.outputs} == destination.written
     assert 0 < len(given) < 300
-    runner.close()
 
 
 async def test_only_the_image_that_breaks_the_connection_fails() -> None:
@@ -323,7 +319,6 @@ async def test_stop_sends_no_further_image() -> None:
             if given == 10:
                 runner.stop()
                 asked = len(client.asked) + client.in_flight
-    runner.close()
     assert given == len(client.asked) <= asked < 1000
 
 
@@ -347,6 +342,5 @@ async def test_leaving_the_rows_early_ends_all_tasks() -> None:
     async with aclosing(runner.rows(shards(10, 100))) as rows:
         async for _ in rows:
             break
-    runner.close()
     assert asyncio.all_tasks() == before
     assert runner.in_flight == 0

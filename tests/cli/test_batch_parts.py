@@ -222,7 +222,7 @@ def test_the_summary_says_how_to_try_earlier_failures_again() -> None:
     tally = tally_of(row("a"))
     lines = summary(tally, now, 2.0, left_out=LeftOut(), destination="out", command=command, ended=True)
     assert lines[0] == (
-        "done: 1 images done, 0 failed, 2 skipped, 2 of them failed before, in 2.0 s, 0.5 images/s"
+        "done: 1 image done, 0 failed, 2 skipped, 2 of them failed before, in 2.0 s, 0.5 images/s"
     )
     assert lines[-1] == "try the failed ones again: vipsrv batch in out --retry-failed"
 

@@ -9,12 +9,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
 from vipsrv.batch.engines.interface import Work
 from vipsrv.batch.estimate import Range, Reservoir, seconds_of, share_of, total_of
-from vipsrv.batch.image_work import READ_WHOLE, ImageWork
+from vipsrv.batch.image_work import ImageWork
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.manifest.done_index import DoneIndex
 from vipsrv.batch.manifest.manifest import Manifest
@@ -24,7 +24,7 @@ from vipsrv.batch.room import Room, Seat
 from vipsrv.batch.rows import Row
 from vipsrv.batch.run_loop import Choices
 from vipsrv.batch.shard_runner import MOST_BYTES, SEATS_BESIDE_WINDOW, UNKNOWN_SIZE
-from vipsrv.batch.stores.interface import Destination
+from vipsrv.batch.stores.interface import READ_WHOLE, Destination
 from vipsrv.client import AsyncClient
 from vipsrv.client.window import Window
 from vipsrv.options import ResizeOptions
@@ -166,14 +166,11 @@ async def _resize(
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
-    with closing(doing):
-        await do_all(
-            images[: limits.workers or 1]
-        )  # the first image of a worker takes longer than the others
-        rows.clear()
-        ended.clear()
-        started = time.perf_counter()
-        await do_all(images)
+    await do_all(images[: limits.workers or 1])  # the first image of a worker takes longer than the others
+    rows.clear()
+    ended.clear()
+    started = time.perf_counter()
+    await do_all(images)
     return rows, ended
 
 

@@ -10,13 +10,10 @@
 import asyncio
 import hashlib
 import os
-import stat
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from io import FileIO
 
 from vipsrv.batch.engines.interface import Work
 from vipsrv.batch.images import ListedImage
@@ -31,7 +28,6 @@ from vipsrv.batch.problems import (
 from vipsrv.batch.room import Seat
 from vipsrv.batch.rows import OK, OutputRow, Row
 from vipsrv.batch.server_link import ServerLink
-from vipsrv.batch.stores.blocking_calls import BlockingCalls
 from vipsrv.batch.stores.open_store import images_in_destination
 from vipsrv.batch.turns import Turns
 from vipsrv.client import AsyncClient, ImageSource, ResizedImage, ResizeResults
@@ -51,12 +47,6 @@ from vipsrv.errors import (
 
 ATTEMPTS_OF_WORKER_DIED = 2
 """The protocol's advice: an image that has ended a worker is sent once more at most."""
-
-READ_WHOLE = 8 * 2**20
-"""Bytes: a file up to this is read before its turn comes. A larger one is read while it is sent."""
-
-READING_THREADS = 8
-"""Files that are read at the same time if that takes long."""
 
 DIGEST_IN_LOOP = 2**20
 """Bytes: the digest of a result up to this takes the event loop less time than a switch to a thread."""
@@ -114,12 +104,7 @@ class ImageWork:
         self._stopped = stopped
         self._link = ServerLink(client)
         self._turns = Turns()
-        self._reading = BlockingCalls(READING_THREADS, "reading")
         self._images_in_destination = images_in_destination(work.source.url, work.destination.url)
-
-    def close(self) -> None:
-        """End the threads that read images."""
-        self._reading.close()
 
     async def row(self, image: ListedImage, seat: Seat) -> Row:
         """Do an image and return its row; the row is not written anywhere yet.
@@ -179,8 +164,7 @@ class ImageWork:
         """Have an image resized, in several attempts if it must be."""
         while True:
             try:
-                async with self._opened(image, tally, seat) as opened:
-                    return await self._resized(opened, tally)
+                return await self._attempt(image, tally, seat)
             except ImageFailed as failure:
                 await self._pause_after(failure, tally)
 
@@ -196,23 +180,16 @@ class ImageWork:
             raise Stopped
         await asyncio.sleep(_FIRST_PAUSE * 2 ** (tally.failures - 1))
 
-    @asynccontextmanager
-    async def _opened(self, image: ListedImage, tally: _Tally, seat: Seat) -> AsyncIterator[ImageSource]:
-        """Open an image; a small file is read here, while other images are in flight."""
+    async def _attempt(self, image: ListedImage, tally: _Tally, seat: Seat) -> tuple[ResizedImage, ...]:
+        """Open an image and have it resized; a source reads a small one before its turn comes."""
         if self._stopped():
             raise Stopped
         try:
-            async with self._source.open(image) as opened:
-                if isinstance(opened, (str, os.PathLike)):
-                    body: ImageSource = opened
-                    if image.size is not None and image.size <= READ_WHOLE:
-                        body = await self._reading.run_quick(_read, opened)
-                else:
-                    body = opened
+            async with self._source.open(image) as body:
                 if isinstance(body, (bytes, bytearray, memoryview)):
                     tally.size = len(body)
                     seat.holds(tally.size)
-                yield body
+                return await self._resized(body, tally)
         except (OSError, ValueError) as error:
             raise reading_failed(error) from error
 
@@ -271,19 +248,6 @@ class ImageWork:
                 await asyncio.sleep(_FIRST_PAUSE * 2 ** (failures - 1))
             else:
                 return
-
-
-def _read(path: str | os.PathLike[str]) -> bytes | str | os.PathLike[str]:
-    """Return what is in a small file; the path of any other one, which the client sends or refuses.
-
-    What a list of keys says of a file need not be so: it may be a pipe, or have any size.
-    """
-    # Not blocking, because opening a named pipe waits for its other end.
-    with FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size > READ_WHOLE:
-            return path
-        return file.read(READ_WHOLE)
 
 
 async def _all(*steps: Coroutine[None, None, None]) -> None:

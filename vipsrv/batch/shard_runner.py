@@ -15,12 +15,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from enum import Enum, auto
 
 from vipsrv.batch.engines.interface import Shard, Work
-from vipsrv.batch.image_work import READ_WHOLE, ImageWork, Stopped
+from vipsrv.batch.image_work import ImageWork, Stopped
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.manifest.manifest import Manifest
 from vipsrv.batch.room import Room, Seat
 from vipsrv.batch.rows import Row
 from vipsrv.batch.shard_record import BeginRecord, JournaledShard, ShardRecord
+from vipsrv.batch.stores.interface import READ_WHOLE
 from vipsrv.client import AsyncClient
 from vipsrv.client.window import Window
 
@@ -107,10 +108,6 @@ class ShardRunner:
     def in_flight(self) -> int:
         """Images that are being read, resized or written."""
         return self._room.taken
-
-    def close(self) -> None:
-        """End its threads, after the last ``rows``."""
-        self._images.close()
 
     def stop(self) -> None:
         """Send no further image; ``rows`` ends after those in flight. From the event loop's thread only."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vipsrv.batch.progress import Progress
+from vipsrv.batch.report.texts import count_text
 from vipsrv.batch.rows import Row
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.cli.batch_figures import bytes_text
@@ -64,8 +65,8 @@ def summary(
     rate = f", {ended_now / seconds:.1f} images/s" if ended_now and seconds else ""
     before = f", {progress.failed_before:,} of them failed before" if progress.failed_before else ""
     counts = (
-        f"{'done' if ended else 'stopped'}: {tally.done:,} images done, {tally.failures:,} failed, "
-        f"{progress.skipped:,} skipped{before}, in {span(seconds)}{rate}"
+        f"{'done' if ended else 'stopped'}: {count_text(tally.done, 'image')} done, "
+        f"{tally.failures:,} failed, {progress.skipped:,} skipped{before}, in {span(seconds)}{rate}"
     )
     lines = [counts, *(f"note: {note}" for note in progress.notes)]
     if tally.done:

@@ -127,7 +127,19 @@ class Window:
 
         Leave the block before you wait in ``busy``: a refused request is not in flight.
         """
+        counted = await self._take(size)
+        try:
+            yield
+        finally:
+            self._release(counted)
+
+    async def _take(self, size: int) -> int:
+        """Wait for a place, and return what is to be released."""
         counted = min(size, self._most_bytes)
+        if not self._waiting and self._open and self._fits(counted):
+            self._in_flight += 1
+            self._bytes += counted
+            return counted
         waiting = _Waiting(counted, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._give_places()
@@ -139,10 +151,7 @@ class Window:
             else:
                 self._release(counted)  # it got its place in the same moment
             raise
-        try:
-            yield
-        finally:
-            self._release(counted)
+        return counted
 
     def succeeded(self, timings: Timings | None = None) -> None:
         """Count a request that the server has accepted and answered, with an error about its image, too.
@@ -195,23 +204,25 @@ class Window:
         """
         refused_since: float | None = None
         while True:
-            async with self.place(size):
-                try:
-                    answer = await request()
-                except Busy as error:
-                    now = self._clock()
-                    refused_since = now if refused_since is None else refused_since
-                    if now - max(refused_since, self._last_success) >= patience:
-                        raise
-                    refusal = error
-                except RequestError as error:
-                    if not error.retryable:
-                        self.succeeded()  # the server is not busy: it has worked on the image
+            counted = await self._take(size)
+            try:
+                answer = await request()
+            except Busy as error:
+                now = self._clock()
+                refused_since = now if refused_since is None else refused_since
+                if now - max(refused_since, self._last_success) >= patience:
                     raise
-                else:
-                    timings = getattr(answer, "timings", None)
-                    self.succeeded(timings if isinstance(timings, Timings) else None)
-                    return answer
+                refusal = error
+            except RequestError as error:
+                if not error.retryable:
+                    self.succeeded()  # the server is not busy: it has worked on the image
+                raise
+            else:
+                timings = getattr(answer, "timings", None)
+                self.succeeded(timings if isinstance(timings, Timings) else None)
+                return answer
+            finally:
+                self._release(counted)
             await self.busy(refusal)
             refusal.forget_frames()
 
@@ -224,16 +235,25 @@ class Window:
 
     def _give_places(self) -> None:
         """Give places to the requests that have waited longest, as far as there are places."""
-        while self._waiting and self._in_flight < self._size and self._clock() >= self._closed_until:
+        while self._waiting and self._open:
             first = self._waiting[0]
             given_up = first.turn.cancelled()
-            if not given_up and self._in_flight and self._bytes + first.size > self._most_bytes:
+            if not given_up and not self._fits(first.size):
                 return
             self._waiting.popleft()
             if not given_up:
                 self._in_flight += 1
                 self._bytes += first.size
                 first.turn.set_result(None)
+
+    @property
+    def _open(self) -> bool:
+        """Whether there are places now."""
+        return self._in_flight < self._size and self._clock() >= self._closed_until
+
+    def _fits(self, size: int) -> bool:
+        """Whether there is room for the bytes of an image."""
+        return not self._in_flight or self._bytes + size <= self._most_bytes
 
     def _release(self, size: int) -> None:
         self._in_flight -= 1

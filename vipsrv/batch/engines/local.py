@@ -82,12 +82,9 @@ class LocalEngine:
             self._runner = ShardRunner(self._work, client, window)
             if self._stopping.is_set():
                 self._runner.stop()
-            try:
-                async with aclosing(self._runner.rows(_with_first(first, shards))) as rows:
-                    async for row in rows:
-                        yield row
-            finally:
-                self._runner.close()
+            async with aclosing(self._runner.rows(_with_first(first, shards))) as rows:
+                async for row in rows:
+                    yield row
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[AsyncClient]:

@@ -118,7 +118,6 @@ class Node:
         # each alone, which takes 12 % more CPU time an image (6 KB each, two actors with a core each).
         window = Window(replace(limits, workers=workers + 1))
         self._runner = ShardRunner(opened, client, window, begin_record=UnrecordedShard)
-        self._stack.callback(self._runner.close)
 
     async def missing(self, images: tuple[ListedImage, ...]) -> tuple[ListedImage, ...]:
         """Return which of some images the source does not have, as seen from here."""

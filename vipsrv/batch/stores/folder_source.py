@@ -1,6 +1,7 @@
 """A folder of this machine as a source of images."""
 
 import os
+import stat
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,22 +10,28 @@ from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.blocking_calls import BlockingCalls
 from vipsrv.batch.stores.folder_root import FolderRoot
 from vipsrv.batch.stores.folder_walk import FolderWalk
+from vipsrv.batch.stores.interface import READ_WHOLE
 from vipsrv.batch.stores.keys import checked_key, is_hidden
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.batch.stores.os_faults import storage_failure
+
+READING_THREADS = 8
+"""Files that are read at the same time if that takes long."""
 
 
 class FolderSource:
     """The files below a folder. Hidden files and folders are skipped, and so are the prefixes ``skip``.
 
-    The client gets paths, and sends each file from the page cache.
+    A file of which the size is known and small is read as a whole; of others the client gets the path.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, skip: Collection[str] = ()) -> None:
         self._root = FolderRoot(folder)
         self._root.require()
         self._skip = frozenset(skip)
+        self._start = os.path.join(self._root.url, "")  # noqa: PTH118 - a Path takes longer for each image
         self._calls = BlockingCalls(1, "folder")
+        self._reading = BlockingCalls(READING_THREADS, "reading")
         self.left_out = LeftOut()
 
     @property
@@ -40,17 +47,19 @@ class FolderSource:
             yield image
 
     @asynccontextmanager
-    async def open(self, image: ListedImage) -> AsyncIterator[Path]:
-        """Give the path. Raises ``OSError`` if this file cannot be read, ``StorageFailed`` if none can.
+    async def open(self, image: ListedImage) -> AsyncIterator[bytes | Path]:
+        """Give the content or the path.
 
-        That includes an ``OSError`` of whoever reads the file within the block.
+        Raises ``OSError`` if this file cannot be read, ``StorageFailed`` if none can. That includes an
+        ``OSError`` of whoever reads the file within the block.
         """
-        path = self._root.path / checked_key(image.key)
+        path = self._start + checked_key(image.key)
         try:
-            # In the event loop, as the client's own opening is: a switch of threads costs more than the
-            # calls. Not blocking: opening a named pipe waits for its other end; the client refuses one.
-            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
-            yield path
+            if image.size is not None and image.size <= READ_WHOLE:
+                yield await self._reading.run_quick(_read, path)
+            else:
+                os.close(_open(path))
+                yield Path(path)
         except OSError as error:
             self._root.require()
             raise storage_failure(self.url, error) or error from error
@@ -58,6 +67,35 @@ class FolderSource:
     async def close(self) -> None:
         """End its threads."""
         self._calls.close()
+        self._reading.close()
 
     def _enters(self, folder: str) -> bool:
         return not is_hidden(folder) and folder not in self._skip
+
+
+def _open(path: str) -> int:
+    # Not blocking, because opening a named pipe waits for its other end; the client refuses one.
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _read(path: str) -> bytes | Path:
+    """Return what is in a small file; the path of any other one, which the client sends or refuses.
+
+    What a list of keys says of a file need not be so: it may be a pipe, or have any size.
+    """
+    descriptor = _open(path)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > READ_WHOLE:
+            return Path(path)
+        content = os.read(descriptor, found.st_size + 1)
+        if len(content) == found.st_size:
+            return content  # as nearly always, and its end was seen
+        pieces = [content]  # it grows or shrinks, or the read was cut short
+        while piece := os.read(descriptor, READ_WHOLE):
+            pieces.append(piece)
+        return b"".join(pieces)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+    finally:
+        os.close(descriptor)

@@ -8,6 +8,9 @@ from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.client import ImageSource
 
+READ_WHOLE = 8 * 2**20
+"""Bytes: an image up to this is read before its turn comes. A larger one is read while it is sent."""
+
 
 class Source(Protocol):
     """A place that has images. All methods raise ``StorageFailed`` if the place itself cannot be used."""
@@ -27,7 +30,7 @@ class Source(Protocol):
         ...
 
     def open(self, image: ListedImage) -> AbstractAsyncContextManager[ImageSource]:
-        """Open one image: a path where the client can read it itself, otherwise bytes or a spooled file.
+        """Open one image: a small one as bytes, a larger one as a path or a spooled file.
 
         Raises ``FileNotFoundError`` if this image is gone, and another ``OSError`` if only this one cannot be
         read.
