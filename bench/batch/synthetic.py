@@ -137,6 +137,28 @@ def run_synthetic(keys: int, folder: Path) -> SyntheticRun:
     return SyntheticRun(**json.loads(done.stdout))
 
 
+def run_status(folder: Path) -> SyntheticRun:
+    """Have ``vipsrv batch status`` count what the runs have written. Raises ``CalledProcessError``."""
+    began = time.monotonic()
+    command = [sys.executable, "-m", "vipsrv", "batch", "status", "--json", str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        told = process.stdout.read()
+        _, code, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(code)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    done = json.loads(told)["done"]
+    return SyntheticRun(
+        keys=done,
+        done=done,
+        skipped=0,
+        seconds=time.monotonic() - began,
+        cpu=used.ru_utime + used.ru_stime,
+        peak_bytes=used.ru_maxrss * 1024,
+    )
+
+
 def measure(keys: int, folder: Path) -> SyntheticRun:
     """Run it in this process."""
     began, began_cpu = time.monotonic(), time.process_time()

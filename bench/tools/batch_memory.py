@@ -2,11 +2,11 @@
 
     python -m bench.tools.batch_memory [--keys 10000 --keys 100000 --keys 1000000] [--folder /dev/shm]
 
-The keys are made up, and the client answers at once; listing, selection, rows, journals and the manifest
-are real (``bench.batch.synthetic``). A second run over the same manifest finds all of them done: it reads the
-index of what is done and skips each key. Memory is the largest resident set of the process, with Python, its
-modules and the pages of libraries that other processes share. No server is a part of it. ``--images``
-resizes so many real files of 160 × 120 pixels by a server, too.
+The keys are made up, and the client answers at once; listing, selection, rows, journals and the manifest are
+real (``bench.batch.synthetic``). A second run over the same manifest finds all of them done: it reads the
+index of what is done and skips each key. Then ``vipsrv batch status`` counts its rows. Memory is the largest
+resident set of the process, with Python, its modules and the pages of libraries that other processes share.
+No server is a part of it. ``--images`` resizes so many real files of 160 × 120 pixels by a server, too.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from bench.batch.engine_run import run_engine
-from bench.batch.synthetic import run_synthetic
+from bench.batch.synthetic import run_status, run_synthetic
 from bench.image_sets import make_set
 from bench.measuring.server import Server
 
@@ -51,6 +51,13 @@ def main(
                     f"{run.peak_bytes / MEGA:.0f} |",
                     flush=True,
                 )
+            status = run_status(Path(place))
+            peaks.append(status.peak_bytes)
+            print(
+                f"| {count:,} | status | {status.seconds:.1f} | {status.cpu / count * 1e6:.0f} | "
+                f"{status.peak_bytes / MEGA:.0f} |",
+                flush=True,
+            )
     if images:
         with (
             tempfile.TemporaryDirectory(prefix="vipsrv-bench-", dir=folder) as place,

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from vipsrv.batch.images import ListedImage
 from vipsrv.batch.rows import Row
 from vipsrv.batch.stores.folder_destination import FolderDestination
 from vipsrv.batch.stores.folder_source import FolderSource
+from vipsrv.batch.stores.interface import READ_WHOLE
 from vipsrv.errors import (
     BatchError,
     ConnectFailed,
@@ -341,6 +343,35 @@ def test_two_runs_at_one_destination(source: Path, destination: Path, address: s
         next(rows)  # it has the lock until the block ends
         with pytest.raises(BatchError, match="at work on this destination"):
             list(run(source, destination, SMALL, server=address))
+
+
+def test_a_list_that_is_wrong_about_its_files(source: Path, destination: Path, address: str) -> None:
+    fill(source, 1)
+    os.mkfifo(source / "pipe.jpg")
+    large = jpeg(64, 48) + bytes(READ_WHOLE)
+    (source / "large.jpg").write_bytes(large)
+    listed = [{"key": "pipe.jpg", "size": 9}, {"key": "large.jpg", "size": 9}, {"key": "a/image00000.jpg"}]
+    (source / "list.jsonl").write_text("\n".join(map(json.dumps, listed)))
+    given = {row.key: row for row in run(source / "list.jsonl", destination, SMALL, server=address)}
+    codes = {key: row.code for key, row in given.items()}
+    assert codes == {"pipe.jpg": "source_unreadable", "large.jpg": "ok", "a/image00000.jpg": "ok"}
+    assert given["large.jpg"].bytes == len(large)
+
+
+def test_no_result_replaces_an_image(tmp_path: Path, address: str) -> None:
+    """The source may be inside the destination, and a list may have the destination as its base."""
+    source = tmp_path / "photos"
+    (source / "photos").mkdir(parents=True)
+    for name in ("a.jpg", "photos/a.jpg"):
+        (source / name).write_bytes(jpeg(64, 48))
+    same_name = Outputs((SMALL,), name="{folder}{stem}.{ext}")
+    codes = {row.key: row.code for row in run(source, tmp_path, same_name, server=address)}
+    assert codes == {"a.jpg": "ok", "photos/a.jpg": "name_conflict"}
+    (source / "list.txt").write_text("a.jpg")
+    (row,) = run(source / "list.txt", source, same_name, server=address)
+    assert (row.code, (source / "a.jpg").read_bytes()) == ("name_conflict", jpeg(64, 48))
+    (row,) = run(source / "list.txt", source, SMALL, server=address)
+    assert row.outputs[0].key == "a_32x.jpg"
 
 
 # Loading

@@ -48,6 +48,12 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> "subprocess.Complete
     )
 
 
+def call(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """The same in this process, which takes a third of the time."""
+    done = CliRunner().invoke(app, ["batch", *map(str, arguments)], catch_exceptions=False)
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
 def rows_of(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
@@ -94,7 +100,7 @@ def at(server: RunningServer) -> list[str]:
 
 
 def test_it_does_all_images_and_says_what_happened(
-    server: RunningServer, images: Path, tmp_path: Path
+    server: RunningServer, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = run("photos", "out", *OPTIONS, *at(server), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (ExitCode.REFUSED, "")
@@ -112,13 +118,14 @@ def test_it_does_all_images_and_says_what_happened(
         f"{stem}_{size}.webp" for stem in stems for size in ("16x", "x24")
     }
 
-    again = run("photos", "out", *OPTIONS, *at(server), cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    again = call("photos", "out", *OPTIONS, *at(server))
     assert (again.returncode, again.stderr) == (0, "")
     assert again.stdout.startswith("done: 0 images done, 0 failed, 10 skipped, 2 of them failed before, in ")
     assert again.stdout.splitlines()[-1].endswith(" --retry-failed")
 
     (images / "odd" / "3.jpg").write_bytes(jpeg(40, 30))
-    retried = run("photos", "out", *OPTIONS, *at(server), "--retry-failed", "--json", cwd=tmp_path)
+    retried = call("photos", "out", *OPTIONS, *at(server), "--retry-failed", "--json")
     assert {row["key"]: row["code"] for row in rows_of(retried.stdout)} == {
         "odd/3.jpg": "ok",
         "even/4.jpg": "corrupt_image",
@@ -129,10 +136,10 @@ def test_only_failures_with_one_of_the_codes_are_tried_again(
     server: RunningServer, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    run(images, out, *OPTIONS, *at(server))
-    other = run("--retry-failed", "busy", "empty", images, out, *OPTIONS, *at(server), "--json")
+    call(images, out, *OPTIONS, *at(server))
+    other = call("--retry-failed", "busy", "empty", images, out, *OPTIONS, *at(server), "--json")
     assert (other.returncode, other.stdout) == (0, "")
-    same = run("--retry-failed", "corrupt_image", images, out, *OPTIONS, *at(server), "--json")
+    same = call("--retry-failed", "corrupt_image", images, out, *OPTIONS, *at(server), "--json")
     assert same.returncode == ExitCode.REFUSED
     assert {row["key"] for row in rows_of(same.stdout)} == BROKEN
 
@@ -140,7 +147,7 @@ def test_only_failures_with_one_of_the_codes_are_tried_again(
 def test_a_row_of_json_for_each_image_and_the_summary_on_standard_error(
     server: RunningServer, images: Path, tmp_path: Path
 ) -> None:
-    done = run(images, tmp_path / "out", *OPTIONS, *at(server), "--json")
+    done = call(images, tmp_path / "out", *OPTIONS, *at(server), "--json")
     assert done.returncode == ExitCode.REFUSED
     rows = rows_of(done.stdout)
     assert {row["key"] for row in rows if row["code"] == "ok"} == GOOD
@@ -157,10 +164,10 @@ def test_filters_choose_the_images(server: RunningServer, images: Path, tmp_path
     (images / "old.jpg").write_bytes(jpeg(30, 20))
     os.utime(images / "old.jpg", (0, 0))
     filters = ["--include", "*.jpg", "--exclude", "odd/**", "--max-size", "20KB", "--since", "2000-01-01"]
-    done = run(images, tmp_path / "out", *OPTIONS, *at(server), *filters, "--json")
+    done = call(images, tmp_path / "out", *OPTIONS, *at(server), *filters, "--json")
     even = {key for key in GOOD | BROKEN if key.startswith("even/")}
     assert {row["key"] for row in rows_of(done.stdout)} == even
-    one = run(images, tmp_path / "out", *OPTIONS, *at(server), "--exclude", "odd/", "--limit", "1", "--json")
+    one = call(images, tmp_path / "out", *OPTIONS, *at(server), "--exclude", "odd/", "--limit", "1", "--json")
     assert {row["key"] for row in rows_of(one.stdout)} < {"large.jpg", "old.jpg"}
     assert len(rows_of(one.stdout)) == 1
 
@@ -171,27 +178,34 @@ def test_a_list_of_keys_and_what_cannot_be_listed(
     keys = tmp_path / "keys"
     keys.write_text("odd/1.jpg\nodd/none.jpg\n")
     listed: list[str | Path] = ["--list-format", "text", "--base", images, "--json"]
-    done = run(keys, tmp_path / "out", *OPTIONS, *at(server), *listed)
+    done = call(keys, tmp_path / "out", *OPTIONS, *at(server), *listed)
     assert {row["key"]: row["code"] for row in rows_of(done.stdout)} == {
         "odd/1.jpg": "ok",
         "odd/none.jpg": "source_missing",
     }
     os.mkfifo(images / "pipe.jpg")
     arguments: list[str | Path] = [images, tmp_path / "out", *OPTIONS, *at(server), "--include", "pipe.jpg"]
-    done = run(*arguments)
+    done = call(*arguments)
     assert done.returncode == 0  # it is left out on purpose
     assert done.stdout.splitlines()[1:3] == [
-        "not listed: 1 files or folders",
+        "not listed: 1 file or folder",
         "  pipe.jpg: not a regular file",
     ]
     Path(os.fsdecode(os.fsencode(images) + b"/\xff.jpg")).write_bytes(jpeg(40, 30))
-    done = run(*arguments)
+    done = call(*arguments)
     assert done.returncode == ExitCode.REFUSED
     assert "the name is not UTF-8" in done.stdout
 
 
-def test_rows_need_a_standard_output(server: RunningServer, images: Path, tmp_path: Path) -> None:
-    command = " ".join(map(str, [*PROGRAM, images, tmp_path / "out", *OPTIONS, *at(server), "--json >&-"]))
+@pytest.mark.parametrize(
+    ("redirection", "fault"),
+    [(">&-", "standard output is closed"), ("> /dev/full", "standard output: No space left on device")],
+)
+def test_rows_need_a_standard_output(
+    server: RunningServer, images: Path, tmp_path: Path, redirection: str, fault: str
+) -> None:
+    arguments = [*PROGRAM, images, tmp_path / "out", *OPTIONS, *at(server), "--json", redirection]
+    command = " ".join(map(str, arguments))
     done = subprocess.run(
         ["/bin/sh", "-c", command],
         capture_output=True,
@@ -200,7 +214,7 @@ def test_rows_need_a_standard_output(server: RunningServer, images: Path, tmp_pa
         check=False,
         env=environment(),
     )
-    assert (done.returncode, done.stderr) == (ExitCode.FILE, "vipsrv batch: standard output is closed\n")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (ExitCode.FILE, f"vipsrv batch: {fault}")
 
 
 def test_it_starts_a_server_of_its_own_and_is_silent_if_asked(images: Path, tmp_path: Path) -> None:
@@ -214,25 +228,25 @@ def test_a_dry_run_stores_nothing_and_is_right(server: RunningServer, images: Pa
         (images / f"{index}.jpg").write_bytes(jpeg(40 + 4 * index, 30 + index, seed=index))
     out = tmp_path / "out"
     arguments: list[str | Path] = [images, out, *OPTIONS, *at(server), "--json"]
-    dry = run(*arguments, "--dry-run", "--sample", "30")
+    dry = call(*arguments, "--dry-run", "--sample", "30")
     assert (dry.returncode, dry.stderr) == (0, "")
     assert not out.exists()
     found = json.loads(dry.stdout)
     assert (found["images"], found["sampled"], found["counts"]["listed"]) == (60, 30, 60)
     assert found["bytes_in"]["value"] == sum(path.stat().st_size for path in images.rglob("*.jpg"))
 
-    rows = rows_of(run(*arguments).stdout)
+    rows = rows_of(call(*arguments).stdout)
     for index, figure in enumerate(found["outputs"]):
         real = sum(row["outputs"][index]["bytes"] for row in rows if row["outputs"])
         assert figure["bytes"]["low"] <= real <= figure["bytes"]["high"]
         assert figure["bytes"]["high"] < 1.5 * real
     assert found["failures"]["low"] <= 2 <= found["failures"]["high"]
 
-    text = run(*arguments[:-1], "--dry-run", "--retry-failed")
+    text = call(*arguments[:-1], "--dry-run", "--retry-failed")
     assert text.stdout.splitlines()[:1] == ["listed: 60 images, 58 done before"]
     assert "to do: 2 images, " in text.stdout
     assert "failures: 2; 2 × 422 corrupt_image in the sample" in text.stdout
-    nothing = run(*arguments[:-1], "--dry-run")
+    nothing = call(*arguments[:-1], "--dry-run")
     assert nothing.stdout.splitlines() == [
         "listed: 60 images, 58 done before, 2 failed before (--retry-failed tries them again)",
         "to do: nothing",
@@ -415,7 +429,7 @@ def test_it_stops_if_nobody_reads_its_rows(server: RunningServer, many: Path, tm
 def test_it_stops_if_too_many_images_fail(server: RunningServer, tmp_path: Path) -> None:
     for index in range(150):
         (tmp_path / f"{index}.jpg").write_bytes(b"\xff\xd8\xff no image")
-    done = run(tmp_path, tmp_path / "out", *OPTIONS, *at(server), "--max-error-rate", "50%")
+    done = call(tmp_path, tmp_path / "out", *OPTIONS, *at(server), "--max-error-rate", "50%")
     assert done.returncode == ExitCode.FILE
     assert "images failed, more than 50 %" in done.stderr
     assert done.stdout.startswith("stopped: 0 images done, ")
@@ -465,7 +479,7 @@ def test_an_error_is_one_line_and_an_exit_code(
 def test_a_taken_port_for_the_figures_is_told_before_anything_starts(images: Path, tmp_path: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = run(images, tmp_path / "out", *OPTIONS, "--metrics-listen", address)
+        done = call(images, tmp_path / "out", *OPTIONS, "--metrics-listen", address)
     assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
     assert done.stderr == f"vipsrv batch: --metrics-listen: {address}: Address already in use\n"
     assert not (tmp_path / "out").exists()

@@ -192,7 +192,13 @@ def test_the_summary_says_what_happened_and_how_to_go_on() -> None:
     tally = tally_of(row("a"), row("b"), row("c\x1b", "corrupt_image", 422))
     command = ["batch", "my photos", "out", "--sizes", "320x"]
     lines = summary(
-        tally, progress(skipped=4), 2.0, left_out=LeftOut(), destination="out", command=command, ended=True
+        tally,
+        progress(listed=7, skipped=4),
+        2.0,
+        left_out=LeftOut(),
+        destination="out",
+        command=command,
+        ended=True,
     )
     assert lines == [
         "done: 2 images done, 1 failed, 4 skipped, in 2.0 s, 1.5 images/s",
@@ -207,6 +213,28 @@ def test_the_summary_says_what_happened_and_how_to_go_on() -> None:
     )[-2:] == [
         "manifest: s3://b/.vipsrv/parts",
         "go on: vipsrv batch 'my photos' out --sizes 320x",
+    ]
+
+
+def test_the_summary_says_how_to_try_earlier_failures_again() -> None:
+    """Also of a run that has done others."""
+    now, command = progress(listed=3, skipped=2, failed_before=2), ["batch", "in", "out"]
+    tally = tally_of(row("a"))
+    lines = summary(tally, now, 2.0, left_out=LeftOut(), destination="out", command=command, ended=True)
+    assert lines[0] == (
+        "done: 1 image done, 0 failed, 2 skipped, 2 of them failed before, in 2.0 s, 0.5 images/s"
+    )
+    assert lines[-1] == "try the failed ones again: vipsrv batch in out --retry-failed"
+
+
+def test_the_summary_of_a_source_without_images() -> None:
+    lines = summary(
+        Tally(), progress(listed=0), 2.0, left_out=LeftOut(), destination="out", command=[], ended=True
+    )
+    assert lines == [
+        "done: 0 images done, 0 failed, 0 skipped, in 2.0 s",
+        "no image was listed; vipsrv batch --help says which are (--include, --since …)",
+        "manifest: out/.vipsrv/parts",
     ]
 
 

@@ -466,10 +466,12 @@ def _as_in_a_terminal() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are different there")
 @pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.TERMINATED)],
+    ("number", "code", "report"),
+    [(signal.SIGINT, ExitCode.INTERRUPTED, ["--json"]), (signal.SIGTERM, ExitCode.TERMINATED, [])],
 )
-def test_a_signal_finishes_what_is_in_flight(folder: Path, number: signal.Signals, code: ExitCode) -> None:
+def test_a_signal_finishes_what_is_in_flight(
+    folder: Path, number: signal.Signals, code: ExitCode, report: list[str]
+) -> None:
     for index in range(40):
         (folder / "pics" / f"{index}.jpg").write_bytes(PHOTO)
     is_there, interrupted = threading.Event(), threading.Event()
@@ -486,7 +488,7 @@ def test_a_signal_finishes_what_is_in_flight(folder: Path, number: signal.Signal
 
     with FakeServer(script) as fake:
         process = subprocess.Popen(
-            [COMMAND, "pics", "--port", str(fake.port), "--host", "127.0.0.1", "--json"],
+            [COMMAND, "pics", "--port", str(fake.port), "--host", "127.0.0.1", *report],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             preexec_fn=_as_in_a_terminal,  # noqa: PLW1509 - nothing but a signal's disposition
@@ -496,8 +498,15 @@ def test_a_signal_finishes_what_is_in_flight(folder: Path, number: signal.Signal
             process.send_signal(number)
             interrupted.set()
             out, said = process.communicate(timeout=SECONDS)
-    found = [json.loads(line) for line in out.splitlines()]
-    assert (process.returncode, said) == (code, b"")
-    assert len(found) >= 3
-    assert {row["state"] for row in found} == {"done"}
-    assert len([name for name in made(folder / "pics") if "processed_" in name]) == len(found)
+    assert process.returncode == code
+    saved = len([name for name in made(folder / "pics") if "processed_" in name])
+    assert saved >= 3
+    if report:
+        assert said == b""
+        assert [json.loads(line)["state"] for line in out.splitlines()] == ["done"] * saved
+    else:
+        assert said.decode().splitlines() == [
+            "vipsrv-client: stopping after the images that were sent; once more ends it at once",
+            f"vipsrv-client: stopped by {number.name}; the same command with --skip-existing goes on",
+        ]
+        assert out.startswith(f"done                  {saved} images".encode())

@@ -15,7 +15,7 @@ from tests.support import images
 from tests.support.running_server import RunningServer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PUBLIC_MODULES = {"vipsrv"}
+PUBLIC_MODULES = {"vipsrv", "vipsrv.batch"}
 
 each_example = pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 
@@ -48,6 +48,19 @@ def test_resize_one(server: RunningServer, photo: Path, tmp_path: Path) -> None:
     done = run("resize_one.py", photo, tmp_path / "small.jpg", port=server.port)
     assert size_of(tmp_path / "small.jpg") == (800, 400)
     assert "800 x 400" in done.stdout
+
+
+def test_resize_many(server: RunningServer, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(photo.read_bytes()[:300])
+    done = run("resize_many.py", tmp_path, tmp_path / "thumbs", port=server.port)
+    assert (
+        done.stdout
+        == "photo.jpg -> photo_320x.webp, photo_640x.webp\n1 done, 1 failed, 0 done or failed earlier\n"
+    )
+    assert done.stderr.startswith("broken.jpg: 422 corrupt_image: ")
+    assert size_of(tmp_path / "thumbs" / "photo_320x.webp") == (320, 160)
+    again = run("resize_many.py", tmp_path, tmp_path / "thumbs", port=server.port)
+    assert (again.stdout, again.stderr) == ("0 done, 0 failed, 2 done or failed earlier\n", "")
 
 
 def test_several_sizes(server: RunningServer, photo: Path, tmp_path: Path) -> None:

@@ -11,16 +11,24 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from vipsrv.batch.engines.interface import Work
 from vipsrv.batch.images import ListedImage
-from vipsrv.batch.problems import LOSSES, ImageFailed, reading_failed, request_failed, storing_failed
+from vipsrv.batch.problems import (
+    LOSSES,
+    ImageFailed,
+    Problem,
+    reading_failed,
+    request_failed,
+    storing_failed,
+)
 from vipsrv.batch.room import Seat
 from vipsrv.batch.rows import OK, OutputRow, Row
 from vipsrv.batch.server_link import ServerLink
+from vipsrv.batch.stores.open_store import images_in_destination
 from vipsrv.batch.turns import Turns
 from vipsrv.client import AsyncClient, ImageSource, ResizedImage, ResizeResults
 from vipsrv.client.window import Window
@@ -96,6 +104,7 @@ class ImageWork:
         self._stopped = stopped
         self._link = ServerLink(client)
         self._turns = Turns()
+        self._images_in_destination = images_in_destination(work.source.url, work.destination.url)
 
     async def row(self, image: ListedImage, seat: Seat) -> Row:
         """Do an image and return its row; the row is not written anywhere yet.
@@ -129,12 +138,26 @@ class ImageWork:
         results = await self._made(image, tally, seat)
         seat.holds(sum(len(one.data) for one in results))
         keys = self._outputs.keys(image.key, results)
+        self._spare_images(image, keys)
         rows = tuple([await _output_row(key, result) for key, result in zip(keys, results, strict=True)])
         if len(results) == 1:
             await self._store(keys[0], results[0].data)
         else:
             await _all(*(self._store(key, one.data) for key, one in zip(keys, results, strict=True)))
         return rows
+
+    def _spare_images(self, image: ListedImage, keys: Sequence[str]) -> None:
+        """Raise ``ImageFailed`` if a result would be stored where the source has images."""
+        prefix = self._images_in_destination
+        if prefix is None:
+            return
+        for key in keys:
+            if key == prefix + image.key or (prefix and key.startswith(prefix)):
+                raise ImageFailed.by(
+                    Problem.NAME_CONFLICT,
+                    f"its result {key} would replace an image of the source, or be one: name another "
+                    "destination, or put a folder into the template of the names",
+                )
 
     async def _made(self, image: ListedImage, tally: _Tally, seat: Seat) -> tuple[ResizedImage, ...]:
         """Have an image resized, in several attempts if it must be."""

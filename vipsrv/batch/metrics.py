@@ -52,7 +52,9 @@ class RunCollector(Collector):
             f"{PREFIX}listing_done", "1 once all images are listed; before, more will come.", now.listing_done
         )
         yield CounterMetricFamily(
-            f"{PREFIX}skipped_images", "Listed images that an earlier run has done.", now.skipped
+            f"{PREFIX}skipped_images",
+            "Listed images that are done already, or failed in an earlier run.",
+            now.skipped,
         )
         yield GaugeMetricFamily(
             f"{PREFIX}in_flight_images", "Images that are being read, resized or written.", now.in_flight

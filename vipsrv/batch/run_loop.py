@@ -17,6 +17,7 @@ from typing import TypeVar
 from vipsrv.batch.engines.interface import SHARD_SIZE, Engine, Work
 from vipsrv.batch.manifest.done_index import DoneIndex
 from vipsrv.batch.manifest.failure_limit import FailureLimit
+from vipsrv.batch.manifest.layout import case_counts
 from vipsrv.batch.manifest.manifest import Manifest
 from vipsrv.batch.manifest.parts import arrow
 from vipsrv.batch.manifest.recorded_run import recorded_run
@@ -113,7 +114,7 @@ class RunLoop:
             manifest = Manifest(self.work.destination)
             stack.callback(manifest.lock(self.work.run).release)
             self._notes = (await manifest.recover()).notes
-            index = DoneIndex(self.work.outputs)
+            index = DoneIndex(self.work.outputs, case_counts=case_counts(self.work.destination.url))
             stack.callback(index.close)
             await index.read(manifest)
             selection = self._select(index)

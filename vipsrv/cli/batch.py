@@ -165,7 +165,9 @@ def batch(
     max_error_rate: Annotated[
         str | None,
         typer.Option(
-            metavar="SHARE", help="Stop if more than this share of the images fails, for example 5%."
+            metavar="SHARE",
+            help="Stop if more than this share of the images fails, for example 5%; looked at from the "
+            "hundredth image on.",
         ),
     ] = None,
     engine: Annotated[
@@ -226,7 +228,8 @@ def batch(
     metrics_listen: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", help="Serve figures of the batch for Prometheus there while it runs."
+            metavar="HOST:PORT",
+            help="Serve figures of the batch for Prometheus there, at /metrics, while it runs.",
         ),
     ] = None,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from vipsrv.batch.dry_run import Estimate
 from vipsrv.batch.estimate import Range
 from vipsrv.batch.outputs import size_text
-from vipsrv.cli.batch_figures import ratio_text
+from vipsrv.batch.report.texts import ratio_text
 from vipsrv.cli.quantities import size, span
 from vipsrv.cli.retry_codes import OPTION
 

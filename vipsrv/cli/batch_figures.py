@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vipsrv.batch.progress import Progress
+from vipsrv.batch.report.texts import ratio_text
 from vipsrv.cli.quantities import duration, size
 
 RECENT_SECONDS = 60.0
@@ -109,11 +110,6 @@ class RateMeter:
             images_per_second=(ended - images) / seconds if seconds > 0 else 0.0,
             bytes_per_second=(now.bytes_in - read) / seconds if seconds > 0 else 0.0,
         )
-
-
-def ratio_text(ratio: float) -> str:
-    """Return a ratio with three significant digits."""
-    return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}"  # noqa: PLR2004 - where %g changes its form
 
 
 def bytes_text(before: int, after: int) -> str:

@@ -29,7 +29,7 @@ STANDARD_OUTPUT = "-"
 def use_little_memory() -> None:
     """Have pyarrow, which is not loaded yet, take its memory from the C library.
 
-    Its own allocator keeps 90 MB more while a manifest is read. Only for a process that is ours.
+    Its own allocator keeps half as much again while a manifest is read. Only for a process that is ours.
     """
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 

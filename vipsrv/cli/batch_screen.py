@@ -9,7 +9,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vipsrv.cli.batch_figures import Figures, RateMeter, ratio_text
+from vipsrv.batch.report.texts import ratio_text
+from vipsrv.cli.batch_figures import Figures, RateMeter
 from vipsrv.cli.quantities import duration
 from vipsrv.printable import printable
 

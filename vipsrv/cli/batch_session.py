@@ -17,7 +17,7 @@ from vipsrv.cli.batch_figures import RateMeter
 from vipsrv.cli.batch_progress import Display, Notes, show_progress
 from vipsrv.cli.batch_summary import Tally, summary
 from vipsrv.cli.exit_codes import ExitCode
-from vipsrv.cli.standard_streams import discard_unwritable_output
+from vipsrv.cli.standard_streams import discard_unwritable_output, output_named_in_errors
 from vipsrv.cli.stop_signals import Stopped, StopSignals
 
 
@@ -55,8 +55,9 @@ class RowPrinter:
         if self.fault is not None:
             return
         try:
-            sys.stdout.buffer.write(row_line(row))
-            sys.stdout.buffer.flush()
+            with output_named_in_errors():
+                sys.stdout.buffer.write(row_line(row))
+                sys.stdout.buffer.flush()
         except OSError as error:
             self.fault = error
             discard_unwritable_output()
@@ -86,10 +87,8 @@ def print_estimate(start: Callable[[], BatchRun], shown: Shown, *, sample: int) 
     from vipsrv.cli.batch_estimate import estimate_json, estimate_lines  # noqa: PLC0415
 
     found = start().estimate(sample=sample)
-    if shown.as_json:
-        typer.echo(estimate_json(found))
-    else:
-        typer.echo("\n".join(estimate_lines(found)))
+    with output_named_in_errors():
+        typer.echo(estimate_json(found) if shown.as_json else "\n".join(estimate_lines(found)))
 
 
 @contextmanager
@@ -187,4 +186,8 @@ class _Session:
             ended=ended,
             limit=self._shown.limit,
         )
-        typer.echo("\n".join(lines), err=self._shown.as_json)
+        if self._shown.as_json:
+            typer.echo("\n".join(lines), err=True)
+            return
+        with output_named_in_errors():
+            typer.echo("\n".join(lines))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vipsrv.batch.progress import Progress
+from vipsrv.batch.report.texts import count_text
 from vipsrv.batch.rows import Row
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.cli.batch_figures import bytes_text
@@ -60,11 +61,12 @@ def summary(
 
     ``command`` is the command line of this run, without the name of the program.
     """
-    rate = (tally.done + tally.failures) / seconds if seconds else 0.0
+    ended_now = tally.done + tally.failures
+    rate = f", {ended_now / seconds:.1f} images/s" if ended_now and seconds else ""
     before = f", {progress.failed_before:,} of them failed before" if progress.failed_before else ""
     counts = (
-        f"{'done' if ended else 'stopped'}: {tally.done:,} images done, {tally.failures:,} failed, "
-        f"{progress.skipped:,} skipped{before}, in {span(seconds)}, {rate:.1f} images/s"
+        f"{'done' if ended else 'stopped'}: {count_text(tally.done, 'image')} done, "
+        f"{tally.failures:,} failed, {progress.skipped:,} skipped{before}, in {span(seconds)}{rate}"
     )
     lines = [counts, *(f"note: {note}" for note in progress.notes)]
     if tally.done:
@@ -79,12 +81,15 @@ def summary(
         if more := tally.failures - len(tally.first_failures):
             lines.append(f"  and {more:,} more; all of them: vipsrv batch report {shlex.quote(destination)}")
     if left_out.count:
-        lines.append(f"not listed: {left_out.count:,} files or folders")
+        noun = "file or folder" if left_out.count == 1 else "files or folders"
+        lines.append(f"not listed: {left_out.count:,} {noun}")
         lines += [f"  {one}" for one in left_out.examples[:SHOWN_FAILURES]]
+    if ended and not progress.listed:
+        lines.append("no image was listed; vipsrv batch --help says which are (--include, --since …)")
     lines.append(f"manifest: {destination.rstrip('/')}/.vipsrv/parts")
     if not ended:
         lines.append(f"go on: {command_line(command)}")
-    elif limit is not None and tally.done + tally.failures >= limit:
+    elif limit is not None and ended_now >= limit:
         lines.append(f"the limit of {limit:,} images is reached; the next ones: {command_line(command)}")
     elif tally.failures or progress.failed_before:
         lines.append(f"try the failed ones again: {command_line(with_retry(command))}")

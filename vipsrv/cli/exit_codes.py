@@ -53,10 +53,11 @@ EXIT_CODES = (
 )
 
 BATCH_EXIT_CODES = (
-    "Exit codes: 0 all images are done; 1 all were tried, and some failed or could not be listed; 2 the "
-    "command line is invalid; 3 no server could be reached or started, it was lost, or it refused the token; "
-    "4 the batch stopped before its end: the source or the destination cannot be used, too many images "
-    "failed (--max-error-rate), or standard output was closed; 130 or 143 stopped by ctrl-C or SIGTERM."
+    "Exit codes: 0 no image failed in this run; 1 all were tried, and some failed or could not be listed; 2 "
+    "the command line is invalid; 3 no server could be reached or started, it was lost, or it refused the "
+    "token; 4 the batch stopped before its end: the source or the destination cannot be used, an extra is "
+    "missing, too many images failed (--max-error-rate), or standard output was closed; 130 or 143 stopped "
+    "by ctrl-C or SIGTERM."
 )
 
 _AFTER_LOSS = "once it is well, the same command goes on"

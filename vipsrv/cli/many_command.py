@@ -17,9 +17,10 @@ from vipsrv.cli.image_paths import ImagePaths
 from vipsrv.cli.many_images import MOST_BYTES, Found, ManyImages, ManyOptions
 from vipsrv.cli.many_report import ImageOutcome, Tally, outcome_line
 from vipsrv.cli.output_files import check_folder
-from vipsrv.cli.progress import open_progress
+from vipsrv.cli.progress import Progress, open_progress
 from vipsrv.cli.result_names import RESULT_PREFIX, NameTemplate
 from vipsrv.cli.server_choice import CallServer
+from vipsrv.cli.standard_streams import output_named_in_errors
 from vipsrv.cli.upload import STANDARD_INPUT
 from vipsrv.client import AsyncClient
 from vipsrv.client.image_endings import IMAGE_ENDINGS
@@ -124,11 +125,12 @@ def resize_many(server: CallServer, request: ManyRequest, *, quiet: bool, as_jso
             def on_outcome(outcome: ImageOutcome) -> None:
                 tally.add(outcome)
                 if as_json:
-                    print(outcome_line(outcome), flush=True)  # noqa: T201 - programs read these lines
+                    with output_named_in_errors():
+                        print(outcome_line(outcome), flush=True)  # noqa: T201 - programs read these lines
                 progress.show(tally)
 
             run = ManyImages(client, window, request.options, on_outcome)
-            return await _run(run, itertools.chain(first, images), lambda: progress.show(tally))
+            return await _run(run, itertools.chain(first, images), progress, tally)
 
     end = server.ask_async(work).value if first else _End()
     tally.left_out = paths.left_out
@@ -139,7 +141,8 @@ def _finish(program: str, tally: Tally, end: _End, *, quiet: bool, as_json: bool
     """Print the sum and the failures, and raise what the command ends with, if it is not success."""
     if not as_json:
         if not quiet:
-            print("\n".join(tally.lines()), flush=True)  # noqa: T201 - the output of the command
+            with output_named_in_errors():
+                print("\n".join(tally.lines()), flush=True)  # noqa: T201 - the output of the command
         _tell_failures(program, tally)
     if end.error is not None:
         raise end.error
@@ -152,13 +155,14 @@ def _finish(program: str, tally: Tally, end: _End, *, quiet: bool, as_json: bool
         raise typer.Exit(ExitCode.REFUSED)
 
 
-async def _run(run: ManyImages, images: Iterator[Found], show: Callable[[], None]) -> _End:
-    ticking = asyncio.create_task(_tick(show))
+async def _run(run: ManyImages, images: Iterator[Found], progress: Progress, tally: Tally) -> _End:
+    ticking = asyncio.create_task(_tick(lambda: progress.show(tally)))
     came: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
         came.append(number)
         run.stop()
+        progress.note("stopping after the images that were sent; once more ends it at once")
 
     error: Exception | None = None
     try:

@@ -28,6 +28,9 @@ class Progress(Protocol):
     def show(self, tally: Tally) -> None:
         """Show the present state; called after each image and at least once a second."""
 
+    def note(self, text: str) -> None:
+        """Write a line that stays."""
+
 
 class Total:
     """Counts what there is to do, in a thread beside the work; ``value`` is ``None`` until it is known."""
@@ -62,6 +65,9 @@ class NoProgress:
     def show(self, tally: Tally) -> None:
         """Show nothing."""
 
+    def note(self, text: str) -> None:
+        """Write nothing."""
+
 
 class ProgressLines:
     """Writes a line to standard error after every ``LINE_SECONDS``."""
@@ -77,13 +83,18 @@ class ProgressLines:
         now = self._clock()
         if now >= self._next:
             self._next = now + LINE_SECONDS
-            typer.echo(f"{self._program}: {progress_text(tally, self._total.value)}", err=True)
+            self.note(progress_text(tally, self._total.value))
+
+    def note(self, text: str) -> None:
+        """Write a line at once."""
+        typer.echo(f"{self._program}: {text}", err=True)
 
 
 class ProgressBar:
     """A bar of rich on standard error, which is a terminal."""
 
-    def __init__(self, bar: "RichProgress", total: Total) -> None:
+    def __init__(self, program: str, bar: "RichProgress", total: Total) -> None:
+        self._program = program
         self._bar = bar
         self._total = total
         self._task: TaskID = bar.add_task("", total=None, figures="")
@@ -93,8 +104,12 @@ class ProgressBar:
         total = self._total.value
         if total is not None:
             total = max(total, tally.ended)
-        figures = progress_text(tally, total)
+        figures = "\n".join(progress_lines(tally, total))
         self._bar.update(self._task, completed=tally.ended, total=total, figures=figures)
+
+    def note(self, text: str) -> None:
+        """Write a line above the bar."""
+        self._bar.console.print(f"{self._program}: {text}", markup=False, highlight=False)
 
 
 @contextmanager
@@ -113,25 +128,30 @@ def open_progress(program: str, items: Iterable[object], *, quiet: bool) -> Iter
         from rich.progress import Progress as RichProgress  # noqa: PLC0415
         from rich.table import Column  # noqa: PLC0415
 
-        # What does not fit into a narrow terminal is cut off, so that there is one line.
+        # What does not fit into a narrow terminal is cut off, so that there are two lines.
         text = TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True))
         columns = BarColumn(bar_width=20), text
         with RichProgress(
             *columns, console=Console(stderr=True), transient=True, refresh_per_second=5
         ) as bar:
-            yield ProgressBar(bar, total)
+            yield ProgressBar(program, bar, total)
 
 
 def progress_text(tally: Tally, total: int | None) -> str:
-    """Return the state as one line: images, rate, bytes, ratio, failures and the time that is left."""
+    """Return the state as one line: images, failures and the time that is left, rate, bytes and ratio."""
+    return ", ".join(progress_lines(tally, total))
+
+
+def progress_lines(tally: Tally, total: int | None) -> tuple[str, str]:
+    """Return the same as two lines, which have room beside a bar in 80 columns."""
     of_total = "" if total is None else f" of {max(total, tally.ended)}"
+    counts = [f"{tally.ended}{of_total} images"]
+    if tally.failed:
+        counts.append(f"{tally.failed} failed")
+    left = tally.seconds_left(total)
+    if left is not None:
+        counts.append(f"{duration(left)} left")
     sizes = f"{size(tally.original_bytes)} → {size(tally.result_bytes)}"
     if tally.ratio is not None:
         sizes += f" ({tally.ratio:.1f} : 1)"
-    parts = [f"{tally.ended}{of_total} images"]
-    if tally.failed:
-        parts.append(f"{tally.failed} failed")
-    left = tally.seconds_left(total)
-    if left is not None:
-        parts.append(f"{duration(left)} left")
-    return ", ".join([*parts, f"{tally.rate:.1f} images/s", sizes])
+    return ", ".join(counts), f"{tally.rate:.1f} images/s, {sizes}"

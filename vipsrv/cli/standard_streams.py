@@ -2,9 +2,25 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 LAST_STANDARD_DESCRIPTOR = 2
+
+
+@contextmanager
+def output_named_in_errors() -> Iterator[None]:
+    """Name standard output in an error of writing to it, so that nobody takes it for a disk of the results.
+
+    ``BrokenPipeError`` passes as it is: it has a message of its own.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def discard_unwritable_output() -> None:

@@ -10,6 +10,7 @@ from vipsrv.batch.engines.interface import Shard
 from vipsrv.batch.engines.scheduling import (
     MOST_LOSSES,
     SHARDS_OF_AN_ACTOR,
+    STOPPING_SECONDS,
     STUCK_SECONDS,
     WORTH_SHARING,
     Assignment,
@@ -229,7 +230,7 @@ def test_an_actor_that_ends_a_shard_early_loses_it() -> None:
 def test_stopping_drops_what_waits_and_ends_after_what_actors_have() -> None:
     made = schedule(["a"], [shard(f"s{number}", 2) for number in range(4)])
     first, second = made.assignments(0)
-    made.stop()
+    made.stop(0.0)
     made.add_shard(shard("late", 2))
     assert made.wanted == 0
     assert not made.complete
@@ -243,10 +244,22 @@ def test_stopping_drops_what_waits_and_ends_after_what_actors_have() -> None:
 def test_what_a_dead_actor_had_is_not_given_again_after_a_stop() -> None:
     made = schedule(["a", "b"], [shard("s0", 2), shard("s1", 2)])
     made.assignments(0)
-    made.stop()
+    made.stop(0.0)
     made.actor_died("a")
     assert made.assignments(0) == []
     made.actor_died("b")
+    assert made.complete
+
+
+def test_after_a_stop_an_actor_that_is_silent_is_not_waited_for() -> None:
+    made = schedule(["a", "b"], [shard("s0", 2), shard("s1", 2)])
+    first, _ = made.assignments(0)
+    assert made.give_up(10 * STOPPING_SECONDS) == set()
+    made.stop(1000)
+    made.has_row(first, "s0-0.jpg", 1001)
+    assert made.give_up(1000 + STOPPING_SECONDS) == {"b"}
+    assert not made.complete
+    assert made.give_up(1001 + STOPPING_SECONDS) == {"a"}
     assert made.complete
 
 

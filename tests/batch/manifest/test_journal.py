@@ -14,7 +14,7 @@ from vipsrv.batch.manifest.file_lock import lock_file
 from vipsrv.batch.manifest.journal import Journal, claim_left_journal, parse_journal, read_journal
 from vipsrv.batch.manifest.row_json import row_line, row_of_line
 from vipsrv.batch.rows import Row
-from vipsrv.errors import StorageFailed
+from vipsrv.errors import BatchError, StorageFailed
 
 MADE = outputs(320, 640)
 FACTS = facts_of("run-000001", MADE)
@@ -108,7 +108,7 @@ def test_a_damaged_line_is_told_and_the_others_are_kept(data: st.DataObject) -> 
 @pytest.mark.parametrize(
     ("head", "fault"),
     [
-        (b'{"vipsrv_journal": 2}', "the format 2 is not known"),
+        (b"[" * 100_000, "recursion"),
         (b'{"vipsrv_journal": 1}', "does not describe a shard"),
         (b"[]", "does not describe a shard"),
         (b"not json", "Expecting value"),
@@ -118,6 +118,11 @@ def test_a_first_line_of_something_else_is_told(head: bytes, fault: str) -> None
     content = parse_journal(head + b"\n", "s.jsonl")
     assert content.facts is None
     assert fault in content.faults[0]
+
+
+def test_a_journal_of_a_newer_version_is_refused() -> None:
+    with pytest.raises(BatchError, match=r"s\.jsonl has the format 2, and this version of vipsrv knows 1"):
+        parse_journal(b'{"vipsrv_journal": 2}\n', "s.jsonl")
 
 
 def test_a_journal_that_was_left_goes_on_without_its_torn_line(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The manifest of a destination: publishing, recovery after a death at any step, and the lock."""
 
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -58,8 +59,21 @@ def test_journals_are_at_a_folder_and_otherwise_in_the_state_folder(monkeypatch:
     assert bucket.parent == Path("/state/vipsrv/batch")
     assert journal_folder("s3://bucket/results/") == bucket
     assert journal_folder("s3://bucket/other") != bucket
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    assert journal_folder("s3://bucket/results") != bucket
+    container = journal_folder("az://container/results")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "other")
+    assert journal_folder("az://container/results") != container
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     assert journal_folder("s3://bucket").parent == Path.home() / ".local/state/vipsrv/batch"
+
+
+def test_a_user_without_a_home_names_the_state_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # a container may run with any number
+    with pytest.raises(BatchError, match="set XDG_STATE_HOME"):
+        journal_folder("s3://bucket/results")
 
 
 async def test_a_finished_shard_is_a_part_and_no_journal(manifest: Manifest) -> None:
@@ -151,6 +165,23 @@ async def test_a_damaged_journal_is_told_kept_and_its_other_rows_published(manif
     assert await published(manifest) == rows("a")
     assert [path.name for path in manifest.journals.iterdir()] == [f"{SHARD}.jsonl.damaged"]
     assert await manifest.recover() == Recovery()
+
+
+async def test_a_journal_of_a_newer_version_is_left_to_it(manifest: Manifest) -> None:
+    newer = manifest.journals / f"{SHARD}.jsonl"
+    newer.parent.mkdir(parents=True)
+    newer.write_bytes(b'{"vipsrv_journal": 2}\n')
+    with pytest.raises(BatchError, match="use a newer one"):
+        await manifest.recover()
+    assert newer.exists()
+
+
+async def test_a_journal_that_another_program_removes(manifest: Manifest) -> None:
+    journal = begun(manifest, *rows("a"))
+    journal.path.unlink()
+    with pytest.raises(StorageFailed, match="another program has removed it"):
+        await manifest.publish(journal)
+    journal.close()
 
 
 async def test_after_a_start_of_the_machine_only_rows_with_their_results_count(

@@ -76,7 +76,14 @@ def test_what_is_no_part_is_told_by_its_name() -> None:
     whole = part_bytes(FACTS, [ok_row("a.jpg", MADE)])
     foreign = io.BytesIO()
     pq.write_table(pq.read_table(io.BytesIO(whole)).replace_schema_metadata(None), foreign)
+    table = pq.read_table(io.BytesIO(whole))
+    other = [io.BytesIO(), io.BytesIO(), io.BytesIO()]
+    index = table.schema.get_field_index("outputs")
+    pq.write_table(table.drop_columns(["code"]), other[0])
+    pq.write_table(table.set_column(index, "outputs", pa.array([[{"width": 1}]])), other[1])
+    pq.write_table(table.set_column(index, "outputs", pa.array(["text"])), other[2])
     middle = whole[:100] + bytes(40) + whole[140:]
-    for data in (b"", b"PAR1", whole[:-1], whole[:-200], foreign.getvalue(), middle):
+    columns = [one.getvalue() for one in other]
+    for data in (b"", b"PAR1", whole[:-1], whole[:-200], foreign.getvalue(), middle, *columns):
         with pytest.raises(BatchError, match=r"p\.parquet: is "):
             Part(data, "p.parquet")

@@ -1,5 +1,6 @@
 """The record of a run, at its start and at its end."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,16 @@ async def test_what_is_no_record_is_left_out(tmp_path: Path) -> None:
 )
 def test_a_password_is_not_recorded(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"run": None}, {"source": 7}, {"started": "now"}, {"ended": 10**30}, {"ended": True}, {"end": "no"}],
+)
+async def test_a_record_of_another_program_is_left_out(tmp_path: Path, wrong: dict[str, object]) -> None:
+    manifest = Manifest(FolderDestination(tmp_path))
+    await manifest.write_run(RECORD)
+    path = tmp_path / ".vipsrv" / "runs" / f"{RUN}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    assert await manifest.runs() == []
+    await manifest.destination.close()

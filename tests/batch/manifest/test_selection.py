@@ -23,7 +23,7 @@ from tests.support.batch_rows import (
 from vipsrv.batch.engines.interface import Shard
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.manifest.done_index import DoneIndex, Relation, relation_of
-from vipsrv.batch.manifest.layout import shard_name
+from vipsrv.batch.manifest.layout import case_counts, shard_name
 from vipsrv.batch.manifest.manifest import Manifest
 from vipsrv.batch.manifest.parts import Part, part_bytes
 from vipsrv.batch.manifest.selection import Retry, RetryFailed, Selection, SelectionCounts
@@ -70,6 +70,22 @@ async def select(
 
 def keys(shards: Sequence[Shard]) -> list[str]:
     return [one.key for shard in shards for one in shard.images]
+
+
+async def test_names_that_differ_in_case_where_that_does_not_count() -> None:
+    listed = [image("a.jpg"), image("A.jpg"), image("\u00e9.jpg"), image("E\u0301.jpg")]
+    assert (await select(index_of(), *listed))[1].conflicts == 0
+    shards, counts = await select(DoneIndex(MADE, case_counts=False), *listed)
+    assert keys(shards) == ["a.jpg", "\u00e9.jpg"]
+    assert counts.conflicts == 2
+
+
+def test_whether_case_counts_is_seen_by_the_folder_of_the_manifest(tmp_path: Path) -> None:
+    (tmp_path / ".vipsrv").mkdir()
+    assert case_counts(str(tmp_path))
+    (tmp_path / ".VIPSRV").mkdir()  # as on a file system where that is the same folder
+    assert not case_counts(str(tmp_path))
+    assert case_counts("s3://bucket")
 
 
 async def test_all_images_of_an_empty_destination_are_selected_in_shards() -> None:

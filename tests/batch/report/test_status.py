@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,14 +11,18 @@ from pathlib import Path
 import pytest
 
 from tests.support.batch_rows import ENDED, LATER_RUN, RUN, failed_row, ok_row, outputs, write_part
+from vipsrv.batch.manifest.journal import ShardFacts
 from vipsrv.batch.manifest.layout import shard_name
 from vipsrv.batch.manifest.manifest import Manifest
+from vipsrv.batch.manifest.parts import part_bytes
 from vipsrv.batch.manifest.run_record import RunEnd, RunRecord
 from vipsrv.batch.report.failures_file import write_failures
 from vipsrv.batch.report.figures import FAILURES_OF_A_CODE, SLOWEST, figures_of
+from vipsrv.batch.report.page import report_page
 from vipsrv.batch.report.status import next_steps, runs_of, status_json, status_lines, status_of
 from vipsrv.batch.stores.folder_destination import FolderDestination
 from vipsrv.batch.stores.interface import Destination
+from vipsrv.errors import BatchError
 
 MADE = outputs(320, 640)
 
@@ -61,7 +66,7 @@ async def test_the_figures_count_the_latest_row_of_each_image(destination: Desti
     assert (figures.done, figures.results, figures.failures_count) == (3, 6, 1)
     assert dict(figures.failed) == {(422, "corrupt_image"): 1}
     assert (figures.bytes_in, figures.bytes_out) == (50_000, 6000)
-    assert figures.ratio == pytest.approx(0.12)
+    assert figures.ratio == pytest.approx(50 / 6)
     assert figures.formats["webp"].results == 6
     assert figures.formats["webp"].pixels == 3 * (320 + 640) * 240
     assert figures.ratios.total == 3
@@ -94,7 +99,7 @@ async def test_the_lines_of_a_status(destination: Destination) -> None:
     text = "\n".join(status_lines(await status_of(destination)))
     assert "done           3 images, 6 results" in text
     assert "1  422 corrupt_image" in text
-    assert "50 kB of images → 6 kB of results (12 %)" in text
+    assert "50 kB of images → 6 kB of results (ratio 8.33)" in text
     assert "of /photos, 1 image, 2 s, 0.5 images/s, complete" in text
     assert "--retry-failed corrupt_image" in text
     assert f"vipsrv batch report {destination.url}" in text
@@ -178,3 +183,19 @@ async def test_a_key_is_no_formula_of_a_spreadsheet(destination: Destination, tm
         read = list(csv.DictReader(file))
     assert [row["key"] for row in read] == ["'=1+1.jpg", "'@x.jpg", "'-a.jpg", 'a,"b"\n.jpg']
     assert read[0]["status"] == "422"
+
+
+async def test_a_part_of_another_program_is_told_or_refused(destination: Destination) -> None:
+    odd = replace(failed_row("a.jpg", MADE), ms=math.inf, ended=2**62)
+    facts = ShardFacts(shard="odd", run=RUN, options="x", outputs="[" * 100_000, tool="")
+    await destination.write(".vipsrv/parts/odd.parquet", part_bytes(facts, [odd]))
+    found = await status_of(destination)
+    assert status_json(found)["options"][0]["outputs"] == facts.outputs
+    assert "unknown" in "".join(status_lines(found))
+    assert "unknown" in report_page(found)
+    huge = replace(
+        ok_row("b.jpg", MADE), outputs=(replace(ok_row("b.jpg", MADE).outputs[0], bytes=2**62),) * 3
+    )
+    await destination.write(".vipsrv/parts/huge.parquet", part_bytes(facts, [huge]))
+    with pytest.raises(BatchError, match="cannot be counted"):
+        await status_of(destination)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from vipsrv.batch.images import ListedImage
+from vipsrv.batch.stores import folder_destination
 from vipsrv.batch.stores.folder_destination import FolderDestination
 from vipsrv.batch.stores.folder_source import FolderSource
 from vipsrv.batch.stores.open_store import open_destination, open_source
@@ -88,7 +89,7 @@ async def test_a_name_that_is_not_utf8_is_left_out(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"b\xff.jpg")).write_bytes(b"1")
     source = FolderSource(tmp_path)
     assert [image.key async for image in source.images()] == ["a.jpg"]
-    assert source.left_out.examples == [r"'b\udcff.jpg': the name is not UTF-8"]
+    assert source.left_out.examples == [r"b\xff.jpg: the name is not UTF-8"]
     await source.close()
 
 
@@ -117,6 +118,22 @@ async def test_a_source_that_is_gone_is_told_from_an_image_that_is_gone(tmp_path
             pass
     with pytest.raises(StorageFailed, match="the folder is gone"):
         [image async for image in source.images()]
+    await source.close()
+
+
+async def test_a_source_that_goes_while_an_image_is_read(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(b"a")
+    source = FolderSource(tmp_path / "photos")
+
+    async def read() -> None:
+        async with source.open(ListedImage(key="a.jpg")) as path:
+            assert isinstance(path, Path)  # as the size is not known
+            (tmp_path / "photos").rename(tmp_path / "moved")
+            path.read_bytes()
+
+    with pytest.raises(StorageFailed, match="the folder is gone"):
+        await read()
     await source.close()
 
 
@@ -191,3 +208,15 @@ async def test_a_file_is_no_destination(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed, match="the folder cannot be made"):
         await made.write("a", b"x")
     await made.close()
+
+
+async def test_a_system_without_a_call_for_one_file_system_syncs_all(
+    destination: FolderDestination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On macOS."""
+    synced: list[bool] = []
+    monkeypatch.setattr(folder_destination, "_LIBC", object())
+    monkeypatch.setattr(os, "sync", lambda: synced.append(True))
+    await destination.write(".vipsrv/parts/a.parquet", b"rows")
+    assert synced == [True]
+    assert await destination.read(".vipsrv/parts/a.parquet") == b"rows"

@@ -17,6 +17,7 @@ from vipsrv.batch.stores.folder_destination import FolderDestination
 from vipsrv.batch.stores.fsspec_place import IN_MEMORY
 from vipsrv.batch.stores.fsspec_stores import FsspecDestination, FsspecSource
 from vipsrv.batch.stores.interface import Destination
+from vipsrv.batch.stores.key_list_source import KeyListSource
 from vipsrv.batch.stores.open_store import open_destination, open_source
 from vipsrv.errors import BatchError, StorageFailed
 
@@ -150,6 +151,8 @@ async def test_pages_of_the_web_and_lists_of_urls(web: str, tmp_path: Path) -> N
     with pytest.raises(OSError, match=r"[Cc]onnect"):  # a row: another host may answer
         async with listed.open(unreachable):
             pass
+    assert isinstance(listed, KeyListSource)
+    assert list(listed._others) == ["http://"]  # not one place a host
     await listed.close()
 
 

@@ -80,6 +80,7 @@ async def test_json_lines_may_tell_size_time_and_etag(photos: Path) -> None:
         '{"url": "s3://bucket/c.jpg", "size": null, "e_tag": "x-2"}',
         "not json", "[1]", '{"size": 3}', '{"key": 7}', '{"key": "a", "size": -1}',
         '{"key": "a", "size": true}',
+        "[" * 100_000, '{"key": "a", "size": 9223372036854775808}',
         '{"key": "a", "modified": "yesterday"}', '{"key": "a", "etag": 7}', '{"key": "\\ud800.jpg"}',
     ]  # fmt: skip
     (photos / "list.jsonl").write_text("\n".join(lines))
@@ -94,7 +95,7 @@ async def test_json_lines_may_tell_size_time_and_etag(photos: Path) -> None:
         ListedImage(key="b.jpg", modified=1_700_000_000 * SECOND + SECOND // 4),
         ListedImage(key="bucket/c.jpg", etag="x-2", location="s3://bucket/c.jpg"),
     ]
-    assert source.left_out.count == 9
+    assert source.left_out.count == 11
     assert "entry 4: it is not JSON" in source.left_out.examples[0]
 
 

@@ -3,14 +3,16 @@
 import asyncio
 import itertools
 import random
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.s3_server import S3Kind, S3Server
+from tests.support.s3_server import ACCESS_KEY, SECRET_KEY, S3Kind, S3Server
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.interface import Destination
 from vipsrv.batch.stores.object_place import RETRY_VARIABLE
@@ -84,13 +86,18 @@ async def test_objects_are_listed_with_size_time_and_etag(bucket: tuple[str, Pat
     await destination.close()
 
 
+MORE_THAN_A_PAGE = 1100
+
+
 async def test_more_objects_than_a_page_has(bucket: tuple[str, Path], s3: S3Server) -> None:
     url, folder = bucket
-    for number in range(2345):
+    for number in range(MORE_THAN_A_PAGE):
         (folder / f"{number:05}.jpg").write_bytes(b"1")
     s3.refresh()
     source = open_source(url)
-    assert {image.key async for image in source.images()} == {f"{number:05}.jpg" for number in range(2345)}
+    assert {image.key async for image in source.images()} == {
+        f"{number:05}.jpg" for number in range(MORE_THAN_A_PAGE)
+    }
     await source.close()
 
 
@@ -281,3 +288,49 @@ async def test_urls_and_settings_that_cannot_be(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(RETRY_VARIABLE, "soon")
     with pytest.raises(ValueError, match="'soon' is not a number of seconds"):
         open_destination("s3://a")
+
+
+async def test_credentials_that_may_read_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store may refuse each object as if it were about that one; a bucket that was listed says more."""
+
+    class Denying(BaseHTTPRequestHandler):
+        denies = False
+
+        def do_GET(self) -> None:
+            is_list = "list-type" in self.path
+            status, code = (200, "") if is_list and not self.denies else (403, "<Code>AccessDenied</Code>")
+            content = "<Key>a.jpg</Key><Size>1</Size><LastModified>2026-01-02T03:04:05Z</LastModified>"
+            listing = f"<ListBucketResult><Contents>{content}</Contents></ListBucketResult>"
+            body = f"<Error>{code}</Error>" if code else listing
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Denying)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    source = ObjectSource("s3://photos")
+
+    async def read(image: ListedImage) -> None:
+        async with source.open(image):
+            pass
+
+    try:
+        (image,) = [one async for one in source.images()]
+        with pytest.raises(PermissionError):  # the others may be readable
+            await read(image)
+        Denying.denies = True
+        with pytest.raises(StorageFailed, match="list the bucket"):
+            await read(image)
+    finally:
+        await source.close()
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from vipsrv.batch.stores.object_place import RETRY_VARIABLE
 from vipsrv.server.configuration.environment import named_file, read_environment
 from vipsrv.server.settings import ServerSettings
 
@@ -49,6 +50,11 @@ def test_a_variable_in_two_cases_is_refused_unless_both_say_the_same() -> None:
 def test_the_case_of_the_variable_for_the_file_makes_no_difference() -> None:
     assert named_file({"vipsrv_config": "a.toml"}) == Path("a.toml")
     assert named_file({"VIPSRV_CONFIG": ""}) is None
+
+
+def test_a_variable_of_a_batch_makes_no_setting() -> None:
+    """A batch starts its server with its own environment."""
+    assert read(**{RETRY_VARIABLE: "5"}) == ({}, [])
 
 
 @pytest.mark.parametrize("service", ["", "METRICS_", "A_PORT_"])

@@ -3,15 +3,17 @@
 ::
 
     place ──► actor ──► version, storage, server: checked ──► ready ──► dead ──► another one at the place
-      ▲
+      ▲                                              └─ no: the place is useless, until a later actor works
       └── a node that is there or joins, or one of ``actors`` for which Ray finds a node
 
+One useless place costs a warning; when all places are, the batch ends.
 Ray's autoscaler adds nodes for actors that fit on none, so ``actors`` is also how far it grows the cluster.
 """
 
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,10 +36,16 @@ LONGEST_PAUSE = 60.0
 """Seconds: the most that this grows to."""
 
 WAITING_SECONDS = 30.0
-"""How long it takes until it is said that no actor could be placed yet."""
+"""How often it is said that no actor works."""
+
+MOST_WAITING_SECONDS = 1800.0
+"""Time without an actor after which the batch ends. An autoscaler takes minutes to add a node."""
+
+START_SECONDS = 300.0
+"""Time for an actor that has a node to open the storage and to start its server."""
 
 MOST_FAILED_STARTS = 3
-"""Actors that may die at the start, one after another, before any was ready; then the batch stops."""
+"""Actors of a place that may die at their start, one after another; then the place is useless."""
 
 CLOSE_SECONDS = 10.0
 """How long an actor may take to stop its server."""
@@ -106,11 +114,11 @@ class Actors:
         self._handles: dict[str, Any] = {}
         self._alive: set[str] = set()  # the ids of the nodes
         self._made = 0
-        self._ready_ever = False
-        self._failed_starts = 0
+        self._died_at_start: Counter[str] = Counter()  # actors, by place
+        self._useless: dict[str, BaseException] = {}  # places, and why no actor can work there
 
     async def run(self) -> None:
-        """Look after the places until cancelled. Raises ``BatchError`` if there are none."""
+        """Look after the places until cancelled. Raises ``BatchError`` if no actor works for too long."""
         nodes = await self._connection.nodes()
         if self._placement.actors is not None:
             cpus = self._placement.cpus_of_each(nodes, own=self._connection.own)
@@ -123,10 +131,9 @@ class Actors:
                 if self._placement.actors is None:
                     self._use(nodes)
                 await asyncio.sleep(LOOK_SECONDS)
-                waited += LOOK_SECONDS
-                if waited >= WAITING_SECONDS and not self._handles:
-                    waited = 0.0
-                    self._say_waiting(nodes)
+                before, waited = waited, 0.0 if self._handles else waited + LOOK_SECONDS
+                if waited // WAITING_SECONDS > before // WAITING_SECONDS:
+                    self._say_waiting(nodes, waited)
                 nodes = await self._connection.nodes()
         finally:
             for place in self._places.values():
@@ -134,8 +141,8 @@ class Actors:
             if self._places:
                 await asyncio.wait(self._places.values())
 
-    def suspect(self, name: str) -> None:
-        """End an actor whose connection has failed, if it still lives."""
+    def end(self, name: str) -> None:
+        """End an actor that cannot work any more, or is dead already: another one takes its place."""
         handle = self._handles.get(name)
         if handle is not None:
             self._ray.kill(handle)
@@ -163,24 +170,27 @@ class Actors:
 
     async def _keep(self, name: str, node: str | None, cpus: int) -> None:
         """Have an actor at a place, one after another."""
+        place = name if node is None else node
         pause = AGAIN_SECONDS
         while node is None or node in self._alive:
             self._made += 1
-            worked = await self._live(f"{name}, the {self._made}.", node, cpus)
+            worked = await self._live(place, f"{name}, the {self._made}.", node, cpus)
             pause = AGAIN_SECONDS if worked else min(LONGEST_PAUSE, 2 * pause)
             await asyncio.sleep(pause)
-        del self._places[node]
+        del self._places[place]
+        self._useless.pop(place, None)
 
-    async def _live(self, name: str, node: str | None, cpus: int) -> bool:
+    async def _live(self, place: str, name: str, node: str | None, cpus: int) -> bool:
         """Have one actor from its start to its death; return whether it could work."""
         handle = self._make(node, cpus)
         try:
             try:
                 await self._start(handle, cpus)
             except Exception as error:  # noqa: BLE001 - whatever Ray raises
-                self._start_failed(name, error)
+                self._start_failed(place, name, error)
                 return False
-            self._ready_ever = True
+            del self._died_at_start[place]
+            self._useless.pop(place, None)
             self._handles[name] = handle
             _log.info("%s is ready, with a server of %d workers", name, cpus)
             self._on_ready(name, handle)
@@ -213,8 +223,14 @@ class Actors:
                 f"{machine} has vipsrv {version}, and the machine of the command has {__version__}: results "
                 "may differ; install the same version on all nodes of the cluster"
             )
-        await _result(handle.start.remote(self._work, cpus))
-        missing = await _result(handle.missing.remote(self._images))
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await _result(handle.start.remote(self._work, cpus))
+                missing = await _result(handle.missing.remote(self._images))
+        except TimeoutError:
+            raise BatchError(
+                f"{machine} has not opened the storage and started a server within {START_SECONDS:g} s"
+            ) from None
         if self._images and len(missing) == len(self._images):
             for image in missing:
                 if await has_image(self._source, image):
@@ -224,27 +240,38 @@ class Actors:
                         "cluster must reach the same source, such as a bucket or a shared folder",
                     )
 
-    def _start_failed(self, name: str, error: Exception) -> None:
-        """End the batch for an actor that could not start, unless others could."""
+    def _start_failed(self, place: str, name: str, error: Exception) -> None:
+        """Take note that an actor could not start; end the batch if there is no other place."""
         cause = error_of(error)
         if "No module named 'vipsrv" in str(cause):
             cause = BatchError(
                 f"{name}: vipsrv is not installed there, or is an older version: all nodes of the cluster "
                 f"need vipsrv {__version__}: pip install 'vipsrv[ray]'"
             )
-        if self._ready_ever:
-            _log.warning("%s could not start, and others do its work: %s", name, " ".join(str(cause).split()))
-            return
-        self._failed_starts += 1
-        if isinstance(cause, VipsrvError):
+        reason = " ".join(str(cause).split())
+        if not isinstance(cause, VipsrvError):
+            self._died_at_start[place] += 1
+            if self._died_at_start[place] < MOST_FAILED_STARTS:
+                _log.warning("%s could not start, and another one will: %s", name, reason)
+                return
+            cause = BatchError(f"{name}: {MOST_FAILED_STARTS} actors died at their start: {reason}")
+        self._useless[place] = cause
+        if self._handles or self._useless.keys() != self._places.keys():
+            _log.warning("%s could not start, and others do its work: %s", name, reason)
+        else:
             self._on_failure(cause)
-        elif self._failed_starts >= MOST_FAILED_STARTS:
-            reason = " ".join(str(cause).split())
-            self._on_failure(BatchError(f"{name}: {MOST_FAILED_STARTS} actors died at their start: {reason}"))
 
-    def _say_waiting(self, nodes: list[ClusterNode]) -> None:
+    def _say_waiting(self, nodes: list[ClusterNode], waited: float) -> None:
+        """Say that no actor works, or end the batch if that has lasted too long. Raises ``BatchError``."""
         there = ", ".join(f"{node.name} with {node.cpus}" for node in nodes) or "none with a core"
-        _log.warning("no actor could be placed yet: the cores may be in use; nodes: %s", there)
+        cpus = self._placement.cpus or "all"
+        reason = f"each actor needs {cpus} cores of a node, which may be in use; nodes and cores: {there}"
+        if waited >= MOST_WAITING_SECONDS:
+            raise next(
+                iter(self._useless.values()),
+                BatchError(f"no actor could be placed for {waited / 60:.0f} minutes: {reason}"),
+            )
+        _log.warning("no actor works yet: %s", reason)
 
 
 async def _result(reference: Any) -> Any:

@@ -29,7 +29,10 @@ _CLIENT = "ray://"
 _TOKEN = secrets.token_hex(32)
 """For all Rays that this process starts: Ray reads it once in a process."""
 
-_OWN_RAY = {
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray's processes listen on the loopback interface only. The name tells where that is Ray's own default."""
+
+_QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # it tells nobody that it runs
     "RAY_NUM_REDIS_GET_RETRIES": "60",  # seconds that it may take to start on a busy machine; usually 20
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray 2.52 warns of a change otherwise
@@ -79,12 +82,19 @@ class RayConnection:
         if connection.ray.is_initialized():
             connection.address = connection.ray.get_runtime_context().gcs_address
         else:
-            await asyncio.shield(asyncio.ensure_future(connection._start(cpus)))
+            try:
+                await asyncio.shield(asyncio.ensure_future(connection._start(cpus)))
+            except asyncio.CancelledError:
+                connection._needless.set()  # once it has started
+                raise
         return connection
 
     async def nodes(self) -> list[ClusterNode]:
-        """Return the machines that are alive and have cores."""
-        found = await asyncio.to_thread(self.ray.nodes)
+        """Return the machines that are alive and have cores. Raises ``BatchError``."""
+        try:
+            found = await asyncio.to_thread(self.ray.nodes)
+        except Exception as error:
+            raise BatchError(f"Ray does not answer any more: {_first_line(error)}") from error
         return [
             ClusterNode(node["NodeID"], node["NodeManagerHostname"], int(node["Resources"].get("CPU", 0)))
             for node in found
@@ -134,7 +144,7 @@ class RayConnection:
             return
         folder = stack.enter_context(scratch_folder())
         stack.callback(self.ray.shutdown)
-        with _environment(_OWN_RAY):
+        with _environment(_QUIET | _LOOPBACK):
             self.ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -150,12 +160,12 @@ def _ray(*, own: bool) -> ModuleType:
     """Import Ray, quietly unless the program uses it, too. Raises ``BatchError`` if it is not installed."""
     first = "ray" not in sys.modules
     if first and own:
-        # Its ports are open to the network. Ray reads this once, asks for no token by itself before 2.60, and
-        # would write one to the home folder.
+        # All users of this machine reach its ports. Ray reads this once, asks for no token by itself before
+        # 2.60, and would write one to the home folder.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", _TOKEN)
     try:
-        with _environment(_OWN_RAY):
+        with _environment(_QUIET | _LOOPBACK if own else _QUIET):
             import ray  # noqa: PLC0415 - slow to load, and an extra
     except ImportError:
         raise BatchError(

@@ -12,6 +12,7 @@ end, and the same command goes on: what had a row is in the journals on the driv
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import suppress
@@ -21,14 +22,14 @@ from vipsrv.batch.engines.interface import Shard, Work
 from vipsrv.batch.engines.ray_actors import Actors, Placement, error_of
 from vipsrv.batch.engines.ray_connection import RayConnection
 from vipsrv.batch.engines.ray_node import NodeWork, Report
-from vipsrv.batch.engines.scheduling import Assignment, Schedule
+from vipsrv.batch.engines.scheduling import STOPPING_SECONDS, Assignment, Schedule
 from vipsrv.batch.manifest.manifest import Manifest
 from vipsrv.batch.rows import Row
 from vipsrv.batch.shard_record import JournaledShard, ShardRecord
-from vipsrv.errors import BatchError
+from vipsrv.errors import BatchError, ConnectFailed, ServerLost, StartFailed
 
 ROWS_WAITING = 1000
-"""Rows that wait for whoever takes them; with more, the driver reads no further ones from the actors."""
+"""With more rows that wait for whoever takes them, the driver reads no further ones from the actors."""
 
 PROBE_IMAGES = 5
 """Images that a new actor looks for, so that it is known that it sees the driver's source."""
@@ -41,6 +42,11 @@ PUBLISHING = 8
 
 PROOF = ".vipsrv/ray"
 """The key at the destination under which the driver writes the run's id, for the actors to find."""
+
+NO_SERVER = (ServerLost, ConnectFailed, StartFailed)
+"""What an actor raises that has lost its own server: it cannot work, and others can."""
+
+_log = logging.getLogger("vipsrv.batch")
 
 
 class Driver:
@@ -57,7 +63,9 @@ class Driver:
         self._in_flight: dict[str, int] = {}
         self._failure: BaseException | None = None
         self._changed = asyncio.Event()
-        self._ready: asyncio.Queue[Row | None] = asyncio.Queue(ROWS_WAITING)
+        self._ready: asyncio.Queue[Row | None] = asyncio.Queue()
+        self._room = asyncio.Event()  # there are few rows in it
+        self._room.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._publishing: set[asyncio.Task[None]] = set()
         self._publishers = asyncio.Semaphore(PUBLISHING)
@@ -70,7 +78,7 @@ class Driver:
 
     def stop(self) -> None:
         """Give out no further shard, and have the actors send no further image."""
-        self._schedule.stop()
+        self._schedule.stop(time.monotonic())
         for handle in self._handles.values():
             handle.stop.remote()
         self._changed.set()
@@ -80,6 +88,8 @@ class Driver:
         driving = asyncio.create_task(self._drive(first, shards))
         try:
             while (row := await self._ready.get()) is not None:
+                if self._ready.qsize() < ROWS_WAITING:
+                    self._room.set()
                 yield row
             await driving
             if self._failure is not None:
@@ -105,7 +115,7 @@ class Driver:
                 on_failure=self._fail,
             )
             self._start(actors.run())
-            await self._open(first)
+            self._open(first)
             while not self._schedule.complete:
                 self._changed.clear()
                 if self._schedule.wanted and self._taking is None:
@@ -114,11 +124,17 @@ class Driver:
                     handle = self._handles[assignment.actor]
                     self._start(self._follow(assignment, handle, actors))
                 await self._wait()
+                for actor in self._schedule.give_up(time.monotonic()):
+                    _log.warning(
+                        "%s has sent no row for %g s and is not waited for: the next run does its images",
+                        actor,
+                        STOPPING_SECONDS,
+                    )
         except Exception as error:  # noqa: BLE001 - whatever it is ends the batch
             self._fail(error)
         finally:
             await self._end(actors)
-        await self._ready.put(None)
+        self._ready.put_nowait(None)
 
     async def _wait(self) -> None:
         try:
@@ -129,21 +145,22 @@ class Driver:
 
     async def _take(self, shards: AsyncIterator[Shard]) -> None:
         """Take the next shard."""
+        await self._room.wait()
         shard = await anext(shards, None)
         if shard is None:
             self._schedule.no_more_shards()
         else:
-            await self._open(shard)
+            self._open(shard)
         self._taking = None
         self._changed.set()
 
-    async def _open(self, shard: Shard) -> None:
+    def _open(self, shard: Shard) -> None:
         """Begin the record of a shard, and have it done."""
         record = self._records[shard.name] = self._begin_record(shard.name)
         self._schedule.add_shard(shard)
         for row in shard.refused:
             record.append(row)
-            await self._ready.put(row)
+            self._give(row)
         if not shard.images:
             self._publish(shard.name)
 
@@ -156,18 +173,24 @@ class Driver:
                 report: Report = await reference
                 self._in_flight[assignment.actor] = report.in_flight
                 for row in report.rows:
-                    await self._take_row(assignment, row)
+                    self._take_row(assignment, row)
+                await self._room.wait()
         except errors.RayTaskError as error:
-            self._fail(error_of(error))
+            cause = error_of(error)
+            if isinstance(cause, NO_SERVER):
+                _log.warning("%s has lost its server: %s", assignment.actor, cause)
+                actors.end(assignment.actor)
+                return  # as below
+            self._fail(cause)
         except errors.RayError:
-            actors.suspect(assignment.actor)
+            actors.end(assignment.actor)
             return  # what it has left is given out again once its death is known
         except Exception as error:  # noqa: BLE001 - the journal cannot be written, for example
             self._fail(error)
         self._schedule.ended(assignment)
         self._changed.set()
 
-    async def _take_row(self, assignment: Assignment, row: Row) -> None:
+    def _take_row(self, assignment: Assignment, row: Row) -> None:
         """Keep a row if it is the first one of its image."""
         name = assignment.shard.name
         if not self._schedule.has_row(assignment, row.key, time.monotonic()):
@@ -180,7 +203,13 @@ class Driver:
                     self._handles[other.actor].cancel.remote(other.number)
             self._publish(name)
             self._changed.set()
-        await self._ready.put(row)
+        self._give(row)
+
+    def _give(self, row: Row) -> None:
+        """Give a row to whoever iterates, at once: a row that is in the manifest must not get lost."""
+        self._ready.put_nowait(row)
+        if self._ready.qsize() >= ROWS_WAITING:
+            self._room.clear()
 
     def _publish(self, name: str) -> None:
         """Make a part of the rows of a shard, beside everything else."""

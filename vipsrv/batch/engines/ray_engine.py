@@ -9,6 +9,7 @@ from vipsrv.batch.engines.ray_actors import Placement
 from vipsrv.batch.engines.ray_connection import RayConnection
 from vipsrv.batch.engines.ray_driver import Driver
 from vipsrv.batch.rows import Row
+from vipsrv.batch.shard_runner import next_shard
 
 
 class RayEngine:
@@ -32,7 +33,7 @@ class RayEngine:
         self._placement = Placement(actors, actor_cpus)
         self._driver: Driver | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopped = False
+        self._stopping = asyncio.Event()
 
     @property
     def in_flight(self) -> int:
@@ -45,14 +46,14 @@ class RayEngine:
         Ray starts with the first shard. Raises ``BatchError`` and what else ends a batch.
         """
         self._loop = asyncio.get_running_loop()
-        first = None if self._stopped else await anext(shards, None)
+        first = await next_shard(shards, self._stopping)
         if first is None:
             return
         connection = await RayConnection.open(self._address, cpus=self._placement.cpus_here)
         try:
-            self._driver = Driver(self._work, connection, self._placement)
-            if self._stopped:
+            if self._stopping.is_set():
                 return
+            self._driver = Driver(self._work, connection, self._placement)
             async with aclosing(self._driver.rows(first, shards)) as rows:
                 async for row in rows:
                     yield row
@@ -61,7 +62,13 @@ class RayEngine:
 
     def stop(self) -> None:
         """Send no further image; ``rows`` ends after those in flight. May be called from any thread."""
-        self._stopped = True
-        if self._loop is not None and self._driver is not None:
-            with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._driver.stop)
+        if self._loop is None:
+            self._stopping.set()
+            return
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        if self._driver is not None:
+            self._driver.stop()

@@ -30,6 +30,9 @@ WORTH_SHARING = 64
 STUCK_SECONDS = 20.0
 """Time without a row after which a shard with few images left is given to an idle actor, too."""
 
+STOPPING_SECONDS = 120.0
+"""Time without a row after ``stop`` after which an actor is not waited for any more."""
+
 MOST_LOSSES = 3
 """Times in succession that actors may leave a shard, most often by dying, without one more row of it."""
 
@@ -75,6 +78,7 @@ class Schedule:
         self._shards: dict[str, _OpenShard] = {}
         self._waiting: deque[str] = deque()
         self._intake = Intake.OPEN
+        self._stopped_at = 0.0
         self._given = 0
 
     @property
@@ -116,11 +120,26 @@ class Schedule:
         if self._intake is Intake.OPEN:
             self._intake = Intake.CLOSED
 
-    def stop(self) -> None:
+    def stop(self, now: float) -> None:
         """Give out nothing more and drop what waits."""
+        if self._intake is not Intake.STOPPED:
+            self._stopped_at = now
         self._intake = Intake.STOPPED
         while self._waiting:
             del self._shards[self._waiting.popleft()]
+
+    def give_up(self, now: float) -> set[str]:
+        """After ``stop``: drop the shards that have been without a row for too long.
+
+        Returns the actors that had them. A later run does what is left.
+        """
+        silent: set[str] = set()
+        if self._intake is Intake.STOPPED:
+            for name, shard in list(self._shards.items()):
+                if now - max(shard.last_row, self._stopped_at) >= STOPPING_SECONDS:
+                    silent.update(run.actor for run in shard.runs)
+                    del self._shards[name]
+        return silent
 
     def assignments(self, now: float) -> list[Assignment]:
         """Give what there is to the actors that have room for it, the least busy first."""

@@ -1,6 +1,7 @@
 """What is done with a set of options, by key: an index on disk that is made from the parts at the start."""
 
 import asyncio
+import unicodedata
 from collections.abc import Sequence
 from enum import Enum, auto
 from itertools import product
@@ -39,8 +40,10 @@ class DoneIndex:
     Not for use by two threads at a time.
     """
 
-    def __init__(self, outputs: Outputs) -> None:
+    def __init__(self, outputs: Outputs, *, case_counts: bool = True) -> None:
+        """``case_counts`` is whether the destination tells names apart that differ in their case only."""
         self._outputs = outputs
+        self._case_counts = case_counts
         self._database = temporary_database()
         self._relations: dict[str, Relation] = {outputs.digest: Relation.SAME}
         for table in (
@@ -105,7 +108,7 @@ class DoneIndex:
             claims = self._outputs.claims(key)
         except ImageFailed:  # no result can have such a name; whoever does the image says so
             return None
-        names = [key_digest(one) for one in claims]
+        names = [key_digest(one if self._case_counts else _folded(one)) for one in claims]
         for claim, name in zip(claims, names, strict=True):
             found = self._database.execute("SELECT key FROM name WHERE name = ?", (name,)).fetchone()
             if found is not None and found[0] != digest:
@@ -130,13 +133,18 @@ def relation_of(outputs: Outputs, other: str) -> Relation:
     """Return how other outputs, as the manifest has them, relate to these."""
     try:
         others = Outputs.from_json(other)
-    except ValueError:  # options that this version does not know
+    except (ValueError, RecursionError):  # options that this version does not know
         return Relation.REPLACES
     for folder, ending in product(_SAMPLE_FOLDERS, _SAMPLE_ENDINGS):
         key = f"{folder}image.{ending}"
         if any(_may_be_same(one, two) for one, two in product(outputs.planned(key), others.planned(key))):
             return Relation.REPLACES
     return Relation.NONE
+
+
+def _folded(name: str) -> str:
+    """Return what names have in common that a file system takes for one, as far as Unicode says so."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _may_be_same(one: str, other: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Self
 from vipsrv.batch.manifest.file_lock import Locked, is_same_file, lock_file
 from vipsrv.batch.manifest.row_json import row_line, row_of_line
 from vipsrv.batch.rows import Row
-from vipsrv.errors import StorageFailed
+from vipsrv.errors import BatchError, StorageFailed
 
 ENDING = ".jsonl"
 FORMAT = 1
@@ -54,7 +54,10 @@ class JournalContent:
 
 
 def read_journal(path: Path) -> JournalContent:
-    """Read a journal, whether somebody writes it or not. Raises ``FileNotFoundError``, ``StorageFailed``."""
+    """Read a journal, whether somebody writes it or not.
+
+    Raises ``FileNotFoundError``, ``StorageFailed``, and ``BatchError`` for one of a newer version of vipsrv.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -65,7 +68,7 @@ def read_journal(path: Path) -> JournalContent:
 
 
 def parse_journal(data: bytes, name: str) -> JournalContent:
-    """Return what the bytes of a journal say."""
+    """Return what the bytes of a journal say. Raises ``BatchError`` for one of a newer version of vipsrv."""
     length = data.rfind(b"\n") + 1
     lines = data[:length].split(b"\n")[:-1]
     facts: ShardFacts | None = None
@@ -75,10 +78,10 @@ def parse_journal(data: bytes, name: str) -> JournalContent:
     for number, line in enumerate(lines, 1):
         try:
             if number == 1:
-                facts, boot = _head_of(json.loads(line))
+                facts, boot = _head_of(json.loads(line), name)
             else:
                 rows.append(row_of_line(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             faults.append(f"{name}, line {number}: {error}")
     return JournalContent(facts, tuple(rows), tuple(faults), length, boot)
 
@@ -94,11 +97,15 @@ def boot_id() -> str:
         return ""
 
 
-def _head_of(values: Any) -> tuple[ShardFacts, str]:
-    if not isinstance(values, dict) or "vipsrv_journal" not in values:
-        raise ValueError("it does not describe a shard")
-    if values["vipsrv_journal"] != FORMAT:
-        raise ValueError(f"the format {values['vipsrv_journal']!r} is not known to this version of vipsrv")
+def _head_of(values: Any, name: str) -> tuple[ShardFacts, str]:
+    number = values.get("vipsrv_journal") if isinstance(values, dict) else None
+    if not isinstance(number, int):
+        raise ValueError("it does not describe a shard")  # noqa: TRY004 - one error for every fault of a line
+    if number > FORMAT:
+        raise BatchError(
+            f"the journal {name} has the format {number}, and this version of vipsrv knows {FORMAT}: use a "
+            "newer one"
+        )
     known = {name: values[name] for name in ShardFacts.__slots__ if isinstance(values.get(name), str)}
     if len(known) < len(ShardFacts.__slots__):
         raise ValueError("it does not describe a shard")
@@ -181,8 +188,15 @@ class Journal:
         raise self._failure from None
 
     def content(self) -> JournalContent:
-        """Read what the journal holds."""
-        return read_journal(self.path)
+        """Read what the journal holds. Raises ``StorageFailed``, also if another program has removed it."""
+        try:
+            return read_journal(self.path)
+        except FileNotFoundError:
+            raise StorageFailed(
+                str(self.path),
+                "another program has removed it, with the rows of a shard; the same command does its images "
+                "again",
+            ) from None
 
     def close(self) -> None:
         """Give the journal up: another process may go on with it, or publish it."""

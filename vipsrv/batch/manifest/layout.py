@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from vipsrv.batch.stores.object_place import identity
+from vipsrv.errors import BatchError
+
 PARTS = ".vipsrv/parts/"
 """The keys of all parts start with this."""
 
@@ -60,15 +63,31 @@ def local_folder(url: str) -> Path | None:
     return Path(unquote(path)) if scheme == "file" else None
 
 
+def case_counts(url: str) -> bool:
+    """Whether a destination tells names apart that differ in their case only; it has a manifest already."""
+    folder = local_folder(url)
+    return folder is None or not (folder / PARTS.partition("/")[0].upper()).exists()
+
+
 def journal_folder(url: str) -> Path:
     """Return the folder of the journals for a destination.
 
-    It is at the destination if that is a folder, and otherwise in the state folder of the user.
+    It is at the destination if that is a folder, and otherwise in the state folder of the user. Raises
+    ``BatchError`` for a user who has none, as in some containers.
     """
     folder = local_folder(url)
     if folder is not None:
         return folder / ".vipsrv" / "journal"
     state = os.environ.get("XDG_STATE_HOME", "")
     # The XDG specification: a relative path in the variable counts as none.
-    root = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"  # noqa: PTH117 - of a text
-    return root / "vipsrv" / "batch" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    if os.path.isabs(state):  # noqa: PTH117 - of a text
+        root = Path(state)
+    else:
+        try:
+            root = Path.home() / ".local" / "state"
+        except RuntimeError:
+            raise BatchError(
+                "this user has no home folder for the journals of a batch: set XDG_STATE_HOME to a folder "
+                "that is still there in the next run"
+            ) from None
+    return root / "vipsrv" / "batch" / hashlib.sha256(identity(url).encode()).hexdigest()[:16]

@@ -171,7 +171,8 @@ class Manifest:
     async def read_part(self, key: str, columns: Sequence[str] | None = None) -> Part:
         """Read one part. Raises ``FileNotFoundError``, or ``BatchError`` if it is damaged."""
         data = await self.destination.read(key)
-        return await asyncio.to_thread(Part, data, key, columns=columns)
+        place = f"{self.destination.url.rstrip('/')}/{key}"
+        return await asyncio.to_thread(Part, data, place, columns=columns)
 
     async def parts(
         self, keys: Sequence[str], columns: Sequence[str] | None = None

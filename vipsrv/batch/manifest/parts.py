@@ -98,8 +98,8 @@ def part_bytes(facts: ShardFacts, rows: Sequence[Row]) -> bytes:
 class Part:
     """A part that was read. Its columns stay as pyarrow has them until rows are asked for."""
 
-    def __init__(self, data: bytes, key: str, *, columns: Sequence[str] | None = None) -> None:
-        """``key`` is for messages. Only ``columns`` are read, if they are given.
+    def __init__(self, data: bytes, place: str, *, columns: Sequence[str] | None = None) -> None:
+        """``place``, its path or URL, is for messages. Only ``columns`` are read, if they are given.
 
         Raises ``BatchError`` if this is no part, or one of a newer version of vipsrv.
         """
@@ -114,17 +114,20 @@ class Part:
             self.facts = ShardFacts(**{name: about[f"vipsrv_{name}"] for name in _FACTS})
         except (pa.ArrowException, OSError, KeyError, ValueError):
             raise BatchError(
-                f"{key}: is no part of a manifest, or damaged: move it away, and go on"
+                f"{place}: is no part of a manifest, or damaged: move it away, and go on"
             ) from None
         if number > FORMAT:
             raise BatchError(
-                f"{key}: has the format {number}, and this version of vipsrv knows {FORMAT}: use a newer one"
+                f"{place}: has the format {number}, and this version of vipsrv knows {FORMAT}: "
+                "use a newer one"
             )
+        names = list(columns or schema().names)  # by name: a later version may have added some
         try:
-            # By name: a later version may have added some.
-            self.table = file.read(list(columns or schema().names), use_threads=False)
-        except (pa.ArrowException, OSError):
-            raise BatchError(f"{key}: is damaged: move it away, and go on") from None
+            self.table = file.read(names, use_threads=False).select(names)
+            self.table = self.table.cast(pa.schema([schema().field(name) for name in names]))
+            self.table.validate(full=True)
+        except (pa.ArrowException, OSError, KeyError, ValueError):
+            raise BatchError(f"{place}: is damaged: move it away, and go on") from None
 
     def keys(self) -> list[str]:
         """Return the key of each row."""

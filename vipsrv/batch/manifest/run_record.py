@@ -4,12 +4,18 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from urllib.parse import urlsplit, urlunsplit
 
 from vipsrv.batch.outputs import Outputs
 from vipsrv.version import __version__
+
+_TYPES: Mapping[object, tuple[type, ...]] = {int: (int,), bool: (bool,), int | None: (int, type(None))}
+
+_LATEST = 253_402_300_799_000
+"""Milliseconds since the epoch: the end of the year 9999, which is the last one for ``datetime``."""
 
 
 class RunEnd(StrEnum):
@@ -86,8 +92,14 @@ class RunRecord:
         try:
             values = json.loads(data)
             known = {one.name: values[one.name] for one in fields(cls) if one.name in values}
+            for one in fields(cls):
+                if one.name in known and type(known[one.name]) not in _TYPES.get(one.type, (str,)):
+                    raise ValueError(f"{one.name} is {known[one.name]!r}")
+            for name in ("started", "ended"):
+                if not 0 <= (known.get(name) or 0) <= _LATEST:
+                    raise ValueError(f"{name} is {known[name]!r}")
             return cls(**known | {"end": RunEnd(known["end"])})
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"this is no record of a run: {error}") from None
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from vipsrv.batch.manifest.journal import ShardFacts
 from vipsrv.batch.manifest.latest_rows import latest_parts
+from vipsrv.batch.manifest.layout import PARTS
 from vipsrv.batch.manifest.manifest import Manifest
 from vipsrv.batch.manifest.parts import Part, arrow, rows_of_table
 from vipsrv.batch.report.histogram import Histogram
 from vipsrv.batch.rows import OK, Row
+from vipsrv.errors import BatchError
 
 SLOWEST = 20
 """Images that are listed as the slowest."""
@@ -80,8 +82,8 @@ class Figures:
 
     @property
     def ratio(self) -> float | None:
-        """Bytes of all results per byte of their images."""
-        return self.bytes_out / self.bytes_in if self.bytes_in else None
+        """The bytes of the images divided by those of their results, if there are any."""
+        return self.bytes_in / self.bytes_out if self.bytes_out else None
 
 
 async def figures_of(manifest: Manifest, *, options: str | None = None) -> Figures:
@@ -103,7 +105,13 @@ class _Counting:
         self._pc = pc
 
     def add(self, part: Part) -> None:
-        """Count the rows of a part."""
+        """Count the rows of a part. Raises ``BatchError`` if they have numbers that cannot be."""
+        try:
+            self._add(part)
+        except arrow().ArrowException as error:
+            raise BatchError(f"{PARTS}{part.facts.shard}: its numbers cannot be counted: {error}") from None
+
+    def _add(self, part: Part) -> None:
         figures, pc = self.figures, self._pc
         figures.parts += 1
         table = part.table

@@ -74,7 +74,7 @@ def _tiles(status: Status) -> Iterator[str]:
     yield _tile("Images failed", f"{failed:,}", share, bad=failed > 0)
     if figures.ratio is not None:
         yield _tile("Bytes before", size_text(figures.bytes_in), "of the images that are done")
-        yield _tile("Bytes after", size_text(figures.bytes_out), f"{share_text(figures.ratio)} of before")
+        yield _tile("Bytes after", size_text(figures.bytes_out), f"{share_text(1 / figures.ratio)} of before")
     if figures.ms.total:
         yield _tile(
             "Time of an image",
@@ -210,7 +210,7 @@ def _made(options: OptionsFigures) -> str:
         values = json.loads(options.facts.outputs)
         lines = [" ".join(f"{name}={value}" for name, value in one.items()) for one in values["options"]]
         return "<br>".join([f"<code>{_safe(str(values['name']))}</code>", *map(_safe, lines)])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return _safe(options.facts.outputs)
 
 

@@ -12,7 +12,7 @@ from vipsrv.batch.manifest.manifest import Manifest
 from vipsrv.batch.manifest.run_lock import Holder
 from vipsrv.batch.manifest.run_record import RunEnd, RunRecord
 from vipsrv.batch.report.figures import Figures, RunFigures, figures_of
-from vipsrv.batch.report.texts import count_text, duration_text, ms_text, share_text, size_text, time_text
+from vipsrv.batch.report.texts import count_text, duration_text, ms_text, ratio_text, size_text, time_text
 from vipsrv.batch.stores.interface import Destination
 
 _WIDTH = 13
@@ -89,7 +89,7 @@ def status_json(status: Status) -> dict[str, Any]:
         "options": [
             {
                 "digest": digest,
-                "outputs": json.loads(one.facts.outputs),
+                "outputs": _json_or_text(one.facts.outputs),
                 "done": one.done,
                 "failed": one.failed,
             }
@@ -107,6 +107,13 @@ def status_json(status: Status) -> dict[str, Any]:
     }
 
 
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # another program has written it
+        return text
+
+
 def status_lines(status: Status) -> Iterator[str]:
     """Yield the lines that a person reads."""
     figures, rows = status.figures, status.unpublished
@@ -122,7 +129,7 @@ def status_lines(status: Status) -> Iterator[str]:
         yield _line(
             "bytes",
             f"{size_text(figures.bytes_in)} of images → {size_text(figures.bytes_out)} of results "
-            f"({share_text(figures.ratio)})",
+            f"(ratio {ratio_text(figures.ratio)})",
         )
     if figures.ms.total:
         yield _line(

@@ -1,6 +1,10 @@
 """Figures as text for people."""
 
+import math
 from datetime import UTC, datetime
+
+UNKNOWN = "unknown"
+"""What is told of a time that cannot be; another program has written it."""
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 _MINUTE = 60
@@ -24,6 +28,11 @@ def share_text(share: float) -> str:
     return f"{percent:,.{digits}f} %"
 
 
+def ratio_text(ratio: float) -> str:
+    """Return how many times smaller results are than their images, with three digits: ``2.31``."""
+    return f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}"  # noqa: PLR2004 - where %g changes its form
+
+
 def ms_text(ms: float) -> str:
     """Return milliseconds in the unit that fits: ``12.5 ms``, ``3.2 s``, ``5 min 12 s``."""
     if ms < 1000:  # noqa: PLR2004 - a second
@@ -36,6 +45,8 @@ def ms_text(ms: float) -> str:
 
 def duration_text(seconds: float) -> str:
     """Return seconds as days, hours, minutes and seconds, the two largest of them."""
+    if not math.isfinite(seconds):
+        return UNKNOWN
     left = round(seconds)
     parts: list[str] = []
     for unit, name in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s")):
@@ -47,7 +58,10 @@ def duration_text(seconds: float) -> str:
 
 def time_text(ms: int) -> str:
     """Return milliseconds since the epoch as a date and a time in UTC."""
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    try:
+        return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):  # no year of the calendar
+        return UNKNOWN
 
 
 def count_text(count: int, one: str, several: str | None = None) -> str:

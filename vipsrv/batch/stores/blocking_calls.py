@@ -72,9 +72,13 @@ class QuickCalls:
             self._pause = FIRST_PAUSE
 
 
+_WHOSE = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
+"""macOS counts for the whole process only: there a slow call counts more often."""
+
+
 def thread_waits() -> int:
     """How often this thread has given up its core to wait for something."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    return resource.getrusage(_WHOSE).ru_nvcsw
 
 
 class BlockingCalls:

@@ -108,7 +108,13 @@ class FolderDestination:
 
 
 def _sync_file_system(folder: Path) -> None:
-    """Wait until all that was written to the file system of ``folder`` is on its disk: syncfs(2)."""
+    """Wait until all that was written to the file system of ``folder`` is on its disk: syncfs(2).
+
+    Where the system has no such call (macOS), all file systems are synced, without waiting for the disks.
+    """
+    if not hasattr(_LIBC, "syncfs"):
+        os.sync()
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if _LIBC.syncfs(descriptor) == -1:

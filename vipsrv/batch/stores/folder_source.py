@@ -1,6 +1,7 @@
 """A folder of this machine as a source of images."""
 
 import os
+import stat
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,8 +17,6 @@ from vipsrv.batch.stores.os_faults import storage_failure
 
 READING_THREADS = 8
 """Files that are read at the same time if that takes long."""
-
-_PIECE = 2**20
 
 
 class FolderSource:
@@ -51,19 +50,19 @@ class FolderSource:
     async def open(self, image: ListedImage) -> AsyncIterator[bytes | Path]:
         """Give the content or the path.
 
-        Raises ``OSError`` if this file cannot be read, ``StorageFailed`` if none can.
+        Raises ``OSError`` if this file cannot be read, ``StorageFailed`` if none can. That includes an
+        ``OSError`` of whoever reads the file within the block.
         """
         path = self._start + checked_key(image.key)
         try:
             if image.size is not None and image.size <= READ_WHOLE:
-                content: bytes | Path = await self._reading.run_quick(_read, path, image.size)
+                yield await self._reading.run_quick(_read, path)
             else:
                 os.close(_open(path))
-                content = Path(path)
+                yield Path(path)
         except OSError as error:
             self._root.require()
             raise storage_failure(self.url, error) or error from error
-        yield content
 
     async def close(self) -> None:
         """End its threads."""
@@ -79,15 +78,21 @@ def _open(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def _read(path: str, size: int) -> bytes:
-    """Return the content of a file that had ``size`` bytes when it was listed."""
+def _read(path: str) -> bytes | Path:
+    """Return what is in a small file; the path of any other one, which the client sends or refuses.
+
+    What a list of keys says of a file need not be so: it may be a pipe, or have any size.
+    """
     descriptor = _open(path)
     try:
-        content = os.read(descriptor, size + 1)
-        if len(content) == size:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > READ_WHOLE:
+            return Path(path)
+        content = os.read(descriptor, found.st_size + 1)
+        if len(content) == found.st_size:
             return content  # as nearly always, and its end was seen
-        pieces = [content]
-        while piece := os.read(descriptor, _PIECE):
+        pieces = [content]  # it grows or shrinks, or the read was cut short
+        while piece := os.read(descriptor, READ_WHOLE):
             pieces.append(piece)
         return b"".join(pieces)
     except OSError as error:

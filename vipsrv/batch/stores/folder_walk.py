@@ -46,7 +46,8 @@ class FolderWalk:
                 if entry is None:
                     levels.pop()
                 elif not is_text(entry.name):
-                    self._left_out.add(f"{folder}{entry.name!r}: the name is not UTF-8", fault=True)
+                    shown = os.fsencode(entry.name).decode(errors="backslashreplace")
+                    self._left_out.add(f"{folder}{shown}: the name is not UTF-8", fault=True)
                 elif entry.is_dir(follow_symlinks=False):
                     self._open(f"{folder}{entry.name}/", levels)
                 else:

@@ -29,7 +29,10 @@ _THREADS = 8
 _ONE_THREAD = {"ftp"}
 """Schemes whose file system uses one connection that cannot be shared."""
 
-_WEB = {"http", "https"}
+_THREADS_OF_ANY_HOST = 64
+"""For a list of URLs of many hosts, some of which are slow."""
+
+WEB = {"http", "https"}
 """Schemes with as many servers as there are URLs: that one of them is down says nothing of the others."""
 
 _RENAMES = {"local", "sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs", "dbfs"}
@@ -54,8 +57,10 @@ class FsspecPlace:
             raise ValueError(f"{url}: {error}") from error
         except Exception as error:  # file systems have errors of their own kinds
             raise StorageFailed(url, f"it cannot be opened: {_reason(error)}") from error
-        self._root: str = root.rstrip("/")
-        self.calls = BlockingCalls(1 if self._scheme in _ONE_THREAD else _THREADS, "fsspec")
+        any_host = root.endswith("://")
+        self._root: str = root[:-1] if any_host else root.rstrip("/")
+        threads = _THREADS_OF_ANY_HOST if any_host else _THREADS
+        self.calls = BlockingCalls(1 if self._scheme in _ONE_THREAD else threads, "fsspec")
 
     def files(self, start: str, left_out: LeftOut, enters: Callable[[str], bool]) -> Iterator[ListedImage]:
         """Yield the files below the folder ``start``; the entries of one folder a level are held."""
@@ -171,7 +176,7 @@ class FsspecPlace:
             reason = _reason(error)
             if isinstance(error, OSError) and (failure := storage_failure(self.url, error, writing=writing)):
                 raise failure from error
-            if self._scheme not in _WEB and (writing or not self._answers()):
+            if self._scheme not in WEB and (writing or not self._answers()):
                 raise StorageFailed(
                     self.url, f"{reason}; make it available again, then run the same command again"
                 ) from error

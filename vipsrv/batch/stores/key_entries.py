@@ -44,6 +44,9 @@ _NAMES = {
 """What a field may be called. The first one that is there counts; the later ones are those of other programs,
 such as the inventory of a bucket."""
 
+_MOST_BYTES = 2**63 - 1
+"""The largest size that a row of the manifest can hold."""
+
 _BATCH = 5000
 """Rows of a Parquet file that are read at a time."""
 
@@ -106,7 +109,7 @@ def line_entries(lines: Iterator[bytes] | BinaryIO, format_: ListFormat) -> Entr
 def _json_entry(number: int, line: str) -> KeyEntry | BadEntry:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return BadEntry(number, "it is not JSON")
     if not isinstance(value, dict):
         return BadEntry(number, "it is not a JSON object")
@@ -149,7 +152,9 @@ def _entry(number: int, fields: Mapping[str, object]) -> KeyEntry | BadEntry:
     name, size, etag = fields.get("key"), fields.get("size"), fields.get("etag")
     if not isinstance(name, str) or not name or not is_text(name):
         return BadEntry(number, "its key is not a text")
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
+    if size is not None and (
+        not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _MOST_BYTES
+    ):
         return BadEntry(number, f"its size is {size!r}, not a number of bytes")
     if etag is not None and not isinstance(etag, str):
         return BadEntry(number, f"its etag is {etag!r}, not a text")

@@ -7,6 +7,7 @@ from urllib.parse import quote, unquote
 
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.blocking_calls import BlockingCalls
+from vipsrv.batch.stores.fsspec_place import WEB
 from vipsrv.batch.stores.interface import Source
 from vipsrv.batch.stores.key_entries import (
     BadEntry,
@@ -139,5 +140,7 @@ def _split(location: str) -> tuple[str, str]:
     scheme, _, rest = location.partition("://")
     if scheme == "file":
         return "/", re.sub("//+", "/", unquote(rest)).lstrip("/")
+    if scheme in WEB:  # one place for all hosts: a list may name any number of them
+        return f"{scheme}://", rest
     host, _, key = rest.partition("/")
     return f"{scheme}://{host}", key

@@ -34,6 +34,7 @@ _CREDENTIALS = {
     "SignatureDoesNotMatch",
     "TokenRefreshRequired",
     "UnrecognizedClientException",
+    "XAdminUserNotFound",
 }
 _REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
 _METADATA_SERVICE = ("169.254.169.254", "metadata.google.internal")
@@ -61,6 +62,12 @@ def object_error(place: str, key: str, error: Exception, access: Access) -> Exce
         if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return OSError(errno.EINVAL, summary, key)
     return StorageFailed(place, f"{summary}; {advice or f'make it available again, {_AGAIN}'}")
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether a store says that one object is not there, and nothing else."""
+    code = found[1] if (found := _CODE.search(str(error))) else ""
+    return isinstance(error, FileNotFoundError) and code in {"", "NoSuchKey", "BlobNotFound"}
 
 
 def broken_body(key: str, error: Exception) -> OSError:

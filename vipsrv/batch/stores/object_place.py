@@ -18,10 +18,14 @@ RETRY_SECONDS = 120.0
 
 RETRY_VARIABLE = "VIPSRV_STORAGE_RETRY_SECONDS"
 
-_ENDPOINTS = (
-    *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
-    *("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT", "GOOGLE_BASE_URL"),
-)
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+_ACCOUNT = {"az": "AZURE_STORAGE_ACCOUNT_NAME"}
+"""The variable of what has the buckets, where two of the same name may be at one endpoint."""
+
 _ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
@@ -57,7 +61,8 @@ def open_place(url: str) -> "S3Store | GCSStore | AzureStore":
         "timeout": timedelta(hours=1),
         "read_timeout": timedelta(seconds=60),
     }
-    if _endpoint_is_here() or os.environ.get(_ALLOW_HTTP[scheme], "").lower() in {"true", "1"}:
+    on_this_machine = urlsplit(_endpoint(scheme)).hostname in _LOOPBACK
+    if on_this_machine or os.environ.get(_ALLOW_HTTP[scheme], "").lower() in {"true", "1"}:
         options["allow_http"] = True
     retries = {
         "max_retries": 1000,  # the time is the limit
@@ -75,9 +80,18 @@ def open_place(url: str) -> "S3Store | GCSStore | AzureStore":
     return store
 
 
-def _endpoint_is_here() -> bool:
-    endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
-    return urlsplit(endpoint).hostname in _LOOPBACK
+def identity(url: str) -> str:
+    """Return a text that two places share only if they are the same one.
+
+    The URL of a bucket is not enough: other variables may lead to another bucket with the same name.
+    """
+    scheme = url.partition("://")[0]
+    account = os.environ.get(_ACCOUNT[scheme], "") if scheme in _ACCOUNT else ""
+    return "\n".join(filter(None, (url.rstrip("/"), _endpoint(scheme).rstrip("/"), account)))
+
+
+def _endpoint(scheme: str) -> str:
+    return next((os.environ[name] for name in _ENDPOINTS.get(scheme, ()) if os.environ.get(name)), "")
 
 
 def _retry_seconds() -> float:

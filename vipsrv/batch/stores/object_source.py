@@ -10,7 +10,7 @@ from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.blocking_calls import CHUNK, BlockingCalls
 from vipsrv.batch.stores.keys import checked_key, is_hidden
 from vipsrv.batch.stores.left_out import LeftOut
-from vipsrv.batch.stores.object_faults import Access, broken_body, object_error
+from vipsrv.batch.stores.object_faults import Access, broken_body, is_missing, object_error
 from vipsrv.batch.stores.object_place import open_place
 from vipsrv.batch.stores.os_faults import storage_failure
 from vipsrv.client import ImageSource
@@ -39,6 +39,7 @@ class ObjectSource:
         self._url = url
         self._skip = tuple(skip)
         self._calls = BlockingCalls(2, "objects")
+        self._was_listed = False
         self.left_out = LeftOut()
 
     @property
@@ -50,6 +51,7 @@ class ObjectSource:
         """List the objects, 1,000 at a time, in the order of the store. Raises ``StorageFailed``."""
         try:
             async for chunk in self._obstore.list(self._store, chunk_size=CHUNK):
+                self._was_listed = True
                 for meta in chunk:
                     key = meta["path"]
                     if is_hidden(key) or key.startswith(self._skip):
@@ -90,7 +92,10 @@ class ObjectSource:
             try:
                 result = await self._obstore.get_async(self._store, key)
             except self._errors as error:
-                raise object_error(self._url, key, error, Access.READ) from error
+                problem = object_error(self._url, key, error, Access.READ)
+                if self._was_listed and not is_missing(error):
+                    await self._require()
+                raise problem from error
             try:
                 if result.meta["size"] <= IN_MEMORY:
                     return memoryview(await result.bytes_async())
@@ -99,6 +104,17 @@ class ObjectSource:
                 if reads == _READS:
                     raise broken_body(key, error) from error
                 reads += 1
+
+    async def _require(self) -> None:
+        """Raise ``StorageFailed`` if the bucket, which could be listed before, cannot be any more.
+
+        Stores say in many ways that credentials are no good any more, and some as they say it of one object.
+        """
+        try:
+            async for _ in self._obstore.list(self._store, chunk_size=1):
+                return
+        except self._errors as error:
+            raise object_error(self._url, "", error, Access.LIST) from error
 
     async def _spool(self, result: "GetResult") -> FileIO:
         try:

@@ -108,3 +108,13 @@ def _skipped(source: str, destination: Where) -> tuple[str, ...]:
     if inner == outer:
         raise ValueError(f"{source} is the source and the destination; name another destination")
     return (inner.removeprefix(outer + "/") + "/",) if inner.startswith(outer + "/") else ()
+
+
+def images_in_destination(source: str, destination: str) -> str | None:
+    """Return the prefix that the images of a source have as keys of a destination; ``None`` if none is in it.
+
+    Both are URLs of a ``Source`` and a ``Destination``. The images of a list are those in its base.
+    """
+    listed = list_url(source)
+    inner, outer = (source if listed is None else listed[2]).rstrip("/") + "/", destination.rstrip("/") + "/"
+    return inner.removeprefix(outer) if inner.startswith(outer) else None

@@ -19,8 +19,10 @@ PREFIX = "VIPSRV_"
 CONFIG_VARIABLE = "VIPSRV_CONFIG"
 """Names the TOML file, as ``--config`` does."""
 
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "VIPSRV_TOKEN", "VIPSRV_TOKEN_FILE"})
-"""Variables that are no settings: of the command line, and of the clients."""
+OTHER_VARIABLES = frozenset(
+    {CONFIG_VARIABLE, "VIPSRV_TOKEN", "VIPSRV_TOKEN_FILE", "VIPSRV_STORAGE_RETRY_SECONDS"}
+)
+"""Variables that are no settings: of the command line, of the clients, and of a batch."""
 
 _BENCHMARKS = ("VIPSRV_BENCH_", "VIPSRV_PEER_")
 _FILE = "_FILE"
