@@ -7,8 +7,10 @@ from typing import Protocol
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
 
 from tests.support.http_server import RunningHttpServer
+from tests.support.one_process import OneProcess
 from tests.support.running_server import WITHOUT_OPS, RunningServer
 
 # For the servers that tests start as processes in other ways than by RunningServer.
@@ -17,6 +19,11 @@ os.environ.update(WITHOUT_OPS)
 # The same examples in every run, on a slow machine too, and nothing kept from one run to the next.
 settings.register_profile("vipsrv", max_examples=60, derandomize=True, deadline=None, database=None)
 settings.load_profile("vipsrv")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneProcess | None:
+    return OneProcess(config, log) if config.getoption("dist") == "load" else None
 
 
 class StartServer(Protocol):

@@ -19,8 +19,8 @@ from tests.support.batch_images import check_destination, fill
 from tests.support.running_server import RunningServer
 from tests.support.s3_server import S3Server
 
-IMAGES = int(os.environ.get("TEST_BATCH_IMAGES", "200"))
-KILLS = int(os.environ.get("TEST_BATCH_KILLS", "3"))
+IMAGES = int(os.environ.get("TEST_BATCH_IMAGES", "120"))
+KILLS = int(os.environ.get("TEST_BATCH_KILLS", "2"))
 
 _RUN = """
 import json, sys

@@ -6,12 +6,18 @@ import threading
 import pytest
 
 from tests.support.batch_rows import failed_row, outputs
+from vipsrv.batch import row_queue
 from vipsrv.batch.room import Room
 from vipsrv.batch.row_queue import RowQueue
 from vipsrv.batch.rows import Row
 
 MOST = 10
 OUTPUTS = outputs()
+
+
+@pytest.fixture(autouse=True)
+def woken_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_queue, "WAKE_ROWS", MOST // 2)
 
 
 def row(number: int) -> Row:

@@ -105,7 +105,11 @@ def test_from_nothing_to_a_client_on_another_address(folder: Path) -> None:
 
     def lines(text: str, port: int) -> list[str]:
         text = text.replace("192.0.2.10", "127.0.0.2").replace(":65432", f":{port}")
-        return [line for line in text.splitlines() if not line.startswith("python3 -m pip install ")]
+        return [
+            line
+            for line in text.splitlines()
+            if not line.startswith(("pip install ", "python3 -m pip install "))
+        ]
 
     *commands, serve = lines(on_the_server, 0)
     run("\n".join(commands), server_folder, commands=folder / "bin")

@@ -4,8 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,16 +13,20 @@ import psutil
 
 OBJECT_STORE_BYTES = 80 * 2**20
 
+START_SECONDS = 120
+"""Time for the first node. Ray's own helper waits for 30 s, which is too short on a busy machine."""
+
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_NUM_REDIS_GET_RETRIES": "60",  # seconds that its processes may take to start on a busy machine
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all ports are on the loopback interface
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "00" * 32,
 }
 
 
 class RayCluster:
-    """A cluster whose head has one core, and to which this process is connected."""
+    """A cluster whose head has two cores, and to which this process is connected."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="vr-", dir="/tmp"))  # short: it holds unix sockets
@@ -35,23 +38,19 @@ class RayCluster:
         from ray.cluster_utils import Cluster  # noqa: PLC0415
 
         self._on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray sets its own
-        node = {"num_cpus": 1, "include_dashboard": False}
-        self._cluster = Cluster(initialize_head=True, head_node_args=node | _node())
         self._ray = ray
-        ray.init(address=self._cluster.address, log_to_driver=False, configure_logging=False)
+        self._cluster = Cluster()
+        try:
+            head = self._cluster.add_node(wait=False, num_cpus=2, include_dashboard=False, **_node())
+            self._cluster._wait_for_node(head, START_SECONDS)
+            ray.init(address=self._cluster.address, log_to_driver=False, configure_logging=False)
+        except BaseException:
+            self.close()
+            raise
 
     def add_node(self) -> Any:
-        """Let a node with one core join; return its handle."""
-        return self._cluster.add_node(num_cpus=1, **_node())
-
-    @contextmanager
-    def node(self) -> Iterator[None]:
-        """A further node within the block."""
-        node = self.add_node()
-        try:
-            yield
-        finally:
-            self.remove_node(node)
+        """Let a node with one core join, some time later; return its handle."""
+        return self._cluster.add_node(wait=False, num_cpus=1, **_node())
 
     def remove_node(self, node: Any) -> None:
         """End a node with all its processes, as if its machine had gone."""

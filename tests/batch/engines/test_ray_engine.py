@@ -1,6 +1,6 @@
 """The engine for Ray on a real cluster: actors, nodes and the driver die, and each image has one row.
 
-The tests share a cluster: one in each process of pytest-xdist that runs some of them.
+The tests share a cluster, so all of them run in the same process (``tests/support/one_process.py``).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from vipsrv.batch import Row, open_destination, open_source, run
 from vipsrv.batch.engines import ray_actors, ray_driver, scheduling
 from vipsrv.batch.engines.interface import Shard, Work
 from vipsrv.batch.engines.ray_engine import RayEngine
-from vipsrv.errors import BatchError, StorageFailed
+from vipsrv.errors import StorageFailed
 from vipsrv.options import Fit, ResizeOptions
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -65,6 +65,7 @@ def rows_of(
     with_row: Callable[[Row], None] = lambda _: None,
     before_shard: Callable[[int], bool] = lambda _: True,
     engines: list[RayEngine] | None = None,
+    actors: int | None = None,
 ) -> list[Row]:
     """Run a batch on the cluster.
 
@@ -91,7 +92,7 @@ def rows_of(
                     yield row
 
     def engine(work: Work) -> Engine:
-        made = Engine(work)
+        made = Engine(work, actors=actors, actor_cpus=None if actors is None else 1)
         if engines is not None:
             engines.append(made)
         return made
@@ -140,60 +141,44 @@ def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return results(destination)
 
 
-def test_a_node_that_joins_gets_an_actor_and_one_that_goes_costs_nothing(
+def test_nodes_and_actors_that_come_and_go_cost_nothing_but_time(
     cluster: RayCluster,
     images: Path,
     expected: dict[str, bytes],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """A node joins and gets an actor; the first node's actor is killed and replaced; the second node goes."""
     caplog.set_level(logging.INFO, "vipsrv.batch")
     nodes: list[object] = []
+    killed: list[int] = []
 
-    def two_actors(number: int) -> bool:
-        """The first shards are for one actor, the others for two."""
-        return number <= 2 or caplog.text.count("is ready") == 2
+    def ready() -> int:
+        return caplog.text.count("is ready")
 
-    def join(_row: Row) -> None:
+    def dead() -> int:
+        return caplog.text.count("has died, and another one does what it has left")
+
+    def before_shard(number: int) -> bool:
+        """Two shards are for the first actor, two more for both, and so on."""
+        return number <= 2 + 2 * (ready() >= 2) + (ready() >= 3) or dead() == 2
+
+    def with_row(_row: Row) -> None:
         if not nodes:  # in this thread: what a thread has started ends with it
             nodes.append(cluster.add_node())
 
-    def go(number: int) -> None:
-        if number == 3 * SHARD_SIZE:
-            cluster.remove_node(nodes[0])
-
-    rows = rows_of(images, tmp_path / "out", at_row=go, with_row=join, before_shard=two_actors)
-    check(rows, images, tmp_path / "out")
-    assert results(tmp_path / "out") == expected
-    assert caplog.text.count("has died") == 1
-
-
-def test_an_actor_that_is_killed_costs_nothing_but_time(
-    cluster: RayCluster,
-    images: Path,
-    expected: dict[str, bytes],
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO, "vipsrv.batch")
-    killed: list[int] = []
-
-    def both_ready() -> bool:
-        return caplog.text.count("is ready") >= 2
-
-    def go_on(number: int) -> bool:
-        return number <= 2 or (number <= 5 and both_ready()) or bool(killed)
-
-    def kill(_number: int) -> None:
-        if both_ready() and not killed:
+    def at_row(_number: int) -> None:
+        if ready() == 2 and not killed:
             killed.append(cluster.actors()[0].pid)
             os.kill(killed[0], signal.SIGKILL)
+        if ready() == 3 and len(nodes) == 1:
+            cluster.remove_node(nodes[0])
+            nodes.append(None)
 
-    with cluster.node():
-        rows = rows_of(images, tmp_path / "out", at_row=kill, before_shard=go_on)
+    rows = rows_of(images, tmp_path / "out", at_row=at_row, with_row=with_row, before_shard=before_shard)
     check(rows, images, tmp_path / "out")
     assert results(tmp_path / "out") == expected
-    assert caplog.text.count("has died, and another one does what it has left") == 1
+    assert dead() == 2
 
 
 def test_an_actor_that_hangs_is_not_waited_for(
@@ -213,11 +198,10 @@ def test_an_actor_that_hangs_is_not_waited_for(
             stopped.append(cluster.actors()[0].pid)
             os.kill(stopped[0], signal.SIGSTOP)
 
-    with cluster.node():
-        try:
-            rows = rows_of(images, tmp_path / "out", at_row=at_row)
-        finally:
-            os.kill(stopped[0], signal.SIGKILL)
+    try:
+        rows = rows_of(images, tmp_path / "out", at_row=at_row, actors=2)
+    finally:
+        os.kill(stopped[0], signal.SIGKILL)
     check(rows, images, tmp_path / "out")
     assert results(tmp_path / "out") == expected
 
@@ -259,24 +243,6 @@ def test_stop_ends_after_what_is_in_flight_and_the_same_command_goes_on(
     assert sorted(manifest(tmp_path / "out")) == sorted(row.key for row in rows)
     check([*rows, *locally(images, tmp_path / "out")], images, tmp_path / "out")
     assert results(tmp_path / "out") == expected
-
-
-def test_a_node_with_another_version_is_refused(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray_actors, "__version__", "0.0.1")
-    with pytest.raises(
-        BatchError, match=r"has vipsrv .*, and the machine of the command has 0\.0\.1.*install"
-    ):
-        rows_of(images, tmp_path / "out")
-
-
-def test_an_address_of_the_ray_client_is_refused(images: Path, tmp_path: Path) -> None:
-    def engine(work: Work) -> RayEngine:
-        return RayEngine(work, address="ray://127.0.0.1:10001")
-
-    with pytest.raises(BatchError, match="cannot use the Ray Client"):
-        list(run(open_source(images), open_destination(tmp_path / "out"), SMALLER, engine=engine))
 
 
 DRIVER = """
@@ -321,6 +287,10 @@ def test_a_driver_that_is_killed_loses_nothing_that_it_has_told(
         names = " ".join(one.name() for one in family)
         assert names.count("ray::Node") == 2, names
         assert "raylet" in names
+        listening = {
+            port.laddr.ip for one in family for port in one.net_connections("tcp") if port.status == "LISTEN"
+        }
+        assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}, listening
         driver.kill()
     agents = [one for one in family if one.is_running() and one.name() in AGENTS]
     working = [one for one in family if one not in agents]

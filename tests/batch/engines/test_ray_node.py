@@ -7,13 +7,13 @@ import pytest
 
 from vipsrv.batch.engines.interface import Work
 from vipsrv.batch.engines.ray_actors import Placement
-from vipsrv.batch.engines.ray_connection import ClusterNode
+from vipsrv.batch.engines.ray_connection import ClusterNode, RayConnection
 from vipsrv.batch.engines.ray_node import MOST_ROWS, Node, NodeWork, RowBatches, has_image
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.outputs import Outputs
 from vipsrv.batch.rows import OK, Row
 from vipsrv.batch.stores.open_store import open_destination, open_source
-from vipsrv.errors import StorageFailed
+from vipsrv.errors import BatchError, StorageFailed
 from vipsrv.options import Fit, ResizeOptions
 
 PROOF = ".vipsrv/ray"
@@ -95,3 +95,8 @@ def test_the_cores_of_an_actor(placement: Placement, own: bool, cpus: int) -> No
 def test_impossible_numbers_are_refused(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=rf"{name}: must be from 1, not {value}"):
         Placement(**{{"actors": "actors", "actor_cpus": "cpus"}[name]: value})
+
+
+async def test_an_address_of_the_ray_client_is_refused() -> None:
+    with pytest.raises(BatchError, match="cannot use the Ray Client"):
+        await RayConnection.open("ray://127.0.0.1:10001")

@@ -86,13 +86,18 @@ async def test_objects_are_listed_with_size_time_and_etag(bucket: tuple[str, Pat
     await destination.close()
 
 
+MORE_THAN_A_PAGE = 1100
+
+
 async def test_more_objects_than_a_page_has(bucket: tuple[str, Path], s3: S3Server) -> None:
     url, folder = bucket
-    for number in range(2345):
+    for number in range(MORE_THAN_A_PAGE):
         (folder / f"{number:05}.jpg").write_bytes(b"1")
     s3.refresh()
     source = open_source(url)
-    assert {image.key async for image in source.images()} == {f"{number:05}.jpg" for number in range(2345)}
+    assert {image.key async for image in source.images()} == {
+        f"{number:05}.jpg" for number in range(MORE_THAN_A_PAGE)
+    }
     await source.close()
 
 

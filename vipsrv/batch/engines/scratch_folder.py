@@ -11,7 +11,7 @@ from pathlib import Path
 from vipsrv.batch.manifest.file_lock import Locked, lock_file
 from vipsrv.errors import StorageFailed
 
-_PREFIX = "vipsrv-ray-"
+_PREFIX = "vipsrv-run-"
 _NEW = "vipsrv-new-"
 _LOCK = "lock"
 
