@@ -372,6 +372,9 @@ def test_no_result_replaces_an_image(tmp_path: Path, address: str) -> None:
     assert (row.code, (source / "a.jpg").read_bytes()) == ("name_conflict", jpeg(64, 48))
     (row,) = run(source / "list.txt", source, SMALL, server=address)
     assert row.outputs[0].key == "a_32x.jpg"
+    elsewhere = source / "elsewhere.txt"
+    elsewhere.write_text(str(tmp_path / "a.jpg"))
+    assert [one.code for one in run(elsewhere, source, same_name, server=address)] == ["ok"]
 
 
 # Loading

@@ -10,8 +10,8 @@ TOGETHER = ("tests/batch/engines/test_ray_engine.py::",)
 class OneProcess(LoadScheduling):  # type: ignore[misc]  # xdist has no types
     """The usual distribution, ``--dist load``, except that tests that belong together are sent together.
 
-    ``loadgroup`` would do so as well, but it hands out all other tests one by one: then both processes start
-    the servers of each module.
+    ``loadgroup`` is no way. With pytest 9.2 it does not group, as xdist 3.8 sets an id that nobody reads; and
+    it hands out all other tests one by one, so that both processes start the servers of each module.
     """
 
     def _send_tests(self, node: WorkerController, num: int) -> None:

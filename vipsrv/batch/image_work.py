@@ -151,8 +151,9 @@ class ImageWork:
         prefix = self._images_in_destination
         if prefix is None:
             return
+        own = prefix + image.key if image.location is None else None
         for key in keys:
-            if key == prefix + image.key or (prefix and key.startswith(prefix)):
+            if key == own or (prefix and key.startswith(prefix)):
                 raise ImageFailed.by(
                     Problem.NAME_CONFLICT,
                     f"its result {key} would replace an image of the source, or be one: name another "

@@ -21,6 +21,9 @@ from vipsrv.errors import ClientTimeout, ConnectFailed
 WITH_HEAD = 16 * 1024
 """Bytes of an image that are sent together with the head of its request."""
 
+UNIX_SEND_BUFFER = 2**20
+"""Bytes that a unix socket is asked to hold: an image that does not fit is copied and sent in parts."""
+
 RECEIVE_SIZE = 256 * 1024
 """Bytes that are received at a time, into one buffer: most replies arrive as a whole."""
 
@@ -155,6 +158,10 @@ class AsyncConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport; asyncio has switched on TCP_NODELAY."""
         self._transport = cast(asyncio.Transport, transport)
+        connected = transport.get_extra_info("socket")
+        if connected.family == getattr(socket, "AF_UNIX", None):
+            # TCP adapts its own. The system may allow less.
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_SEND_BUFFER)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the buffer is as large as it is
         """Return the buffer for the next bytes."""

@@ -224,7 +224,8 @@ def test_a_full_disk_stops_the_journal_and_keeps_its_rows(tmp_path: Path) -> Non
         cwd=Path(__file__).parents[3],
     )
     path = tmp_path / "run-000001.jsonl"
-    assert done.stdout.splitlines() == [f"{path}: No space left on device"] * 2
+    told = f"{path}: No space left on device; make room there, then run the same command again"
+    assert done.stdout.splitlines() == [told] * 2
     assert path.read_bytes().endswith(b"\n")
     assert read_journal(path).rows == tuple(rows(2))
 

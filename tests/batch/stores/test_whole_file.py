@@ -28,13 +28,13 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_file_is_made_and_replaced(tmp_path: Path, *, lasting: bool) -> None:
     path = tmp_path / "a.jpg"
     for data in (b"first", b"second " * 100_000, b""):
-        write_whole(path, data, lasting=lasting)
+        write_whole(str(path), data, lasting=lasting)
         assert path.read_bytes() == data
         assert os.listdir(tmp_path) == ["a.jpg"]  # noqa: PTH208 - names
     path.unlink()
     previous = os.umask(0o027)
     try:
-        write_whole(path, b"1", lasting=lasting)
+        write_whole(str(path), b"1", lasting=lasting)
     finally:
         os.umask(previous)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
@@ -44,7 +44,7 @@ def test_a_file_is_made_and_replaced(tmp_path: Path, *, lasting: bool) -> None:
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"other")
     (tmp_path / "a").symlink_to(tmp_path / "other")
-    write_whole(tmp_path / "a", b"new", lasting=False)
+    write_whole(str(tmp_path / "a"), b"new", lasting=False)
     assert not (tmp_path / "a").is_symlink()
     assert (tmp_path / "other").read_bytes() == b"other"
 
@@ -53,11 +53,11 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
 def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(IsADirectoryError):
-        write_whole(tmp_path / "folder", b"1", lasting=False)
+        write_whole(str(tmp_path / "folder"), b"1", lasting=False)
     with pytest.raises(FileNotFoundError):
-        write_whole(tmp_path / "nothing/a", b"1", lasting=False)
+        write_whole(str(tmp_path / "nothing/a"), b"1", lasting=False)
     with pytest.raises(OSError, match="too long"):
-        write_whole(tmp_path / ("n" * 256), b"1", lasting=False)
+        write_whole(str(tmp_path / ("n" * 256)), b"1", lasting=False)
 
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
@@ -65,24 +65,24 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         with pytest.raises(OSError, match="No space"):
-            write_whole(tmp_path / "a", b"1", lasting=False)
+            write_whole(str(tmp_path / "a"), b"1", lasting=False)
     assert os.listdir(tmp_path) == ["folder"]  # noqa: PTH208 - names
 
 
 def test_a_file_system_without_nameless_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = os.open
-    tried = []
+    tried: list[str | Path] = []
 
-    def refuses(path: Path, flags: int, mode: int = 0o777) -> int:
+    def refuses(path: str | Path, flags: int, mode: int = 0o777) -> int:
         if NAMELESS and flags & NAMELESS == NAMELESS:
             tried.append(path)
             raise OSError(95, "Operation not supported")
         return opened(path, flags, mode)
 
     monkeypatch.setattr(os, "open", refuses)
-    write_whole(tmp_path / "a", b"1", lasting=True)
+    write_whole(str(tmp_path / "a"), b"1", lasting=True)
     assert (tmp_path / "a").read_bytes() == b"1"
-    assert tried == ([tmp_path] if NAMELESS else [])
+    assert tried == ([str(tmp_path)] if NAMELESS else [])
 
 
 WRITES_UNTIL_KILLED = """
@@ -91,7 +91,7 @@ from pathlib import Path
 from vipsrv.batch.stores.whole_file import write_whole
 number = 0
 while True:
-    write_whole(Path(sys.argv[1], f"{number % 50}.jpg"), b"x" * 300_000, lasting=False)
+    write_whole(str(Path(sys.argv[1], f"{number % 50}.jpg")), b"x" * 300_000, lasting=False)
     number += 1
     print(flush=True)
 """

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Self
 from vipsrv.batch.manifest.file_lock import Locked, is_same_file, lock_file
 from vipsrv.batch.manifest.row_json import row_line, row_of_line
 from vipsrv.batch.rows import Row
+from vipsrv.batch.stores.os_faults import storage_failure
 from vipsrv.errors import BatchError, StorageFailed
 
 ENDING = ".jsonl"
@@ -176,15 +177,18 @@ class Journal:
         try:
             written = os.write(self._descriptor, line)
         except OSError as error:
-            self._fail(error.strerror or str(error))
+            self._fail(error)
         if written < len(line):  # as much as the disk had room for
-            self._fail(os.strerror(errno.ENOSPC))
+            self._fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         self._length += len(line)
 
-    def _fail(self, reason: str) -> NoReturn:
+    def _fail(self, error: OSError) -> NoReturn:
         with suppress(OSError):  # readers drop a torn line at the end as well
             os.ftruncate(self._descriptor, self._length)
-        self._failure = StorageFailed(str(self.path), reason)
+        place = str(self.path)
+        self._failure = storage_failure(place, error, writing=True) or StorageFailed(
+            place, error.strerror or str(error)
+        )
         raise self._failure from None
 
     def content(self) -> JournalContent:

@@ -20,15 +20,16 @@ _NOT_HERE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
 """Errors of a file system or a kernel that makes no files without a name."""
 
 
-def write_whole(path: Path, data: bytes, *, lasting: bool) -> None:
+def write_whole(path: str, data: bytes, *, lasting: bool) -> None:
     """Write ``data`` to ``path`` and replace what is there. ``lasting`` waits until it is on the disk.
 
-    Raises ``OSError``; then ``path`` is what it was. Its folder must exist.
+    Raises ``OSError``; then ``path`` is what it was. It is absolute, and its folder must exist.
     """
-    if not (_NAMELESS and _write_nameless(path, data, lasting=lasting)):
+    folder = os.path.dirname(path)  # noqa: PTH120 - a Path takes longer for each result
+    if not (_NAMELESS and _write_nameless(path, folder, data, lasting=lasting)):
         _write_named(path, data, lasting=lasting)
     if lasting:
-        _sync_folder(path.parent)
+        _sync_folder(folder)
 
 
 def temporary_name() -> str:
@@ -41,10 +42,10 @@ def is_temporary(name: str) -> bool:
     return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
 
 
-def _write_nameless(path: Path, data: bytes, *, lasting: bool) -> bool:
+def _write_nameless(path: str, folder: str, data: bytes, *, lasting: bool) -> bool:
     """Return whether the file system could do it."""
     try:
-        descriptor = os.open(path.parent, _NAMELESS | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(folder, _NAMELESS | os.O_WRONLY | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno in _NOT_HERE:
             return False
@@ -64,7 +65,7 @@ def _write_nameless(path: Path, data: bytes, *, lasting: bool) -> bool:
     return True
 
 
-def _write_named(path: Path, data: bytes, *, lasting: bool) -> None:
+def _write_named(path: str, data: bytes, *, lasting: bool) -> None:
     part = _temporary(path)
     descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
     try:
@@ -77,12 +78,12 @@ def _write_named(path: Path, data: bytes, *, lasting: bool) -> None:
     _replace(part, path)
 
 
-def _name(descriptor: int, path: Path) -> None:
+def _name(descriptor: int, path: str | Path) -> None:
     # With src_dir_fd Python calls linkat, which follows the link in /proc, and not link, which does not.
     os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
 
 
-def _replace(part: Path, path: Path) -> None:
+def _replace(part: Path, path: str) -> None:
     try:
         part.replace(path)
     except BaseException:
@@ -91,8 +92,8 @@ def _replace(part: Path, path: Path) -> None:
         raise
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(temporary_name())
+def _temporary(path: str) -> Path:
+    return Path(path).with_name(temporary_name())
 
 
 def _write_all(descriptor: int, data: bytes, *, lasting: bool) -> None:
@@ -103,7 +104,7 @@ def _write_all(descriptor: int, data: bytes, *, lasting: bool) -> None:
         os.fsync(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: str) -> None:
     """Wait until the names in ``folder`` are on its disk. Some network file systems have no such call."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
