@@ -8,6 +8,7 @@ which take milliseconds to collect).
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -59,11 +60,15 @@ def cpu_seconds(pid: int) -> float:
 def tree_cpu_seconds(pid: int) -> float:
     """CPU time of a process and of all its descendants.
 
-    For descendants that have ended and were waited for, in steps of a hundredth of a second.
+    For descendants that have ended and were waited for, in steps of a hundredth of a second; one that ends
+    while it is read is left out. Raises ``psutil.NoSuchProcess`` if there is no such process.
     """
     times = psutil.Process(pid).cpu_times()
-    ended = times.children_user + times.children_system
-    return cpu_seconds(pid) + ended + sum(tree_cpu_seconds(child) for child in children(pid))
+    total = cpu_seconds(pid) + times.children_user + times.children_system
+    for child in children(pid):
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            total += tree_cpu_seconds(child)
+    return total
 
 
 def children(pid: int) -> list[int]:
