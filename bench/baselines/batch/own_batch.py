@@ -13,11 +13,9 @@ _NAME = "{stem}.{ext}"
 _CLIENT = "from vipsrv.cli.client import main; main()"
 
 
-class VipsrvBatch:
-    """``vipsrv batch``: the local engine, with its manifest."""
+class _Vipsrv:
+    """What both commands have in common."""
 
-    name = "vipsrv-batch"
-    what = "vipsrv batch, its defaults"
     downloads = False
 
     def missing(self) -> str | None:
@@ -27,6 +25,13 @@ class VipsrvBatch:
     def version(self) -> str:
         """See ``BatchProgram``."""
         return f"vipsrv {__version__}, libvips {pipeline.version()}"
+
+
+class VipsrvBatch(_Vipsrv):
+    """``vipsrv batch``: the local engine, with its manifest."""
+
+    name = "vipsrv-batch"
+    what = "vipsrv batch, its defaults"
 
     def invocation(self, task: Task, output: Path, cores: int) -> Invocation:  # noqa: ARG002 - a worker a core
         """See ``BatchProgram``."""
@@ -35,20 +40,11 @@ class VipsrvBatch:
         return Invocation([*command, *sizes, "--name", _NAME], _without_settings())
 
 
-class VipsrvClient:
+class VipsrvClient(_Vipsrv):
     """``vipsrv-client`` with all files as arguments."""
 
     name = "vipsrv-client"
     what = "vipsrv-client with all files, its defaults"
-    downloads = False
-
-    def missing(self) -> str | None:
-        """See ``BatchProgram``."""
-        return None
-
-    def version(self) -> str:
-        """See ``BatchProgram``."""
-        return f"vipsrv {__version__}, libvips {pipeline.version()}"
 
     def invocation(self, task: Task, output: Path, cores: int) -> Invocation:  # noqa: ARG002 - a worker a core
         """See ``BatchProgram``."""

@@ -14,9 +14,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.folder_destination import FolderDestination
-from vipsrv.batch.stores.fsspec_place import IN_MEMORY
 from vipsrv.batch.stores.fsspec_stores import FsspecDestination, FsspecSource
-from vipsrv.batch.stores.interface import Destination
+from vipsrv.batch.stores.interface import READ_WHOLE, Destination
 from vipsrv.batch.stores.key_list_source import KeyListSource
 from vipsrv.batch.stores.open_store import open_destination, open_source
 from vipsrv.errors import BatchError, StorageFailed
@@ -62,7 +61,7 @@ async def test_what_is_written_can_be_listed_and_read(destination: Destination) 
 
 
 async def test_a_large_file_and_one_of_unknown_size(destination: Destination) -> None:
-    data = bytes(range(256)) * (IN_MEMORY // 256 + 1)
+    data = bytes(range(256)) * (READ_WHOLE // 256 + 1)
     await destination.write("large", data)
     await destination.write("small", b"123")
     source = FsspecSource(destination.url)

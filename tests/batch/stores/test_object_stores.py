@@ -14,9 +14,9 @@ import pytest
 
 from tests.support.s3_server import ACCESS_KEY, SECRET_KEY, S3Kind, S3Server
 from vipsrv.batch.images import ListedImage
-from vipsrv.batch.stores.interface import Destination
+from vipsrv.batch.stores.interface import READ_WHOLE, Destination
 from vipsrv.batch.stores.object_place import RETRY_VARIABLE
-from vipsrv.batch.stores.object_source import IN_MEMORY, ObjectSource
+from vipsrv.batch.stores.object_source import ObjectSource
 from vipsrv.batch.stores.open_store import open_destination, open_source
 from vipsrv.errors import StorageFailed
 
@@ -103,7 +103,7 @@ async def test_more_objects_than_a_page_has(bucket: tuple[str, Path], s3: S3Serv
 
 async def test_a_large_object_is_a_temporary_file(bucket: tuple[str, Path]) -> None:
     url, _ = bucket
-    data = bytes(range(256)) * (IN_MEMORY // 256 + 1)
+    data = bytes(range(256)) * (READ_WHOLE // 256 + 1)
     destination, source = open_destination(url), open_source(url)
     await destination.write("large.tif", data)
     async with source.open(ListedImage(key="large.tif")) as content:

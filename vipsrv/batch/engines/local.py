@@ -1,14 +1,14 @@
 """The engine on one machine: a server of its own, or one that already runs."""
 
-import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from vipsrv.address import Address, Wire
 from vipsrv.batch.engines.interface import Shard, Work
 from vipsrv.batch.engines.scratch_folder import scratch_folder
+from vipsrv.batch.engines.stop_request import StopRequest
 from vipsrv.batch.rows import Row
 from vipsrv.batch.shard_runner import ShardRunner, next_shard
 from vipsrv.client import AsyncClient
@@ -63,8 +63,7 @@ class LocalEngine:
         self._work = work
         self._server = server
         self._runner: ShardRunner | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping = asyncio.Event()
+        self._stop = StopRequest(self._stop_sending)
 
     @property
     def in_flight(self) -> int:
@@ -73,14 +72,14 @@ class LocalEngine:
 
     async def rows(self, shards: AsyncIterator[Shard]) -> AsyncGenerator[Row, None]:
         """Resize the images of all shards and yield their rows as they end."""
-        self._loop = asyncio.get_running_loop()
-        first = await next_shard(shards, self._stopping)
+        self._stop.enter_loop()
+        first = await next_shard(shards, self._stop.asked)
         if first is None:
             return  # nothing to do, and no need of a server
         async with self._client() as client:
             window = Window((await client.hello()).limits)
             self._runner = ShardRunner(self._work, client, window)
-            if self._stopping.is_set():
+            if self._stop.asked.is_set():
                 self._runner.stop()
             async with aclosing(self._runner.rows(_with_first(first, shards))) as rows:
                 async for row in rows:
@@ -103,14 +102,9 @@ class LocalEngine:
 
     def stop(self) -> None:
         """Send no further image; ``rows`` ends after those in flight. May be called from any thread."""
-        if self._loop is None:
-            self._stopping.set()
-            return
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._stop)
+        self._stop.send()
 
-    def _stop(self) -> None:
-        self._stopping.set()
+    def _stop_sending(self) -> None:
         if self._runner is not None:
             self._runner.stop()
 

@@ -1,13 +1,13 @@
 """The engine for a cluster: it gives shards to actors on the nodes, which have a server each."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 from vipsrv.batch.engines.interface import Shard, Work
 from vipsrv.batch.engines.ray_actors import Placement
 from vipsrv.batch.engines.ray_connection import RayConnection
 from vipsrv.batch.engines.ray_driver import Driver
+from vipsrv.batch.engines.stop_request import StopRequest
 from vipsrv.batch.rows import Row
 from vipsrv.batch.shard_runner import next_shard
 
@@ -32,8 +32,7 @@ class RayEngine:
         self._address = address
         self._placement = Placement(actors, actor_cpus)
         self._driver: Driver | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping = asyncio.Event()
+        self._stop = StopRequest(self._stop_sending)
 
     @property
     def in_flight(self) -> int:
@@ -45,13 +44,13 @@ class RayEngine:
 
         Ray starts with the first shard. Raises ``BatchError`` and what else ends a batch.
         """
-        self._loop = asyncio.get_running_loop()
-        first = await next_shard(shards, self._stopping)
+        self._stop.enter_loop()
+        first = await next_shard(shards, self._stop.asked)
         if first is None:
             return
         connection = await RayConnection.open(self._address, cpus=self._placement.cpus_here)
         try:
-            if self._stopping.is_set():
+            if self._stop.asked.is_set():
                 return
             self._driver = Driver(self._work, connection, self._placement)
             async with aclosing(self._driver.rows(first, shards)) as rows:
@@ -62,13 +61,8 @@ class RayEngine:
 
     def stop(self) -> None:
         """Send no further image; ``rows`` ends after those in flight. May be called from any thread."""
-        if self._loop is None:
-            self._stopping.set()
-            return
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._stop)
+        self._stop.send()
 
-    def _stop(self) -> None:
-        self._stopping.set()
+    def _stop_sending(self) -> None:
         if self._driver is not None:
             self._driver.stop()

@@ -12,6 +12,7 @@ from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.blocking_calls import BlockingCalls
 from vipsrv.batch.stores.extras import needs
 from vipsrv.batch.stores.folder_walk import MOST_LEVELS
+from vipsrv.batch.stores.interface import READ_WHOLE
 from vipsrv.batch.stores.keys import is_text
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.batch.stores.os_faults import storage_failure
@@ -19,9 +20,6 @@ from vipsrv.batch.stores.whole_file import temporary_name
 from vipsrv.errors import BatchError, StorageFailed
 
 T = TypeVar("T")
-
-IN_MEMORY = 8 * 2**20
-"""Bytes of a file that are held in memory; a larger one goes to an unnamed temporary file."""
 
 _PIECE = 2**20
 
@@ -88,7 +86,7 @@ class FsspecPlace:
 
     def content(self, key: str, size: int | None) -> bytes | FileIO:
         """Return the bytes of a small file, or an unnamed temporary file that the caller closes."""
-        if size is not None and size <= IN_MEMORY:
+        if size is not None and size <= READ_WHOLE:
             return self.read(key)
         return self._tell(key, lambda: self._spooled(key))
 
@@ -128,8 +126,8 @@ class FsspecPlace:
 
     def _spooled(self, key: str) -> bytes | FileIO:
         with self._fs.open(self._path(key), "rb") as file:
-            first = _read(file, IN_MEMORY + 1)
-            if len(first) <= IN_MEMORY:
+            first = _read(file, READ_WHOLE + 1)
+            if len(first) <= READ_WHOLE:
                 return first
             copy = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
             try:

@@ -9,7 +9,8 @@ from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.client import ImageSource
 
 READ_WHOLE = 8 * 2**20
-"""Bytes: an image up to this is read before its turn comes. A larger one is read while it is sent."""
+"""Bytes: an image up to this is read before its turn comes. A larger one is read while it is sent, from
+its file or from an unnamed temporary one."""
 
 
 class Source(Protocol):

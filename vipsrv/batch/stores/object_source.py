@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vipsrv.batch.images import ListedImage
 from vipsrv.batch.stores.blocking_calls import CHUNK, BlockingCalls
+from vipsrv.batch.stores.interface import READ_WHOLE
 from vipsrv.batch.stores.keys import checked_key, is_hidden
 from vipsrv.batch.stores.left_out import LeftOut
 from vipsrv.batch.stores.object_faults import Access, broken_body, is_missing, object_error
@@ -17,9 +18,6 @@ from vipsrv.client import ImageSource
 
 if TYPE_CHECKING:
     from obstore import GetResult
-
-IN_MEMORY = 8 * 2**20
-"""Bytes of an image that is held in memory; a larger one goes to an unnamed temporary file."""
 
 _PIECE = 2**20
 """Bytes of a larger image that are read and written at a time."""
@@ -97,7 +95,7 @@ class ObjectSource:
                     await self._require()
                 raise problem from error
             try:
-                if result.meta["size"] <= IN_MEMORY:
+                if result.meta["size"] <= READ_WHOLE:
                     return memoryview(await result.bytes_async())
                 return await self._spool(result)
             except self._errors as error:
