@@ -24,7 +24,7 @@ from vipsrv.client.requests import ClientRequest
 from vipsrv.client.retry import Retry
 from vipsrv.client.sources import OnSent, Source
 from vipsrv.client.timeouts import Timeout, has_passed, too_long
-from vipsrv.errors import ConnectionLost, VipsrvError
+from vipsrv.errors import VipsrvError
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class AsyncCaller:
         self._timeout = timeout
         self._retries = Retries(retry)
         self._pools: dict[Server, AsyncPool] = {}
-        self._pauses: set[asyncio.Future[bool]] = set()  # true if the client is closed meanwhile
+        self._pauses: set[asyncio.Future[None]] = set()
         forget_at_fork(self)
 
     @property
@@ -88,8 +88,7 @@ class AsyncCaller:
     def _end_calls(self) -> list[AsyncPool]:
         self._retries.closed = True
         for pause in self._pauses:
-            if not pause.done():
-                pause.set_result(True)
+            _end(pause)
         return list(self._pools.values())
 
     async def _drive(
@@ -111,7 +110,8 @@ class AsyncCaller:
     async def _do(self, step: Step, source: Source | None, on_sent: OnSent | None) -> Outcome:
         """Do one step, and return its outcome."""
         if isinstance(step, Pause):
-            return await self._pause(step.seconds)
+            await self._pause(step.seconds)
+            return None
         pool = self._pools.get(step.server) or self._pool(step.server)
         try:
             if step.until is None:
@@ -132,19 +132,16 @@ class AsyncCaller:
         pool = self._pools[server] = self._make_pool(server)
         return pool
 
-    async def _pause(self, seconds: float) -> ConnectionLost | None:
+    async def _pause(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        pause: asyncio.Future[bool] = loop.create_future()
+        pause: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(seconds, _end, pause)
         self._pauses.add(pause)
         try:
-            closed = await pause
+            await pause
         finally:
             timer.cancel()
             self._pauses.discard(pause)
-        if closed:
-            return ConnectionLost("the client was closed while a request waited to be sent again")
-        return None
 
 
 async def _send(
@@ -159,6 +156,6 @@ async def _send(
     return await pool.call(step.request, source, on_sent)
 
 
-def _end(pause: "asyncio.Future[bool]") -> None:
+def _end(pause: "asyncio.Future[None]") -> None:
     if not pause.done():
-        pause.set_result(False)
+        pause.set_result(None)

@@ -22,7 +22,7 @@ from vipsrv.client.requests import ClientRequest
 from vipsrv.client.retry import Retry
 from vipsrv.client.sources import OnSent, Source
 from vipsrv.client.timeouts import Timeout
-from vipsrv.errors import ConnectionLost, VipsrvError
+from vipsrv.errors import VipsrvError
 
 T = TypeVar("T")
 
@@ -110,7 +110,8 @@ class BlockingCaller:
     def _do(self, step: Step, source: Source | None, on_sent: OnSent | None) -> Outcome:
         """Do one step, and return its outcome."""
         if isinstance(step, Pause):
-            return self._pause(step.seconds)
+            self._closed.wait(step.seconds)
+            return None
         pool = self._pools.get(step.server) or self._pool(step.server)
         try:
             if isinstance(step, SendRequest):
@@ -132,8 +133,3 @@ class BlockingCaller:
                     raise RuntimeError("the client is closed")
                 pool = self._pools[server] = self._make_pool(server)
             return pool
-
-    def _pause(self, seconds: float) -> ConnectionLost | None:
-        if self._closed.wait(seconds):
-            return ConnectionLost("the client was closed while a request waited to be sent again")
-        return None
