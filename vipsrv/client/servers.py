@@ -20,7 +20,7 @@ Without input and output: the clients connect, send and probe. May be used by se
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Generic, NamedTuple, TypeVar
@@ -208,9 +208,7 @@ class Servers(Generic[Endpoint]):
             raise LookupError("there is no server")
         return min(left, key=lambda one: (one.until, one.in_flight))
 
-    def _less_busy(
-        self, servers: "tuple[Server[Endpoint], ...] | list[Server[Endpoint]]"
-    ) -> Server[Endpoint]:
+    def _less_busy(self, servers: Sequence[Server[Endpoint]]) -> Server[Endpoint]:
         number = len(servers)
         if number == 1:
             return servers[0]
