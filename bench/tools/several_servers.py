@@ -7,13 +7,14 @@ configuration of docker/haproxy/. Callers send one JPEG after another without a 
 new servers:
 
     steady     nothing happens
-    outage     after 2 s one server is killed by SIGKILL, after 3 s another is stopped by SIGSTOP; both stay so
+    outage     one server is killed by SIGKILL, and a second later another is stopped by SIGSTOP
     rolling    one after another is ended by SIGTERM and started again
 
 The figures of a part are those of all calls that ended from the first event on.
 """
 
 import asyncio
+import itertools
 import os
 import shutil
 import signal
@@ -59,6 +60,14 @@ class Kind(StrEnum):
 
     ASYNCIO = "asyncio"
     BLOCKING = "blocking"
+
+
+class Part(StrEnum):
+    """What happens to the servers."""
+
+    STEADY = "steady"
+    OUTAGE = "outage"
+    ROLLING = "rolling"
 
 
 @dataclass
@@ -166,30 +175,31 @@ def _rolling(cluster: Cluster) -> None:
         time.sleep(1)
 
 
-PARTS: dict[str, Event] = {"steady": _nothing, "outage": _outage, "rolling": _rolling}
+EVENTS: dict[Part, Event] = {Part.STEADY: _nothing, Part.OUTAGE: _outage, Part.ROLLING: _rolling}
 
 
 def main(
-    way: Annotated[list[Way], typer.Option(help="How the client reaches the servers.")] = list(Way),  # noqa: B008
-    client: Annotated[list[Kind], typer.Option(help="The client that makes the calls.")] = list(Kind),  # noqa: B008
-    part: Annotated[list[str], typer.Option(help="steady, outage or rolling.")] = list(PARTS),  # noqa: B008
+    way: Annotated[list[Way] | None, typer.Option(help="How to reach the servers.  [default: both]")] = None,
+    client: Annotated[list[Kind] | None, typer.Option(help="Who makes the calls.  [default: both]")] = None,
+    part: Annotated[list[Part] | None, typer.Option(help="What happens.  [default: all]")] = None,
     callers: Annotated[int, typer.Option(min=1, help="Calls at the same time.")] = 16,
     connections: Annotated[int, typer.Option(min=1, help="Connections to each address.")] = 4,
 ) -> None:
     """Print the figures of each part; exit with 1 if a call failed or the calls took too long."""
     bad = False
-    print(f"{'way':8} {'client':9} {'part':8} {'calls':>6} {'failed':>6} {'1/s':>6} {'p50':>7} {'p99':>7}", end="")
+    print(
+        f"{'way':8} {'client':9} {'part':8} {'calls':>6} {'failed':>6} {'1/s':>6} {'p50':>7} {'p99':>7}",
+        end="",
+    )
     print(f" {'max':>7} {'again':>6}")
-    for where in way:
-        for kind in client:
-            for name in part:
-                tally, begin = _run(where, kind, PARTS[name], callers, connections)
-                one = tally.figures(begin)
-                print(f"{where:8} {kind:9} {name:8} {one.calls:6} {one.failed:6} {one.rate:6.0f}", end="")
-                print(f" {one.p50:7.3f} {one.p99:7.3f} {one.longest:7.3f} {one.again:6}", flush=True)
-                for failure, times in tally.failures.most_common(5):
-                    print(f"    {times} x {failure}")
-                bad = bad or one.failed > 0 or one.p99 >= LONGEST_P99
+    for where, kind, name in itertools.product(way or Way, client or Kind, part or Part):
+        tally, begin = _run(where, kind, EVENTS[name], callers, connections)
+        one = tally.figures(begin)
+        print(f"{where:8} {kind:9} {name:8} {one.calls:6} {one.failed:6} {one.rate:6.0f}", end="")
+        print(f" {one.p50:7.3f} {one.p99:7.3f} {one.longest:7.3f} {one.again:6}", flush=True)
+        for failure, times in tally.failures.most_common(5):
+            print(f"    {times} x {failure}")
+        bad = bad or one.failed > 0 or one.p99 >= LONGEST_P99
     if bad:
         raise typer.Exit(1)
 

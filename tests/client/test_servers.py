@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from vipsrv.client.servers import FIRST_LEAVE, LONGEST_LEAVE, Place, Servers, ServerState, describe
+from vipsrv.client.servers import FIRST_LEAVE, LONGEST_LEAVE, Place, Servers, ServerState
 from vipsrv.errors import (
     Busy,
     ClientTimeout,
@@ -231,10 +231,26 @@ def test_a_second_attempt_goes_to_another_server_that_is_up_or_nowhere(clock: Cl
     assert servers.other([first.server]) is None
 
 
-def test_the_description_names_each_server_with_its_reason(clock: Clock) -> None:
+def test_the_preferred_server_is_taken_while_it_is_up(clock: Clock) -> None:
     servers = three(clock)
-    fail(servers, "a")
-    assert describe(servers.all) == "a: refused; b: up; c: up"
+    assert [servers.choose(preferred="c").server.endpoint for _ in range(3)] == ["c", "c", "c"]
+    fail(servers, "c")
+    assert servers.choose(preferred="c").server.endpoint in "ab"
+    assert servers.choose(preferred="unknown").server.endpoint in "ab"
+
+
+def test_whether_there_is_another_one(clock: Clock) -> None:
+    servers = three(clock)
+    assert servers.has_other(servers.all[:2])
+    fail(servers, "c")
+    assert not servers.has_other(servers.all[:2])
+
+
+def test_a_forked_child_has_no_requests_in_flight(clock: Clock) -> None:
+    servers = three(clock)
+    servers.choose()
+    servers.forget()
+    assert [server.in_flight for server in servers.all] == [0, 0, 0]
 
 
 def test_a_state_changes_only_by_the_table(clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""``Silence``: when a connection asks its server, and when it gives it up, with a clock that the tests set."""
+"""``Silence``: when a connection asks its server and when it gives it up, by a clock that the tests set."""
 
 from vipsrv.client.silence import ASK_AFTER, SLOWER_IF_UNKNOWN, Action, Silence
 
@@ -24,9 +24,7 @@ class Connection:
         self.since = self.clock.now
 
     def look(self) -> Action:
-        look = self.silence.look(
-            self.since, accepted=self.accepted, queued=self.queued, can_ask=self.can_ask
-        )
+        look = self.silence.look(self.since, accepted=self.accepted, queued=self.queued, can_ask=self.can_ask)
         assert look.wait > 0, "it would look without a pause"
         return look.action
 

@@ -99,7 +99,8 @@ class ServerNames:
     def __init__(self, configured: Sequence[Address], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._configured = tuple(configured)
         self._clock = clock
-        self._names = tuple(one for one in self._configured if _is_name(one))
+        self.names = tuple(one for one in self._configured if is_name(one))
+        """Those that are host names."""
         self._known: dict[Address, tuple[Address, ...]] = {}  # the addresses of each name
         self._tls_names: dict[Address, str] = {one: one.host for one in self._configured}
         self._next = self._clock()  # when to resolve again
@@ -110,14 +111,14 @@ class ServerNames:
     @property
     def known(self) -> bool:
         """Whether each name has been resolved, or was tried, at least once."""
-        return all(name in self._known or name in self.faults for name in self._names)
+        return all(name in self._known or name in self.faults for name in self.names)
 
     def due(self) -> tuple[Address, ...]:
         """Return the servers whose names are to be resolved now; ``answers`` must follow."""
-        if not self._names or self._clock() < self._next:
+        if not self.names or self._clock() < self._next:
             return ()
         self._plan()
-        return self._names
+        return self.names
 
     def failed(self) -> None:
         """Note that a server failed: perhaps the names stand for other addresses by now."""
@@ -139,7 +140,7 @@ class ServerNames:
 
     def addresses(self) -> list[Address]:
         """Return the addresses of all servers that are known, in the order of the configuration."""
-        expanded = (self._known.get(one, ()) if one in self._names else (one,) for one in self._configured)
+        expanded = (self._known.get(one, ()) if one in self.names else (one,) for one in self._configured)
         return list(dict.fromkeys(address for some in expanded for address in some))
 
     def tls_name(self, address: Address) -> str:
@@ -151,7 +152,8 @@ class ServerNames:
         self._next, self._soonest = now + RESOLVE_EVERY, now + RESOLVE_AFTER_FAILURE
 
 
-def _is_name(address: Address) -> bool:
+def is_name(address: Address) -> bool:
+    """Whether a server is given by a host name, which has to be resolved."""
     if address.path:
         return False
     try:

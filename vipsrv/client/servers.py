@@ -114,14 +114,15 @@ class Servers(Generic[Endpoint]):
         """The servers, in the order in which they were given."""
         return self._all
 
-    def choose(self, avoid: Collection[Server[Endpoint]] = ()) -> Place[Endpoint]:
+    def choose(self, avoid: Collection[Server[Endpoint]] = (), preferred: object = None) -> Place[Endpoint]:
         """Choose the server of an attempt; none of those to ``avoid`` if there is another one that is UP.
 
-        If all are left out, it is the one that is to be probed first: it has failed least or longest ago.
-        Raises ``LookupError`` if there are no servers at all.
+        It is the one with the ``preferred`` endpoint if that one is UP. If all are left out, it is the one
+        that is to be probed first: it has failed least or longest ago. Raises ``LookupError`` if there are no
+        servers at all.
         """
         with self._lock:
-            server = self._all[0] if len(self._all) == 1 else self._best(avoid)
+            server = self._all[0] if len(self._all) == 1 else self._best(avoid, preferred)
             server.in_flight += 1
             return Place(server, server.events)
 
@@ -134,6 +135,19 @@ class Servers(Generic[Endpoint]):
             server = self._less_busy(others)
             server.in_flight += 1
             return Place(server, server.events)
+
+    def has_other(self, avoid: Collection[Server[Endpoint]]) -> bool:
+        """Whether a server is UP that is not to be avoided."""
+        return any(one not in avoid for one in self._up)
+
+    def forget(self) -> None:
+        """In a forked child: take a new lock, since a thread of the parent may have held the old one.
+
+        The calls in flight are the parent's.
+        """
+        self._lock = threading.Lock()
+        for server in self._all:
+            server.in_flight = 0
 
     def end(self, place: Place[Endpoint], error: BaseException | None = None) -> None:
         """Note how an attempt ended: with a reply, or with this error.
@@ -176,7 +190,7 @@ class Servers(Generic[Endpoint]):
             if server.state is not ServerState.PROBING:
                 return  # a call was answered meanwhile
             server.events += 1
-            if error is None:
+            if error is None or (isinstance(error, RequestError) and not isinstance(error, Draining)):
                 server.move_to(ServerState.UP)
                 self._plan()
                 return
@@ -196,8 +210,12 @@ class Servers(Generic[Endpoint]):
             self._plan()
             return [server for one, server in known.items() if one not in wanted]
 
-    def _best(self, avoid: Collection[Server[Endpoint]]) -> Server[Endpoint]:
+    def _best(self, avoid: Collection[Server[Endpoint]], preferred: object) -> Server[Endpoint]:
         up = self._up
+        if preferred is not None:
+            for server in up:
+                if server.endpoint == preferred:
+                    return server
         if avoid:
             # The one that has just failed, perhaps because it is busy, is still better than one left out.
             up = tuple(one for one in up if one not in avoid) or up
@@ -238,8 +256,3 @@ class Servers(Generic[Endpoint]):
         self._up = tuple(one for one in self._all if one.state is ServerState.UP)
         left_out = [one.until for one in self._all if one.state is ServerState.LEFT_OUT]
         self._next_probe = min(left_out) if len(self._all) > 1 and left_out else None
-
-
-def describe(servers: Iterable[Server[Endpoint]]) -> str:
-    """Return one text with the last failure of each server that has one."""
-    return "; ".join(f"{one.endpoint}: {one.reason if one.reason is not None else 'up'}" for one in servers)

@@ -1,8 +1,8 @@
 """Finds out whether a server that has been silent for a while still works: it decides, without I/O.
 
-A server that hangs, or a machine that is gone, says nothing, and the kernel of a hung server goes on to accept
-connections and bytes. A server that works answers a PING at once, even if all its workers are busy. So a
-connection asks after a short silence, and is given up long before the time that a resize may take.
+A server that hangs, or a machine that is gone, says nothing, and the kernel of a hung server goes on to
+accept connections and bytes. A server that works answers a PING at once, even if all its workers are busy. So
+a connection asks after a short silence, and is given up long before the time that a resize may take.
 
 ::
 
@@ -16,10 +16,19 @@ It cannot ask within an image that is being sent, nor when the server may have s
 requests in flight.
 """
 
+import struct
 import time
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    _QUEUE = 0
+else:
+    _QUEUE = termios.TIOCOUTQ
 
 ASK_AFTER = 0.5
 """Seconds of silence, while a request waits for its reply, after which a server is asked."""
@@ -106,3 +115,14 @@ class Silence:
         self._since = now
         self._state = SilenceState.ASKED if can_ask else SilenceState.DOUBTED
         return Look(Action.ASK if can_ask else Action.DOUBT, min(patience, ASK_AFTER))
+
+
+def queued_bytes(descriptor: int) -> int | None:
+    """Return how many bytes of a socket the other machine has not accepted; ``None`` if nothing tells."""
+    if not _QUEUE:
+        return None
+    try:
+        (queued,) = struct.unpack("i", fcntl.ioctl(descriptor, _QUEUE, bytes(4)))
+    except OSError:  # a system that knows it of terminals only, or the socket has been closed
+        return None
+    return int(queued)
