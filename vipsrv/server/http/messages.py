@@ -18,7 +18,8 @@ class HttpRequest:
     ``path`` is decoded (RFC 3986, 2.1) and has no query; ``query`` is what follows the ``?``, as it was
     sent. The names in ``fields`` are in lower case; several lines of one name are joined with ``", "``
     (RFC 9110, 5.3). ``body_size`` is bytes: 0 without a body, ``None`` for a chunked one. ``peer`` is the
-    client's ``peername``. ``session`` is that of the client's token, ``None`` if it has shown none.
+    client's ``peername``. ``session`` is that of the client's token, ``None`` if it has shown none, and
+    ``identity`` the name to which the token or certificate belongs.
     """
 
     method: str
@@ -29,6 +30,7 @@ class HttpRequest:
     peer: object
     tls: bool
     session: Session | None = None
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
