@@ -180,11 +180,9 @@ class HttpConnection(ServedConnection[HttpReader]):
             self._start_body(pending, route, self._identify(pending, request))
 
     def _identify(self, pending: PendingRequest, request: HttpRequest) -> HttpRequest:
-        """Note who sends a request, and return it with its session. Raises ``RequestError``."""
+        """Note who sends a request, and return it with that. Raises ``RequestError``."""
         client = pending.client = self._clients.of(request.fields)
-        if client.identity is None:
-            return request
-        return replace(request, session=client.session, identity=client.identity)
+        return replace(request, session=client.session, account=client.flow.account)
 
     def _open_page(self, pending: PendingRequest, page: Page, request: HttpRequest) -> None:
         try:

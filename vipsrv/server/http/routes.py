@@ -84,7 +84,7 @@ class BodyTask(ABC):
     kind: str
     """The kind of the request in the log."""
     room: BodyRoom | None = None
-    """Where the bytes of the body go; ``None`` when it takes no more of them."""
+    """Where the bytes of the body go; ``None`` if they are discarded."""
 
     @abstractmethod
     def feed(self, data: memoryview) -> None:
