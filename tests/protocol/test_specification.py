@@ -54,9 +54,7 @@ EXAMPLES: dict[str, tuple[bytes, ReaderClass]] = {
     "RESIZE request": (pack_message(Kind.RESIZE, 7, RESIZE_META, body_size=53_210), RequestReader),
     "UPLOAD_STATUS request": (pack_message(Kind.UPLOAD_STATUS, 3, {"id": UPLOAD}), RequestReader),
     "UPLOAD_STATUS reply": (
-        pack_message(
-            Kind.UPLOAD_STATUS | 0x80, 3, {"received": 8_388_608, "size": 10_485_760}, status=200
-        ),
+        pack_message(Kind.UPLOAD_STATUS | 0x80, 3, {"received": 8_388_608, "size": 10_485_760}, status=200),
         ReplyReader,
     ),
     "RESIZE of an upload": (pack_message(Kind.RESIZE, 4, UPLOAD_META, body_size=2_097_152), RequestReader),

@@ -28,6 +28,8 @@ class Share:
     memory: Holding = field(default_factory=Holding)
     disk: Holding = field(default_factory=Holding)
     files: Holding = field(default_factory=Holding)  # how many, in `size`
+    uploads: int = 0
+    """How many uploads of it wait to be resumed."""
 
 
 MakeRoom = Callable[[Share | None], bool]

@@ -30,7 +30,7 @@ class KeptSlot(Slot):
     someone else shall go on, and has to put in what has arrived, and close the slot.
     """
 
-    __slots__ = ("_keeper", "on_taken")
+    __slots__ = ("_keeper", "began", "is_wanted", "on_taken")
 
     def __init__(
         self,
@@ -44,7 +44,11 @@ class KeptSlot(Slot):
     ) -> None:
         super().__init__(spool.chunks, spool.files, share, size, content=content, make_file=make_file)
         self._keeper = keeper
+        self.began = self.received
+        """Bytes that had arrived before it was lent."""
         self.on_taken: Callable[[], None] | None = None
+        self.is_wanted = False
+        """Whether someone else wants to go on: then no thread begins to read from the socket."""
 
     @property
     def content(self) -> Content:
@@ -54,6 +58,15 @@ class KeptSlot(Slot):
     def progressed(self) -> None:
         """Tell the owner that the disk has caught up or failed."""
         self._progressed()
+
+    def filled(self, size: int, source: int | None = None) -> None:
+        """Count ``size`` bytes that were put into the last ``room``; see ``Slot``."""
+        super().filled(size, None if self.is_wanted else source)
+
+    def move_to_file(self) -> None:
+        """Keep the bytes in a file from now on. Raises ``Busy``, with nothing changed."""
+        if isinstance(self._content, MemorySlot):
+            self._move_to_file(self._content)
 
     def replied(self) -> None:
         """Tell that the reply about these bytes has been sent; the slot may be closed by then."""

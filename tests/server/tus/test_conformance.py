@@ -8,11 +8,12 @@ import re
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.server.http.serving import HttpServer
-from tests.server.tus.serving import BYTES, TusClient, headers_of, tus_client, tus_server
+from tests.server.tus.serving import BYTES, TusClient, headers_of, tus_client, tus_server, uploads_of
 from vipsrv.server.tus.headers import ALGORITHMS
 
 UNKNOWN = "/files/" + "0123456789abcdef" * 2
@@ -20,7 +21,7 @@ UNKNOWN = "/files/" + "0123456789abcdef" * 2
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[HttpServer]:
-    async with tus_server(tmp_path) as one:
+    async with tus_server(tmp_path, max_upload=1_000_000) as one:
         yield one
 
 
@@ -34,7 +35,7 @@ def checksum_of(data: bytes, algorithm: str = "sha1") -> str:
     return f"{algorithm} {b64encode(hashlib.new(algorithm, data).digest()).decode()}"
 
 
-# OPTIONS: discovery
+# What OPTIONS answers
 
 
 @pytest.mark.parametrize("path", ["/files", "/files/", UNKNOWN])
@@ -73,7 +74,7 @@ async def test_a_method_that_is_none_of_the_path(tus: TusClient) -> None:
     assert reply.headers["allow"] == "OPTIONS, HEAD, PATCH, DELETE"
 
 
-# POST: creation
+# What POST creates
 
 
 async def test_creation(tus: TusClient) -> None:
@@ -126,7 +127,7 @@ async def test_an_upload_beyond_the_limit(tus: TusClient) -> None:
         {"upload_length": "10", "upload_checksum": "crc AAAA"},
     ],
 )
-async def test_a_creation_that_is_not_valid(tus: TusClient, fields: dict[str, str]) -> None:
+async def test_a_creation_that_is_not_valid(tus: TusClient, fields: dict[str, Any]) -> None:
     reply = await tus.ask("POST", "/files", status=400, **fields)
     assert "location" not in reply.headers
 
@@ -140,7 +141,7 @@ async def test_a_creation_that_is_not_valid(tus: TusClient, fields: dict[str, st
         ({"x_forwarded_host": "foo.example"}, "http://files.example:8080/files/"),
     ],
 )
-async def test_the_place_of_an_upload(tus: TusClient, fields: dict[str, str], location: str) -> None:
+async def test_the_place_of_an_upload(tus: TusClient, fields: dict[str, Any], location: str) -> None:
     reply = await tus.ask("POST", "/files", status=201, upload_length=300, **fields)
     assert reply.headers["location"][:-32] == location
 
@@ -156,7 +157,7 @@ async def test_creation_with_bytes(tus: TusClient) -> None:
 
 async def test_creation_with_more_bytes_than_the_upload_has(tus: TusClient, server: HttpServer) -> None:
     await tus.ask("POST", "/files", b"hello", status=413, upload_length=4, content_type=BYTES)
-    assert server.context.uploads.idle.memory == 0
+    assert uploads_of(server).idle.memory == 0
 
 
 async def test_the_bytes_of_another_type_are_none_of_the_upload(tus: TusClient) -> None:
@@ -295,7 +296,8 @@ async def test_a_body_in_chunks(tus: TusClient, server: HttpServer, sizes: tuple
 @pytest.mark.parametrize("chunked", [False, True], ids=["sized", "chunked"])
 async def test_a_checksum_that_is_right(tus: TusClient, algorithm: str, *, chunked: bool) -> None:
     path = await tus.create(10)
-    body, more = b"hello", {}
+    body = b"hello"
+    more: dict[str, Any] = {}
     if chunked:
         body = b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
         more = {"transfer_encoding": "chunked", "content_length": None}

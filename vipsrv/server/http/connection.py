@@ -263,6 +263,7 @@ class HttpConnection(ServedConnection[HttpReader]):
             self._inbox.fed_slot = task.room
         else:
             self._inbox.slot = task.room
+            task.take_arrived = self._inbox.take_what_has_arrived
         self._expect_body(pending)
 
     def _expect_body(self, pending: PendingRequest) -> None:

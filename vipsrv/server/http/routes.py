@@ -85,6 +85,8 @@ class BodyTask(ABC):
     """The kind of the request in the log."""
     room: BodyRoom | None = None
     """Where the bytes of the body go; ``None`` if they are discarded."""
+    take_arrived: Callable[[], None] | None = None
+    """Reads into ``room`` what the socket still has, before the body is refused."""
 
     @abstractmethod
     def feed(self, data: memoryview) -> None:

@@ -43,7 +43,7 @@ _discarded = memoryview(bytearray(64 * 1024))
 
 
 class PartRoom:
-    """The room in ``slot`` for the next bytes of an upload, at most ``size``, and their hash if one is made."""
+    """The room in ``slot`` for the next bytes of an upload, at most ``size``; may put them into a hash."""
 
     __slots__ = ("_hash", "_may_splice", "_room", "_slot", "received", "size")
 
@@ -201,6 +201,8 @@ class UploadPart(BodyTask):
 
     def _taken(self) -> None:
         """End, because another connection of this client goes on with the upload."""
+        if self.take_arrived is not None:
+            self.take_arrived()
         if self._state is PartState.RECEIVING:
             self.refuse(UploadConflict("another connection goes on with this upload"))
 

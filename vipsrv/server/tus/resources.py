@@ -95,16 +95,7 @@ class Tus:
         The connection that is filling it lets it go: otherwise more would be held a moment later.
         """
         check_version(request.fields)
-        give_up = time.monotonic() + _PATIENCE_SECONDS
-        while True:
-            try:
-                found = find_upload(self._uploads, request, _id_of(request))
-                break
-            except Locked as locked:
-                if time.monotonic() > give_up:
-                    raise
-                pause = (locked.retry_after_ms or 0) / 1000
-            await asyncio.sleep(pause)
+        found = await self._find_when_let_go(request)
         metadata: Headers = ()
         if found.metadata:
             metadata = (("Upload-Metadata", found.metadata.decode("ascii")),)
@@ -118,6 +109,17 @@ class Tus:
                 _NO_STORE,
             ),
         )
+
+    async def _find_when_let_go(self, request: HttpRequest) -> UploadStatus:
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return find_upload(self._uploads, request, _id_of(request))
+            except Locked as locked:
+                if time.monotonic() > give_up:
+                    raise
+                pause = (locked.retry_after_ms or 0) / 1000
+            await asyncio.sleep(pause)
 
     def terminate(self, request: HttpRequest) -> HttpResponse:
         """Give an upload up. Raises ``RequestError``."""
@@ -187,7 +189,7 @@ class Tus:
     def _uploads(self) -> Uploads:
         """The uploads of this server. Raises ``NotFound`` if it keeps none."""
         uploads = self._context.uploads
-        if not uploads.offered:
+        if uploads is None or not uploads.offered:
             raise NotFound("this server keeps no uploads (--upload-ttl 0)")
         return uploads
 
@@ -248,5 +250,3 @@ def _location(request: HttpRequest, upload_id: str) -> str:
     # A proxy that decrypts says what the client has used. The client reads its own claim at worst.
     is_https = request.tls or request.fields.get("x-forwarded-proto", "").lower() == "https"
     return f"{'https' if is_https else 'http'}://{host}{path}"
-
-
