@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from types import TracebackType
 from typing import Self
 
@@ -17,18 +19,20 @@ class Traffic:
     """``connections`` threads that send one request after another to a port until ``end``.
 
     Half of them connect for each request (version 1), the others keep their connection as long as the server
-    does. ``errors`` holds every request that got no result.
+    does. With ``http_port``, a third each has version 1, version 2 and a kept connection of HTTP. ``errors``
+    holds every request that got no result.
     """
 
-    def __init__(self, port: int, *, connections: int) -> None:
+    def __init__(self, port: int, *, connections: int, http_port: int | None = None) -> None:
         self.errors: list[str] = []
         self.done = 0
-        self._port = port
+        self._port, self._http_port = port, http_port
         self._change = threading.Condition()
         self._ending = False
+        kinds = [self._new_connections, self._one_client, self._over_http][: 2 if http_port is None else 3]
         self._threads = [
-            threading.Thread(target=self._run, args=(self._new_connections if even else self._one_client,))
-            for even in (index % 2 == 0 for index in range(connections))
+            threading.Thread(target=self._run, args=(kinds[index % len(kinds)],))
+            for index in range(connections)
         ]
 
     def wait_for_more(self, requests: int) -> None:
@@ -58,7 +62,7 @@ class Traffic:
         while not self._ending:
             try:
                 work()
-            except (OSError, AssertionError, VipsrvError) as error:
+            except (OSError, AssertionError, HTTPException, VipsrvError) as error:
                 self._note(f"{work.__name__}: {type(error).__name__}: {error}")
 
     def _note(self, error: str | None = None) -> None:
@@ -76,4 +80,14 @@ class Traffic:
         with Client(port=self._port) as client:
             while not self._ending:
                 assert client.resize(_IMAGE, width=20, height=10).data
+                self._note()
+
+    def _over_http(self) -> None:
+        assert self._http_port is not None
+        # It connects again if the last reply has announced the end of its connection.
+        with closing(HTTPConnection("127.0.0.1", self._http_port, timeout=bare_client.SECONDS)) as connection:
+            while not self._ending:
+                connection.request("POST", "/resize?width=20&height=10", _IMAGE)
+                response = connection.getresponse()
+                assert (response.read()[:2], response.status) == (b"\xff\xd8", 200)
                 self._note()
