@@ -179,7 +179,7 @@ def test_a_server_that_drains_keeps_the_connections_that_it_has(cluster: Cluster
 
 def test_servers_are_replaced_one_after_another_and_no_request_fails(cluster: Cluster) -> None:
     haproxy = cluster.haproxy
-    with Traffic(haproxy.port, connections=6, http_port=haproxy.http_port) as traffic:
+    with Traffic(haproxy.port, connections=4, http_port=haproxy.http_port) as traffic:
         for number, server in enumerate(cluster.servers):
             traffic.wait_for_more(20)
             server.process.send_signal(signal.SIGTERM)

@@ -1,5 +1,6 @@
 """Clients that are at work while a test does something to the server: every request is accounted for."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -9,7 +10,7 @@ from typing import Self
 
 from tests.support import bare_client
 from tests.support.images import jpeg
-from vipsrv.client import Client
+from vipsrv.client import AsyncClient, Client
 from vipsrv.errors import VipsrvError
 
 _IMAGE = jpeg()
@@ -18,9 +19,9 @@ _IMAGE = jpeg()
 class Traffic:
     """``connections`` threads that send one request after another to a port until ``end``.
 
-    Half of them connect for each request (version 1), the others keep their connection as long as the server
-    does. With ``http_port``, a third each has version 1, version 2 and a kept connection of HTTP. ``errors``
-    holds every request that got no result.
+    They connect for each request (version 1), keep their connection as long as the server does (version 2),
+    have always several requests in flight on it, and, with ``http_port``, keep a connection of HTTP: as many
+    threads of each kind. ``errors`` holds every request that got no result.
     """
 
     def __init__(self, port: int, *, connections: int, http_port: int | None = None) -> None:
@@ -29,7 +30,9 @@ class Traffic:
         self._port, self._http_port = port, http_port
         self._change = threading.Condition()
         self._ending = False
-        kinds = [self._new_connections, self._one_client, self._over_http][: 2 if http_port is None else 3]
+        kinds = [self._new_connections, self._one_client, self._several_in_flight]
+        if http_port is not None:
+            kinds.append(self._over_http)
         self._threads = [
             threading.Thread(target=self._run, args=(kinds[index % len(kinds)],))
             for index in range(connections)
@@ -81,6 +84,18 @@ class Traffic:
             while not self._ending:
                 assert client.resize(_IMAGE, width=20, height=10).data
                 self._note()
+
+    def _several_in_flight(self) -> None:
+        asyncio.run(self._requests_at_once(3))
+
+    async def _requests_at_once(self, number: int) -> None:
+        async def one_after_another() -> None:
+            while not self._ending:
+                assert (await client.resize(_IMAGE, width=20, height=10)).data
+                self._note()
+
+        async with AsyncClient(port=self._port) as client:
+            await asyncio.gather(*(one_after_another() for _ in range(number)))
 
     def _over_http(self) -> None:
         assert self._http_port is not None

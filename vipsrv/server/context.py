@@ -61,6 +61,11 @@ class ServerContext:
             self.settings.connections, per_client=self.settings.client_connections
         )
 
+    @property
+    def turns_clients_away(self) -> bool:
+        """Whether clients are asked to connect anew, because others go on for them."""
+        return self.withdrawn or self.has_successor
+
     def change_settings(self, settings: ServerSettings) -> None:
         """Use other settings from now on, for the connections that are open as well."""
         self.settings = settings

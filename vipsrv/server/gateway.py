@@ -292,7 +292,9 @@ class Gateway:
 
     async def _withdraw(self, seconds: float) -> None:
         """Serve as before, but say that the server is not ready, until load balancers have turned away."""
-        _log.info("not ready from now on, so that load balancers turn away; the drain begins in %g s", seconds)
+        _log.info(
+            "not ready from now on, so that load balancers turn away; the drain begins in %g s", seconds
+        )
         self._context.withdrawn = True
         await asyncio.sleep(seconds)
 

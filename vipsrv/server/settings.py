@@ -304,9 +304,9 @@ class ServerSettings(_WorkerSettings):
         0.0,
         ge=0,
         le=3600,
-        description="Seconds between the signal to stop and the drain. The server serves as before in them, but "
-        "a PING and /readyz say that it is not ready, so that load balancers send their clients elsewhere. "
-        "Passed over if the listening sockets live on (systemd, --takeover).",
+        description="Seconds between the signal to stop and the drain. The server serves as before, but a PING "
+        "and /readyz say that it is not ready, so that load balancers send their clients elsewhere. Passed "
+        "over if the listening sockets live on (systemd, --takeover).",
         json_schema_extra=RELOADABLE,
     )
     cors_origin: Words = Field(
