@@ -12,7 +12,7 @@ from vipsrv.client.timeouts import MAX_SECONDS
 
 def test_its_repr_can_be_evaluated() -> None:
     timeout = Timeout(connect=1.5, reply=None)
-    assert repr(timeout) == "Timeout(connect=1.5, send=60.0, reply=None)"
+    assert repr(timeout) == "Timeout(connect=1.5, send=60.0, reply=None, call=None)"
     assert eval(repr(timeout)) == timeout  # noqa: S307 - a text of ours
 
 

@@ -9,7 +9,7 @@ import typer
 
 from vipsrv.address import Address
 from vipsrv.cli.tls_options import TlsArguments, TlsOptions
-from vipsrv.client import AsyncClient, Client, Timeout, Version1Client
+from vipsrv.client import AsyncClient, Client, Retry, Timeout, Version1Client
 from vipsrv.client.embedded import EmbeddedServer, server_is_installed
 from vipsrv.client.server_address import ServerChoice
 from vipsrv.errors import ConnectFailed
@@ -51,7 +51,9 @@ class CallServer:
 
         def at(address: Address, token: str | None) -> T:
             arguments = _client_arguments(address)
-            with Client(*arguments, timeout=self.timeout, token=token, **self._tls(address)) as client:
+            with Client(
+                *arguments, timeout=self.timeout, retry=Retry.none(), token=token, **self._tls(address)
+            ) as client:
                 return request(client)
 
         return self._ask(at)
@@ -61,7 +63,9 @@ class CallServer:
 
         def at(address: Address, _token: str | None) -> T:
             arguments = _client_arguments(address)
-            with Version1Client(*arguments, timeout=self.timeout, **self._tls(address)) as client:
+            with Version1Client(
+                *arguments, timeout=self.timeout, retry=Retry.none(), **self._tls(address)
+            ) as client:
                 return request(client)
 
         return self._ask(at)
@@ -75,7 +79,7 @@ class CallServer:
         async def with_client(address: Address, token: str | None) -> T:
             arguments = _client_arguments(address)
             async with AsyncClient(
-                *arguments, timeout=self.timeout, token=token, **self._tls(address)
+                *arguments, timeout=self.timeout, retry=Retry.none(), token=token, **self._tls(address)
             ) as client:
                 return await request(client)
 

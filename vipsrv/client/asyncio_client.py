@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
+from vipsrv.client.asyncio_caller import AsyncCaller
 from vipsrv.client.asyncio_pool import AsyncPool
+from vipsrv.client.calls import OneServer, Server
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.login_token import choose_token
 from vipsrv.client.requests import (
     DEFAULT_MAX_REPLY_SIZE,
     HELLO,
     INFO,
-    PING,
     ClientRequest,
     ResizeAllRequests,
     check_max_reply_size,
@@ -31,6 +32,7 @@ from vipsrv.client.results import (
     server_info,
     version_1_result,
 )
+from vipsrv.client.retry import Retry
 from vipsrv.client.server_address import server_address
 from vipsrv.client.sources import ImageSource, OnSent, open_source
 from vipsrv.client.timeouts import Timeout
@@ -41,11 +43,11 @@ from vipsrv.options import ImageInfo, ResizeArguments, ResizeOptions
 class _ClosableClient:
     """Closes a client: in ``aclose``, at the end of an ``async with`` block, or with a warning."""
 
-    _pool: AsyncPool
+    _caller: AsyncCaller
 
     async def aclose(self) -> None:
         """Close the connection; calls in progress end with ``ConnectionLost``. May be called again."""
-        await self._pool.close()
+        await self._caller.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,9 +61,9 @@ class _ClosableClient:
         await self.aclose()
 
     def __del__(self) -> None:
-        pool = getattr(self, "_pool", None)  # missing if the constructor raised
-        if pool is not None and pool.in_use:
-            pool.release()
+        caller = getattr(self, "_caller", None)  # missing if the constructor raised
+        if caller is not None and caller.in_use:
+            caller.release()
             warnings.warn(f"unclosed {type(self).__name__}", ResourceWarning, stacklevel=2, source=self)
 
 
@@ -100,6 +102,7 @@ class AsyncClient(_ClosableClient):
         *,
         address: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+        retry: Retry = Retry(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
         token: str | None = None,
         tls: TlsChoice = False,
@@ -109,7 +112,12 @@ class AsyncClient(_ClosableClient):
     ) -> None:
         most = check_max_reply_size(max_reply_size)
         server, secured = choose_tls(server_address(host, port, address), tls, ca=ca, cert=cert, key=key)
-        self._pool = AsyncPool(server, 2, timeout, most, token=choose_token(token), tls=secured)
+        login = choose_token(token)
+
+        def make_pool(server: Server) -> AsyncPool:
+            return AsyncPool(server, 2, timeout, most, token=login, tls=secured)
+
+        self._caller = AsyncCaller(OneServer(server), make_pool, retry=retry, timeout=timeout)
         self._requests = ResizeAllRequests()
 
     @classmethod
@@ -117,6 +125,7 @@ class AsyncClient(_ClosableClient):
         cls,
         *,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+        retry: Retry = Retry(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
         server: EmbeddedServer | None = None,
     ) -> Self:
@@ -127,7 +136,12 @@ class AsyncClient(_ClosableClient):
         """
         client = cls.__new__(cls)
         most = check_max_reply_size(max_reply_size)
-        client._pool = AsyncPool(server or EmbeddedServer(), 2, timeout, most)  # noqa: SLF001 - of this class
+
+        def make_pool(server: Server) -> AsyncPool:
+            return AsyncPool(server, 2, timeout, most)
+
+        servers = OneServer(server or EmbeddedServer())
+        client._caller = AsyncCaller(servers, make_pool, retry=retry, timeout=timeout)  # noqa: SLF001 - of this class
         client._requests = ResizeAllRequests()  # noqa: SLF001 - of this class
         return client
 
@@ -173,26 +187,23 @@ class AsyncClient(_ClosableClient):
     async def info(self, image: ImageSource) -> ImageInfo:
         """Return what the header of an image states, without decoding it. Raises the errors of ``resize``."""
         with open_source(image) as source:
-            return image_info((await self._pool.call(INFO, source)).result())
+            return image_info((await self._caller.call(INFO, source)).pending.result())
 
     async def ping(self) -> float:
         """Return the seconds of a round trip to the server, not counting the time to connect."""
-        await self._pool.connection()
-        started = time.monotonic()
-        (await self._pool.call(PING)).result()
-        return time.monotonic() - started
+        return await self._caller.ping()
 
     async def hello(self) -> ServerInfo:
         """Return the server's formats, fits and limits."""
-        return server_info((await self._pool.call(HELLO)).result())
+        return server_info((await self._caller.call(HELLO)).pending.result())
 
     async def _resize(
         self, request: ClientRequest, image: ImageSource, on_sent: OnSent | None
     ) -> ResizeResults:
         started = time.monotonic()
         with open_source(image) as source:
-            pending = await self._pool.call(request, source, on_sent)
-        return resize_results(request, pending, size=source.size, started=started)
+            answer = await self._caller.call(request, source, on_sent)
+        return resize_results(request, answer, size=source.size, started=started)
 
 
 class AsyncVersion1Client(_ClosableClient):
@@ -209,6 +220,7 @@ class AsyncVersion1Client(_ClosableClient):
         *,
         address: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+        retry: Retry = Retry(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
         tls: TlsChoice = False,
         ca: FilePath | None = None,
@@ -219,7 +231,11 @@ class AsyncVersion1Client(_ClosableClient):
         server, secured = choose_tls(
             server_address(host, port, address), tls, ca=ca, cert=cert, key=key, alpn=False
         )
-        self._pool = AsyncPool(server, 1, timeout, most, tls=secured)
+
+        def make_pool(server: Server) -> AsyncPool:
+            return AsyncPool(server, 1, timeout, most, tls=secured)
+
+        self._caller = AsyncCaller(OneServer(server), make_pool, retry=retry, timeout=timeout)
 
     async def resize(
         self, image: ImageSource, *, width: int, height: int, on_sent: OnSent | None = None
@@ -232,5 +248,5 @@ class AsyncVersion1Client(_ClosableClient):
         request = version_1_request(width, height)
         with open_source(image) as source:
             check_version_1_size(source.size)
-            pending = await self._pool.call(request, source, on_sent)
-        return version_1_result(request, pending, size=source.size, started=started)
+            answer = await self._caller.call(request, source, on_sent)
+        return version_1_result(request, answer, size=source.size, started=started)

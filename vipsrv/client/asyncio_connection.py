@@ -115,7 +115,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         async with self._turn:
             if self._core.superseded:
                 return None
-            pending = self._core.start(request, source.size if source else 0, end)
+            pending = self._core.start(request, source.unread if source else 0, end)
             if pending.done:
                 return pending
             complete = False

@@ -37,11 +37,7 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
     async def call(
         self, request: ClientRequest, source: Source | None = None, on_sent: OnSent | None = None
     ) -> PendingRequest:
-        """Send a request and wait until it ends.
-
-        It is sent once more if an idle connection turns out to have been closed by the server.
-        """
-        resent = False
+        """Send a request and wait until it ends."""
         while True:
             connection = await self.connection()
             try:
@@ -49,13 +45,8 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
             finally:
                 if self._protocol == 1:
                     await connection.close()
-            if pending is None:
-                continue  # the connection ended while this call waited to send
-            if not pending.may_resend or resent:
+            if pending is not None:  # otherwise the connection ended while this call waited to send
                 return pending
-            resent = True
-            if source is not None:
-                source.rewind()
 
     async def connection(self) -> AsyncConnection:
         """Return a usable connection; calls that need one at the same time share the attempt to make it."""
@@ -94,13 +85,7 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
 
     def _enter_loop(self) -> None:
         """Forget the connections of an earlier event loop; raise ``RuntimeError`` if it is still running."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise RuntimeError(
-                "an AsyncClient needs a running asyncio event loop; elsewhere, with trio for example, use "
-                "Client in a thread"
-            ) from None
+        loop = running_loop()
         if loop is self._loop:
             return
         if self._loop is not None and self._loop.is_running():
@@ -126,3 +111,14 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
             await self.close()
             raise RuntimeError("the client was closed while it connected")
         return connection
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop that runs this code. Raises ``RuntimeError`` that says what is needed."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "an AsyncClient needs a running asyncio event loop; elsewhere, with trio for example, use "
+            "Client in a thread"
+        ) from None

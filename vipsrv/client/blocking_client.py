@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
+from vipsrv.client.blocking_caller import BlockingCaller
 from vipsrv.client.blocking_pool import BlockingPool
+from vipsrv.client.calls import OneServer, Server
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.login_token import choose_token
 from vipsrv.client.requests import (
     DEFAULT_MAX_REPLY_SIZE,
     HELLO,
     INFO,
-    PING,
     ClientRequest,
     ResizeAllRequests,
     check_max_reply_size,
@@ -31,6 +32,7 @@ from vipsrv.client.results import (
     server_info,
     version_1_result,
 )
+from vipsrv.client.retry import Retry
 from vipsrv.client.server_address import server_address
 from vipsrv.client.sources import ImageSource, OnSent, open_source
 from vipsrv.client.timeouts import Timeout
@@ -41,11 +43,11 @@ from vipsrv.options import ImageInfo, ResizeArguments, ResizeOptions
 class _ClosableClient:
     """Closes a client: in ``close``, at the end of a ``with`` block, or with a warning."""
 
-    _pool: BlockingPool
+    _caller: BlockingCaller
 
     def close(self) -> None:
         """Close the connection; calls of other threads end with ``ConnectionLost``. May be called again."""
-        self._pool.close()
+        self._caller.close()
 
     def __enter__(self) -> Self:
         return self
@@ -59,9 +61,9 @@ class _ClosableClient:
         self.close()
 
     def __del__(self) -> None:
-        pool = getattr(self, "_pool", None)  # missing if the constructor raised
-        if pool is not None and pool.in_use:
-            pool.release()
+        caller = getattr(self, "_caller", None)  # missing if the constructor raised
+        if caller is not None and caller.in_use:
+            caller.release()
             warnings.warn(f"unclosed {type(self).__name__}", ResourceWarning, stacklevel=2, source=self)
 
 
@@ -100,6 +102,7 @@ class Client(_ClosableClient):
         *,
         address: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+        retry: Retry = Retry(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
         token: str | None = None,
         tls: TlsChoice = False,
@@ -109,7 +112,12 @@ class Client(_ClosableClient):
     ) -> None:
         most = check_max_reply_size(max_reply_size)
         server, secured = choose_tls(server_address(host, port, address), tls, ca=ca, cert=cert, key=key)
-        self._pool = BlockingPool(server, 2, timeout, most, token=choose_token(token), tls=secured)
+        login = choose_token(token)
+
+        def make_pool(server: Server) -> BlockingPool:
+            return BlockingPool(server, 2, timeout, most, token=login, tls=secured)
+
+        self._caller = BlockingCaller(OneServer(server), make_pool, retry=retry, timeout=timeout)
         self._requests = ResizeAllRequests()
 
     @classmethod
@@ -117,6 +125,7 @@ class Client(_ClosableClient):
         cls,
         *,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+        retry: Retry = Retry(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
     ) -> Self:
         """Make a client that starts its own server, which runs on this machine until the client is closed.
@@ -126,7 +135,12 @@ class Client(_ClosableClient):
         """
         client = cls.__new__(cls)
         most = check_max_reply_size(max_reply_size)
-        client._pool = BlockingPool(EmbeddedServer(), 2, timeout, most)  # noqa: SLF001 - of this class
+
+        def make_pool(server: Server) -> BlockingPool:
+            return BlockingPool(server, 2, timeout, most)
+
+        servers = OneServer(EmbeddedServer())
+        client._caller = BlockingCaller(servers, make_pool, retry=retry, timeout=timeout)  # noqa: SLF001 - of this class
         client._requests = ResizeAllRequests()  # noqa: SLF001 - of this class
         return client
 
@@ -172,24 +186,21 @@ class Client(_ClosableClient):
     def info(self, image: ImageSource) -> ImageInfo:
         """Return what the header of an image states, without decoding it. Raises the errors of ``resize``."""
         with open_source(image) as source:
-            return image_info(self._pool.call(INFO, source).result())
+            return image_info(self._caller.call(INFO, source).pending.result())
 
     def ping(self) -> float:
         """Return the seconds of a round trip to the server, not counting the time to connect."""
-        self._pool.connection()
-        started = time.monotonic()
-        self._pool.call(PING).result()
-        return time.monotonic() - started
+        return self._caller.ping()
 
     def hello(self) -> ServerInfo:
         """Return the server's formats, fits and limits."""
-        return server_info(self._pool.call(HELLO).result())
+        return server_info(self._caller.call(HELLO).pending.result())
 
     def _resize(self, request: ClientRequest, image: ImageSource, on_sent: OnSent | None) -> ResizeResults:
         started = time.monotonic()
         with open_source(image) as source:
-            pending = self._pool.call(request, source, on_sent)
-        return resize_results(request, pending, size=source.size, started=started)
+            answer = self._caller.call(request, source, on_sent)
+        return resize_results(request, answer, size=source.size, started=started)
 
 
 class Version1Client(_ClosableClient):
@@ -206,6 +217,7 @@ class Version1Client(_ClosableClient):
         *,
         address: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+        retry: Retry = Retry(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
         tls: TlsChoice = False,
         ca: FilePath | None = None,
@@ -216,7 +228,11 @@ class Version1Client(_ClosableClient):
         server, secured = choose_tls(
             server_address(host, port, address), tls, ca=ca, cert=cert, key=key, alpn=False
         )
-        self._pool = BlockingPool(server, 1, timeout, most, tls=secured)
+
+        def make_pool(server: Server) -> BlockingPool:
+            return BlockingPool(server, 1, timeout, most, tls=secured)
+
+        self._caller = BlockingCaller(OneServer(server), make_pool, retry=retry, timeout=timeout)
 
     def resize(
         self, image: ImageSource, *, width: int, height: int, on_sent: OnSent | None = None
@@ -229,5 +245,5 @@ class Version1Client(_ClosableClient):
         request = version_1_request(width, height)
         with open_source(image) as source:
             check_version_1_size(source.size)
-            pending = self._pool.call(request, source, on_sent)
-        return version_1_result(request, pending, size=source.size, started=started)
+            answer = self._caller.call(request, source, on_sent)
+        return version_1_result(request, answer, size=source.size, started=started)

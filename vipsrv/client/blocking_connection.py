@@ -16,7 +16,7 @@ from vipsrv.client.core import ClientCore, PendingRequest
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.server_address import connect_error, handshake_error, reason
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source, shortened
-from vipsrv.client.timeouts import Timeout
+from vipsrv.client.timeouts import Timeout, has_passed, too_long, until_deadline
 from vipsrv.client.tls import ClientTls, tls_fault
 from vipsrv.client.tls_socket import TlsSocket
 from vipsrv.errors import ClientTimeout, ConnectFailed
@@ -48,6 +48,7 @@ class BlockingConnection:
         *,
         token: str | None = None,
         tls: ClientTls | None = None,
+        until: float | None = None,
     ) -> None:
         self._timeout = timeout
         self._peer = str(address)
@@ -57,7 +58,8 @@ class BlockingConnection:
         self._cancels: list[bytes] = []
         self._reading = True
         self._host = address.host
-        self._socket = _connect(address, timeout, tls)
+        self._until: float | None = None  # the deadline of the call that is sending
+        self._socket = _connect(address, timeout, tls, until_deadline(timeout.connect, until))
         self._reader = threading.Thread(target=self._read, name="vipsrv-client-reader", daemon=True)
         self._reader.start()
 
@@ -73,28 +75,39 @@ class BlockingConnection:
             return not self._reading and not self._sending
 
     def call(
-        self, request: ClientRequest, source: Source | None, on_sent: OnSent | None
+        self,
+        request: ClientRequest,
+        source: Source | None,
+        on_sent: OnSent | None,
+        until: float | None = None,
     ) -> PendingRequest | None:
         """Send a request and wait until it ends; ``None`` if the connection ended before it could be sent.
 
-        Raises ``ClientTimeout``, and ``OSError`` if the image cannot be read.
+        Raises ``ClientTimeout``, also at the deadline ``until``, and ``OSError`` if the image cannot be read.
         """
         done = threading.Event()
-        pending = self._begin(request, source.size if source else 0, done)
+        pending = self._begin(request, source.unread if source else 0, done, until)
         if pending is None or pending.done:
             return pending
         try:
             complete = False
             try:
+                if until is not None:
+                    self._until = until
                 complete = self._send_request(pending, source, on_sent)
             finally:
+                if until is not None:
+                    self._until = None
+                    self._socket.settimeout(self._timeout.send)
                 self._end_turn(complete=complete)
-            answered = done.wait(self._timeout.reply)
+            answered = done.wait(until_deadline(self._timeout.reply, until))
         except BaseException:
             self._abandon(pending)
             raise
         if not answered:
             self._abandon(pending)
+            if has_passed(until):
+                raise too_long(self._timeout, f"{self._peer} has not answered")
             raise ClientTimeout(f"{self._peer} has not answered within {self._timeout.reply} s")
         return pending
 
@@ -116,10 +129,13 @@ class BlockingConnection:
         """
         self._socket.close()
 
-    def _begin(self, request: ClientRequest, body_size: int, done: threading.Event) -> PendingRequest | None:
+    def _begin(
+        self, request: ClientRequest, body_size: int, done: threading.Event, until: float | None
+    ) -> PendingRequest | None:
         with self._state:
             while self._sending and self._core.usable:
-                self._state.wait()
+                if not self._state.wait(until_deadline(None, until)) and has_passed(until):
+                    raise too_long(self._timeout, f"others are sending to {self._peer}")
             if self._core.superseded:
                 return None
             pending = self._core.start(request, body_size, done.set)
@@ -186,7 +202,8 @@ class BlockingConnection:
     def _send_piece(self, source: Source, offset: int, size: int) -> int:
         """Send ``size`` bytes of the image, or fewer if its file reads fewer; return the number sent."""
         file = source.file
-        if file is None or isinstance(self._socket, TlsSocket):
+        # ``sendfile`` does not return before it has sent all, however slowly, or nothing for a time.
+        if file is None or self._until is not None or isinstance(self._socket, TlsSocket):
             piece = source.read(size)
             self._send(piece)
             return len(piece)
@@ -211,6 +228,8 @@ class BlockingConnection:
     def _send(self, data: memoryview) -> None:
         while data:
             progress = self._core.received
+            if self._until is not None:
+                self._limit_wait(self._until)
             try:
                 data = data[self._socket.send(data) :]
             except OSError as error:
@@ -219,8 +238,14 @@ class BlockingConnection:
                     raise BrokenPipeError(error.strerror) from error
                 # A server with many requests in flight stops reading until it has replied to some. While
                 # replies arrive, the connection has not stalled.
-                if self._core.received == progress:
+                if self._core.received == progress and not has_passed(self._until):
                     raise self._stalled() from None
+
+    def _limit_wait(self, until: float) -> None:
+        """Let the next sending end at a call's deadline. Raises ``ClientTimeout`` if it has passed."""
+        if has_passed(until):
+            raise too_long(self._timeout, f"{self._peer} had not received all of the request")
+        self._socket.settimeout(until_deadline(self._timeout.send, until))
 
     def _stalled(self) -> ClientTimeout:
         return ClientTimeout(f"{self._peer} has not accepted any of the request for {self._timeout.send} s")
@@ -272,17 +297,20 @@ class BlockingConnection:
             return  # the server has closed it already
 
 
-def _connect(address: Address, timeout: Timeout, tls: ClientTls | None) -> socket.socket | TlsSocket:
+def _connect(
+    address: Address, timeout: Timeout, tls: ClientTls | None, seconds: float | None
+) -> socket.socket | TlsSocket:
+    """Connect within ``seconds``."""
     try:
         if not address.path:
-            connected = socket.create_connection((address.host, address.port), timeout.connect)
+            connected = socket.create_connection((address.host, address.port), seconds)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         elif not hasattr(socket, "AF_UNIX"):
             raise ConnectFailed(f"no connection to {address}: this system has no unix sockets")
         else:
             connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                connected.settimeout(timeout.connect)
+                connected.settimeout(seconds)
                 connected.connect(address.path)
             except BaseException:
                 connected.close()
@@ -292,7 +320,7 @@ def _connect(address: Address, timeout: Timeout, tls: ClientTls | None) -> socke
     secured: socket.socket | TlsSocket = connected
     if tls is not None:
         try:
-            secured = TlsSocket(connected, tls, timeout.connect)
+            secured = TlsSocket(connected, tls, seconds)
         except BaseException as error:
             connected.close()
             if isinstance(error, OSError):

@@ -10,9 +10,9 @@ from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.pool import ConnectionPool
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.sources import OnSent, Source
-from vipsrv.client.timeouts import Timeout
+from vipsrv.client.timeouts import Timeout, has_passed, too_long, until_deadline
 from vipsrv.client.tls import ClientTls
-from vipsrv.errors import VipsrvError
+from vipsrv.errors import ClientTimeout, VipsrvError
 
 
 class BlockingPool(ConnectionPool[BlockingConnection]):
@@ -33,32 +33,27 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
         self._attempt: Future[BlockingConnection | None] | None = None
 
     def call(
-        self, request: ClientRequest, source: Source | None = None, on_sent: OnSent | None = None
+        self,
+        request: ClientRequest,
+        source: Source | None = None,
+        on_sent: OnSent | None = None,
+        until: float | None = None,
     ) -> PendingRequest:
-        """Send a request and wait until it ends.
-
-        It is sent once more if an idle connection turns out to have been closed by the server.
-        """
-        resent = False
+        """Send a request and wait until it ends, or until the time is ``until``."""
         while True:
-            connection = self.connection()
+            connection = self.connection(until)
             try:
-                pending = connection.call(request, source, on_sent)
+                pending = connection.call(request, source, on_sent, until)
             finally:
                 if self._protocol == 1:
                     self._close_one(connection)
-            if pending is None:
-                continue  # the connection ended while this call waited to send
-            if not pending.may_resend or resent:
+            if pending is not None:  # otherwise the connection ended while this call waited to send
                 return pending
-            resent = True
-            if source is not None:
-                source.rewind()
 
-    def connection(self) -> BlockingConnection:
+    def connection(self, until: float | None = None) -> BlockingConnection:
         """Return a usable connection; calls that need one at the same time share the attempt to make it."""
         if self._protocol == 1:
-            return self._connect()
+            return self._connect(until)
         while True:
             with self._lock:
                 self._check_open()
@@ -68,9 +63,11 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
                 attempt, is_ours = self._attempt or Future(), self._attempt is None
                 self._attempt = attempt
             if is_ours:
-                return self._attempt_to_connect(attempt)
+                return self._attempt_to_connect(attempt, until)
             try:
-                shared = attempt.result()
+                shared = attempt.result(until_deadline(None, until))
+            except TimeoutError:
+                raise too_long(self._timeout, "it had no connection yet") from None
             except (VipsrvError, RuntimeError) as error:
                 # A copy for each call, because each is raised in another thread.
                 raise type(error)(*error.args) from error
@@ -104,27 +101,42 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
         with self._lock:
             return super()._take_connections()
 
-    def _attempt_to_connect(self, attempt: "Future[BlockingConnection | None]") -> BlockingConnection:
+    def _attempt_to_connect(
+        self, attempt: "Future[BlockingConnection | None]", until: float | None
+    ) -> BlockingConnection:
         connection = None
         try:
-            connection = self._connect()
+            connection = self._connect(until)
         except (VipsrvError, RuntimeError) as error:
-            attempt.set_exception(error)
+            if not has_passed(until):
+                attempt.set_exception(error)
             raise
         finally:
             with self._lock:
                 self._attempt = None
             if not attempt.done():
-                attempt.set_result(connection)  # None after a ctrl-C, which concerns this thread only
+                # None after a ctrl-C or the deadline of this call, which concern this thread only.
+                attempt.set_result(connection)
         return connection
 
-    def _connect(self) -> BlockingConnection:
+    def _connect(self, until: float | None) -> BlockingConnection:
         with self._lock:
             self._check_open()
         address = self._server.start() if isinstance(self._server, EmbeddedServer) else self._server
-        connection = BlockingConnection(
-            address, self._protocol, self._timeout, self._max_reply_size, token=self._token, tls=self._tls
-        )
+        try:
+            connection = BlockingConnection(
+                address,
+                self._protocol,
+                self._timeout,
+                self._max_reply_size,
+                token=self._token,
+                tls=self._tls,
+                until=until,
+            )
+        except ClientTimeout:
+            if has_passed(until):
+                raise too_long(self._timeout, f"no connection to {address} yet") from None
+            raise
         with self._lock:
             if not self._closed:
                 self._keep(connection)

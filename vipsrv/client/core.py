@@ -26,6 +26,7 @@ from vipsrv.client.requests import DEFAULT_MAX_REPLY_SIZE, HELLO, ClientRequest,
 from vipsrv.errors import (
     BadRequest,
     ConnectionLost,
+    Draining,
     ProtocolError,
     RequestError,
     TlsFailed,
@@ -89,13 +90,15 @@ class PendingRequest:
 
     ``head`` is sent in front of the image, of which ``unsent`` bytes remain; ``max_body`` is the most bytes
     that its reply may have. ``may_resend`` is set on a lost request if the server had closed an idle
-    connection, so that it may be sent again over a new one.
+    connection, so that it may be sent again over a new one. ``loss`` is the same object for all requests that
+    were lost together with one connection.
     """
 
     __slots__ = (
         "error",
         "head",
         "kind",
+        "loss",
         "max_body",
         "may_resend",
         "on_done",
@@ -123,6 +126,7 @@ class PendingRequest:
         self.reply: Reply | None = None
         self.error: VipsrvError | None = None
         self.may_resend = False
+        self.loss: object = None
 
     @property
     def done(self) -> bool:
@@ -396,8 +400,8 @@ class ClientCore:
             if error is not None and not isinstance(error, BadRequest):
                 self._fail_all(lambda: _refused_token(error))
                 return
-        if CLOSING in meta:
-            self.retire()
+        if CLOSING in meta or isinstance(error, Draining):
+            self.retire()  # others serve at the same address: a successor, or servers behind a balancer
         pending = self._in_flight.pop(started.request_id, None)
         if pending is not None:
             pending.error = error
@@ -415,7 +419,9 @@ class ClientCore:
         self._move_to(CoreState.ENDED)
         self._failure = self._failure or make
         failed, self._in_flight = self._in_flight, {}
+        loss = object()
         for pending in failed.values():
+            pending.loss = loss
             pending.error = make()
             pending.on_done()
 

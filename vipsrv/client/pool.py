@@ -3,7 +3,7 @@
 import os
 import weakref
 from abc import ABC, abstractmethod
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from vipsrv.address import Address
 from vipsrv.client.embedded import EmbeddedServer
@@ -18,6 +18,13 @@ class PooledConnection(Protocol):
     @property
     def ended(self) -> bool:
         """Whether it is closed and nothing uses it any more."""
+
+
+class Forgetful(Protocol):
+    """What holds something that a forked child must not use."""
+
+    def forget(self) -> None:
+        """In a forked child: leave it to the parent."""
 
 
 Connection = TypeVar("Connection", bound=PooledConnection)
@@ -48,7 +55,7 @@ class ConnectionPool(ABC, Generic[Connection]):
         self._token = token
         self._connections: list[Connection] = []
         self._closed = False
-        _POOLS.add(self)
+        forget_at_fork(self)
 
     @property
     def in_use(self) -> bool:
@@ -92,12 +99,17 @@ class ConnectionPool(ABC, Generic[Connection]):
             self._server.forget()
 
 
-_POOLS: "weakref.WeakSet[ConnectionPool[Any]]" = weakref.WeakSet()
+_FORGET: "weakref.WeakSet[Forgetful]" = weakref.WeakSet()
+
+
+def forget_at_fork(one: Forgetful) -> None:
+    """Have its method ``forget`` called in each forked child, as long as it exists."""
+    _FORGET.add(one)
 
 
 def _forget_all() -> None:
-    for pool in list(_POOLS):
-        pool.forget()
+    for one in list(_FORGET):
+        one.forget()
 
 
 if hasattr(os, "register_at_fork"):
