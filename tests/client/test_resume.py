@@ -350,7 +350,9 @@ def test_the_size_from_which_on_can_be_set() -> None:
     assert server.steps == ["hello", "from 0"]
 
 
-@pytest.mark.parametrize("meta", [{"received": -1}, {"received": "5"}, {}, {"received": SIZE + 1, "size": SIZE}])
+@pytest.mark.parametrize(
+    "meta", [{"received": -1}, {"received": "5"}, {}, {"received": SIZE + 1, "size": SIZE}]
+)
 def test_a_status_that_makes_no_sense(meta: dict[str, Any]) -> None:
     server = FakeKeeper(1000)
     answer = server.do

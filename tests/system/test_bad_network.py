@@ -41,9 +41,7 @@ def resize(kind: str, port: int, image: ImageSource, resumable_from: int) -> Res
             return client.resize(image, width=SIZE, height=SIZE, fit="fill", format="png")
 
     async def send() -> ResizeResult:
-        async with AsyncClient(
-            "127.0.0.1", port, timeout=TIMEOUT, resumable_from=resumable_from
-        ) as client:
+        async with AsyncClient("127.0.0.1", port, timeout=TIMEOUT, resumable_from=resumable_from) as client:
             return await client.resize(image, width=SIZE, height=SIZE, fit="fill", format="png")
 
     return asyncio.run(send())

@@ -183,7 +183,17 @@ class ResumableUpload:
     A server may hold a part of it already if the caller gives its id.
     """
 
-    __slots__ = ("_id", "_on_resumed", "_parts", "_request", "_sending", "_size", "_started", "_uploads", "resumed")
+    __slots__ = (
+        "_id",
+        "_on_resumed",
+        "_parts",
+        "_request",
+        "_sending",
+        "_size",
+        "_started",
+        "_uploads",
+        "resumed",
+    )
 
     def __init__(
         self,

@@ -315,6 +315,15 @@ class ServerSettings(_WorkerSettings):
         description="Seconds that the server waits for requests in flight when it stops.",
         json_schema_extra=RELOADABLE,
     )
+    drain_delay: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds between the signal to stop and the drain. The server serves as before, but says "
+        "by PING and /readyz that it is not ready, so that load balancers send their clients elsewhere. "
+        "Passed over if the listening sockets live on (systemd, --takeover).",
+        json_schema_extra=RELOADABLE,
+    )
     cors_origin: Words = Field(
         (),
         description="Origin whose web pages may use the server over HTTP from a browser (CORS): "
