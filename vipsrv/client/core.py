@@ -11,7 +11,8 @@
 
 A request that is refused, abandoned or fails while its image is being sent leaves the connection in the
 middle of a message. Unless little is left to send, the connection is then retired: it accepts no further
-request, and it is closed when the others in flight have been answered.
+request, and it is closed when the others in flight have been answered. So is one of a server that says in a
+reply that it will close the connection.
 
 Not safe for several threads: the connection holds a lock during every call, including that of ``on_done``.
 """
@@ -36,6 +37,7 @@ from vipsrv.errors import (
 )
 from vipsrv.printable import printable_json
 from vipsrv.protocol import (
+    CLOSING,
     FIRST_ERROR_STATUS,
     REPLY,
     V1_REQUEST,
@@ -415,8 +417,8 @@ class ClientCore:
             if error is not None and not isinstance(error, BadRequest):
                 self._fail_all(lambda: _refused_token(error))
                 return
-        if isinstance(error, Draining):
-            self.retire()  # the server's successor listens at the same address
+        if CLOSING in meta or isinstance(error, Draining):
+            self.retire()  # others serve at the same address: a successor, or servers behind a balancer
         pending = self._in_flight.pop(started.request_id, None)
         if pending is not None:
             pending.error = error
