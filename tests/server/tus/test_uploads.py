@@ -4,12 +4,16 @@ import hashlib
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.server.http.serving import HttpServer, until
+from tests.server.identity.records import add
 from tests.server.tus.serving import BYTES, TusClient, tus_client, tus_server, uploads_of
 from vipsrv.errors import CorruptImage
+from vipsrv.server.access import Access
+from vipsrv.server.identity import Identities
 from vipsrv.worker_config import IN_MEMORY_SIZE
 
 LARGE = IN_MEMORY_SIZE + 3_000_000
@@ -199,6 +203,44 @@ async def test_an_upload_without_bytes_is_no_image(tus: TusClient) -> None:
     await tus.ask("POST", f"/info?upload={path[-32:]}", status=400)
 
 
+async def test_uploads_belong_to_an_identity(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.toml"
+    shop, other = (f"Bearer {add(file, name).text}" for name in ("shop", "other"))
+    async with tus_server(tmp_path, access=Access(Identities(file))) as server, tus_client(server) as tus:
+        await tus.ask("POST", "/files", status=401, upload_length=5)
+        await tus.ask("OPTIONS", "/files", status=204)
+        path = await tus.create(5, authorization=shop)
+        await tus.ask("HEAD", path, status=401)
+        for method in ("HEAD", "PATCH", "DELETE"):
+            await tus.ask(
+                *(method, path), status=404, authorization=other, upload_offset=0, content_type=BYTES
+            )
+        await tus.append(path, 0, b"hello", authorization=shop)
+        info = f"/info?upload={path[-32:]}"
+        await tus.ask("POST", info, status=404, authorization=other)
+        await tus.send("POST", info, authorization=shop)
+        (job,) = await server.jobs_given()
+        assert b"".join(job.image.views) == b"hello"
+        job.fail(CorruptImage("it is none"))
+        assert (await tus.client.read()).status == 422
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["sized", "chunked"])
+async def test_the_bytes_of_parts_count(tmp_path: Path, *, chunked: bool) -> None:
+    file = tmp_path / "tokens.toml"
+    token = f"Bearer {add(file, 'shop', bytes_per_second=1000).text}"
+    async with tus_server(tmp_path, access=Access(Identities(file))) as server, tus_client(server) as tus:
+        path = await tus.create(20_000, authorization=token)
+        more: dict[str, Any] = {"authorization": token}
+        body = bytes(9_000)
+        if chunked:
+            more |= {"transfer_encoding": "chunked", "content_length": None}
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        await tus.append(path, 0, body, **more)
+        reply = await tus.append(path, 9000, body, status=429, **more)
+        assert "retry-after" in reply.headers
+
+
 async def test_an_upload_expires(tmp_path: Path) -> None:
     async with tus_server(tmp_path, upload_ttl=0.05) as server, tus_client(server) as tus:
         path = await tus.create(5)
@@ -233,7 +275,7 @@ async def test_a_stopped_server_keeps_what_arrived(server: HttpServer, tus: TusC
     async with tus_client(server) as other:
         await other.send("PATCH", path, b"hello", announced=10, upload_offset=0, content_type=BYTES)
         await until(lambda: server.context.in_flight.requests == 1)
-        (connection,) = [one for one in server.context.connections if one.in_flight or one.answers_are_due]
+        (connection,) = [one for one in server.connections if one.answers_are_due]
         connection.stop()
         assert (await other.client.read()).status == 503
     assert await tus.offset(path) == 5
