@@ -216,6 +216,7 @@ def test_json_of_several_results(photo: Path, tmp_path: Path) -> None:
         "received_bytes",
         "server_ms",
         "total_seconds",
+        "attempts",
         "result_bytes",
         "ratio",
         "original",

@@ -72,6 +72,7 @@ class ResultReport:
     received_bytes: int
     server_ms: dict[str, float] | None
     total_seconds: float
+    attempts: int
     result_bytes: int
     ratio: float
     original: Dimensions | None
@@ -109,6 +110,7 @@ class ResultReport:
             received_bytes=results.received,
             server_ms=timings,
             total_seconds=round(results.elapsed, 6),
+            attempts=results.attempts,
             result_bytes=sum(len(output.data) for output in outputs),
             ratio=round(results.ratio, 3),
             original=measure(image.content) or stated,
@@ -133,7 +135,7 @@ class ResultReport:
             ("sent", _size(self.sent_bytes)),
             ("received", _size(self.received_bytes)),
             ("server processing", self._server_time()),
-            ("total time", f"{self.total_seconds * 1000:.1f} ms"),
+            ("total time", f"{self.total_seconds * 1000:.1f} ms{self._attempts()}"),
             ("compression ratio", f"{self.ratio:.2f} : 1{together}"),
         ]
         original = ("original dimensions", str(self.original or "unknown: Pillow cannot open it"))
@@ -149,6 +151,9 @@ class ResultReport:
             rows.append(original)
             rows.append(("processed dimensions", str(output.processed)))
         return [f"{name:<21} {value}" for name, value in rows]
+
+    def _attempts(self) -> str:
+        return "" if self.attempts == 1 else f"  ({self.attempts} attempts)"
 
     def _server_time(self) -> str:
         if self.server_ms is None:

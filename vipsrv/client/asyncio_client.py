@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
+from vipsrv.client.asyncio_caller import AsyncCaller
 from vipsrv.client.asyncio_pool import AsyncPool
+from vipsrv.client.calls import OneServer, Server
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.login_token import choose_token
 from vipsrv.client.requests import (
     DEFAULT_MAX_REPLY_SIZE,
     HELLO,
     INFO,
-    PING,
     ClientRequest,
     ResizeAllRequests,
+    check_connections,
     check_max_reply_size,
     check_version_1_size,
     resize_request,
@@ -31,7 +33,10 @@ from vipsrv.client.results import (
     server_info,
     version_1_result,
 )
+from vipsrv.client.retry import Retry
 from vipsrv.client.server_address import server_address
+from vipsrv.client.server_list import choose_servers
+from vipsrv.client.server_names import Resolver, resolve
 from vipsrv.client.sources import ImageSource, OnSent, open_source
 from vipsrv.client.timeouts import Timeout
 from vipsrv.client.tls import FilePath, TlsChoice, choose_tls
@@ -41,11 +46,11 @@ from vipsrv.options import ImageInfo, ResizeArguments, ResizeOptions
 class _ClosableClient:
     """Closes a client: in ``aclose``, at the end of an ``async with`` block, or with a warning."""
 
-    _pool: AsyncPool
+    _caller: AsyncCaller
 
     async def aclose(self) -> None:
         """Close the connection; calls in progress end with ``ConnectionLost``. May be called again."""
-        await self._pool.close()
+        await self._caller.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,9 +64,9 @@ class _ClosableClient:
         await self.aclose()
 
     def __del__(self) -> None:
-        pool = getattr(self, "_pool", None)  # missing if the constructor raised
-        if pool is not None and pool.in_use:
-            pool.release()
+        caller = getattr(self, "_caller", None)  # missing if the constructor raised
+        if caller is not None and caller.in_use:
+            caller.release()
             warnings.warn(f"unclosed {type(self).__name__}", ResourceWarning, stacklevel=2, source=self)
 
 
@@ -71,6 +76,12 @@ class AsyncClient(_ClosableClient):
     ``host`` and ``port`` name the server; if one is left out, ``VIPSRV_HOST`` or ``VIPSRV_PORT`` replaces it,
     and otherwise 127.0.0.1 or 65432. For a unix socket, ``address`` or ``host`` is ``unix:/path``.
     ``AsyncClient.embedded()`` starts its own server.
+
+    ``servers`` replaces them by several servers, as ``["a:65432", "tls://b:1", "unix:/x"]``; without any of
+    these arguments ``VIPSRV_SERVERS`` may name them, separated by commas. A host name stands for all its
+    addresses, which ``resolver`` finds. Each call goes to the less busy one of two that are chosen at random;
+    a server that fails is left out until it answers a PING. To each there are up to ``connections``: one
+    carries 32 requests at a time, so more of them pay for more requests in flight, and through a balancer.
 
     ``tls=True``, or an address ``tls://HOST:PORT``, encrypts the connection and checks that the server's
     certificate is for the host that was named. It has to be of an authority that this machine trusts, or of
@@ -99,7 +110,11 @@ class AsyncClient(_ClosableClient):
         port: int | None = None,
         *,
         address: str | None = None,
+        servers: Sequence[str] | None = None,
+        connections: int = 1,
+        resolver: Resolver = resolve,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+        retry: Retry = Retry(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
         token: str | None = None,
         tls: TlsChoice = False,
@@ -108,8 +123,16 @@ class AsyncClient(_ClosableClient):
         key: FilePath | None = None,
     ) -> None:
         most = check_max_reply_size(max_reply_size)
-        server, secured = choose_tls(server_address(host, port, address), tls, ca=ca, cert=cert, key=key)
-        self._pool = AsyncPool(server, 2, timeout, most, token=choose_token(token), tls=secured)
+        chosen = choose_servers(
+            host, port, address, servers, timeout=timeout, tls=tls, ca=ca, cert=cert, key=key
+        )
+        login, number = choose_token(token), check_connections(connections)
+
+        def make_pool(server: Server) -> AsyncPool:
+            secured = chosen.tls(server)
+            return AsyncPool(server, 2, chosen.timeout, most, token=login, tls=secured, most=number)
+
+        self._caller = AsyncCaller(chosen.servers, make_pool, retry=retry, timeout=timeout, resolver=resolver)
         self._requests = ResizeAllRequests()
 
     @classmethod
@@ -117,6 +140,7 @@ class AsyncClient(_ClosableClient):
         cls,
         *,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+        retry: Retry = Retry(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
         server: EmbeddedServer | None = None,
     ) -> Self:
@@ -127,7 +151,12 @@ class AsyncClient(_ClosableClient):
         """
         client = cls.__new__(cls)
         most = check_max_reply_size(max_reply_size)
-        client._pool = AsyncPool(server or EmbeddedServer(), 2, timeout, most)  # noqa: SLF001 - of this class
+
+        def make_pool(server: Server) -> AsyncPool:
+            return AsyncPool(server, 2, timeout, most)
+
+        servers = OneServer(server or EmbeddedServer())
+        client._caller = AsyncCaller(servers, make_pool, retry=retry, timeout=timeout)  # noqa: SLF001 - of this class
         client._requests = ResizeAllRequests()  # noqa: SLF001 - of this class
         return client
 
@@ -173,26 +202,23 @@ class AsyncClient(_ClosableClient):
     async def info(self, image: ImageSource) -> ImageInfo:
         """Return what the header of an image states, without decoding it. Raises the errors of ``resize``."""
         with open_source(image) as source:
-            return image_info((await self._pool.call(INFO, source)).result())
+            return image_info((await self._caller.call(INFO, source)).pending.result())
 
     async def ping(self) -> float:
         """Return the seconds of a round trip to the server, not counting the time to connect."""
-        await self._pool.connection()
-        started = time.monotonic()
-        (await self._pool.call(PING)).result()
-        return time.monotonic() - started
+        return await self._caller.ping()
 
     async def hello(self) -> ServerInfo:
         """Return the server's formats, fits and limits."""
-        return server_info((await self._pool.call(HELLO)).result())
+        return server_info((await self._caller.call(HELLO)).pending.result())
 
     async def _resize(
         self, request: ClientRequest, image: ImageSource, on_sent: OnSent | None
     ) -> ResizeResults:
         started = time.monotonic()
         with open_source(image) as source:
-            pending = await self._pool.call(request, source, on_sent)
-        return resize_results(request, pending, size=source.size, started=started)
+            answer = await self._caller.call(request, source, on_sent)
+        return resize_results(request, answer, size=source.size, started=started)
 
 
 class AsyncVersion1Client(_ClosableClient):
@@ -209,6 +235,7 @@ class AsyncVersion1Client(_ClosableClient):
         *,
         address: str | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
+        retry: Retry = Retry(),  # noqa: B008 - an immutable value
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
         tls: TlsChoice = False,
         ca: FilePath | None = None,
@@ -219,7 +246,11 @@ class AsyncVersion1Client(_ClosableClient):
         server, secured = choose_tls(
             server_address(host, port, address), tls, ca=ca, cert=cert, key=key, alpn=False
         )
-        self._pool = AsyncPool(server, 1, timeout, most, tls=secured)
+
+        def make_pool(server: Server) -> AsyncPool:
+            return AsyncPool(server, 1, timeout, most, tls=secured)
+
+        self._caller = AsyncCaller(OneServer(server), make_pool, retry=retry, timeout=timeout)
 
     async def resize(
         self, image: ImageSource, *, width: int, height: int, on_sent: OnSent | None = None
@@ -232,5 +263,5 @@ class AsyncVersion1Client(_ClosableClient):
         request = version_1_request(width, height)
         with open_source(image) as source:
             check_version_1_size(source.size)
-            pending = await self._pool.call(request, source, on_sent)
-        return version_1_result(request, pending, size=source.size, started=started)
+            answer = await self._caller.call(request, source, on_sent)
+        return version_1_result(request, answer, size=source.size, started=started)

@@ -11,7 +11,7 @@ from vipsrv.batch.engines.scratch_folder import scratch_folder
 from vipsrv.batch.engines.stop_request import StopRequest
 from vipsrv.batch.rows import Row
 from vipsrv.batch.shard_runner import ShardRunner, next_shard
-from vipsrv.client import AsyncClient
+from vipsrv.client import AsyncClient, Retry
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.tls import FilePath, TlsChoice
 from vipsrv.client.window import Window
@@ -49,6 +49,7 @@ class RunningServer:
             ca=self.ca,
             cert=self.cert,
             key=self.key,
+            retry=Retry.none(),  # what is sent again is decided in image_work.py
         )
 
 
@@ -97,7 +98,7 @@ class LocalEngine:
             return
         with scratch_folder() as folder:
             path = folder / "server" if hasattr(socket, "AF_UNIX") else None
-            async with AsyncClient.embedded(server=EmbeddedServer(path=path)) as client:
+            async with AsyncClient.embedded(server=EmbeddedServer(path=path), retry=Retry.none()) as client:
                 yield client
 
     def stop(self) -> None:

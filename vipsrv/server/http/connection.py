@@ -370,7 +370,9 @@ class HttpConnection(ServedConnection[HttpReader]):
         """Make the reply to a request; ``_advance`` sends it when its turn has come."""
         head = pending.head
         is_last = not self._pending or pending is self._pending[-1]
-        ends = self._context.draining or self._state is ConnectionState.HALF_CLOSED
+        # A client that keeps its connection would not notice that others serve already.
+        stops = self._context.draining or self._context.turns_clients_away
+        ends = stops or self._state is ConnectionState.HALF_CLOSED
         if (ends and is_last) or (self._receiving is pending and not self._can_discard(pending)):
             pending.closes = True
         stream = answer if isinstance(answer, HttpStream) else None
