@@ -118,13 +118,13 @@ def call(
     *,
     size: int = SIZE,
     uploads: ResumableUploads | None = None,
-    retry: Retry = Retry(),
+    retry: Retry | None = None,
     **options: Any,
 ) -> Answer:
     """Make a call whose steps the server answers."""
     shared = uploads or ResumableUploads()
     upload = shared.upload(REQUEST, size, **options)
-    retries = Retries(retry, clock=lambda: 0.0, chance=lambda: 0.5)
+    retries = Retries(retry or Retry(), clock=lambda: 0.0, chance=lambda: 0.5)
     steps = call_steps(REQUEST, OneServer(SERVER), retries, upload=upload)
     try:
         step = next(steps)
@@ -350,7 +350,9 @@ def test_the_size_from_which_on_can_be_set() -> None:
     assert server.steps == ["hello", "from 0"]
 
 
-@pytest.mark.parametrize("meta", [{"received": -1}, {"received": "5"}, {}, {"received": SIZE + 1, "size": SIZE}])
+@pytest.mark.parametrize(
+    "meta", [{"received": -1}, {"received": "5"}, {}, {"received": SIZE + 1, "size": SIZE}]
+)
 def test_a_status_that_makes_no_sense(meta: dict[str, Any]) -> None:
     server = FakeKeeper(1000)
     answer = server.do

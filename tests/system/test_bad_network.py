@@ -1,4 +1,4 @@
-"""Uploads through a network that cuts, stalls, resets and reorders connections arrive, and little is sent twice.
+"""Uploads arrive through a network that cuts, stalls, resets and reorders; little is sent twice.
 
 ``python -m bench.tools.bad_network`` does the same with many and large images.
 """
@@ -41,9 +41,7 @@ def resize(kind: str, port: int, image: ImageSource, resumable_from: int) -> Res
             return client.resize(image, width=SIZE, height=SIZE, fit="fill", format="png")
 
     async def send() -> ResizeResult:
-        async with AsyncClient(
-            "127.0.0.1", port, timeout=TIMEOUT, resumable_from=resumable_from
-        ) as client:
+        async with AsyncClient("127.0.0.1", port, timeout=TIMEOUT, resumable_from=resumable_from) as client:
             return await client.resize(image, width=SIZE, height=SIZE, fit="fill", format="png")
 
     return asyncio.run(send())

@@ -112,8 +112,8 @@ class Attempts:
 
         ``loss`` stands for the connection that the request was lost with, if it was. It is ``unseen`` if the
         server had closed that connection before the request was sent. ``elsewhere``: the next attempt goes to
-        another server, which seems well. ``forward``: the attempt brought a part of the image to the server,
-        where it is kept.
+        another server, which seems well. ``forward``: the attempt has sent a part of an image that the server
+        keeps; whether that arrived is asked first.
         """
         retries = self._retries
         if isinstance(error, RequestError):
@@ -124,10 +124,9 @@ class Attempts:
             self._resent = True
             return self._in_time(0.0)
         kind = failure_of(error)
-        if kind is Failure.FINAL or retries.retry.attempts == 1:
+        if retries.retry.attempts == 1 or (kind is Failure.FINAL and not forward):
             return None
         if forward:
-            self._failures = self._away = 0
             return self._in_time(0.0)
         if kind is Failure.AWAY and retries.reached:
             tries = self._wait_for_server()
@@ -137,6 +136,10 @@ class Attempts:
         if tries is None:
             return None
         return self._in_time(self._pause(error, tries, elsewhere=elsewhere))
+
+    def begin_anew(self) -> None:
+        """Forget the failures so far, because bytes of the image were brought forward since."""
+        self._failures = self._away = 0
 
     def past_deadline(self) -> bool:
         """Whether the call has no time left for another attempt."""

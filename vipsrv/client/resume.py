@@ -1,4 +1,4 @@
-"""Uploads that go on where the connection broke: what an attempt has to send, and what is known of the server.
+"""Uploads that go on where the connection broke: what an attempt sends, and what is known of the server.
 
 ::
 
@@ -64,7 +64,7 @@ def new_upload_id() -> str:
     return secrets.token_hex(16)
 
 
-def check_upload_id(name: str, upload_id: str) -> str:
+def check_upload_id(name: str, upload_id: object) -> str:
     """Return an id that was given as ``name``. Raises ``ValueError``."""
     if not isinstance(upload_id, str) or not _UPLOAD_ID.fullmatch(upload_id):
         raise ValueError(f"{name}: must be 32 lower-case hex digits (0-9, a-f), not {upload_id!r}")
@@ -183,7 +183,18 @@ class ResumableUpload:
     A server may hold a part of it already if the caller gives its id.
     """
 
-    __slots__ = ("_id", "_on_resumed", "_parts", "_request", "_sending", "_size", "_started", "_uploads", "resumed")
+    __slots__ = (
+        "_id",
+        "_on_resumed",
+        "_parts",
+        "_request",
+        "_sending",
+        "_size",
+        "_started",
+        "_uploads",
+        "brought_forward",
+        "resumed",
+    )
 
     def __init__(
         self,
@@ -203,6 +214,8 @@ class ResumableUpload:
         self._sending: _Part | None = None  # of the attempt that is being made
         self.resumed = 0
         """Bytes that the last attempt did not have to send, because the server had them already."""
+        self.brought_forward = False
+        """Whether the question before the last attempt showed that the server holds more than ever."""
 
     @property
     def holder(self) -> Server | None:
@@ -214,7 +227,7 @@ class ResumableUpload:
         self, server: Server, until: float | None
     ) -> Generator[Step, Outcome, SendRequest | VipsrvError]:
         """Return the request of the next attempt at a server, or the error of a question before it."""
-        self._sending, self.resumed = None, 0
+        self._sending, self.resumed, self.brought_forward = None, 0, False
         uploads, given = self._uploads, self._started is PartState.ASK
         if not (given or uploads.wanted(server, self._size)):
             return SendRequest(server, self._request, 0, until)
@@ -280,6 +293,7 @@ class ResumableUpload:
             )
         lost, before = part.lost, part.offset
         part.lost, part.offset, part.state = None, received, PartState.KNOWN
+        self.brought_forward = received > before
         if received < before:
             part.drops += 1  # it begins anew, or goes on from less, at once: see MOST_DROPS
         elif lost is not None and received == before:
