@@ -37,6 +37,13 @@ TEXT = (Path(vipsrv.protocol.__file__).parent / "README.md").read_text()
 
 RESIZE_META = {"width": 320, "height": 240, "quality": 80}
 
+UPLOAD = "7d1f0e4a9c3b58264f90a1b2c3d4e5f6"
+UPLOAD_META = {
+    "width": 320,
+    "upload": {"id": UPLOAD, "size": 10_485_760, "offset": 8_388_608},
+    "fit": "inside",
+}
+
 # The name of an example → the same bytes, made by the code, and the side that reads them.
 EXAMPLES: dict[str, tuple[bytes, ReaderClass]] = {
     "version 1 request": (V1_REQUEST.pack(53_210, 800, 600), RequestReader),
@@ -45,6 +52,12 @@ EXAMPLES: dict[str, tuple[bytes, ReaderClass]] = {
     "PING request": (pack_message(Kind.PING, 1), RequestReader),
     "PING reply": (pack_message(Kind.PING | 0x80, 1, status=200), ReplyReader),
     "RESIZE request": (pack_message(Kind.RESIZE, 7, RESIZE_META, body_size=53_210), RequestReader),
+    "UPLOAD_STATUS request": (pack_message(Kind.UPLOAD_STATUS, 3, {"id": UPLOAD}), RequestReader),
+    "UPLOAD_STATUS reply": (
+        pack_message(Kind.UPLOAD_STATUS | 0x80, 3, {"received": 8_388_608, "size": 10_485_760}, status=200),
+        ReplyReader,
+    ),
+    "RESIZE of an upload": (pack_message(Kind.RESIZE, 4, UPLOAD_META, body_size=2_097_152), RequestReader),
     "error reply": (pack_error(Kind.RESIZE, 7, Busy("try again later", retry_after_ms=250)), ReplyReader),
 }
 

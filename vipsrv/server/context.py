@@ -12,6 +12,7 @@ from vipsrv.server.ended_requests import EndedRequests
 from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.open_connections import OpenConnections
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.uploads import Uploads
 from vipsrv.storage.spool import Spool
 
 
@@ -36,6 +37,8 @@ class ServerContext:
     admission: Admission
     describe: Callable[[], dict[str, Any]]
     check_ready: Callable[[], None]
+    uploads: Uploads | None = None
+    """Keeps uploads that can be resumed, if this server does."""
     access: Access = field(default_factory=Access)
     accounts: Accounts = field(default_factory=Accounts)
     access_log: AccessLog = field(default_factory=AccessLog)

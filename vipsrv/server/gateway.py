@@ -33,6 +33,7 @@ from vipsrv.server.settings import ServerSettings
 from vipsrv.server.succession import Succession, addresses_of, may_lack_default
 from vipsrv.server.systemd import Notifier, Watchdog
 from vipsrv.server.tls import ServerCertificates
+from vipsrv.server.uploads import Uploads
 from vipsrv.server.user import change_user
 from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
@@ -99,6 +100,7 @@ class Gateway:
             disk=settings.spool_disk,
             files=files_that_fit(settings, current_limit()),
         )
+        self._uploads = Uploads(self._spool, settings, shared=gateways > 1)
         self._pool = WorkerPool(
             self._spool,
             settings.worker_config(),
@@ -118,6 +120,7 @@ class Gateway:
         self._context = ServerContext(
             settings=settings,
             spool=self._spool,
+            uploads=self._uploads,
             admission=self._admission,
             describe=self._describe,
             check_ready=self._pool.check_ready,
@@ -159,6 +162,7 @@ class Gateway:
             if self._settings.user is not None:
                 change_user(self._settings.user)
             self._check_spool_folder()
+            self._uploads.start()
             if self._settings.otel:
                 self._telemetry = self._make_telemetry()
                 self._telemetry.start()
@@ -253,6 +257,7 @@ class Gateway:
             if self._operator is not None:
                 self._operator.change_settings(settings)
             files = files_that_fit(settings, limit)
+            self._uploads.change_settings(settings)
             self._spool.resize(memory=settings.spool_memory, disk=settings.spool_disk, files=files)
             self._pool.reconfigure(settings.worker_config(), max_jobs=settings.jobs_per_worker)
             self._admission.change_limits(
@@ -280,6 +285,7 @@ class Gateway:
             self._operator.drain()
         for connection in self._context.connections:
             connection.drain()
+        self._uploads.hand_over()
         await self._context.connections.wait_until_closed(self._settings.drain)
 
     async def stop(self) -> None:
@@ -301,6 +307,7 @@ class Gateway:
         self._listeners.close()
         if self._operator is not None:
             await self._operator.close(FAREWELL_SECONDS)
+        await self._uploads.close()
         await asyncio.to_thread(self._spool.close)
         if self._telemetry is not None:
             await self._telemetry.stop()
@@ -406,6 +413,7 @@ class Gateway:
         """Return the meta of the reply to a HELLO."""
         settings, formats = self._settings, self._pool.formats
         worker = settings.worker_config()
+        uploads = {"uploads": self._uploads.describe()} if self._uploads.offered else {}
         return {
             "server": f"vipsrv/{__version__}",
             "limits": {
@@ -420,6 +428,7 @@ class Gateway:
             "formats": {"in": list(formats.readers), "out": list(formats.writers)},
             "libraries": formats.readers,
             "fits": list(Fit),
+            **uploads,
         }
 
     def _handed_over(self, successor: int | None) -> None:
@@ -449,10 +458,12 @@ class Gateway:
             # Connections last: they fail only the requests that pool and admission do not check.
             of_operator = [] if self._operator is None else self._operator.due(now)
             connections = self._context.connections.due(now)
-            check_timeouts([self._pool, self._admission, *of_operator, *connections], now)
+            check_timeouts([self._pool, self._admission, self._uploads, *of_operator, *connections], now)
 
 
-def check_timeouts(watched: "list[WorkerPool | Admission | Connection | LoadHistory]", now: float) -> None:
+def check_timeouts(
+    watched: "list[WorkerPool | Admission | Uploads | Connection | LoadHistory]", now: float
+) -> None:
     """Make each of ``watched`` check its deadlines and timeouts. A bug in one must not stop the others."""
     for one in watched:
         try:

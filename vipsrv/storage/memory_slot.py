@@ -29,6 +29,11 @@ class MemorySlot:
         return self.received == self._size
 
     @property
+    def held(self) -> int:
+        """Bytes of the memory's budget that this slot has."""
+        return self._held
+
+    @property
     def views(self) -> list[memoryview]:
         """The bytes, in order."""
         return [chunk.view for chunk in self._chunks]

@@ -16,6 +16,7 @@ from vipsrv.errors import (
     RequestError,
     TooLarge,
     Unauthorized,
+    UploadConflict,
 )
 from vipsrv.protocol import (
     OK_STATUS,
@@ -43,6 +44,8 @@ from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.logs.request_line import RequestLine, peer_text
 from vipsrv.server.report import report_json
+from vipsrv.server.uploads import NOT_OFFERED, check_id
+from vipsrv.storage.kept_slot import KeptSlot
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
 
@@ -191,7 +194,9 @@ class BinaryConnection(ServedConnection[RequestReader]):
         exchange.accept(head.meta, head.body_size)
         if exchange.outcome is None:
             self._in_flight[request_id] = self._incoming = exchange
-            self._inbox.slot = exchange.slot
+            self._inbox.slot = slot = exchange.slot
+            if isinstance(slot, KeptSlot):
+                slot.on_taken = self._give_up_upload
             if self._state is ConnectionState.DRAINING:  # it is served because the server has a successor
                 self._enter(ConnectionState.OPEN)
 
@@ -240,9 +245,26 @@ class BinaryConnection(ServedConnection[RequestReader]):
             self._leave_anonymity()
             return described
         if head.kind == Kind.UPLOAD_STATUS:
-            raise BadRequest("this server does not offer resumable uploads")
+            return self._upload_status(head.meta)
         self._context.check_ready()  # a PING
         return None
+
+    def _upload_status(self, meta: dict[str, Any]) -> dict[str, Any]:
+        """The meta of the reply to an UPLOAD_STATUS. Raises ``RequestError``."""
+        uploads, login = self._context.uploads, self._login
+        if uploads is None or not uploads.offered:
+            raise BadRequest(NOT_OFFERED)
+        if login.session is not None:
+            login.session.refresh()
+        status = uploads.status(login.flow.account, check_id(meta.get("id")))
+        return {"received": status.received, "size": status.size}
+
+    def _give_up_upload(self) -> None:
+        """Put what has arrived of the body into its upload, and let another connection go on with it."""
+        self._inbox.take_what_has_arrived()
+        if self._incoming is not None:
+            self._refuse_incoming(UploadConflict("upload: another connection goes on with this upload"))
+            self._linger()
 
     def _cancel(self, meta: dict[str, Any]) -> bool:
         """Cancel the request that a CANCEL names; return whether it was in flight. Raises ``BadRequest``."""

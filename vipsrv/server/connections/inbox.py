@@ -13,8 +13,11 @@
 """
 
 import asyncio
+import os
+import socket
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
@@ -24,6 +27,7 @@ from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.tls_transport import TlsTransport
 from vipsrv.server.connections.transport import PROGRESS_SIZE, acknowledge_now
 from vipsrv.server.context import ServerContext
+from vipsrv.storage.kept_slot import KeptSlot
 from vipsrv.storage.spool import Slot
 
 READ_AHEAD_SIZE = 64 * 1024
@@ -154,6 +158,11 @@ class Inbox(Generic[R]):
         slot = self.slot or self.fed_slot
         return slot is not None and slot.stalled
 
+    @property
+    def keeps_upload(self) -> bool:
+        """Whether what arrives of the body is kept if its client has gone."""
+        return isinstance(self.slot or self.fed_slot, KeptSlot)
+
     def buffer(self) -> memoryview:
         """Return the buffer for the next bytes: within a body it is in the spool and ends with the body."""
         self._into_slot = self.slot is not None
@@ -199,6 +208,27 @@ class Inbox(Generic[R]):
         else:
             self._pause()
 
+    def take_what_has_arrived(self) -> None:
+        """Read the rest of what is in the socket into the slot, because nobody will read it later.
+
+        After a reset the kernel still has the bytes that came before it.
+        """
+        data, self._unread = self._unread, memoryview(b"")
+        while data and self.slot is not None and not self.slot.stalled:
+            room = self._room(self.slot)
+            part = data[: len(room)]
+            room[: len(part)] = part
+            self._body_received(len(part))
+            data = data[len(part) :]
+        if self._source is None or data:
+            return
+        with socket.socket(fileno=os.dup(self._source)) as source, suppress(OSError):
+            while self.slot is not None and not self.slot.stalled:
+                size = source.recv_into(self._room(self.slot), 0, socket.MSG_DONTWAIT)
+                if not size:
+                    break
+                self._body_received(size)
+
     def discard(self) -> None:
         """Read on, and discard everything that arrives."""
         self.slot = self.fed_slot = None
@@ -222,8 +252,9 @@ class Inbox(Generic[R]):
             return None
         if pace is None or pace.message is not slot:
             pace = self._pace = Pace(slot, self._context.settings.min_rate, now)
-        if pace.is_too_slow(now, slot.received, waits_for_us=slot.stalled):
-            return pace.describe(slot.received, slot.size)
+        began = slot.began if isinstance(slot, KeptSlot) else 0
+        if pace.is_too_slow(now, slot.received - began, waits_for_us=slot.stalled):
+            return pace.describe(slot.received - began, slot.size - began)
         return None
 
     def end_turn(self) -> None:
