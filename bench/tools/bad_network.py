@@ -45,6 +45,9 @@ TIMEOUT = Timeout(connect=10.0, send=5.0, reply=60.0)
 RESULT = 64
 """Width and height of the results in pixels."""
 
+NEAR = 2
+"""Pixels of a result that another colour may reach, by the kernel of the reduction."""
+
 STALL_SECONDS = 0.2
 PROGRESS_SECONDS = 10.0
 
@@ -197,8 +200,8 @@ def wrong(result: bytes, colours: list[list[tuple[int, int, int]]]) -> str:
     cell = RESULT // len(colours)
     for y in range(RESULT):
         for x in range(RESULT):
-            if not (0 < x % cell < cell - 1 and 0 < y % cell < cell - 1):
-                continue  # next to another colour
+            if not (NEAR <= x % cell < cell - NEAR and NEAR <= y % cell < cell - NEAR):
+                continue  # near another colour
             got, expected = pixels.getpixel((x, y)), colours[y // cell][x // cell]
             if not isinstance(got, tuple) or max(abs(a - b) for a, b in zip(got, expected, strict=True)) > 3:
                 return f"the pixel at {x}, {y} is {got} and not {expected}"

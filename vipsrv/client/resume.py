@@ -168,13 +168,14 @@ class _Part:
     """The part of the image that one server holds.
 
     ``offset`` is its size when it was last known. ``lost`` is the error of an attempt that may have brought
-    bytes forward: it counts if they turn out not to have arrived.
+    bytes forward: it counts if they turn out not to have arrived. ``excused``: that was let pass once.
     """
 
     state: PartState
     offset: int = 0
     drops: int = 0
     lost: VipsrvError | None = field(default=None, repr=False)
+    excused: bool = False
 
 
 class ResumableUpload:
@@ -270,13 +271,14 @@ class ResumableUpload:
         if part is None:
             return False  # a question, or an image without an id
         part.state = PartState.ASK
-        unseen = isinstance(outcome, PendingRequest) and outcome.may_resend
         kept = isinstance(error, (ConnectionLost, ClientTimeout, ReceiveTimeout, Draining, UploadConflict))
         # A conflict is about what the server holds: to ask it settles that, whether or not bytes were sent.
         sent = not isinstance(outcome, PendingRequest) or outcome.unsent < self._size - part.offset
-        if unseen or not kept or not (sent or isinstance(error, UploadConflict)):
+        if not kept or not (sent or isinstance(error, UploadConflict)):
             return False
-        part.lost = error
+        # The server may have closed an idle connection before it saw the request. Once, that is no failure.
+        unseen = isinstance(outcome, PendingRequest) and outcome.may_resend and not part.excused
+        part.lost, part.excused = None if unseen else error, part.excused or unseen
         return True
 
     def _take(self, part: _Part, outcome: Outcome) -> VipsrvError | None:
@@ -294,6 +296,8 @@ class ResumableUpload:
         lost, before = part.lost, part.offset
         part.lost, part.offset, part.state = None, received, PartState.KNOWN
         self.brought_forward = received > before
+        if self.brought_forward:
+            part.excused = False
         if received < before:
             part.drops += 1  # it begins anew, or goes on from less, at once: see MOST_DROPS
         elif lost is not None and received == before:
