@@ -90,7 +90,10 @@ class UploadProgress:
 
 
 class UploadLines(UploadProgress):
-    """Writes a line to standard error when an upload is resumed, not more often than ``LINE_SECONDS``."""
+    """Writes a line to standard error when an upload is resumed, not more often than ``LINE_SECONDS``.
+
+    Not if nothing is left to be sent: then nothing goes on, and the report says so.
+    """
 
     def __init__(self, program: str, size: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._program = program
@@ -101,7 +104,7 @@ class UploadLines(UploadProgress):
     def on_resumed(self, offset: int) -> None:
         """Write a line if it is time for one."""
         now = self._clock()
-        if self._next is None or now >= self._next:
+        if offset < self._size and (self._next is None or now >= self._next):
             self._next = now + LINE_SECONDS
             typer.echo(f"{self._program}: {resumed_at(offset, self._size)}", err=True)
 
