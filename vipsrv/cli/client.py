@@ -27,6 +27,7 @@ from vipsrv.cli.info_commands import (
 from vipsrv.cli.one_image import STANDARD_OUTPUT, ResultPlace, resize_one, resize_over_version_1
 from vipsrv.cli.output_files import output_folder
 from vipsrv.cli.resize_flags import (
+    DEFAULT_RETRIES,
     BackgroundFlag,
     DeadlineFlag,
     EffortFlag,
@@ -38,6 +39,7 @@ from vipsrv.cli.resize_flags import (
     PageFlag,
     PositionFlag,
     QualityFlag,
+    RetriesFlag,
     TimeoutFlag,
     TokenFileFlag,
     deadline_in_ms,
@@ -237,6 +239,7 @@ def resize(
             show_default=False,
         ),
     ] = None,
+    retries: RetriesFlag = DEFAULT_RETRIES,
     embedded: Annotated[
         bool,
         typer.Option(
@@ -271,7 +274,8 @@ def resize(
         server = CallServer(
             program=PROGRAM,
             choice=choose_server(host or None, port),
-            timeout=Timeout(reply=timeout),
+            timeout=Timeout(reply=None, call=timeout),
+            retries=retries,
             may_start_one=embedded,
             tls=TlsOptions(tls=tls, ca=ca, cert=cert, key=key),
             token=choose_token(file=token_file),
@@ -325,6 +329,7 @@ def resize(
                 recursive=recursive,
                 skip_existing=skip_existing,
                 deadline_ms=deadline_ms,
+                retries=retries,
                 protocol=protocol,
             )
             resize_many(server, request, quiet=quiet, as_json=as_json)

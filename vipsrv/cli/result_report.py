@@ -72,9 +72,9 @@ class ResultReport:
     sent_bytes: int
     resumed_bytes: int
     received_bytes: int
-    attempts: int
     server_ms: dict[str, float] | None
     total_seconds: float
+    attempts: int
     result_bytes: int
     ratio: float
     original: Dimensions | None
@@ -111,9 +111,9 @@ class ResultReport:
             sent_bytes=results.sent,
             resumed_bytes=0 if isinstance(results, Version1Result) else results.resumed,
             received_bytes=results.received,
-            attempts=results.attempts,
             server_ms=timings,
             total_seconds=round(results.elapsed, 6),
+            attempts=results.attempts,
             result_bytes=sum(len(output.data) for output in outputs),
             ratio=round(results.ratio, 3),
             original=measure(image.content) or stated,
@@ -137,9 +137,8 @@ class ResultReport:
             ("original size", _size(self.original_bytes)),
             ("sent", f"{_size(self.sent_bytes)}{self._resumed()}"),
             ("received", _size(self.received_bytes)),
-            *([("attempts", str(self.attempts))] if self.attempts > 1 else []),
             ("server processing", self._server_time()),
-            ("total time", f"{self.total_seconds * 1000:.1f} ms"),
+            ("total time", f"{self.total_seconds * 1000:.1f} ms{self._attempts()}"),
             ("compression ratio", f"{self.ratio:.2f} : 1{together}"),
         ]
         original = ("original dimensions", str(self.original or "unknown: Pillow cannot open it"))
@@ -161,6 +160,9 @@ class ResultReport:
         if not self.resumed_bytes:
             return ""
         return f"  {resumed_at(self.resumed_bytes, self.original_bytes)}"
+
+    def _attempts(self) -> str:
+        return "" if self.attempts == 1 else f"  ({self.attempts} attempts)"
 
     def _server_time(self) -> str:
         if self.server_ms is None:

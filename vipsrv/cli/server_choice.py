@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -12,7 +13,7 @@ from vipsrv.cli.tls_options import TlsArguments, TlsOptions
 from vipsrv.client import AsyncClient, Client, Retry, Timeout, Version1Client
 from vipsrv.client.embedded import EmbeddedServer, server_is_installed
 from vipsrv.client.server_address import ServerChoice
-from vipsrv.errors import ConnectFailed
+from vipsrv.errors import ConnectFailed, RequestError
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ class CallServer:
     """The server to use for one call.
 
     ``may_start_one`` allows starting one if none is configured and nothing listens at the default address.
-    ``token`` is for a server that runs already.
+    ``token`` is for a server that runs already. ``retries`` is how often a request may be sent again.
     """
 
     program: str
@@ -45,6 +46,7 @@ class CallServer:
     quiet: bool
     tls: TlsOptions = field(default_factory=TlsOptions)
     token: str | None = None
+    retries: int = 0
 
     def ask(self, request: Callable[[Client], T]) -> Answer[T]:
         """Make a request with a client of the server. Raises the errors of ``Client``."""
@@ -52,8 +54,11 @@ class CallServer:
         def at(address: Address, token: str | None) -> T:
             arguments = _client_arguments(address)
             with Client(
-                *arguments, timeout=self.timeout, retry=Retry.none(), token=token, **self._tls(address)
+                *arguments, timeout=self.timeout, retry=self._retry(), token=token, **self._tls(address)
             ) as client:
+                if self._may_start_instead_of(address):
+                    with suppress(RequestError):
+                        client.ping()  # not made again: if nothing listens, a server is started at once
                 return request(client)
 
         return self._ask(at)
@@ -63,15 +68,16 @@ class CallServer:
 
         def at(address: Address, _token: str | None) -> T:
             arguments = _client_arguments(address)
+            retry = Retry.none() if self._may_start_instead_of(address) else self._retry()
             with Version1Client(
-                *arguments, timeout=self.timeout, retry=Retry.none(), **self._tls(address)
+                *arguments, timeout=self.timeout, retry=retry, **self._tls(address)
             ) as client:
                 return request(client)
 
         return self._ask(at)
 
     def ask_async(self, request: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> Answer[T]:
-        """Make requests with an asyncio client, in an event loop of their own.
+        """Make requests with an asyncio client, in an event loop of their own; it sends nothing again.
 
         ``request`` raises ``ConnectFailed`` only if no server was there, so that one may be started.
         """
@@ -85,6 +91,14 @@ class CallServer:
 
         return self._ask(lambda address, token: asyncio.run(with_client(address, token)))
 
+    def _retry(self) -> Retry:
+        return Retry(attempts=self.retries + 1) if self.retries else Retry.none()
+
+    def _may_start_instead_of(self, address: Address) -> bool:
+        """Whether to start a server if none is at this address."""
+        is_default = address == self.choice.address and not self.choice.configured
+        return self.may_start_one and is_default and not self.tls.tls
+
     def _tls(self, address: Address) -> TlsArguments:
         """Return how to encrypt: nothing for a server that is started for the call."""
         options = self.tls if address == self.choice.address else TlsOptions()
@@ -95,7 +109,7 @@ class CallServer:
         try:
             return Answer(request_at(there, self.token), str(there), embedded=False)
         except ConnectFailed:
-            if not self.may_start_one or self.choice.configured or self.tls.tls:
+            if not self._may_start_instead_of(there):
                 raise
         if not server_is_installed():
             raise ServerNotInstalled(

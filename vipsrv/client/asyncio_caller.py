@@ -2,19 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
 
 from vipsrv.client.asyncio_pool import AsyncPool, running_loop
 from vipsrv.client.attempts import Retries
 from vipsrv.client.calls import (
     Answer,
+    ClientServers,
     Connect,
     Outcome,
     Pause,
+    Probe,
+    Resolve,
     SendRequest,
     Server,
-    Servers,
     Step,
     call_steps,
     ping_steps,
@@ -23,8 +25,9 @@ from vipsrv.client.pool import forget_at_fork
 from vipsrv.client.requests import ClientRequest
 from vipsrv.client.resume import ResumableUpload
 from vipsrv.client.retry import Retry
+from vipsrv.client.server_names import Resolver, resolve
 from vipsrv.client.sources import OnSent, Source
-from vipsrv.client.timeouts import Timeout, has_passed, too_long
+from vipsrv.client.timeouts import Timeout, has_passed, too_long, until_deadline
 from vipsrv.errors import ConnectionLost, VipsrvError
 
 T = TypeVar("T")
@@ -38,12 +41,15 @@ class AsyncCaller:
 
     def __init__(
         self,
-        servers: Servers,
+        servers: ClientServers,
         make_pool: Callable[[Server], AsyncPool],
         *,
         retry: Retry,
         timeout: Timeout,
+        resolver: Resolver = resolve,
     ) -> None:
+        self._resolver = resolver
+        self._background: set[asyncio.Task[None]] = set()
         self._servers = servers
         self._make_pool = make_pool
         self._timeout = timeout
@@ -68,17 +74,27 @@ class AsyncCaller:
         """Make a call. Raises the error of its last attempt, and ``OSError`` for its image."""
         until = self._timeout.deadline()
         return await self._drive(
-            call_steps(request, self._servers, self._retries, until=until, upload=upload), source, on_sent
+            call_steps(request, self._servers.for_call(), self._retries, until=until, upload=upload),
+            source,
+            on_sent,
         )
 
     async def ping(self) -> float:
         """Return the seconds of a round trip, without the time to connect."""
-        return await self._drive(ping_steps(self._servers, self._retries, until=self._timeout.deadline()))
+        return await self._drive(
+            ping_steps(self._servers.for_call(), self._retries, until=self._timeout.deadline())
+        )
 
     async def close(self) -> None:
         """End all calls, close the connections and stop an embedded server. May be called again."""
         running_loop()
-        for pool in self._end_calls():
+        pools = self._end_calls()
+        tasks = [task for task in self._background if task.get_loop() is asyncio.get_running_loop()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for pool in pools:
             await pool.close()
 
     def release(self) -> None:
@@ -89,7 +105,9 @@ class AsyncCaller:
     def forget(self) -> None:
         """In a forked child: leave the pauses to the parent."""
         self._pauses = set()
+        self._background = set()
         self._retries.budget.forget()
+        self._servers.forget()
 
     def _end_calls(self) -> list[AsyncPool]:
         self._retries.closed = True
@@ -116,8 +134,19 @@ class AsyncCaller:
 
     async def _do(self, step: Step, source: Source | None, on_sent: OnSent | None) -> Outcome:
         """Do one step, and return its outcome."""
+        if isinstance(step, (SendRequest, Connect)):
+            return await self._send(step, source, on_sent)
         if isinstance(step, Pause):
             return await self._pause(step.seconds)
+        if isinstance(step, Probe):
+            self._start(self._probe(step))
+        else:
+            await self._resolve(step)
+        return None
+
+    async def _send(
+        self, step: SendRequest | Connect, source: Source | None, on_sent: OnSent | None
+    ) -> Outcome:
         pool = self._pools.get(step.server) or self._pool(step.server)
         try:
             if step.until is None:
@@ -151,6 +180,44 @@ class AsyncCaller:
         if closed:
             return ConnectionLost("the client was closed while a request waited to be sent again")
         return None
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Do something in the background, until the client is closed."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def _probe(self, step: Probe) -> None:
+        failure: VipsrvError | None = ConnectionLost("the client was closed")
+        try:
+            await (self._pools.get(step.server) or self._pool(step.server)).probe()
+            failure = None
+        except VipsrvError as error:
+            failure = error
+        finally:
+            step.done(failure)
+
+    async def _resolve(self, step: Resolve) -> None:
+        looking_up = self._start(self._look_up(step))
+        if step.wait:
+            await asyncio.wait([looking_up], timeout=until_deadline(None, step.until))
+
+    async def _look_up(self, step: Resolve) -> None:
+        """Resolve the names at the same time, each in a thread."""
+        answers = await asyncio.gather(
+            *(asyncio.to_thread(self._resolver, name.host, name.port) for name in step.names),
+            return_exceptions=True,
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, OSError):
+                raise answer
+        told = [
+            answer
+            for answer in answers
+            if not isinstance(answer, BaseException) or isinstance(answer, OSError)
+        ]
+        step.done(dict(zip(step.names, told, strict=True)))
 
 
 async def _send(

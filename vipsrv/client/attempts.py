@@ -191,11 +191,17 @@ def with_attempts(error: VipsrvError, made: int, before: VipsrvError | None = No
     told = f"{error} (after {made} attempts"
     if before is not None:
         told += f"; the one before the last: {before}"
-    text = told + ")"
+    copy = with_text(error, told + ")")
+    copy.attempts = made
+    return copy
+
+
+def with_text(error: VipsrvError, text: str) -> VipsrvError:
+    """Return a copy of an error that has another text."""
     if isinstance(error, RequestError):
         copy: VipsrvError = type(error)(text, retry_after_ms=error.retry_after_ms)
     else:
         copy = type(error)(text)
-    copy.attempts = made
+    copy.attempts = error.attempts
     copy.__cause__ = error.__cause__
     return copy

@@ -17,6 +17,7 @@ from vipsrv.client.requests import (
     INFO,
     ClientRequest,
     ResizeAllRequests,
+    check_connections,
     check_max_reply_size,
     check_version_1_size,
     resize_request,
@@ -35,6 +36,8 @@ from vipsrv.client.results import (
 from vipsrv.client.resume import RESUMABLE_FROM, OnResumed, ResumableUploads, UploadId
 from vipsrv.client.retry import Retry
 from vipsrv.client.server_address import server_address
+from vipsrv.client.server_list import choose_servers
+from vipsrv.client.server_names import Resolver, resolve
 from vipsrv.client.sources import ImageSource, OnSent, open_source
 from vipsrv.client.timeouts import Timeout
 from vipsrv.client.tls import FilePath, TlsChoice, choose_tls
@@ -75,6 +78,12 @@ class Client(_ClosableClient):
     and otherwise 127.0.0.1 or 65432. For a unix socket, ``address`` or ``host`` is ``unix:/path``.
     ``Client.embedded()`` starts its own server.
 
+    ``servers`` replaces them by several servers, as ``["a:65432", "tls://b:1", "unix:/x"]``; without any of
+    these arguments ``VIPSRV_SERVERS`` may name them, separated by commas. A host name stands for all its
+    addresses, which ``resolver`` finds. Each call goes to the less busy one of two that are chosen at random;
+    a server that fails is left out until it answers a PING. To each there are up to ``connections``: one
+    carries 32 requests at a time, so more of them pay for more requests in flight, and through a balancer.
+
     ``tls=True``, or an address ``tls://HOST:PORT``, encrypts the connection and checks that the server's
     certificate is for the host that was named. It has to be of an authority that this machine trusts, or of
     the one in the PEM file ``ca``. ``cert`` and ``key`` are PEM files for a server that asks its clients for
@@ -106,6 +115,9 @@ class Client(_ClosableClient):
         port: int | None = None,
         *,
         address: str | None = None,
+        servers: Sequence[str] | None = None,
+        connections: int = 1,
+        resolver: Resolver = resolve,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
         retry: Retry = Retry(),  # noqa: B008 - an immutable value
         resumable_from: int | None = RESUMABLE_FROM,
@@ -117,13 +129,18 @@ class Client(_ClosableClient):
         key: FilePath | None = None,
     ) -> None:
         most = check_max_reply_size(max_reply_size)
-        server, secured = choose_tls(server_address(host, port, address), tls, ca=ca, cert=cert, key=key)
-        login = choose_token(token)
+        chosen = choose_servers(
+            host, port, address, servers, timeout=timeout, tls=tls, ca=ca, cert=cert, key=key
+        )
+        login, number = choose_token(token), check_connections(connections)
 
         def make_pool(server: Server) -> BlockingPool:
-            return BlockingPool(server, 2, timeout, most, token=login, tls=secured)
+            secured = chosen.tls(server)
+            return BlockingPool(server, 2, chosen.timeout, most, token=login, tls=secured, most=number)
 
-        self._caller = BlockingCaller(OneServer(server), make_pool, retry=retry, timeout=timeout)
+        self._caller = BlockingCaller(
+            chosen.servers, make_pool, retry=retry, timeout=timeout, resolver=resolver
+        )
         self._requests = ResizeAllRequests()
         self._uploads = ResumableUploads(resumable_from if retry.sends_again else None)
 

@@ -13,7 +13,7 @@
 A caller closes the generator if an exception, such as a ctrl-C or the cancellation of a task, ends a step.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from vipsrv.client.attempts import Attempts, Retries, with_attempts
 from vipsrv.client.core import PendingRequest
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.requests import PING, ClientRequest
+from vipsrv.client.server_names import Answers
 from vipsrv.client.sources import CannotRewind
 from vipsrv.errors import ClientTimeout, ConnectionLost, VipsrvError
 
@@ -59,15 +60,44 @@ class Pause:
     seconds: float
 
 
-Step = SendRequest | Connect | Pause
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Resolve the host names of these servers and give ``done`` the answers, now or in the background.
+
+    The outcome is ``None``, also where ``wait`` ended at the deadline ``until``.
+    """
+
+    names: tuple[Address, ...]
+    done: Callable[[Answers], None]
+    wait: bool
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask a server in the background whether it takes requests, and tell ``done``.
+
+    The outcome is ``None``.
+    """
+
+    server: Address
+    done: Callable[[VipsrvError | None], None]
+
+
+Step = SendRequest | Connect | Pause | Resolve | Probe
 Outcome = PendingRequest | VipsrvError | None
 
 
 class Servers(Protocol):
-    """The servers of a client. ``choose`` is followed by one of the other methods, for each attempt."""
+    """The servers of a call. ``choose`` is followed by one of the other methods, for each attempt."""
 
-    def choose(self, until: float | None) -> Generator[Step, Outcome, Server]:
-        """Return the server for the next attempt, which is in flight there from now on. May yield steps."""
+    def choose(
+        self, until: float | None, preferred: Server | None = None
+    ) -> Generator[Step, Outcome, Server]:
+        """Return the server for the next attempt, which is in flight there from now on. May yield steps.
+
+        It is the ``preferred`` one, if that seems well.
+        """
         ...
 
     def succeeded(self, server: Server) -> None:
@@ -80,6 +110,22 @@ class Servers(Protocol):
 
     def abandoned(self, server: Server) -> None:
         """Note that an attempt has ended with the call, which was cancelled for example."""
+        ...
+
+    def explain(self, error: VipsrvError) -> VipsrvError:
+        """Return the error to raise for a call that has failed."""
+        ...
+
+
+class ClientServers(Protocol):
+    """The servers of a client, for all its calls."""
+
+    def for_call(self) -> Servers:
+        """Return what one call sees of them."""
+        ...
+
+    def forget(self) -> None:
+        """In a forked child: take new locks."""
         ...
 
 
@@ -129,12 +175,23 @@ class Answer:
 
 
 class OneServer:
-    """The ``Servers`` of a client that has one."""
+    """The servers of a client that has one: as ``ClientServers`` and as the ``Servers`` of each call."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
 
-    def choose(self, until: float | None) -> Generator[Step, Outcome, Server]:  # noqa: ARG002 - of the protocol
+    def for_call(self) -> "OneServer":
+        """Return this, as nothing is noted."""
+        return self
+
+    def forget(self) -> None:
+        """Nothing is held."""
+
+    def choose(
+        self,
+        until: float | None,  # noqa: ARG002 - of the protocol
+        preferred: Server | None = None,  # noqa: ARG002 - of the protocol
+    ) -> Generator[Step, Outcome, Server]:
         """Return the server."""
         yield from ()
         return self._server
@@ -149,6 +206,10 @@ class OneServer:
     def abandoned(self, server: Server) -> None:
         """Nothing is noted."""
 
+    def explain(self, error: VipsrvError) -> VipsrvError:
+        """Return the error as it is."""
+        return error
+
 
 def call_steps(
     request: ClientRequest,
@@ -162,7 +223,7 @@ def call_steps(
     attempts = Attempts(retries, until)
     before: VipsrvError | None = None
     while True:
-        server = yield from servers.choose(until)
+        server = yield from servers.choose(until, None if upload is None else upload.holder)
         attempts.made += 1
         sent: SendRequest | VipsrvError = SendRequest(server, request, 0, until)
         try:
@@ -216,7 +277,7 @@ def _failed(
     )
     if pause is None:
         says_more = isinstance(error, ClientTimeout) and attempts.past_deadline()
-        raise with_attempts(error, attempts.made, before if says_more else None)
+        raise servers.explain(with_attempts(error, attempts.made, before if says_more else None))
     if pause:
         closed = yield Pause(pause)
         if isinstance(closed, ConnectionLost):

@@ -19,6 +19,7 @@ from vipsrv.errors import (
     UploadConflict,
 )
 from vipsrv.protocol import (
+    CLOSING,
     OK_STATUS,
     REPLY,
     V1_MAX_SIZE,
@@ -53,6 +54,9 @@ _HTTP_SIZES = frozenset(
     int.from_bytes(method[:4], "big") for method in (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTIONS")
 )
 """The sizes that a version 1 request seems to announce if it is the beginning of a request of HTTP."""
+
+_CLOSING = f',"{CLOSING}":true}}'.encode()
+"""What ends the meta of a reply on a connection that the client should leave."""
 
 _log = logging.getLogger(__name__)
 
@@ -317,6 +321,8 @@ class BinaryConnection(ServedConnection[RequestReader]):
             self._reply_v1(exchange, outcome.result)
         else:
             meta, size = report_json(outcome, exchange.timeline)
+            if self._context.turns_clients_away:
+                meta = meta.removesuffix(b"}") + _CLOSING
             head = pack_message(kind | REPLY, request_id, meta, status=OK_STATUS, body_size=size)
             self._outbox.put(head, outcome.result, self._line_of_success(kind, request_id, exchange))
 

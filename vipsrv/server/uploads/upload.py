@@ -20,8 +20,8 @@ class Upload:
     """
 
     __slots__ = (
-        *("_uploads", "changed", "content", "is_named", "is_spent", "leases", "metadata", "name"),
-        *("share", "size", "state", "stored", "wanted_at"),
+        *("_uploads", "changed", "content", "is_named", "leases", "metadata", "name"),
+        *("replied_at", "share", "size", "state", "stored", "wanted_at"),
     )
 
     def __init__(self, uploads: "Uploads", name: str, size: int, share: Share, metadata: bytes = b"") -> None:
@@ -38,8 +38,8 @@ class Upload:
         self.leases: list[KeptSlot] = []
         self.is_named = False
         """Whether the client created it by itself, so that it is kept even without a byte."""
-        self.is_spent = False
-        """Whether a reply about it has been sent."""
+        self.replied_at: float | None = None
+        """When the last reply about it was sent, in Unix time."""
         self.wanted_at: float | None = None
         """Since when another connection wants to go on with it, in seconds of ``time.monotonic``."""
 
