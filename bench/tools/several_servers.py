@@ -142,7 +142,7 @@ class Cluster:
         pids = server.pids
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-        self._stack.callback(lambda: [os.kill(pid, signal.SIGCONT) for pid in pids])
+            self._stack.callback(os.kill, pid, signal.SIGCONT)
 
     def restart(self, number: int) -> None:
         """End a server as an operator does, and start it again."""
