@@ -115,30 +115,31 @@ class Attempts:
 
         ``loss`` stands for the connection that the request was lost with, if it was. It is ``unseen`` if the
         server had closed that connection before the request was sent. ``elsewhere``: the next attempt goes to
-        another server, which seems well. ``forward``: the attempt brought a part of the image to the server,
-        where it is kept.
+        another server, which seems well. ``forward``: the attempt has sent a part of an image that the server
+        keeps; whether that arrived is asked first.
         """
         if isinstance(error, RequestError):
             self._retries.reached = True  # it has answered
         kind = failure_of(error)
-        if kind is Failure.FINAL:
+        if kind is Failure.FINAL and not forward:
             return None
         pause = 0.0 if self._at_once(unseen, forward) else self._pause(error, kind, loss, elsewhere=elsewhere)
         return None if pause is None else self._in_time(pause)
+
+    def begin_anew(self) -> None:
+        """Forget the failures so far, because bytes of the image were brought forward since."""
+        self._failures = self._away = 0
 
     def past_deadline(self) -> bool:
         """Whether the call has no time left for another attempt."""
         return self._in_time(0.0) is None
 
     def _at_once(self, unseen: bool, forward: bool) -> bool:  # noqa: FBT001 - passed on
-        """Whether the failure counts for nothing."""
+        """Whether the failure counts for nothing, so far."""
         if unseen and not self._resent:
             self._resent = True
             return True
-        if forward and self._retries.retry.attempts > 1:
-            self._failures = self._away = 0
-            return True
-        return False
+        return forward and self._retries.retry.attempts > 1
 
     def _pause(self, error: VipsrvError, kind: Failure, loss: object, *, elsewhere: bool) -> float | None:
         """Count a failure and return the pause after it, if another attempt may be made."""

@@ -63,6 +63,7 @@ class ResizeResult(ResizedImage):
     received: int
     elapsed: float
     attempts: int = 1
+    resumed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,7 @@ class ResizeResults:
     received: int
     elapsed: float
     attempts: int = 1
+    resumed: int = 0
 
     def only(self) -> ResizeResult:
         """Return the single output as a ``ResizeResult``. Raises ``ValueError`` if there are several."""
@@ -98,6 +100,7 @@ class ResizeResults:
             received=self.received,
             elapsed=self.elapsed,
             attempts=self.attempts,
+            resumed=self.resumed,
         )
 
 
@@ -166,6 +169,7 @@ def resize_results(request: ClientRequest, answer: Answer, *, size: int, started
         received=reply.received,
         elapsed=elapsed,
         attempts=answer.attempts,
+        resumed=answer.resumed,
     )
 
 

@@ -47,6 +47,11 @@ class Retry:
             if not 0 <= value <= MAX_SECONDS:
                 raise ValueError(f"{field.name}: must be a number from 0 to {MAX_SECONDS}, not {value!r}")
 
+    @property
+    def sends_again(self) -> bool:
+        """Whether anything is sent again."""
+        return self.attempts > 1
+
     @classmethod
     def none(cls) -> Self:
         """Return the ``Retry`` that sends nothing again.
