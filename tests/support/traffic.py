@@ -10,7 +10,7 @@ from typing import Self
 
 from tests.support import bare_client
 from tests.support.images import jpeg
-from vipsrv.client import AsyncClient, Client
+from vipsrv.client import AsyncClient, Client, Retry
 from vipsrv.errors import VipsrvError
 
 _IMAGE = jpeg()
@@ -80,7 +80,7 @@ class Traffic:
         self._note()
 
     def _one_client(self) -> None:
-        with Client(port=self._port) as client:
+        with Client(port=self._port, retry=Retry.none()) as client:
             while not self._ending:
                 assert client.resize(_IMAGE, width=20, height=10).data
                 self._note()
@@ -94,7 +94,7 @@ class Traffic:
                 assert (await client.resize(_IMAGE, width=20, height=10)).data
                 self._note()
 
-        async with AsyncClient(port=self._port) as client:
+        async with AsyncClient(port=self._port, retry=Retry.none()) as client:
             await asyncio.gather(*(one_after_another() for _ in range(number)))
 
     def _over_http(self) -> None:
