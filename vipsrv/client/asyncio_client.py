@@ -135,6 +135,11 @@ class AsyncClient(_ClosableClient):
         self._caller = AsyncCaller(chosen.servers, make_pool, retry=retry, timeout=timeout, resolver=resolver)
         self._requests = ResizeAllRequests()
 
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The addresses of the servers; those of host names are known after the first call."""
+        return self._caller.addresses
+
     @classmethod
     def embedded(
         cls,

@@ -137,6 +137,11 @@ class Client(_ClosableClient):
         )
         self._requests = ResizeAllRequests()
 
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The addresses of the servers; those of host names are known after the first call."""
+        return self._caller.addresses
+
     @classmethod
     def embedded(
         cls,

@@ -63,6 +63,7 @@ class ResizeResult(ResizedImage):
     received: int
     elapsed: float
     attempts: int = 1
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,7 @@ class ResizeResults:
     received: int
     elapsed: float
     attempts: int = 1
+    server: str = ""
 
     def only(self) -> ResizeResult:
         """Return the single output as a ``ResizeResult``. Raises ``ValueError`` if there are several."""
@@ -98,6 +100,7 @@ class ResizeResults:
             received=self.received,
             elapsed=self.elapsed,
             attempts=self.attempts,
+            server=self.server,
         )
 
 
@@ -113,6 +116,7 @@ class Version1Result(ResizedImage):
     received: int
     elapsed: float
     attempts: int = 1
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +170,7 @@ def resize_results(request: ClientRequest, answer: Answer, *, size: int, started
         received=reply.received,
         elapsed=elapsed,
         attempts=answer.attempts,
+        server=answer.pending.peer,
     )
 
 
@@ -183,6 +188,7 @@ def version_1_result(request: ClientRequest, answer: Answer, *, size: int, start
         received=reply.received,
         elapsed=elapsed,
         attempts=answer.attempts,
+        server=answer.pending.peer,
     )
 
 
