@@ -121,6 +121,11 @@ class Servers(Protocol):
 class ClientServers(Protocol):
     """The servers of a client, for all its calls."""
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Those that are known now."""
+        ...
+
     def for_call(self) -> Servers:
         """Return what one call sees of them."""
         ...
@@ -179,6 +184,11 @@ class OneServer:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The address of the server."""
+        return (str(self._server),)
 
     def for_call(self) -> "OneServer":
         """Return this, as nothing is noted."""

@@ -76,21 +76,22 @@ class _Waiting:
 class Window:
     """The places for requests in flight at one server, for the tasks of one event loop.
 
-    ``limits`` are those of the server's HELLO. The images in flight have at most ``most_bytes`` together; a
-    larger one is in flight alone. Requests get places in the order in which they ask. ``clock``, ``sleep``
-    and ``chance`` (0 to 1) are for tests.
+    ``limits`` are those of the server's HELLO; each of several ``servers`` has as many places. The images
+    in flight have at most ``most_bytes`` together; a larger one is in flight alone. Requests get places in
+    the order in which they ask. ``clock``, ``sleep`` and ``chance`` (0 to 1) are for tests.
     """
 
     def __init__(
         self,
         limits: ServerLimits,
         *,
+        servers: int = 1,
         most_bytes: int = DEFAULT_MOST_BYTES,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._size, self._most = _places(limits)
+        self._size, self._most = (servers * places for places in _places(limits))
         self._usual = self._size
         self._most_bytes = max(1, most_bytes)
         self._clock, self._sleep, self._chance = clock, sleep, chance
