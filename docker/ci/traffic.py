@@ -24,8 +24,8 @@ SIZE = (20, 10)
 class Traffic:
     """Counts requests, and keeps what went wrong."""
 
-    def __init__(self, images: str, over_http: str) -> None:
-        self._images, self._http = images, over_http
+    def __init__(self, images: str, http_address: str) -> None:
+        self._images, self._http = images, http_address
         self._ending = threading.Event()
         self.done = 0
         self.failures: list[str] = []
@@ -35,7 +35,7 @@ class Traffic:
         host, _, port = self._images.rpartition(":")
         self._check(resize_v1((host, int(port)), IMAGE, *SIZE))
 
-    def http(self, connection: http.client.HTTPConnection) -> None:
+    def over_http(self, connection: http.client.HTTPConnection) -> None:
         """One request of HTTP. Raises ``OSError``, ``HTTPException`` or ``ValueError``."""
         connection.request("POST", "/resize?width={}&height={}".format(*SIZE), IMAGE)
         response = connection.getresponse()
@@ -50,9 +50,8 @@ class Traffic:
 
     def run(self) -> None:
         """Send requests until ``end``."""
-        threads = [
-            threading.Thread(target=one) for one in (self._versions_1, self._https) for _ in range(THREADS)
-        ]
+        kinds = (self._run_version_1, self._run_http)
+        threads = [threading.Thread(target=kind) for kind in kinds for _ in range(THREADS)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -62,18 +61,18 @@ class Traffic:
         """Finish the requests of now, and no more."""
         self._ending.set()
 
-    def _versions_1(self) -> None:
+    def _run_version_1(self) -> None:
         while not self._ending.is_set():
             try:
                 self.version_1()
             except (OSError, EOFError, ValueError) as error:
                 self.failures.append(f"version 1: {error!r}")
 
-    def _https(self) -> None:
+    def _run_http(self) -> None:
         connection = self.connect_http()
         while not self._ending.is_set():
             try:
-                self.http(connection)
+                self.over_http(connection)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.failures.append(f"HTTP: {error!r}")
                 connection.close()
@@ -87,12 +86,12 @@ class Traffic:
 def main(arguments: list[str]) -> None:
     """Does what the usage above says."""
     match arguments:
-        case ["once", images, over_http]:
-            traffic = Traffic(images, over_http)
+        case ["once", images, http_address]:
+            traffic = Traffic(images, http_address)
             traffic.version_1()
-            traffic.http(traffic.connect_http())
-        case ["until-terminated", images, over_http]:
-            traffic = Traffic(images, over_http)
+            traffic.over_http(traffic.connect_http())
+        case ["until-terminated", images, http_address]:
+            traffic = Traffic(images, http_address)
             signal.signal(signal.SIGTERM, traffic.end)
             traffic.run()
             print(f"{traffic.done} requests, {len(traffic.failures)} failed", *traffic.failures[:5], sep="\n")

@@ -168,8 +168,8 @@ def service_monitor_schema() -> Manifest:
         pytest.skip("the Go module github.com/prometheus-operator/prometheus-operator is not here")
     definition = yaml.safe_load(found[-1].read_text())
     (version,) = definition["spec"]["versions"]
-    schema: Manifest = version["schema"]["openAPIV3Schema"]
-    return closed(schema)
+    schema: Manifest = closed(version["schema"]["openAPIV3Schema"])
+    return schema
 
 
 def closed(schema: Any) -> Any:
