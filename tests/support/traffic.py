@@ -21,7 +21,7 @@ class Traffic:
 
     They connect for each request (version 1), keep their connection as long as the server does (version 2),
     have always several requests in flight on it, and, with ``http_port``, keep a connection of HTTP: as many
-    threads of each kind. ``errors`` holds every request that got no result.
+    threads of each kind. Nothing is tried again. ``errors`` holds every request that got no result.
     """
 
     def __init__(self, port: int, *, connections: int, http_port: int | None = None) -> None:
