@@ -55,7 +55,7 @@ class AsyncCaller:
         self._timeout = timeout
         self._retries = Retries(retry)
         self._pools: dict[Server, AsyncPool] = {}
-        self._pauses: set[asyncio.Future[bool]] = set()  # true if the client is closed meanwhile
+        self._pauses: set[asyncio.Future[None]] = set()
         forget_at_fork(self)
 
     @property
@@ -112,8 +112,7 @@ class AsyncCaller:
     def _end_calls(self) -> list[AsyncPool]:
         self._retries.closed = True
         for pause in self._pauses:
-            if not pause.done():
-                pause.set_result(True)
+            _end(pause)
         return list(self._pools.values())
 
     async def _drive(
@@ -137,7 +136,8 @@ class AsyncCaller:
         if isinstance(step, (SendRequest, Connect)):
             return await self._send(step, source, on_sent)
         if isinstance(step, Pause):
-            return await self._pause(step.seconds)
+            await self._pause(step.seconds)
+            return None
         if isinstance(step, Probe):
             self._start(self._probe(step))
         else:
@@ -167,19 +167,16 @@ class AsyncCaller:
         pool = self._pools[server] = self._make_pool(server)
         return pool
 
-    async def _pause(self, seconds: float) -> ConnectionLost | None:
+    async def _pause(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        pause: asyncio.Future[bool] = loop.create_future()
+        pause: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(seconds, _end, pause)
         self._pauses.add(pause)
         try:
-            closed = await pause
+            await pause
         finally:
             timer.cancel()
             self._pauses.discard(pause)
-        if closed:
-            return ConnectionLost("the client was closed while a request waited to be sent again")
-        return None
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Do something in the background, until the client is closed."""
@@ -232,6 +229,6 @@ async def _send(
     return await pool.call(step.request, source, on_sent)
 
 
-def _end(pause: "asyncio.Future[bool]") -> None:
+def _end(pause: "asyncio.Future[None]") -> None:
     if not pause.done():
-        pause.set_result(False)
+        pause.set_result(None)

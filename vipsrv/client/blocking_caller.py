@@ -136,7 +136,8 @@ class BlockingCaller:
         if isinstance(step, (SendRequest, Connect)):
             return self._send(step, source, on_sent)
         if isinstance(step, Pause):
-            return self._pause(step.seconds)
+            self._closed.wait(step.seconds)
+            return None
         if isinstance(step, Probe):
             self._probe(step)
         else:
@@ -165,11 +166,6 @@ class BlockingCaller:
                     raise RuntimeError("the client is closed")
                 pool = self._pools[server] = self._make_pool(server)
             return pool
-
-    def _pause(self, seconds: float) -> ConnectionLost | None:
-        if self._closed.wait(seconds):
-            return ConnectionLost("the client was closed while a request waited to be sent again")
-        return None
 
     def _probe(self, step: Probe) -> None:
         pool = self._pools.get(step.server) or self._pool(step.server)

@@ -55,7 +55,7 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Do nothing for a time. The outcome is ``None``, or ``ConnectionLost`` if the client was closed."""
+    """Do nothing for a time, or until the client is closed. The outcome is ``None``."""
 
     seconds: float
 
@@ -242,13 +242,14 @@ def call_steps(
             offset = sent.offset if isinstance(sent, SendRequest) else 0
             resumed = 0 if upload is None else upload.resumed
             return Answer(outcome, attempts.made, offset or 0, resumed)
-        yield from _failed(servers, server, attempts, outcome, before, upload)
+        yield from _failed(servers, server, retries, attempts, outcome, before, upload)
         before = error
 
 
 def _failed(
     servers: Servers,
     server: Server,
+    retries: Retries,
     attempts: Attempts,
     outcome: Outcome,
     before: VipsrvError | None,
@@ -278,10 +279,12 @@ def _failed(
     if pause is None:
         says_more = isinstance(error, ClientTimeout) and attempts.past_deadline()
         raise servers.explain(with_attempts(error, attempts.made, before if says_more else None))
-    if pause:
-        closed = yield Pause(pause)
-        if isinstance(closed, ConnectionLost):
-            raise with_attempts(closed, attempts.made, error)
+    if pause and not retries.closed:
+        yield Pause(pause)
+    if retries.closed:
+        if not isinstance(error, ConnectionLost):
+            error = ConnectionLost(f"the client was closed before a request was sent again: {error}")
+        raise with_attempts(error, attempts.made)
 
 
 def ping_steps(

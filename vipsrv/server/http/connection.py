@@ -255,8 +255,8 @@ class HttpConnection(ServedConnection[HttpReader]):
 
     def _start_body(self, pending: PendingRequest, route: BodyRoute, request: HttpRequest) -> None:
         """Let a route take the body. Raises ``RequestError``."""
+        pending.kind = route.kind
         task = pending.body_task = route.begin(request, partial(self._body_answered, pending))
-        pending.kind = task.kind
         if pending.client is not None:
             pending.client.requests += 1
         if request.body_size is None:

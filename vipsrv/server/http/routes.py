@@ -81,8 +81,6 @@ class ImageRoute:
 class BodyTask(ABC):
     """Takes the body of one request, and calls back once with the answer, unless it is abandoned."""
 
-    kind: str
-    """The kind of the request in the log."""
     room: BodyRoom | None = None
     """Where the bytes of the body go; ``None`` if they are discarded."""
     take_arrived: Callable[[], None] | None = None
@@ -113,6 +111,8 @@ class BodyRoute:
     """Answers a request by its body. ``begin`` raises ``RequestError``."""
 
     begin: Callable[[HttpRequest, BodyAnswer], BodyTask]
+    kind: str
+    """The kind of its requests in the log."""
     methods: tuple[str, ...] = ("POST",)
 
     def for_method(self, request: HttpRequest) -> "BodyRoute | None":

@@ -102,8 +102,6 @@ class PartRoom:
 class NoPart(BodyTask):
     """Answers with ``response`` when the body has ended; of that, at most ``most`` bytes may be discarded."""
 
-    kind = "upload"
-
     def __init__(self, response: HttpResponse, answer: BodyAnswer, *, most: int | None = None) -> None:
         self._response = response
         self._answer = answer
@@ -132,8 +130,6 @@ class UploadPart(BodyTask):
     ``succeeded`` makes the answer when the body is complete. A body with a ``checksum`` is kept only if that
     could be compared.
     """
-
-    kind = "upload"
 
     def __init__(
         self,

@@ -51,7 +51,7 @@ def tus_resources(context: ServerContext) -> dict[str, Resource]:
     """Return what answers the paths of uploads."""
     tus = Tus(context)
     options = Page(tus.options, public=True, kind=_KIND)
-    collection = Resource({"OPTIONS": options, "POST": BodyRoute(tus.create)})
+    collection = Resource({"OPTIONS": options, "POST": BodyRoute(tus.create, _KIND)})
     return {
         COLLECTION: collection,
         f"{COLLECTION}/": collection,
@@ -59,7 +59,7 @@ def tus_resources(context: ServerContext) -> dict[str, Resource]:
             {
                 "OPTIONS": options,
                 "HEAD": Page(tus.head, kind=_KIND),
-                "PATCH": BodyRoute(tus.append),
+                "PATCH": BodyRoute(tus.append, _KIND),
                 "DELETE": Page(tus.terminate, kind=_KIND),
             }
         ),
