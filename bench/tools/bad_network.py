@@ -47,8 +47,8 @@ TIMEOUT = Timeout(connect=10.0, send=5.0, reply=60.0)
 RESULT = 64
 """Width and height of the results in pixels."""
 
-NEAR = 2
-"""Pixels of a result that another colour may reach, by the kernel of the reduction."""
+NEAR = 3
+"""Pixels of a result that another colour reaches, as many as the lobes of the kernel that reduces it."""
 
 STALL_SECONDS = 0.1
 PROGRESS_SECONDS = 10.0
