@@ -48,17 +48,26 @@ class ServerContext:
     in_flight: InFlight = field(default_factory=InFlight)
     tls_failures: int = 0
     """The number of TLS handshakes that have failed."""
+    withdrawn: bool = False
+    """Whether load balancers are told to turn away, because the server stops: it says that it is not ready.
+    From then on until it ends, also while it serves as before (``drain_delay``)."""
     draining: bool = False
     """Whether the server is shutting down: requests that arrive now are refused."""
     has_successor: bool = False
-    """Whether the listening sockets live on without this server. Then no client should notice that it stops:
-    requests that arrive during the drain, on connections that were accepted before, are served."""
+    """Whether others go on for the clients: the listening sockets live on without this server, or load
+    balancers have turned away from it. Then no client should notice that it stops: requests that arrive
+    during the drain, on connections that were accepted before, are served."""
 
     def __post_init__(self) -> None:
         self.ended_requests = EndedRequests(self.access_log)
         self.connections = OpenConnections(
             self.settings.connections, per_client=self.settings.client_connections
         )
+
+    @property
+    def turns_clients_away(self) -> bool:
+        """Whether clients are asked to connect anew, because others go on for them."""
+        return self.withdrawn or self.has_successor
 
     def change_settings(self, settings: ServerSettings) -> None:
         """Use other settings from now on, for the connections that are open as well."""

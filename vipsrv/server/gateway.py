@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vipsrv.address import Address, Wire
-from vipsrv.errors import RequestError, SettingsError, StartFailed
+from vipsrv.errors import Draining, RequestError, SettingsError, StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.access import Access, is_exposed
 from vipsrv.server.address_list import AddressList
@@ -123,7 +123,7 @@ class Gateway:
             uploads=self._uploads,
             admission=self._admission,
             describe=self._describe,
-            check_ready=self._pool.check_ready,
+            check_ready=self._check_ready,
             access=self._access,
             access_log=access_log or AccessLog(),
         )
@@ -192,6 +192,12 @@ class Gateway:
 
     def check_ready(self) -> None:
         """Raise ``Draining`` if there has been no worker for a while."""
+        self._pool.check_ready()
+
+    def _check_ready(self) -> None:
+        """Raise ``Draining`` if there has been no worker for a while, or the server is about to stop."""
+        if self._context.withdrawn:
+            raise Draining("the server is about to stop")
         self._pool.check_ready()
 
     async def borrow(self, owner: int, given: Sequence[OpenListener]) -> None:
@@ -269,13 +275,15 @@ class Gateway:
     async def drain(self, *, has_successor: bool | None = None) -> None:
         """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight.
 
-        ``has_successor`` is whether others go on with the listening sockets, if the caller knows better.
+        ``has_successor`` is whether others go on with the listening sockets, if the caller knows better. If
+        nobody does, the drain begins after ``settings.drain_delay`` seconds.
         """
         if not self._succession.is_handed_over:
             self._notifier.stopping()
-        self._context.has_successor = (
-            self._succession.sockets_live_on if has_successor is None else has_successor
-        )
+        sockets_live_on = self._succession.sockets_live_on if has_successor is None else has_successor
+        if not sockets_live_on and self._settings.drain_delay:
+            await self._withdraw(self._settings.drain_delay)
+        self._context.has_successor = sockets_live_on or self._context.withdrawn
         self._succession.close()
         self._context.draining = True
         # The operator watches the drain, unless others go on with that socket, too.
@@ -287,6 +295,14 @@ class Gateway:
             connection.drain()
         self._uploads.hand_over()
         await self._context.connections.wait_until_closed(self._settings.drain)
+
+    async def _withdraw(self, seconds: float) -> None:
+        """Serve as before, but say that the server is not ready, until load balancers have turned away."""
+        _log.info(
+            "not ready from now on, so that load balancers turn away; the drain begins in %g s", seconds
+        )
+        self._context.withdrawn = True
+        await asyncio.sleep(seconds)
 
     async def stop(self) -> None:
         """Stop at once; clients that still wait get ``Draining``."""

@@ -95,10 +95,10 @@ REQUESTS = Metric(
     labels=("kind", "status", "protocol", "identity", "format_in", "format_out"),
     help="Requests that have ended.",
     moves="once for each request, when its reply has been sent or is lost. kind is resize, info, hello, "
-    "ping, cancel, upload_status, page (of HTTP), or other; status that of the reply, 499 for one that "
-    "its client gave up; protocol as in the log (v1, v2+tls, http and so on), or none if the client sent "
-    "no header; identity is token, certificate or none. The formats are those of the image and of the "
-    "results, none if there are none, and several for results in different formats",
+    "ping, cancel, upload_status, upload (of tus), page (of HTTP), or other; status that of the reply, 499 "
+    "for one that its client gave up; protocol as in the log (v1, v2+tls, http and so on), or none if the "
+    "client sent no header; identity is token, certificate or none. The formats are those of the image and "
+    "of the results, none if there are none, and several for results in different formats",
     alert="share of 5xx among all resize and info requests above 1 % for 5 minutes; share of 429 above 5 %",
 )
 REQUESTS_LOST = Metric(
