@@ -53,10 +53,18 @@ class WireClient:
         """Send the header and meta of a message with a body of ``size`` bytes."""
         self.sock.sendall(pack_message(kind, request_id, meta, body_size=size))
 
-    def reset(self) -> None:
-        """Cut the connection with a reset, once all that was sent has reached the server's system."""
+    def wait_until_delivered(self) -> None:
+        """Wait until all that was sent has reached the server's system."""
         while _unacknowledged(self.sock):
             pass
+
+    def close(self) -> None:
+        """End the connection in an orderly way."""
+        self.sock.close()
+
+    def reset(self) -> None:
+        """Cut the connection with a reset, once all that was sent has been delivered."""
+        self.wait_until_delivered()
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 

@@ -23,10 +23,11 @@ from vipsrv.client.calls import (
 )
 from vipsrv.client.pool import forget_at_fork
 from vipsrv.client.requests import ClientRequest
+from vipsrv.client.resume import ResumableUpload
 from vipsrv.client.retry import Retry
 from vipsrv.client.server_names import Resolver, resolve
 from vipsrv.client.sources import OnSent, Source
-from vipsrv.client.timeouts import Timeout, has_passed, too_long, until_deadline
+from vipsrv.client.timeouts import Timeout, too_long, until_deadline
 from vipsrv.errors import ConnectionLost, VipsrvError
 
 T = TypeVar("T")
@@ -54,8 +55,13 @@ class AsyncCaller:
         self._timeout = timeout
         self._retries = Retries(retry)
         self._pools: dict[Server, AsyncPool] = {}
-        self._pauses: set[asyncio.Future[bool]] = set()  # true if the client is closed meanwhile
+        self._pauses: set[asyncio.Future[None]] = set()
         forget_at_fork(self)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the servers that are known now."""
+        return self._servers.addresses
 
     @property
     def in_use(self) -> bool:
@@ -63,12 +69,19 @@ class AsyncCaller:
         return any(pool.in_use for pool in list(self._pools.values()))
 
     async def call(
-        self, request: ClientRequest, source: Source | None = None, on_sent: OnSent | None = None
+        self,
+        request: ClientRequest,
+        source: Source | None = None,
+        on_sent: OnSent | None = None,
+        *,
+        upload: ResumableUpload | None = None,
     ) -> Answer:
         """Make a call. Raises the error of its last attempt, and ``OSError`` for its image."""
         until = self._timeout.deadline()
         return await self._drive(
-            call_steps(request, self._servers.for_call(), self._retries, until=until), source, on_sent
+            call_steps(request, self._servers.for_call(), self._retries, until=until, upload=upload),
+            source,
+            on_sent,
         )
 
     async def ping(self) -> float:
@@ -104,8 +117,7 @@ class AsyncCaller:
     def _end_calls(self) -> list[AsyncPool]:
         self._retries.closed = True
         for pause in self._pauses:
-            if not pause.done():
-                pause.set_result(True)
+            _end(pause)
         return list(self._pools.values())
 
     async def _drive(
@@ -129,7 +141,8 @@ class AsyncCaller:
         if isinstance(step, (SendRequest, Connect)):
             return await self._send(step, source, on_sent)
         if isinstance(step, Pause):
-            return await self._pause(step.seconds)
+            await self._pause(step.seconds)
+            return None
         if isinstance(step, Probe):
             self._start(self._probe(step))
         else:
@@ -143,12 +156,24 @@ class AsyncCaller:
         try:
             if step.until is None:
                 return await _send(pool, step, source, on_sent)
-            async with asyncio.timeout(step.until - time.monotonic()):
-                return await _send(pool, step, source, on_sent)
+            return await self._send_in_time(pool, step, step.until, source, on_sent)
         except VipsrvError as error:
             return error
-        except TimeoutError as error:
-            if error.errno is not None or not has_passed(step.until):
+
+    async def _send_in_time(
+        self,
+        pool: AsyncPool,
+        step: SendRequest | Connect,
+        until: float,
+        source: Source | None,
+        on_sent: OnSent | None,
+    ) -> Outcome:
+        limit = asyncio.timeout(until - time.monotonic())
+        try:
+            async with limit:
+                return await _send(pool, step, source, on_sent)
+        except TimeoutError:
+            if not limit.expired():
                 raise  # of the image's file
             return too_long(self._timeout, "the server has not answered")
 
@@ -159,19 +184,16 @@ class AsyncCaller:
         pool = self._pools[server] = self._make_pool(server)
         return pool
 
-    async def _pause(self, seconds: float) -> ConnectionLost | None:
+    async def _pause(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        pause: asyncio.Future[bool] = loop.create_future()
+        pause: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(seconds, _end, pause)
         self._pauses.add(pause)
         try:
-            closed = await pause
+            await pause
         finally:
             timer.cancel()
             self._pauses.discard(pause)
-        if closed:
-            return ConnectionLost("the client was closed while a request waited to be sent again")
-        return None
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Do something in the background, until the client is closed."""
@@ -224,6 +246,6 @@ async def _send(
     return await pool.call(step.request, source, on_sent)
 
 
-def _end(pause: "asyncio.Future[bool]") -> None:
+def _end(pause: "asyncio.Future[None]") -> None:
     if not pause.done():
-        pause.set_result(False)
+        pause.set_result(None)

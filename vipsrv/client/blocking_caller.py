@@ -23,6 +23,7 @@ from vipsrv.client.calls import (
 )
 from vipsrv.client.pool import forget_at_fork
 from vipsrv.client.requests import ClientRequest
+from vipsrv.client.resume import ResumableUpload
 from vipsrv.client.retry import Retry
 from vipsrv.client.server_names import Resolver, resolve
 from vipsrv.client.sources import OnSent, Source
@@ -59,17 +60,29 @@ class BlockingCaller:
         forget_at_fork(self)
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the servers that are known now."""
+        return self._servers.addresses
+
+    @property
     def in_use(self) -> bool:
         """Whether a connection or an embedded server would be left behind without ``close``."""
         return any(pool.in_use for pool in list(self._pools.values()))
 
     def call(
-        self, request: ClientRequest, source: Source | None = None, on_sent: OnSent | None = None
+        self,
+        request: ClientRequest,
+        source: Source | None = None,
+        on_sent: OnSent | None = None,
+        *,
+        upload: ResumableUpload | None = None,
     ) -> Answer:
         """Make a call. Raises the error of its last attempt, and ``OSError`` for its image."""
         until = self._timeout.deadline()
         return self._drive(
-            call_steps(request, self._servers.for_call(), self._retries, until=until), source, on_sent
+            call_steps(request, self._servers.for_call(), self._retries, until=until, upload=upload),
+            source,
+            on_sent,
         )
 
     def ping(self) -> float:
@@ -128,7 +141,8 @@ class BlockingCaller:
         if isinstance(step, (SendRequest, Connect)):
             return self._send(step, source, on_sent)
         if isinstance(step, Pause):
-            return self._pause(step.seconds)
+            self._closed.wait(step.seconds)
+            return None
         if isinstance(step, Probe):
             self._probe(step)
         else:
@@ -157,11 +171,6 @@ class BlockingCaller:
                     raise RuntimeError("the client is closed")
                 pool = self._pools[server] = self._make_pool(server)
             return pool
-
-    def _pause(self, seconds: float) -> ConnectionLost | None:
-        if self._closed.wait(seconds):
-            return ConnectionLost("the client was closed while a request waited to be sent again")
-        return None
 
     def _probe(self, step: Probe) -> None:
         pool = self._pools.get(step.server) or self._pool(step.server)

@@ -11,6 +11,9 @@ MAX_SECONDS = (2**31 - 1) // 1000
 ``threading.TIMEOUT_MAX`` is larger on every system.
 """
 
+LEAST_WAIT = 0.001
+"""Seconds that a step may take after the deadline of its call: for a socket, 0 would mean something else."""
+
 DEFAULT_PING = 1.5
 """Seconds. A server that works answers a PING within milliseconds, even if all its workers are busy."""
 
@@ -61,7 +64,7 @@ def until_deadline(seconds: float | None, until: float | None) -> float | None:
     """Return how long a step may take: its own ``seconds``, or less if the call's deadline comes before."""
     if until is None:
         return seconds
-    left = max(0.0, until - time.monotonic())
+    left = max(LEAST_WAIT, until - time.monotonic())
     return left if seconds is None else min(seconds, left)
 
 

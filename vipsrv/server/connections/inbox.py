@@ -246,6 +246,7 @@ class Inbox(Generic[R]):
             room[: len(part)] = part
             self._body_received(len(part))
             data = data[len(part) :]
+        self._unread = data
         if self._source is None or data:
             return
         with socket.socket(fileno=os.dup(self._source)) as source, suppress(OSError):

@@ -18,6 +18,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -45,6 +46,9 @@ SETTLING_RETRY_MS = 50
 
 OTHER_RETRY_MS = 300
 """The same if another gateway has it, which looks every ``_LOOK_SECONDS``."""
+
+_TURN_SECONDS = 0.04
+"""How long the event loop gets to read what has arrived at a connection that cannot do it by itself."""
 
 _PATIENCE_SECONDS = 1.0
 """How long a connection that lets its upload go may still take what has arrived, if the disk is behind."""
@@ -308,18 +312,20 @@ class Uploads:
         upload = Upload(self, name, size, share)
         slot = self._slot(upload)  # or there is no room, and nothing has changed
         if self._shared:
-            slot.move_to_file()
+            with suppress(Busy):  # it then begins in memory, where others do not see it before it waits
+                slot.move_to_file()
         upload.leases.append(slot)
         upload.enter(UploadState.RECEIVING)
         self._known[name] = upload
         return slot
 
     def _lend(self, upload: Upload) -> KeptSlot:
-        if upload.content is None:
+        if upload.present_content is None:
             self._reopen(upload)
-        content = upload.content
+        content = upload.present_content
         if isinstance(content, FileSlot):
-            content.reopen(upload.size)
+            if not upload.leases:
+                content.reopen(upload.size)
             content.on_progress = upload.progressed
         slot = self._slot(upload)
         self.idle.discard(upload)
@@ -335,7 +341,7 @@ class Uploads:
             upload.size,
             keeper=upload,
             make_file=self._file_maker(upload),
-            content=upload.content,
+            content=upload.present_content,
         )
 
     def _file_maker(self, upload: Upload) -> Callable[[Share], SpoolFile]:
@@ -439,6 +445,8 @@ class Uploads:
             upload.wanted_at = now
         slot.is_wanted = True
         if slot.on_taken is None or upload.is_splicing:
+            raise _in_other_connection()
+        if slot.needs_turn and now < upload.wanted_at + _TURN_SECONDS:
             raise _in_other_connection()
         if slot.stalled and now < upload.wanted_at + _PATIENCE_SECONDS:
             raise _in_other_connection()
