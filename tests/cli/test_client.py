@@ -499,8 +499,9 @@ def test_no_progress_where_standard_error_was_never_open(
     with large.open("wb") as file:
         file.truncate(LONG_UPLOAD)
     monkeypatch.setattr(sys, "stderr", None)
-    with upload_progress(UploadImage.of_file(large), quiet=False) as on_sent:
-        assert on_sent is None
+    with upload_progress("vipsrv-client", UploadImage.of_file(large), quiet=False) as progress:
+        assert progress.on_sent is None
+        progress.on_resumed(5)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

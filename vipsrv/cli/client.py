@@ -59,6 +59,7 @@ from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions
 from vipsrv.cli.upload import open_upload
 from vipsrv.client import Client, ResizedImage, ResizeResults, Timeout, Version1Result
 from vipsrv.client.login_token import choose_token
+from vipsrv.client.resume import check_upload_id
 from vipsrv.client.server_address import HOST_VARIABLE, PORT_VARIABLE, choose_server
 from vipsrv.client.server_names import SERVERS_VARIABLE
 from vipsrv.options import MAX_DIMENSION, Format, Keep, Position
@@ -240,6 +241,15 @@ def resize(
         int, typer.Option(min=1, max=2, help="Version of the protocol; 1 is for old servers.")
     ] = 2,
     timeout: TimeoutFlag = 120.0,
+    upload_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="32 hex digits by which the server keeps what has arrived of the image, so that the same "
+            "command goes on after it was ended.  [default: for images from 8 MiB on, one by the content]",
+            show_default=False,
+        ),
+    ] = None,
     retries: RetriesFlag = DEFAULT_RETRIES,
     embedded: Annotated[
         bool,
@@ -317,6 +327,8 @@ def resize(
             enlarge=enlarge,
         )
         deadline_ms = deadline_in_ms(deadline)
+        if upload_id is not None:
+            _check_upload_id(upload_id, protocol, many=many)
         if upload is None:
             # Imported here because a single image starts quicker without it.
             from vipsrv.cli.many_command import many_request, resize_many  # noqa: PLC0415
@@ -341,7 +353,7 @@ def resize(
             answer = resize_over_version_1(server, upload, version_1_size(outputs, deadline_ms))
             results: Sequence[ResizedImage] = [answer.value]
         else:
-            answer = resize_one(server, upload, outputs, deadline_ms)
+            answer = resize_one(server, upload, outputs, deadline_ms, upload_id)
             results = answer.value.outputs
         saved = to_save.save(outputs, results)
         if not quiet:
@@ -355,6 +367,14 @@ def resize(
             )
             text = json.dumps(report.to_json()) if as_json else "\n".join(report.lines())
             typer.echo(text, err=output == STANDARD_OUTPUT)
+
+
+def _check_upload_id(upload_id: str, protocol: int, *, many: bool) -> None:
+    """Raise ``ValueError`` for an id that is none, and where there can be none."""
+    check_upload_id("--upload-id", upload_id)
+    refuse_version_1("--upload-id", protocol)
+    if many:
+        raise ValueError("--upload-id takes one image")
 
 
 def _are_many(images: Sequence[Path], *only_for_many: bool) -> bool:

@@ -27,12 +27,13 @@ from vipsrv.client.core import PendingRequest
 from vipsrv.client.hedge import Hedge, Hedging
 from vipsrv.client.pool import forget_at_fork
 from vipsrv.client.requests import ClientRequest
+from vipsrv.client.resume import ResumableUpload
 from vipsrv.client.retry import Retry
 from vipsrv.client.server_list import hedging_of
 from vipsrv.client.server_names import Resolver, resolve
 from vipsrv.client.servers import Place
 from vipsrv.client.sources import OnSent, Source
-from vipsrv.client.timeouts import Timeout, has_passed, too_long, until_deadline
+from vipsrv.client.timeouts import Timeout, too_long, until_deadline
 from vipsrv.errors import ConnectionLost, VipsrvError
 
 T = TypeVar("T")
@@ -76,12 +77,19 @@ class AsyncCaller:
         return any(pool.in_use for pool in list(self._pools.values()))
 
     async def call(
-        self, request: ClientRequest, source: Source | None = None, on_sent: OnSent | None = None
+        self,
+        request: ClientRequest,
+        source: Source | None = None,
+        on_sent: OnSent | None = None,
+        *,
+        upload: ResumableUpload | None = None,
     ) -> Answer:
         """Make a call. Raises the error of its last attempt, and ``OSError`` for its image."""
         until = self._timeout.deadline()
         return await self._drive(
-            call_steps(request, self._servers.for_call(), self._retries, until=until), source, on_sent
+            call_steps(request, self._servers.for_call(), self._retries, until=until, upload=upload),
+            source,
+            on_sent,
         )
 
     async def ping(self) -> float:
@@ -160,12 +168,24 @@ class AsyncCaller:
         try:
             if step.until is None:
                 return await _send(pool, step, source, on_sent)
-            async with asyncio.timeout(step.until - time.monotonic()):
-                return await _send(pool, step, source, on_sent)
+            return await self._send_in_time(pool, step, step.until, source, on_sent)
         except VipsrvError as error:
             return error
-        except TimeoutError as error:
-            if error.errno is not None or not has_passed(step.until):
+
+    async def _send_in_time(
+        self,
+        pool: AsyncPool,
+        step: SendRequest | Connect,
+        until: float,
+        source: Source | None,
+        on_sent: OnSent | None,
+    ) -> Outcome:
+        limit = asyncio.timeout(until - time.monotonic())
+        try:
+            async with limit:
+                return await _send(pool, step, source, on_sent)
+        except TimeoutError:
+            if not limit.expired():
                 raise  # of the image's file
             return too_long(self._timeout, "the server has not answered")
 

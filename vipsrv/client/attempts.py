@@ -89,7 +89,17 @@ class Retries:
 class Attempts:
     """The attempts of one call. ``until`` is its deadline by the clock, or ``None``."""
 
-    __slots__ = ("_away", "_away_since", "_died", "_failures", "_resent", "_retries", "_until", "made")
+    __slots__ = (
+        "_away",
+        "_away_since",
+        "_died",
+        "_failures",
+        "_resent",
+        "_retries",
+        "_tokens",
+        "_until",
+        "made",
+    )
 
     def __init__(self, retries: Retries, until: float | None) -> None:
         self._retries = retries
@@ -99,6 +109,7 @@ class Attempts:
         self._failures = 0  # those that are counted, since bytes were last brought forward
         self._away = 0  # in a row
         self._away_since = 0.0
+        self._tokens = 0  # taken for these failures
         self._died = False
         self._resent = False
 
@@ -115,30 +126,36 @@ class Attempts:
 
         ``loss`` stands for the connection that the request was lost with, if it was. It is ``unseen`` if the
         server had closed that connection before the request was sent. ``elsewhere``: the next attempt goes to
-        another server, which seems well. ``forward``: the attempt brought a part of the image to the server,
-        where it is kept.
+        another server, which seems well. ``forward``: the attempt has sent a part of an image that the server
+        keeps; whether that arrived is asked first.
         """
         if isinstance(error, RequestError):
             self._retries.reached = True  # it has answered
         kind = failure_of(error)
-        if kind is Failure.FINAL:
+        if kind is Failure.FINAL and not forward:
             return None
         pause = 0.0 if self._at_once(unseen, forward) else self._pause(error, kind, loss, elsewhere=elsewhere)
         return None if pause is None else self._in_time(pause)
+
+    def begin_anew(self) -> None:
+        """Forget the failures so far, because bytes of the image were brought forward since.
+
+        The budget gets their tokens back: such attempts do not multiply the load of a server.
+        """
+        if self._tokens:
+            self._retries.budget.give_back(self._tokens)
+        self._failures = self._away = self._tokens = 0
 
     def past_deadline(self) -> bool:
         """Whether the call has no time left for another attempt."""
         return self._in_time(0.0) is None
 
     def _at_once(self, unseen: bool, forward: bool) -> bool:  # noqa: FBT001 - passed on
-        """Whether the failure counts for nothing."""
+        """Whether the failure counts for nothing, so far."""
         if unseen and not self._resent:
             self._resent = True
             return True
-        if forward and self._retries.retry.attempts > 1:
-            self._failures = self._away = 0
-            return True
-        return False
+        return forward and self._retries.retry.attempts > 1
 
     def _pause(self, error: VipsrvError, kind: Failure, loss: object, *, elsewhere: bool) -> float | None:
         """Count a failure and return the pause after it, if another attempt may be made."""
@@ -171,7 +188,7 @@ class Attempts:
         """Return how many attempts have failed, or ``None`` if those are all that may be made."""
         budget = self._retries.budget
         if kind is not Failure.AWAY:
-            budget.failed(loss)
+            self._tokens += budget.failed(loss)
         self._failures += 1
         if self._failures >= self._retries.retry.attempts or budget.spent:
             return None

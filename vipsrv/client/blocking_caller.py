@@ -25,6 +25,7 @@ from vipsrv.client.calls import (
 from vipsrv.client.hedge import Hedge
 from vipsrv.client.pool import forget_at_fork
 from vipsrv.client.requests import ClientRequest
+from vipsrv.client.resume import ResumableUpload
 from vipsrv.client.retry import Retry
 from vipsrv.client.server_list import hedging_of
 from vipsrv.client.server_names import Resolver, resolve
@@ -74,12 +75,19 @@ class BlockingCaller:
         return any(pool.in_use for pool in list(self._pools.values()))
 
     def call(
-        self, request: ClientRequest, source: Source | None = None, on_sent: OnSent | None = None
+        self,
+        request: ClientRequest,
+        source: Source | None = None,
+        on_sent: OnSent | None = None,
+        *,
+        upload: ResumableUpload | None = None,
     ) -> Answer:
         """Make a call. Raises the error of its last attempt, and ``OSError`` for its image."""
         until = self._timeout.deadline()
         return self._drive(
-            call_steps(request, self._servers.for_call(), self._retries, until=until), source, on_sent
+            call_steps(request, self._servers.for_call(), self._retries, until=until, upload=upload),
+            source,
+            on_sent,
         )
 
     def ping(self) -> float:

@@ -34,6 +34,7 @@ from vipsrv.client.results import (
     server_info,
     version_1_result,
 )
+from vipsrv.client.resume import RESUMABLE_FROM, OnResumed, ResumableUploads, UploadId
 from vipsrv.client.retry import Retry
 from vipsrv.client.server_address import server_address
 from vipsrv.client.server_list import choose_servers
@@ -97,6 +98,10 @@ class Client(_ClosableClient):
     do not wait for each other's replies. After a connection is lost, the next call makes a new one. A forked
     process makes its own connection.
 
+    An image of ``resumable_from`` bytes or more is sent so that it goes on where the connection broke, if the
+    server offers that; ``None`` sends it from the start again. After an upload was cut, images from 256 KiB
+    on are sent like that, too.
+
     A reply is held in memory. One with more than ``max_reply_size`` bytes of results, or with more than the
     options of its request can make, is refused with ``ProtocolError`` before it is received. Text of the
     server, such as the message of an error, has unprintable characters replaced by escapes.
@@ -118,6 +123,7 @@ class Client(_ClosableClient):
         hedge: Hedge | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
         retry: Retry = Retry(),  # noqa: B008 - an immutable value
+        resumable_from: int | None = RESUMABLE_FROM,
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
         token: str | None = None,
         tls: TlsChoice = False,
@@ -139,6 +145,7 @@ class Client(_ClosableClient):
             chosen.servers, make_pool, retry=retry, timeout=timeout, resolver=resolver, hedge=hedge
         )
         self._requests = ResizeAllRequests()
+        self._uploads = ResumableUploads(resumable_from if retry.sends_again else None)
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -167,6 +174,7 @@ class Client(_ClosableClient):
         servers = OneServer(EmbeddedServer())
         client._caller = BlockingCaller(servers, make_pool, retry=retry, timeout=timeout)  # noqa: SLF001 - of this class
         client._requests = ResizeAllRequests()  # noqa: SLF001 - of this class
+        client._uploads = ResumableUploads(None)  # noqa: SLF001 - what it keeps would end with it
         return client
 
     def resize(
@@ -175,6 +183,8 @@ class Client(_ClosableClient):
         options: ResizeOptions | None = None,
         *,
         on_sent: OnSent | None = None,
+        upload_id: UploadId | None = None,
+        on_resumed: OnResumed | None = None,
         **named: Unpack[ResizeArguments],
     ) -> ResizeResult:
         """Resize an image: bytes, a path, or a binary file object, which is read from its current position.
@@ -183,10 +193,14 @@ class Client(_ClosableClient):
         ``height`` are pixels; with only one of them the image keeps its proportions. ``on_sent`` is called
         with the number of bytes of the image that have been sent so far.
 
+        If the connection breaks during a large upload, the call goes on with what the server has not got yet.
+        ``upload_id`` (32 hex digits, which nobody can guess) lets another call, perhaps of another process,
+        go on with it. ``on_resumed`` is called with the number of bytes that the server has already.
+
         Raises ``ValueError`` for invalid options or an empty image, and ``OSError`` for a file that cannot be
         read.
         """
-        return self._resize(resize_request(options, named), image, on_sent).only()
+        return self._resize(resize_request(options, named), image, on_sent, upload_id, on_resumed).only()
 
     def resize_all(
         self,
@@ -197,21 +211,24 @@ class Client(_ClosableClient):
         request_id: str | None = None,
         traceparent: str | None = None,
         on_sent: OnSent | None = None,
+        upload_id: UploadId | None = None,
+        on_resumed: OnResumed | None = None,
     ) -> ResizeResults:
         """Make several results from an image that is sent and decoded once.
 
         ``deadline_ms`` applies to all of them together; either all succeed or the call raises. ``request_id``
-        and ``traceparent`` are for the server's log, as with ``resize``. Raises the errors of ``resize``.
+        and ``traceparent`` are for the server's log, and the rest is, as with ``resize``. Raises its errors.
         """
         request = self._requests.request(
             outputs, deadline_ms=deadline_ms, request_id=request_id, traceparent=traceparent
         )
-        return self._resize(request, image, on_sent)
+        return self._resize(request, image, on_sent, upload_id, on_resumed)
 
     def info(self, image: ImageSource) -> ImageInfo:
         """Return what the header of an image states, without decoding it. Raises the errors of ``resize``."""
         with open_source(image) as source:
-            return image_info(self._caller.call(INFO, source).pending.result())
+            upload = self._uploads.upload(INFO, source.size)
+            return image_info(self._caller.call(INFO, source, upload=upload).pending.result())
 
     def ping(self) -> float:
         """Return the seconds of a round trip to the server, not counting the time to connect."""
@@ -221,10 +238,18 @@ class Client(_ClosableClient):
         """Return the server's formats, fits and limits."""
         return server_info(self._caller.call(HELLO).pending.result())
 
-    def _resize(self, request: ClientRequest, image: ImageSource, on_sent: OnSent | None) -> ResizeResults:
+    def _resize(
+        self,
+        request: ClientRequest,
+        image: ImageSource,
+        on_sent: OnSent | None,
+        upload_id: UploadId | None,
+        on_resumed: OnResumed | None,
+    ) -> ResizeResults:
         started = time.monotonic()
         with open_source(image) as source:
-            answer = self._caller.call(request, source, on_sent)
+            upload = self._uploads.upload(request, source.size, upload_id=upload_id, on_resumed=on_resumed)
+            answer = self._caller.call(request, source, on_sent, upload=upload)
         return resize_results(request, answer, size=source.size, started=started)
 
 

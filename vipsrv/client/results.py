@@ -63,6 +63,7 @@ class ResizeResult(ResizedImage):
     received: int
     elapsed: float
     attempts: int = 1
+    resumed: int = 0
     server: str = ""
 
 
@@ -82,6 +83,7 @@ class ResizeResults:
     received: int
     elapsed: float
     attempts: int = 1
+    resumed: int = 0
     server: str = ""
 
     def only(self) -> ResizeResult:
@@ -100,6 +102,7 @@ class ResizeResults:
             received=self.received,
             elapsed=self.elapsed,
             attempts=self.attempts,
+            resumed=self.resumed,
             server=self.server,
         )
 
@@ -170,6 +173,7 @@ def resize_results(request: ClientRequest, answer: Answer, *, size: int, started
         received=reply.received,
         elapsed=elapsed,
         attempts=answer.attempts,
+        resumed=answer.resumed,
         server=answer.pending.peer,
     )
 

@@ -12,6 +12,9 @@ and as many and one more that wait, so that a worker finds the next one when it 
 the server takes longer than a job, that is too few: while requests find idle workers, the window grows. No
 more ever wait than half of what the server lets one client have. One gateway serves a connection: ``workers``
 are those of it. The figures are those of decision 44.
+
+The client of the requests is to have ``retry=Retry.none()``: otherwise it sends a refused request again by
+itself, and the window does not learn of it.
 """
 
 import asyncio
