@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from vipsrv.address import Address
@@ -203,7 +202,7 @@ class AsyncCaller:
             if not done:
                 place = hedging.second(step.server)
             if place is not None:
-                other = replace(step, server=place.server.endpoint)
+                other = step._replace(server=place.server.endpoint)
                 attempts.append(asyncio.ensure_future(self._send(other, again, None)))
             ended = await _first_success(attempts)
             outcome = ended.result()

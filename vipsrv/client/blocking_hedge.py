@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from vipsrv.address import Address
 from vipsrv.client.blocking_pool import BlockingPool, Started
@@ -88,7 +87,7 @@ class HedgedCall:
         self._place = self._hedging.second(self._step.server)
         if self._place is None:
             return
-        step = replace(self._step, server=self._place.server.endpoint)
+        step = self._step._replace(server=self._place.server.endpoint)
         pool = self._pool(self._place.server.endpoint)
         try:
             if pool.connected:

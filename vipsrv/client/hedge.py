@@ -75,7 +75,8 @@ class Hedging:
 
     def fits(self, request: ClientRequest, source: Source) -> bool:
         """Whether a request may be sent twice."""
-        return request.kind is Kind.RESIZE and source.in_memory and source.size <= self._hedge.most_bytes
+        small = source.in_memory and source.size <= self._hedge.most_bytes
+        return small and request.kind is Kind.RESIZE and "upload" not in request.meta
 
     def delay(self) -> float | None:
         """Return the seconds after which to send it again, or ``None`` if that is not known, or too much."""
