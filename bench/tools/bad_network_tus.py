@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from typing import Annotated
 
@@ -20,6 +21,8 @@ import aiotus
 import httpx
 import typer
 from tusclient.client import TusClient
+from tusclient.exceptions import TusCommunicationError, TusUploadFailed
+from tusclient.uploader.uploader import Uploader
 
 from bench.measuring.server import Server
 from bench.tools.bad_network import (
@@ -44,7 +47,10 @@ MOST_OF_AIOTUS = 2**20
 """Bytes: aiohttp warns of larger bodies."""
 
 RETRIES = 200
-"""Of one request; clients begin anew with the next one."""
+"""Attempts that tuspy makes by itself: each is a call within the one before."""
+
+MOST_RETRIES = 100_000
+"""Attempts of aiotus for a whole upload."""
 
 
 def main(
@@ -104,12 +110,28 @@ def _tuspy(url: str, image: bytes, cut: int) -> str:
     uploader = TusClient(url).uploader(
         file_stream=BytesIO(image), chunk_size=part, retries=RETRIES, retry_delay=0
     )
-    uploader.upload()
-    return str(uploader.url)
+    while True:
+        before = uploader.offset
+        try:
+            uploader.upload()
+        except TusUploadFailed:
+            # It counts all attempts since a whole part was sent by one of them: at these N, none ever is.
+            uploader.offset = _offset(uploader)
+            if uploader.offset == before:
+                raise
+        else:
+            return str(uploader.url)
+
+
+def _offset(uploader: Uploader) -> int:
+    for _ in range(RETRIES):
+        with suppress(TusCommunicationError):
+            return int(uploader.get_offset())
+    raise RuntimeError("the server does not say how much it has")
 
 
 def _aiotus(url: str, image: bytes, cut: int) -> str:
-    retry = aiotus.RetryConfiguration(retry_attempts=RETRIES, max_retry_period_seconds=0)
+    retry = aiotus.RetryConfiguration(retry_attempts=MOST_RETRIES, max_retry_period_seconds=0)
     part = min(CUTS_OF_A_PART * cut, MOST_OF_AIOTUS)
     found = asyncio.run(aiotus.upload(url, BytesIO(image), {}, config=retry, chunksize=part))
     if found is None:
