@@ -37,7 +37,9 @@ from typing import ClassVar
 
 
 class VipsrvError(Exception):
-    """The base class of every error of vipsrv."""
+    """The base class of every error of vipsrv. ``attempts`` is how many a client's call had made."""
+
+    attempts: int = 1
 
 
 class Limit(StrEnum):

@@ -9,10 +9,14 @@ import pytest
 
 from tests.client.adapters import Adapter, AsyncAdapter, BlockingAdapter
 from tests.client.fake_server import FakeServer, Script
+from vipsrv.client import Retry
 
 
 class MakeClient(Protocol):
-    """Makes a client of the kind that is tested; it is closed with the test."""
+    """Makes a client of the kind that is tested; it is closed with the test.
+
+    It sends nothing again, unless ``retry`` is given.
+    """
 
     def __call__(self, *arguments: Any, **options: Any) -> Adapter: ...
 
@@ -41,6 +45,7 @@ def make_client(request: pytest.FixtureRequest, serve: Serve) -> Iterator[MakeCl
 
         def make(*arguments: Any, **options: Any) -> Adapter:
             adapter: Adapter
+            options.setdefault("retry", Retry.none())
             if kind == "blocking":
                 adapter = BlockingAdapter(*arguments, **options)
             elif kind == "asyncio":

@@ -14,7 +14,7 @@ import pytest
 
 from tests.client.conftest import MakeClient, Serve
 from tests.client.fake_server import LARGE, SECONDS, SIZE, Peer, Script, every, one, silent
-from vipsrv.client import Client, Timeout
+from vipsrv.client import Client, Retry, Timeout
 from vipsrv.client.blocking_connection import FIRST_PIECE_SIZE, BlockingConnection
 from vipsrv.client.core import PendingRequest
 from vipsrv.client.requests import ClientRequest
@@ -106,7 +106,8 @@ def test_a_network_error_during_sendfile_is_a_lost_connection(
     image = tmp_path / "image"
     image.write_bytes(bytes(FIRST_PIECE_SIZE + 1))
     server = serve(takes_the_head)
-    with pytest.raises(ConnectionLost), Client(port=server.port) as client:
+    once = Retry.none()
+    with pytest.raises(ConnectionLost), Client(port=server.port, retry=once) as client:
         client.resize(image, width=8, height=6)
 
 
@@ -240,13 +241,17 @@ def test_abandoning_an_upload_does_not_fail_a_thread_that_comes_late(
     begin = BlockingConnection._begin
 
     def begin_late(
-        connection: BlockingConnection, request: ClientRequest, size: int, done: threading.Event
+        connection: BlockingConnection,
+        request: ClientRequest,
+        size: int,
+        done: threading.Event,
+        until: float | None,
     ) -> PendingRequest | None:
         if size == len(b"small") and not waits.is_set():
             waits.set()
             with connection._state:
                 assert connection._state.wait_for(lambda: connection._core.closed, SECONDS)
-        return begin(connection, request, size, done)
+        return begin(connection, request, size, done, until)
 
     def give_up(sent: int) -> None:
         assert sent
@@ -255,7 +260,7 @@ def test_abandoning_an_upload_does_not_fail_a_thread_that_comes_late(
 
     monkeypatch.setattr(BlockingConnection, "_begin", begin_late)
     server = serve(_takes_no_more(is_there, given_up, warm=warm), every)
-    with Client(port=server.port) as client, ThreadPoolExecutor() as threads:
+    with Client(port=server.port, resumable_from=None) as client, ThreadPoolExecutor() as threads:
         if warm:
             client.ping()
         large = threads.submit(lambda: client.resize(bytes(LARGE), on_sent=give_up, width=8, height=6))

@@ -138,6 +138,16 @@ def test_a_retired_connection_is_over_after_the_last_reply() -> None:
     assert core.over
 
 
+def test_a_server_that_is_about_to_close_gets_no_further_request() -> None:
+    core = new_core()
+    first, second = start(core), start(core)
+    core.receive_data(reply_to(first, meta={"closing": True}))
+    assert (core.usable, core.superseded, core.over) == (False, True, False)
+    core.receive_data(reply_to(second))
+    assert second.reply is not None
+    assert core.over
+
+
 def test_a_refused_request_is_sent_to_its_end_if_little_is_left() -> None:
     core = new_core()
     pending = start(core, INFO, FINISH_IF_LEFT + 1)

@@ -30,11 +30,11 @@ def test_each_code_of_the_wire_is_raised_as_its_class(
     make_client: MakeClient, serve: Serve, kind: type[RequestError]
 ) -> None:
     def script(peer: Peer) -> None:
-        for _ in range(2):
-            head, _ = peer.read_request()
+        while (head := peer.read_head()) is not None:
+            peer.read_body()
             peer.refuse(head, kind("a reason", retry_after_ms=1500))
 
-    server = serve(script)
+    server = serve(script, script)
     client = make_client(port=server.port)
     for method, arguments in (("resize", SIZE), ("info", {})):
         with pytest.raises(kind, match="a reason") as caught:

@@ -31,11 +31,19 @@ from vipsrv.server.connections.pace import GRACE_SECONDS
 from vipsrv.server.connections.served import LINGER_SECONDS, MAX_IN_FLIGHT
 from vipsrv.server.connections.transport import PROGRESS_SIZE
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.uploads.uploads import SPENT_SECONDS
 from vipsrv.version import __version__
 
 TEXT = (Path(vipsrv.protocol.__file__).parent / "README.md").read_text()
 
 RESIZE_META = {"width": 320, "height": 240, "quality": 80}
+
+UPLOAD = "7d1f0e4a9c3b58264f90a1b2c3d4e5f6"
+UPLOAD_META = {
+    "width": 320,
+    "upload": {"id": UPLOAD, "size": 10_485_760, "offset": 8_388_608},
+    "fit": "inside",
+}
 
 # The name of an example → the same bytes, made by the code, and the side that reads them.
 EXAMPLES: dict[str, tuple[bytes, ReaderClass]] = {
@@ -45,6 +53,12 @@ EXAMPLES: dict[str, tuple[bytes, ReaderClass]] = {
     "PING request": (pack_message(Kind.PING, 1), RequestReader),
     "PING reply": (pack_message(Kind.PING | 0x80, 1, status=200), ReplyReader),
     "RESIZE request": (pack_message(Kind.RESIZE, 7, RESIZE_META, body_size=53_210), RequestReader),
+    "UPLOAD_STATUS request": (pack_message(Kind.UPLOAD_STATUS, 3, {"id": UPLOAD}), RequestReader),
+    "UPLOAD_STATUS reply": (
+        pack_message(Kind.UPLOAD_STATUS | 0x80, 3, {"received": 8_388_608, "size": 10_485_760}, status=200),
+        ReplyReader,
+    ),
+    "RESIZE of an upload": (pack_message(Kind.RESIZE, 4, UPLOAD_META, body_size=2_097_152), RequestReader),
     "error reply": (pack_error(Kind.RESIZE, 7, Busy("try again later", retry_after_ms=250)), ReplyReader),
 }
 
@@ -203,6 +217,7 @@ def test_the_example_of_a_hello_has_the_defaults() -> None:
         "workers": 2,
         "queue_per_client": ServerSettings().client_queue,
     }
+    assert meta["uploads"] == {"ttl_s": _default("upload_ttl"), "max_bytes": _default("max_upload")}
 
 
 def _default(name: str) -> Any:
@@ -241,6 +256,8 @@ def test_the_numbers_in_the_prose_match_the_code() -> None:
     assert f"port {DEFAULT_PORT} by default" in prose
     assert f"JPEG quality is {_default('quality')}, unless" in prose
     assert f"At most {MAX_IN_FLIGHT} requests of a connection" in prose
+    assert "and a minute after a successful reply" in prose
+    assert SPENT_SECONDS == 60
     assert f"reads and discards for at most {LINGER_SECONDS:g} seconds" in prose
 
 

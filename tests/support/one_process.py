@@ -3,8 +3,10 @@
 from xdist.scheduler.load import LoadScheduling
 from xdist.workermanage import WorkerController
 
-TOGETHER = ("tests/batch/engines/test_ray_engine.py::",)
-"""Tests whose names begin so go to one process: each process would start a Ray cluster for them."""
+TOGETHER = ("tests/batch/engines/test_ray_engine.py::", "tests/docker/test_haproxy.py::")
+"""Tests whose names begin so go to one process: each process would start a Ray cluster, or three servers
+and HAProxy, for them.
+"""
 
 
 class OneProcess(LoadScheduling):  # type: ignore[misc]  # xdist has no types

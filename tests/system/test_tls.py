@@ -282,7 +282,8 @@ def test_a_second_connection_resumes_the_session(server: RunningServer, lab: Lab
         resumed = []
         for _ in range(2):
             client.ping()
-            (connection,) = client._pool._connections
+            (pool,) = client._caller._pools.values()
+            connection = pool._connections[-1]
             resumed.append(connection._socket.resumed)  # type: ignore[union-attr]
             connection.close()
     assert resumed == [False, True]
@@ -292,7 +293,8 @@ def test_a_second_connection_resumes_the_session(server: RunningServer, lab: Lab
         async with AsyncClient(address=server.listeners[0], ca=lab.ca) as client:
             for _ in range(2):
                 await client.ping()
-                connection = client._pool._connections[-1]
+                (pool,) = client._caller._pools.values()
+                connection = pool._connections[-1]
                 resumed.append(bool(connection._transport.get_extra_info("ssl_object").session_reused))
                 await connection.close()
         return resumed
@@ -320,8 +322,9 @@ def test_a_new_certificate_under_load(start_server: StartServer, lab: Lab, tmp_p
             while not stop.is_set():
                 client.resize(data, width=30, height=20)
                 count += 1
-            assert len(client._pool._connections) == 1
-            assert client._pool._connections[0].usable
+            (pool,) = client._caller._pools.values()
+            assert len(pool._connections) == 1
+            assert pool._connections[0].usable
             done.append(count)
 
     threads = [threading.Thread(target=load) for _ in range(8)]

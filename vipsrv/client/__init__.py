@@ -2,10 +2,13 @@
 
 ::
 
-    Client       blocking_client.py ─► blocking_pool.py ─► blocking_connection.py ─┐
-                                                                                   ├─► core.py (no I/O)
-    AsyncClient  asyncio_client.py ──► asyncio_pool.py ──► asyncio_connection.py ──┘   └─► vipsrv.protocol
+    Client ──────► blocking_caller.py ─► blocking_pool.py ─► blocking_connection.py ─┐
+                     │                                                               ├─► core.py (no I/O)
+                     ├ calls.py (no I/O)                                             │   └─► vipsrv.protocol
+                     │                                                               │
+    AsyncClient ─► asyncio_caller.py ──► asyncio_pool.py ──► asyncio_connection.py ──┘
 
+    calls.py: what is sent where, and again, with attempts.py (whether and when) and retry.py (the settings)
     both: pool.py (the base of the pools), server_address.py (where to connect), requests.py (what to send),
           sources.py (the image), results.py (what the calls return), embedded.py (a server that the client
           starts), window.py (how many requests to have in flight)
@@ -23,6 +26,7 @@ from vipsrv.client.results import (
     ServerLimits,
     Version1Result,
 )
+from vipsrv.client.retry import Retry
 from vipsrv.client.sources import ImageSource, SeekableReader, spool
 from vipsrv.client.timeouts import Timeout
 
@@ -34,6 +38,7 @@ __all__ = [
     "ResizeResult",
     "ResizeResults",
     "ResizedImage",
+    "Retry",
     "SeekableReader",
     "ServerInfo",
     "ServerLimits",

@@ -10,13 +10,16 @@
 import errno
 import socket
 import threading
+import time
+from collections.abc import Callable
 
 from vipsrv.address import Address
 from vipsrv.client.core import ClientCore, PendingRequest
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.server_address import connect_error, handshake_error, reason
+from vipsrv.client.silence import ASK_AFTER, Action, Silence, queued_bytes
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source, shortened
-from vipsrv.client.timeouts import Timeout
+from vipsrv.client.timeouts import Timeout, has_passed, too_long, until_deadline
 from vipsrv.client.tls import ClientTls, tls_fault
 from vipsrv.client.tls_socket import TlsSocket
 from vipsrv.errors import ClientTimeout, ConnectFailed
@@ -48,6 +51,7 @@ class BlockingConnection:
         *,
         token: str | None = None,
         tls: ClientTls | None = None,
+        until: float | None = None,
     ) -> None:
         self._timeout = timeout
         self._peer = str(address)
@@ -57,7 +61,14 @@ class BlockingConnection:
         self._cancels: list[bytes] = []
         self._reading = True
         self._host = address.host
-        self._socket = _connect(address, timeout, tls)
+        self._until: float | None = None  # the deadline of the call that is sending
+        self._silence = None if timeout.ping is None or protocol == 1 else Silence(timeout.ping)
+        self._handed = 0  # bytes that the socket has taken
+        self.calls = 0
+        """How many calls use it, for its pool."""
+        self.on_doubt: Callable[[], None] | None = None
+        """Is called when the server should be asked whether it works, over another connection."""
+        self._socket = _connect(address, timeout, tls, until_deadline(timeout.connect, until))
         self._reader = threading.Thread(target=self._read, name="vipsrv-client-reader", daemon=True)
         self._reader.start()
 
@@ -73,30 +84,47 @@ class BlockingConnection:
             return not self._reading and not self._sending
 
     def call(
-        self, request: ClientRequest, source: Source | None, on_sent: OnSent | None
+        self,
+        request: ClientRequest,
+        source: Source | None,
+        on_sent: OnSent | None,
+        until: float | None = None,
     ) -> PendingRequest | None:
         """Send a request and wait until it ends; ``None`` if the connection ended before it could be sent.
 
-        Raises ``ClientTimeout``, and ``OSError`` if the image cannot be read.
+        Raises ``ClientTimeout``, also at the deadline ``until``, and ``OSError`` if the image cannot be read.
         """
         done = threading.Event()
-        pending = self._begin(request, source.size if source else 0, done)
+        pending = self._begin(request, source.unread if source else 0, done, until)
         if pending is None or pending.done:
             return pending
         try:
             complete = False
             try:
+                if until is not None:
+                    self._until = until
                 complete = self._send_request(pending, source, on_sent)
             finally:
+                if until is not None or (source is not None and source.size > FIRST_PIECE_SIZE):
+                    self._until = None
+                    self._socket.settimeout(self._timeout.send)
                 self._end_turn(complete=complete)
-            answered = done.wait(self._timeout.reply)
+            answered = self._wait(done, until_deadline(self._timeout.reply, until))
         except BaseException:
             self._abandon(pending)
             raise
         if not answered:
             self._abandon(pending)
+            if has_passed(until):
+                raise too_long(self._timeout, f"{self._peer} has not answered")
             raise ClientTimeout(f"{self._peer} has not answered within {self._timeout.reply} s")
         return pending
+
+    def give_up(self, reason: str) -> None:
+        """End the requests in flight, because the server does not work any more."""
+        with self._state:
+            self._core.give_up(reason)
+            self._shut_down()
 
     def close(self, *, wait: bool = True) -> None:
         """Close the connection: requests in flight end with ``ConnectionLost``.
@@ -116,10 +144,51 @@ class BlockingConnection:
         """
         self._socket.close()
 
-    def _begin(self, request: ClientRequest, body_size: int, done: threading.Event) -> PendingRequest | None:
+    def _wait(self, done: threading.Event, seconds: float | None) -> bool:
+        """Wait until a request that was sent has ended; return whether it has."""
+        if self._silence is None:
+            return done.wait(seconds)
+        since = time.monotonic()
+        pause = ASK_AFTER if seconds is None else min(ASK_AFTER, seconds)
+        while not done.wait(pause):
+            pause = self._look(since)
+            if seconds is not None:
+                left = since + seconds - time.monotonic()
+                if left <= 0:
+                    return done.is_set()
+                pause = min(pause, left)
+        return True
+
+    def _look(self, since: float) -> float:
+        """Ask a server that is silent, or give it up; return after how many seconds to look again."""
+        with self._state:
+            if self._silence is None or self._core.closed:
+                return ASK_AFTER
+            queued = queued_bytes(self._socket.fileno())
+            action, wait = self._silence.look(
+                since,
+                accepted=self._handed - (queued or 0),
+                queued=queued,
+                can_ask=self._core.may_ask and not self._sending,
+            )
+            if action is Action.ASK:
+                self._cancels.append(self._core.ask())
+                self._sending = True
+        if action is Action.ASK:
+            self._send_cancels()
+        elif action is Action.DOUBT and self.on_doubt is not None:
+            self.on_doubt()
+        elif action is Action.GIVE_UP:
+            self.give_up(f"has been silent and has not answered a PING within {self._timeout.ping} s")
+        return wait
+
+    def _begin(
+        self, request: ClientRequest, body_size: int, done: threading.Event, until: float | None
+    ) -> PendingRequest | None:
         with self._state:
             while self._sending and self._core.usable:
-                self._state.wait()
+                if not self._state.wait(until_deadline(None, until)) and has_passed(until):
+                    raise too_long(self._timeout, f"others are sending to {self._peer}")
             if self._core.superseded:
                 return None
             pending = self._core.start(request, body_size, done.set)
@@ -173,6 +242,8 @@ class BlockingConnection:
             first = source.read(FIRST_PIECE_SIZE)
             self._send(memoryview(b"".join((pending.head, first))))
             pending.unsent -= len(first)
+            if pending.unsent and self._silence is not None:
+                self._socket.settimeout(self._slice)
             while True:
                 if on_sent is not None:
                     on_sent(source.size - pending.unsent)
@@ -186,15 +257,16 @@ class BlockingConnection:
     def _send_piece(self, source: Source, offset: int, size: int) -> int:
         """Send ``size`` bytes of the image, or fewer if its file reads fewer; return the number sent."""
         file = source.file
-        if file is None or isinstance(self._socket, TlsSocket):
+        # ``sendfile`` does not return before it has sent all, however slowly, or nothing for a time.
+        if file is None or self._until is not None or isinstance(self._socket, TlsSocket):
             piece = source.read(size)
             self._send(piece)
             return len(piece)
         start = source.start + offset
         file.seek(start)
-        sent = 0
+        sent, since = 0, time.monotonic()
         while sent < size:
-            progress = self._core.received
+            before, progress = sent, self._core.received
             try:
                 if not self._socket.sendfile(file, start + sent, size - sent):
                     raise shortened(offset + sent, source.size)
@@ -204,26 +276,54 @@ class BlockingConnection:
                 if not isinstance(error, TimeoutError):
                     raise
                 if file.tell() == start + sent and self._core.received == progress:
-                    raise self._stalled() from None
+                    self._stalled(since)
+                else:
+                    since = time.monotonic()
             sent = file.tell() - start
+            self._handed += sent - before
         return sent
 
     def _send(self, data: memoryview) -> None:
+        since = time.monotonic()
         while data:
             progress = self._core.received
+            if self._until is not None:
+                self._limit_wait(self._until)
             try:
-                data = data[self._socket.send(data) :]
+                sent = self._socket.send(data)
             except OSError as error:
                 if not isinstance(error, TimeoutError) or error.errno is not None:
                     # One class for all errors of the socket, distinct from those of the image's file.
                     raise BrokenPipeError(error.strerror) from error
                 # A server with many requests in flight stops reading until it has replied to some. While
                 # replies arrive, the connection has not stalled.
-                if self._core.received == progress:
-                    raise self._stalled() from None
+                if self._core.received != progress:
+                    since = time.monotonic()
+                elif not has_passed(self._until):
+                    self._stalled(since)
+            else:
+                self._handed += sent
+                data = data[sent:]
+                since = time.monotonic() if data else since
 
-    def _stalled(self) -> ClientTimeout:
-        return ClientTimeout(f"{self._peer} has not accepted any of the request for {self._timeout.send} s")
+    def _limit_wait(self, until: float) -> None:
+        """Let the next sending end at a call's deadline. Raises ``ClientTimeout`` if it has passed."""
+        if has_passed(until):
+            raise too_long(self._timeout, f"{self._peer} had not received all of the request")
+        self._socket.settimeout(until_deadline(self._slice, until))
+
+    def _stalled(self, since: float) -> None:
+        """Have the server asked whether it works. Raises ``ClientTimeout`` if nothing was sent too long."""
+        send = self._timeout.send
+        if send is not None and time.monotonic() >= since + send:
+            raise ClientTimeout(f"{self._peer} has not accepted any of the request for {send} s")
+        self._look(since)
+
+    @property
+    def _slice(self) -> float | None:
+        """How long one piece of waiting to send takes, so that the server can be asked in between."""
+        send = self._timeout.send
+        return send if self._silence is None else ASK_AFTER if send is None else min(ASK_AFTER, send)
 
     def _read(self) -> None:
         while True:
@@ -242,6 +342,8 @@ class BlockingConnection:
             with self._state:
                 if data:
                     self._core.receive_data(data)
+                    if self._silence is not None:
+                        self._silence.heard = time.monotonic()
                     self._settle()
                 else:
                     self._core.receive_eof()
@@ -272,17 +374,20 @@ class BlockingConnection:
             return  # the server has closed it already
 
 
-def _connect(address: Address, timeout: Timeout, tls: ClientTls | None) -> socket.socket | TlsSocket:
+def _connect(
+    address: Address, timeout: Timeout, tls: ClientTls | None, seconds: float | None
+) -> socket.socket | TlsSocket:
+    """Connect within ``seconds``."""
     try:
         if not address.path:
-            connected = socket.create_connection((address.host, address.port), timeout.connect)
+            connected = socket.create_connection((address.host, address.port), seconds)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         elif not hasattr(socket, "AF_UNIX"):
             raise ConnectFailed(f"no connection to {address}: this system has no unix sockets")
         else:
             connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                connected.settimeout(timeout.connect)
+                connected.settimeout(seconds)
                 connected.connect(address.path)
             except BaseException:
                 connected.close()
@@ -292,7 +397,7 @@ def _connect(address: Address, timeout: Timeout, tls: ClientTls | None) -> socke
     secured: socket.socket | TlsSocket = connected
     if tls is not None:
         try:
-            secured = TlsSocket(connected, tls, timeout.connect)
+            secured = TlsSocket(connected, tls, seconds)
         except BaseException as error:
             connected.close()
             if isinstance(error, OSError):

@@ -11,7 +11,8 @@
 
 A request that is refused, abandoned or fails while its image is being sent leaves the connection in the
 middle of a message. Unless little is left to send, the connection is then retired: it accepts no further
-request, and it is closed when the others in flight have been answered.
+request, and it is closed when the others in flight have been answered. So is one of a server that says in a
+reply that it will close the connection.
 
 Not safe for several threads: the connection holds a lock during every call, including that of ``on_done``.
 """
@@ -22,9 +23,12 @@ from enum import IntEnum
 from typing import Any
 
 from vipsrv.client.requests import DEFAULT_MAX_REPLY_SIZE, HELLO, ClientRequest, ProtocolVersion
+from vipsrv.client.silence import MOST_IN_FLIGHT
 from vipsrv.errors import (
     BadRequest,
+    ClientTimeout,
     ConnectionLost,
+    Draining,
     ProtocolError,
     RequestError,
     TlsFailed,
@@ -33,6 +37,7 @@ from vipsrv.errors import (
 )
 from vipsrv.printable import printable_json
 from vipsrv.protocol import (
+    CLOSING,
     FIRST_ERROR_STATUS,
     REPLY,
     V1_REQUEST,
@@ -87,16 +92,19 @@ class PendingRequest:
 
     ``head`` is sent in front of the image, of which ``unsent`` bytes remain; ``max_body`` is the most bytes
     that its reply may have. ``may_resend`` is set on a lost request if the server had closed an idle
-    connection, so that it may be sent again over a new one.
+    connection, so that it may be sent again over a new one. ``loss`` is the same object for all requests that
+    were lost together with one connection.
     """
 
     __slots__ = (
         "error",
         "head",
         "kind",
+        "loss",
         "max_body",
         "may_resend",
         "on_done",
+        "peer",
         "reply",
         "request_id",
         "unsent",
@@ -121,6 +129,9 @@ class PendingRequest:
         self.reply: Reply | None = None
         self.error: VipsrvError | None = None
         self.may_resend = False
+        self.loss: object = None
+        self.peer = ""
+        """The server that it is sent to."""
 
     @property
     def done(self) -> bool:
@@ -219,6 +230,17 @@ class ClientCore:
             self._sending is not None and self.stop_sending(self._sending)
         )
 
+    @property
+    def may_ask(self) -> bool:
+        """Whether a PING may be sent now, and will be read."""
+        return self.usable and self._sending is None and len(self._in_flight) <= MOST_IN_FLIGHT
+
+    def ask(self) -> bytes:
+        """Return a PING to send; its reply counts only as bytes that arrive."""
+        ping_id = self._new_id()
+        self._abandoned[ping_id] = 0
+        return pack_message(Kind.PING, ping_id)
+
     def start(self, request: ClientRequest, body_size: int, on_done: Callable[[], None]) -> PendingRequest:
         """Start a request with ``body_size`` bytes of image; ``on_done`` is called once, when it ends.
 
@@ -239,6 +261,7 @@ class ClientCore:
             max_body=min(request.max_body, self._max_reply_size),
             on_done=on_done,
         )
+        pending.peer = self._peer
         if self._failure is not None:
             pending.error = self._failure()
         else:
@@ -310,6 +333,10 @@ class ClientCore:
         for pending in self._in_flight.values():
             pending.may_resend = self._idle_since_reply
         self._fail_all(lambda: ConnectionLost(f"the connection to {self._peer} was lost: {reason}"))
+
+    def give_up(self, reason: str) -> None:
+        """End every request in flight with a ``ClientTimeout``: the server does not work any more."""
+        self._fail_all(lambda: ClientTimeout(f"{self._peer} {reason}"))
 
     def lost_tls(self, reason: str) -> None:
         """End every request in flight with a ``TlsFailed`` that states the ``reason``."""
@@ -394,6 +421,8 @@ class ClientCore:
             if error is not None and not isinstance(error, BadRequest):
                 self._fail_all(lambda: _refused_token(error))
                 return
+        if CLOSING in meta or isinstance(error, Draining):
+            self.retire()  # others serve at the same address: a successor, or servers behind a balancer
         pending = self._in_flight.pop(started.request_id, None)
         if pending is not None:
             pending.error = error
@@ -411,7 +440,9 @@ class ClientCore:
         self._move_to(CoreState.ENDED)
         self._failure = self._failure or make
         failed, self._in_flight = self._in_flight, {}
+        loss = object()
         for pending in failed.values():
+            pending.loss = loss
             pending.error = make()
             pending.on_done()
 

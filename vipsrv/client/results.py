@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vipsrv.client.core import PendingRequest, Reply
+from vipsrv.client.calls import Answer
+from vipsrv.client.core import Reply
 from vipsrv.client.requests import ClientRequest
 from vipsrv.client.save import save
 from vipsrv.errors import ProtocolError
@@ -52,7 +53,8 @@ class ResizeResult(ResizedImage):
 
     ``source`` describes the original and ``timings`` are milliseconds at the server. ``sent`` and
     ``received`` are bytes on the wire, headers included. ``elapsed`` is seconds for the whole call by the
-    client's clock, including the time to connect.
+    client's clock, including the time to connect. ``attempts`` is how often the request was
+    sent; ``sent`` and ``received`` are of the last attempt.
     """
 
     source: ImageInfo
@@ -60,6 +62,9 @@ class ResizeResult(ResizedImage):
     sent: int
     received: int
     elapsed: float
+    attempts: int = 1
+    resumed: int = 0
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +82,9 @@ class ResizeResults:
     sent: int
     received: int
     elapsed: float
+    attempts: int = 1
+    resumed: int = 0
+    server: str = ""
 
     def only(self) -> ResizeResult:
         """Return the single output as a ``ResizeResult``. Raises ``ValueError`` if there are several."""
@@ -93,6 +101,9 @@ class ResizeResults:
             sent=self.sent,
             received=self.received,
             elapsed=self.elapsed,
+            attempts=self.attempts,
+            resumed=self.resumed,
+            server=self.server,
         )
 
 
@@ -107,6 +118,8 @@ class Version1Result(ResizedImage):
     sent: int
     received: int
     elapsed: float
+    attempts: int = 1
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,15 +151,13 @@ class ServerInfo:
     fits: tuple[str, ...]
 
 
-def resize_results(
-    request: ClientRequest, pending: PendingRequest, *, size: int, started: float
-) -> ResizeResults:
+def resize_results(request: ClientRequest, answer: Answer, *, size: int, started: float) -> ResizeResults:
     """Make the results of a RESIZE of an image of ``size`` bytes that has ended.
 
     ``started`` is the time of ``time.monotonic`` when the call began. Raises the error of the request, or
     ``ProtocolError``.
     """
-    reply, elapsed = pending.result(), time.monotonic() - started
+    reply, elapsed = answer.pending.result(), time.monotonic() - started
     try:
         report = ResizeReport.from_meta(reply.meta)
     except ValueError as error:
@@ -158,17 +169,18 @@ def resize_results(
         source=report.source,
         timings=report.ms,
         ratio=report.ratio,
-        sent=len(pending.head) + size,
+        sent=len(answer.pending.head) + size - answer.offset,
         received=reply.received,
         elapsed=elapsed,
+        attempts=answer.attempts,
+        resumed=answer.resumed,
+        server=answer.pending.peer,
     )
 
 
-def version_1_result(
-    request: ClientRequest, pending: PendingRequest, *, size: int, started: float
-) -> Version1Result:
+def version_1_result(request: ClientRequest, answer: Answer, *, size: int, started: float) -> Version1Result:
     """Make the result of a version 1 request that has ended; the rest is as for ``resize_results``."""
-    reply, elapsed = pending.result(), time.monotonic() - started
+    reply, elapsed = answer.pending.result(), time.monotonic() - started
     return Version1Result(
         data=reply.body,
         width=request.width,
@@ -176,9 +188,11 @@ def version_1_result(
         format=Format.JPEG.value,
         quality=DEFAULT_QUALITY,
         ratio=size / len(reply.body),
-        sent=len(pending.head) + size,
+        sent=len(answer.pending.head) + size - answer.offset,
         received=reply.received,
         elapsed=elapsed,
+        attempts=answer.attempts,
+        server=answer.pending.peer,
     )
 
 

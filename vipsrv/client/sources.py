@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Protocol, cast
 
+from vipsrv.errors import VipsrvError
+
 PIECE_SIZE = 256 * 1024
 """Bytes that are read and sent at a time. After each piece the client checks whether it was refused."""
 
@@ -56,8 +58,12 @@ current position to its end.
 """
 
 
+class CannotRewind(VipsrvError):
+    """The file object of the caller does not give an image again. Only for use within the client."""
+
+
 class Source:
-    """An image of ``size`` bytes that is read in pieces, and again from its start if it has to be resent.
+    """An image of ``size`` bytes that is read in pieces, and again if it has to be sent again.
 
     ``start`` is the offset of the image in its file object.
     """
@@ -75,6 +81,12 @@ class Source:
         if not self.size:
             raise ValueError("the image is empty: 0 bytes")
         self._position = 0
+        self._untouched = True
+
+    @property
+    def unread(self) -> int:
+        """The bytes from the current position to the end."""
+        return self.size - self._position
 
     @property
     def in_memory(self) -> bool:
@@ -96,11 +108,17 @@ class Source:
             return self._stream
         return None
 
-    def rewind(self) -> None:
-        """Go back to the first byte."""
-        self._position = 0
+    def move_to(self, offset: int) -> None:
+        """Go to a byte of the image, for the next attempt. Raises ``CannotRewind``."""
+        if self._untouched and not offset:
+            self._untouched = False
+            return
         if self._data is None:
-            self._stream.seek(self.start, os.SEEK_SET)
+            try:
+                self._stream.seek(self.start + offset, os.SEEK_SET)
+            except (OSError, ValueError) as error:  # ValueError: it has been closed
+                raise CannotRewind(f"the image cannot be read again: {error}") from error
+        self._untouched, self._position = False, offset
 
     def read(self, size: int) -> memoryview:
         """Read the next piece of at most ``size`` bytes, never beyond the size that the image had at first.

@@ -2,6 +2,7 @@
 
 from vipsrv.protocol.errors import pack_error, unpack_error
 from vipsrv.protocol.frames import (
+    CLOSING,
     DEFAULT_HEIGHT,
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -30,6 +31,7 @@ from vipsrv.protocol.reader import (
 )
 
 __all__ = [
+    "CLOSING",
     "DEFAULT_HEIGHT",
     "DEFAULT_HOST",
     "DEFAULT_PORT",

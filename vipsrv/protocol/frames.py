@@ -36,6 +36,9 @@ REPLY = 0x80
 OK_STATUS = 200
 """The status of every reply that is not an error."""
 
+CLOSING = "closing"
+"""The name in the meta of a reply by which a server asks the client to connect anew."""
+
 FIRST_ERROR_STATUS = 400
 LAST_ERROR_STATUS = 599
 

@@ -19,7 +19,7 @@ from typing import Any
 from vipsrv.address import Address
 from vipsrv.errors import Busy, Limit, SettingsError, StartFailed, Unauthorized, UnsupportedFormat
 from vipsrv.options import Format
-from vipsrv.server.accounts import Account, address_of
+from vipsrv.server.accounts import IDENTITY, Account, address_of
 from vipsrv.server.address_list import AddressList
 from vipsrv.server.identity import Identities, Identity, IdentityLimits, Penalties, Usage
 from vipsrv.server.identity.directory import WRONG_TOKEN
@@ -38,8 +38,8 @@ CertificateIdentity = Callable[[asyncio.BaseTransport], str | None]
 
 
 def identity_key(name: str) -> str:
-    """Return the key of the account of an identity; no address and no ``unix`` looks like it."""
-    return f"identity:{name}"
+    """Return the key of the account of an identity."""
+    return IDENTITY + name
 
 
 class Session:

@@ -15,6 +15,9 @@ from vipsrv.storage.budget import Share
 UNIX_SOCKET = "unix"
 """The account of all clients of unix sockets."""
 
+IDENTITY = "identity:"
+"""How the keys of identities begin; no address and no ``unix`` looks like it."""
+
 _IPV6_PREFIX = 64
 _CACHED_HOSTS = 4096  # parsing an address takes longer than all else that a new connection needs
 
@@ -32,9 +35,15 @@ class Account:
     share: Share = field(default_factory=Share)
 
     @property
+    def owner(self) -> str:
+        """Whose uploads its clients may go on with: the key of an identity, empty for all without one."""
+        return self.key if self.key.startswith(IDENTITY) else ""
+
+    @property
     def is_unused(self) -> bool:
         """Whether it has no connection and holds nothing of the spool."""
-        return not (self.flows or self.share.memory.size or self.share.disk.size)
+        share = self.share
+        return not (self.flows or share.memory.size or share.disk.size or share.uploads)
 
 
 @dataclass(slots=True, eq=False)

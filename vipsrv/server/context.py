@@ -12,6 +12,7 @@ from vipsrv.server.ended_requests import EndedRequests
 from vipsrv.server.logs.access_log import AccessLog
 from vipsrv.server.open_connections import OpenConnections
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.uploads import Uploads
 from vipsrv.storage.spool import Spool
 
 
@@ -36,6 +37,8 @@ class ServerContext:
     admission: Admission
     describe: Callable[[], dict[str, Any]]
     check_ready: Callable[[], None]
+    uploads: Uploads | None = None
+    """Keeps uploads that can be resumed, if this server does."""
     access: Access = field(default_factory=Access)
     accounts: Accounts = field(default_factory=Accounts)
     access_log: AccessLog = field(default_factory=AccessLog)
@@ -45,17 +48,26 @@ class ServerContext:
     in_flight: InFlight = field(default_factory=InFlight)
     tls_failures: int = 0
     """The number of TLS handshakes that have failed."""
+    withdrawn: bool = False
+    """Whether load balancers are told to turn away, because the server stops: it says that it is not ready.
+    From then on until it ends, also while it serves as before (``drain_delay``)."""
     draining: bool = False
     """Whether the server is shutting down: requests that arrive now are refused."""
     has_successor: bool = False
-    """Whether the listening sockets live on without this server. Then no client should notice that it stops:
-    requests that arrive during the drain, on connections that were accepted before, are served."""
+    """Whether others go on for the clients: the listening sockets live on without this server, or load
+    balancers have turned away from it. Then no client should notice that it stops: requests that arrive
+    during the drain, on connections that were accepted before, are served."""
 
     def __post_init__(self) -> None:
         self.ended_requests = EndedRequests(self.access_log)
         self.connections = OpenConnections(
             self.settings.connections, per_client=self.settings.client_connections
         )
+
+    @property
+    def turns_clients_away(self) -> bool:
+        """Whether clients are asked to connect anew, because others go on for them."""
+        return self.withdrawn or self.has_successor
 
     def change_settings(self, settings: ServerSettings) -> None:
         """Use other settings from now on, for the connections that are open as well."""

@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Any
 
 from vipsrv.errors import BadRequest, Cancelled, DeadlineExceeded, RequestError
+from vipsrv.options import UploadSlot
 from vipsrv.server.access import Session
 from vipsrv.server.accounts import Flow
 from vipsrv.server.context import ServerContext
@@ -26,6 +27,8 @@ from vipsrv.server.identity import Usage
 from vipsrv.server.request_ids import NO_IDS, RequestIds, take_request_ids
 from vipsrv.server.request_options import parse_resize
 from vipsrv.server.timeline import Timeline
+from vipsrv.server.uploads import NOT_OFFERED, check_body, take_upload
+from vipsrv.storage.kept_slot import KeptSlot
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Digest, Operation
 from vipsrv.workers.job import Job, Outcome
@@ -80,6 +83,7 @@ class Exchange:
         "_seconds",
         "_session",
         "_state",
+        "_upload",
         "_usage",
         "flow",
         "ids",
@@ -106,7 +110,8 @@ class Exchange:
         self.ids: RequestIds = NO_IDS
         """What the client calls its request."""
         self.slot: Slot | None = None
-        """The slot for the body, from its acceptance until the job is submitted."""
+        """The slot for the body, from its acceptance until the job is submitted. One of an upload keeps what
+        has arrived when it is closed."""
         self.outcome: Outcome | None = None
         """Set when the exchange has finished or was abandoned."""
         self._context = context
@@ -120,6 +125,7 @@ class Exchange:
         self._deadline = 0.0
         self._job: Job | None = None
         self._grows = False  # the slot
+        self._upload: KeptSlot | None = None
 
     @property
     def state(self) -> ExchangeState:
@@ -140,10 +146,16 @@ class Exchange:
         If a check fails, the request is refused: the exchange has finished when this returns.
         """
         self.size = body_size or 0
+        upload: UploadSlot | None = None
         try:
             self.ids, meta = take_request_ids(meta)
+            if "upload" in meta:
+                upload, meta = self._take_upload(meta)
+                self.size = upload.size
             self._context.check_upload(self.size)
-            if body_size == 0:
+            if upload is not None:
+                check_body(upload, body_size)
+            elif body_size == 0:
                 raise BadRequest("there is no image: its size is 0")
             if self.operation is Operation.RESIZE:
                 self._options, deadline_ms = parse_resize(meta)
@@ -153,8 +165,8 @@ class Exchange:
                     self._seconds = min(self._seconds, deadline_ms / 1000)
             self._context.admission.check(self.flow)
             if self._session is not None:  # last of all, so that a full queue costs no quota
-                self._hold_limits(self._session, self.size)
-            self.slot = self._open_slot(body_size)
+                self._hold_limits(self._session, body_size or 0)
+            self.slot = self._open_slot(body_size) if upload is None else self._open_upload(upload)
         except RequestError as error:
             self.refuse(error)
         else:
@@ -217,6 +229,9 @@ class Exchange:
         """Return the outcome, to be sent now. The caller must close its result."""
         self._enter(ExchangeState.REPLIED)
         self.timeline.replied = time.monotonic()
+        upload, self._upload = self._upload, None
+        if upload is not None and self.outcome is not None and self.outcome.error is None:
+            upload.replied()
         assert self.outcome is not None  # noqa: S101 - every exchange that has finished has one
         return self.outcome
 
@@ -226,6 +241,18 @@ class Exchange:
             return spool.open(size, share)
         self._grows = True
         return spool.open_growing(self._context.settings.max_upload, share)
+
+    def _take_upload(self, meta: dict[str, Any]) -> tuple[UploadSlot, dict[str, Any]]:
+        """Return the ``upload`` in the meta, and the meta without it. Raises ``BadRequest``."""
+        if self._context.uploads is None or not self._context.uploads.offered:
+            raise BadRequest(f"upload: {NOT_OFFERED}")
+        return take_upload(meta)
+
+    def _open_upload(self, upload: UploadSlot) -> Slot:
+        uploads = self._context.uploads
+        assert uploads is not None  # noqa: S101 - `_take_upload` has checked it
+        self._upload = uploads.open(self.flow.account, upload.id, upload.size, upload.offset)
+        return self._upload
 
     def _end_growth(self) -> None:
         """Take the size of a slot that has grown."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vipsrv.address import Address, Wire
-from vipsrv.errors import RequestError, SettingsError, StartFailed
+from vipsrv.errors import Draining, RequestError, SettingsError, StartFailed
 from vipsrv.options import Fit
 from vipsrv.server.access import Access, is_exposed
 from vipsrv.server.address_list import AddressList
@@ -33,6 +33,7 @@ from vipsrv.server.settings import ServerSettings
 from vipsrv.server.succession import Succession, addresses_of, may_lack_default
 from vipsrv.server.systemd import Notifier, Watchdog
 from vipsrv.server.tls import ServerCertificates
+from vipsrv.server.uploads import Uploads
 from vipsrv.server.user import change_user
 from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
@@ -99,6 +100,7 @@ class Gateway:
             disk=settings.spool_disk,
             files=files_that_fit(settings, current_limit()),
         )
+        self._uploads = Uploads(self._spool, settings, shared=gateways > 1)
         self._pool = WorkerPool(
             self._spool,
             settings.worker_config(),
@@ -118,9 +120,10 @@ class Gateway:
         self._context = ServerContext(
             settings=settings,
             spool=self._spool,
+            uploads=self._uploads,
             admission=self._admission,
             describe=self._describe,
-            check_ready=self._pool.check_ready,
+            check_ready=self._check_ready,
             access=self._access,
             access_log=access_log or AccessLog(),
         )
@@ -159,6 +162,7 @@ class Gateway:
             if self._settings.user is not None:
                 change_user(self._settings.user)
             self._check_spool_folder()
+            self._uploads.start()
             if self._settings.otel:
                 self._telemetry = self._make_telemetry()
                 self._telemetry.start()
@@ -188,6 +192,12 @@ class Gateway:
 
     def check_ready(self) -> None:
         """Raise ``Draining`` if there has been no worker for a while."""
+        self._pool.check_ready()
+
+    def _check_ready(self) -> None:
+        """Raise ``Draining`` if there has been no worker for a while, or the server is about to stop."""
+        if self._context.withdrawn:
+            raise Draining("the server is about to stop")
         self._pool.check_ready()
 
     async def borrow(self, owner: int, given: Sequence[OpenListener]) -> None:
@@ -253,6 +263,7 @@ class Gateway:
             if self._operator is not None:
                 self._operator.change_settings(settings)
             files = files_that_fit(settings, limit)
+            self._uploads.change_settings(settings)
             self._spool.resize(memory=settings.spool_memory, disk=settings.spool_disk, files=files)
             self._pool.reconfigure(settings.worker_config(), max_jobs=settings.jobs_per_worker)
             self._admission.change_limits(
@@ -264,13 +275,15 @@ class Gateway:
     async def drain(self, *, has_successor: bool | None = None) -> None:
         """Accept no new requests, and wait up to ``settings.drain`` seconds for those in flight.
 
-        ``has_successor`` is whether others go on with the listening sockets, if the caller knows better.
+        ``has_successor`` is whether others go on with the listening sockets, if the caller knows better. If
+        nobody does, the drain begins after ``settings.drain_delay`` seconds.
         """
         if not self._succession.is_handed_over:
             self._notifier.stopping()
-        self._context.has_successor = (
-            self._succession.sockets_live_on if has_successor is None else has_successor
-        )
+        sockets_live_on = self._succession.sockets_live_on if has_successor is None else has_successor
+        if not sockets_live_on and self._settings.drain_delay:
+            await self._withdraw(self._settings.drain_delay)
+        self._context.has_successor = sockets_live_on or self._context.withdrawn
         self._succession.close()
         self._context.draining = True
         # The operator watches the drain, unless others go on with that socket, too.
@@ -280,7 +293,16 @@ class Gateway:
             self._operator.drain()
         for connection in self._context.connections:
             connection.drain()
+        self._uploads.hand_over()
         await self._context.connections.wait_until_closed(self._settings.drain)
+
+    async def _withdraw(self, seconds: float) -> None:
+        """Serve as before, but say that the server is not ready, until load balancers have turned away."""
+        _log.info(
+            "not ready from now on, so that load balancers turn away; the drain begins in %g s", seconds
+        )
+        self._context.withdrawn = True
+        await asyncio.sleep(seconds)
 
     async def stop(self) -> None:
         """Stop at once; clients that still wait get ``Draining``."""
@@ -301,6 +323,7 @@ class Gateway:
         self._listeners.close()
         if self._operator is not None:
             await self._operator.close(FAREWELL_SECONDS)
+        await self._uploads.close()
         await asyncio.to_thread(self._spool.close)
         if self._telemetry is not None:
             await self._telemetry.stop()
@@ -406,6 +429,7 @@ class Gateway:
         """Return the meta of the reply to a HELLO."""
         settings, formats = self._settings, self._pool.formats
         worker = settings.worker_config()
+        uploads = {"uploads": self._uploads.describe()} if self._uploads.offered else {}
         return {
             "server": f"vipsrv/{__version__}",
             "limits": {
@@ -420,6 +444,7 @@ class Gateway:
             "formats": {"in": list(formats.readers), "out": list(formats.writers)},
             "libraries": formats.readers,
             "fits": list(Fit),
+            **uploads,
         }
 
     def _handed_over(self, successor: int | None) -> None:
@@ -449,10 +474,12 @@ class Gateway:
             # Connections last: they fail only the requests that pool and admission do not check.
             of_operator = [] if self._operator is None else self._operator.due(now)
             connections = self._context.connections.due(now)
-            check_timeouts([self._pool, self._admission, *of_operator, *connections], now)
+            check_timeouts([self._pool, self._admission, self._uploads, *of_operator, *connections], now)
 
 
-def check_timeouts(watched: "list[WorkerPool | Admission | Connection | LoadHistory]", now: float) -> None:
+def check_timeouts(
+    watched: "list[WorkerPool | Admission | Uploads | Connection | LoadHistory]", now: float
+) -> None:
     """Make each of ``watched`` check its deadlines and timeouts. A bug in one must not stop the others."""
     for one in watched:
         try:

@@ -40,8 +40,6 @@ def _parse(meta: dict[str, Any]) -> tuple[bytes, int | None]:
         request = ResizeRequest.from_meta(meta)
     except ValueError as error:
         raise BadRequest(str(error)) from None
-    if request.upload is not None:
-        raise BadRequest("upload: this server does not offer resumable uploads")
     if len(request.outputs) > MAX_OUTPUTS:
         raise BadRequest(f"outputs: {len(request.outputs)} results are requested; {MAX_OUTPUTS} are allowed")
     options = ResizeRequest(outputs=request.outputs).to_meta()

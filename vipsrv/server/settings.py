@@ -283,6 +283,27 @@ class ServerSettings(_WorkerSettings):
         description="Maximum bytes of uploads and results in the spool folder.",
         json_schema_extra=RELOADABLE,
     )
+    upload_ttl: float = Field(
+        3600.0,
+        ge=0,
+        description="Seconds for which what has arrived of a resumable upload is kept after its last byte; 0 "
+        "means that uploads cannot be resumed.",
+        json_schema_extra=RELOADABLE,
+    )
+    upload_memory: ByteSize = Field(
+        ByteSize(64 * _MIB),
+        ge=0,
+        description="Maximum bytes of --spool-memory that uploads take while they wait to be resumed. More "
+        "go to files.",
+        json_schema_extra=RELOADABLE,
+    )
+    upload_disk: ByteSize = Field(
+        ByteSize(4 * _GIB),
+        ge=0,
+        description="Maximum bytes of --spool-disk that uploads take while they wait to be resumed. Beyond "
+        "that, and when other requests need the room, the one that has waited longest is removed.",
+        json_schema_extra=RELOADABLE,
+    )
     user: str | None = Field(
         None,
         description="Name or number of the user that the server changes to after it has bound its listeners, "
@@ -292,6 +313,15 @@ class ServerSettings(_WorkerSettings):
         30.0,
         ge=0,
         description="Seconds that the server waits for requests in flight when it stops.",
+        json_schema_extra=RELOADABLE,
+    )
+    drain_delay: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds between the signal to stop and the drain. The server serves as before, but says "
+        "by PING and /readyz that it is not ready, so that load balancers send their clients elsewhere. "
+        "Passed over if the listening sockets live on (systemd, --takeover).",
         json_schema_extra=RELOADABLE,
     )
     cors_origin: Words = Field(

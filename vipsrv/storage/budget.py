@@ -7,6 +7,7 @@ something back. The only slot that a client has may take all that is left, becau
 otherwise be refused for ever.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 GREED = 3
@@ -27,6 +28,17 @@ class Share:
     memory: Holding = field(default_factory=Holding)
     disk: Holding = field(default_factory=Holding)
     files: Holding = field(default_factory=Holding)  # how many, in `size`
+    uploads: int = 0
+    """How many uploads of it wait to be resumed."""
+
+
+MakeRoom = Callable[[Share | None], bool]
+"""Removes something that can be spared, of one client or, for ``None``, of any; returns whether it has."""
+
+
+def no_more_room(_: Share | None) -> bool:
+    """Make no room, because nothing can be spared."""
+    return False
 
 
 class Budget:

@@ -5,7 +5,7 @@ A chunk never leaves the gateway process, so it may hold one client's bytes afte
 
 from dataclasses import dataclass
 
-from vipsrv.storage.budget import Budget, Holding
+from vipsrv.storage.budget import Budget, Holding, MakeRoom, no_more_room
 
 SMALL_CHUNK_SIZE = 64 * 1024
 """Bytes of the first chunk of a body, and of all chunks once the budget is used up."""
@@ -50,6 +50,19 @@ class Chunk:
         return self.buffer[self.filled : self.filled + limit]
 
 
+def cut_chunks(chunks: list[Chunk], size: int) -> list[Chunk]:
+    """Forget all but the first ``size`` bytes of ``chunks``; return those that are no longer among them."""
+    kept = 0
+    while kept < len(chunks) and size > 0:
+        chunk = chunks[kept]
+        chunk.filled = min(chunk.filled, size)
+        size -= chunk.filled
+        kept += 1
+    dropped = chunks[kept:]
+    del chunks[kept:]
+    return dropped
+
+
 class ChunkPool:
     """Hands out chunks and takes them back; at most ``budget`` bytes are out at a time."""
 
@@ -57,6 +70,8 @@ class ChunkPool:
         self._budget = Budget(budget)
         self.refusals = 0
         """How often a slot had to go to a file because it could not have a chunk."""
+        self.make_room: MakeRoom = no_more_room
+        """Gives back chunks that can be spared."""
         self._free: dict[int, list[memoryview]] = {size: [] for size in CHUNK_SIZES}
 
     @property

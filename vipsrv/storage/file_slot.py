@@ -7,6 +7,7 @@
     WRITING, SPLICING ── the disk fails ──► FAILED
     WRITING, SPLICING ── close() ──► CLOSING ── done ──► CLOSED
     IDLE, FAILED ── close() ──► CLOSED
+    IDLE ── detach() ──► CLOSED, and the file is the caller's
 """
 
 import asyncio
@@ -17,9 +18,8 @@ from enum import Enum, auto
 
 from vipsrv.errors import Busy
 from vipsrv.storage import splice
-from vipsrv.storage.budget import Share
-from vipsrv.storage.chunk_pool import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, Chunk, ChunkPool
-from vipsrv.storage.file_store import FileStore, no_room
+from vipsrv.storage.chunk_pool import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, Chunk, ChunkPool, cut_chunks
+from vipsrv.storage.file_store import FileStore, SpoolFile, no_room
 from vipsrv.storage.memory_slot import MemorySlot
 
 WRITE_BEHIND = 8 * LARGE_CHUNK_SIZE
@@ -61,25 +61,25 @@ TRANSITIONS: dict[FileState, frozenset[FileState]] = {
 
 
 class FileSlot:
-    """Keeps up to ``size`` bytes in a file; see ``Slot`` for what each member means to the owner.
+    """Keeps up to ``size`` bytes in ``file``; see ``Slot`` for what each member means to the owner.
 
-    The disk must have room for the ``announced`` bytes: fewer than ``size`` if that is only a bound.
-    Continues with what has arrived in ``memory``. ``on_progress`` is called whenever the disk has caught up
-    or failed. Raises ``Busy``, with ``memory`` unchanged, if there is no room for the file.
+    Continues with what is in the file, and with what has arrived in ``memory``. ``on_progress`` is called
+    whenever the disk has caught up or failed.
     """
 
     __slots__ = (
         "_can_splice",
         "_chunks",
+        "_ended",
         "_file",
         "_files",
-        "_on_progress",
         "_pool",
         "_share",
         "_size",
         "_spliced_size",
         "_state",
         "_writing",
+        "on_progress",
         "received",
     )
 
@@ -87,26 +87,27 @@ class FileSlot:
         self,
         pool: ChunkPool,
         files: FileStore,
-        share: Share,
+        file: SpoolFile,
         size: int,
-        memory: MemorySlot,
         on_progress: Callable[[], None],
         *,
-        announced: int,
+        memory: MemorySlot | None = None,
     ) -> None:
-        self._file = files.create(share, announced)
+        self._file = file
         self._pool = pool
         self._files = files
-        self._share = share
+        self._share = file.share
         self._size = size
-        self._on_progress = on_progress
+        self.on_progress = on_progress
         self._state = FileState.IDLE
-        self._chunks = memory.hand_over()  # being filled, or full and not yet passed to a thread
+        # Being filled, or full and not yet passed to a thread.
+        self._chunks = [] if memory is None else memory.hand_over()
         self._writing: list[Chunk] = []  # being written by a thread
         self._spliced_size = 0
         # The last bytes came from a socket that a thread can read, once the chunks before have been written.
         self._can_splice = False
-        self.received = memory.received
+        self._ended = False  # no more bytes are expected than arrive by the end of the running splice
+        self.received = file.written if memory is None else memory.received
         self._start_writing()
 
     @property
@@ -124,6 +125,11 @@ class FileSlot:
     def descriptor(self) -> int:
         """The file's read-only descriptor."""
         return self._file.read_fd
+
+    @property
+    def splicing(self) -> bool:
+        """Whether a thread reads from the socket, so that ``received`` is about to change."""
+        return self._state is FileState.SPLICING
 
     @property
     def stalled(self) -> bool:
@@ -163,10 +169,35 @@ class FileSlot:
             self._start_writing()
 
     def end(self) -> None:
-        """Expect no more bytes than have arrived."""
+        """Expect no more bytes than have arrived, and those that a thread is reading from the socket."""
+        self._ended = True
         self._size = self.received
         if self._state is FileState.IDLE:
             self._start_writing()
+
+    def reopen(self, size: int) -> None:
+        """Expect ``size`` bytes altogether, although it was told to ``end``; no thread may be splicing."""
+        self._ended = False
+        self._size = size
+        self._spliced_size = 0
+        self._can_splice = False
+
+    def cut(self, size: int) -> bool:
+        """Forget all but the first ``size`` bytes, unless a thread writes; then return ``False``."""
+        if self._state in (FileState.WRITING, FileState.SPLICING):
+            return False
+        self.received = size
+        written = self._file.written
+        self._pool.give_back(self._share.memory, cut_chunks(self._chunks, max(0, size - written)))
+        if size < written and self._state is FileState.IDLE:
+            self._enter(FileState.WRITING)
+            self._files.cut(self._file, size).add_done_callback(self._written)
+        return True
+
+    def detach(self) -> SpoolFile:
+        """Return the file of a slot that is ``complete``; the slot is closed and the file is not."""
+        self._enter(FileState.CLOSED)
+        return self._file
 
     def take_spliced(self) -> int:
         """Return the number of bytes that were read from the source since the last call."""
@@ -242,6 +273,8 @@ class FileSlot:
             moved = splicing.result()
             self._spliced_size += moved.size
             self.received += moved.size
+            if self._ended:
+                self._size = self.received
             self._file.written += moved.size
             error = moved.error
         self._end_write(error)
@@ -259,4 +292,4 @@ class FileSlot:
         else:
             self._enter(FileState.IDLE)
             self._start_writing()
-        self._on_progress()
+        self.on_progress()

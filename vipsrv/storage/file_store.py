@@ -1,6 +1,7 @@
-"""Unlinked files for large uploads and results: the disk's budget, and the threads that write and close.
+"""Files for large uploads and results: the disk's budget, and the threads that write and close.
 
-A file is new for each slot, because a worker may keep the descriptor that it received.
+A file is new for each slot, because a worker may keep the descriptor that it received. It has no name, unless
+its bytes are to be found again later: then it may be parked, which closes it and leaves it on the disk.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import logging
 import os
 import tempfile
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,19 +18,22 @@ from functools import partial
 from pathlib import Path
 
 from vipsrv.errors import Busy, Limit, StartFailed
-from vipsrv.storage.budget import Budget, Share
+from vipsrv.storage.budget import Budget, MakeRoom, Share, no_more_room
 from vipsrv.storage.splice import Moved, Splicer
 
 FULL_RETRY_MS = 1000
 """Milliseconds after which a client that found the spool or the server full may try again."""
+
+MakeFile = Callable[[Share], "SpoolFile"]
+"""Creates a file with a name for a client. Raises ``OSError``."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class SpoolFile:
-    """A file without a name. It counts towards ``share``, with ``reserved`` bytes; ``written`` bytes have
-    been passed to a thread for writing.
+    """A file. It counts towards ``share``, with ``reserved`` bytes; ``written`` bytes have been passed to a
+    thread for writing.
     """
 
     write_fd: int
@@ -77,6 +82,8 @@ class FileStore:
         self._budget = Budget(budget)
         self._files = Budget(files)
         self._splicer = Splicer()
+        self.make_room: MakeRoom = no_more_room
+        """Frees some disk: something that is parked, of one client or of any; returns whether it has."""
         self._writers = _started_threads(2, "spool")
         self._closers = _started_threads(1, "spool-close")
         self._closed = False
@@ -101,23 +108,54 @@ class FileStore:
         self._budget.resize(budget)
         self._files.resize(files)
 
-    def create(self, share: Share, size: int) -> SpoolFile:
-        """Return a new file for ``size`` bytes, none of them reserved yet. Raises ``Busy``."""
+    def create(self, share: Share, size: int, make: MakeFile | None = None) -> SpoolFile:
+        """Return a new file for ``size`` bytes, none of them reserved yet; ``make`` may give it a name.
+
+        Raises ``Busy``.
+        """
         self._check_budget(share, size, own=0)
-        if not self._files.allows(share.files, 1, own=0):
-            raise Busy(
-                f"the spool has room for {self._files.left} more files, and this client has "
-                f"{share.files.size}: try again later",
-                retry_after_ms=FULL_RETRY_MS,
-                limit=Limit.SPOOL_FILES,
-            )
+        self._check_files(share)
         try:
-            file = SpoolFile.create(self.directory, share)
+            file = SpoolFile.create(self.directory, share) if make is None else make(share)
         except OSError as error:
             _log.error("no file can be created in the spool folder: %s", error)
             raise no_room() from None
         self._files.take(share.files, 1)
         return file
+
+    def park(self, file: SpoolFile) -> int:
+        """Close a file with a name; return its size, which goes on to count until ``forget``."""
+        size = file.written
+        self._budget.take(file.share.disk, size - file.reserved)
+        self._files.give_back(file.share.files, 1)
+        try:
+            file.close()
+        except OSError as error:
+            _log.error("a file of the spool could not be closed: %s", error)
+        return size
+
+    def check_reopen(self, share: Share) -> None:
+        """Raise ``Busy`` if no parked file of this client may be opened now."""
+        self._check_files(share)
+
+    def reopened(self, file: SpoolFile) -> None:
+        """Count an open file that was parked; its ``reserved`` bytes count already."""
+        self._files.take(file.share.files, 1)
+
+    def count(self, share: Share, size: int) -> None:
+        """Count a parked file, even if that is more than is allowed."""
+        self._budget.take(share.disk, size)
+
+    def forget(self, share: Share, size: int) -> None:
+        """Stop counting a parked file."""
+        self._budget.give_back(share.disk, size)
+
+    def run_aside(self, call: Callable[[], None]) -> None:
+        """Call something in the thread that closes files, because it may take long."""
+        if self._closed:
+            call()
+        else:
+            self._closers.submit(call)
 
     def reserve(self, file: SpoolFile, size: int) -> None:
         """Raise the bytes that ``file`` reserves to ``size``. Raises ``Busy``."""
@@ -133,6 +171,11 @@ class FileStore:
         return asyncio.get_running_loop().run_in_executor(
             self._writers, _write_all, file.write_fd, views, offset
         )
+
+    def cut(self, file: SpoolFile, size: int) -> "asyncio.Future[None]":
+        """Cut a file off after ``size`` bytes in a thread, because to free many takes long."""
+        file.written = size
+        return asyncio.get_running_loop().run_in_executor(self._writers, os.ftruncate, file.write_fd, size)
 
     def write_and_splice(
         self, file: SpoolFile, views: list[memoryview], source: int, most: int
@@ -172,12 +215,22 @@ class FileStore:
 
     def _check_budget(self, share: Share, size: int, *, own: int) -> None:
         holding = share.disk
-        if not self._budget.allows(holding, size, own=own):
+        while not self._budget.allows(holding, size, own=own):
+            if not self.make_room(None if self._budget.left < size else share):
+                raise Busy(
+                    f"the spool has {self._budget.left} bytes left, this client holds {holding.size} and "
+                    f"needs {size} more: try again later",
+                    retry_after_ms=FULL_RETRY_MS,
+                    limit=Limit.SPOOL_DISK,
+                )
+
+    def _check_files(self, share: Share) -> None:
+        if not self._files.allows(share.files, 1, own=0):
             raise Busy(
-                f"the spool has {self._budget.left} bytes left, this client holds {holding.size} and needs "
-                f"{size} more: try again later",
+                f"the spool has room for {self._files.left} more files, and this client has "
+                f"{share.files.size}: try again later",
                 retry_after_ms=FULL_RETRY_MS,
-                limit=Limit.SPOOL_DISK,
+                limit=Limit.SPOOL_FILES,
             )
 
     def _removed(self, file: SpoolFile, closing: "asyncio.Future[None]") -> None:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vipsrv.storage.budget import Share
-from vipsrv.storage.chunk_pool import ChunkPool
+from vipsrv.storage.chunk_pool import SMALL_CHUNK_SIZE, ChunkPool
 from vipsrv.storage.file_slot import FileSlot
-from vipsrv.storage.file_store import FileStore
+from vipsrv.storage.file_store import FileStore, MakeFile
 from vipsrv.storage.memory_slot import MemorySlot
 from vipsrv.worker_config import IN_MEMORY_SIZE
 
@@ -41,10 +41,23 @@ class Slot:
     becomes large; the owner notices only that there is a ``descriptor`` then.
     """
 
-    __slots__ = ("_closed", "_content", "_files", "_grows", "_pool", "on_ready", "share", "size")
+    _content: MemorySlot | FileSlot
+
+    __slots__ = (
+        *("_closed", "_content", "_files", "_grows", "_make_file", "_pool"),
+        *("on_ready", "share", "size"),
+    )
 
     def __init__(
-        self, pool: ChunkPool, files: FileStore, share: Share, size: int, *, grows: bool = False
+        self,
+        pool: ChunkPool,
+        files: FileStore,
+        share: Share,
+        size: int,
+        *,
+        grows: bool = False,
+        content: MemorySlot | FileSlot | None = None,
+        make_file: MakeFile | None = None,
     ) -> None:
         self.size = size
         self.share = share
@@ -52,10 +65,14 @@ class Slot:
         self._pool = pool
         self._files = files
         self._closed = False
-        self._content: MemorySlot | FileSlot = MemorySlot(pool, share.memory, size)
+        self._make_file = make_file
         self._grows = grows
+        if content is not None:
+            self._content = content
+            return
+        self._content = memory = MemorySlot(pool, share.memory, size)
         if size > IN_MEMORY_SIZE and not grows:
-            self._move_to_file(self._content)
+            self._move_to_file(memory)
 
     @property
     def received(self) -> int:
@@ -95,6 +112,11 @@ class Slot:
         if self._grows and content.received >= IN_MEMORY_SIZE:
             return self._move_to_file(content).room()
         room = content.room()
+        while room is None:
+            lacks = self._pool.budget_left < SMALL_CHUNK_SIZE  # otherwise only this client has too much
+            if not self._pool.make_room(None if lacks else self.share):
+                break
+            room = content.room()
         if room is None:
             self._pool.refusals += 1
             return self._move_to_file(content).room()
@@ -115,6 +137,13 @@ class Slot:
         self._grows = False
         self.size = self._content.received
         self._content.end()
+
+    def cut(self, size: int) -> bool:
+        """Forget all but the first ``size`` bytes of those that have arrived, and return ``True``.
+
+        While a thread writes to the file nothing is done; ``on_ready`` is called when it may be possible.
+        """
+        return self._content.cut(size)
 
     def take_spliced(self) -> int:
         """Return the number of bytes that were read from the source since the last call."""
@@ -138,17 +167,11 @@ class Slot:
 
     def _move_to_file(self, memory: MemorySlot) -> FileSlot:
         """Keep the bytes in a file from now on. Raises ``Busy``, with nothing changed."""
-        file = FileSlot(
-            self._pool,
-            self._files,
-            self.share,
-            self.size,
-            memory,
-            self._progressed,
-            announced=memory.received if self._grows else self.size,
-        )
-        self._content = file
-        return file
+        announced = memory.received if self._grows else self.size
+        file = self._files.create(self.share, announced, self._make_file)
+        content = FileSlot(self._pool, self._files, file, self.size, self._progressed, memory=memory)
+        self._content = content
+        return content
 
     def _progressed(self) -> None:
         ready, self.on_ready = self.on_ready, None
@@ -178,8 +201,10 @@ class Spool:
     """
 
     def __init__(self, *, directory: Path, memory: int, disk: int, files: int = sys.maxsize) -> None:
-        self._pool = ChunkPool(memory)
-        self._files = FileStore(directory, disk, files)
+        self.chunks = self._pool = ChunkPool(memory)
+        """The memory, for what opens slots of its own: see ``kept_slot.py``."""
+        self.files = self._files = FileStore(directory, disk, files)
+        """The files, likewise."""
 
     @property
     def memory_left(self) -> int:

@@ -339,6 +339,19 @@ async def test_a_server_with_a_successor_serves_what_arrives_during_its_drain(tm
         await read_to_end(sock)
 
 
+@pytest.mark.parametrize("reason", ["withdrawn", "has_successor", None])
+async def test_a_reply_says_that_the_client_should_connect_anew(tmp_path: Path, reason: str | None) -> None:
+    async with connected(tmp_path) as (server, sock):
+        sock.sendall(resize(1))
+        (job,) = await server.jobs_given()
+        if reason is not None:
+            setattr(server.context, reason, True)
+        server.succeed(job, 10)
+        data = await asyncio.get_running_loop().sock_recv(sock, 1 << 16)
+        assert status_of(data) == 200
+        assert data.count(b',"closing":true}') == (reason is not None)
+
+
 async def test_the_first_request_of_a_version_1_client_is_served_by_a_server_with_a_successor(
     tmp_path: Path,
 ) -> None:

@@ -57,7 +57,7 @@ class Server:
     """A gateway, ready by default, and its pages."""
 
     def __init__(self, peers: Answers | None = None) -> None:
-        self.service = SimpleNamespace(draining=False, has_successor=False)
+        self.service = SimpleNamespace(withdrawn=False, draining=False, has_successor=False)
         self.pool = Pool(WorkerState.IDLE, WorkerState.BUSY)
         self.canary = PlayedCanary(CanaryState.PASSING)
         self.snapshots = Snapshots(None if peers is None else Peers(peers))

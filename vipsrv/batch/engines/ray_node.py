@@ -26,7 +26,7 @@ from vipsrv.batch.shard_record import UnrecordedShard
 from vipsrv.batch.shard_runner import ShardRunner
 from vipsrv.batch.stores.interface import Destination, Source
 from vipsrv.batch.stores.open_store import open_destination, open_source
-from vipsrv.client import AsyncClient
+from vipsrv.client import AsyncClient, Retry
 from vipsrv.client.window import Window
 from vipsrv.errors import StorageFailed
 from vipsrv.version import __version__
@@ -112,7 +112,9 @@ class Node:
         folder = self._stack.enter_context(scratch_folder())
         cores = take_cores(workers, self._stack.enter_context(ExitStack()))
         server = ServerOnCores(cores, path=folder / "server", workers=workers)
-        client = await self._stack.enter_async_context(AsyncClient.embedded(server=server))
+        client = await self._stack.enter_async_context(
+            AsyncClient.embedded(server=server, retry=Retry.none())  # see image_work.py
+        )
         limits = (await client.hello()).limits
         # As for one worker more: with one, so few requests are in flight that client and gateway wake up for
         # each alone, which takes 12 % more CPU time an image (6 KB each, two actors with a core each).

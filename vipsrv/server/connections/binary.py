@@ -4,6 +4,7 @@
 ``Exchange``. Nothing here decodes, blocks or sleeps.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterable
@@ -12,12 +13,15 @@ from typing import Any
 
 from vipsrv.errors import (
     BadRequest,
+    Busy,
     ProtocolError,
     RequestError,
     TooLarge,
     Unauthorized,
+    UploadConflict,
 )
 from vipsrv.protocol import (
+    CLOSING,
     OK_STATUS,
     REPLY,
     V1_MAX_SIZE,
@@ -43,6 +47,8 @@ from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
 from vipsrv.server.logs.request_line import RequestLine, peer_text
 from vipsrv.server.report import report_json
+from vipsrv.server.uploads import NOT_OFFERED, check_id
+from vipsrv.storage.kept_slot import KeptSlot
 from vipsrv.storage.spool import Slot
 from vipsrv.workers.channel import Operation
 
@@ -51,7 +57,16 @@ _HTTP_SIZES = frozenset(
 )
 """The sizes that a version 1 request seems to announce if it is the beginning of a request of HTTP."""
 
+_CLOSING = f',"{CLOSING}":true}}'.encode()
+"""What ends the meta of a reply on a connection that the client should leave."""
+
 _log = logging.getLogger(__name__)
+
+LOOK_AGAIN = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
+"""Seconds between looks at an upload that another connection is just ending with.
+
+Mostly its last bytes are written after a few milliseconds. A client that is told to ask again waits longer.
+"""
 
 _OPERATIONS: dict[int, Operation] = {Kind.RESIZE: Operation.RESIZE, Kind.INFO: Operation.INFO}
 _KINDS = {operation: kind for kind, operation in _OPERATIONS.items()}
@@ -191,7 +206,10 @@ class BinaryConnection(ServedConnection[RequestReader]):
         exchange.accept(head.meta, head.body_size)
         if exchange.outcome is None:
             self._in_flight[request_id] = self._incoming = exchange
-            self._inbox.slot = exchange.slot
+            self._inbox.slot = slot = exchange.slot
+            if isinstance(slot, KeptSlot):
+                slot.on_taken = self._give_up_upload
+                slot.needs_turn = self._tls
             if self._state is ConnectionState.DRAINING:  # it is served because the server has a successor
                 self._enter(ConnectionState.OPEN)
 
@@ -212,11 +230,14 @@ class BinaryConnection(ServedConnection[RequestReader]):
             self._inbox.start_idling()
             self._drain_if_told()
 
-    def _answer_at_once(self, head: MessageStarted) -> None:
-        """Answer a message that needs no worker."""
+    def _answer_at_once(self, head: MessageStarted, looks: int = 0) -> None:
+        """Answer a message that needs no worker. ``looks`` is how often that has been tried."""
         try:
             meta = self._answer(head)
         except RequestError as error:
+            if head.kind == Kind.UPLOAD_STATUS and isinstance(error, Busy) and looks < len(LOOK_AGAIN):
+                asyncio.get_running_loop().call_later(LOOK_AGAIN[looks], self._look_again, head, looks + 1)
+                return
             self._reply_error(head.kind, head.request_id, error)
             if isinstance(error, Unauthorized) or (
                 self._state is ConnectionState.ANONYMOUS and head.kind != Kind.PING
@@ -225,6 +246,11 @@ class BinaryConnection(ServedConnection[RequestReader]):
         else:
             reply = pack_message(head.kind | REPLY, head.request_id, meta, status=OK_STATUS)
             self._outbox.put(reply, None, self._line_of_success(head.kind, head.request_id))
+
+    def _look_again(self, head: MessageStarted, looks: int) -> None:
+        """Answer an UPLOAD_STATUS whose upload another connection has not let go yet."""
+        if self._state is ConnectionState.OPEN:
+            self._answer_at_once(head, looks)
 
     def _answer(self, head: MessageStarted) -> dict[str, Any] | None:
         """The meta of the reply to a message that needs no worker. Raises ``RequestError``."""
@@ -240,9 +266,26 @@ class BinaryConnection(ServedConnection[RequestReader]):
             self._leave_anonymity()
             return described
         if head.kind == Kind.UPLOAD_STATUS:
-            raise BadRequest("this server does not offer resumable uploads")
+            return self._upload_status(head.meta)
         self._context.check_ready()  # a PING
         return None
+
+    def _upload_status(self, meta: dict[str, Any]) -> dict[str, Any]:
+        """The meta of the reply to an UPLOAD_STATUS. Raises ``RequestError``."""
+        uploads, login = self._context.uploads, self._login
+        if uploads is None or not uploads.offered:
+            raise BadRequest(NOT_OFFERED)
+        if login.session is not None:
+            login.session.refresh()
+        status = uploads.status(login.flow.account, check_id(meta.get("id")))
+        return {"received": status.received, "size": status.size}
+
+    def _give_up_upload(self) -> None:
+        """Put what has arrived of the body into its upload, and let another connection go on with it."""
+        self._inbox.take_what_has_arrived()
+        if self._incoming is not None:
+            self._refuse_incoming(UploadConflict("upload: another connection goes on with this upload"))
+            self._linger()
 
     def _cancel(self, meta: dict[str, Any]) -> bool:
         """Cancel the request that a CANCEL names; return whether it was in flight. Raises ``BadRequest``."""
@@ -295,6 +338,8 @@ class BinaryConnection(ServedConnection[RequestReader]):
             self._reply_v1(exchange, outcome.result)
         else:
             meta, size = report_json(outcome, exchange.timeline)
+            if self._context.turns_clients_away:
+                meta = meta.removesuffix(b"}") + _CLOSING
             head = pack_message(kind | REPLY, request_id, meta, status=OK_STATUS, body_size=size)
             self._outbox.put(head, outcome.result, self._line_of_success(kind, request_id, exchange))
 

@@ -13,8 +13,11 @@
 """
 
 import asyncio
+import os
+import socket
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
@@ -24,7 +27,7 @@ from vipsrv.server.connections.pace import Pace
 from vipsrv.server.connections.tls_transport import TlsTransport
 from vipsrv.server.connections.transport import PROGRESS_SIZE, acknowledge_now
 from vipsrv.server.context import ServerContext
-from vipsrv.storage.spool import Slot
+from vipsrv.storage.kept_slot import KeptSlot
 
 READ_AHEAD_SIZE = 64 * 1024
 """Maximum bytes of one read while a header is expected: enough for all of a small image."""
@@ -97,6 +100,33 @@ class RequestReading(Protocol):
         """Note the end of the stream. Raises ``ProtocolError`` within a message."""
 
 
+class BodyRoom(Protocol):
+    """Where the bytes of a body go; see ``Slot``, which has the meanings."""
+
+    on_ready: Callable[[], None] | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body; the most there may be if that is not known."""
+
+    @property
+    def received(self) -> int:
+        """Bytes that have arrived."""
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nothing may be read until ``on_ready`` is called."""
+
+    def room(self) -> memoryview:
+        """Return the buffer for the next bytes. Raises ``RequestError``."""
+
+    def filled(self, size: int, source: int | None = None) -> None:
+        """Count bytes that were put into the last ``room``; more may be read from ``source``."""
+
+    def take_spliced(self) -> int:
+        """Return the number of bytes that were read from the source since the last call."""
+
+
 R = TypeVar("R", bound=RequestReading)
 
 
@@ -122,9 +152,9 @@ class Inbox(Generic[R]):
         has_place: Callable[[], bool],
     ) -> None:
         self.reader = reader
-        self.slot: Slot | None = None
+        self.slot: BodyRoom | None = None
         """The slot for the arriving body; ``None`` if the body is discarded."""
-        self.fed_slot: Slot | None = None
+        self.fed_slot: BodyRoom | None = None
         """The slot that the owner fills from the events: the body's bytes are not those on the wire."""
         self.expires = time.monotonic() + context.settings.idle_timeout
         """The end of the receive timeout or the idle timeout, in seconds of ``time.monotonic``."""
@@ -153,6 +183,11 @@ class Inbox(Generic[R]):
         """Whether reading is paused because the disk is behind."""
         slot = self.slot or self.fed_slot
         return slot is not None and slot.stalled
+
+    @property
+    def keeps_upload(self) -> bool:
+        """Whether what arrives of the body is kept if its client has gone."""
+        return isinstance(self.slot or self.fed_slot, KeptSlot)
 
     def buffer(self) -> memoryview:
         """Return the buffer for the next bytes: within a body it is in the spool and ends with the body."""
@@ -199,6 +234,28 @@ class Inbox(Generic[R]):
         else:
             self._pause()
 
+    def take_what_has_arrived(self) -> None:
+        """Read the rest of what is in the socket into the slot, because nobody will read it later.
+
+        After a reset the kernel still has the bytes that came before it.
+        """
+        data, self._unread = self._unread, memoryview(b"")
+        while data and self.slot is not None and not self.slot.stalled:
+            room = self._room(self.slot)
+            part = data[: len(room)]
+            room[: len(part)] = part
+            self._body_received(len(part))
+            data = data[len(part) :]
+        self._unread = data
+        if self._source is None or data:
+            return
+        with socket.socket(fileno=os.dup(self._source)) as source, suppress(OSError):
+            while self.slot is not None and not self.slot.stalled:
+                size = source.recv_into(self._room(self.slot), 0, socket.MSG_DONTWAIT)
+                if not size:
+                    break
+                self._body_received(size)
+
     def discard(self) -> None:
         """Read on, and discard everything that arrives."""
         self.slot = self.fed_slot = None
@@ -222,8 +279,9 @@ class Inbox(Generic[R]):
             return None
         if pace is None or pace.message is not slot:
             pace = self._pace = Pace(slot, self._context.settings.min_rate, now)
-        if pace.is_too_slow(now, slot.received, waits_for_us=slot.stalled):
-            return pace.describe(slot.received, slot.size)
+        began = slot.began if isinstance(slot, KeptSlot) else 0
+        if pace.is_too_slow(now, slot.received - began, waits_for_us=slot.stalled):
+            return pace.describe(slot.received - began, slot.size - began)
         return None
 
     def end_turn(self) -> None:
@@ -267,7 +325,7 @@ class Inbox(Generic[R]):
         if self._state is not InboxState.PAUSED and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _room(self, slot: Slot) -> memoryview:
+    def _room(self, slot: BodyRoom) -> memoryview:
         """Return the buffer for the next bytes of the body; without room, a buffer that is discarded."""
         self._no_room = None  # a loop may ask again without having read; there may be room by now
         try:

@@ -296,6 +296,8 @@ class ServedConnection(asyncio.BufferedProtocol, Generic[R]):
 
     def stop(self) -> None:
         """Answer all requests in flight with ``Draining``, then close."""
+        if self._inbox.keeps_upload:
+            self._inbox.take_what_has_arrived()
         lingering = self._reader.in_body
         self._answer_all(Draining("the server has stopped"))
         if self._state is ConnectionState.LINGERING:
@@ -370,7 +372,7 @@ class ServedConnection(asyncio.BufferedProtocol, Generic[R]):
                 self._lose(DISCONNECTED)
             return
         paused = inbox.state is InboxState.PAUSED
-        if paused and not self.may_half_close and has_hung_up(self._transport):
+        if paused and self._is_gone():
             # While reading is paused, no event reports the disconnect; MAX_IN_FLIGHT jobs could be wasted.
             self._abandon_all()
             self._close()
@@ -398,6 +400,10 @@ class ServedConnection(asyncio.BufferedProtocol, Generic[R]):
             self._linger()
         elif not self.answers_are_due:
             self._close()
+
+    def _is_gone(self) -> bool:
+        """Whether the client has disconnected, and nothing that it has sent is still to be kept."""
+        return not (self.may_half_close or self._inbox.keeps_upload) and has_hung_up(self._transport)
 
     def _all_sent(self) -> None:
         if self._state is ConnectionState.LINGERING:

@@ -45,6 +45,10 @@ def settings_of(settings: ServerSettings, gateways: int, gateway: int) -> Server
         "spool_disk": ByteSize(
             max(min(settings.spool_disk, settings.max_upload), share(settings.spool_disk))
         ),
+        "upload_memory": ByteSize(share(settings.upload_memory)),
+        "upload_disk": ByteSize(
+            max(min(settings.upload_disk, settings.max_upload), share(settings.upload_disk))
+        ),
         "decode_memory": ByteSize(max(_LEAST_SPOOL_MEMORY, share(settings.decode_memory))),
     }
     if gateway:

@@ -164,7 +164,8 @@ class Supervisor:
         first.drain(has_successor=has_successor, stays=self._has_operator and not has_successor)
         for process in others:
             process.drain(has_successor=has_successor)
-        until = time.monotonic() + min(self._settings.drain, _LONGEST_DRAIN) + STOP_SECONDS
+        seconds = self._settings.drain_delay + self._settings.drain
+        until = time.monotonic() + min(seconds, _LONGEST_DRAIN) + STOP_SECONDS
         await self._wait_until_ended(until, others)
         first.leave()
         await self._wait_until_ended(max(until, time.monotonic() + STOP_SECONDS), [first])

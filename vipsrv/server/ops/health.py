@@ -54,6 +54,7 @@ class Pool(Protocol):
 class Service(Protocol):
     """The part of the server's context that is looked at."""
 
+    withdrawn: bool
     draining: bool
     has_successor: bool
 
@@ -124,17 +125,21 @@ class Health:
 
     async def readiness(self) -> Readiness:
         """Look at everything, unless all was well a moment ago. All who ask meanwhile get the same answer."""
-        if self._service.draining and self._service.has_successor:
+        if self._service.draining and self._service.has_successor and not self._service.withdrawn:
             # The probe has connected just before the other server took over: that one is ready.
             served = Check("serving", ok=True, detail="another server has taken the place of this one")
             return Readiness((served,), gateways_ready=1)
-        if self._service.draining or not self.has_started:
+        if self._stops or not self.has_started:
             return Readiness(await self._checks(0))
         if self._looking is None:
             if self._last.ready and self._clock() < self._last_at + FRESH_SECONDS:
                 return self._last
             self._looking = asyncio.create_task(self._look())
         return await asyncio.shield(self._looking)
+
+    @property
+    def _stops(self) -> bool:
+        return self._service.withdrawn or self._service.draining
 
     async def _look(self) -> Readiness:
         try:
@@ -158,7 +163,7 @@ class Health:
 
     def _tell(self, readiness: Readiness) -> None:
         """Log a change. It is noticed when somebody asks."""
-        if readiness.ready != self._last.ready and not self._service.draining:
+        if readiness.ready != self._last.ready and not self._stops:
             if readiness.ready:
                 _log.info("the server is ready again")
             else:
@@ -170,6 +175,8 @@ class Health:
     async def _checks(self, patience: float) -> tuple[Check, ...]:
         if self._service.draining:
             return (Check("serving", ok=False, detail="the server is draining: it stops"),)
+        if self._service.withdrawn:
+            return (Check("serving", ok=False, detail="the server is about to stop"),)
         if not self.has_started:
             return (Check("serving", ok=False, detail="the server is starting"),)
         serving = Check("serving", ok=True, detail="requests are accepted")

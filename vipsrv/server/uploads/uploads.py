@@ -1,0 +1,617 @@
+"""Keeps what has arrived of uploads, and lends it to the connections and requests that go on with them.
+
+::
+
+    create ──────┐                       ┌── file below the spool folder, found by other processes
+    open ◄───────┼── Upload, its state ──┤
+    status ──────┘                       └── chunks of the spool's memory
+    terminate
+
+An upload in memory is written to a file if too many bytes wait there, and always if other processes have to
+find it: beside other gateways, and before this process ends. A file that nobody uses is not open: whoever
+is asked for it opens it by its name (``folder.py``). All waiting uploads are within the budgets of the
+spool, and go when others need the room (``idle.py``).
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from vipsrv.errors import BadRequest, Busy, RequestError, UploadConflict
+from vipsrv.options import UploadSlot
+from vipsrv.server.accounts import Account
+from vipsrv.server.settings import ServerSettings
+from vipsrv.server.uploads.folder import InUseError, UploadFolder, UploadInfo
+from vipsrv.server.uploads.idle import MOST, MOST_OF_CLIENT, IdleUploads
+from vipsrv.server.uploads.states import IDLE, UploadState
+from vipsrv.server.uploads.upload import Upload
+from vipsrv.storage.budget import Share
+from vipsrv.storage.file_slot import FileSlot
+from vipsrv.storage.file_store import SpoolFile
+from vipsrv.storage.kept_slot import KeptSlot
+from vipsrv.storage.memory_slot import MemorySlot
+from vipsrv.storage.spool import Spool
+from vipsrv.worker_config import IN_MEMORY_SIZE
+
+NOT_OFFERED = "this server does not offer resumable uploads"
+
+SETTLING_RETRY_MS = 50
+"""Milliseconds after which a client may ask again whose upload is just being let go here."""
+
+OTHER_RETRY_MS = 300
+"""The same if another gateway has it, which looks every ``_LOOK_SECONDS``."""
+
+_TURN_SECONDS = 0.04
+"""How long the event loop gets to read what has arrived at a connection that cannot do it by itself."""
+
+_PATIENCE_SECONDS = 1.0
+"""How long a connection that lets its upload go may still take what has arrived, if the disk is behind."""
+
+_LOOK_SECONDS = 0.5
+"""Seconds between two looks whether another process wants an upload that this one has open."""
+
+_EXPIRY_SECONDS = 5.0
+"""Seconds between two looks for uploads that have expired."""
+
+_CLAIM_SECONDS = 30.0
+"""Seconds between two looks for uploads of processes that have ended."""
+
+_SETTLE_SECONDS = 10.0
+"""Seconds that writing the last bytes may take when the server stops."""
+
+SPENT_SECONDS = 60.0
+"""Seconds for which an upload is kept after a reply about it, in case that was lost. Most large uploads end
+so: to keep them longer would fill the disk with what nobody asks for."""
+
+_ID = re.compile(r"[0-9a-f]{32}")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadStatus:
+    """``received`` of ``size`` bytes are held; ``size`` is ``None`` if there is no such upload.
+
+    It ``expires`` at that Unix time. ``metadata`` is what ``create`` got.
+    """
+
+    received: int = 0
+    size: int | None = None
+    expires: float = 0.0
+    metadata: bytes = b""
+
+
+@dataclass(slots=True)
+class UploadCounts:
+    """What has happened since the start."""
+
+    resumed: int = 0
+    """Requests that went on with an upload."""
+    saved: int = 0
+    """Bytes that these did not have to send again."""
+    expired: int = 0
+    evicted: int = 0
+    """Uploads that were removed before they expired, because room was needed."""
+
+
+def take_upload(meta: dict[str, Any]) -> tuple[UploadSlot, dict[str, Any]]:
+    """Return the ``upload`` in the meta of a request, and the meta without it. Raises ``BadRequest``."""
+    rest = dict(meta)
+    try:
+        return UploadSlot.from_meta(rest.pop("upload")), rest
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+
+
+def check_body(upload: UploadSlot, body_size: int | None) -> None:
+    """Raise ``UploadConflict`` if a body of this size is not the rest of an upload."""
+    if body_size is not None and upload.offset + body_size != upload.size:
+        raise UploadConflict(
+            f"upload: an offset of {upload.offset} and a body of {body_size} bytes are not the size of "
+            f"{upload.size}"
+        )
+
+
+def check_id(upload_id: object) -> str:
+    """Return the id of an upload that a client has sent. Raises ``BadRequest``."""
+    if not isinstance(upload_id, str) or not _ID.fullmatch(upload_id):
+        raise BadRequest("id: must be 32 lower-case hex digits")
+    return upload_id
+
+
+class Uploads:
+    """The uploads of the clients of ``spool``.
+
+    If they are ``shared``, other processes have to find those that wait at any time.
+    """
+
+    def __init__(self, spool: Spool, settings: ServerSettings, *, shared: bool = False) -> None:
+        self.counts = UploadCounts()
+        self.idle = IdleUploads()
+        self._spool = spool
+        self._settings = settings
+        self._shared = shared
+        self._folder = UploadFolder(settings.spool_dir)
+        self._works = True
+        self._known: dict[str, Upload] = {}
+        self._leftovers = Share()
+        self._look_at = self._expire_at = self._claim_at = 0.0
+        spool.files.make_room = partial(self._make_room, in_memory=False)
+        spool.chunks.make_room = partial(self._make_room, in_memory=True)
+
+    @property
+    def offered(self) -> bool:
+        """Whether uploads are kept at all."""
+        return self._works and self._settings.upload_ttl > 0
+
+    @property
+    def receiving(self) -> int:
+        """How many uploads are being received or worked on."""
+        return len(self._known) - len(self.idle)
+
+    @property
+    def max_size(self) -> int:
+        """Bytes of the largest upload that may wait."""
+        settings = self._settings
+        return int(min(settings.max_upload, settings.upload_disk, settings.spool_disk))
+
+    def describe(self) -> dict[str, int]:
+        """Return what a HELLO reply says about uploads."""
+        return {"ttl_s": int(self._settings.upload_ttl), "max_bytes": self.max_size}
+
+    def start(self) -> None:
+        """Find the uploads that earlier processes have left, and remove those that have expired."""
+        self._claim()
+
+    # What connections ask
+
+    def create(self, account: Account, upload_id: str, size: int, metadata: bytes = b"") -> UploadStatus:
+        """Begin an upload without bytes. Raises ``RequestError``, also if there is one with this id."""
+        name = self._name(account, upload_id)
+        if self._find(name) is not None or self._look(name).size is not None:
+            raise UploadConflict("there is an upload with this id already")
+        upload = Upload(self, name, size, account.share, metadata)
+        upload.is_named = True
+        upload.changed = time.time()
+        upload.content = MemorySlot(self._spool.chunks, account.share.memory, size)
+        self._known[name] = upload
+        self._settle(upload)
+        return self._status_of(upload)
+
+    def status(self, account: Account, upload_id: str) -> UploadStatus:
+        """Return how much is held of an upload. The connection that is filling it lets it go.
+
+        Raises ``Busy`` if that takes a moment.
+        """
+        name = self._name(account, upload_id)
+        upload = self._find(name)
+        return self._look(name) if upload is None else self._status_of(upload)
+
+    def open(self, account: Account, upload_id: str, size: int, offset: int) -> KeptSlot:
+        """Lend an upload, to fill it from ``offset`` on or, if that is all, to work on it.
+
+        An ``offset`` of 0 begins it anew. Raises ``UploadConflict`` if it is not as far as that, ``Busy``.
+        """
+        name = self._name(account, upload_id)
+        upload = self._find(name)
+        if offset == 0 and not (upload is not None and upload.received == 0 and upload.size == size):
+            self._drop(name, upload, account.share)
+            return self._begin(name, size, account.share)
+        if upload is None:
+            upload = self._adopt(name, account.share)
+        if upload is None or upload.size != size or upload.received != offset:
+            held = 0 if upload is None else upload.received
+            of = "" if upload is None or upload.size == size else f" of {upload.size}"
+            raise UploadConflict(
+                f"upload: the server holds {held}{of} bytes of this upload, which does not go with an offset "
+                f"of {offset} of {size}"
+            )
+        if upload.share is self._leftovers:
+            self._pass_on(upload, account.share)
+        if offset:
+            self.counts.resumed += 1
+            self.counts.saved += offset
+        return self._lend(upload)
+
+    def terminate(self, account: Account, upload_id: str) -> bool:
+        """Remove an upload; return whether there was one. Raises ``Busy`` if it is in use."""
+        name = self._name(account, upload_id)
+        upload = self._find(name) or self._adopt(name, account.share)
+        if upload is not None:
+            self._remove(upload)
+        return upload is not None
+
+    # What slots that were lent tell
+
+    def returned(self, upload: Upload, slot: KeptSlot) -> None:
+        """Take back what was lent."""
+        upload.content = slot.content
+        upload.leases.remove(slot)
+        if upload.leases:
+            return
+        if upload.state is UploadState.REMOVED:
+            upload.content.close()
+            return
+        if upload.state is UploadState.RECEIVING:
+            upload.changed = time.time()
+        upload.wanted_at = None
+        upload.enter(UploadState.SETTLING)
+        self._settle(upload)
+
+    def replied(self, upload: Upload) -> None:
+        """Note that a reply about an upload was sent: it is the first to go if room is needed."""
+        is_idle = upload.state in IDLE
+        if is_idle:
+            self.idle.discard(upload)
+        upload.replied_at = time.time()
+        if is_idle:
+            self.idle.add(upload)
+
+    # What the gateway does
+
+    def change_settings(self, settings: ServerSettings) -> None:
+        """Use other settings from now on."""
+        self._settings = settings
+        self._keep_within_bounds()
+        self._expire_at = 0.0
+
+    def watch(self, now: float) -> None:
+        """Let go what other processes want, and remove what has expired."""
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            self._let_go_what_is_wanted()
+        if now >= self._expire_at:
+            self._expire_at = now + _EXPIRY_SECONDS
+            self._expire()
+        if now >= self._claim_at:
+            self._claim()
+
+    def hand_over(self) -> None:
+        """From now on, keep all that waits in files: other processes have to find it."""
+        self._shared = True
+        for upload in list(self.idle):
+            if upload.content is not None:
+                self.idle.discard(upload)
+                upload.enter(UploadState.SETTLING)
+                self._settle(upload)
+
+    async def close(self) -> None:
+        """Write what still has to be written; the connections and requests have ended."""
+        self.hand_over()
+        give_up = time.monotonic() + _SETTLE_SECONDS
+        while any(one.state is UploadState.SETTLING for one in self._known.values()):
+            if time.monotonic() > give_up:
+                _log.error("uploads could not be written before the stop")
+                break
+            await asyncio.sleep(0.01)
+        for upload in list(self._known.values()):
+            if upload.content is not None:
+                self._remove(upload)
+        self._known = {}
+        self._folder.close()
+
+    # How it is done
+
+    def _name(self, account: Account, upload_id: str) -> str:
+        """Return the name of an upload. Raises ``BadRequest`` if no uploads are kept."""
+        if self.offered:
+            try:
+                return self._folder.name_of(account.owner, upload_id)
+            except OSError as error:
+                self._works = False
+                _log.error("uploads are not kept any more: %s", error)
+        raise BadRequest(NOT_OFFERED)
+
+    def _begin(self, name: str, size: int, share: Share) -> KeptSlot:
+        upload = Upload(self, name, size, share)
+        slot = self._slot(upload)  # or there is no room, and nothing has changed
+        if self._shared:
+            with suppress(Busy):  # it then begins in memory, where others do not see it before it waits
+                slot.move_to_file()
+        upload.leases.append(slot)
+        upload.enter(UploadState.RECEIVING)
+        self._known[name] = upload
+        return slot
+
+    def _lend(self, upload: Upload) -> KeptSlot:
+        if upload.present_content is None:
+            self._reopen(upload)
+        content = upload.present_content
+        if isinstance(content, FileSlot):
+            if not upload.leases:
+                content.reopen(upload.size)
+            content.on_progress = upload.progressed
+        slot = self._slot(upload)
+        self.idle.discard(upload)
+        if not upload.leases:
+            upload.enter(UploadState.RECEIVING if upload.received < upload.size else UploadState.READING)
+        upload.leases.append(slot)
+        return slot
+
+    def _slot(self, upload: Upload) -> KeptSlot:
+        return KeptSlot(
+            self._spool,
+            upload.share,
+            upload.size,
+            keeper=upload,
+            make_file=self._file_maker(upload),
+            content=upload.present_content,
+        )
+
+    def _file_maker(self, upload: Upload) -> Callable[[Share], SpoolFile]:
+        return partial(self._folder.create, upload.name, UploadInfo(upload.size, upload.metadata))
+
+    def _pass_on(self, upload: Upload, share: Share) -> None:
+        """Count an upload of an earlier process for the client that goes on with it."""
+        self.idle.discard(upload)
+        self._spool.files.forget(upload.share, upload.stored)
+        upload.share = share
+        self._spool.files.count(share, upload.stored)
+        self.idle.add(upload)
+
+    def _reopen(self, upload: Upload) -> None:
+        """Open the file of an upload. Raises ``RequestError`` if it cannot be."""
+        files = self._spool.files
+        files.check_reopen(upload.share)
+        try:
+            opened = self._folder.reopen(upload.name, upload.share)
+        except InUseError:
+            raise _in_other_process() from None
+        except OSError as error:
+            _log.error("the file of an upload cannot be opened: %s", error)
+            raise _in_other_process() from None
+        if opened is None:
+            self._forget(upload)
+            raise UploadConflict("upload: the server holds 0 bytes of this upload")
+        file, _info = opened
+        self.idle.discard(upload)  # before its size on the disk becomes that of an open file
+        upload.stored = 0
+        files.reopened(file)
+        upload.content = FileSlot(self._spool.chunks, self._spool.files, file, upload.size, upload.progressed)
+
+    def _adopt(self, name: str, share: Share) -> Upload | None:
+        """Take an upload that this process does not know from its file. Raises ``Busy``."""
+        status = self._look(name)
+        if status.size is None:
+            return None
+        upload = Upload(self, name, status.size, share, status.metadata)
+        upload.stored = status.received
+        upload.changed = status.expires - self._settings.upload_ttl
+        self._spool.files.count(share, upload.stored)
+        self._known[name] = upload
+        self._rest(upload)
+        return self._known.get(name)  # or there was no room for it
+
+    def _look(self, name: str) -> UploadStatus:
+        """Return what is stored of an upload that this process does not know. Raises ``Busy``."""
+        try:
+            found = self._folder.look(name)
+        except InUseError:
+            raise _in_other_process() from None
+        except OSError:
+            found = None
+        if found is None or found.changed + self._settings.upload_ttl < time.time():
+            return UploadStatus()
+        return UploadStatus(
+            found.received, found.info.size, found.changed + self._settings.upload_ttl, found.info.metadata
+        )
+
+    def _status_of(self, upload: Upload) -> UploadStatus:
+        # What another connection has begun without a byte is as if it were not there.
+        if not upload.received and not upload.is_named:
+            return UploadStatus()
+        return UploadStatus(upload.received, upload.size, self._expires(upload), upload.metadata)
+
+    def _find(self, name: str) -> Upload | None:
+        """Return an upload that this process knows and that nobody fills. Raises ``Busy``."""
+        upload = self._known.get(name)
+        if upload is None:
+            return None
+        if upload.state is UploadState.RECEIVING:
+            if upload.received == upload.size:
+                upload.changed = time.time()
+                upload.enter(UploadState.READING)
+            else:
+                self._let_go(upload)
+        if upload.state is UploadState.SETTLING and upload.is_splicing:
+            raise _in_other_connection()
+        if upload.state in IDLE:
+            if self._expires(upload) < time.time():
+                self._remove(upload)
+                self.counts.expired += 1
+            elif upload.content is None:
+                self._refresh(upload)
+        return self._known.get(name)
+
+    def _refresh(self, upload: Upload) -> None:
+        """Forget an upload whose file another process has taken since. Raises ``Busy``."""
+        try:
+            if not self._folder.is_counted_here(upload.name):
+                self._forget(upload)
+        except OSError:
+            self._forget(upload)
+
+    def _let_go(self, upload: Upload) -> None:
+        """Make the connection that fills an upload put in what has arrived, and end. Raises ``Busy``."""
+        (slot,) = upload.leases
+        now = time.monotonic()
+        if upload.wanted_at is None:
+            upload.wanted_at = now
+        slot.is_wanted = True
+        if slot.on_taken is None or upload.is_splicing:
+            raise _in_other_connection()
+        if slot.needs_turn and now < upload.wanted_at + _TURN_SECONDS:
+            raise _in_other_connection()
+        if slot.stalled and now < upload.wanted_at + _PATIENCE_SECONDS:
+            raise _in_other_connection()
+        slot.on_taken()
+        if upload.state is UploadState.RECEIVING:
+            raise _in_other_connection()
+
+    def _settle(self, upload: Upload) -> None:
+        """Go on with an upload that nobody uses: write what is to be written, then let it wait."""
+        content = upload.content
+        if isinstance(content, MemorySlot):
+            if not (upload.received or upload.is_named):
+                self._remove(upload)
+                return
+            in_memory = not self._shared and upload.size <= IN_MEMORY_SIZE
+            if in_memory and self.idle.memory + content.held <= self._settings.upload_memory:
+                self._rest(upload)
+                return
+            try:
+                file = self._spool.files.create(upload.share, upload.received, self._file_maker(upload))
+            except Busy:
+                self.counts.evicted += 1
+                self._remove(upload)
+                return
+            content = upload.content = FileSlot(
+                *(self._spool.chunks, self._spool.files, file, upload.received),
+                partial(self._settle, upload),
+                memory=content,
+            )
+        if isinstance(content, FileSlot):
+            content.on_progress = partial(self._settle, upload)
+            content.end()
+            try:
+                is_stored = content.complete
+            except RequestError:  # the disk has failed
+                self._remove(upload)
+                return
+            if is_stored:
+                upload.stored = self._spool.files.park(content.detach())
+                upload.content = None
+                self._rest(upload)
+
+    def _rest(self, upload: Upload) -> None:
+        is_complete = upload.received == upload.size
+        upload.enter(UploadState.COMPLETE if is_complete else UploadState.WAITING)
+        self.idle.add(upload)
+        self._keep_within_bounds(upload.share)
+
+    def _keep_within_bounds(self, share: Share | None = None) -> None:
+        """Remove those uploads first that go first, until no budget is exceeded."""
+        idle, settings = self.idle, self._settings
+        while share is not None and share is not self._leftovers and share.uploads > MOST_OF_CLIENT:
+            self._evict(idle.first(share=share))
+        while len(idle) > MOST:
+            self._evict(idle.first())
+        while idle.disk > settings.upload_disk:
+            self._evict(idle.first(in_memory=False))
+        while idle.memory > settings.upload_memory:
+            self._evict(idle.first(in_memory=True))
+
+    def _make_room(self, share: Share | None, *, in_memory: bool) -> bool:
+        """Remove an upload that waits, of one client or of any, for one that needs the room now."""
+        upload = self.idle.first(share=share, in_memory=in_memory)
+        if upload is None:
+            return False
+        self._evict(upload)
+        return True
+
+    def _evict(self, upload: Upload | None) -> None:
+        if upload is None:
+            raise RuntimeError("no upload waits, but their bytes count")
+        self.counts.evicted += 1
+        self._remove(upload)
+
+    def _remove(self, upload: Upload) -> None:
+        """Remove an upload; requests that work on it keep its bytes."""
+        content, stored = upload.present_content, upload.stored
+        self.idle.discard(upload)
+        upload.enter(UploadState.REMOVED)
+        self._known.pop(upload.name, None)
+        if not isinstance(content, MemorySlot):
+            self._remove_file(upload.name)
+        if upload.leases:
+            return
+        if content is not None:
+            content.close()
+        else:
+            self._spool.files.forget(upload.share, stored)
+
+    def _remove_file(self, name: str) -> None:
+        try:
+            trash = self._folder.remove(name)
+        except OSError as error:
+            _log.error("the file of an upload could not be removed: %s", error)
+        else:
+            if trash is not None:
+                self._spool.files.run_aside(partial(self._folder.free, trash))
+
+    def _drop(self, name: str, upload: Upload | None, share: Share) -> None:
+        """Remove what is held under a name, because an upload begins there anew. Raises ``Busy``."""
+        upload = upload or self._adopt(name, share)
+        if upload is not None:
+            self._remove(upload)
+
+    def _forget(self, upload: Upload) -> None:
+        """Stop counting an upload that waits in a file, which another process has now."""
+        self.idle.discard(upload)
+        upload.enter(UploadState.REMOVED)
+        self._known.pop(upload.name, None)
+        self._spool.files.forget(upload.share, upload.stored)
+
+    def _expires(self, upload: Upload) -> float:
+        """Return when an upload is removed, in Unix time."""
+        expires = (upload.changed or time.time()) + self._settings.upload_ttl
+        if upload.replied_at is None or upload.is_named:
+            return expires
+        return min(expires, upload.replied_at + SPENT_SECONDS)
+
+    def _expire(self) -> None:
+        now = time.time()
+        for upload in list(self.idle):
+            if self._expires(upload) < now:
+                self.counts.expired += 1
+                self._remove(upload)
+
+    def _let_go_what_is_wanted(self) -> None:
+        for upload in list(self._known.values()):
+            if upload.state is UploadState.RECEIVING and isinstance(upload.present_content, FileSlot):
+                try:
+                    if upload.wanted_at is not None or self._folder.is_wanted(upload.name):
+                        self._let_go(upload)
+                except (Busy, OSError):
+                    continue  # soon again
+
+    def _claim(self) -> None:
+        """Count the uploads of processes that have ended, and no more those that others have taken."""
+        self._claim_at = time.monotonic() + _CLAIM_SECONDS
+        if not self._works or not self._folder.exists:
+            return
+        try:
+            for upload in list(self.idle):
+                if upload.content is None and not self._folder.is_counted_here(upload.name):
+                    self._forget(upload)
+            for found in self._folder.claim(self._settings.upload_ttl):
+                if found.name in self._known:
+                    continue
+                upload = Upload(self, found.name, found.info.size, self._leftovers, found.info.metadata)
+                upload.stored = found.received
+                upload.changed = found.changed
+                upload.is_named = True
+                self._spool.files.count(self._leftovers, upload.stored)
+                self._known[found.name] = upload
+                self._rest(upload)
+        except OSError as error:
+            self._works = False
+            _log.error("uploads are not kept any more: %s", error)
+
+
+def _in_other_connection() -> Busy:
+    return Busy(
+        "another connection is just ending with this upload: ask again", retry_after_ms=SETTLING_RETRY_MS
+    )
+
+
+def _in_other_process() -> Busy:
+    return Busy(
+        "another connection is just ending with this upload: ask again", retry_after_ms=OTHER_RETRY_MS
+    )
