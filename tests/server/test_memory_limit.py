@@ -52,6 +52,8 @@ def test_512_mib_with_a_spool_in_memory_hold_an_image_of_324_mb() -> None:
     assert changes == {
         "spool_memory": 26 * MIB,
         "spool_disk": 312 * MIB,
+        "upload_memory": 26 * MIB // 4,
+        "upload_disk": 312 * MIB,
         "decode_memory": 156 * MIB,
         "job_memory": 156 * MIB,
         "max_upload": 312 * MIB,
@@ -92,7 +94,7 @@ def test_a_very_low_limit_leaves_a_server_that_works() -> None:
 
 def test_what_was_given_stays() -> None:
     changes = within(512 * MIB, spool_limit=GIB, workers=1, spool_memory=200 * MIB, job_memory=GIB)
-    assert set(changes) == {"spool_disk", "decode_memory", "max_upload"}
+    assert set(changes) == {"spool_disk", "upload_memory", "upload_disk", "decode_memory", "max_upload"}
 
 
 def test_workers_by_default_are_as_many_as_half_of_the_limit_holds(monkeypatch: pytest.MonkeyPatch) -> None:
