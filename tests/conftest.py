@@ -26,6 +26,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneProc
     return OneProcess(config, log) if config.getoption("dist") == "load" else None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what the commands remember of uploads and batches away from the user who runs the tests."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 class StartServer(Protocol):
     """Starts a server with these arguments of ``vipsrv serve``; it is ended with the test."""
 

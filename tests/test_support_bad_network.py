@@ -109,9 +109,14 @@ def test_a_late_end_comes_after_the_next_connection(sink: Sink) -> None:
 
 
 def test_a_reply_that_does_not_arrive(sink: Sink) -> None:
-    with BadNetwork(sink.port, lambda _: Fault(ending=Ending.NO_REPLY, after=1000)) as network:
+    def fault(number: int) -> Fault:
+        return Fault(ending=Ending.NO_REPLY, after=SIZE - 1 if number == 0 else 300_000)
+
+    with BadNetwork(sink.port, fault) as network:
         assert send(network.port, DATA) == "reset"
         assert sink.wait_for(1)[0][0] == DATA
+        assert send(network.port, DATA) == "reset"
+        assert sink.wait_for(2)[1][0] == DATA[:600_000]
 
 
 def test_a_server_that_does_not_listen_resets() -> None:

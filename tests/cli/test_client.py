@@ -339,7 +339,7 @@ def test_every_refusal_is_one_line(photo: Path, error: type[RequestError]) -> No
         peer.refuse(head, error("for a\nreason"))
 
     with FakeServer(script) as fake:
-        done = invoke(photo, *at(fake))
+        done = invoke(photo, *at(fake), "--retries", 0)
     assert done.exit_code == ExitCode.REFUSED
     assert f"vipsrv-client: the server answered {error.status} {error.code}: for a\\nreason" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -364,9 +364,11 @@ def test_a_connection_that_breaks(photo: Path) -> None:
     def script(peer: Peer) -> None:
         peer.read_request()
 
-    with FakeServer(script) as fake:
+    with FakeServer(script, script) as fake:
         assert_one_line(
-            run(photo, *at(fake)), ExitCode.NO_SERVER, "was lost", "closed by the server before it"
+            run(photo, *at(fake), "--retries", 1),
+            ExitCode.NO_SERVER,
+            *("was lost", "closed by the server before it", "(after 2 attempts)"),
         )
 
 
@@ -376,7 +378,7 @@ def test_a_timeout(photo: Path) -> None:
 
     with FakeServer(script) as fake:
         done = run(photo, *at(fake), "--timeout", 0.1)
-    assert_one_line(done, ExitCode.TIMEOUT, "has not answered within 0.1 s", "--timeout")
+    assert_one_line(done, ExitCode.TIMEOUT, "the call took longer than its 0.1 s", "--timeout")
 
 
 def test_version_1_refuses_other_options(photo: Path) -> None:
@@ -497,8 +499,9 @@ def test_no_progress_where_standard_error_was_never_open(
     with large.open("wb") as file:
         file.truncate(LONG_UPLOAD)
     monkeypatch.setattr(sys, "stderr", None)
-    with upload_progress(UploadImage.of_file(large), quiet=False) as on_sent:
-        assert on_sent is None
+    with upload_progress("vipsrv-client", UploadImage.of_file(large), quiet=False) as progress:
+        assert progress.on_sent is None
+        progress.on_resumed(5)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -641,7 +644,7 @@ def test_a_refusal_as_json(photo: Path) -> None:
         peer.refuse(head, Busy("full \x1b[2J", retry_after_ms=250))
 
     with FakeServer(script) as fake:
-        error = failure(run(photo, *at(fake), "--json"), ExitCode.REFUSED)
+        error = failure(run(photo, *at(fake), "--json", "--retries", 0), ExitCode.REFUSED)
     assert error == {
         "message": r"the server answered 429 busy: full \x1b[2J",
         "advice": "try again a little later",
@@ -650,6 +653,7 @@ def test_a_refusal_as_json(photo: Path) -> None:
         "code": "busy",
         "retryable": True,
         "retry_after_ms": 250,
+        "attempts": 1,
     }
 
 

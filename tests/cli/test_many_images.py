@@ -377,7 +377,9 @@ def test_an_image_whose_connection_breaks_twice_fails_and_the_rest_goes_on() -> 
         Path("pics", f"{name}.jpg").write_bytes(PHOTO)
     with FakeServer(first, second, answering()) as fake:
         done = invoke(
-            fake, *(f"pics/{name}" for name in ("a.jpg", "b.PNG", "more/c.jpg", "d.jpg", "e.jpg")), "--json"
+            fake,
+            *(f"pics/{name}" for name in ("a.jpg", "b.PNG", "more/c.jpg", "d.jpg", "e.jpg")),
+            *("--json", "--retries", "1"),
         )
     assert done.exit_code == ExitCode.REFUSED
     failed = [row for row in rows(done).values() if row["state"] == "failed"]
@@ -424,7 +426,7 @@ def test_a_server_that_answers_nothing_ends_the_run(folder: Path) -> None:
         peer.read_to_end()
 
     with FakeServer(script) as fake:
-        done = invoke(fake, "pics", "--json", "--timeout", "0.01")
+        done = invoke(fake, "pics", "--json", "--timeout", "0.05")
     assert done.exit_code == ExitCode.TIMEOUT
     assert MOST_TIMEOUTS <= len(rows(done)) < MOST_TIMEOUTS + 10
     assert {row["error"]["exit_code"] for row in rows(done).values()} == {ExitCode.TIMEOUT}

@@ -260,7 +260,7 @@ def test_abandoning_an_upload_does_not_fail_a_thread_that_comes_late(
 
     monkeypatch.setattr(BlockingConnection, "_begin", begin_late)
     server = serve(_takes_no_more(is_there, given_up, warm=warm), every)
-    with Client(port=server.port) as client, ThreadPoolExecutor() as threads:
+    with Client(port=server.port, resumable_from=None) as client, ThreadPoolExecutor() as threads:
         if warm:
             client.ping()
         large = threads.submit(lambda: client.resize(bytes(LARGE), on_sent=give_up, width=8, height=6))

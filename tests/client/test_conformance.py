@@ -302,7 +302,7 @@ def test_both_clients_have_the_same_methods(
 
 
 def test_every_request_of_the_protocol_has_its_method() -> None:
-    # CANCEL is sent when a call is cancelled; resumable uploads are not offered yet.
+    # CANCEL is sent when a call is cancelled; UPLOAD_STATUS when an upload goes on.
     missing = {Kind.CANCEL, Kind.UPLOAD_STATUS}
     assert {kind.name.lower() for kind in set(Kind) - missing} < set(dir(Client))
 

@@ -52,6 +52,7 @@ class FakeKeeper:
         self.sent: list[SendRequest] = []
         self.status_errors: list[VipsrvError] = []
         self.before_status: Callable[[], None] = lambda: None
+        self.may_resend = False
 
     def do(self, step: Step) -> Outcome:
         if isinstance(step, Pause):
@@ -91,7 +92,7 @@ class FakeKeeper:
             self.received += event
             # The client cannot know how much arrived: more left its hands.
             left = max(0, (self.size or SIZE) - self.received - 500_000)
-            return ended(step.request, error=LOST, unsent=left)
+            return ended(step.request, error=LOST, unsent=left, may_resend=self.may_resend)
         if isinstance(event, ConnectFailed):
             return event
         self.received = self.size or 0
@@ -104,8 +105,10 @@ def ended(
     meta: dict[str, Any] | None = None,
     error: VipsrvError | None = None,
     unsent: int = 0,
+    may_resend: bool = False,
 ) -> PendingRequest:
     pending = PendingRequest(request.kind, 1, b"", unsent=unsent, max_body=0, on_done=lambda: None)
+    pending.may_resend = may_resend
     if error is not None:
         pending.error = error
     else:
@@ -118,13 +121,13 @@ def call(
     *,
     size: int = SIZE,
     uploads: ResumableUploads | None = None,
-    retry: Retry = Retry(),
+    retry: Retry | None = None,
     **options: Any,
 ) -> Answer:
     """Make a call whose steps the server answers."""
     shared = uploads or ResumableUploads()
     upload = shared.upload(REQUEST, size, **options)
-    retries = Retries(retry, clock=lambda: 0.0, chance=lambda: 0.5)
+    retries = Retries(retry or Retry(), clock=lambda: 0.0, chance=lambda: 0.5)
     steps = call_steps(REQUEST, OneServer(SERVER), retries, upload=upload)
     try:
         step = next(steps)
@@ -187,6 +190,25 @@ def test_a_cut_that_brings_nothing_forward_is_a_failure() -> None:
     with pytest.raises(ConnectionLost):
         call(server, retry=Retry(attempts=3))
     assert server.steps.count("pause") == 2
+
+
+def test_after_an_idle_connection_was_lost_it_is_sent_again_once_without_a_pause() -> None:
+    server = FakeKeeper(0)
+    server.may_resend = True
+    call(server)
+    assert server.steps == ["hello", "from 0", "status", "from 0"]
+    server = FakeKeeper(*[0] * 9)
+    server.may_resend = True
+    with pytest.raises(ConnectionLost):
+        call(server, retry=Retry(attempts=3))
+
+
+def test_a_cut_right_after_the_question_is_a_cut_like_others() -> None:
+    # The connection was idle since the reply to UPLOAD_STATUS.
+    server = FakeKeeper(*[20_000] * 300)
+    server.may_resend = True
+    call(server)
+    assert "pause" not in server.steps
 
 
 def test_failures_are_counted_anew_after_bytes_were_brought_forward() -> None:

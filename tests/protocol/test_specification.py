@@ -31,6 +31,7 @@ from vipsrv.server.connections.pace import GRACE_SECONDS
 from vipsrv.server.connections.served import LINGER_SECONDS, MAX_IN_FLIGHT
 from vipsrv.server.connections.transport import PROGRESS_SIZE
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.uploads.uploads import SPENT_SECONDS
 from vipsrv.version import __version__
 
 TEXT = (Path(vipsrv.protocol.__file__).parent / "README.md").read_text()
@@ -216,6 +217,7 @@ def test_the_example_of_a_hello_has_the_defaults() -> None:
         "workers": 2,
         "queue_per_client": ServerSettings().client_queue,
     }
+    assert meta["uploads"] == {"ttl_s": _default("upload_ttl"), "max_bytes": _default("max_upload")}
 
 
 def _default(name: str) -> Any:
@@ -254,6 +256,8 @@ def test_the_numbers_in_the_prose_match_the_code() -> None:
     assert f"port {DEFAULT_PORT} by default" in prose
     assert f"JPEG quality is {_default('quality')}, unless" in prose
     assert f"At most {MAX_IN_FLIGHT} requests of a connection" in prose
+    assert "and a minute after a successful reply" in prose
+    assert SPENT_SECONDS == 60
     assert f"reads and discards for at most {LINGER_SECONDS:g} seconds" in prose
 
 

@@ -14,8 +14,10 @@ from tests.support.certificates import Lab
 from vipsrv.cli.lab_certificates import Validity
 from vipsrv.server import diagnosis
 from vipsrv.server.cgroups import Cgroups
-from vipsrv.server.diagnosis import Finding, Rating, confinement, diagnose, filesystem_kind, memory_needed
+from vipsrv.server.diagnosis import Finding, Rating, confinement, diagnose
+from vipsrv.server.memory_limit import memory_needed
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.spool_folder import filesystem_kind
 from vipsrv.workers.channel import Ready
 
 READY = Ready(

@@ -26,7 +26,6 @@ def test_a_value_that_equals_1_but_is_not_an_integer_is_refused(width: Any) -> N
 @pytest.mark.parametrize(
     ("meta", "name"),
     [
-        ({"width": 1, "height": 1, "upload": {"id": "0" * 32, "size": 1, "offset": 0}}, "upload"),
         ({"outputs": [{"width": 1, "height": 1}] * (MAX_OUTPUTS + 1)}, "outputs"),
     ],
 )

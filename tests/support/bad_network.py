@@ -42,8 +42,8 @@ class Ending(Enum):
     connection has brought it bytes, or after ``seconds``.
     """
     NO_REPLY = auto()
-    """All goes to the server, and nothing of what it sends from then on to the client: its first byte resets
-    the client's side.
+    """The first byte that the server sends from then on resets both sides, and so do as many bytes of the
+    client again.
     """
 
 
@@ -221,9 +221,10 @@ class _ClientSide(asyncio.BufferedProtocol):
             self.transport.resume_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - as much as the fault allows
-        if self.fault is None or self.deaf:
+        if self.fault is None:
             return self._buffer
-        return self._buffer[: max(1, self.fault.after - self._read)]
+        limit = 2 * self.fault.after if self.deaf else self.fault.after
+        return self._buffer[: max(1, limit - self._read)]
 
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(self._buffer[:nbytes])
@@ -237,8 +238,12 @@ class _ClientSide(asyncio.BufferedProtocol):
         self._deliver(data)
         if first:
             self._network.deliver_late()
-        if fault is not None and self._read >= fault.after and not self.deaf:
+        if fault is None or self._read < fault.after:
+            return
+        if not self.deaf:
             self._end(fault)
+        elif self._read >= 2 * fault.after:
+            self.reset_both()
 
     def _deliver(self, data: bytes) -> None:
         if data and self.server is not None and not self.server.is_closing():

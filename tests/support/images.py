@@ -6,6 +6,7 @@ pixels whether an image was rotated, mirrored or decoded with wrong colours. For
 """
 
 import io
+import math
 import random
 import struct
 import zlib
@@ -285,6 +286,28 @@ def large_strip_tiff(path: Path, width: int, height: int) -> None:
                 now = min(left, at_once)
                 file.write(block[: now * row_bytes])
                 left -= now
+
+
+# The cells of a `coloured_cells_tiff`, in each direction.
+_CELLS: Final = 8
+
+
+def coloured_cells_tiff(size: int, seed: int = 0) -> tuple[bytes, list[list[tuple[int, int, int]]]]:
+    """An uncompressed RGB strip TIFF of about `size` bytes, and the colours of its 8 x 8 equal cells by rows.
+
+    Bytes that are missing, or in the wrong place, change the colours from there on.
+    """
+    chance = random.Random(seed)
+    side = max(_CELLS, math.isqrt(size // 3) // _CELLS * _CELLS)
+    colours = [
+        [(chance.randrange(256), chance.randrange(256), chance.randrange(256)) for _ in range(_CELLS)]
+        for _ in range(_CELLS)
+    ]
+    row_bytes, rows_per_strip = 3 * side, max(1, 65536 // (3 * side))
+    sizes = [row_bytes * min(rows_per_strip, side - start) for start in range(0, side, rows_per_strip)]
+    head = _placed([*_rgb_fields(side, side, 1), (278, _LONG, [rows_per_strip])], 273, sizes)
+    rows = (b"".join(bytes(colour) * (side // _CELLS) for colour in row) for row in colours)
+    return b"".join((head, *(row * (side // _CELLS) for row in rows))), colours
 
 
 # Colour profiles

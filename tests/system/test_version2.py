@@ -182,7 +182,8 @@ def test_info_reads_the_header(connection: Connection) -> None:
     ("kind", "meta", "body", "said"),
     [
         (Kind.HELLO, {"token": "secret"}, b"", "token"),
-        (Kind.UPLOAD_STATUS, {"id": "0" * 32}, b"", "resumable uploads"),
+        (Kind.UPLOAD_STATUS, {}, b"", "id"),
+        (Kind.UPLOAD_STATUS, {"id": "G" * 32}, b"", "id"),
         (Kind.CANCEL, {}, b"", "request_id"),
         (Kind.PING, {}, b"x", "no body"),
         (Kind.INFO, {}, b"", "no image"),
@@ -192,12 +193,8 @@ def test_info_reads_the_header(connection: Connection) -> None:
         (Kind.RESIZE, {"width": 9, "height": 9, "colour": 9}, b"x", "colour"),
         (Kind.RESIZE, {"outputs": [{"width": 9, "height": 9}] * 17}, b"x", "outputs"),
         (Kind.RESIZE, {"width": True, "height": 9}, b"x", "width"),
-        (
-            Kind.RESIZE,
-            {"width": 9, "height": 9, "upload": {"id": "0" * 32, "size": 1, "offset": 0}},
-            b"x",
-            "upload",
-        ),
+        (Kind.RESIZE, {"width": 9, "height": 9, "upload": {"id": "0" * 32}}, b"x", "upload"),
+        (Kind.INFO, {"upload": {"id": "0" * 31, "size": 1, "offset": 0}}, b"x", "upload"),
         (99, {}, b"x", "99"),
     ],
 )

@@ -27,6 +27,7 @@ from vipsrv.cli.info_commands import (
 from vipsrv.cli.one_image import STANDARD_OUTPUT, ResultPlace, resize_one, resize_over_version_1
 from vipsrv.cli.output_files import output_folder
 from vipsrv.cli.resize_flags import (
+    DEFAULT_RETRIES,
     BackgroundFlag,
     DeadlineFlag,
     EffortFlag,
@@ -38,6 +39,7 @@ from vipsrv.cli.resize_flags import (
     PageFlag,
     PositionFlag,
     QualityFlag,
+    RetriesFlag,
     TimeoutFlag,
     TokenFileFlag,
     deadline_in_ms,
@@ -52,12 +54,14 @@ from vipsrv.cli.result_options import (
     version_1_size,
 )
 from vipsrv.cli.result_report import ResultReport
-from vipsrv.cli.server_choice import Answer, CallServer
+from vipsrv.cli.server_choice import Answer, CallServer, several_servers
 from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions
 from vipsrv.cli.upload import open_upload
 from vipsrv.client import Client, ResizedImage, ResizeResults, Timeout, Version1Result
 from vipsrv.client.login_token import choose_token
+from vipsrv.client.resume import check_upload_id
 from vipsrv.client.server_address import HOST_VARIABLE, PORT_VARIABLE, choose_server
+from vipsrv.client.server_names import SERVERS_VARIABLE
 from vipsrv.options import MAX_DIMENSION, Format, Keep, Position
 from vipsrv.protocol import DEFAULT_HEIGHT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WIDTH
 from vipsrv.version import __version__
@@ -218,6 +222,16 @@ def resize(
             help=f"Port of the server.  [env var: {PORT_VARIABLE}; default: {DEFAULT_PORT}]",
         ),
     ] = None,
+    servers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--server",
+            metavar="ADDRESS",
+            help="One of several servers, in place of --host and --port: HOST:PORT, tls://HOST:PORT or "
+            f"unix:/path. Repeat it for each.  [env var: {SERVERS_VARIABLE}, separated by commas]",
+            show_default=False,
+        ),
+    ] = None,
     tls: Tls = False,
     ca: Ca = None,
     cert: Cert = None,
@@ -227,6 +241,16 @@ def resize(
         int, typer.Option(min=1, max=2, help="Version of the protocol; 1 is for old servers.")
     ] = 2,
     timeout: TimeoutFlag = 120.0,
+    upload_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="32 hex digits by which the server keeps what has arrived of the image, so that the same "
+            "command goes on after it was ended.  [default: for images from 8 MiB on, one by the content]",
+            show_default=False,
+        ),
+    ] = None,
+    retries: RetriesFlag = DEFAULT_RETRIES,
     embedded: Annotated[
         bool,
         typer.Option(
@@ -261,11 +285,13 @@ def resize(
         server = CallServer(
             program=PROGRAM,
             choice=choose_server(host or None, port),
-            timeout=Timeout(reply=timeout),
+            timeout=Timeout(reply=None, call=timeout),
+            retries=retries,
             may_start_one=embedded,
             tls=TlsOptions(tls=tls, ca=ca, cert=cert, key=key),
             token=choose_token(file=token_file),
             quiet=silent,
+            servers=several_servers(servers, host or None, port),
         )
         if formats:
             refuse_other_options(context, "--formats", has_image=bool(images))
@@ -301,6 +327,8 @@ def resize(
             enlarge=enlarge,
         )
         deadline_ms = deadline_in_ms(deadline)
+        if upload_id is not None:
+            _check_upload_id(upload_id, protocol, many=many)
         if upload is None:
             # Imported here because a single image starts quicker without it.
             from vipsrv.cli.many_command import many_request, resize_many  # noqa: PLC0415
@@ -313,6 +341,7 @@ def resize(
                 recursive=recursive,
                 skip_existing=skip_existing,
                 deadline_ms=deadline_ms,
+                retries=retries,
                 protocol=protocol,
             )
             resize_many(server, request, quiet=quiet, as_json=as_json)
@@ -324,7 +353,7 @@ def resize(
             answer = resize_over_version_1(server, upload, version_1_size(outputs, deadline_ms))
             results: Sequence[ResizedImage] = [answer.value]
         else:
-            answer = resize_one(server, upload, outputs, deadline_ms)
+            answer = resize_one(server, upload, outputs, deadline_ms, upload_id)
             results = answer.value.outputs
         saved = to_save.save(outputs, results)
         if not quiet:
@@ -332,12 +361,20 @@ def resize(
                 upload,
                 answer.value,
                 saved=saved,
-                server=answer.server,
+                server=answer.value.server or answer.server,
                 embedded=answer.embedded,
                 listed=several,
             )
             text = json.dumps(report.to_json()) if as_json else "\n".join(report.lines())
             typer.echo(text, err=output == STANDARD_OUTPUT)
+
+
+def _check_upload_id(upload_id: str, protocol: int, *, many: bool) -> None:
+    """Raise ``ValueError`` for an id that is none, and where there can be none."""
+    check_upload_id("--upload-id", upload_id)
+    refuse_version_1("--upload-id", protocol)
+    if many:
+        raise ValueError("--upload-id takes one image")
 
 
 def _are_many(images: Sequence[Path], *only_for_many: bool) -> bool:

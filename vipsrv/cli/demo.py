@@ -58,9 +58,12 @@ def _resize(image: Path) -> Path:
         typer.echo(f"serving    on {server}, ready after {time.monotonic() - started:.1f} s")
         typer.echo(f"sending    the image, to be resized to {DEFAULT_WIDTH} x {DEFAULT_HEIGHT}\n")
         upload = UploadImage.of_file(image)
-        with Client(server.host, server.port) as client, upload_progress(upload, quiet=False) as on_sent:
+        with (
+            Client(server.host, server.port) as client,
+            upload_progress("vipsrv", upload, quiet=False) as progress,
+        ):
             options = ResizeOptions(width=DEFAULT_WIDTH, height=DEFAULT_HEIGHT)
-            results = client.resize_all(image, [options], on_sent=on_sent)
+            results = client.resize_all(image, [options], on_sent=progress.on_sent)
     (output,) = results.outputs
     saved = output_file(image, None, ending_of(options.format, output.format)).save(output)
     report = ResultReport.of(upload, results, saved=[saved], server=str(server), embedded=True)

@@ -167,6 +167,7 @@ def _fields(message: str, code: int, advice: str | None, error: Exception | None
         "code": refusal and refusal.code,
         "retryable": refusal and refusal.retryable,
         "retry_after_ms": refusal and refusal.retry_after_ms,
+        "attempts": error.attempts if isinstance(error, VipsrvError) else None,
     }
 
 

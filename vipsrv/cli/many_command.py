@@ -89,6 +89,7 @@ def many_request(
     recursive: bool,
     skip_existing: bool,
     deadline_ms: int | None,
+    retries: int,
     protocol: int,
 ) -> ManyRequest:
     """Make the request of a call with many images from its arguments. Raises ``ValueError``."""
@@ -97,7 +98,7 @@ def many_request(
     if images.count(STANDARD_INPUT) > 1:
         raise ValueError("standard input (-) is one image; name it once")
     names = NameTemplate.of(name, outputs, folder)
-    options = ManyOptions(names=names, deadline_ms=deadline_ms, skip_existing=skip_existing)
+    options = ManyOptions(names=names, deadline_ms=deadline_ms, skip_existing=skip_existing, retries=retries)
     return ManyRequest(images=images, recursive=recursive, options=options)
 
 
@@ -118,7 +119,7 @@ def resize_many(server: CallServer, request: ManyRequest, *, quiet: bool, as_jso
         check_folder(folder, "--output-dir")
 
     async def work(client: AsyncClient) -> _End:
-        window = Window((await client.hello()).limits, most_bytes=MOST_BYTES)
+        window = Window((await client.hello()).limits, servers=len(client.servers), most_bytes=MOST_BYTES)
         tally.started = time.monotonic()  # not counting the start of a server
         with open_progress(server.program, request.paths(), quiet=quiet or as_json) as progress:
 

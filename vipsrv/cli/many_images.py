@@ -78,11 +78,15 @@ class _NotStarted(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManyOptions:
-    """What is done with each image. ``names`` has the options of its results."""
+    """What is done with each image. ``names`` has the options of its results.
+
+    ``retries`` is how often it is sent again because its connection was lost.
+    """
 
     names: NameTemplate
     deadline_ms: int | None = None
     skip_existing: bool = False
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,28 +213,30 @@ class ManyImages:
         return _Opened(upload, content, paths)
 
     async def _request(self, one: "_OneImage", opened: _Opened) -> ResizeResults:
-        """Send an image, again where that may help: once each after a lost connection and a dead worker.
+        """Send an image, again where that may help: after lost connections, and once after a dead worker.
 
         Whoever gets the answer is one of those who may save, until it releases ``_savers``.
         """
-        lost: ConnectionLost | None = None
-        died: WorkerDied | None = None
+        retries = self._options.retries
+        lost = 0
+        died = retries == 0
         away_since: float | None = None
         while True:
             try:
                 return await self._window.ask(opened.upload.size, lambda: self._send(one, opened))
-            except WorkerDied as error:
-                if died is not None:
+            except WorkerDied:
+                if died:
                     raise
-                died = error
-            except ConnectionLost as error:
-                if lost is not None:
+                died = True
+            except ConnectionLost:
+                if lost == retries:
                     raise
-                lost = error
+                lost += 1
             except (ConnectFailed, Draining):
                 now = time.monotonic()
                 away_since = now if away_since is None else away_since
-                if now - away_since >= RECONNECT_SECONDS or self._state is RunState.STOPPING:
+                patient = retries > 0 and now - away_since < RECONNECT_SECONDS
+                if not patient or self._state is RunState.STOPPING:
                     raise
                 await self._sleep(RECONNECT_PAUSE)
 

@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vipsrv.cli.output_files import (
@@ -16,7 +17,9 @@ from vipsrv.cli.output_files import (
 )
 from vipsrv.cli.server_choice import Answer, CallServer
 from vipsrv.cli.upload import UploadImage, upload_progress
+from vipsrv.cli.upload_ids import content_id
 from vipsrv.client import Client, ResizedImage, ResizeResults, Version1Client, Version1Result
+from vipsrv.client.resume import RESUMABLE_FROM, UploadId
 from vipsrv.options import ResizeOptions
 
 STANDARD_OUTPUT = Path("-")
@@ -60,13 +63,30 @@ class ResultPlace:
 
 
 def resize_one(
-    server: CallServer, image: UploadImage, outputs: tuple[ResizeOptions, ...], deadline_ms: int | None
+    server: CallServer,
+    image: UploadImage,
+    outputs: tuple[ResizeOptions, ...],
+    deadline_ms: int | None,
+    upload_id: str | None = None,
 ) -> Answer[ResizeResults]:
-    """Send an image, with a progress bar if it is large. Raises the errors of ``Client``."""
+    """Send an image, with a progress bar if it is large. Raises the errors of ``Client``.
+
+    Without an ``upload_id`` a large image gets one by its content.
+    """
+    chosen: UploadId | None = upload_id
+    if upload_id is None and image.size >= RESUMABLE_FROM:
+        chosen = partial(content_id, image)
 
     def request(client: Client) -> ResizeResults:
-        with upload_progress(image, quiet=server.quiet) as on_sent:
-            return client.resize_all(image.content, outputs, deadline_ms=deadline_ms, on_sent=on_sent)
+        with upload_progress(server.program, image, quiet=server.quiet) as progress:
+            return client.resize_all(
+                image.content,
+                outputs,
+                deadline_ms=deadline_ms,
+                on_sent=progress.on_sent,
+                upload_id=chosen,
+                on_resumed=progress.on_resumed,
+            )
 
     return server.ask(request)
 
@@ -77,7 +97,7 @@ def resize_over_version_1(
     """Send an image over version 1 of the protocol. Raises the errors of ``Version1Client``."""
 
     def request(client: Version1Client) -> Version1Result:
-        with upload_progress(image, quiet=server.quiet) as on_sent:
-            return client.resize(image.content, width=size[0], height=size[1], on_sent=on_sent)
+        with upload_progress(server.program, image, quiet=server.quiet) as progress:
+            return client.resize(image.content, width=size[0], height=size[1], on_sent=progress.on_sent)
 
     return server.ask_version_1(request)

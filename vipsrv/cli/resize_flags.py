@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from vipsrv.cli.result_options import parse_format
+from vipsrv.client import Retry
 from vipsrv.client.login_token import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE
+from vipsrv.client.retry import MOST_ATTEMPTS
 from vipsrv.client.timeouts import MAX_SECONDS
 from vipsrv.options import MAX_EFFORT, Fit, Format, Keep, Position
 
@@ -94,9 +96,21 @@ TimeoutFlag = Annotated[
         min=0.001,
         max=MAX_SECONDS,
         metavar="SECONDS",
-        help="Time to wait for the reply once the image has been sent.",
+        help="Time for the whole call: connecting, sending, all attempts and the pauses between them. With "
+        "many images, for each of them.",
     ),
 ]
+RetriesFlag = Annotated[
+    int,
+    typer.Option(
+        "--retries",
+        min=0,
+        max=MOST_ATTEMPTS - 1,
+        metavar="N",
+        help="How often to send an image again that was lost or that the server had no room for.",
+    ),
+]
+DEFAULT_RETRIES = Retry().attempts - 1
 
 
 def format_flag(default: str) -> Any:

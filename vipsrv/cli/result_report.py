@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vipsrv.cli.upload import UploadImage
+from vipsrv.cli.upload import UploadImage, resumed_at
 from vipsrv.client import ResizedImage, ResizeResults, SeekableReader, Version1Result
 from vipsrv.printable import printable
 
@@ -60,6 +60,7 @@ class OutputReport:
 class ResultReport:
     """The report of a request. Sizes are bytes, times are milliseconds unless named otherwise.
 
+    ``sent_bytes`` are those of the last of the ``attempts``, which did not have to send ``resumed_bytes``.
     ``ratio`` and ``result_bytes`` are those of all ``outputs`` together. ``listed`` shows the outputs as a
     list even if there is only one. ``None`` is a value that is not known.
     """
@@ -69,9 +70,11 @@ class ResultReport:
     embedded: bool
     original_bytes: int
     sent_bytes: int
+    resumed_bytes: int
     received_bytes: int
     server_ms: dict[str, float] | None
     total_seconds: float
+    attempts: int
     result_bytes: int
     ratio: float
     original: Dimensions | None
@@ -106,9 +109,11 @@ class ResultReport:
             embedded=embedded,
             original_bytes=image.size,
             sent_bytes=results.sent,
+            resumed_bytes=0 if isinstance(results, Version1Result) else results.resumed,
             received_bytes=results.received,
             server_ms=timings,
             total_seconds=round(results.elapsed, 6),
+            attempts=results.attempts,
             result_bytes=sum(len(output.data) for output in outputs),
             ratio=round(results.ratio, 3),
             original=measure(image.content) or stated,
@@ -130,10 +135,10 @@ class ResultReport:
         together = f"  (all {len(self.outputs)} results together)" if len(self.outputs) > 1 else ""
         rows = [
             ("original size", _size(self.original_bytes)),
-            ("sent", _size(self.sent_bytes)),
+            ("sent", f"{_size(self.sent_bytes)}{self._resumed()}"),
             ("received", _size(self.received_bytes)),
             ("server processing", self._server_time()),
-            ("total time", f"{self.total_seconds * 1000:.1f} ms"),
+            ("total time", f"{self.total_seconds * 1000:.1f} ms{self._attempts()}"),
             ("compression ratio", f"{self.ratio:.2f} : 1{together}"),
         ]
         original = ("original dimensions", str(self.original or "unknown: Pillow cannot open it"))
@@ -149,6 +154,15 @@ class ResultReport:
             rows.append(original)
             rows.append(("processed dimensions", str(output.processed)))
         return [f"{name:<21} {value}" for name, value in rows]
+
+    def _resumed(self) -> str:
+        """Return where the upload was resumed: ``sent`` is what was sent from there on."""
+        if not self.resumed_bytes:
+            return ""
+        return f"  {resumed_at(self.resumed_bytes, self.original_bytes)}"
+
+    def _attempts(self) -> str:
+        return "" if self.attempts == 1 else f"  ({self.attempts} attempts)"
 
     def _server_time(self) -> str:
         if self.server_ms is None:

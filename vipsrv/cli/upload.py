@@ -1,13 +1,15 @@
-"""The image that ``vipsrv-client`` uploads: a file or standard input, checked beforehand; a progress bar."""
+"""The image that ``vipsrv-client`` uploads: a file or standard input, checked beforehand; its progress."""
 
 import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -19,6 +21,9 @@ STANDARD_INPUT = Path("-")
 
 LONG_UPLOAD = 8_000_000
 """Bytes: a progress bar is shown for images of at least this size."""
+
+LINE_SECONDS = 10.0
+"""Seconds between two lines that tell of a resumed upload, where there is no terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +79,75 @@ def open_upload(path: Path) -> Iterator[UploadImage]:
         yield UploadImage(copy, size, str(STANDARD_INPUT), Path("stdin"), 0)
 
 
+class UploadProgress:
+    """What a user sees of an upload: nothing."""
+
+    on_sent: OnSent | None = None
+    """For a client, which calls it with the number of bytes sent so far."""
+
+    def on_resumed(self, offset: int) -> None:
+        """Show that the upload goes on, and that the server has so many bytes already."""
+
+
+class UploadLines(UploadProgress):
+    """Writes a line to standard error when an upload is resumed, not more often than ``LINE_SECONDS``.
+
+    Not if nothing is left to be sent: then nothing goes on, and the report says so.
+    """
+
+    def __init__(self, program: str, size: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._program = program
+        self._size = size
+        self._clock = clock
+        self._next: float | None = None
+
+    def on_resumed(self, offset: int) -> None:
+        """Write a line if it is time for one."""
+        now = self._clock()
+        if offset < self._size and (self._next is None or now >= self._next):
+            self._next = now + LINE_SECONDS
+            typer.echo(f"{self._program}: {resumed_at(offset, self._size)}", err=True)
+
+
+class UploadBar(UploadProgress):
+    """A bar on standard error, which is a terminal; its label says where the upload was resumed."""
+
+    def __init__(self, stack: ExitStack, image: UploadImage) -> None:
+        self._stack = stack
+        self._size = image.size
+        self._label = f"sending {printable(image.named.name)}"
+        self._resumed = ""
+        self._shown = 0
+        self._bar: Any = None
+        self.on_sent = self._show
+
+    def on_resumed(self, offset: int) -> None:
+        """Show it in the label, and the bytes that the server has as sent."""
+        self._resumed = f" ({resumed_at(offset, self._size)})"
+        self._show(offset)
+
+    def _show(self, sent: int) -> None:
+        if self._bar is None:  # no bar before a server has accepted the connection
+            bar = typer.progressbar(length=self._size, label="", file=sys.stderr)
+            self._bar = self._stack.enter_context(bar)
+        self._bar.label = self._label + self._resumed
+        self._bar.finished = False  # it may have been, before bytes on their way were lost
+        self._bar.update(sent - self._shown)
+        self._shown = sent
+
+
+def resumed_at(offset: int, size: int) -> str:
+    """Return the words for an upload that goes on, with whole percent of the image."""
+    return f"resumed at {100 * offset // size} %"
+
+
 @contextmanager
-def upload_progress(image: UploadImage, *, quiet: bool) -> Iterator[OnSent | None]:
-    """Show a progress bar for a long upload if standard error is a terminal."""
-    if quiet or image.size < LONG_UPLOAD or sys.stderr is None or not sys.stderr.isatty():
-        yield None
-        return
-    with ExitStack() as stack:
-        shown = 0
-        bar = None
-
-        def on_sent(sent: int) -> None:
-            nonlocal bar, shown
-            if bar is None:  # no bar before a server has accepted the connection
-                label = f"sending {printable(image.named.name)}"
-                bar = stack.enter_context(typer.progressbar(length=image.size, label=label, file=sys.stderr))
-            bar.update(sent - shown)
-            shown = sent
-
-        yield on_sent
+def upload_progress(program: str, image: UploadImage, *, quiet: bool) -> Iterator[UploadProgress]:
+    """Show the progress of an upload on standard error: a bar for a long one, if that is a terminal."""
+    if quiet or sys.stderr is None:
+        yield UploadProgress()
+    elif image.size < LONG_UPLOAD or not sys.stderr.isatty():
+        yield UploadLines(program, image.size)
+    else:
+        with ExitStack() as stack:
+            yield UploadBar(stack, image)

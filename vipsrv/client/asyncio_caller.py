@@ -2,28 +2,32 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
 
 from vipsrv.client.asyncio_pool import AsyncPool, running_loop
 from vipsrv.client.attempts import Retries
 from vipsrv.client.calls import (
     Answer,
+    ClientServers,
     Connect,
     Outcome,
     Pause,
+    Probe,
+    Resolve,
     SendRequest,
     Server,
-    Servers,
     Step,
     call_steps,
     ping_steps,
 )
 from vipsrv.client.pool import forget_at_fork
 from vipsrv.client.requests import ClientRequest
+from vipsrv.client.resume import ResumableUpload
 from vipsrv.client.retry import Retry
+from vipsrv.client.server_names import Resolver, resolve
 from vipsrv.client.sources import OnSent, Source
-from vipsrv.client.timeouts import Timeout, has_passed, too_long
+from vipsrv.client.timeouts import Timeout, too_long, until_deadline
 from vipsrv.errors import ConnectionLost, VipsrvError
 
 T = TypeVar("T")
@@ -37,19 +41,27 @@ class AsyncCaller:
 
     def __init__(
         self,
-        servers: Servers,
+        servers: ClientServers,
         make_pool: Callable[[Server], AsyncPool],
         *,
         retry: Retry,
         timeout: Timeout,
+        resolver: Resolver = resolve,
     ) -> None:
+        self._resolver = resolver
+        self._background: set[asyncio.Task[None]] = set()
         self._servers = servers
         self._make_pool = make_pool
         self._timeout = timeout
         self._retries = Retries(retry)
         self._pools: dict[Server, AsyncPool] = {}
-        self._pauses: set[asyncio.Future[bool]] = set()  # true if the client is closed meanwhile
+        self._pauses: set[asyncio.Future[None]] = set()
         forget_at_fork(self)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the servers that are known now."""
+        return self._servers.addresses
 
     @property
     def in_use(self) -> bool:
@@ -57,22 +69,37 @@ class AsyncCaller:
         return any(pool.in_use for pool in list(self._pools.values()))
 
     async def call(
-        self, request: ClientRequest, source: Source | None = None, on_sent: OnSent | None = None
+        self,
+        request: ClientRequest,
+        source: Source | None = None,
+        on_sent: OnSent | None = None,
+        *,
+        upload: ResumableUpload | None = None,
     ) -> Answer:
         """Make a call. Raises the error of its last attempt, and ``OSError`` for its image."""
         until = self._timeout.deadline()
         return await self._drive(
-            call_steps(request, self._servers, self._retries, until=until), source, on_sent
+            call_steps(request, self._servers.for_call(), self._retries, until=until, upload=upload),
+            source,
+            on_sent,
         )
 
     async def ping(self) -> float:
         """Return the seconds of a round trip, without the time to connect."""
-        return await self._drive(ping_steps(self._servers, self._retries, until=self._timeout.deadline()))
+        return await self._drive(
+            ping_steps(self._servers.for_call(), self._retries, until=self._timeout.deadline())
+        )
 
     async def close(self) -> None:
         """End all calls, close the connections and stop an embedded server. May be called again."""
         running_loop()
-        for pool in self._end_calls():
+        pools = self._end_calls()
+        tasks = [task for task in self._background if task.get_loop() is asyncio.get_running_loop()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for pool in pools:
             await pool.close()
 
     def release(self) -> None:
@@ -83,13 +110,14 @@ class AsyncCaller:
     def forget(self) -> None:
         """In a forked child: leave the pauses to the parent."""
         self._pauses = set()
+        self._background = set()
         self._retries.budget.forget()
+        self._servers.forget()
 
     def _end_calls(self) -> list[AsyncPool]:
         self._retries.closed = True
         for pause in self._pauses:
-            if not pause.done():
-                pause.set_result(True)
+            _end(pause)
         return list(self._pools.values())
 
     async def _drive(
@@ -110,18 +138,42 @@ class AsyncCaller:
 
     async def _do(self, step: Step, source: Source | None, on_sent: OnSent | None) -> Outcome:
         """Do one step, and return its outcome."""
+        if isinstance(step, (SendRequest, Connect)):
+            return await self._send(step, source, on_sent)
         if isinstance(step, Pause):
-            return await self._pause(step.seconds)
+            await self._pause(step.seconds)
+            return None
+        if isinstance(step, Probe):
+            self._start(self._probe(step))
+        else:
+            await self._resolve(step)
+        return None
+
+    async def _send(
+        self, step: SendRequest | Connect, source: Source | None, on_sent: OnSent | None
+    ) -> Outcome:
         pool = self._pools.get(step.server) or self._pool(step.server)
         try:
             if step.until is None:
                 return await _send(pool, step, source, on_sent)
-            async with asyncio.timeout(step.until - time.monotonic()):
-                return await _send(pool, step, source, on_sent)
+            return await self._send_in_time(pool, step, step.until, source, on_sent)
         except VipsrvError as error:
             return error
-        except TimeoutError as error:
-            if error.errno is not None or not has_passed(step.until):
+
+    async def _send_in_time(
+        self,
+        pool: AsyncPool,
+        step: SendRequest | Connect,
+        until: float,
+        source: Source | None,
+        on_sent: OnSent | None,
+    ) -> Outcome:
+        limit = asyncio.timeout(until - time.monotonic())
+        try:
+            async with limit:
+                return await _send(pool, step, source, on_sent)
+        except TimeoutError:
+            if not limit.expired():
                 raise  # of the image's file
             return too_long(self._timeout, "the server has not answered")
 
@@ -132,19 +184,54 @@ class AsyncCaller:
         pool = self._pools[server] = self._make_pool(server)
         return pool
 
-    async def _pause(self, seconds: float) -> ConnectionLost | None:
+    async def _pause(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        pause: asyncio.Future[bool] = loop.create_future()
+        pause: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(seconds, _end, pause)
         self._pauses.add(pause)
         try:
-            closed = await pause
+            await pause
         finally:
             timer.cancel()
             self._pauses.discard(pause)
-        if closed:
-            return ConnectionLost("the client was closed while a request waited to be sent again")
-        return None
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Do something in the background, until the client is closed."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def _probe(self, step: Probe) -> None:
+        failure: VipsrvError | None = ConnectionLost("the client was closed")
+        try:
+            await (self._pools.get(step.server) or self._pool(step.server)).probe()
+            failure = None
+        except VipsrvError as error:
+            failure = error
+        finally:
+            step.done(failure)
+
+    async def _resolve(self, step: Resolve) -> None:
+        looking_up = self._start(self._look_up(step))
+        if step.wait:
+            await asyncio.wait([looking_up], timeout=until_deadline(None, step.until))
+
+    async def _look_up(self, step: Resolve) -> None:
+        """Resolve the names at the same time, each in a thread."""
+        answers = await asyncio.gather(
+            *(asyncio.to_thread(self._resolver, name.host, name.port) for name in step.names),
+            return_exceptions=True,
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, OSError):
+                raise answer
+        told = [
+            answer
+            for answer in answers
+            if not isinstance(answer, BaseException) or isinstance(answer, OSError)
+        ]
+        step.done(dict(zip(step.names, told, strict=True)))
 
 
 async def _send(
@@ -159,6 +246,6 @@ async def _send(
     return await pool.call(step.request, source, on_sent)
 
 
-def _end(pause: "asyncio.Future[bool]") -> None:
+def _end(pause: "asyncio.Future[None]") -> None:
     if not pause.done():
-        pause.set_result(False)
+        pause.set_result(None)

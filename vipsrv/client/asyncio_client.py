@@ -17,6 +17,7 @@ from vipsrv.client.requests import (
     INFO,
     ClientRequest,
     ResizeAllRequests,
+    check_connections,
     check_max_reply_size,
     check_version_1_size,
     resize_request,
@@ -32,8 +33,11 @@ from vipsrv.client.results import (
     server_info,
     version_1_result,
 )
+from vipsrv.client.resume import RESUMABLE_FROM, OnResumed, ResumableUploads, UploadId
 from vipsrv.client.retry import Retry
 from vipsrv.client.server_address import server_address
+from vipsrv.client.server_list import choose_servers
+from vipsrv.client.server_names import Resolver, resolve
 from vipsrv.client.sources import ImageSource, OnSent, open_source
 from vipsrv.client.timeouts import Timeout
 from vipsrv.client.tls import FilePath, TlsChoice, choose_tls
@@ -74,6 +78,12 @@ class AsyncClient(_ClosableClient):
     and otherwise 127.0.0.1 or 65432. For a unix socket, ``address`` or ``host`` is ``unix:/path``.
     ``AsyncClient.embedded()`` starts its own server.
 
+    ``servers`` replaces them by several servers, as ``["a:65432", "tls://b:1", "unix:/x"]``; without any of
+    these arguments ``VIPSRV_SERVERS`` may name them, separated by commas. A host name stands for all its
+    addresses, which ``resolver`` finds. Each call goes to the less busy one of two that are chosen at random;
+    a server that fails is left out until it answers a PING. To each there are up to ``connections``: one
+    carries 32 requests at a time, so more of them pay for more requests in flight, and through a balancer.
+
     ``tls=True``, or an address ``tls://HOST:PORT``, encrypts the connection and checks that the server's
     certificate is for the host that was named. It has to be of an authority that this machine trusts, or of
     the one in the PEM file ``ca``. ``cert`` and ``key`` are PEM files for a server that asks its clients for
@@ -85,6 +95,10 @@ class AsyncClient(_ClosableClient):
     Concurrent calls share one connection, which the first call makes, and do not wait for each other's
     replies. After a connection is lost, the next call makes a new one. A client is for one event loop at a
     time. Cancelling a call cancels its request at the server. Image files are read in a thread.
+
+    An image of ``resumable_from`` bytes or more is sent so that it goes on where the connection broke, if the
+    server offers that; ``None`` sends it from the start again. After an upload was cut, images from 256 KiB
+    on are sent like that, too.
 
     A reply is held in memory. One with more than ``max_reply_size`` bytes of results, or with more than the
     options of its request can make, is refused with ``ProtocolError`` before it is received. Text of the
@@ -101,8 +115,12 @@ class AsyncClient(_ClosableClient):
         port: int | None = None,
         *,
         address: str | None = None,
+        servers: Sequence[str] | None = None,
+        connections: int = 1,
+        resolver: Resolver = resolve,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
         retry: Retry = Retry(),  # noqa: B008 - an immutable value
+        resumable_from: int | None = RESUMABLE_FROM,
         max_reply_size: int = DEFAULT_MAX_REPLY_SIZE,
         token: str | None = None,
         tls: TlsChoice = False,
@@ -111,14 +129,23 @@ class AsyncClient(_ClosableClient):
         key: FilePath | None = None,
     ) -> None:
         most = check_max_reply_size(max_reply_size)
-        server, secured = choose_tls(server_address(host, port, address), tls, ca=ca, cert=cert, key=key)
-        login = choose_token(token)
+        chosen = choose_servers(
+            host, port, address, servers, timeout=timeout, tls=tls, ca=ca, cert=cert, key=key
+        )
+        login, number = choose_token(token), check_connections(connections)
 
         def make_pool(server: Server) -> AsyncPool:
-            return AsyncPool(server, 2, timeout, most, token=login, tls=secured)
+            secured = chosen.tls(server)
+            return AsyncPool(server, 2, chosen.timeout, most, token=login, tls=secured, most=number)
 
-        self._caller = AsyncCaller(OneServer(server), make_pool, retry=retry, timeout=timeout)
+        self._caller = AsyncCaller(chosen.servers, make_pool, retry=retry, timeout=timeout, resolver=resolver)
         self._requests = ResizeAllRequests()
+        self._uploads = ResumableUploads(resumable_from if retry.sends_again else None)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The addresses of the servers; those of host names are known after the first call."""
+        return self._caller.addresses
 
     @classmethod
     def embedded(
@@ -143,6 +170,7 @@ class AsyncClient(_ClosableClient):
         servers = OneServer(server or EmbeddedServer())
         client._caller = AsyncCaller(servers, make_pool, retry=retry, timeout=timeout)  # noqa: SLF001 - of this class
         client._requests = ResizeAllRequests()  # noqa: SLF001 - of this class
+        client._uploads = ResumableUploads(None)  # noqa: SLF001 - what it keeps would end with it
         return client
 
     async def resize(
@@ -151,6 +179,8 @@ class AsyncClient(_ClosableClient):
         options: ResizeOptions | None = None,
         *,
         on_sent: OnSent | None = None,
+        upload_id: UploadId | None = None,
+        on_resumed: OnResumed | None = None,
         **named: Unpack[ResizeArguments],
     ) -> ResizeResult:
         """Resize an image: bytes, a path, or a binary file object, which is read from its current position.
@@ -159,10 +189,16 @@ class AsyncClient(_ClosableClient):
         ``height`` are pixels; with only one of them the image keeps its proportions. ``on_sent`` is called
         with the number of bytes of the image that have been sent so far.
 
+        If the connection breaks during a large upload, the call goes on with what the server has not got yet.
+        ``upload_id`` (32 hex digits, which nobody can guess) lets another call, perhaps of another process,
+        go on with it. ``on_resumed`` is called with the number of bytes that the server has already.
+
         Raises ``ValueError`` for invalid options or an empty image, and ``OSError`` for a file that cannot be
         read.
         """
-        return (await self._resize(resize_request(options, named), image, on_sent)).only()
+        return (
+            await self._resize(resize_request(options, named), image, on_sent, upload_id, on_resumed)
+        ).only()
 
     async def resize_all(
         self,
@@ -173,21 +209,25 @@ class AsyncClient(_ClosableClient):
         request_id: str | None = None,
         traceparent: str | None = None,
         on_sent: OnSent | None = None,
+        upload_id: UploadId | None = None,
+        on_resumed: OnResumed | None = None,
     ) -> ResizeResults:
         """Make several results from an image that is sent and decoded once.
 
         ``deadline_ms`` applies to all of them together; either all succeed or the call raises. ``request_id``
-        and ``traceparent`` are for the server's log, as with ``resize``. Raises the errors of ``resize``.
+        and ``traceparent`` are for the server's log, and the rest is, as with ``resize``. Raises its errors.
         """
         request = self._requests.request(
             outputs, deadline_ms=deadline_ms, request_id=request_id, traceparent=traceparent
         )
-        return await self._resize(request, image, on_sent)
+        return await self._resize(request, image, on_sent, upload_id, on_resumed)
 
     async def info(self, image: ImageSource) -> ImageInfo:
         """Return what the header of an image states, without decoding it. Raises the errors of ``resize``."""
         with open_source(image) as source:
-            return image_info((await self._caller.call(INFO, source)).pending.result())
+            upload = self._uploads.upload(INFO, source.size)
+            answer = await self._caller.call(INFO, source, upload=upload)
+            return image_info(answer.pending.result())
 
     async def ping(self) -> float:
         """Return the seconds of a round trip to the server, not counting the time to connect."""
@@ -198,11 +238,17 @@ class AsyncClient(_ClosableClient):
         return server_info((await self._caller.call(HELLO)).pending.result())
 
     async def _resize(
-        self, request: ClientRequest, image: ImageSource, on_sent: OnSent | None
+        self,
+        request: ClientRequest,
+        image: ImageSource,
+        on_sent: OnSent | None,
+        upload_id: UploadId | None,
+        on_resumed: OnResumed | None,
     ) -> ResizeResults:
         started = time.monotonic()
         with open_source(image) as source:
-            answer = await self._caller.call(request, source, on_sent)
+            upload = self._uploads.upload(request, source.size, upload_id=upload_id, on_resumed=on_resumed)
+            answer = await self._caller.call(request, source, on_sent, upload=upload)
         return resize_results(request, answer, size=source.size, started=started)
 
 

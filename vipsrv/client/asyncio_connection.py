@@ -7,12 +7,15 @@ never accept the rest.
 
 import asyncio
 import socket
+import time
+from collections.abc import Callable
 from typing import Self, cast
 
 from vipsrv.address import Address
 from vipsrv.client.core import FINISH_IF_LEFT, ClientCore, PendingRequest
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.server_address import connect_error, handshake_error, reason
+from vipsrv.client.silence import ASK_AFTER, Action, Silence, queued_bytes
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source
 from vipsrv.client.timeouts import MAX_SECONDS, Timeout
 from vipsrv.client.tls import ClientTls, tls_fault
@@ -52,6 +55,12 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self._ended = asyncio.Event()
         self._transport: asyncio.Transport
         self._tls = tls  # until its session is kept
+        self._silence = None if timeout.ping is None or protocol == 1 else Silence(timeout.ping)
+        self._handed = 0  # bytes that the transport was given
+        self.calls = 0
+        """How many calls use it, for its pool."""
+        self.on_doubt: Callable[[], None] | None = None
+        """Is called when the server should be asked whether it works, over another connection."""
 
     @classmethod
     async def connect(
@@ -98,6 +107,11 @@ class AsyncConnection(asyncio.BufferedProtocol):
         """Whether its transport is closed."""
         return self._ended.is_set()
 
+    def give_up(self, reason: str) -> None:
+        """End the requests in flight, because the server does not work any more."""
+        self._core.give_up(reason)
+        self._settle()
+
     async def call(
         self, request: ClientRequest, source: Source | None, on_sent: OnSent | None
     ) -> PendingRequest | None:
@@ -129,19 +143,60 @@ class AsyncConnection(asyncio.BufferedProtocol):
                 self._core.end_sending(complete=complete)
                 self._settle()
         self._settle()
-        timer = None if self._timeout.reply is None else loop.call_later(self._timeout.reply, end)
         try:
-            await ended
+            await self._until_ended(ended)
         except BaseException:
             self._abandon(pending)
             raise
-        finally:
-            if timer is not None:
-                timer.cancel()
         if not pending.done:
             self._abandon(pending)
             raise ClientTimeout(f"{self._peer} has not answered within {self._timeout.reply} s")
         return pending
+
+    async def _until_ended(self, ended: "asyncio.Future[None]") -> None:
+        """Wait until a request that was sent has ended, or has waited too long for its reply."""
+        loop, since, reply = asyncio.get_running_loop(), time.monotonic(), self._timeout.reply
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            nonlocal timer
+            left = MAX_SECONDS if reply is None else since + reply - time.monotonic()
+            if left > 0:
+                timer = loop.call_later(min(self._look(since), left), look)
+            elif not ended.done():
+                ended.set_result(None)
+
+        first = MAX_SECONDS if self._silence is None else ASK_AFTER
+        timer = loop.call_later(first if reply is None else min(first, reply), look)
+        try:
+            await ended
+        finally:
+            timer.cancel()
+
+    def _look(self, since: float) -> float:
+        """Ask a server that is silent, or give it up; return after how many seconds to look again."""
+        if self._silence is None:
+            return MAX_SECONDS
+        held = self._transport.get_write_buffer_size()
+        queued = queued_bytes(self._transport.get_extra_info("socket").fileno())
+        unsent = held + (queued or 0)
+        action, wait = self._silence.look(
+            since,
+            accepted=self._handed - unsent,
+            queued=None if queued is None else unsent,
+            can_ask=self._core.may_ask and not self._turn.locked(),
+        )
+        if action is Action.ASK:
+            self._write(self._core.ask())
+        elif action is Action.DOUBT and self.on_doubt is not None:
+            self.on_doubt()
+        elif action is Action.GIVE_UP:
+            self.give_up(f"has been silent and has not answered a PING within {self._timeout.ping} s")
+        return wait
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._transport.write(data)
+        self._handed += len(data)
 
     async def close(self) -> None:
         """Close the connection: requests in flight end with ``ConnectionLost``."""
@@ -173,6 +228,8 @@ class AsyncConnection(asyncio.BufferedProtocol):
             self._tls.keep_session(self._transport.get_extra_info("ssl_object"))
             self._tls = None
         self._core.receive_data(self._buffer[:nbytes])
+        if self._silence is not None:
+            self._silence.heard = time.monotonic()
         self._settle()
 
     def eof_received(self) -> None:
@@ -222,12 +279,12 @@ class AsyncConnection(asyncio.BufferedProtocol):
                 return False
             if head:
                 # Not with all of the piece: to copy it takes longer than to send it separately.
-                self._transport.write(b"".join((head, piece[:WITH_HEAD])))
+                self._write(b"".join((head, piece[:WITH_HEAD])))
                 head = b""
                 if len(piece) > WITH_HEAD:
-                    self._transport.write(piece[WITH_HEAD:])
+                    self._write(piece[WITH_HEAD:])
             else:
-                self._transport.write(piece)
+                self._write(piece)
             pending.unsent -= len(piece)
             if source is not None and on_sent is not None:
                 on_sent(source.size - pending.unsent)
@@ -248,17 +305,25 @@ class AsyncConnection(asyncio.BufferedProtocol):
             raise
 
     async def _until_writable(self) -> None:
+        send, since, before = self._timeout.send, time.monotonic(), self._progress()
         while not self._writable.is_set():
-            unsent, received = self._transport.get_write_buffer_size(), self._core.received
+            pause = self._look(since)
+            if send is not None:
+                pause = min(pause, max(0.0, since + send - time.monotonic()))
             try:
-                async with asyncio.timeout(self._timeout.send):
+                async with asyncio.timeout(pause):
                     await self._writable.wait()
             except TimeoutError:
                 # A server with many requests in flight stops reading until it has replied to some. While
                 # replies arrive, the connection has not stalled.
-                if self._transport.get_write_buffer_size() == unsent and self._core.received == received:
-                    text = f"{self._peer} has not accepted any of the request for {self._timeout.send} s"
+                if self._progress() != before:
+                    since, before = time.monotonic(), self._progress()
+                elif send is not None and time.monotonic() >= since + send:
+                    text = f"{self._peer} has not accepted any of the request for {send} s"
                     raise ClientTimeout(text) from None
+
+    def _progress(self) -> tuple[int, int]:
+        return self._transport.get_write_buffer_size(), self._core.received
 
     def _abandon(self, pending: PendingRequest) -> None:
         """Cancel the request at the server, now or after the image that is being sent."""
@@ -272,5 +337,5 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if self._core.over:
             self._transport.abort()
         elif self._cancels and not self._turn.locked() and self._core.usable:
-            self._transport.write(b"".join(self._cancels))
+            self._write(b"".join(self._cancels))
             self._cancels.clear()

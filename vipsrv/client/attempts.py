@@ -28,6 +28,9 @@ from vipsrv.errors import (
 DEADLINE_SLACK = 0.005
 """Seconds: with less than this left until its deadline a call makes no further attempt."""
 
+LONGEST_AWAY_PAUSE = 1.0
+"""Seconds: a server that is away is looked for more often, as one attempt to connect is for all calls."""
+
 
 class Failure(Enum):
     """What kind of failure an error is."""
@@ -112,35 +115,50 @@ class Attempts:
 
         ``loss`` stands for the connection that the request was lost with, if it was. It is ``unseen`` if the
         server had closed that connection before the request was sent. ``elsewhere``: the next attempt goes to
-        another server, which seems well. ``forward``: the attempt brought a part of the image to the server,
-        where it is kept.
+        another server, which seems well. ``forward``: the attempt has sent a part of an image that the server
+        keeps; whether that arrived is asked first.
         """
-        retries = self._retries
         if isinstance(error, RequestError):
-            retries.reached = True  # it has answered
-        if retries.closed:
-            return None
-        if unseen and not self._resent:
-            self._resent = True
-            return self._in_time(0.0)
+            self._retries.reached = True  # it has answered
         kind = failure_of(error)
-        if kind is Failure.FINAL or retries.retry.attempts == 1:
+        if kind is Failure.FINAL and not forward:
             return None
-        if forward:
-            self._failures = self._away = 0
-            return self._in_time(0.0)
-        if kind is Failure.AWAY and retries.reached:
-            tries = self._wait_for_server()
-        else:
-            self._away = 0
-            tries = self._count(kind, loss)
-        if tries is None:
-            return None
-        return self._in_time(self._pause(error, tries, elsewhere=elsewhere))
+        pause = 0.0 if self._at_once(unseen, forward) else self._pause(error, kind, loss, elsewhere=elsewhere)
+        return None if pause is None else self._in_time(pause)
+
+    def begin_anew(self) -> None:
+        """Forget the failures so far, because bytes of the image were brought forward since."""
+        self._failures = self._away = 0
 
     def past_deadline(self) -> bool:
         """Whether the call has no time left for another attempt."""
         return self._in_time(0.0) is None
+
+    def _at_once(self, unseen: bool, forward: bool) -> bool:  # noqa: FBT001 - passed on
+        """Whether the failure counts for nothing, so far."""
+        if unseen and not self._resent:
+            self._resent = True
+            return True
+        return forward and self._retries.retry.attempts > 1
+
+    def _pause(self, error: VipsrvError, kind: Failure, loss: object, *, elsewhere: bool) -> float | None:
+        """Count a failure and return the pause after it, if another attempt may be made."""
+        retry = self._retries.retry
+        longest = retry.longest_pause
+        if retry.attempts == 1:
+            return None
+        if kind is Failure.AWAY and self._retries.reached:
+            tries, longest = self._wait_for_server(), min(LONGEST_AWAY_PAUSE, longest)
+        else:
+            self._away = 0
+            tries = self._count(kind, loss)
+        asked = ((isinstance(error, RequestError) and error.retry_after_ms) or 0) / 1000
+        if tries is None or asked > retry.patience:
+            return None
+        if elsewhere and tries == 1:
+            return 0.0
+        # Added to what was asked: clients that were told the same do not come back at the same moment.
+        return asked + min(longest, retry.first_pause * 2.0 ** min(tries - 1, 30)) * self._retries.chance()
 
     def _wait_for_server(self) -> int | None:
         """Return how many attempts have found the server away, or ``None`` if that lasts too long."""
@@ -148,7 +166,7 @@ class Attempts:
         if not self._away:
             self._away_since = now
         self._away += 1
-        return self._away if now - self._away_since < self._retries.retry.away else None
+        return self._away if now - self._away_since < self._retries.retry.patience else None
 
     def _count(self, kind: Failure, loss: object) -> int | None:
         """Return how many attempts have failed, or ``None`` if those are all that may be made."""
@@ -156,19 +174,13 @@ class Attempts:
         if kind is not Failure.AWAY:
             budget.failed(loss)
         self._failures += 1
-        if self._failures >= self._retries.retry.attempts or budget.spent or self._died:
+        if self._failures >= self._retries.retry.attempts or budget.spent:
             return None
-        self._died = kind is Failure.ONCE
+        if kind is Failure.ONCE:
+            if self._died:
+                return None
+            self._died = True
         return self._failures
-
-    def _pause(self, error: VipsrvError, tries: int, *, elsewhere: bool) -> float:
-        if elsewhere and tries == 1:
-            return 0.0
-        retry = self._retries.retry
-        most = min(retry.longest_pause, retry.first_pause * 2.0 ** min(tries - 1, 30))
-        asked = error.retry_after_ms if isinstance(error, RequestError) else None
-        # Added, so that clients that were told the same do not come back at the same moment.
-        return (asked or 0) / 1000 + most * self._retries.chance()
 
     def _in_time(self, pause: float) -> float | None:
         """Return the pause if there is time for another attempt after it."""
@@ -188,11 +200,17 @@ def with_attempts(error: VipsrvError, made: int, before: VipsrvError | None = No
     told = f"{error} (after {made} attempts"
     if before is not None:
         told += f"; the one before the last: {before}"
-    text = told + ")"
+    copy = with_text(error, told + ")")
+    copy.attempts = made
+    return copy
+
+
+def with_text(error: VipsrvError, text: str) -> VipsrvError:
+    """Return a copy of an error that has another text."""
     if isinstance(error, RequestError):
         copy: VipsrvError = type(error)(text, retry_after_ms=error.retry_after_ms)
     else:
         copy = type(error)(text)
-    copy.attempts = made
+    copy.attempts = error.attempts
     copy.__cause__ = error.__cause__
     return copy

@@ -1,27 +1,33 @@
 """Makes the calls of a blocking client: it does the I/O of the steps that ``calls.py`` decides on."""
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
 
+from vipsrv.address import Address
 from vipsrv.client.attempts import Retries
 from vipsrv.client.blocking_pool import BlockingPool
 from vipsrv.client.calls import (
     Answer,
+    ClientServers,
+    Connect,
     Outcome,
     Pause,
+    Probe,
+    Resolve,
     SendRequest,
     Server,
-    Servers,
     Step,
     call_steps,
     ping_steps,
 )
 from vipsrv.client.pool import forget_at_fork
 from vipsrv.client.requests import ClientRequest
+from vipsrv.client.resume import ResumableUpload
 from vipsrv.client.retry import Retry
+from vipsrv.client.server_names import Resolver, resolve
 from vipsrv.client.sources import OnSent, Source
-from vipsrv.client.timeouts import Timeout
+from vipsrv.client.timeouts import Timeout, until_deadline
 from vipsrv.errors import ConnectionLost, VipsrvError
 
 T = TypeVar("T")
@@ -35,12 +41,15 @@ class BlockingCaller:
 
     def __init__(
         self,
-        servers: Servers,
+        servers: ClientServers,
         make_pool: Callable[[Server], BlockingPool],
         *,
         retry: Retry,
         timeout: Timeout,
+        resolver: Resolver = resolve,
     ) -> None:
+        self._resolver = resolver
+        self._background: set[threading.Thread] = set()
         self._servers = servers
         self._make_pool = make_pool
         self._timeout = timeout
@@ -51,25 +60,43 @@ class BlockingCaller:
         forget_at_fork(self)
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the servers that are known now."""
+        return self._servers.addresses
+
+    @property
     def in_use(self) -> bool:
         """Whether a connection or an embedded server would be left behind without ``close``."""
         return any(pool.in_use for pool in list(self._pools.values()))
 
     def call(
-        self, request: ClientRequest, source: Source | None = None, on_sent: OnSent | None = None
+        self,
+        request: ClientRequest,
+        source: Source | None = None,
+        on_sent: OnSent | None = None,
+        *,
+        upload: ResumableUpload | None = None,
     ) -> Answer:
         """Make a call. Raises the error of its last attempt, and ``OSError`` for its image."""
         until = self._timeout.deadline()
-        return self._drive(call_steps(request, self._servers, self._retries, until=until), source, on_sent)
+        return self._drive(
+            call_steps(request, self._servers.for_call(), self._retries, until=until, upload=upload),
+            source,
+            on_sent,
+        )
 
     def ping(self) -> float:
         """Return the seconds of a round trip, without the time to connect."""
-        return self._drive(ping_steps(self._servers, self._retries, until=self._timeout.deadline()))
+        return self._drive(
+            ping_steps(self._servers.for_call(), self._retries, until=self._timeout.deadline())
+        )
 
     def close(self) -> None:
         """End all calls, close the connections and stop an embedded server. May be called again."""
         for pool in self._end_calls():
             pool.close()
+        for thread in list(self._background):
+            thread.join()  # which does not take long without its connection
 
     def release(self) -> None:
         """Close without waiting for the reader threads, for a client that is garbage-collected."""
@@ -84,6 +111,8 @@ class BlockingCaller:
         if closed:
             self._closed.set()
         self._retries.budget.forget()
+        self._servers.forget()
+        self._background = set()
 
     def _end_calls(self) -> list[BlockingPool]:
         self._retries.closed = True
@@ -109,8 +138,18 @@ class BlockingCaller:
 
     def _do(self, step: Step, source: Source | None, on_sent: OnSent | None) -> Outcome:
         """Do one step, and return its outcome."""
+        if isinstance(step, (SendRequest, Connect)):
+            return self._send(step, source, on_sent)
         if isinstance(step, Pause):
-            return self._pause(step.seconds)
+            self._closed.wait(step.seconds)
+            return None
+        if isinstance(step, Probe):
+            self._probe(step)
+        else:
+            self._resolve(step)
+        return None
+
+    def _send(self, step: SendRequest | Connect, source: Source | None, on_sent: OnSent | None) -> Outcome:
         pool = self._pools.get(step.server) or self._pool(step.server)
         try:
             if isinstance(step, SendRequest):
@@ -133,7 +172,40 @@ class BlockingCaller:
                 pool = self._pools[server] = self._make_pool(server)
             return pool
 
-    def _pause(self, seconds: float) -> ConnectionLost | None:
-        if self._closed.wait(seconds):
-            return ConnectionLost("the client was closed while a request waited to be sent again")
-        return None
+    def _probe(self, step: Probe) -> None:
+        pool = self._pools.get(step.server) or self._pool(step.server)
+
+        def probe() -> None:
+            failure: VipsrvError | None = ConnectionLost("the client was closed")
+            try:
+                pool.probe()
+                failure = None
+            except VipsrvError as error:
+                failure = error
+            except RuntimeError:
+                pass  # the client was closed
+            finally:
+                step.done(failure)
+                self._background.discard(threading.current_thread())
+
+        thread = threading.Thread(target=probe, name="vipsrv-client-probe", daemon=True)
+        self._background.add(thread)
+        thread.start()
+
+    def _resolve(self, step: Resolve) -> None:
+        """Resolve the names in a thread, because the system may take long to say that it cannot."""
+
+        def look_up() -> None:
+            answers: dict[Address, Sequence[str] | OSError] = {}
+            for name in step.names:
+                try:
+                    answers[name] = self._resolver(name.host, name.port)
+                except OSError as error:
+                    answers[name] = error
+            step.done(answers)
+
+        # Not among those that ``close`` waits for: nothing can end it.
+        thread = threading.Thread(target=look_up, name="vipsrv-client-resolve", daemon=True)
+        thread.start()
+        if step.wait:
+            thread.join(until_deadline(None, step.until))

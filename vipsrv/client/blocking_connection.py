@@ -10,11 +10,14 @@
 import errno
 import socket
 import threading
+import time
+from collections.abc import Callable
 
 from vipsrv.address import Address
 from vipsrv.client.core import ClientCore, PendingRequest
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.server_address import connect_error, handshake_error, reason
+from vipsrv.client.silence import ASK_AFTER, Action, Silence, queued_bytes
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source, shortened
 from vipsrv.client.timeouts import Timeout, has_passed, too_long, until_deadline
 from vipsrv.client.tls import ClientTls, tls_fault
@@ -59,6 +62,12 @@ class BlockingConnection:
         self._reading = True
         self._host = address.host
         self._until: float | None = None  # the deadline of the call that is sending
+        self._silence = None if timeout.ping is None or protocol == 1 else Silence(timeout.ping)
+        self._handed = 0  # bytes that the socket has taken
+        self.calls = 0
+        """How many calls use it, for its pool."""
+        self.on_doubt: Callable[[], None] | None = None
+        """Is called when the server should be asked whether it works, over another connection."""
         self._socket = _connect(address, timeout, tls, until_deadline(timeout.connect, until))
         self._reader = threading.Thread(target=self._read, name="vipsrv-client-reader", daemon=True)
         self._reader.start()
@@ -96,11 +105,11 @@ class BlockingConnection:
                     self._until = until
                 complete = self._send_request(pending, source, on_sent)
             finally:
-                if until is not None:
+                if until is not None or (source is not None and source.size > FIRST_PIECE_SIZE):
                     self._until = None
                     self._socket.settimeout(self._timeout.send)
                 self._end_turn(complete=complete)
-            answered = done.wait(until_deadline(self._timeout.reply, until))
+            answered = self._wait(done, until_deadline(self._timeout.reply, until))
         except BaseException:
             self._abandon(pending)
             raise
@@ -110,6 +119,12 @@ class BlockingConnection:
                 raise too_long(self._timeout, f"{self._peer} has not answered")
             raise ClientTimeout(f"{self._peer} has not answered within {self._timeout.reply} s")
         return pending
+
+    def give_up(self, reason: str) -> None:
+        """End the requests in flight, because the server does not work any more."""
+        with self._state:
+            self._core.give_up(reason)
+            self._shut_down()
 
     def close(self, *, wait: bool = True) -> None:
         """Close the connection: requests in flight end with ``ConnectionLost``.
@@ -128,6 +143,44 @@ class BlockingConnection:
         Takes no lock, since another thread of the parent may have held it at the fork.
         """
         self._socket.close()
+
+    def _wait(self, done: threading.Event, seconds: float | None) -> bool:
+        """Wait until a request that was sent has ended; return whether it has."""
+        if self._silence is None:
+            return done.wait(seconds)
+        since = time.monotonic()
+        pause = ASK_AFTER if seconds is None else min(ASK_AFTER, seconds)
+        while not done.wait(pause):
+            pause = self._look(since)
+            if seconds is not None:
+                left = since + seconds - time.monotonic()
+                if left <= 0:
+                    return done.is_set()
+                pause = min(pause, left)
+        return True
+
+    def _look(self, since: float) -> float:
+        """Ask a server that is silent, or give it up; return after how many seconds to look again."""
+        with self._state:
+            if self._silence is None or self._core.closed:
+                return ASK_AFTER
+            queued = queued_bytes(self._socket.fileno())
+            action, wait = self._silence.look(
+                since,
+                accepted=self._handed - (queued or 0),
+                queued=queued,
+                can_ask=self._core.may_ask and not self._sending,
+            )
+            if action is Action.ASK:
+                self._cancels.append(self._core.ask())
+                self._sending = True
+        if action is Action.ASK:
+            self._send_cancels()
+        elif action is Action.DOUBT and self.on_doubt is not None:
+            self.on_doubt()
+        elif action is Action.GIVE_UP:
+            self.give_up(f"has been silent and has not answered a PING within {self._timeout.ping} s")
+        return wait
 
     def _begin(
         self, request: ClientRequest, body_size: int, done: threading.Event, until: float | None
@@ -189,6 +242,8 @@ class BlockingConnection:
             first = source.read(FIRST_PIECE_SIZE)
             self._send(memoryview(b"".join((pending.head, first))))
             pending.unsent -= len(first)
+            if pending.unsent and self._silence is not None:
+                self._socket.settimeout(self._slice)
             while True:
                 if on_sent is not None:
                     on_sent(source.size - pending.unsent)
@@ -209,9 +264,9 @@ class BlockingConnection:
             return len(piece)
         start = source.start + offset
         file.seek(start)
-        sent = 0
+        sent, since = 0, time.monotonic()
         while sent < size:
-            progress = self._core.received
+            before, progress = sent, self._core.received
             try:
                 if not self._socket.sendfile(file, start + sent, size - sent):
                     raise shortened(offset + sent, source.size)
@@ -221,34 +276,54 @@ class BlockingConnection:
                 if not isinstance(error, TimeoutError):
                     raise
                 if file.tell() == start + sent and self._core.received == progress:
-                    raise self._stalled() from None
+                    self._stalled(since)
+                else:
+                    since = time.monotonic()
             sent = file.tell() - start
+            self._handed += sent - before
         return sent
 
     def _send(self, data: memoryview) -> None:
+        since = time.monotonic()
         while data:
             progress = self._core.received
             if self._until is not None:
                 self._limit_wait(self._until)
             try:
-                data = data[self._socket.send(data) :]
+                sent = self._socket.send(data)
             except OSError as error:
                 if not isinstance(error, TimeoutError) or error.errno is not None:
                     # One class for all errors of the socket, distinct from those of the image's file.
                     raise BrokenPipeError(error.strerror) from error
                 # A server with many requests in flight stops reading until it has replied to some. While
                 # replies arrive, the connection has not stalled.
-                if self._core.received == progress and not has_passed(self._until):
-                    raise self._stalled() from None
+                if self._core.received != progress:
+                    since = time.monotonic()
+                elif not has_passed(self._until):
+                    self._stalled(since)
+            else:
+                self._handed += sent
+                data = data[sent:]
+                since = time.monotonic() if data else since
 
     def _limit_wait(self, until: float) -> None:
         """Let the next sending end at a call's deadline. Raises ``ClientTimeout`` if it has passed."""
         if has_passed(until):
             raise too_long(self._timeout, f"{self._peer} had not received all of the request")
-        self._socket.settimeout(until_deadline(self._timeout.send, until))
+        self._socket.settimeout(until_deadline(self._slice, until))
 
-    def _stalled(self) -> ClientTimeout:
-        return ClientTimeout(f"{self._peer} has not accepted any of the request for {self._timeout.send} s")
+    def _stalled(self, since: float) -> None:
+        """Have the server asked whether it works. Raises ``ClientTimeout`` if nothing was sent too long."""
+        send = self._timeout.send
+        if send is not None and time.monotonic() >= since + send:
+            raise ClientTimeout(f"{self._peer} has not accepted any of the request for {send} s")
+        self._look(since)
+
+    @property
+    def _slice(self) -> float | None:
+        """How long one piece of waiting to send takes, so that the server can be asked in between."""
+        send = self._timeout.send
+        return send if self._silence is None else ASK_AFTER if send is None else min(ASK_AFTER, send)
 
     def _read(self) -> None:
         while True:
@@ -267,6 +342,8 @@ class BlockingConnection:
             with self._state:
                 if data:
                     self._core.receive_data(data)
+                    if self._silence is not None:
+                        self._silence.heard = time.monotonic()
                     self._settle()
                 else:
                     self._core.receive_eof()

@@ -23,8 +23,10 @@ from enum import IntEnum
 from typing import Any
 
 from vipsrv.client.requests import DEFAULT_MAX_REPLY_SIZE, HELLO, ClientRequest, ProtocolVersion
+from vipsrv.client.silence import MOST_IN_FLIGHT
 from vipsrv.errors import (
     BadRequest,
+    ClientTimeout,
     ConnectionLost,
     Draining,
     ProtocolError,
@@ -102,6 +104,7 @@ class PendingRequest:
         "max_body",
         "may_resend",
         "on_done",
+        "peer",
         "reply",
         "request_id",
         "unsent",
@@ -127,6 +130,8 @@ class PendingRequest:
         self.error: VipsrvError | None = None
         self.may_resend = False
         self.loss: object = None
+        self.peer = ""
+        """The server that it is sent to."""
 
     @property
     def done(self) -> bool:
@@ -225,6 +230,17 @@ class ClientCore:
             self._sending is not None and self.stop_sending(self._sending)
         )
 
+    @property
+    def may_ask(self) -> bool:
+        """Whether a PING may be sent now, and will be read."""
+        return self.usable and self._sending is None and len(self._in_flight) <= MOST_IN_FLIGHT
+
+    def ask(self) -> bytes:
+        """Return a PING to send; its reply counts only as bytes that arrive."""
+        ping_id = self._new_id()
+        self._abandoned[ping_id] = 0
+        return pack_message(Kind.PING, ping_id)
+
     def start(self, request: ClientRequest, body_size: int, on_done: Callable[[], None]) -> PendingRequest:
         """Start a request with ``body_size`` bytes of image; ``on_done`` is called once, when it ends.
 
@@ -245,6 +261,7 @@ class ClientCore:
             max_body=min(request.max_body, self._max_reply_size),
             on_done=on_done,
         )
+        pending.peer = self._peer
         if self._failure is not None:
             pending.error = self._failure()
         else:
@@ -316,6 +333,10 @@ class ClientCore:
         for pending in self._in_flight.values():
             pending.may_resend = self._idle_since_reply
         self._fail_all(lambda: ConnectionLost(f"the connection to {self._peer} was lost: {reason}"))
+
+    def give_up(self, reason: str) -> None:
+        """End every request in flight with a ``ClientTimeout``: the server does not work any more."""
+        self._fail_all(lambda: ClientTimeout(f"{self._peer} {reason}"))
 
     def lost_tls(self, reason: str) -> None:
         """End every request in flight with a ``TlsFailed`` that states the ``reason``."""

@@ -8,16 +8,22 @@ from typing import Generic, Protocol, TypeVar
 from vipsrv.address import Address
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.requests import ProtocolVersion
-from vipsrv.client.timeouts import Timeout
+from vipsrv.client.timeouts import DEFAULT_PING, Timeout
 from vipsrv.client.tls import ClientTls
 
 
 class PooledConnection(Protocol):
     """The part of a connection that a pool of either kind uses."""
 
+    calls: int
+
     @property
     def ended(self) -> bool:
         """Whether it is closed and nothing uses it any more."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be sent over it."""
 
 
 class Forgetful(Protocol):
@@ -33,8 +39,9 @@ Connection = TypeVar("Connection", bound=PooledConnection)
 class ConnectionPool(ABC, Generic[Connection]):
     """Connections to one server, which may be an embedded one that is started with the first connection.
 
-    Version 2 requests share one connection; each version 1 request has its own. ``token`` goes with the first
-    request of each connection. With ``tls`` all of them are encrypted.
+    Version 2 requests share ``most`` connections; a further one is made when all of them are in use. Each
+    version 1 request has its own. ``token`` goes with the first request of each connection. With ``tls`` all
+    of them are encrypted.
     """
 
     def __init__(
@@ -46,8 +53,10 @@ class ConnectionPool(ABC, Generic[Connection]):
         *,
         token: str | None = None,
         tls: ClientTls | None = None,
+        most: int = 1,
     ) -> None:
         self._server = server
+        self._most = most
         self._protocol: ProtocolVersion = protocol
         self._timeout = timeout
         self._max_reply_size = max_reply_size
@@ -70,6 +79,23 @@ class ConnectionPool(ABC, Generic[Connection]):
     @abstractmethod
     def forget(self) -> None:
         """In a forked child: leave the connections to the parent; the next call makes its own."""
+
+    def _best(self) -> tuple[Connection | None, bool]:
+        """Return the usable connection with the fewest calls, and whether to make another one."""
+        if self._most == 1:
+            for connection in self._connections:
+                if connection.usable:
+                    return connection, False
+            return None, True
+        usable = [connection for connection in self._connections if connection.usable]
+        best = min(usable, key=lambda connection: connection.calls, default=None)
+        return best, best is None or (best.calls > 0 and len(usable) < self._most)
+
+    @property
+    def _probe_timeout(self) -> Timeout:
+        """The time that a server has to show that it works."""
+        seconds = self._timeout.ping or DEFAULT_PING
+        return Timeout(connect=seconds, send=seconds, reply=seconds, ping=None)
 
     def _check_open(self) -> None:
         if self._closed:

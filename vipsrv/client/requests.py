@@ -108,6 +108,17 @@ INFO = ClientRequest(kind=Kind.INFO)
 PING = ClientRequest(kind=Kind.PING)
 
 
+MOST_CONNECTIONS = 1000
+"""The most connections to a server that may be asked for: with more, the number is rather a mistake."""
+
+
+def check_connections(number: int) -> int:
+    """Return the ``connections`` of a client. Raises ``ValueError`` unless it is a possible number."""
+    if type(number) is not int or not 1 <= number <= MOST_CONNECTIONS:
+        raise ValueError(f"connections: must be a whole number from 1 to {MOST_CONNECTIONS}, not {number!r}")
+    return number
+
+
 def check_max_reply_size(size: int) -> int:
     """Return the ``max_reply_size`` of a client. Raises ``ValueError`` unless it is a number from 1."""
     if type(size) is not int or size < 1:

@@ -63,6 +63,8 @@ class ResizeResult(ResizedImage):
     received: int
     elapsed: float
     attempts: int = 1
+    resumed: int = 0
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,8 @@ class ResizeResults:
     received: int
     elapsed: float
     attempts: int = 1
+    resumed: int = 0
+    server: str = ""
 
     def only(self) -> ResizeResult:
         """Return the single output as a ``ResizeResult``. Raises ``ValueError`` if there are several."""
@@ -98,6 +102,8 @@ class ResizeResults:
             received=self.received,
             elapsed=self.elapsed,
             attempts=self.attempts,
+            resumed=self.resumed,
+            server=self.server,
         )
 
 
@@ -113,6 +119,7 @@ class Version1Result(ResizedImage):
     received: int
     elapsed: float
     attempts: int = 1
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +173,8 @@ def resize_results(request: ClientRequest, answer: Answer, *, size: int, started
         received=reply.received,
         elapsed=elapsed,
         attempts=answer.attempts,
+        resumed=answer.resumed,
+        server=answer.pending.peer,
     )
 
 
@@ -183,6 +192,7 @@ def version_1_result(request: ClientRequest, answer: Answer, *, size: int, start
         received=reply.received,
         elapsed=elapsed,
         attempts=answer.attempts,
+        server=answer.pending.peer,
     )
 
 

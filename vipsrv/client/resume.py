@@ -1,4 +1,4 @@
-"""Uploads that go on where the connection broke: what an attempt has to send, and what is known of the server.
+"""Uploads that go on where the connection broke: what an attempt sends, and what is known of the server.
 
 ::
 
@@ -64,7 +64,7 @@ def new_upload_id() -> str:
     return secrets.token_hex(16)
 
 
-def check_upload_id(name: str, upload_id: str) -> str:
+def check_upload_id(name: str, upload_id: object) -> str:
     """Return an id that was given as ``name``. Raises ``ValueError``."""
     if not isinstance(upload_id, str) or not _UPLOAD_ID.fullmatch(upload_id):
         raise ValueError(f"{name}: must be 32 lower-case hex digits (0-9, a-f), not {upload_id!r}")
@@ -168,13 +168,14 @@ class _Part:
     """The part of the image that one server holds.
 
     ``offset`` is its size when it was last known. ``lost`` is the error of an attempt that may have brought
-    bytes forward: it counts if they turn out not to have arrived.
+    bytes forward: it counts if they turn out not to have arrived. ``excused``: that was let pass once.
     """
 
     state: PartState
     offset: int = 0
     drops: int = 0
     lost: VipsrvError | None = field(default=None, repr=False)
+    excused: bool = False
 
 
 class ResumableUpload:
@@ -192,6 +193,7 @@ class ResumableUpload:
         "_size",
         "_started",
         "_uploads",
+        "brought_forward",
         "resumed",
     )
 
@@ -213,6 +215,8 @@ class ResumableUpload:
         self._sending: _Part | None = None  # of the attempt that is being made
         self.resumed = 0
         """Bytes that the last attempt did not have to send, because the server had them already."""
+        self.brought_forward = False
+        """Whether the question before the last attempt showed that the server holds more than ever."""
 
     @property
     def holder(self) -> Server | None:
@@ -224,7 +228,7 @@ class ResumableUpload:
         self, server: Server, until: float | None
     ) -> Generator[Step, Outcome, SendRequest | VipsrvError]:
         """Return the request of the next attempt at a server, or the error of a question before it."""
-        self._sending, self.resumed = None, 0
+        self._sending, self.resumed, self.brought_forward = None, 0, False
         uploads, given = self._uploads, self._started is PartState.ASK
         if not (given or uploads.wanted(server, self._size)):
             return SendRequest(server, self._request, 0, until)
@@ -267,13 +271,14 @@ class ResumableUpload:
         if part is None:
             return False  # a question, or an image without an id
         part.state = PartState.ASK
-        unseen = isinstance(outcome, PendingRequest) and outcome.may_resend
         kept = isinstance(error, (ConnectionLost, ClientTimeout, ReceiveTimeout, Draining, UploadConflict))
         # A conflict is about what the server holds: to ask it settles that, whether or not bytes were sent.
         sent = not isinstance(outcome, PendingRequest) or outcome.unsent < self._size - part.offset
-        if unseen or not kept or not (sent or isinstance(error, UploadConflict)):
+        if not kept or not (sent or isinstance(error, UploadConflict)):
             return False
-        part.lost = error
+        # The server may have closed an idle connection before it saw the request. Once, that is no failure.
+        unseen = isinstance(outcome, PendingRequest) and outcome.may_resend and not part.excused
+        part.lost, part.excused = None if unseen else error, part.excused or unseen
         return True
 
     def _take(self, part: _Part, outcome: Outcome) -> VipsrvError | None:
@@ -290,6 +295,9 @@ class ResumableUpload:
             )
         lost, before = part.lost, part.offset
         part.lost, part.offset, part.state = None, received, PartState.KNOWN
+        self.brought_forward = received > before
+        if self.brought_forward:
+            part.excused = False
         if received < before:
             part.drops += 1  # it begins anew, or goes on from less, at once: see MOST_DROPS
         elif lost is not None and received == before:

@@ -16,10 +16,11 @@ class Retry:
 
     A call makes at most ``attempts``, the first one included. Before the second one it pauses for a random
     time of up to ``first_pause`` seconds; that bound doubles with each further attempt, up to
-    ``longest_pause``. The pause is longer by what the server asks for (``retry_after_ms``).
+    ``longest_pause``. The pause is longer by what the server asks for (``retry_after_ms``); if that is more
+    than ``patience`` seconds, the call raises the error at once.
 
     While a server that the client has reached before refuses connections or is shutting down, a call waits
-    for it for up to ``away`` seconds, however many attempts that takes.
+    for it for up to ``patience`` seconds, however many attempts that takes.
 
     A client has a budget of ``tokens`` for all its calls. A failure takes one, and a success gives ``ratio``
     of one back. With half of them or fewer nothing is sent again, so that clients do not multiply the load
@@ -32,7 +33,7 @@ class Retry:
     attempts: int = 5
     first_pause: float = 0.1
     longest_pause: float = 5.0
-    away: float = 15.0
+    patience: float = 15.0
     tokens: float = 100.0
     ratio: float = 0.1
 
@@ -46,13 +47,18 @@ class Retry:
             if not 0 <= value <= MAX_SECONDS:
                 raise ValueError(f"{field.name}: must be a number from 0 to {MAX_SECONDS}, not {value!r}")
 
+    @property
+    def sends_again(self) -> bool:
+        """Whether anything is sent again."""
+        return self.attempts > 1
+
     @classmethod
     def none(cls) -> Self:
         """Return the ``Retry`` that sends nothing again.
 
         A request still is sent again, once, if the server had closed an idle connection before it saw it.
         """
-        return cls(attempts=1, away=0.0)
+        return cls(attempts=1, patience=0.0)
 
 
 class RetryBudget:

@@ -11,7 +11,13 @@ MAX_SECONDS = (2**31 - 1) // 1000
 ``threading.TIMEOUT_MAX`` is larger on every system.
 """
 
-_STEPS = ("connect", "send", "reply", "call")
+LEAST_WAIT = 0.001
+"""Seconds that a step may take after the deadline of its call: for a socket, 0 would mean something else."""
+
+DEFAULT_PING = 1.5
+"""Seconds. A server that works answers a PING within milliseconds, even if all its workers are busy."""
+
+_STEPS = ("connect", "send", "reply", "ping", "call")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +26,9 @@ class Timeout:
 
     ``connect``: until the connection is made. ``send``: how long the server may neither accept nor send a
     single byte while the request is being sent. ``reply``: from the end of the request to the end of the
-    reply. ``call``: the whole call, with all its attempts and the pauses between them. ``None`` waits without
-    limit.
+    reply. ``ping``: until the server answers a PING. A client sends one by itself when the server has been
+    silent for half a second, to find out whether it still works. ``call``: the whole call, with all its
+    attempts and the pauses between them. ``None`` waits without limit.
 
     ``reply`` is longer by default than the time a server allows a request (``--deadline``), so that the
     server's own reason arrives before the client gives up.
@@ -32,6 +39,7 @@ class Timeout:
     connect: float | None = 5.0
     send: float | None = 60.0
     reply: float | None = 120.0
+    ping: float | None = DEFAULT_PING
     call: float | None = None
 
     def __post_init__(self) -> None:
@@ -56,7 +64,7 @@ def until_deadline(seconds: float | None, until: float | None) -> float | None:
     """Return how long a step may take: its own ``seconds``, or less if the call's deadline comes before."""
     if until is None:
         return seconds
-    left = max(0.0, until - time.monotonic())
+    left = max(LEAST_WAIT, until - time.monotonic())
     return left if seconds is None else min(seconds, left)
 
 

@@ -44,6 +44,10 @@ class TlsSocket:
         """Whether the handshake has resumed a session."""
         return bool(self._tls.session_reused)
 
+    def fileno(self) -> int:
+        """Return the descriptor of the socket."""
+        return self._socket.fileno()
+
     def settimeout(self, seconds: float | None) -> None:
         """Set how long each call waits for the network."""
         self._socket.settimeout(seconds)

@@ -8,7 +8,8 @@
     listener     4  two sockets, as a host name may have an IPv4 and an IPv6 address, and their duplicates
     operator   132  a listener, and two for each connection there, of which one may be in excess
     --control    2  the socket, and a server that connects to it
-    process     24  standard streams, event loop and signals (13), pipes of two threads (4), 7 spare
+    process     24  standard streams, event loop and signals (13), pipes of two threads (4), the folder of
+                    uploads (2), 5 spare
     RESERVE     32  starting a worker takes WORKER_DESCRIPTORS at once
 
 At most FULLY_COUNTED excess clients are told ``busy`` at the same time. The spool has no more files than the

@@ -25,9 +25,10 @@ from vipsrv.server.access import is_exposed
 from vipsrv.server.cgroups import Cgroups
 from vipsrv.server.cpus import available_cpus
 from vipsrv.server.formats import formats_of
-from vipsrv.server.gateways.shares import settings_of
 from vipsrv.server.identity.token_file import read_token_file
+from vipsrv.server.memory_limit import memory_needed, shares_of
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.spool_folder import IN_MEMORY, filesystem_kind
 from vipsrv.server.tls import ServerCertificates
 from vipsrv.version import __version__
 from vipsrv.workers.confinement import missing_layers
@@ -35,15 +36,10 @@ from vipsrv.workers.confinement import missing_layers
 _Value = TypeVar("_Value")
 
 _MIB = 1 << 20
-_GATEWAY_MEMORY = 48 * _MIB
-_WORKER_MEMORY = 176 * _MIB
-"""The bounds of docs/operations/memory.md, which a soak test checks."""
-
 _GATEWAY_TASKS, _WORKER_TASKS = 16, 8
 """Threads that are counted for a gateway, and for a worker that runs a light job. The supervisor of several
 gateways counts as one, here and for memory."""
 
-_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"})
 
 
@@ -137,12 +133,6 @@ def _gateways(settings: ServerSettings) -> Iterator[Finding]:
         yield Finding("gateways", Rating.OK, detail)
 
 
-def _shares(settings: ServerSettings) -> list[ServerSettings]:
-    """Return the settings of each gateway."""
-    count = settings.gateway_count
-    return [settings_of(settings, count, number) if count > 1 else settings for number in range(count)]
-
-
 def _cpu(settings: ServerSettings, cgroups: Cgroups) -> Iterator[Finding]:
     quota, cpus = cgroups.cpu_quota(), available_cpus(cgroups)
     limit = "no quota" if quota is None else f"a quota of {quota:g} cores"
@@ -168,25 +158,6 @@ def _memory(settings: ServerSettings, cgroups: Cgroups) -> Iterator[Finding]:
         yield Finding("memory", Rating.OK, detail)
 
 
-def memory_needed(settings: ServerSettings) -> int:
-    """The largest anonymous memory of a server, in bytes, as docs/operations/memory.md adds it up."""
-    shares = _shares(settings)
-    supervisor = _GATEWAY_MEMORY if len(shares) > 1 else 0
-    return supervisor + sum(map(_memory_of_gateway, shares))
-
-
-def _memory_of_gateway(settings: ServerSettings) -> int:
-    job_memory = settings.worker_config().job_memory
-    lane = job_memory * max(1, settings.workers // 2)
-    return (
-        _GATEWAY_MEMORY
-        + settings.spool_memory
-        + settings.workers * _WORKER_MEMORY
-        # A gateway without a heavy job starts one of any memory.
-        + min(max(settings.decode_memory, job_memory), lane)
-    )
-
-
 def _tasks(settings: ServerSettings, cgroups: Cgroups) -> Iterator[Finding]:
     limit = cgroups.tasks_limit()
     processes = settings.gateway_count + (settings.gateway_count > 1)
@@ -206,7 +177,7 @@ def _descriptors(settings: ServerSettings) -> Iterator[Finding]:
         yield Finding("descriptors", Rating.OK, "the limit may not be asked for")
         return
     most = descriptors.highest_limit(limits[1])
-    each = _shares(settings)[0]  # the limit is that of a process, and none has more than the first one
+    each = shares_of(settings)[0]  # the limit is that of a process, and none has more than the first one
     needed = descriptors.needed(each)
     whose = " of each gateway" if settings.gateway_count > 1 else ""
     detail = f"{needed} may be needed for {each.connections} connections{whose}; {most} are allowed"
@@ -229,7 +200,7 @@ def _spool(settings: ServerSettings) -> Iterator[Finding]:
     kind = filesystem_kind(folder)
     where = f"{folder} ({kind or 'unknown file system'})"
     detail = f"{where} has {_mib(free)} free; --spool-disk is {_mib(settings.spool_disk)}"
-    if kind in _IN_MEMORY:
+    if kind in IN_MEMORY:
         advice = "its files take memory: choose a folder on a disk with --spool-dir"
         yield Finding("spool", Rating.WARNING, detail, advice)
     elif kind in _REMOTE:
@@ -330,22 +301,6 @@ def _listens_at(address: Address) -> _Listener:
                 return _Listener.VIPSRV if b'"alive": true' in reply.read(_MIB) else _Listener.OTHER
         except OSError:
             return _Listener.OTHER
-
-
-def filesystem_kind(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
-    """Return the kind of file system that a folder is on (``ext4``, ``tmpfs``), or ``None`` if unknown."""
-    try:
-        lines = mounts.read_text().splitlines()
-    except OSError:
-        return None
-    real = folder.resolve()
-    kinds = {}
-    for line in lines:  # a later line with the same folder hides an earlier one
-        _device, where, kind, *_ = line.split()
-        point = Path(where.replace("\\040", " "))
-        if real.is_relative_to(point):
-            kinds[len(point.parts)] = kind
-    return kinds[max(kinds)] if kinds else None
 
 
 def _mib(size: int | None) -> str:

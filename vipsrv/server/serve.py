@@ -18,6 +18,7 @@ from typing import TypedDict
 from vipsrv.address import Address
 from vipsrv.errors import StartFailed
 from vipsrv.server.configuration import Configuration
+from vipsrv.server.configuration.origin import Source
 from vipsrv.server.descriptors import fit_connections, raise_limit
 from vipsrv.server.event_loop import first_of, run
 from vipsrv.server.gateway import Gateway
@@ -25,9 +26,11 @@ from vipsrv.server.gateways.supervisor import Supervisor
 from vipsrv.server.hardening import harden
 from vipsrv.server.listening_sockets import OpenListener
 from vipsrv.server.logs.server_log import ServerLog
+from vipsrv.server.ops_file import write_ops_file
 from vipsrv.server.pid_file import LastReload, PidFile
 from vipsrv.server.reload import Outcome, Reloader, ReloadReport
 from vipsrv.server.server_state import ServerState
+from vipsrv.server.spool_folder import is_fallback
 from vipsrv.server.systemd import Notifier, inherited_listeners
 
 _log = logging.getLogger(__name__)
@@ -49,10 +52,22 @@ def serve(
     ``until_stdin_closes`` stops the server, as a signal does, when standard input ends, so that it ends with
     the process that started it. Raises ``StartFailed``, also if ``on_listening`` raises ``OSError``.
     """
+    _log_surroundings(configuration)
     harden(exports=configuration.settings.otel)
     with closing(Notifier.from_environment(successor=configuration.settings.takeover)) as notifier:
         process = _ServerProcess(configuration, read, log, notifier)
         run(process.run(on_listening, until_stdin_closes=until_stdin_closes))
+
+
+def _log_surroundings(configuration: Configuration) -> None:
+    """Say which defaults this machine or container has changed."""
+    settings, origins = configuration.settings, configuration.origins
+    by_limit = [name for name, origin in origins.items() if origin.source is Source.LIMIT]
+    if by_limit:
+        values = ", ".join(f"{name} {configuration.shown(name)}" for name in by_limit)
+        _log.info("the %s sets %s", origins[by_limit[0]].place, values)
+    if origins["spool_dir"].source is Source.DEFAULT and is_fallback(settings.spool_dir):
+        _log.info("large uploads and results are kept in %s: /var/tmp cannot be written", settings.spool_dir)
 
 
 class _StopRequests:
@@ -172,6 +187,8 @@ class _ServerProcess:
             raise StartFailed(f"the addresses could not be printed: {error.strerror}") from None
         await self._gateway.announce(listening)
         self._publish_pid_file()
+        if self._settings.ops_file is not None:
+            write_ops_file(self._settings.ops_file, listening)
         self._state = self._state.followed_by(ServerState.SERVING)
         # All objects of now live as long as the server, so the garbage collector need not visit them.
         gc.freeze()

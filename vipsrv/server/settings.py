@@ -12,7 +12,6 @@ may have the name of another one with ``_file`` after it: ``VIPSRV_X_FILE`` name
 import ipaddress
 import logging
 import sys
-import tempfile
 from dataclasses import fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -32,6 +31,7 @@ from vipsrv.address import Address, Wire
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server.api.origins import check_origin
 from vipsrv.server.cpus import available_cpus
+from vipsrv.server.spool_folder import default_spool_folder
 from vipsrv.worker_config import BYTES, WorkerConfig, declarations
 
 RELOADABLE: dict[str, Any] = {"reloadable": True}
@@ -105,12 +105,6 @@ def _words(given: object) -> object:
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 """A setting of several words: a list, or one text with commas between them."""
-
-
-def _default_spool_dir() -> Path:
-    # On many systems /tmp is in memory; /var/tmp is on a disk.
-    var_tmp = Path("/var/tmp")  # noqa: S108 - only unlinked files are created there
-    return var_tmp if var_tmp.is_dir() else Path(tempfile.gettempdir())
 
 
 class _ServiceSettings(BaseModel):
@@ -274,7 +268,7 @@ class ServerSettings(_WorkerSettings):
         json_schema_extra=RELOADABLE,
     )
     spool_dir: Path = Field(
-        default_factory=_default_spool_dir,
+        default_factory=default_spool_folder,
         description="Folder for large uploads and results. It should be on a disk.",
     )
     spool_memory: ByteSize = Field(
@@ -379,6 +373,11 @@ class ServerSettings(_WorkerSettings):
         description="Address at which the operator of the server gets metrics, health and the live page over "
         "HTTP: HOST:PORT, [IPV6]:PORT or unix:/path, or off. Whoever can reach it can read them. If another "
         "program has the default port, the server starts without it.",
+    )
+    ops_file: Path | None = Field(
+        None,
+        description="File for the address of the operator's listener, by which a health check finds it; "
+        "'off' if there is none.",
     )
     # Hand-over to another server
     control: Path | None = Field(

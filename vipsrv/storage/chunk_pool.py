@@ -50,6 +50,19 @@ class Chunk:
         return self.buffer[self.filled : self.filled + limit]
 
 
+def cut_chunks(chunks: list[Chunk], size: int) -> list[Chunk]:
+    """Forget all but the first ``size`` bytes of ``chunks``; return those that are no longer among them."""
+    kept = 0
+    while kept < len(chunks) and size > 0:
+        chunk = chunks[kept]
+        chunk.filled = min(chunk.filled, size)
+        size -= chunk.filled
+        kept += 1
+    dropped = chunks[kept:]
+    del chunks[kept:]
+    return dropped
+
+
 class ChunkPool:
     """Hands out chunks and takes them back; at most ``budget`` bytes are out at a time."""
 

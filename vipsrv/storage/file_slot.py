@@ -18,7 +18,7 @@ from enum import Enum, auto
 
 from vipsrv.errors import Busy
 from vipsrv.storage import splice
-from vipsrv.storage.chunk_pool import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, Chunk, ChunkPool
+from vipsrv.storage.chunk_pool import LARGE_CHUNK_SIZE, SMALL_CHUNK_SIZE, Chunk, ChunkPool, cut_chunks
 from vipsrv.storage.file_store import FileStore, SpoolFile, no_room
 from vipsrv.storage.memory_slot import MemorySlot
 
@@ -181,6 +181,18 @@ class FileSlot:
         self._size = size
         self._spliced_size = 0
         self._can_splice = False
+
+    def cut(self, size: int) -> bool:
+        """Forget all but the first ``size`` bytes, unless a thread writes; then return ``False``."""
+        if self._state in (FileState.WRITING, FileState.SPLICING):
+            return False
+        self.received = size
+        written = self._file.written
+        self._pool.give_back(self._share.memory, cut_chunks(self._chunks, max(0, size - written)))
+        if size < written and self._state is FileState.IDLE:
+            self._enter(FileState.WRITING)
+            self._files.cut(self._file, size).add_done_callback(self._written)
+        return True
 
     def detach(self) -> SpoolFile:
         """Return the file of a slot that is ``complete``; the slot is closed and the file is not."""

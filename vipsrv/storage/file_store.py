@@ -172,6 +172,11 @@ class FileStore:
             self._writers, _write_all, file.write_fd, views, offset
         )
 
+    def cut(self, file: SpoolFile, size: int) -> "asyncio.Future[None]":
+        """Cut a file off after ``size`` bytes in a thread, because to free many takes long."""
+        file.written = size
+        return asyncio.get_running_loop().run_in_executor(self._writers, os.ftruncate, file.write_fd, size)
+
     def write_and_splice(
         self, file: SpoolFile, views: list[memoryview], source: int, most: int
     ) -> "asyncio.Future[Moved]":

@@ -30,7 +30,7 @@ class KeptSlot(Slot):
     someone else shall go on, and has to put in what has arrived, and close the slot.
     """
 
-    __slots__ = ("_keeper", "began", "is_wanted", "on_taken")
+    __slots__ = ("_keeper", "began", "is_wanted", "needs_turn", "on_taken")
 
     def __init__(
         self,
@@ -47,6 +47,8 @@ class KeptSlot(Slot):
         self.began = self.received
         """Bytes that had arrived before it was lent."""
         self.on_taken: Callable[[], None] | None = None
+        self.needs_turn = False
+        """Whether ``on_taken`` cannot put in what has arrived: the event loop has to read it before."""
         self.is_wanted = False
         """Whether someone else wants to go on: then no thread begins to read from the socket."""
 

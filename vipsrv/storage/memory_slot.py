@@ -1,7 +1,7 @@
 """The bytes of a slot in memory: a list of chunks."""
 
 from vipsrv.storage.budget import Holding
-from vipsrv.storage.chunk_pool import Chunk, ChunkPool
+from vipsrv.storage.chunk_pool import Chunk, ChunkPool, cut_chunks
 
 
 class MemorySlot:
@@ -58,6 +58,14 @@ class MemorySlot:
     def end(self) -> None:
         """Expect no more bytes than have arrived."""
         self._size = self.received
+
+    def cut(self, size: int) -> bool:
+        """Forget all but the first ``size`` bytes; that is always possible at once."""
+        self.received = size
+        dropped = cut_chunks(self._chunks, size)
+        self._held -= sum(len(chunk.buffer) for chunk in dropped)
+        self._pool.give_back(self._holding, dropped)
+        return True
 
     def hand_over(self) -> list[Chunk]:
         """Give up the chunks, for a slot in a file that continues with them."""

@@ -138,6 +138,13 @@ class Slot:
         self.size = self._content.received
         self._content.end()
 
+    def cut(self, size: int) -> bool:
+        """Forget all but the first ``size`` bytes of those that have arrived, and return ``True``.
+
+        While a thread writes to the file nothing is done; ``on_ready`` is called when it may be possible.
+        """
+        return self._content.cut(size)
+
     def take_spliced(self) -> int:
         """Return the number of bytes that were read from the source since the last call."""
         return self._content.take_spliced()

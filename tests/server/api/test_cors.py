@@ -77,3 +77,20 @@ def test_origins_that_may_be_set(origin: str) -> None:
 def test_what_is_no_origin_is_refused(origin: str) -> None:
     with pytest.raises(ValueError, match=r"origin|port"):
         check_origin(origin)
+
+
+def test_a_preflight_of_an_upload() -> None:
+    asked = {"origin": ORIGIN, "access-control-request-method": "PATCH"}
+    found = dict(cors_headers((ORIGIN,), request("OPTIONS", "/files/" + 32 * "0", asked)))
+    assert {"PATCH", "DELETE", "HEAD", "POST"} < set(found["Access-Control-Allow-Methods"].split(", "))
+    # What tus-js-client and Uppy send.
+    sent = {"Tus-Resumable", "Upload-Length", "Upload-Metadata", "Upload-Offset", "Content-Type"}
+    assert sent | {"Authorization", "X-HTTP-Method-Override", "X-Request-Id"} < set(
+        found["Access-Control-Allow-Headers"].split(", ")
+    )
+
+
+def test_the_headers_of_an_upload_may_be_read() -> None:
+    found = dict(cors_headers(("*",), request("POST", "/files", {"origin": ORIGIN})))
+    exposed = set(found["Access-Control-Expose-Headers"].split(", "))
+    assert {"Location", "Upload-Offset", "Upload-Length", "Upload-Expires", "Tus-Resumable"} < exposed

@@ -29,7 +29,10 @@ def ask(path: str, method: str = "GET", *, at: str = "loopback", **fields: str) 
         tls=False,
     )
     route = guarded(ROUTES, names_are_known=at == "loopback")[path]
-    return route.answer(request) if isinstance(route, Page) else route.begin(request)
+    if isinstance(route, Page):
+        return route.answer(request)
+    assert isinstance(route, ImageRoute)
+    return route.begin(request)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from vipsrv.server.exchange import Exchange
 from vipsrv.server.http.messages import Headers, HttpRequest, HttpResponse
 from vipsrv.server.http.routes import ImageTask
 from vipsrv.server.report import report_json
+from vipsrv.server.tus.upload_of import take_upload_id, upload_meta
 from vipsrv.workers.channel import Digest, Operation
 
 VARY_ACCEPT: Headers = (("Vary", "Accept"),)
@@ -40,8 +41,10 @@ class ResizeTask(ImageTask):
         self._request = request
         self._ids = _ids(request)
         self._parameters = ResizeParameters()
-        for name, value in parse_query(request.query):
+        upload_id, parameters = take_upload_id(parse_query(request.query))
+        for name, value in parameters:
             self._parameters.add(name, value)
+        self._upload = upload_meta(context, request, upload_id)
         self._update()
 
     def form_field(self, name: str, value: str) -> None:
@@ -96,7 +99,7 @@ class ResizeTask(ImageTask):
         parameters = self._parameters
         accept = self._request.fields.get("accept", "")
         auto = preferred_format(accept, self._writable()) if parameters.is_auto else None
-        self.meta = {**parameters.meta(auto), **self._ids}
+        self.meta = {**parameters.meta(auto), **self._ids, **self._upload}
         self._in_zip = parameters.has_outputs and prefers_zip(accept)
         self.digest = Digest.TAG_AND_CRC if self._in_zip else Digest.TAG
 
@@ -110,15 +113,16 @@ class InfoTask(ImageTask):
 
     operation = Operation.INFO
 
-    def __init__(self, request: HttpRequest) -> None:
+    def __init__(self, context: ServerContext, request: HttpRequest) -> None:
         self.form_boundary = _boundary(request)
-        self.meta = _ids(request)
-        for name, value in parse_query(request.query):
+        upload_id, parameters = take_upload_id(parse_query(request.query))
+        for name, value in parameters:
             self.form_field(name, value)
+        self.meta = {**_ids(request), **upload_meta(context, request, upload_id)}
 
     def form_field(self, name: str, value: str) -> None:  # noqa: ARG002 - none is accepted, whatever its value
-        """Raise ``BadRequest``: there are no parameters."""
-        raise BadRequest(f"{printable(name[:40])}: /info has no parameters")
+        """Raise ``BadRequest``: there are no parameters of a form."""
+        raise BadRequest(f"{printable(name[:40])}: /info has no parameters but upload")
 
     def reply(self, exchange: Exchange) -> HttpResponse:
         """Return what the header of the image states. Raises ``RequestError``."""

@@ -3,12 +3,14 @@
 from dataclasses import fields
 from typing import Any
 
-from vipsrv.errors import REQUEST_ERRORS, Busy, Draining, Unauthorized
 from vipsrv.options import MAX_REQUEST_ID, Fit, ImageInfo
 from vipsrv.server.api.negotiation import MIXED, ZIP
+from vipsrv.server.api.openapi_parts import ALWAYS, ERRORS, described_field, json_content, problems
 from vipsrv.server.api.parameters import PARAMETERS
-from vipsrv.server.api.problems import DOCUMENTATION, HTTP_REFUSALS, PROBLEM_TYPE, TITLES, problem_type
+from vipsrv.server.api.problems import DOCUMENTATION, TITLES, problem_type
 from vipsrv.server.api.reply_headers import MEDIA_TYPES
+from vipsrv.server.tus.openapi import UPLOAD_ID, tus_paths
+from vipsrv.server.tus.upload_of import PARAMETER
 from vipsrv.version import __version__
 
 _TYPES: dict[Any, dict[str, Any]] = {
@@ -19,13 +21,11 @@ _TYPES: dict[Any, dict[str, Any]] = {
 
 _EMPTY = {"type": "string", "maxLength": 0, "description": "Left out."}
 
-_ALWAYS = (400, 401, 408, 429, 431, 500, 503)
-"""Statuses with which each path may answer."""
-
-_WITH_IMAGE = (413, 415, 417, 422, 499, 502, 504)
+_WITH_IMAGE = (404, 409, 413, 415, 417, 422, 423, 499, 502, 504)
 """Further statuses of a path that takes an image."""
 
-_ERRORS = {error.status: error for error in (*HTTP_REFUSALS, *REQUEST_ERRORS.values())}
+
+_UPLOAD = {"$ref": "#/components/parameters/upload"}
 
 
 def openapi_document() -> dict[str, Any]:
@@ -46,6 +46,7 @@ def openapi_document() -> dict[str, Any]:
             "/info": {"post": _info()},
             "/formats": {"get": _formats()},
             "/openapi.json": {"get": _document()},
+            **tus_paths(),
         },
         "components": {
             "securitySchemes": {
@@ -56,6 +57,12 @@ def openapi_document() -> dict[str, Any]:
                 }
             },
             "parameters": {
+                "upload": {
+                    "name": PARAMETER,
+                    "in": "query",
+                    "description": "The id of a complete upload, which is the image; there is no body then.",
+                    "schema": UPLOAD_ID,
+                },
                 "request_id": {
                     "name": "X-Request-Id",
                     "in": "header",
@@ -106,6 +113,7 @@ def _resize() -> dict[str, Any]:
                 }
                 for name, one in PARAMETERS.items()
             ),
+            _UPLOAD,
             *_ids(),
         ],
         "requestBody": _image_body("Form"),
@@ -113,23 +121,23 @@ def _resize() -> dict[str, Any]:
             "200": {
                 "description": "The result, or all of them.",
                 "headers": {
-                    "ETag": _field("Identifies the bytes of the body.", r'^"[0-9a-f]{32}"$'),
-                    "Vipsrv-Source": _field(
+                    "ETag": described_field("Identifies the bytes of the body.", r'^"[0-9a-f]{32}"$'),
+                    "Vipsrv-Source": described_field(
                         "What the header of the image states; a structured field (RFC 9651).",
                         r"^[a-z0-9-]+(;[a-z_]+=\??[0-9]+)+$",
                     ),
-                    "Vipsrv-Result": _field(
+                    "Vipsrv-Result": described_field(
                         "Format, size and quality of each result; a structured field.",
                         r"^[a-z]+(;[a-z]+=[0-9]+)+(, [a-z]+(;[a-z]+=[0-9]+)+)*$",
                     ),
-                    "Vipsrv-Ratio": _field(
+                    "Vipsrv-Ratio": described_field(
                         "The image's bytes divided by those of all results.", r"^[0-9]+\.[0-9]{3}$"
                     ),
                     **_timing(),
                 },
                 "content": {**images, MIXED: {}, ZIP: {}},
             },
-            **_problems(*_ALWAYS, *_WITH_IMAGE),
+            **problems(*ALWAYS, *_WITH_IMAGE),
         },
     }
 
@@ -138,15 +146,15 @@ def _info() -> dict[str, Any]:
     return {
         "operationId": "info",
         "summary": "Read the header of an image",
-        "parameters": _ids(),
+        "parameters": [_UPLOAD, *_ids()],
         "requestBody": _image_body("Form"),
         "responses": {
             "200": {
                 "description": "What the header states.",
                 "headers": _timing(),
-                "content": _json_content("Source"),
+                "content": json_content("Source"),
             },
-            **_problems(*_ALWAYS, *_WITH_IMAGE),
+            **problems(*ALWAYS, *_WITH_IMAGE),
         },
     }
 
@@ -156,8 +164,8 @@ def _formats() -> dict[str, Any]:
         "operationId": "formats",
         "summary": "Formats, limits and fits of the server",
         "responses": {
-            "200": {"description": "What holds for this client.", "content": _json_content("Formats")},
-            **_problems(*_ALWAYS),
+            "200": {"description": "What holds for this client.", "content": json_content("Formats")},
+            **problems(*ALWAYS),
         },
     }
 
@@ -172,7 +180,7 @@ def _document() -> dict[str, Any]:
                 "description": "The document.",
                 "content": {"application/json": {"schema": {"type": "object"}}},
             },
-            **_problems(*_ALWAYS),
+            **problems(*ALWAYS),
         },
     }
 
@@ -185,8 +193,8 @@ def _ids() -> list[dict[str, Any]]:
 
 def _image_body(form: str) -> dict[str, Any]:
     return {
-        "description": "The image, whatever its type is called; or a form whose only file is the image.",
-        "required": True,
+        "description": "The image, whatever its type is called; or a form whose only file is the image. "
+        "It is left out if the image is an upload.",
         "content": {
             "application/octet-stream": {},
             "image/*": {},
@@ -195,40 +203,9 @@ def _image_body(form: str) -> dict[str, Any]:
     }
 
 
-def _json_content(schema: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-
-
-def _field(description: str, pattern: str) -> dict[str, Any]:
-    return {
-        "description": description,
-        "required": True,
-        "schema": {"type": "string", "pattern": pattern},
-    }
-
-
 def _timing() -> dict[str, Any]:
     stage = r"[a-z]+;dur=[0-9]+\.[0-9]{3}"
-    return {"Server-Timing": _field("Milliseconds of each stage.", f"^{stage}(, {stage})*$")}
-
-
-def _problems(*statuses: int) -> dict[str, Any]:
-    return {str(status): _problem(status) for status in sorted(statuses)}
-
-
-def _problem(status: int) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "description": f"{TITLES[_ERRORS[status].code]}.",
-        "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
-    if status in (Busy.status, Draining.status):
-        seconds = {"type": "string", "pattern": "^[0-9]+$"}
-        described["headers"] = {
-            "Retry-After": {"description": "Seconds to wait.", "required": True, "schema": seconds}
-        }
-    if status == Unauthorized.status:
-        described["headers"] = {"WWW-Authenticate": _field("What is needed.", "^Bearer ")}
-    return described
+    return {"Server-Timing": described_field("Milliseconds of each stage.", f"^{stage}(, {stage})*$")}
 
 
 def _problem_schema() -> dict[str, Any]:
@@ -238,7 +215,7 @@ def _problem_schema() -> dict[str, Any]:
         "properties": {
             "type": {"type": "string", "enum": [problem_type(code) for code in TITLES]},
             "title": {"type": "string", "enum": list(TITLES.values())},
-            "status": {"type": "integer", "enum": sorted(_ERRORS)},
+            "status": {"type": "integer", "enum": sorted(ERRORS)},
             "detail": {"type": "string"},
             "code": {"type": "string", "enum": list(TITLES)},
             "retryable": {"type": "boolean"},

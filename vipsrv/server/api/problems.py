@@ -11,12 +11,15 @@ from typing import Any
 from vipsrv.errors import Busy, Draining, RequestError, Unauthorized
 from vipsrv.server.http.messages import HttpResponse
 from vipsrv.server.http.refusals import (
+    ChecksumMismatch,
     ExpectationFailed,
     HeadersTooLarge,
+    Locked,
     MethodNotAllowed,
     NotAcceptable,
     NotFound,
     NotImplementedHere,
+    PreconditionFailed,
     TargetTooLong,
     VersionNotSupported,
 )
@@ -53,6 +56,9 @@ TITLES: dict[str, str] = {
     "not_found": "There is no such path",
     "not_acceptable": "No reply is acceptable",
     "method_not_allowed": "The method is not allowed",
+    "tus_version": "The version of tus is not supported",
+    "upload_locked": "Another connection has the upload",
+    "checksum_mismatch": "The checksum does not match",
     "target_too_long": "The target is too long",
     "expectation_failed": "The expectation cannot be met",
     "headers_too_large": "The header is too large",
@@ -65,9 +71,12 @@ HTTP_REFUSALS: tuple[type[RequestError], ...] = (
     NotFound,
     MethodNotAllowed,
     NotAcceptable,
+    PreconditionFailed,
     TargetTooLong,
     ExpectationFailed,
+    Locked,
     HeadersTooLarge,
+    ChecksumMismatch,
     NotImplementedHere,
     VersionNotSupported,
 )
@@ -80,7 +89,7 @@ def problem(error: RequestError) -> HttpResponse:
     if isinstance(error, Unauthorized):
         fault = ', error="invalid_token"' if isinstance(error, TokenRefused) else ""  # RFC 6750, 3.1
         headers.append(("WWW-Authenticate", REALM + fault))
-    if isinstance(error, Busy | Draining):
+    if isinstance(error, Busy | Draining | Locked):
         seconds = _RETRY_SECONDS if error.retry_after_ms is None else ceil(error.retry_after_ms / 1000)
         headers.append(("Retry-After", str(max(seconds, _RETRY_SECONDS))))
     members: dict[str, Any] = {

@@ -14,6 +14,7 @@ class Source(StrEnum):
     VARIABLE = "variable"
     SECRET = "secret"  # noqa: S105 - the file that a VIPSRV_..._FILE variable names
     FILE = "file"
+    LIMIT = "limit"  # of a cgroup, in place of the default
     DEFAULT = "default"
 
 

@@ -4,6 +4,7 @@
 
     flags  >  VIPSRV_… variables, or the files that VIPSRV_…_FILE name  >  a TOML file  >  defaults
 
+The defaults of budgets and workers are lower where a cgroup limits the memory (``memory_limit``).
 All faults are reported at once, each with its place.
 """
 
@@ -17,11 +18,16 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from vipsrv.errors import SettingsError
+from vipsrv.server.cgroups import Cgroups
 from vipsrv.server.configuration.environment import named_file, read_environment
 from vipsrv.server.configuration.origin import DEFAULT, Given, Origin, Source, flag_of
 from vipsrv.server.configuration.toml_file import default_file, read_toml
 from vipsrv.server.configuration.types import SECRET_TEXT, shown
+from vipsrv.server.memory_limit import settings_within
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.spool_folder import size_in_memory
+
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class SettingsSources:
         config: Path | None = None,
         read_file: bool = True,
         environment: Mapping[str, str] | None = None,
+        cgroups: Cgroups | None = None,
     ) -> None:
         self._flags = {
             name: Given(value, Origin(Source.FLAG, flag_of(name)))
@@ -65,6 +72,7 @@ class SettingsSources:
         self._environment = dict(os.environ if environment is None else environment)
         self._config = config
         self._read_file = read_file
+        self._cgroups = cgroups or Cgroups()
 
     def read(self) -> Configuration:
         """Return the settings. Raises ``SettingsError`` with all faults."""
@@ -80,7 +88,12 @@ class SettingsSources:
         origins = {
             name: given[name].origin if name in given else DEFAULT for name in ServerSettings.model_fields
         }
-        return Configuration(settings, origins, self.file)
+        limit = self._cgroups.memory_limit()
+        fitted = settings_within(settings, limit, spool_limit=size_in_memory(settings.spool_dir))
+        if limit is not None:
+            origin = Origin(Source.LIMIT, f"memory limit of {limit / _MIB:,.0f} MiB")
+            origins |= dict.fromkeys(fitted, origin)
+        return Configuration(settings.model_copy(update=fitted), origins, self.file)
 
     @property
     def file(self) -> Path | None:

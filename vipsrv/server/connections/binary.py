@@ -201,6 +201,7 @@ class BinaryConnection(ServedConnection[RequestReader]):
             self._inbox.slot = slot = exchange.slot
             if isinstance(slot, KeptSlot):
                 slot.on_taken = self._give_up_upload
+                slot.needs_turn = self._tls
             if self._state is ConnectionState.DRAINING:  # it is served because the server has a successor
                 self._enter(ConnectionState.OPEN)
 

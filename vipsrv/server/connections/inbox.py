@@ -28,7 +28,6 @@ from vipsrv.server.connections.tls_transport import TlsTransport
 from vipsrv.server.connections.transport import PROGRESS_SIZE, acknowledge_now
 from vipsrv.server.context import ServerContext
 from vipsrv.storage.kept_slot import KeptSlot
-from vipsrv.storage.spool import Slot
 
 READ_AHEAD_SIZE = 64 * 1024
 """Maximum bytes of one read while a header is expected: enough for all of a small image."""
@@ -101,6 +100,33 @@ class RequestReading(Protocol):
         """Note the end of the stream. Raises ``ProtocolError`` within a message."""
 
 
+class BodyRoom(Protocol):
+    """Where the bytes of a body go; see ``Slot``, which has the meanings."""
+
+    on_ready: Callable[[], None] | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body; the most there may be if that is not known."""
+
+    @property
+    def received(self) -> int:
+        """Bytes that have arrived."""
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nothing may be read until ``on_ready`` is called."""
+
+    def room(self) -> memoryview:
+        """Return the buffer for the next bytes. Raises ``RequestError``."""
+
+    def filled(self, size: int, source: int | None = None) -> None:
+        """Count bytes that were put into the last ``room``; more may be read from ``source``."""
+
+    def take_spliced(self) -> int:
+        """Return the number of bytes that were read from the source since the last call."""
+
+
 R = TypeVar("R", bound=RequestReading)
 
 
@@ -126,9 +152,9 @@ class Inbox(Generic[R]):
         has_place: Callable[[], bool],
     ) -> None:
         self.reader = reader
-        self.slot: Slot | None = None
+        self.slot: BodyRoom | None = None
         """The slot for the arriving body; ``None`` if the body is discarded."""
-        self.fed_slot: Slot | None = None
+        self.fed_slot: BodyRoom | None = None
         """The slot that the owner fills from the events: the body's bytes are not those on the wire."""
         self.expires = time.monotonic() + context.settings.idle_timeout
         """The end of the receive timeout or the idle timeout, in seconds of ``time.monotonic``."""
@@ -220,6 +246,7 @@ class Inbox(Generic[R]):
             room[: len(part)] = part
             self._body_received(len(part))
             data = data[len(part) :]
+        self._unread = data
         if self._source is None or data:
             return
         with socket.socket(fileno=os.dup(self._source)) as source, suppress(OSError):
@@ -298,7 +325,7 @@ class Inbox(Generic[R]):
         if self._state is not InboxState.PAUSED and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def _room(self, slot: Slot) -> memoryview:
+    def _room(self, slot: BodyRoom) -> memoryview:
         """Return the buffer for the next bytes of the body; without room, a buffer that is discarded."""
         self._no_room = None  # a loop may ask again without having read; there may be room by now
         try:

@@ -296,6 +296,8 @@ class ServedConnection(asyncio.BufferedProtocol, Generic[R]):
 
     def stop(self) -> None:
         """Answer all requests in flight with ``Draining``, then close."""
+        if self._inbox.keeps_upload:
+            self._inbox.take_what_has_arrived()
         lingering = self._reader.in_body
         self._answer_all(Draining("the server has stopped"))
         if self._state is ConnectionState.LINGERING:

@@ -40,7 +40,16 @@ from vipsrv.server.settings import ServerSettings
 _MAX_MESSAGE = 16 * 1024 * 1024
 """Bytes of the longest message: settings with long lists."""
 
-_OF_THE_SUPERVISOR = {"host", "port", "listen", "control", "takeover", "pid_file", "gateways"}
+_OF_THE_SUPERVISOR = {
+    "host",
+    "port",
+    "listen",
+    "control",
+    "takeover",
+    "pid_file",
+    "ops_file",
+    "gateways",
+}
 """Settings that no gateway gets."""
 
 

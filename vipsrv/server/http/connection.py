@@ -6,7 +6,8 @@ fed to the slot otherwise. The requests wait in a queue until they are the first
 
     head ──► routes ─┬─► refused ─────────────────────────────────────► reply
                      ├─► Page: at once, later, or a stream ───────────► reply
-                     └─► ImageRoute ──► exchange ──► body ──► worker ──► reply
+                     ├─► ImageRoute ──► exchange ──► body ──► worker ──► reply
+                     └─► BodyRoute ──► body task ──► body ─────────────► reply
 """
 
 import asyncio
@@ -17,29 +18,31 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from functools import partial
 
-from vipsrv.errors import InternalError, Limit, RequestError, TooLarge
+from vipsrv.errors import InternalError, RequestError
 from vipsrv.server.accounts import Flow
-from vipsrv.server.api.form_data import FileData, FileStarted, FormField, FormReader
+from vipsrv.server.connections.inbox import BodyRoom
 from vipsrv.server.connections.login import LOGIN_SECONDS
 from vipsrv.server.connections.served import MAX_IN_FLIGHT, ServedConnection
 from vipsrv.server.connections.states import ConnectionState
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange
+from vipsrv.server.http.bodies import FormBody, store
 from vipsrv.server.http.clients import HttpClients
 from vipsrv.server.http.head import Head
 from vipsrv.server.http.messages import Headers, HttpRequest, HttpResponse, HttpStream
 from vipsrv.server.http.pending import PendingReply, PendingRequest
 from vipsrv.server.http.reader import BodyPart, HttpReader, RefusedRequest, RequestEnded
-from vipsrv.server.http.refusals import MethodNotAllowed, NotFound
+from vipsrv.server.http.refusals import NotFound
 from vipsrv.server.http.replies import (
     CONTINUE,
     LAST_CHUNK,
     headers_of_refusal,
+    options_of,
     pack_chunk,
     pack_head,
     pack_response,
 )
-from vipsrv.server.http.routes import Answer, ImageRoute, ImageTask, Page, Routes
+from vipsrv.server.http.routes import Answer, BodyRoute, ImageRoute, ImageTask, Page, Routes
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.workers.channel import Operation
 
@@ -159,28 +162,27 @@ class HttpConnection(ServedConnection[HttpReader]):
         if self._state is ConnectionState.EXCESS:
             pending.closes = True
             raise self._no_place()
-        route = routes.routes.get(head.path)
-        if route is None and head.path != "*":
+        found = routes.find(head.path)
+        if found is None and head.path != "*":
             raise NotFound("there is nothing at this path")
-        methods = ("GET", "HEAD", "POST") if route is None else route.methods
-        if route is None or head.method not in methods:
-            allow = ", ".join((*methods, "OPTIONS"))
-            if head.method != "OPTIONS":
-                raise MethodNotAllowed(f"the methods for this path are {allow}", allow)
+        route = None if found is None else found.for_method(request)
+        if route is None:
             pending.kind = _PAGE
-            self._answer(pending, HttpResponse(status=204, headers=(("Allow", allow),)))
+            self._answer(pending, options_of(found, head.method))
         elif isinstance(route, Page):
-            pending.kind = _PAGE
+            pending.kind = route.kind
             if not route.public:
                 request = self._identify(pending, request)
             self._open_page(pending, route, request)
-        else:
+        elif isinstance(route, ImageRoute):
             self._start_image(pending, route, self._identify(pending, request))
+        else:
+            self._start_body(pending, route, self._identify(pending, request))
 
     def _identify(self, pending: PendingRequest, request: HttpRequest) -> HttpRequest:
-        """Note who sends a request, and return it with its session. Raises ``RequestError``."""
+        """Note who sends a request, and return it with that. Raises ``RequestError``."""
         client = pending.client = self._clients.of(request.fields)
-        return request if client.session is None else replace(request, session=client.session)
+        return replace(request, session=client.session, account=client.flow.account)
 
     def _open_page(self, pending: PendingRequest, page: Page, request: HttpRequest) -> None:
         try:
@@ -225,11 +227,9 @@ class HttpConnection(ServedConnection[HttpReader]):
             # What is known before the image is checked before the client is told to send the form.
             self._context.check_upload(max(0, (size or 0) - MOST_AROUND_FILE))
             self._context.admission.check(self._flow_of(pending))
-            pending.form = FormReader(task.form_boundary)
+            pending.form = FormBody(task.form_boundary, task, partial(self._slot_for_form, pending))
             self._reader.feed_body()
-        pending.waits_to_send = pending.reply is None and pending.head is not None and pending.head.continues
-        if self._state is ConnectionState.DRAINING and pending.reply is None:
-            self._enter(ConnectionState.OPEN)  # it is served because the server has a successor
+        self._expect_body(pending)
 
     def _flow_of(self, pending: PendingRequest) -> Flow:
         return self._clients.place if pending.client is None else pending.client.flow
@@ -245,56 +245,52 @@ class HttpConnection(ServedConnection[HttpReader]):
         )
         exchange.accept(task.meta, size, task.digest)
 
+    def _slot_for_form(self, pending: PendingRequest) -> BodyRoom | None:
+        """Return the slot for the image of a form, ``None`` if the image is refused."""
+        if pending.task is None:
+            return None
+        self._open_exchange(pending, pending.task, None)
+        self._inbox.fed_slot = None if pending.exchange is None else pending.exchange.slot
+        return self._inbox.fed_slot
+
+    def _start_body(self, pending: PendingRequest, route: BodyRoute, request: HttpRequest) -> None:
+        """Let a route take the body. Raises ``RequestError``."""
+        pending.kind = route.kind
+        task = pending.body_task = route.begin(request, partial(self._body_answered, pending))
+        if pending.client is not None:
+            pending.client.requests += 1
+        if request.body_size is None:
+            self._inbox.fed_slot = task.room
+        else:
+            self._inbox.slot = task.room
+            task.take_arrived = self._inbox.take_what_has_arrived
+        self._expect_body(pending)
+
+    def _expect_body(self, pending: PendingRequest) -> None:
+        head = pending.head
+        pending.waits_to_send = pending.reply is None and head is not None and head.continues
+        if self._state is ConnectionState.DRAINING and pending.reply is None:
+            self._enter(ConnectionState.OPEN)  # it is served because the server has a successor
+
     def _feed(self, data: memoryview) -> None:
         """Take a part of a body that does not go straight into its slot."""
         pending = self._receiving
         if pending is None or pending.reply is not None:
             return
+        taker = pending.body_task or pending.form
         try:
-            if pending.form is None:
-                self._store(data)
-            else:
-                self._feed_form(pending, pending.form, data)
+            if taker is not None:
+                taker.feed(data)
+            elif self._inbox.fed_slot is not None:
+                store(data, self._inbox.fed_slot)
         except RequestError as error:
             self._refuse_incoming(error)
-
-    def _feed_form(self, pending: PendingRequest, form: FormReader, data: memoryview) -> None:
-        """Read a part of a form. Raises ``RequestError``."""
-        for event in form.receive(data):
-            if pending.reply is not None:
-                return  # it was refused meanwhile
-            if isinstance(event, FileData):
-                self._store(event.data)
-            elif pending.task is None:
-                continue
-            elif isinstance(event, FormField):
-                pending.task.form_field(event.name, event.value)
-            elif isinstance(event, FileStarted):
-                self._open_exchange(pending, pending.task, None)
-                if pending.exchange is not None:
-                    self._inbox.fed_slot = pending.exchange.slot
-
-    def _store(self, data: memoryview) -> None:
-        """Put bytes of an image into the slot that grows. Raises ``RequestError``."""
-        slot = self._inbox.fed_slot
-        if slot is None:
-            return
-        if slot.received + len(data) > slot.size:
-            raise TooLarge(
-                f"the image has more than {slot.size} bytes, which is the limit", limit=Limit.MAX_UPLOAD
-            )
-        while data:
-            room = slot.room()
-            part = data[: len(room)]
-            room[: len(part)] = part
-            slot.filled(len(part))
-            data = data[len(part) :]
 
     def _request_ended(self) -> None:
         pending = self._receiving
         if pending is not None and pending.form is not None and pending.reply is None:
             try:
-                pending.form.receive_eof()
+                pending.form.end()
             except RequestError as error:
                 self._refuse_incoming(error)
         self._receiving = None
@@ -303,7 +299,9 @@ class HttpConnection(ServedConnection[HttpReader]):
             return
         pending.waits_to_send = False
         exchange = pending.exchange
-        if exchange is not None and exchange.outcome is None:
+        if pending.body_task is not None:
+            pending.body_task.body_ended()
+        elif exchange is not None and exchange.outcome is None:
             exchange.body_ended()
         else:
             self._after_reply()
@@ -328,7 +326,20 @@ class HttpConnection(ServedConnection[HttpReader]):
             self._refuse(pending, outcome.error or InternalError("the request has no task"))
         else:
             self._answer_success(pending, task, exchange)
-        pending.exchange = pending.task = None  # a cycle would wait for the garbage collector
+        pending.exchange = pending.task = pending.form = None  # a cycle would wait for the garbage collector
+        self._advance()
+        self._after_reply()
+
+    def _body_answered(self, pending: PendingRequest, answer: HttpResponse | RequestError) -> None:
+        """Reply to a request with what came of its body."""
+        self.watch_at = 0.0
+        pending.body_task = None
+        if pending.client is not None:
+            pending.client.requests -= 1
+        if isinstance(answer, RequestError):
+            self._refuse(pending, answer)
+        else:
+            self._answer(pending, answer)
         self._advance()
         self._after_reply()
 
@@ -477,6 +488,8 @@ class HttpConnection(ServedConnection[HttpReader]):
             return
         if pending.exchange is not None:
             pending.exchange.refuse(error)  # which calls `_finished`
+        elif pending.body_task is not None:
+            pending.body_task.refuse(error)  # which calls `_body_answered`
         else:
             self._refuse(pending, error)
             self._advance()
@@ -530,10 +543,15 @@ class HttpConnection(ServedConnection[HttpReader]):
         """Stop the work for a request."""
         if pending.answering is not None:
             pending.answering.cancel()
-        if pending.exchange is not None:
+        task, pending.body_task, pending.form = pending.body_task, None, None
+        if task is not None:
+            task.abandon()
+        elif pending.exchange is not None:
             pending.exchange.abandon(reason)
-            if pending.client is not None:
-                pending.client.requests -= 1
+        else:
+            return
+        if pending.client is not None:
+            pending.client.requests -= 1
 
     # The log
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from vipsrv.server.access import Session
+from vipsrv.server.accounts import Account
 from vipsrv.storage.spool import Slot
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
@@ -18,7 +19,8 @@ class HttpRequest:
     ``path`` is decoded (RFC 3986, 2.1) and has no query; ``query`` is what follows the ``?``, as it was
     sent. The names in ``fields`` are in lower case; several lines of one name are joined with ``", "``
     (RFC 9110, 5.3). ``body_size`` is bytes: 0 without a body, ``None`` for a chunked one. ``peer`` is the
-    client's ``peername``. ``session`` is that of the client's token, ``None`` if it has shown none.
+    client's ``peername``. ``session`` is that of the client's token, ``None`` if it has shown none, and
+    ``account`` is to whom the request counts, ``None`` before that is known.
     """
 
     method: str
@@ -29,6 +31,7 @@ class HttpRequest:
     peer: object
     tls: bool
     session: Session | None = None
+    account: Account | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

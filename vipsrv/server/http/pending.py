@@ -3,13 +3,13 @@
 import asyncio
 from dataclasses import dataclass
 
-from vipsrv.server.api.form_data import FormReader
 from vipsrv.server.connections.outbox import Inserts
 from vipsrv.server.exchange import Exchange
+from vipsrv.server.http.bodies import FormBody
 from vipsrv.server.http.clients import HttpClient
 from vipsrv.server.http.head import Head
 from vipsrv.server.http.messages import Headers, HttpStream
-from vipsrv.server.http.routes import ImageTask
+from vipsrv.server.http.routes import BodyTask, ImageTask
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.storage.spool import Slot
 
@@ -39,7 +39,8 @@ class PendingRequest:
     more_headers: Headers = ()
     client: HttpClient | None = None
     task: ImageTask | None = None
-    form: FormReader | None = None  # if its body is a form
+    form: FormBody | None = None  # if its body is a form
+    body_task: BodyTask | None = None  # if no image of its own is in the body
     exchange: Exchange | None = None
     answering: "asyncio.Task[None] | None" = None
     waits_to_send: bool = False  # the client sends its body after a 100 (Continue)

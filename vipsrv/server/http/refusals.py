@@ -31,6 +31,13 @@ class NotAcceptable(BadRequest):
     code = "not_acceptable"
 
 
+class PreconditionFailed(BadRequest):
+    """The client speaks another version of tus (tus 1.0.0, Tus-Resumable)."""
+
+    status = 412
+    code = "tus_version"
+
+
 class ContentTooLarge(BadRequest):
     """The content of a request that is no image is too long (RFC 9110, section 15.5.14)."""
 
@@ -52,11 +59,27 @@ class ExpectationFailed(BadRequest):
     code = "expectation_failed"
 
 
+class Locked(BadRequest):
+    """Another connection is sending the same upload (RFC 4918, section 11.3)."""
+
+    status = 423
+    code = "upload_locked"
+    retryable = True
+
+
 class HeadersTooLarge(BadRequest):
     """The fields of a request are too many or too long (RFC 6585, section 5)."""
 
     status = 431
     code = "headers_too_large"
+
+
+class ChecksumMismatch(BadRequest):
+    """The body is not what its checksum says (tus 1.0.0, the checksum extension)."""
+
+    status = 460
+    code = "checksum_mismatch"
+    retryable = True
 
 
 class NotImplementedHere(BadRequest):

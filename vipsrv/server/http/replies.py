@@ -8,13 +8,16 @@ from http import HTTPStatus
 from vipsrv.errors import RequestError
 from vipsrv.server.http.messages import Headers, HttpResponse
 from vipsrv.server.http.refusals import MethodNotAllowed
-from vipsrv.server.http.routes import Problem
+from vipsrv.server.http.routes import Problem, Route
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 LAST_CHUNK = b"0\r\n\r\n"
 
-_PHRASES = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
+_PHRASES = {status.value: status.phrase for status in HTTPStatus} | {
+    460: "Checksum Mismatch",
+    499: "Client Closed Request",
+}
 _WITHOUT_CONTENT = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 _UNAUTHORIZED = 401
@@ -58,6 +61,18 @@ def pack_head(status: int, headers: Iterable[tuple[str, str]], *, connection: st
     if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
         raise ValueError("a field of a reply has a line break in it")
     return f"{text}\r\n\r\n".encode("latin-1")
+
+
+def options_of(route: Route | None, method: str) -> HttpResponse:
+    """Return the reply that tells the methods of a path, of the whole server if ``route`` is ``None``.
+
+    Raises ``MethodNotAllowed`` if the client has not asked for them.
+    """
+    methods = ("GET", "HEAD", "POST") if route is None else route.methods
+    allow = ", ".join(methods if "OPTIONS" in methods else (*methods, "OPTIONS"))
+    if method != "OPTIONS":
+        raise MethodNotAllowed(f"the methods for this path are {allow}", allow)
+    return HttpResponse(status=204, headers=(("Allow", allow),))
 
 
 def pack_chunk(data: bytes) -> bytes:

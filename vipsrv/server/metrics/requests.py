@@ -21,7 +21,7 @@ from vipsrv.server.timeline import Timeline
 
 _OK = 200
 
-_KINDS = frozenset({"resize", "info", "hello", "ping", "cancel", "upload_status", "page"})
+_KINDS = frozenset({"resize", "info", "hello", "ping", "cancel", "upload_status", "upload", "page"})
 """The kinds of requests that are counted by name. The others are ``other``: unknown ones, and those of HTTP
 that were refused before it was known what they ask for.
 """

@@ -22,7 +22,15 @@ from urllib.parse import urlsplit
 
 from vipsrv.errors import BadRequest
 from vipsrv.server.http.messages import HttpRequest
-from vipsrv.server.http.routes import ImageRoute, Page
+from vipsrv.server.http.routes import (
+    BodyAnswer,
+    BodyTask,
+    Handler,
+    ImageRoute,
+    Page,
+    Resource,
+    Route,
+)
 
 OPEN_TO_ALL = frozenset({"/metrics", "/livez", "/readyz"})
 
@@ -35,9 +43,7 @@ Check = Callable[[HttpRequest], None]
 """Raises ``BadRequest`` for a request that is refused."""
 
 
-def guarded(
-    routes: Mapping[str, Page | ImageRoute], *, names_are_known: bool
-) -> dict[str, Page | ImageRoute]:
+def guarded(routes: Mapping[str, Route], *, names_are_known: bool) -> dict[str, Route]:
     """Return routes that refuse requests from other web sites.
 
     ``names_are_known`` is whether clients can only name the listener ``localhost`` or by its address.
@@ -66,10 +72,24 @@ def check_request(request: HttpRequest, *, names_are_known: bool) -> None:
         raise BadRequest("requests from other web sites are refused here (Sec-Fetch-Site)")
 
 
-def _guard(route: Page | ImageRoute, check: Check) -> Page | ImageRoute:
-    if isinstance(route, Page):
-        return replace(route, answer=_after(check, route.answer))
-    return replace(route, begin=_after(check, route.begin))
+def _guard(route: Route, check: Check) -> Route:
+    if isinstance(route, Resource):
+        return Resource({method: _guard_handler(one, check) for method, one in route.by_method.items()})
+    return _guard_handler(route, check)
+
+
+def _guard_handler(handler: Handler, check: Check) -> Handler:
+    if isinstance(handler, Page):
+        return replace(handler, answer=_after(check, handler.answer))
+    if isinstance(handler, ImageRoute):
+        return replace(handler, begin=_after(check, handler.begin))
+    begin = handler.begin
+
+    def checked(request: HttpRequest, answer: BodyAnswer) -> BodyTask:
+        check(request)
+        return begin(request, answer)
+
+    return replace(handler, begin=checked)
 
 
 def _after(check: Check, answer: Callable[[HttpRequest], _Answer]) -> Callable[[HttpRequest], _Answer]:

@@ -34,6 +34,7 @@ from vipsrv.server.ops.load import LoadHistory
 from vipsrv.server.ops.page.document import page_routes
 from vipsrv.server.ops.snapshots import Snapshots
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.tus.resources import version_headers
 from vipsrv.workers.pool import WorkerPool
 
 _IMAGE_KINDS = frozenset({"resize", "info"})
@@ -178,4 +179,5 @@ def ops_routes(pages: Mapping[str, Page], images: Routes, *, names_are_known: bo
     return Routes(
         routes=guarded({**images.routes, **public}, names_are_known=names_are_known),
         problem=images.problem,
+        more_headers=version_headers,
     )

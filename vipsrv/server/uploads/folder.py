@@ -49,7 +49,7 @@ _ORPHAN_SECONDS = 60.0
 was killed in between."""
 
 
-class InUseError(Exception):
+class InUseError(OSError):
     """Another process has the upload open."""
 
 
@@ -86,12 +86,17 @@ class UploadFolder:
     """
 
     def __init__(self, spool: Path) -> None:
-        self.path = spool / f"vipsrv-uploads-{os.geteuid()}"
+        self._spool = spool
         self._token = secrets.token_hex(8)
         self._boot = boot_id()
         self._folder: int | None = None
         self._keeper: int | None = None
         self._key: bytes | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it is. A server may change its user before it uses it."""
+        return self._spool / f"vipsrv-uploads-{os.geteuid()}"
 
     @property
     def exists(self) -> bool:
@@ -106,8 +111,15 @@ class UploadFolder:
         return hashlib.blake2b(f"{owner}\0{upload_id}".encode(), key=key, digest_size=_NAME_BYTES).hexdigest()
 
     def create(self, name: str, info: UploadInfo, share: Share) -> SpoolFile:
-        """Create the file of an upload, and have it open."""
+        """Create the file of an upload, and have it open.
+
+        One that has that name is removed; it has expired, or is of an earlier boot.
+        """
         folder = self._open()
+        stale = self._lock(name)
+        if stale is not None:
+            self._remove_now(name)
+            os.close(stale)
         with ExitStack() as undo:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
             write_fd = os.open(name, flags, 0o600, dir_fd=folder)
@@ -159,6 +171,11 @@ class UploadFolder:
         finally:
             os.close(locked)
 
+    def _remove_now(self, name: str) -> None:
+        trash = self.remove(name)
+        if trash is not None:
+            self.free(trash)
+
     def is_wanted(self, name: str) -> bool:
         """Whether another process wants the upload."""
         return self._folder is not None and _exists(name + _WANTED, self._folder)
@@ -198,7 +215,7 @@ class UploadFolder:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries]
         for name in names:
-            with suppress(OSError, InUseError):
+            with suppress(OSError):
                 if name.startswith(_KEEPER):
                     self._lives(name.removeprefix(_KEEPER), living)
                 elif name.startswith(_TRASH):
@@ -319,9 +336,7 @@ class UploadFolder:
         try:
             found = os.fstat(locked)
             if time.time() - found.st_mtime > (ttl if read is not None else _ORPHAN_SECONDS):
-                trash = self.remove(name)
-                if trash is not None:
-                    self.free(trash)
+                self._remove_now(name)
                 return None
             if read is None:
                 return None

@@ -36,7 +36,7 @@ class IdleUploads:
     def add(self, upload: Upload) -> None:
         """Count an upload that nobody uses any more."""
         memory = upload.memory
-        (self._spent if upload.is_spent else self._waiting)[upload] = memory
+        (self._waiting if upload.replied_at is None else self._spent)[upload] = memory
         self.memory += memory
         self.disk += upload.stored
         upload.share.uploads += 1

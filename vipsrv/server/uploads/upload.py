@@ -1,6 +1,6 @@
 """One upload: its state, where its bytes are, and who uses them."""
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from vipsrv.server.uploads.states import TRANSITIONS, UploadState
 from vipsrv.storage.budget import Share
@@ -8,8 +8,15 @@ from vipsrv.storage.file_slot import FileSlot
 from vipsrv.storage.kept_slot import Content, KeptSlot
 from vipsrv.storage.memory_slot import MemorySlot
 
-if TYPE_CHECKING:
-    from vipsrv.server.uploads.uploads import Uploads
+
+class UploadKeeper(Protocol):
+    """Who keeps all uploads, and is told what happens to one."""
+
+    def returned(self, upload: "Upload", slot: KeptSlot) -> None:
+        """Take back what was lent."""
+
+    def replied(self, upload: "Upload") -> None:
+        """Note that a reply about it was sent."""
 
 
 class Upload:
@@ -20,12 +27,14 @@ class Upload:
     """
 
     __slots__ = (
-        *("_uploads", "changed", "content", "is_named", "is_spent", "leases", "metadata", "name"),
-        *("share", "size", "state", "stored", "wanted_at"),
+        *("_keeper", "changed", "content", "is_named", "leases", "metadata", "name"),
+        *("replied_at", "share", "size", "state", "stored", "wanted_at"),
     )
 
-    def __init__(self, uploads: "Uploads", name: str, size: int, share: Share, metadata: bytes = b"") -> None:
-        self._uploads = uploads
+    def __init__(
+        self, keeper: UploadKeeper, name: str, size: int, share: Share, metadata: bytes = b""
+    ) -> None:
+        self._keeper = keeper
         self.name = name
         self.size = size
         self.share = share
@@ -38,8 +47,8 @@ class Upload:
         self.leases: list[KeptSlot] = []
         self.is_named = False
         """Whether the client created it by itself, so that it is kept even without a byte."""
-        self.is_spent = False
-        """Whether a reply about it has been sent."""
+        self.replied_at: float | None = None
+        """When the last reply about it was sent, in Unix time."""
         self.wanted_at: float | None = None
         """Since when another connection wants to go on with it, in seconds of ``time.monotonic``."""
 
@@ -79,8 +88,8 @@ class Upload:
 
     def returned(self, slot: KeptSlot) -> None:
         """Take back the bytes that were lent."""
-        self._uploads.returned(self, slot)
+        self._keeper.returned(self, slot)
 
     def replied(self, _: KeptSlot) -> None:
         """Note that a reply about it has been sent."""
-        self._uploads.replied(self)
+        self._keeper.replied(self)

@@ -18,6 +18,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -46,6 +47,9 @@ SETTLING_RETRY_MS = 50
 OTHER_RETRY_MS = 300
 """The same if another gateway has it, which looks every ``_LOOK_SECONDS``."""
 
+_TURN_SECONDS = 0.04
+"""How long the event loop gets to read what has arrived at a connection that cannot do it by itself."""
+
 _PATIENCE_SECONDS = 1.0
 """How long a connection that lets its upload go may still take what has arrived, if the disk is behind."""
 
@@ -60,6 +64,10 @@ _CLAIM_SECONDS = 30.0
 
 _SETTLE_SECONDS = 10.0
 """Seconds that writing the last bytes may take when the server stops."""
+
+SPENT_SECONDS = 60.0
+"""Seconds for which an upload is kept after a reply about it, in case that was lost. Most large uploads end
+so: to keep them longer would fill the disk with what nobody asks for."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -147,13 +155,15 @@ class Uploads:
         """How many uploads are being received or worked on."""
         return len(self._known) - len(self.idle)
 
+    @property
+    def max_size(self) -> int:
+        """Bytes of the largest upload that may wait."""
+        settings = self._settings
+        return int(min(settings.max_upload, settings.upload_disk, settings.spool_disk))
+
     def describe(self) -> dict[str, int]:
         """Return what a HELLO reply says about uploads."""
-        settings = self._settings
-        return {
-            "ttl_s": int(settings.upload_ttl),
-            "max_bytes": int(min(settings.max_upload, max(settings.upload_memory, settings.upload_disk))),
-        }
+        return {"ttl_s": int(self._settings.upload_ttl), "max_bytes": self.max_size}
 
     def start(self) -> None:
         """Find the uploads that earlier processes have left, and remove those that have expired."""
@@ -236,13 +246,12 @@ class Uploads:
 
     def replied(self, upload: Upload) -> None:
         """Note that a reply about an upload was sent: it is the first to go if room is needed."""
-        if not upload.is_spent:
-            if upload.state in IDLE:
-                self.idle.discard(upload)
-                upload.is_spent = True
-                self.idle.add(upload)
-            else:
-                upload.is_spent = True
+        is_idle = upload.state in IDLE
+        if is_idle:
+            self.idle.discard(upload)
+        upload.replied_at = time.time()
+        if is_idle:
+            self.idle.add(upload)
 
     # What the gateway does
 
@@ -303,18 +312,20 @@ class Uploads:
         upload = Upload(self, name, size, share)
         slot = self._slot(upload)  # or there is no room, and nothing has changed
         if self._shared:
-            slot.move_to_file()
+            with suppress(Busy):  # it then begins in memory, where others do not see it before it waits
+                slot.move_to_file()
         upload.leases.append(slot)
         upload.enter(UploadState.RECEIVING)
         self._known[name] = upload
         return slot
 
     def _lend(self, upload: Upload) -> KeptSlot:
-        if upload.content is None:
+        if upload.present_content is None:
             self._reopen(upload)
-        content = upload.content
+        content = upload.present_content
         if isinstance(content, FileSlot):
-            content.reopen(upload.size)
+            if not upload.leases:
+                content.reopen(upload.size)
             content.on_progress = upload.progressed
         slot = self._slot(upload)
         self.idle.discard(upload)
@@ -330,7 +341,7 @@ class Uploads:
             upload.size,
             keeper=upload,
             make_file=self._file_maker(upload),
-            content=upload.content,
+            content=upload.present_content,
         )
 
     def _file_maker(self, upload: Upload) -> Callable[[Share], SpoolFile]:
@@ -395,10 +406,7 @@ class Uploads:
         # What another connection has begun without a byte is as if it were not there.
         if not upload.received and not upload.is_named:
             return UploadStatus()
-        changed = upload.changed or time.time()  # its first connection has not ended
-        return UploadStatus(
-            upload.received, upload.size, changed + self._settings.upload_ttl, upload.metadata
-        )
+        return UploadStatus(upload.received, upload.size, self._expires(upload), upload.metadata)
 
     def _find(self, name: str) -> Upload | None:
         """Return an upload that this process knows and that nobody fills. Raises ``Busy``."""
@@ -414,7 +422,7 @@ class Uploads:
         if upload.state is UploadState.SETTLING and upload.is_splicing:
             raise _in_other_connection()
         if upload.state in IDLE:
-            if self._is_expired(upload, time.time()):
+            if self._expires(upload) < time.time():
                 self._remove(upload)
                 self.counts.expired += 1
             elif upload.content is None:
@@ -437,6 +445,8 @@ class Uploads:
             upload.wanted_at = now
         slot.is_wanted = True
         if slot.on_taken is None or upload.is_splicing:
+            raise _in_other_connection()
+        if slot.needs_turn and now < upload.wanted_at + _TURN_SECONDS:
             raise _in_other_connection()
         if slot.stalled and now < upload.wanted_at + _PATIENCE_SECONDS:
             raise _in_other_connection()
@@ -548,13 +558,17 @@ class Uploads:
         self._known.pop(upload.name, None)
         self._spool.files.forget(upload.share, upload.stored)
 
-    def _is_expired(self, upload: Upload, now: float) -> bool:
-        return upload.changed + self._settings.upload_ttl < now
+    def _expires(self, upload: Upload) -> float:
+        """Return when an upload is removed, in Unix time."""
+        expires = (upload.changed or time.time()) + self._settings.upload_ttl
+        if upload.replied_at is None or upload.is_named:
+            return expires
+        return min(expires, upload.replied_at + SPENT_SECONDS)
 
     def _expire(self) -> None:
         now = time.time()
         for upload in list(self.idle):
-            if self._is_expired(upload, now):
+            if self._expires(upload) < now:
                 self.counts.expired += 1
                 self._remove(upload)
 

@@ -1,0 +1,109 @@
+"""The defaults of budgets and workers under a limit of memory."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vipsrv.server.cgroups import Cgroups
+from vipsrv.server.configuration import SettingsSources
+from vipsrv.server.memory_limit import memory_needed, settings_within
+from vipsrv.server.settings import ServerSettings
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+def settings(**given: Any) -> ServerSettings:
+    return ServerSettings(**{"workers": 2, "gateways": 1, **given})
+
+
+def within(limit: int | None, *, spool_limit: int | None = None, **given: Any) -> dict[str, Any]:
+    return settings_within(settings(**given), limit, spool_limit=spool_limit)
+
+
+def test_without_a_limit_the_defaults_stay() -> None:
+    assert within(None) == {}
+    assert within(None, spool_limit=64 * MIB) == {}
+
+
+def test_a_limit_that_holds_the_defaults_changes_none() -> None:
+    needed = memory_needed(settings())
+    assert within(needed) == {}
+    assert within(needed - 1) != {}
+
+
+@pytest.mark.parametrize("mib", [512, 768, 1024, 1500])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_with_a_spool_on_a_disk_the_bounds_fit_into_the_limit(mib: int, workers: int) -> None:
+    given = settings(workers=workers)
+    fitted = given.model_copy(update=within(mib * MIB, workers=workers))
+    assert memory_needed(fitted) <= mib * MIB
+    assert fitted.spool_memory >= 16 * MIB
+    assert (fitted.spool_disk, fitted.max_upload) == (given.spool_disk, given.max_upload)
+
+
+def test_512_mib_with_a_spool_in_memory_hold_an_image_of_324_mb() -> None:
+    changes = within(512 * MIB, spool_limit=12 * GIB, workers=1)
+    assert changes == {
+        "spool_memory": 26 * MIB,
+        "spool_disk": 312 * MIB,
+        "decode_memory": 156 * MIB,
+        "job_memory": 156 * MIB,
+        "max_upload": 312 * MIB,
+    }
+    assert changes["max_upload"] > 324_000_000
+
+
+def test_a_file_system_in_memory_may_hold_less_than_its_share() -> None:
+    changes = within(512 * MIB, spool_limit=100 * MIB, workers=1)
+    assert (changes["spool_disk"], changes["max_upload"]) == (100 * MIB, 100 * MIB)
+
+
+def test_a_very_low_limit_leaves_a_server_that_works() -> None:
+    changes = within(128 * MIB, spool_limit=GIB, workers=1)
+    assert (changes["spool_memory"], changes["job_memory"]) == (16 * MIB, 64 * MIB)
+
+
+def test_what_was_given_stays() -> None:
+    changes = within(512 * MIB, spool_limit=GIB, workers=1, spool_memory=200 * MIB, job_memory=GIB)
+    assert set(changes) == {"spool_disk", "decode_memory", "max_upload"}
+
+
+def test_workers_by_default_are_as_many_as_half_of_the_limit_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServerSettings.model_fields["workers"], "default_factory", lambda: 8)
+    ServerSettings.model_rebuild(force=True)
+    try:
+        few = ServerSettings(gateways=1)
+        assert few.workers == 8
+        workers = [settings_within(few, mib * MIB).get("workers") for mib in (256, 1024, 2048, 8192)]
+    finally:
+        monkeypatch.undo()
+        ServerSettings.model_rebuild(force=True)
+    assert workers == [1, 2, 5, None]
+
+
+def cgroups(folder: Path, limit: str) -> Cgroups:
+    (folder / "memory.max").write_text(limit)
+    own = folder / "own"
+    own.write_text("0::/\n")
+    return Cgroups(folder, own)
+
+
+def test_the_settings_of_a_server_follow_its_cgroup(tmp_path: Path) -> None:
+    sources = SettingsSources(
+        {"workers": 1}, read_file=False, environment={}, cgroups=cgroups(tmp_path, f"{512 * MIB}\n")
+    )
+    configuration = sources.read()
+    assert configuration.settings.decode_memory < GIB
+    assert configuration.origins["decode_memory"].place == "memory limit of 512 MiB"
+    assert configuration.origins["workers"].place == "--workers"
+    # A reload finds the same.
+    assert sources.read().settings == configuration.settings
+
+
+def test_the_settings_of_a_server_without_a_limit(tmp_path: Path) -> None:
+    configuration = SettingsSources(
+        read_file=False, environment={}, cgroups=cgroups(tmp_path, "max\n")
+    ).read()
+    assert configuration.settings == ServerSettings()
