@@ -181,7 +181,9 @@ def test_an_attempt_that_brought_bytes_forward_is_no_failure() -> None:
     assert {attempts.pause_after(LOST, forward=True) for _ in range(5000)} == {0}
     assert shared.budget.tokens == shared.retry.tokens
     assert attempts.pause_after(LOST) is not None
+    assert shared.budget.tokens == shared.retry.tokens - 1
     attempts.begin_anew()
+    assert shared.budget.tokens == shared.retry.tokens
     assert attempts.pause_after(LOST) is not None
     assert attempts.pause_after(LOST) is None
 

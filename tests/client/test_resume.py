@@ -224,6 +224,19 @@ def test_a_complete_upload_whose_reply_was_lost_is_not_sent_again() -> None:
     assert answer.resumed == SIZE
 
 
+def test_what_is_waited_for_between_two_cuts_takes_no_token_in_the_end() -> None:
+    server = FakeKeeper(*[20_000] * 300)
+    turn = iter(range(10_000))
+
+    def sometimes_busy() -> None:
+        if next(turn) % 2:
+            server.status_errors.append(Busy("just ending", retry_after_ms=50))
+
+    server.before_status = sometimes_busy
+    call(server, retry=Retry(attempts=3, tokens=4.0))
+    assert server.steps.count("pause") > 100
+
+
 def test_an_upload_that_the_server_has_dropped_begins_anew() -> None:
     server = FakeKeeper(40_000_000, 20_000_000)
 

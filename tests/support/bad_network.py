@@ -353,7 +353,8 @@ class _ServerSide(asyncio.Protocol):
     def resume_writing(self) -> None:
         client = self._side.transport
         if self._reset_when_sent:
-            self._reset_when_acknowledged()
+            # Not from within the write of the transport, which would end it a second time.
+            asyncio.get_running_loop().call_soon(self._reset_when_acknowledged)
         elif client is not None and not client.is_closing() and not self._stalled:
             client.resume_reading()
 

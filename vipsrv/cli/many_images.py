@@ -28,6 +28,7 @@ from vipsrv.cli.result_index import ExistingResults, ResultIndex
 from vipsrv.cli.result_names import NameTemplate
 from vipsrv.cli.upload import UploadImage, open_upload
 from vipsrv.client import AsyncClient, ResizeResults, SeekableReader
+from vipsrv.client.resume import RESUMABLE_FROM, new_upload_id
 from vipsrv.client.window import Window
 from vipsrv.errors import (
     Busy,
@@ -247,8 +248,13 @@ class ManyImages:
         content = opened.content
         if not isinstance(content, bytes | Path):
             content.seek(0, 0)
+        if one.upload_id is None and opened.upload.size >= RESUMABLE_FROM:
+            one.upload_id = new_upload_id()  # the next attempt goes on with what has arrived by this one
         answer = await self._client.resize_all(
-            content, self._options.names.options, deadline_ms=self._options.deadline_ms
+            content,
+            self._options.names.options,
+            deadline_ms=self._options.deadline_ms,
+            upload_id=one.upload_id,
         )
         self._timeouts = 0
         await self._savers.acquire()
@@ -273,6 +279,7 @@ class _OneImage:
     found: FoundImage
     outcome: ImageOutcome
     attempts: int = 0
+    upload_id: str | None = None
 
 
 class _Feed:

@@ -89,7 +89,17 @@ class Retries:
 class Attempts:
     """The attempts of one call. ``until`` is its deadline by the clock, or ``None``."""
 
-    __slots__ = ("_away", "_away_since", "_died", "_failures", "_resent", "_retries", "_until", "made")
+    __slots__ = (
+        "_away",
+        "_away_since",
+        "_died",
+        "_failures",
+        "_resent",
+        "_retries",
+        "_tokens",
+        "_until",
+        "made",
+    )
 
     def __init__(self, retries: Retries, until: float | None) -> None:
         self._retries = retries
@@ -99,6 +109,7 @@ class Attempts:
         self._failures = 0  # those that are counted, since bytes were last brought forward
         self._away = 0  # in a row
         self._away_since = 0.0
+        self._tokens = 0  # taken for these failures
         self._died = False
         self._resent = False
 
@@ -127,8 +138,13 @@ class Attempts:
         return None if pause is None else self._in_time(pause)
 
     def begin_anew(self) -> None:
-        """Forget the failures so far, because bytes of the image were brought forward since."""
-        self._failures = self._away = 0
+        """Forget the failures so far, because bytes of the image were brought forward since.
+
+        The budget gets their tokens back: such attempts do not multiply the load of a server.
+        """
+        if self._tokens:
+            self._retries.budget.give_back(self._tokens)
+        self._failures = self._away = self._tokens = 0
 
     def past_deadline(self) -> bool:
         """Whether the call has no time left for another attempt."""
@@ -172,7 +188,7 @@ class Attempts:
         """Return how many attempts have failed, or ``None`` if those are all that may be made."""
         budget = self._retries.budget
         if kind is not Failure.AWAY:
-            budget.failed(loss)
+            self._tokens += budget.failed(loss)
         self._failures += 1
         if self._failures >= self._retries.retry.attempts or budget.spent:
             return None

@@ -86,12 +86,19 @@ class RetryBudget:
             with self._lock:
                 self._tokens = min(self._most, self._tokens + self._ratio)
 
-    def failed(self, loss: object = None) -> None:
-        """Take a token, unless the one before was for the same ``loss`` of a connection."""
+    def failed(self, loss: object = None) -> int:
+        """Take a token, unless the one before was for the same ``loss`` of a connection; return how many."""
         with self._lock:
-            if loss is None or loss is not self._last_loss:
-                self._tokens = max(0.0, self._tokens - 1)
-                self._last_loss = loss
+            if loss is not None and loss is self._last_loss:
+                return 0
+            self._tokens = max(0.0, self._tokens - 1)
+            self._last_loss = loss
+            return 1
+
+    def give_back(self, tokens: int) -> None:
+        """Give back tokens of failures that were none in the end."""
+        with self._lock:
+            self._tokens = min(self._most, self._tokens + tokens)
 
     def forget(self) -> None:
         """In a forked child: take a new lock, since a thread of the parent may have held the old one."""

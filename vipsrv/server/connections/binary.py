@@ -4,6 +4,7 @@
 ``Exchange``. Nothing here decodes, blocks or sleeps.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Collection, Iterable
@@ -12,6 +13,7 @@ from typing import Any
 
 from vipsrv.errors import (
     BadRequest,
+    Busy,
     ProtocolError,
     RequestError,
     TooLarge,
@@ -59,6 +61,12 @@ _CLOSING = f',"{CLOSING}":true}}'.encode()
 """What ends the meta of a reply on a connection that the client should leave."""
 
 _log = logging.getLogger(__name__)
+
+LOOK_AGAIN = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
+"""Seconds between looks at an upload that another connection is just ending with.
+
+Mostly its last bytes are written after a few milliseconds. A client that is told to ask again waits longer.
+"""
 
 _OPERATIONS: dict[int, Operation] = {Kind.RESIZE: Operation.RESIZE, Kind.INFO: Operation.INFO}
 _KINDS = {operation: kind for kind, operation in _OPERATIONS.items()}
@@ -222,11 +230,14 @@ class BinaryConnection(ServedConnection[RequestReader]):
             self._inbox.start_idling()
             self._drain_if_told()
 
-    def _answer_at_once(self, head: MessageStarted) -> None:
-        """Answer a message that needs no worker."""
+    def _answer_at_once(self, head: MessageStarted, looks: int = 0) -> None:
+        """Answer a message that needs no worker. ``looks`` is how often that has been tried."""
         try:
             meta = self._answer(head)
         except RequestError as error:
+            if head.kind == Kind.UPLOAD_STATUS and isinstance(error, Busy) and looks < len(LOOK_AGAIN):
+                asyncio.get_running_loop().call_later(LOOK_AGAIN[looks], self._look_again, head, looks + 1)
+                return
             self._reply_error(head.kind, head.request_id, error)
             if isinstance(error, Unauthorized) or (
                 self._state is ConnectionState.ANONYMOUS and head.kind != Kind.PING
@@ -235,6 +246,11 @@ class BinaryConnection(ServedConnection[RequestReader]):
         else:
             reply = pack_message(head.kind | REPLY, head.request_id, meta, status=OK_STATUS)
             self._outbox.put(reply, None, self._line_of_success(head.kind, head.request_id))
+
+    def _look_again(self, head: MessageStarted, looks: int) -> None:
+        """Answer an UPLOAD_STATUS whose upload another connection has not let go yet."""
+        if self._state is ConnectionState.OPEN:
+            self._answer_at_once(head, looks)
 
     def _answer(self, head: MessageStarted) -> dict[str, Any] | None:
         """The meta of the reply to a message that needs no worker. Raises ``RequestError``."""
