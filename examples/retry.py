@@ -1,58 +1,44 @@
-"""Handle errors and try again: ``python retry.py photo.jpg small.jpg``.
+"""Handle errors, and decide what is tried again: ``python retry.py photo.jpg small.jpg``.
 
-An error says whether the same request may succeed later (``retryable``) and, if that is known, how long
-to wait (``retry_after_ms``). Everything else would fail again and is reported at once.
+A client sends again what may succeed later. ``Retry`` says how often and with which pauses, and the call's
+timeout ends it all. Everything else would fail again and is raised at once.
 """
 
-import random
 import sys
-import time
 
 from vipsrv import (
     Client,
     ConnectFailed,
     ConnectionLost,
+    CorruptImage,
     RequestError,
-    ResizeResult,
+    Retry,
+    Timeout,
+    UnsupportedFormat,
     VipsrvError,
-    WorkerDied,
 )
-
-ATTEMPTS = 4
-ATTEMPTS_AFTER_A_CRASH = 2  # an image that crashes the decoder twice will do so again
-FIRST_PAUSE = 0.1  # seconds, doubled each time
-
-
-def resize(client: Client, source: str) -> ResizeResult:
-    """Return the resized image. Raises the last error after ``ATTEMPTS`` attempts."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return client.resize(source, width=800, height=600)
-        except RequestError as error:
-            attempts = ATTEMPTS_AFTER_A_CRASH if isinstance(error, WorkerDied) else ATTEMPTS
-            if not error.retryable or attempt >= attempts:
-                raise
-            pause = FIRST_PAUSE * 2 ** (attempt - 1)
-            if error.retry_after_ms is not None:
-                pause = max(pause, error.retry_after_ms / 1000)
-        except (ConnectFailed, ConnectionLost):
-            if attempt == ATTEMPTS:
-                raise
-            pause = FIRST_PAUSE * 2 ** (attempt - 1)
-        # A random part keeps many clients from coming back at the same moment.
-        time.sleep(pause * random.uniform(1.0, 1.5))
-    raise AssertionError("the last attempt returns or raises")
 
 
 def main(source: str, target: str) -> int:
     """Write the resized image; the exit status is 1 if that failed."""
-    with Client() as client:
+    with Client(retry=Retry(attempts=4), timeout=Timeout(call=60)) as client:
         try:
-            resize(client, source).save(target)
+            result = client.resize(source, width=800, height=600)
+        except (CorruptImage, UnsupportedFormat) as error:
+            print(f"{source}: {type(error).__name__}, choose another file: {error}", file=sys.stderr)
+        except RequestError as error:
+            later = "try again later" if error.retryable else "ask for something else"
+            print(f"{source}: {error.code}, {later}: {error}", file=sys.stderr)
+        except (ConnectFailed, ConnectionLost) as error:
+            # The text says how many attempts were made; ``error.attempts`` is the number.
+            print(f"{source}: {type(error).__name__}, is the server there? {error}", file=sys.stderr)
         except VipsrvError as error:
             print(f"{source}: {type(error).__name__}: {error}", file=sys.stderr)
-            return 1
-    return 0
+        else:
+            result.save(target)
+            print(f"{target}: {result.attempts} attempt{'s' * (result.attempts > 1)}")
+            return 0
+    return 1
 
 
 if __name__ == "__main__":

@@ -132,17 +132,14 @@ class Cluster:
 
     def kill(self, number: int) -> None:
         """End a server and its workers at once."""
-        for pid in self.servers[number].pids:
-            os.kill(pid, signal.SIGKILL)
+        _send_all(self.servers[number].pids, signal.SIGKILL)
         self.servers[number].process.wait()
 
     def stop(self, number: int) -> None:
         """Stop a server and its workers; they go on before the end of the program."""
-        server = self.servers[number]
-        pids = server.pids
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        self._stack.callback(lambda: [os.kill(pid, signal.SIGCONT) for pid in pids])
+        pids = self.servers[number].pids
+        self._stack.callback(_send_all, pids, signal.SIGCONT)
+        _send_all(pids, signal.SIGSTOP)
 
     def restart(self, number: int) -> None:
         """End a server as an operator does, and start it again."""
@@ -153,6 +150,11 @@ class Cluster:
 
     def _start(self, number: int) -> Server:
         return self._stack.enter_context(Server("--port", str(self.ports[number]), *self._arguments))
+
+
+def _send_all(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        os.kill(pid, number)
 
 
 Event = Callable[[Cluster], None]

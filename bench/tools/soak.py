@@ -37,7 +37,7 @@ from bench.measuring.sampling import Sampler
 from bench.measuring.server import Server
 from bench.tools.budget import MIB, memory_budget, memory_of
 from bench.tools.threads import run_together
-from vipsrv import Client, Timeout, Version1Client
+from vipsrv import Client, Retry, Timeout, Version1Client
 from vipsrv.errors import Busy, RequestError
 from vipsrv.server.settings import ServerSettings
 
@@ -224,8 +224,8 @@ def _process(
     def connection(number: int, kinds: Sequence[RequestKind]) -> None:
         timeout = Timeout(reply=NO_ANSWER_SECONDS)
         with (
-            Version1Client("127.0.0.1", port, timeout=timeout) as first,
-            Client("127.0.0.1", port, timeout=timeout) as second,
+            Version1Client("127.0.0.1", port, timeout=timeout, retry=Retry.none()) as first,
+            Client("127.0.0.1", port, timeout=timeout, retry=Retry.none()) as second,
         ):
             turn = number
             while time.monotonic() < end:

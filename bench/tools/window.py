@@ -20,7 +20,7 @@ import typer
 
 from bench.images import image_file
 from bench.measuring.server import Server
-from vipsrv import AsyncClient, ResizeOptions, ResizeResults
+from vipsrv import AsyncClient, ResizeOptions, ResizeResults, Retry
 from vipsrv.client.window import NO_WAIT, Window
 from vipsrv.options import Fit
 
@@ -109,7 +109,7 @@ async def _compare(port: int, delay: float, images: int, rounds: int, numbers: l
     async with AsyncExitStack() as stack:
         if delay:
             port = await stack.enter_async_context(_delayed(port, delay))
-        client = await stack.enter_async_context(AsyncClient("127.0.0.1", port))
+        client = await stack.enter_async_context(AsyncClient("127.0.0.1", port, retry=Retry.none()))
         limits = (await client.hello()).limits
         found: dict[str, list[Figures]] = {}
         sizes = []

@@ -15,6 +15,7 @@ from tests.support.images import encode, jpeg, photo, truncated
 from vipsrv import pipeline
 from vipsrv.errors import CorruptImage, StartFailed, UnsupportedFormat
 from vipsrv.options import ResizeOptions
+from vipsrv.pipeline.vips import setup
 from vipsrv.version import __version__
 from vipsrv.worker_config import WorkerConfig
 
@@ -54,7 +55,9 @@ def test_each_format_is_listed_with_its_library(formats: tuple[pipeline.FormatIn
 
 
 def test_an_old_libvips_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pyvips, "at_least_libvips", lambda major, minor: (major, minor) < (8, 18))
+    monkeypatch.setattr(
+        pyvips, "at_least_libvips", lambda major, minor: (major, minor) < setup.OLDEST_LIBVIPS
+    )
     with pytest.raises(StartFailed, match=rf"libvips {pipeline.version()} is too old: .*pip install"):
         pipeline.start()
 

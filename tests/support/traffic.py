@@ -10,7 +10,7 @@ from typing import Self
 
 from tests.support import bare_client
 from tests.support.images import jpeg
-from vipsrv.client import AsyncClient, Client
+from vipsrv.client import AsyncClient, Client, Retry
 from vipsrv.errors import VipsrvError
 
 _IMAGE = jpeg()
@@ -21,7 +21,7 @@ class Traffic:
 
     They connect for each request (version 1), keep their connection as long as the server does (version 2),
     have always several requests in flight on it, and, with ``http_port``, keep a connection of HTTP: as many
-    threads of each kind. ``errors`` holds every request that got no result.
+    threads of each kind. Nothing is tried again. ``errors`` holds every request that got no result.
     """
 
     def __init__(self, port: int, *, connections: int, http_port: int | None = None) -> None:
@@ -80,7 +80,7 @@ class Traffic:
         self._note()
 
     def _one_client(self) -> None:
-        with Client(port=self._port) as client:
+        with Client(port=self._port, retry=Retry.none()) as client:
             while not self._ending:
                 assert client.resize(_IMAGE, width=20, height=10).data
                 self._note()
@@ -94,7 +94,7 @@ class Traffic:
                 assert (await client.resize(_IMAGE, width=20, height=10)).data
                 self._note()
 
-        async with AsyncClient(port=self._port) as client:
+        async with AsyncClient(port=self._port, retry=Retry.none()) as client:
             await asyncio.gather(*(one_after_another() for _ in range(number)))
 
     def _over_http(self) -> None:

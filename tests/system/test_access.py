@@ -19,7 +19,7 @@ from tests.server.identity.records import add
 from tests.support import bare_client
 from tests.support.images import encode, jpeg, photo
 from tests.support.running_server import RunningServer
-from vipsrv.client import AsyncClient, Client
+from vipsrv.client import AsyncClient, Client, Retry
 from vipsrv.errors import Busy, RequestError, TooLarge, Unauthorized, UnsupportedFormat
 from vipsrv.protocol import HEADER, Kind, pack_message, unpack_error
 from vipsrv.server.identity.token_file import revoke_tokens
@@ -45,7 +45,7 @@ def serve(start_server: StartServer, tokens: Path) -> Serve:
 
 def connect(server: RunningServer, token: Token | str | None, **options: Any) -> Client:
     text = token.text if isinstance(token, Token) else token
-    return Client(server.host, server.port, token=text, **options)
+    return Client(server.host, server.port, token=text, retry=Retry.none(), **options)
 
 
 def refusal(server: RunningServer, token: Token | str | None, **options: Any) -> RequestError:

@@ -28,14 +28,16 @@ def arguments(control: Path, *more: str) -> list[str]:
     return ["--workers", "1", "--control", str(control), *more]
 
 
-def test_no_connection_attempt_is_lost_while_servers_take_over_from_each_other(
+def test_no_request_is_lost_while_servers_take_over_from_each_other(
     start_server: StartServer, control: Path
 ) -> None:
-    first = running = start_server(*arguments(control))
-    with Traffic(first.port, connections=8) as traffic:
+    listen = ("--listen", "127.0.0.1:0", "--listen", "http://127.0.0.1:0")
+    first = running = start_server(*arguments(control), *listen)
+    http_port = int(first.listeners[1].rpartition(":")[2])
+    with Traffic(first.port, connections=4, http_port=http_port) as traffic:
         for _ in range(3):
             traffic.wait_for_more(20)
-            successor = start_server(*arguments(control, "--takeover"))
+            successor = start_server(*arguments(control, "--takeover"), *listen)
             assert successor.listeners == first.listeners
             assert running.process.wait(bare_client.SECONDS) == 0
             running = successor

@@ -101,16 +101,23 @@ def test_inherited_listeners_are_used_instead_of_the_settings(tmp_path: Path) ->
     assert path.exists()
 
 
-def test_a_restart_with_inherited_listeners_loses_no_connection_attempt() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=4096) as tcp:
-        port = tcp.getsockname()[1]
-        arguments = ("--workers", "1")
-        with Traffic(port, connections=4) as traffic:
+def test_a_restart_with_inherited_listeners_loses_no_request() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=4096) as images,
+        socket.create_server(("127.0.0.1", 0), backlog=4096) as web,
+    ):
+        ports = [sock.getsockname()[1] for sock in (images, web)]
+
+        def start() -> RunningServer:
+            named = {"LISTEN_FDNAMES": "images:http"}
+            return RunningServer("--workers", "1", sockets=[images, web], environment=named)
+
+        with Traffic(ports[0], connections=4, http_port=ports[1]) as traffic:
             for _ in range(3):
-                with RunningServer(*arguments, sockets=[tcp]) as server:
+                with start() as server:
                     traffic.wait_for_more(20)
                     assert server.stop() == 0
-            with RunningServer(*arguments, sockets=[tcp]):
+            with start():
                 traffic.wait_for_more(20)
                 traffic.end()
         assert traffic.errors == []

@@ -174,11 +174,12 @@ def batch(
         EngineName, typer.Option(help="Where the work is done: on this machine, or on a cluster of Ray.")
     ] = EngineName.LOCAL,
     server: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="ADDRESS",
-            help="A running server for --engine local: HOST:PORT, tls://HOST:PORT or unix:/path.  "
-            "[default: one is started for the batch]",
+            help="A running server for --engine local: HOST:PORT, tls://HOST:PORT or unix:/path. Repeat it "
+            "for several.  [default: one is started for the batch]",
+            show_default=False,
         ),
     ] = None,
     tls: Tls = False,
@@ -254,7 +255,7 @@ def batch(
     with batch_errors(PROGRAM):
         if quiet and as_json:
             raise ValueError("--quiet and --json exclude each other")
-        if server is None and (token_file is not None or tls or ca or cert or key):
+        if not server and (token_file is not None or tls or ca or cert or key):
             raise ValueError("--token-file and the options of TLS are for the server that --server names")
         outputs = Outputs(
             result_options(
@@ -288,8 +289,8 @@ def batch(
 
         arguments: dict[str, Any] = {
             "engine": engine.value,
-            "server": server,
-            "token": None if server is None else choose_token(file=token_file),
+            "server": ",".join(server) if server else None,
+            "token": None if not server else choose_token(file=token_file),
             **TlsOptions(tls=tls, ca=ca, cert=cert, key=key).arguments(),
             "retry_failed": False if retry_failed is None else parse_codes(retry_failed),
             "address": address,

@@ -54,13 +54,14 @@ from vipsrv.cli.result_options import (
     version_1_size,
 )
 from vipsrv.cli.result_report import ResultReport
-from vipsrv.cli.server_choice import Answer, CallServer
+from vipsrv.cli.server_choice import Answer, CallServer, several_servers
 from vipsrv.cli.tls_options import Ca, Cert, Key, Tls, TlsOptions
 from vipsrv.cli.upload import open_upload
 from vipsrv.client import Client, ResizedImage, ResizeResults, Timeout, Version1Result
 from vipsrv.client.login_token import choose_token
 from vipsrv.client.resume import check_upload_id
 from vipsrv.client.server_address import HOST_VARIABLE, PORT_VARIABLE, choose_server
+from vipsrv.client.server_names import SERVERS_VARIABLE
 from vipsrv.options import MAX_DIMENSION, Format, Keep, Position
 from vipsrv.protocol import DEFAULT_HEIGHT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WIDTH
 from vipsrv.version import __version__
@@ -221,6 +222,16 @@ def resize(
             help=f"Port of the server.  [env var: {PORT_VARIABLE}; default: {DEFAULT_PORT}]",
         ),
     ] = None,
+    servers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--server",
+            metavar="ADDRESS",
+            help="One of several servers, in place of --host and --port: HOST:PORT, tls://HOST:PORT or "
+            f"unix:/path. Repeat it for each.  [env var: {SERVERS_VARIABLE}, separated by commas]",
+            show_default=False,
+        ),
+    ] = None,
     tls: Tls = False,
     ca: Ca = None,
     cert: Cert = None,
@@ -280,6 +291,7 @@ def resize(
             tls=TlsOptions(tls=tls, ca=ca, cert=cert, key=key),
             token=choose_token(file=token_file),
             quiet=silent,
+            servers=several_servers(servers, host or None, port),
         )
         if formats:
             refuse_other_options(context, "--formats", has_image=bool(images))
@@ -349,7 +361,7 @@ def resize(
                 upload,
                 answer.value,
                 saved=saved,
-                server=answer.server,
+                server=answer.value.server or answer.server,
                 embedded=answer.embedded,
                 listed=several,
             )

@@ -119,7 +119,7 @@ def resize_many(server: CallServer, request: ManyRequest, *, quiet: bool, as_jso
         check_folder(folder, "--output-dir")
 
     async def work(client: AsyncClient) -> _End:
-        window = Window((await client.hello()).limits, most_bytes=MOST_BYTES)
+        window = Window((await client.hello()).limits, servers=len(client.servers), most_bytes=MOST_BYTES)
         tally.started = time.monotonic()  # not counting the start of a server
         with open_progress(server.program, request.paths(), quiet=quiet or as_json) as progress:
 

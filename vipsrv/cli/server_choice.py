@@ -1,7 +1,7 @@
 """Choose the server of a ``vipsrv-client`` call: a running server, or one that is started for the call."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -13,6 +13,7 @@ from vipsrv.cli.tls_options import TlsArguments, TlsOptions
 from vipsrv.client import AsyncClient, Client, Retry, Timeout, Version1Client
 from vipsrv.client.embedded import EmbeddedServer, server_is_installed
 from vipsrv.client.server_address import ServerChoice
+from vipsrv.client.server_names import parse_servers, servers_of_environment
 from vipsrv.errors import ConnectFailed, RequestError
 
 T = TypeVar("T")
@@ -36,7 +37,8 @@ class CallServer:
     """The server to use for one call.
 
     ``may_start_one`` allows starting one if none is configured and nothing listens at the default address.
-    ``token`` is for a server that runs already. ``retries`` is how often a request may be sent again.
+    ``servers`` are several that run already, in place of ``choice``. ``token`` is for a server that runs
+    already. ``retries`` is how often a request may be sent again.
     """
 
     program: str
@@ -47,9 +49,19 @@ class CallServer:
     tls: TlsOptions = field(default_factory=TlsOptions)
     token: str | None = None
     retries: int = 0
+    servers: tuple[str, ...] = ()
 
     def ask(self, request: Callable[[Client], T]) -> Answer[T]:
         """Make a request with a client of the server. Raises the errors of ``Client``."""
+        if self.servers:
+            with Client(
+                servers=self.servers,
+                timeout=self.timeout,
+                retry=self._retry(),
+                token=self.token,
+                **self.tls.arguments(),
+            ) as client:
+                return Answer(request(client), ", ".join(self.servers), embedded=False)
 
         def at(address: Address, token: str | None) -> T:
             arguments = _client_arguments(address)
@@ -65,6 +77,8 @@ class CallServer:
 
     def ask_version_1(self, request: Callable[[Version1Client], T]) -> Answer[T]:
         """Make a request over version 1 of the protocol. Raises the errors of ``Version1Client``."""
+        if self.servers:
+            raise ValueError("--server: version 1 of the protocol is for one server; use --host and --port")
 
         def at(address: Address, _token: str | None) -> T:
             arguments = _client_arguments(address)
@@ -81,6 +95,19 @@ class CallServer:
 
         ``request`` raises ``ConnectFailed`` only if no server was there, so that one may be started.
         """
+
+        async def with_servers() -> T:
+            async with AsyncClient(
+                servers=self.servers,
+                timeout=self.timeout,
+                retry=Retry.none(),
+                token=self.token,
+                **self.tls.arguments(),
+            ) as client:
+                return await request(client)
+
+        if self.servers:
+            return Answer(asyncio.run(with_servers()), ", ".join(self.servers), embedded=False)
 
         async def with_client(address: Address, token: str | None) -> T:
             arguments = _client_arguments(address)
@@ -121,6 +148,19 @@ class CallServer:
                 note = f"nothing listens on {there}, so a server was started for this call on {here}"
                 typer.echo(f"{self.program}: {note}", err=True)
             return Answer(request_at(here, None), str(here), embedded=True)
+
+
+def several_servers(given: Sequence[str] | None, host: str | None, port: int | None) -> tuple[str, ...]:
+    """Return the servers of ``--server``, or of ``VIPSRV_SERVERS`` if no server is named; or none.
+
+    Raises ``ValueError``.
+    """
+    if given:
+        if host is not None or port is not None:
+            raise ValueError("--server: replaces --host and --port; leave those out")
+        return tuple(map(str, parse_servers(given, "--server")))
+    found = servers_of_environment() if host is None and port is None else None
+    return tuple(map(str, found or ()))
 
 
 def _client_arguments(address: Address) -> tuple[str, int | None]:

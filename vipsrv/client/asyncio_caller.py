@@ -27,7 +27,7 @@ from vipsrv.client.resume import ResumableUpload
 from vipsrv.client.retry import Retry
 from vipsrv.client.server_names import Resolver, resolve
 from vipsrv.client.sources import OnSent, Source
-from vipsrv.client.timeouts import Timeout, has_passed, too_long, until_deadline
+from vipsrv.client.timeouts import Timeout, too_long, until_deadline
 from vipsrv.errors import ConnectionLost, VipsrvError
 
 T = TypeVar("T")
@@ -57,6 +57,11 @@ class AsyncCaller:
         self._pools: dict[Server, AsyncPool] = {}
         self._pauses: set[asyncio.Future[None]] = set()
         forget_at_fork(self)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the servers that are known now."""
+        return self._servers.addresses
 
     @property
     def in_use(self) -> bool:
@@ -151,12 +156,24 @@ class AsyncCaller:
         try:
             if step.until is None:
                 return await _send(pool, step, source, on_sent)
-            async with asyncio.timeout(step.until - time.monotonic()):
-                return await _send(pool, step, source, on_sent)
+            return await self._send_in_time(pool, step, step.until, source, on_sent)
         except VipsrvError as error:
             return error
-        except TimeoutError as error:
-            if error.errno is not None or not has_passed(step.until):
+
+    async def _send_in_time(
+        self,
+        pool: AsyncPool,
+        step: SendRequest | Connect,
+        until: float,
+        source: Source | None,
+        on_sent: OnSent | None,
+    ) -> Outcome:
+        limit = asyncio.timeout(until - time.monotonic())
+        try:
+            async with limit:
+                return await _send(pool, step, source, on_sent)
+        except TimeoutError:
+            if not limit.expired():
                 raise  # of the image's file
             return too_long(self._timeout, "the server has not answered")
 

@@ -142,6 +142,11 @@ class AsyncClient(_ClosableClient):
         self._requests = ResizeAllRequests()
         self._uploads = ResumableUploads(resumable_from if retry.sends_again else None)
 
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The addresses of the servers; those of host names are known after the first call."""
+        return self._caller.addresses
+
     @classmethod
     def embedded(
         cls,

@@ -59,19 +59,23 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
         self._enter_loop()
         if self._protocol == 1:
             return await self._connect()
-        best, another = self._best()
-        if best is not None and not another:
-            return best
-        if self._attempt is None:
-            self._attempt = asyncio.create_task(self._connect())
-            self._attempt.add_done_callback(self._end_attempt)
-        # A call that is cancelled leaves the attempt to the others.
-        try:
-            return await asyncio.shield(self._attempt)
-        except VipsrvError:
-            if best is None or not best.usable:
-                raise
-            return best
+        while True:
+            best, another = self._best()
+            if best is not None and not another:
+                return best
+            is_ours = self._attempt is None
+            if self._attempt is None:
+                self._attempt = asyncio.create_task(self._connect())
+                self._attempt.add_done_callback(self._end_attempt)
+            # A call that is cancelled leaves the attempt to the others.
+            try:
+                made = await asyncio.shield(self._attempt)
+            except VipsrvError:
+                if best is None or not best.usable:
+                    raise
+                return best
+            if is_ours or self._most == 1:
+                return made
 
     async def probe(self) -> None:
         """Ask the server over a connection of its own whether it takes requests. Raises ``VipsrvError``."""

@@ -151,7 +151,7 @@ class Attempts:
         return self._in_time(0.0) is None
 
     def _at_once(self, unseen: bool, forward: bool) -> bool:  # noqa: FBT001 - passed on
-        """Whether the failure counts for nothing."""
+        """Whether the failure counts for nothing, so far."""
         if unseen and not self._resent:
             self._resent = True
             return True

@@ -60,6 +60,11 @@ class BlockingCaller:
         forget_at_fork(self)
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of the servers that are known now."""
+        return self._servers.addresses
+
+    @property
     def in_use(self) -> bool:
         """Whether a connection or an embedded server would be left behind without ``close``."""
         return any(pool.in_use for pool in list(self._pools.values()))

@@ -342,6 +342,8 @@ class BlockingConnection:
             with self._state:
                 if data:
                     self._core.receive_data(data)
+                    if self._silence is not None:
+                        self._silence.heard = time.monotonic()
                     self._settle()
                 else:
                     self._core.receive_eof()

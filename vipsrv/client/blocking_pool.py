@@ -45,12 +45,12 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
     ) -> PendingRequest:
         """Send a request and wait until it ends, or until the time is ``until``."""
         while True:
-            connection = self.connection(until)
-            self._count(connection, 1)
+            connection = self._connection(until, calls=1)
             try:
                 pending = connection.call(request, source, on_sent, until)
             finally:
-                self._count(connection, -1)
+                with self._lock:
+                    connection.calls -= 1
                 if self._protocol == 1:
                     self._close_one(connection)
             if pending is not None:  # otherwise the connection ended while this call waited to send
@@ -58,32 +58,43 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
 
     def connection(self, until: float | None = None) -> BlockingConnection:
         """Return a usable connection; calls that need one at the same time share the attempt to make it."""
+        return self._connection(until, calls=0)
+
+    def _connection(self, until: float | None, calls: int) -> BlockingConnection:
+        """Return a usable connection, which is used by this many ``calls`` more from now on."""
         if self._protocol == 1:
             return self._connect(until)
         while True:
             with self._lock:
                 self._check_open()
                 best, another = self._best()
-                if best is not None and (not another or self._attempt is not None):
+                if best is not None and not another:
+                    best.calls += calls
                     return best
                 attempt, is_ours = self._attempt or Future(), self._attempt is None
                 self._attempt = attempt
-            if is_ours:
-                try:
-                    return self._attempt_to_connect(attempt, until)
-                except VipsrvError:
-                    if best is None or not best.usable:
-                        raise
-                    return best
             try:
-                shared = attempt.result(until_deadline(None, until))
-            except TimeoutError:
-                raise too_long(self._timeout, "it had no connection yet") from None
-            except (VipsrvError, RuntimeError) as error:
-                # A copy for each call, because each is raised in another thread.
-                raise type(error)(*error.args) from error
-            if shared is not None:
-                return shared
+                made = self._attempt_to_connect(attempt, until) if is_ours else self._shared(attempt, until)
+            except VipsrvError:
+                if best is None or not best.usable:
+                    raise
+                made, is_ours = best, True
+            if made is not None and (is_ours or self._most == 1):
+                with self._lock:
+                    made.calls += calls
+                return made
+
+    def _shared(
+        self, attempt: "Future[BlockingConnection | None]", until: float | None
+    ) -> BlockingConnection | None:
+        """Wait for the attempt of another call; ``None`` if that call has given it up."""
+        try:
+            return attempt.result(until_deadline(None, until))
+        except TimeoutError:
+            raise too_long(self._timeout, "it had no connection yet") from None
+        except (VipsrvError, RuntimeError) as error:
+            # A copy for each call, because each is raised in another thread.
+            raise type(error)(*error.args) from error
 
     def probe(self) -> None:
         """Ask the server over a connection of its own whether it takes requests. Raises ``VipsrvError``."""
@@ -138,11 +149,6 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
         if failure is not None:
             for connection in connections:
                 connection.give_up(f"does not work any more: {failure}")
-
-    def _count(self, connection: BlockingConnection, calls: int) -> None:
-        if self._most > 1:  # otherwise there is nothing to choose from
-            with self._lock:
-                connection.calls += calls
 
     def close(self) -> None:
         """Close the connections and stop an embedded server. May be called again."""

@@ -15,7 +15,7 @@ A caller closes the generator if an exception, such as a ctrl-C or the cancellat
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from vipsrv.address import Address
 from vipsrv.client.attempts import Attempts, Retries, with_attempts
@@ -30,13 +30,14 @@ Server = Address | EmbeddedServer
 """One server, and the key of its pool of connections."""
 
 
-@dataclass(frozen=True, slots=True)
-class SendRequest:
+class SendRequest(NamedTuple):
     """Send a request to a server and wait until it ends.
 
     The image of the call follows it from ``offset`` on; ``None`` stands for a request without an image. The
     outcome is the ``PendingRequest`` that has ended, or the ``VipsrvError`` because of which there is none.
     ``until`` is the deadline of the call by ``time.monotonic``.
+
+    A tuple, like ``Answer``, since each call makes one: a frozen dataclass takes 0.5 µs longer.
     """
 
     server: Server
@@ -120,6 +121,11 @@ class Servers(Protocol):
 class ClientServers(Protocol):
     """The servers of a client, for all its calls."""
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Those that are known now."""
+        ...
+
     def for_call(self) -> Servers:
         """Return what one call sees of them."""
         ...
@@ -164,8 +170,7 @@ class Upload(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The end of a call that succeeded. ``offset`` is where the last attempt began with the image."""
 
     pending: PendingRequest
@@ -179,6 +184,11 @@ class OneServer:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The address of the server."""
+        return (str(self._server),)
 
     def for_call(self) -> "OneServer":
         """Return this, as nothing is noted."""

@@ -104,6 +104,7 @@ class PendingRequest:
         "max_body",
         "may_resend",
         "on_done",
+        "peer",
         "reply",
         "request_id",
         "unsent",
@@ -129,6 +130,8 @@ class PendingRequest:
         self.error: VipsrvError | None = None
         self.may_resend = False
         self.loss: object = None
+        self.peer = ""
+        """The server that it is sent to."""
 
     @property
     def done(self) -> bool:
@@ -258,6 +261,7 @@ class ClientCore:
             max_body=min(request.max_body, self._max_reply_size),
             on_done=on_done,
         )
+        pending.peer = self._peer
         if self._failure is not None:
             pending.error = self._failure()
         else:

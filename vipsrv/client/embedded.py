@@ -23,7 +23,8 @@ NOT_FOR_EMBEDDED = frozenset(
     {
         *("host", "port", "listen", "ops_listen", "control", "takeover", "trusted_proxies"),  # where it is
         *("tokens", "allow_v1", "insecure", "tls_cert", "tls_key", "tls_client_ca", "user"),  # who uses it
-        "cors_origin",
+        *("cors_origin", "drain_delay", "ops_file"),  # for browsers, balancers and health checks
+        *("upload_ttl", "upload_memory", "upload_disk"),  # no network is between
         *(
             "log_level",
             "log_format",
@@ -141,7 +142,7 @@ def _start(own: list[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
     # No TOML file: one in the current folder may be of another server, or of someone else.
     arguments = ["serve", *own, "--until-stdin-closes", "--no-config"]
     # It has no operator. Nobody can read the file of its log, which would grow with each request.
-    arguments += ["--ops-listen", "off", "--access-log", "off"]
+    arguments += ["--ops-listen", "off", "--access-log", "off", "--upload-ttl", "0"]
     options: dict[str, Any] = {}
     if os.name == "nt":
         options["creationflags"] = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)

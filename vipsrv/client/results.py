@@ -64,6 +64,7 @@ class ResizeResult(ResizedImage):
     elapsed: float
     attempts: int = 1
     resumed: int = 0
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,7 @@ class ResizeResults:
     elapsed: float
     attempts: int = 1
     resumed: int = 0
+    server: str = ""
 
     def only(self) -> ResizeResult:
         """Return the single output as a ``ResizeResult``. Raises ``ValueError`` if there are several."""
@@ -101,6 +103,7 @@ class ResizeResults:
             elapsed=self.elapsed,
             attempts=self.attempts,
             resumed=self.resumed,
+            server=self.server,
         )
 
 
@@ -116,6 +119,7 @@ class Version1Result(ResizedImage):
     received: int
     elapsed: float
     attempts: int = 1
+    server: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +174,7 @@ def resize_results(request: ClientRequest, answer: Answer, *, size: int, started
         elapsed=elapsed,
         attempts=answer.attempts,
         resumed=answer.resumed,
+        server=answer.pending.peer,
     )
 
 
@@ -187,6 +192,7 @@ def version_1_result(request: ClientRequest, answer: Answer, *, size: int, start
         received=reply.received,
         elapsed=elapsed,
         attempts=answer.attempts,
+        server=answer.pending.peer,
     )
 
 

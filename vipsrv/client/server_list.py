@@ -106,6 +106,11 @@ class ServerList:
         self.names = ServerNames(configured, clock=clock)
         self.servers: Servers[Address] = Servers(self.names.addresses(), clock=clock, chance=chance)
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses that are known now."""
+        return tuple(str(server.endpoint) for server in self.servers.all)
+
     def for_call(self) -> "ServersOfCall":
         """Return what one call sees of the servers."""
         return ServersOfCall(self)

@@ -12,6 +12,9 @@ and as many and one more that wait, so that a worker finds the next one when it 
 the server takes longer than a job, that is too few: while requests find idle workers, the window grows. No
 more ever wait than half of what the server lets one client have. One gateway serves a connection: ``workers``
 are those of it. The figures are those of decision 44.
+
+The client of the requests is to have ``retry=Retry.none()``: otherwise it sends a refused request again by
+itself, and the window does not learn of it.
 """
 
 import asyncio
@@ -73,21 +76,22 @@ class _Waiting:
 class Window:
     """The places for requests in flight at one server, for the tasks of one event loop.
 
-    ``limits`` are those of the server's HELLO. The images in flight have at most ``most_bytes`` together; a
-    larger one is in flight alone. Requests get places in the order in which they ask. ``clock``, ``sleep``
-    and ``chance`` (0 to 1) are for tests.
+    ``limits`` are those of the server's HELLO; each of several ``servers`` has as many places. The images
+    in flight have at most ``most_bytes`` together; a larger one is in flight alone. Requests get places in
+    the order in which they ask. ``clock``, ``sleep`` and ``chance`` (0 to 1) are for tests.
     """
 
     def __init__(
         self,
         limits: ServerLimits,
         *,
+        servers: int = 1,
         most_bytes: int = DEFAULT_MOST_BYTES,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._size, self._most = _places(limits)
+        self._size, self._most = (servers * places for places in _places(limits))
         self._usual = self._size
         self._most_bytes = max(1, most_bytes)
         self._clock, self._sleep, self._chance = clock, sleep, chance

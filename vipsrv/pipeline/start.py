@@ -33,8 +33,8 @@ def start(formats: Collection[str] | None = None) -> tuple[FormatInfo, ...]:
     """Set up libvips, and return the formats that are read.
 
     ``formats`` names those to be read; ``None`` means every format whose loader libvips trusts. A tiny
-    image of each format that can also be written goes through the whole pipeline, because libvips loads and
-    builds many parts at their first use. A format that fails is switched off.
+    image of each format, as far as there is one, goes through the whole pipeline, because libvips loads and
+    builds many parts at their first use, which a confined worker cannot. A format that fails is switched off.
 
     Raises ``StartFailed`` if libvips is too old; ``ValueError`` for a name that is unknown, or that this
     libvips has no loader for; ``RequestError`` or ``pyvips.Error`` if JPEG fails.
@@ -43,7 +43,7 @@ def start(formats: Collection[str] | None = None) -> tuple[FormatInfo, ...]:
     _check_names(formats)
     registry.activate(formats)
     try_writers()
-    _try_readers(formats)
+    _try_readers()
     started = tuple(
         FormatInfo(
             name=format_.name,
@@ -66,21 +66,28 @@ def _check_names(formats: Collection[str] | None) -> None:
         raise ValueError(f"formats: {', '.join(unknown)} is unknown; known are {', '.join(known)}")
 
 
-def _try_readers(formats: Collection[str] | None) -> None:
-    image = pyvips.Image.black(_SIDE, _SIDE, bands=3).copy(interpretation="srgb")
+def _try_readers() -> None:
     for format_ in registry.active_formats():
         reader = format_.reader
-        if not isinstance(reader, LibvipsReader) or reader.trial is None:
-            continue
-        if not setup.has_saver(reader.trial.saver):
+        if not isinstance(reader, LibvipsReader):
             continue
         try:
-            _resize(pyvips.Operation.call(reader.trial.saver, image, **reader.trial.options))
+            sample = _sample(reader)
+            if sample is not None:
+                _resize(sample)
         except (pyvips.Error, RequestError):
             if format_.name == "jpeg":
                 raise
-            if formats is None or not reader.needs_trial:
-                registry.deactivate(format_, reader)
+            registry.deactivate(format_, reader)
+
+
+def _sample(reader: LibvipsReader) -> bytes | None:
+    """Return a tiny file that ``reader`` has to read. Raises ``pyvips.Error``."""
+    if reader.sample is not None or reader.trial is None or not setup.has_saver(reader.trial.saver):
+        return reader.sample
+    image = pyvips.Image.black(_SIDE, _SIDE, bands=3).copy(interpretation="srgb")
+    data: bytes = pyvips.Operation.call(reader.trial.saver, image, **reader.trial.options)
+    return data
 
 
 def _resize(data: bytes) -> None:

@@ -21,7 +21,8 @@ from vipsrv.client.window import Window
 class RunningServer:
     """A server that runs already: its address, and what a client needs to be let in.
 
-    ``address`` is ``HOST:PORT``, ``tls://HOST:PORT`` or ``unix:/path``; the rest is as for ``AsyncClient``.
+    ``address`` is ``HOST:PORT``, ``tls://HOST:PORT`` or ``unix:/path``, or several of these, separated by
+    commas; the rest is as for ``AsyncClient``.
     """
 
     address: str
@@ -36,6 +37,16 @@ class RunningServer:
 
     def client(self) -> AsyncClient:
         """Make a client for it. Raises ``ValueError`` for an address or files that cannot be used."""
+        if "," in self.address:
+            return AsyncClient(
+                servers=self.address.split(","),
+                token=self.token,
+                tls=self.tls,
+                ca=self.ca,
+                cert=self.cert,
+                key=self.key,
+                retry=Retry.none(),
+            )
         server = Address.parse(self.address)
         if server.wire is not Wire.BINARY:
             raise ValueError(f"server: {self.address!r} is an address for HTTP; give the one for clients")
@@ -78,7 +89,7 @@ class LocalEngine:
         if first is None:
             return  # nothing to do, and no need of a server
         async with self._client() as client:
-            window = Window((await client.hello()).limits)
+            window = Window((await client.hello()).limits, servers=len(client.servers))
             self._runner = ShardRunner(self._work, client, window)
             if self._stop.asked.is_set():
                 self._runner.stop()

@@ -227,15 +227,16 @@ class LibvipsReader:
 
     ``prefix``: a file with these first bytes is certainly of this format; set it only for very frequent
     formats. ``shares_loader``: the loader reads several formats, and the signature decides which one a file
-    is. ``needs_trial``: the loader may lack the decoder for this format, so it counts only if ``trial``
-    works. ``decodes_whole``: ``thumbnail`` also decodes all of the image, and is no faster than a plain
-    open. ``continues_after_errors``: libvips logs an error in the pixels and goes on with a blank area.
+    is. ``sample``: a small file of the format for the trial, where this libvips may read what it cannot
+    write, or have a loader without the decoder for this format. ``decodes_whole``: ``thumbnail`` also decodes
+    all of the image, and is no faster than a plain open. ``continues_after_errors``: libvips logs an error in
+    the pixels and goes on with a blank area.
     """
 
     loader: str
     family: str
     trial: Trial | None = None
-    needs_trial: bool = False
+    sample: bytes | None = None
     prefix: bytes | None = None
     shares_loader: bool = False
     decodes_whole: bool = False

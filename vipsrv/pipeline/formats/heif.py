@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from vipsrv.errors import CorruptImage
 from vipsrv.options import Format
+from vipsrv.pipeline.formats import samples
 from vipsrv.pipeline.formats.base import (
-    SECONDS_PER_MEGABYTE,
     DecodeCost,
     DecodeRequest,
     EncodeCost,
@@ -251,10 +251,9 @@ HEIC = ImageFormat(
     reader=LibvipsReader(
         loader="heifload_source",
         family="VipsForeignLoadHeif",
-        trial=Trial(saver="heifsave_buffer", options={"compression": "hevc", "effort": 0}),
-        needs_trial=True,  # the libheif in the wheel has no decoder for HEVC
+        sample=samples.HEIC,  # the libheif in the wheel has no decoder for HEVC
         shares_loader=True,
-        decode_cost=lambda request: _decode_cost(request, SECONDS_PER_MEGABYTE),
+        decode_cost=lambda request: _decode_cost(request, 0.003),
         coded_pixels=_all_coded_pixels,
     ),
 )

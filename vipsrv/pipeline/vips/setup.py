@@ -9,7 +9,7 @@ from pyvips import vips_lib
 from vipsrv.errors import StartFailed
 from vipsrv.pipeline.vips.errors import forget_errors
 
-OLDEST_LIBVIPS = (8, 18)
+OLDEST_LIBVIPS = (8, 16)
 """The oldest version that passes the tests. If the system's libvips has its headers installed, pip builds
 pyvips against that library instead of using the wheel's."""
 

@@ -236,6 +236,39 @@ SPOOL_FILES = Metric(
     help="Files in the spool folder.",
 )
 
+# Uploads that can be resumed
+
+UPLOADS_WAITING = Metric(
+    name="vipsrv_uploads_waiting",
+    type=G,
+    help="Uploads that are kept and that nobody uses at the moment, complete ones included.",
+)
+UPLOADS_WAITING_BYTES = Metric(
+    name="vipsrv_uploads_waiting_bytes",
+    type=G,
+    labels=("store",),
+    help="Bytes of these uploads (--upload-memory, --upload-disk). store is memory or disk. They are in "
+    "vipsrv_spool_bytes as well.",
+)
+UPLOADS_RESUMED = Metric(
+    name="vipsrv_uploads_resumed_total",
+    type=C,
+    help="Requests that went on with an upload of which bytes were held.",
+)
+UPLOADS_SAVED_BYTES = Metric(
+    name="vipsrv_uploads_saved_bytes_total",
+    type=C,
+    help="Bytes that these requests did not have to send again.",
+)
+UPLOADS_REMOVED = Metric(
+    name="vipsrv_uploads_removed_total",
+    type=C,
+    labels=("reason",),
+    help="Uploads that were removed although their client did not say so. reason is expired (--upload-ttl), "
+    "or evicted if the room was needed.",
+    alert="evicted rises for an hour: raise --upload-disk, or lower --upload-ttl",
+)
+
 # Connections
 
 CONNECTIONS = Metric(
@@ -452,6 +485,11 @@ METRICS: dict[str, Metric] = {
         SPOOL,
         SPOOL_LIMIT,
         SPOOL_FILES,
+        UPLOADS_WAITING,
+        UPLOADS_WAITING_BYTES,
+        UPLOADS_RESUMED,
+        UPLOADS_SAVED_BYTES,
+        UPLOADS_REMOVED,
         CONNECTIONS,
         CONNECTIONS_LIMIT,
         CONNECTIONS_OPENED,

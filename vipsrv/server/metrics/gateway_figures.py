@@ -60,6 +60,7 @@ class GatewayFigures:
         self._requests.add_to(figures)
         self._add_queue(figures)
         self._add_spool(figures)
+        self._add_uploads(figures)
         self._add_connections(figures)
         self._add_workers(figures)
         self._add_processes(figures)
@@ -89,6 +90,19 @@ class GatewayFigures:
         figures.add(catalogue.SPOOL_FILES, use.files)
         if use.moves:
             figures.add(catalogue.LIMITS_HIT, use.moves, Limit.SPOOL_MEMORY)
+
+    def _add_uploads(self, figures: Figures) -> None:
+        uploads = self._context.uploads
+        if uploads is None:
+            return
+        idle, counts = uploads.idle, uploads.counts
+        figures.add(catalogue.UPLOADS_WAITING, len(idle))
+        figures.add(catalogue.UPLOADS_WAITING_BYTES, idle.memory, "memory")
+        figures.add(catalogue.UPLOADS_WAITING_BYTES, idle.disk, "disk")
+        figures.add(catalogue.UPLOADS_RESUMED, counts.resumed)
+        figures.add(catalogue.UPLOADS_SAVED_BYTES, counts.saved)
+        figures.add(catalogue.UPLOADS_REMOVED, counts.expired, "expired")
+        figures.add(catalogue.UPLOADS_REMOVED, counts.evicted, "evicted")
 
     def _add_connections(self, figures: Figures) -> None:
         connections = self._context.connections

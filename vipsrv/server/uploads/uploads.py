@@ -320,11 +320,12 @@ class Uploads:
         return slot
 
     def _lend(self, upload: Upload) -> KeptSlot:
-        if upload.content is None:
+        if upload.present_content is None:
             self._reopen(upload)
-        content = upload.content
+        content = upload.present_content
         if isinstance(content, FileSlot):
-            content.reopen(upload.size)
+            if not upload.leases:
+                content.reopen(upload.size)
             content.on_progress = upload.progressed
         slot = self._slot(upload)
         self.idle.discard(upload)
@@ -340,7 +341,7 @@ class Uploads:
             upload.size,
             keeper=upload,
             make_file=self._file_maker(upload),
-            content=upload.content,
+            content=upload.present_content,
         )
 
     def _file_maker(self, upload: Upload) -> Callable[[Share], SpoolFile]:
