@@ -17,7 +17,6 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -340,12 +339,16 @@ class Uploads:
             upload.share,
             upload.size,
             keeper=upload,
-            make_file=self._file_maker(upload),
+            make_file=partial(self._make_file, upload),
             content=upload.present_content,
         )
 
-    def _file_maker(self, upload: Upload) -> Callable[[Share], SpoolFile]:
-        return partial(self._folder.create, upload.name, UploadInfo(upload.size, upload.metadata))
+    def _make_file(self, upload: Upload, share: Share) -> SpoolFile:
+        """Create the file of an upload. Raises ``OSError``, or ``Busy`` if another process just did."""
+        try:
+            return self._folder.create(upload.name, UploadInfo(upload.size, upload.metadata), share)
+        except InUseError:
+            raise _in_other_process() from None
 
     def _pass_on(self, upload: Upload, share: Share) -> None:
         """Count an upload of an earlier process for the client that goes on with it."""
@@ -465,7 +468,8 @@ class Uploads:
                 self._rest(upload)
                 return
             try:
-                file = self._spool.files.create(upload.share, upload.received, self._file_maker(upload))
+                make_file = partial(self._make_file, upload)
+                file = self._spool.files.create(upload.share, upload.received, make_file)
             except Busy:
                 self.counts.evicted += 1
                 self._remove(upload)
