@@ -190,14 +190,19 @@ def test_an_upload_that_stalls_is_kept(start_server: StartServer, tmp_path: Path
 def test_uploads_are_found_after_a_restart_and_after_a_kill(
     start_server: StartServer, tmp_path: Path, expected: dict[bytes, bytes]
 ) -> None:
-    folder = ("--workers", "1", "--spool-dir", str(tmp_path))
+    folder = ("--workers", "1", "--spool-dir", str(tmp_path), "--drain", "0.1")
     ids = {image: secrets.token_hex(16) for image in IMAGES.values()}
     first = start_server(*folder)
     for image, one in ids.items():
         cut(first.port, one, image)
-    first.stop()
+    with WireClient.connect(first.port) as client:
+        send_part(client, "e" * 32, LARGE, 0, CUT)  # and does not end before the server
+        client.wait_until_delivered()
+        first.stop()
+        assert client.receive().status == 503
     second = start_server(*folder)
     with WireClient.connect(second.port) as client:
+        assert client.status("e" * 32)["received"] == CUT
         assert {client.status(one)["received"] for one in ids.values()} == {CUT}
         send_part(client, ids[LARGE], LARGE, CUT, 2 * CUT)
         client.wait_until_delivered()

@@ -15,6 +15,7 @@ spool, and go when others need the room (``idle.py``).
 
 import asyncio
 import logging
+import math
 import re
 import time
 from contextlib import suppress
@@ -26,7 +27,7 @@ from vipsrv.errors import BadRequest, Busy, RequestError, UploadConflict
 from vipsrv.options import UploadSlot
 from vipsrv.server.accounts import Account
 from vipsrv.server.settings import ServerSettings
-from vipsrv.server.uploads.folder import InUseError, UploadFolder, UploadInfo
+from vipsrv.server.uploads.folder import InUseError, StoredUpload, UploadFolder, UploadInfo
 from vipsrv.server.uploads.idle import MOST, MOST_OF_CLIENT, IdleUploads
 from vipsrv.server.uploads.states import IDLE, UploadState
 from vipsrv.server.uploads.upload import Upload
@@ -54,6 +55,9 @@ _PATIENCE_SECONDS = 1.0
 
 _LOOK_SECONDS = 0.5
 """Seconds between two looks whether another process wants an upload that this one has open."""
+
+_LOOKED_AT_ONCE = 64
+"""How many files are looked at, each 5 seconds, whether another process has taken them: 2 ms."""
 
 _EXPIRY_SECONDS = 5.0
 """Seconds between two looks for uploads that have expired."""
@@ -141,6 +145,7 @@ class Uploads:
         self._known: dict[str, Upload] = {}
         self._leftovers = Share()
         self._look_at = self._expire_at = self._claim_at = 0.0
+        self._looked_at = 0  # how many of those that wait, since the first of them
         spool.files.make_room = partial(self._make_room, in_memory=False)
         spool.chunks.make_room = partial(self._make_room, in_memory=True)
 
@@ -162,11 +167,18 @@ class Uploads:
 
     def describe(self) -> dict[str, int]:
         """Return what a HELLO reply says about uploads."""
-        return {"ttl_s": int(self._settings.upload_ttl), "max_bytes": self.max_size}
+        return {"ttl_s": math.ceil(self._settings.upload_ttl), "max_bytes": self.max_size}
 
     def start(self) -> None:
         """Find the uploads that earlier processes have left, and remove those that have expired."""
-        self._claim()
+        self._claim_at = time.monotonic() + _CLAIM_SECONDS
+        if self._folder.exists:
+            try:
+                found = self._folder.claim(self._settings.upload_ttl)
+            except OSError as error:
+                self._give_up(error)
+            else:
+                self._claimed(found)
 
     # What connections ask
 
@@ -268,8 +280,11 @@ class Uploads:
         if now >= self._expire_at:
             self._expire_at = now + _EXPIRY_SECONDS
             self._expire()
+            self._forget_what_others_have()
         if now >= self._claim_at:
-            self._claim()
+            self._claim_at = now + _CLAIM_SECONDS
+            if self._works and self._folder.exists:
+                self._spool.files.run_aside(partial(self._claim_aside, asyncio.get_running_loop()))
 
     def hand_over(self) -> None:
         """From now on, keep all that waits in files: other processes have to find it."""
@@ -293,7 +308,8 @@ class Uploads:
             if upload.content is not None:
                 self._remove(upload)
         self._known = {}
-        self._folder.close()
+        self._works = False
+        self._spool.files.run_aside(self._folder.close)  # after a claim that may be running
 
     # How it is done
 
@@ -303,9 +319,12 @@ class Uploads:
             try:
                 return self._folder.name_of(account.owner, upload_id)
             except OSError as error:
-                self._works = False
-                _log.error("uploads are not kept any more: %s", error)
+                self._give_up(error)
         raise BadRequest(NOT_OFFERED)
+
+    def _give_up(self, error: OSError) -> None:
+        self._works = False
+        _log.error("uploads are not kept any more: %s", error)
 
     def _begin(self, name: str, size: int, share: Share) -> KeptSlot:
         upload = Upload(self, name, size, share)
@@ -433,10 +452,7 @@ class Uploads:
 
     def _refresh(self, upload: Upload) -> None:
         """Forget an upload whose file another process has taken since. Raises ``Busy``."""
-        try:
-            if not self._folder.is_counted_here(upload.name):
-                self._forget(upload)
-        except OSError:
+        if not self._is_here(upload.name):
             self._forget(upload)
 
     def _let_go(self, upload: Upload) -> None:
@@ -584,28 +600,46 @@ class Uploads:
                 except (Busy, OSError):
                     continue  # soon again
 
-    def _claim(self) -> None:
-        """Count the uploads of processes that have ended, and no more those that others have taken."""
-        self._claim_at = time.monotonic() + _CLAIM_SECONDS
-        if not self._works or not self._folder.exists:
+    def _forget_what_others_have(self) -> None:
+        """Stop counting files that another process has taken; a few at a time, as each is looked at."""
+        waiting = [one for one in self.idle if one.content is None]
+        if not waiting:
             return
+        self._looked_at %= len(waiting)
+        part = waiting[self._looked_at : self._looked_at + _LOOKED_AT_ONCE]
+        self._looked_at += _LOOKED_AT_ONCE
+        for upload in part:
+            if not self._is_here(upload.name):
+                self._forget(upload)
+
+    def _claim_aside(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Claim the uploads of processes that have ended, in a thread: there may be many files."""
         try:
-            for upload in list(self.idle):
-                if upload.content is None and not self._folder.is_counted_here(upload.name):
-                    self._forget(upload)
-            for found in self._folder.claim(self._settings.upload_ttl):
-                if found.name in self._known:
-                    continue
-                upload = Upload(self, found.name, found.info.size, self._leftovers, found.info.metadata)
-                upload.stored = found.received
-                upload.changed = found.changed
-                upload.is_named = True
-                self._spool.files.count(self._leftovers, upload.stored)
-                self._known[found.name] = upload
-                self._rest(upload)
+            found = self._folder.claim(self._settings.upload_ttl)
         except OSError as error:
-            self._works = False
-            _log.error("uploads are not kept any more: %s", error)
+            _log.error("the folder of uploads cannot be read: %s", error)
+            return
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._claimed, found)
+
+    def _claimed(self, found: list[StoredUpload]) -> None:
+        """Count uploads that are now this process's."""
+        for one in found if self._works else ():
+            if one.name in self._known or not self._is_here(one.name):
+                continue  # a client has asked for it meanwhile
+            upload = Upload(self, one.name, one.info.size, self._leftovers, one.info.metadata)
+            upload.stored = one.received
+            upload.changed = one.changed
+            upload.is_named = True
+            self._spool.files.count(self._leftovers, upload.stored)
+            self._known[one.name] = upload
+            self._rest(upload)
+
+    def _is_here(self, name: str) -> bool:
+        try:
+            return self._folder.is_counted_here(name)
+        except OSError:
+            return False
 
 
 def _in_other_connection() -> Busy:
