@@ -16,20 +16,18 @@ spool, and go when others need the room (``idle.py``).
 import asyncio
 import logging
 import math
-import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from vipsrv.errors import BadRequest, Busy, RequestError, UploadConflict
-from vipsrv.options import UploadSlot
 from vipsrv.server.accounts import Account
 from vipsrv.server.settings import ServerSettings
 from vipsrv.server.uploads.folder import InUseError, StoredUpload, UploadFolder, UploadInfo
 from vipsrv.server.uploads.idle import MOST, MOST_OF_CLIENT, IdleUploads
 from vipsrv.server.uploads.states import IDLE, UploadState
+from vipsrv.server.uploads.terms import NOT_OFFERED, UploadStatus, in_other_connection, in_other_process
 from vipsrv.server.uploads.upload import Upload
 from vipsrv.storage.budget import Share
 from vipsrv.storage.file_slot import FileSlot
@@ -38,14 +36,6 @@ from vipsrv.storage.kept_slot import KeptSlot
 from vipsrv.storage.memory_slot import MemorySlot
 from vipsrv.storage.spool import Spool
 from vipsrv.worker_config import IN_MEMORY_SIZE
-
-NOT_OFFERED = "this server does not offer resumable uploads"
-
-SETTLING_RETRY_MS = 50
-"""Milliseconds after which a client may ask again whose upload is just being let go here."""
-
-OTHER_RETRY_MS = 300
-"""The same if another gateway has it, which looks every ``_LOOK_SECONDS``."""
 
 _TURN_SECONDS = 0.04
 """How long the event loop gets to read what has arrived at a connection that cannot do it by itself."""
@@ -72,22 +62,7 @@ SPENT_SECONDS = 60.0
 """Seconds for which an upload is kept after a reply about it, in case that was lost. Most large uploads end
 so: to keep them longer would fill the disk with what nobody asks for."""
 
-_ID = re.compile(r"[0-9a-f]{32}")
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class UploadStatus:
-    """``received`` of ``size`` bytes are held; ``size`` is ``None`` if there is no such upload.
-
-    It ``expires`` at that Unix time. ``metadata`` is what ``create`` got.
-    """
-
-    received: int = 0
-    size: int | None = None
-    expires: float = 0.0
-    metadata: bytes = b""
 
 
 @dataclass(slots=True)
@@ -101,31 +76,6 @@ class UploadCounts:
     expired: int = 0
     evicted: int = 0
     """Uploads that were removed before they expired, because room was needed."""
-
-
-def take_upload(meta: dict[str, Any]) -> tuple[UploadSlot, dict[str, Any]]:
-    """Return the ``upload`` in the meta of a request, and the meta without it. Raises ``BadRequest``."""
-    rest = dict(meta)
-    try:
-        return UploadSlot.from_meta(rest.pop("upload")), rest
-    except ValueError as error:
-        raise BadRequest(str(error)) from None
-
-
-def check_body(upload: UploadSlot, body_size: int | None) -> None:
-    """Raise ``UploadConflict`` if a body of this size is not the rest of an upload."""
-    if body_size is not None and upload.offset + body_size != upload.size:
-        raise UploadConflict(
-            f"upload: an offset of {upload.offset} and a body of {body_size} bytes are not the size of "
-            f"{upload.size}"
-        )
-
-
-def check_id(upload_id: object) -> str:
-    """Return the id of an upload that a client has sent. Raises ``BadRequest``."""
-    if not isinstance(upload_id, str) or not _ID.fullmatch(upload_id):
-        raise BadRequest("id: must be 32 lower-case hex digits")
-    return upload_id
 
 
 class Uploads:
@@ -367,7 +317,7 @@ class Uploads:
         try:
             return self._folder.create(upload.name, UploadInfo(upload.size, upload.metadata), share)
         except InUseError:
-            raise _in_other_process() from None
+            raise in_other_process() from None
 
     def _pass_on(self, upload: Upload, share: Share) -> None:
         """Count an upload of an earlier process for the client that goes on with it."""
@@ -384,10 +334,10 @@ class Uploads:
         try:
             opened = self._folder.reopen(upload.name, upload.share)
         except InUseError:
-            raise _in_other_process() from None
+            raise in_other_process() from None
         except OSError as error:
             _log.error("the file of an upload cannot be opened: %s", error)
-            raise _in_other_process() from None
+            raise in_other_process() from None
         if opened is None:
             self._forget(upload)
             raise UploadConflict("upload: the server holds 0 bytes of this upload")
@@ -415,7 +365,7 @@ class Uploads:
         try:
             found = self._folder.look(name)
         except InUseError:
-            raise _in_other_process() from None
+            raise in_other_process() from None
         except OSError:
             found = None
         if found is None or found.changed + self._settings.upload_ttl < time.time():
@@ -441,7 +391,7 @@ class Uploads:
             upload.changed = time.time()
             upload.enter(UploadState.READING)
         if upload.state is UploadState.SETTLING and upload.is_splicing:
-            raise _in_other_connection()
+            raise in_other_connection()
         if upload.state in IDLE:
             if self._expires(upload) < time.time():
                 self._remove(upload)
@@ -463,14 +413,14 @@ class Uploads:
             upload.wanted_at = now
         slot.is_wanted = True
         if slot.on_taken is None or upload.is_splicing:
-            raise _in_other_connection()
+            raise in_other_connection()
         if slot.needs_turn and now < upload.wanted_at + _TURN_SECONDS:
-            raise _in_other_connection()
+            raise in_other_connection()
         if slot.stalled and now < upload.wanted_at + _PATIENCE_SECONDS:
-            raise _in_other_connection()
+            raise in_other_connection()
         slot.on_taken()
         if upload.state is UploadState.RECEIVING and upload.received < upload.size:
-            raise _in_other_connection()
+            raise in_other_connection()
 
     def _settle(self, upload: Upload) -> None:
         """Go on with an upload that nobody uses: write what is to be written, then let it wait."""
@@ -640,15 +590,3 @@ class Uploads:
             return self._folder.is_counted_here(name)
         except OSError:
             return False
-
-
-def _in_other_connection() -> Busy:
-    return Busy(
-        "another connection is just ending with this upload: ask again", retry_after_ms=SETTLING_RETRY_MS
-    )
-
-
-def _in_other_process() -> Busy:
-    return Busy(
-        "another connection is just ending with this upload: ask again", retry_after_ms=OTHER_RETRY_MS
-    )
