@@ -24,6 +24,8 @@ from vipsrv.protocol.proxy_protocol import SIGNATURE, ProxyHeaderReader
 
 _IMAGE = b"not an image, but the protocol does not look"
 
+_UPLOAD = "0123456789abcdef" * 2
+
 
 def _read(reader: RequestReader | ReplyReader, data: bytes, piece: int) -> list[object]:
     """The events of ``data`` fed in pieces; the text of a failure is the last of them."""
@@ -94,6 +96,15 @@ def _requests() -> Iterator[bytes]:
         yield piece + pack_message(Kind.HELLO, 1, {"client": "fuzz"}) + pack_message(Kind.PING, 2) + resize
         yield piece + pack_message(Kind.CANCEL, 3, {"request_id": 7})
         yield piece + pack_message(Kind.INFO, 4, body_size=len(_IMAGE)) + _IMAGE
+        yield piece + _upload(0, len(_IMAGE)) + _upload(len(_IMAGE), 0) + _upload(9, len(_IMAGE) - 9)
+        yield piece + _upload(0, 9) + pack_message(Kind.UPLOAD_STATUS, 5, {"id": _UPLOAD}) + _upload(9, 1)
+
+
+def _upload(offset: int, size: int) -> bytes:
+    """A RESIZE with a part of an upload."""
+    upload = {"id": _UPLOAD, "size": len(_IMAGE), "offset": offset}
+    head = pack_message(Kind.RESIZE, 7, {"width": 32, "height": 24, "upload": upload}, body_size=size)
+    return head + _IMAGE[offset : offset + size]
 
 
 def _replies() -> Iterator[bytes]:

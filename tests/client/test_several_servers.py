@@ -110,7 +110,7 @@ def test_without_ping_only_the_reply_timeout_ends_the_call(make_client: MakeClie
 
 def test_the_error_names_each_server_with_its_reason(make_client: MakeClient) -> None:
     ports = unused_port(), unused_port()
-    client = make_client(servers=at(*ports), retry=Retry(attempts=4, first_pause=0, away=0))
+    client = make_client(servers=at(*ports), retry=Retry(attempts=4, first_pause=0, patience=0))
     with pytest.raises(ConnectFailed) as caught:
         client.call("resize", b"image", **SIZE)
     for address in at(*ports):
