@@ -98,6 +98,7 @@ class Peer:
             },
             Kind.INFO: {"source": SOURCE},
             Kind.HELLO: {},
+            Kind.UPLOAD_STATUS: {},
             Kind.CANCEL: {},
             Kind.PING: {},
         }

@@ -127,12 +127,18 @@ class UploadBar(UploadProgress):
         self._show(offset)
 
     def _show(self, sent: int) -> None:
-        if self._bar is None:  # no bar before a server has accepted the connection
-            bar = typer.progressbar(length=self._size, label="", file=sys.stderr)
-            self._bar = self._stack.enter_context(bar)
-        self._bar.label = self._label + self._resumed
-        self._bar.finished = False  # it may have been, before bytes on their way were lost
-        self._bar.update(sent - self._shown)
+        label = self._label + self._resumed
+        bar = self._bar
+        if bar is None:  # no bar before a server has accepted the connection
+            opened = typer.progressbar(length=self._size, label=label, file=sys.stderr)
+            bar = self._bar = self._stack.enter_context(opened)
+        bar.label = label
+        if sent >= self._shown:
+            bar.update(sent - self._shown)
+        else:  # bytes on their way were lost; a bar does not draw a step back by itself
+            bar.finished = False
+            bar.pos = sent
+            bar.render_progress()
         self._shown = sent
 
 
