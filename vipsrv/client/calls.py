@@ -24,7 +24,7 @@ from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.requests import PING, ClientRequest
 from vipsrv.client.server_names import Answers
 from vipsrv.client.sources import CannotRewind
-from vipsrv.errors import ClientTimeout, ConnectionLost, VipsrvError
+from vipsrv.errors import ClientTimeout, ConnectionLost, Draining, VipsrvError
 
 Server = Address | EmbeddedServer
 """One server, and the key of its pool of connections."""
@@ -247,7 +247,10 @@ def call_steps(
             raise
         error = _error_of(outcome)
         if error is None and isinstance(outcome, PendingRequest):
-            servers.succeeded(server)
+            if outcome.says_closing:
+                servers.failed(server, Draining("the server is about to stop"))  # other calls go elsewhere
+            else:
+                servers.succeeded(server)
             retries.succeeded()
             offset = sent.offset if isinstance(sent, SendRequest) else 0
             resumed = 0 if upload is None else upload.resumed
