@@ -40,10 +40,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff's rules and its format."""
+    """Ruff's rules and its format; the Dockerfile and the scripts of the container image."""
     _install(session, "-e", ".[dev]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("hadolint", "docker/Dockerfile")
+    scripts = ("docker/ci/check", "docker/lock", "docker/image/entrypoint", "docker/image/healthcheck")
+    session.run("shellcheck", "-x", "-P", "SCRIPTDIR", *scripts)
 
 
 @nox.session

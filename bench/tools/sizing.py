@@ -4,8 +4,8 @@
 
 Prints, for a server of its own that has just started, the anonymous memory of the gateway, of a worker and of
 an idle connection. Then each image is resized over four connections to 800 × 600 (one of 640 × 480 to
-200 × 150): the CPU of gateway and workers, how many requests that makes for each second of a core, and the most
-memory that the gateway and the largest worker had.
+200 × 150): the CPU of gateway and workers, how many requests that makes for each second of a core, and the
+most memory that the gateway and the largest worker had.
 """
 
 import asyncio

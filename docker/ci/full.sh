@@ -17,11 +17,11 @@ mkdir --mode 777 "$files"
 python3 "$here/probe.py" sample "$files/gradient.png"
 chmod 644 "$files/gradient.png"
 drawing='<rect width="640" height="480" fill="teal"/><text x="20" y="90" font-size="60">vipsrv</text>'
-svg() { echo "$2<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"640\" height=\"480\">$drawing$3</svg>" >"$files/$1"; }
-svg drawing.svg "" ""
-# shellcheck disable=SC2016 # the words of XML
-svg drawing-refers.svg '<!DOCTYPE svg [<!ENTITY x SYSTEM "file:///etc/passwd">]>' \
-    '<image href="file:///files/gradient.png" width="640" height="480"/><text y="300" font-size="60">&x;</text>'
+svg() { echo "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"640\" height=\"480\">$drawing$2</svg>" >"$files/$1"; }
+svg drawing.svg ""
+svg drawing-refers.svg '<image href="file:///files/gradient.png" width="640" height="480"/>
+    <image href="http://127.0.0.1:9464/" width="640" height="480"/><style>@import "/files/style.css";</style>'
+echo 'rect { fill: red }' >"$files/style.css"
 "${docker[@]}" run --rm --label "$image" --volume "$files:/files" --workdir /files --entrypoint sh "$image-encoders" -ec '
     heif-enc -q 90 -o gradient.heic gradient.png
     cjxl -q 90 gradient.png gradient.jxl

@@ -17,7 +17,7 @@ def main() -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"} if TOKEN else {}
     uploader = TusClient(f"{URL}/files", headers=headers).uploader(source, retries=20, retry_delay=1)
     uploader.upload()  # a connection that breaks does not matter: it asks how much has arrived, and goes on
-    upload_id = uploader.url.rpartition("/")[2]
+    upload_id = str(uploader.url).rpartition("/")[2]
     parameters = {"upload": upload_id, "width": "800", "height": "600", "fit": "inside", "format": "webp"}
     reply = requests.post(f"{URL}/resize", params=parameters, headers=headers, timeout=60)
     if not reply.ok:

@@ -20,6 +20,7 @@ from vipsrv.errors import (
     RequestError,
     WorkerDied,
 )
+from vipsrv.protocol import Kind
 
 AT_ONCE = Retry(first_pause=0)
 LONG = Busy("full", retry_after_ms=14_000)
@@ -70,6 +71,21 @@ def test_a_lost_request_is_sent_again(make_client: MakeClient, serve: Serve, met
         method, *arguments, **(SIZE if method == "resize" else {})
     )
     assert server.connections == 3
+
+
+def test_a_request_that_is_not_answered_in_time_is_sent_again(make_client: MakeClient, serve: Serve) -> None:
+    def answers_the_second(peer: Peer) -> None:
+        peer.read_request()
+        while True:
+            head, body = peer.read_request()
+            if head.kind == Kind.RESIZE:
+                peer.reply(head, body=body)
+                return
+
+    server = serve(answers_the_second)
+    timeout = Timeout(reply=0.2)
+    result = make_client(port=server.port, retry=AT_ONCE, timeout=timeout).call("resize", b"image", **SIZE)
+    assert (result.data, result.attempts) == (b"image", 2)
 
 
 def test_a_ping_measures_one_attempt(make_client: MakeClient, serve: Serve) -> None:

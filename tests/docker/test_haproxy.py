@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support import bare_client
@@ -65,6 +66,11 @@ class Cluster:
             )
         )
 
+    @property
+    def served(self) -> list[int]:
+        """How many requests each server has in its log."""
+        return [server.log.count('"kind":"resize"') for server in self.servers]
+
     def requests(self, kind: str) -> list[dict[str, Any]]:
         """The lines of the servers' logs about requests of this kind."""
         lines = [
@@ -105,13 +111,15 @@ def ask_http(port: int, context: ssl.SSLContext | None = None, source: str = "12
         connection.close()
 
 
+@pytest.mark.parametrize("affinity", ["none", "source"])
 @pytest.mark.parametrize("tls", ["off", "passthrough", "termination"])
-def test_haproxy_accepts_the_configuration(tls: str, certificates: Path) -> None:
+def test_haproxy_accepts_the_configuration(tls: str, affinity: str, certificates: Path) -> None:
     assert HAPROXY is not None
     addresses = {f"{name}{number}": "127.0.0.1:1" for name in ("SERVER", "HTTP") for number in (1, 2, 3)}
+    chosen = {"TLS": tls, "TLS_FILE": str(certificates / "haproxy.pem"), "AFFINITY": affinity}
     done = subprocess.run(
         [HAPROXY, "-c", "-f", CONFIGURATION],
-        env={**os.environ, **addresses, "TLS": tls, "TLS_FILE": str(certificates / "haproxy.pem")},
+        env={**os.environ, **addresses, **chosen},
         capture_output=True,
         text=True,
         timeout=60,
@@ -175,6 +183,30 @@ def test_a_server_that_drains_keeps_the_connections_that_it_has(cluster: Cluster
     assert '"kind":"resize"' in server.log
     cluster.servers[2] = cluster.start(2)
     haproxy.wait_for_states("UP", "UP", "UP")
+
+
+def test_an_upload_by_tus_goes_on_at_the_server_that_has_its_beginning(cluster: Cluster) -> None:
+    tus = {"Tus-Resumable": "1.0.0"}
+    part = {**tus, "Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{cluster.haproxy.http_port}", timeout=60) as client:
+        for _ in range(4):  # more than there are servers, which take turns while all are idle
+            created = client.post("/files", headers={**tus, "Upload-Length": str(len(IMAGE))})
+            assert created.status_code == 201
+            where = created.headers["Location"]
+            assert client.patch(where, headers=part, content=IMAGE).status_code == 204
+            assert client.head(where, headers=tus).headers["Upload-Offset"] == str(len(IMAGE))
+            upload = where.rpartition("/")[2]
+            assert client.post(f"/resize?upload={upload}&width=20&height=10").status_code == 200
+            assert client.delete(where, headers=tus).status_code == 204
+
+
+def test_all_connections_of_an_address_may_go_to_one_server(cluster: Cluster) -> None:
+    before = cluster.served
+    with RunningHaproxy(cluster.ports, {"AFFINITY": "source"}) as haproxy:
+        for _ in range(6):
+            assert ask_version_1(haproxy.port, "127.2.0.1").result
+    wait_until(lambda: sum(cluster.served) == sum(before) + 6, "six requests in the logs")
+    assert sorted(now - then for now, then in zip(cluster.served, before, strict=True)) == [0, 0, 6]
 
 
 def test_servers_are_replaced_one_after_another_and_no_request_fails(cluster: Cluster) -> None:

@@ -1,14 +1,18 @@
 """The defaults of budgets and workers under a limit of memory."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ByteSize, TypeAdapter
 
 from vipsrv.server.cgroups import Cgroups
 from vipsrv.server.configuration import SettingsSources
 from vipsrv.server.memory_limit import memory_needed, settings_within
 from vipsrv.server.settings import ServerSettings
+
+MEMORY_PAGE = Path(__file__).parents[2] / "docs" / "operations" / "memory.md"
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -48,11 +52,34 @@ def test_512_mib_with_a_spool_in_memory_hold_an_image_of_324_mb() -> None:
     assert changes == {
         "spool_memory": 26 * MIB,
         "spool_disk": 312 * MIB,
+        "upload_memory": 26 * MIB // 4,
+        "upload_disk": 312 * MIB,
         "decode_memory": 156 * MIB,
         "job_memory": 156 * MIB,
         "max_upload": 312 * MIB,
     }
     assert changes["max_upload"] > 324_000_000
+
+
+_ROW = re.compile(
+    r"^\| (?P<limit>[\d.]+ \w+) \| (?P<spool>disk|tmpfs) "
+    r"\| (?P<memory>[^|]+) \| (?P<disk>[^|]+) \| (?P<upload>[^|]+) \| (?P<jobs>[^|]+) \|$",
+    flags=re.MULTILINE,
+)
+
+
+def test_the_table_of_the_documentation() -> None:
+    rows = list(_ROW.finditer(MEMORY_PAGE.read_text()))
+    assert len(rows) == 4
+    for row in rows:
+        given = settings(workers=1)
+        spool_limit = None if row["spool"] == "disk" else 64 * GIB
+        limit = TypeAdapter(ByteSize).validate_python(row["limit"])
+        fitted = given.model_copy(update=settings_within(given, limit, spool_limit=spool_limit))
+        sizes = (fitted.spool_memory, fitted.spool_disk, fitted.max_upload, fitted.decode_memory)
+        shown = (row[name].replace(" ", "") for name in ("memory", "disk", "upload", "jobs"))
+        assert sizes == tuple(map(TypeAdapter(ByteSize).validate_python, shown))
+        assert fitted.worker_config().job_memory == fitted.decode_memory
 
 
 def test_a_file_system_in_memory_may_hold_less_than_its_share() -> None:
@@ -67,7 +94,7 @@ def test_a_very_low_limit_leaves_a_server_that_works() -> None:
 
 def test_what_was_given_stays() -> None:
     changes = within(512 * MIB, spool_limit=GIB, workers=1, spool_memory=200 * MIB, job_memory=GIB)
-    assert set(changes) == {"spool_disk", "decode_memory", "max_upload"}
+    assert set(changes) == {"spool_disk", "upload_memory", "upload_disk", "decode_memory", "max_upload"}
 
 
 def test_workers_by_default_are_as_many_as_half_of_the_limit_holds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ TimeoutFlag = Annotated[
         max=MAX_SECONDS,
         metavar="SECONDS",
         help="Time for the whole call: connecting, sending, all attempts and the pauses between them. With "
-        "many images, for each of them.",
+        "many images, for each attempt.",
     ),
 ]
 RetriesFlag = Annotated[

@@ -18,6 +18,7 @@
 
 from vipsrv.client.asyncio_client import AsyncClient, AsyncVersion1Client
 from vipsrv.client.blocking_client import Client, Version1Client
+from vipsrv.client.hedge import Hedge
 from vipsrv.client.results import (
     ResizedImage,
     ResizeResult,
@@ -34,6 +35,7 @@ __all__ = [
     "AsyncClient",
     "AsyncVersion1Client",
     "Client",
+    "Hedge",
     "ImageSource",
     "ResizeResult",
     "ResizeResults",

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeVar
 
+from vipsrv.address import Address
 from vipsrv.client.asyncio_pool import AsyncPool, running_loop
 from vipsrv.client.attempts import Retries
 from vipsrv.client.calls import (
@@ -21,11 +22,15 @@ from vipsrv.client.calls import (
     call_steps,
     ping_steps,
 )
+from vipsrv.client.core import PendingRequest
+from vipsrv.client.hedge import Hedge, Hedging
 from vipsrv.client.pool import forget_at_fork
 from vipsrv.client.requests import ClientRequest
 from vipsrv.client.resume import ResumableUpload
 from vipsrv.client.retry import Retry
+from vipsrv.client.server_list import hedging_of
 from vipsrv.client.server_names import Resolver, resolve
+from vipsrv.client.servers import Place
 from vipsrv.client.sources import OnSent, Source
 from vipsrv.client.timeouts import Timeout, too_long, until_deadline
 from vipsrv.errors import ConnectionLost, VipsrvError
@@ -47,6 +52,7 @@ class AsyncCaller:
         retry: Retry,
         timeout: Timeout,
         resolver: Resolver = resolve,
+        hedge: Hedge | None = None,
     ) -> None:
         self._resolver = resolver
         self._background: set[asyncio.Task[None]] = set()
@@ -54,6 +60,7 @@ class AsyncCaller:
         self._make_pool = make_pool
         self._timeout = timeout
         self._retries = Retries(retry)
+        self._hedging = hedging_of(hedge, servers, self._retries.budget)
         self._pools: dict[Server, AsyncPool] = {}
         self._pauses: set[asyncio.Future[None]] = set()
         forget_at_fork(self)
@@ -111,6 +118,8 @@ class AsyncCaller:
         """In a forked child: leave the pauses to the parent."""
         self._pauses = set()
         self._background = set()
+        if self._hedging is not None:
+            self._hedging.forget()
         self._retries.budget.forget()
         self._servers.forget()
 
@@ -139,6 +148,8 @@ class AsyncCaller:
     async def _do(self, step: Step, source: Source | None, on_sent: OnSent | None) -> Outcome:
         """Do one step, and return its outcome."""
         if isinstance(step, (SendRequest, Connect)):
+            if self._hedging is not None and isinstance(step, SendRequest) and source is not None:
+                return await self._send_hedged(self._hedging, step, source, on_sent)
             return await self._send(step, source, on_sent)
         if isinstance(step, Pause):
             await self._pause(step.seconds)
@@ -176,6 +187,40 @@ class AsyncCaller:
             if not limit.expired():
                 raise  # of the image's file
             return too_long(self._timeout, "the server has not answered")
+
+    async def _send_hedged(
+        self, hedging: Hedging, step: SendRequest, source: Source, on_sent: OnSent | None
+    ) -> Outcome:
+        """Send a request, and to another server, too, if the first one takes longer than usual."""
+        if not hedging.fits(step.request, source):
+            return await self._send(step, source, on_sent)
+        started, delay, again = time.monotonic(), hedging.delay(), source.copy()
+        attempts = [asyncio.ensure_future(self._send(step, source, on_sent))]
+        place: Place[Address] | None = None
+        try:
+            done, _ = await asyncio.wait(attempts, timeout=delay)
+            if not done:
+                place = hedging.second(step.server)
+            if place is not None:
+                other = step._replace(server=place.server.endpoint)
+                attempts.append(asyncio.ensure_future(self._send(other, again, None)))
+            ended = await _first_success(attempts)
+            outcome = ended.result()
+            if place is not None and ended is attempts[-1]:
+                error = outcome.error if isinstance(outcome, PendingRequest) else outcome
+                hedging.end(place, error)
+                place = None
+                if isinstance(outcome, PendingRequest):
+                    outcome.hedged = True
+        finally:
+            for attempt in attempts:
+                attempt.cancel()
+            await asyncio.gather(*attempts, return_exceptions=True)
+            if place is not None:
+                hedging.end(place, None, cancelled=True)
+        if isinstance(outcome, PendingRequest) and outcome.error is None:
+            hedging.note(time.monotonic() - started)
+        return outcome
 
     def _pool(self, server: Server) -> AsyncPool:
         """Return the pool of a server; make it if there is none yet."""
@@ -249,3 +294,15 @@ async def _send(
 def _end(pause: "asyncio.Future[None]") -> None:
     if not pause.done():
         pause.set_result(None)
+
+
+async def _first_success(attempts: "Sequence[asyncio.Future[Outcome]]") -> "asyncio.Future[Outcome]":
+    """Return the first attempt that succeeds, or the first one of all if none does."""
+    waiting = set(attempts)
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for attempt in done:
+            outcome = attempt.result()
+            if isinstance(outcome, PendingRequest) and outcome.error is None:
+                return attempt
+    return attempts[0]

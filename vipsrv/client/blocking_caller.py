@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from vipsrv.address import Address
 from vipsrv.client.attempts import Retries
+from vipsrv.client.blocking_hedge import HedgedCall
 from vipsrv.client.blocking_pool import BlockingPool
 from vipsrv.client.calls import (
     Answer,
@@ -21,10 +22,12 @@ from vipsrv.client.calls import (
     call_steps,
     ping_steps,
 )
+from vipsrv.client.hedge import Hedge
 from vipsrv.client.pool import forget_at_fork
 from vipsrv.client.requests import ClientRequest
 from vipsrv.client.resume import ResumableUpload
 from vipsrv.client.retry import Retry
+from vipsrv.client.server_list import hedging_of
 from vipsrv.client.server_names import Resolver, resolve
 from vipsrv.client.sources import OnSent, Source
 from vipsrv.client.timeouts import Timeout, until_deadline
@@ -47,6 +50,7 @@ class BlockingCaller:
         retry: Retry,
         timeout: Timeout,
         resolver: Resolver = resolve,
+        hedge: Hedge | None = None,
     ) -> None:
         self._resolver = resolver
         self._background: set[threading.Thread] = set()
@@ -54,6 +58,7 @@ class BlockingCaller:
         self._make_pool = make_pool
         self._timeout = timeout
         self._retries = Retries(retry)
+        self._hedging = hedging_of(hedge, servers, self._retries.budget)
         self._lock = threading.Lock()  # guards the pools
         self._pools: dict[Server, BlockingPool] = {}
         self._closed = threading.Event()
@@ -113,6 +118,8 @@ class BlockingCaller:
         self._retries.budget.forget()
         self._servers.forget()
         self._background = set()
+        if self._hedging is not None:
+            self._hedging.forget()
 
     def _end_calls(self) -> list[BlockingPool]:
         self._retries.closed = True
@@ -156,6 +163,9 @@ class BlockingCaller:
                 if source is None or step.offset is None:
                     return pool.call(step.request, until=step.until)
                 source.move_to(step.offset)
+                if self._hedging is not None and self._hedging.fits(step.request, source):
+                    hedged = HedgedCall(self._hedging, self._pool, self._timeout, step)
+                    return hedged.make(pool, source, on_sent)
                 return pool.call(step.request, source, on_sent, step.until)
             pool.connection(step.until)
         except VipsrvError as error:

@@ -10,6 +10,7 @@ from vipsrv.client.blocking_caller import BlockingCaller
 from vipsrv.client.blocking_pool import BlockingPool
 from vipsrv.client.calls import OneServer, Server
 from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.hedge import Hedge
 from vipsrv.client.login_token import choose_token
 from vipsrv.client.requests import (
     DEFAULT_MAX_REPLY_SIZE,
@@ -83,6 +84,7 @@ class Client(_ClosableClient):
     addresses, which ``resolver`` finds. Each call goes to the less busy one of two that are chosen at random;
     a server that fails is left out until it answers a PING. To each there are up to ``connections``: one
     carries 32 requests at a time, so more of them pay for more requests in flight, and through a balancer.
+    With a ``hedge``, an image that takes longer than usual goes to a second server, too.
 
     ``tls=True``, or an address ``tls://HOST:PORT``, encrypts the connection and checks that the server's
     certificate is for the host that was named. It has to be of an authority that this machine trusts, or of
@@ -118,6 +120,7 @@ class Client(_ClosableClient):
         servers: Sequence[str] | None = None,
         connections: int = 1,
         resolver: Resolver = resolve,
+        hedge: Hedge | None = None,
         timeout: Timeout = Timeout(),  # noqa: B008 - an immutable value
         retry: Retry = Retry(),  # noqa: B008 - an immutable value
         resumable_from: int | None = RESUMABLE_FROM,
@@ -139,7 +142,7 @@ class Client(_ClosableClient):
             return BlockingPool(server, 2, chosen.timeout, most, token=login, tls=secured, most=number)
 
         self._caller = BlockingCaller(
-            chosen.servers, make_pool, retry=retry, timeout=timeout, resolver=resolver
+            chosen.servers, make_pool, retry=retry, timeout=timeout, resolver=resolver, hedge=hedge
         )
         self._requests = ResizeAllRequests()
         self._uploads = ResumableUploads(resumable_from if retry.sends_again else None)

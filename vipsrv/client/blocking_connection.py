@@ -95,6 +95,30 @@ class BlockingConnection:
         Raises ``ClientTimeout``, also at the deadline ``until``, and ``OSError`` if the image cannot be read.
         """
         done = threading.Event()
+        pending = self.start(request, source, on_sent, done, until)
+        if pending is None or pending.done:
+            return pending
+        try:
+            answered = self._wait(done, until_deadline(self._timeout.reply, until))
+        except BaseException:
+            self.abandon(pending)
+            raise
+        if not answered:
+            self.abandon(pending)
+            if has_passed(until):
+                raise too_long(self._timeout, f"{self._peer} has not answered")
+            raise ClientTimeout(f"{self._peer} has not answered within {self._timeout.reply} s")
+        return pending
+
+    def start(
+        self,
+        request: ClientRequest,
+        source: Source | None,
+        on_sent: OnSent | None,
+        done: threading.Event,
+        until: float | None = None,
+    ) -> PendingRequest | None:
+        """Send a request; ``done`` is set when it ends. The rest is as for ``call``."""
         pending = self._begin(request, source.unread if source else 0, done, until)
         if pending is None or pending.done:
             return pending
@@ -109,15 +133,9 @@ class BlockingConnection:
                     self._until = None
                     self._socket.settimeout(self._timeout.send)
                 self._end_turn(complete=complete)
-            answered = self._wait(done, until_deadline(self._timeout.reply, until))
         except BaseException:
-            self._abandon(pending)
+            self.abandon(pending)
             raise
-        if not answered:
-            self._abandon(pending)
-            if has_passed(until):
-                raise too_long(self._timeout, f"{self._peer} has not answered")
-            raise ClientTimeout(f"{self._peer} has not answered within {self._timeout.reply} s")
         return pending
 
     def give_up(self, reason: str) -> None:
@@ -151,7 +169,7 @@ class BlockingConnection:
         since = time.monotonic()
         pause = ASK_AFTER if seconds is None else min(ASK_AFTER, seconds)
         while not done.wait(pause):
-            pause = self._look(since)
+            pause = self.look(since)
             if seconds is not None:
                 left = since + seconds - time.monotonic()
                 if left <= 0:
@@ -159,7 +177,7 @@ class BlockingConnection:
                 pause = min(pause, left)
         return True
 
-    def _look(self, since: float) -> float:
+    def look(self, since: float) -> float:
         """Ask a server that is silent, or give it up; return after how many seconds to look again."""
         with self._state:
             if self._silence is None or self._core.closed:
@@ -217,7 +235,8 @@ class BlockingConnection:
                 with self._state:
                     self._core.retire()
 
-    def _abandon(self, pending: PendingRequest) -> None:
+    def abandon(self, pending: PendingRequest) -> None:
+        """Cancel the request at the server: nobody waits for it any more."""
         with self._state:
             cancel = self._core.abandon(pending)
             if cancel is None:
@@ -317,7 +336,7 @@ class BlockingConnection:
         send = self._timeout.send
         if send is not None and time.monotonic() >= since + send:
             raise ClientTimeout(f"{self._peer} has not accepted any of the request for {send} s")
-        self._look(since)
+        self.look(since)
 
     @property
     def _slice(self) -> float | None:

@@ -1,7 +1,9 @@
 """The connections of a blocking client: made when a call needs one, shared by calls, replaced when lost."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 
 from vipsrv.address import Address
@@ -14,6 +16,22 @@ from vipsrv.client.sources import OnSent, Source
 from vipsrv.client.timeouts import Timeout, has_passed, too_long, until_deadline
 from vipsrv.client.tls import ClientTls
 from vipsrv.errors import ClientTimeout, ConnectionLost, RequestError, VipsrvError
+
+
+@dataclass(slots=True, eq=False)
+class Started:
+    """A request that was sent and may not have ended; ``second`` if it is that of a hedged call."""
+
+    connection: BlockingConnection
+    pending: PendingRequest
+    end: Callable[[], None]
+    """Is called when nobody waits for it any more."""
+    second: bool = False
+
+    def abandon(self) -> None:
+        """Cancel it at the server."""
+        self.connection.abandon(self.pending)
+        self.end()
 
 
 class BlockingPool(ConnectionPool[BlockingConnection]):
@@ -49,12 +67,41 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
             try:
                 pending = connection.call(request, source, on_sent, until)
             finally:
-                with self._lock:
-                    connection.calls -= 1
+                self._count_down(connection)
                 if self._protocol == 1:
                     self._close_one(connection)
             if pending is not None:  # otherwise the connection ended while this call waited to send
                 return pending
+
+    def start(
+        self,
+        request: ClientRequest,
+        source: Source,
+        on_sent: OnSent | None,
+        done: threading.Event,
+        until: float | None,
+    ) -> "Started":
+        """Send a request; ``done`` is set when it ends."""
+        while True:
+            connection = self._connection(until, calls=1)
+            pending = None
+            try:
+                pending = connection.start(request, source, on_sent, done, until)
+            finally:
+                if pending is None:
+                    self._count_down(connection)
+            if pending is not None:
+                return Started(connection, pending, partial(self._count_down, connection))
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection is open."""
+        with self._lock:
+            return any(connection.usable for connection in self._connections)
+
+    def _count_down(self, connection: BlockingConnection) -> None:
+        with self._lock:
+            connection.calls -= 1
 
     def connection(self, until: float | None = None) -> BlockingConnection:
         """Return a usable connection; calls that need one at the same time share the attempt to make it."""

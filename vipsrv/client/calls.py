@@ -247,7 +247,11 @@ def call_steps(
             raise
         error = _error_of(outcome)
         if error is None and isinstance(outcome, PendingRequest):
-            servers.succeeded(server)
+            if outcome.hedged:
+                servers.abandoned(server)  # another one was faster
+                attempts.made += 1
+            else:
+                servers.succeeded(server)
             retries.succeeded()
             offset = sent.offset if isinstance(sent, SendRequest) else 0
             resumed = 0 if upload is None else upload.resumed

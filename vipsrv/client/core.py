@@ -99,6 +99,7 @@ class PendingRequest:
     __slots__ = (
         "error",
         "head",
+        "hedged",
         "kind",
         "loss",
         "max_body",
@@ -130,6 +131,8 @@ class PendingRequest:
         self.error: VipsrvError | None = None
         self.may_resend = False
         self.loss: object = None
+        self.hedged = False
+        """Whether it is the second attempt at another server, see ``Hedge``."""
         self.peer = ""
         """The server that it is sent to."""
 

@@ -20,6 +20,8 @@ from vipsrv.address import Address
 from vipsrv.client.attempts import with_text
 from vipsrv.client.calls import ClientServers, OneServer, Outcome, Probe, Resolve, Server, Step
 from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.hedge import Hedge, Hedging
+from vipsrv.client.retry import RetryBudget
 from vipsrv.client.server_address import server_address
 from vipsrv.client.server_names import (
     Answers,
@@ -126,6 +128,11 @@ class ServerList:
     def probe(self, server: Known[Address]) -> Probe:
         """Return the step that probes a server."""
         return Probe(server.endpoint, lambda error: self.servers.probed(server, error))
+
+
+def hedging_of(hedge: Hedge | None, servers: ClientServers, budget: RetryBudget) -> Hedging | None:
+    """Return the hedging of a client, if it is asked for and there is more than one server."""
+    return Hedging(hedge, servers, budget) if hedge is not None and isinstance(servers, ServerList) else None
 
 
 class ServersOfCall:

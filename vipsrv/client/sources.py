@@ -83,6 +83,10 @@ class Source:
         self._position = 0
         self._untouched = True
 
+    def copy(self) -> "Source":
+        """Return another source of the same image, which is in memory."""
+        return Source(data=self._data)
+
     @property
     def unread(self) -> int:
         """The bytes from the current position to the end."""

@@ -74,14 +74,17 @@ def _budgets(settings: ServerSettings, limit: int, spool_limit: int | None) -> d
         disk, memory = rest * 3 // 4, rest // 16
         jobs = 2 * (rest - disk - memory)
         disk = min(disk, spool_limit)
-    jobs = max(jobs, _LIGHT_JOB)
+    jobs, disk, memory = max(jobs, _LIGHT_JOB), max(disk, _LEAST_DISK), max(memory, _LEAST_SPOOL_MEMORY)
     budgets = {
-        "spool_memory": min(settings.spool_memory, max(memory, _LEAST_SPOOL_MEMORY)),
-        "spool_disk": min(settings.spool_disk, max(disk, _LEAST_DISK)),
+        "spool_memory": min(settings.spool_memory, memory),
+        "spool_disk": min(settings.spool_disk, disk),
+        # Parts of those two, which give way to live requests.
+        "upload_memory": min(settings.upload_memory, memory // 4),
+        "upload_disk": min(settings.upload_disk, disk),
         "decode_memory": min(settings.decode_memory, jobs),
         "job_memory": min(settings.worker_config().job_memory, jobs),
         # One that does not fit into the spool would be told to try again for ever.
-        "max_upload": min(settings.max_upload, max(disk, _LEAST_DISK)),
+        "max_upload": min(settings.max_upload, disk),
     }
     return {name: ByteSize(size) for name, size in budgets.items()}
 

@@ -288,6 +288,7 @@ class FileSlot:
             return
         if error is not None:
             _log.error("the spool folder cannot be written: %s", error)
+            self._files.make_room(None)  # the disk may be full before its budget is
             self._enter(FileState.FAILED)
         else:
             self._enter(FileState.IDLE)

@@ -13,5 +13,5 @@ IMAGES = [
     b"not an image",
 ]
 
-for media_type in ("application/octet-stream", "image/*"):
+for media_type in ("application/octet-stream", "image/*", "application/offset+octet-stream"):
     schemathesis.openapi.media_type(media_type, st.sampled_from(IMAGES))

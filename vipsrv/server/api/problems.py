@@ -53,7 +53,7 @@ TITLES: dict[str, str] = {
     "draining": "The server is shutting down",
     "deadline_exceeded": "The deadline has passed",
     # Codes of HTTP alone.
-    "not_found": "There is no such path",
+    "not_found": "There is no such path or upload",
     "not_acceptable": "No reply is acceptable",
     "method_not_allowed": "The method is not allowed",
     "tus_version": "The version of tus is not supported",

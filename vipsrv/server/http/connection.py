@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -35,14 +35,13 @@ from vipsrv.server.http.reader import BodyPart, HttpReader, RefusedRequest, Requ
 from vipsrv.server.http.refusals import NotFound
 from vipsrv.server.http.replies import (
     CONTINUE,
-    LAST_CHUNK,
     headers_of_refusal,
     options_of,
-    pack_chunk,
     pack_head,
     pack_response,
 )
 from vipsrv.server.http.routes import Answer, BodyRoute, ImageRoute, ImageTask, Page, Routes
+from vipsrv.server.http.streams import RunningStream
 from vipsrv.server.logs.request_line import RequestLine
 from vipsrv.workers.channel import Operation
 
@@ -51,9 +50,6 @@ MOST_DISCARDED = 256 * 1024
 
 MOST_AROUND_FILE = 64 * 1024
 """Bytes of a form beside its file: a form may be larger than the largest image by so much."""
-
-MOST_STREAM_PIECES = 64
-"""Pieces of a stream that wait for a client; further ones are dropped."""
 
 _KINDS = {Operation.RESIZE: "resize", Operation.INFO: "info"}
 _PAGE = "page"
@@ -76,7 +72,7 @@ class HttpConnection(ServedConnection[HttpReader]):
         self._requests = 0
         self._pending: deque[PendingRequest] = deque()
         self._receiving: PendingRequest | None = None  # its body has not arrived completely
-        self._end_stream: Callable[[], None] | None = None  # while the first request is answered by a stream
+        self._stream: RunningStream | None = None  # while it is the answer to the first request
 
     @property
     def in_flight(self) -> Collection[Exchange]:
@@ -93,7 +89,7 @@ class HttpConnection(ServedConnection[HttpReader]):
     @property
     def may_half_close(self) -> bool:
         """Whether replies are due other than a stream, which nobody ends but the client."""
-        return self._end_stream is None
+        return self._stream is None
 
     def _ask_whether_gone(self) -> None:
         """Send a 100 (Continue), which any client of HTTP/1.1 passes over (RFC 9110, section 15.2)."""
@@ -379,13 +375,15 @@ class HttpConnection(ServedConnection[HttpReader]):
         head_only = head is not None and head.method == "HEAD"
         more = (*more, *pending.more_headers)
         if stream is not None:
-            packed = self._pack_stream(pending, stream, more)
+            if pending.is_http_1_0:
+                pending.closes = True  # the end of the connection is the end of the reply
+            else:
+                more = (*more, ("Transfer-Encoding", "chunked"))
+            packed = pack_head(_OK, (*stream.headers, *more), connection=pending.connection_field)
             line = self._line_of(pending, _OK, None)
             pending.reply = PendingReply(packed, None, (), line, None if head_only else stream)
         elif isinstance(answer, HttpResponse):
-            packed = pack_response(
-                answer, more, connection=self._connection_field(pending), head_only=head_only
-            )
+            packed = pack_response(answer, more, connection=pending.connection_field, head_only=head_only)
             result, inserts = answer.result, answer.inserts
             if head_only and result is not None:
                 result.close()
@@ -401,14 +399,9 @@ class HttpConnection(ServedConnection[HttpReader]):
             return False
         return self._reader.body_left <= MOST_DISCARDED
 
-    def _connection_field(self, pending: PendingRequest) -> str | None:
-        if pending.closes:
-            return "close"
-        return "keep-alive" if pending.head is not None and pending.head.is_http_1_0 else None
-
     def _advance(self) -> None:
         """Send the replies whose turn has come."""
-        while self._pending and self._end_stream is None:
+        while self._pending and self._stream is None:
             first = self._pending[0]
             reply = first.reply
             if reply is None:
@@ -418,7 +411,7 @@ class HttpConnection(ServedConnection[HttpReader]):
                 return
             if reply.stream is not None:
                 self._outbox.put(reply.head, None, reply.line)
-                self._start_stream(first, reply.stream)
+                self._stream = RunningStream(reply.stream, self._outbox, in_chunks=not first.is_http_1_0)
                 if self._context.draining:
                     self._finish_stream()
                 return
@@ -444,36 +437,13 @@ class HttpConnection(ServedConnection[HttpReader]):
 
     # Streams
 
-    def _pack_stream(self, pending: PendingRequest, stream: HttpStream, more: Headers) -> bytes:
-        if pending.head is not None and pending.head.is_http_1_0:
-            pending.closes = True  # the end of the connection is the end of the reply
-            headers = (*stream.headers, *more)
-        else:
-            headers = (*stream.headers, *more, ("Transfer-Encoding", "chunked"))
-        return pack_head(_OK, headers, connection=self._connection_field(pending))
-
-    def _start_stream(self, pending: PendingRequest, stream: HttpStream) -> None:
-        in_chunks = pending.head is not None and not pending.head.is_http_1_0
-
-        def send(data: bytes) -> bool:
-            if self._end_stream is None or len(self._outbox) >= MOST_STREAM_PIECES:
-                return False
-            if data:
-                self._outbox.put(pack_chunk(data) if in_chunks else data)
-            return True
-
-        self._end_stream = _nothing  # `subscribe` may send at once
-        self._end_stream = stream.subscribe(send)
-
     def _finish_stream(self) -> None:
         """End the stream, which completes its reply; send the replies that waited for it."""
-        end, self._end_stream = self._end_stream, None
-        if end is None:
+        stream, self._stream = self._stream, None
+        if stream is None:
             return
-        end()
-        first = self._pending.popleft()
-        if first.head is not None and not first.head.is_http_1_0:
-            self._outbox.put(LAST_CHUNK)
+        stream.end()
+        self._pending.popleft()
         if self._pending:
             self._advance()
         else:
@@ -519,9 +489,9 @@ class HttpConnection(ServedConnection[HttpReader]):
         self._advance()
 
     def _abandon_all(self) -> None:
-        end, self._end_stream = self._end_stream, None
-        if end is not None:
-            end()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.abandon()
             self._pending.popleft()
         self._receiving = None
         self._inbox.slot = self._inbox.fed_slot = None
@@ -566,7 +536,3 @@ class HttpConnection(ServedConnection[HttpReader]):
         elif status != _OK:
             line.http_status = status
         return line
-
-
-def _nothing() -> None:
-    """End a subscription that has not begun."""

@@ -46,6 +46,18 @@ class PendingRequest:
     waits_to_send: bool = False  # the client sends its body after a 100 (Continue)
     reply: PendingReply | None = None
 
+    @property
+    def is_http_1_0(self) -> bool:
+        """Whether the client speaks HTTP/1.0, as far as that is known."""
+        return self.head is not None and self.head.is_http_1_0
+
+    @property
+    def connection_field(self) -> str | None:
+        """The value of ``Connection`` in the reply, if that needs the field."""
+        if self.closes:
+            return "close"
+        return "keep-alive" if self.is_http_1_0 else None
+
     def line(self, connection: int, peer: object, *, tls: bool) -> RequestLine:
         """Return its line for the log, with what is known now; ``connection`` is the number of that."""
         line = RequestLine(

@@ -32,7 +32,7 @@ from vipsrv.server.tus.headers import (
     supported_headers,
 )
 from vipsrv.server.tus.part import NoPart, UploadPart
-from vipsrv.server.tus.upload_of import find_upload, no_such_upload, sender
+from vipsrv.server.tus.upload_of import check_upload_id, find_upload, no_such_upload, sender
 from vipsrv.server.uploads import Uploads, UploadStatus
 
 COLLECTION = "/files"
@@ -57,7 +57,7 @@ def tus_resources(context: ServerContext) -> dict[str, Resource]:
         f"{COLLECTION}/": collection,
         EACH: Resource(
             {
-                "OPTIONS": options,
+                "OPTIONS": Page(tus.options_of_one, public=True, kind=_KIND),
                 "HEAD": Page(tus.head, kind=_KIND),
                 "PATCH": BodyRoute(tus.append, _KIND),
                 "DELETE": Page(tus.terminate, kind=_KIND),
@@ -88,6 +88,11 @@ class Tus:
         """Return what the server can do. Raises ``RequestError``."""
         limit = self._uploads.describe()["max_bytes"]
         return HttpResponse(status=204, headers=(*supported_headers(limit), _NO_STORE))
+
+    def options_of_one(self, request: HttpRequest) -> HttpResponse:
+        """Return the same for what may be an upload. Raises ``RequestError``."""
+        check_upload_id(_id_of(request))
+        return self.options(request)
 
     async def head(self, request: HttpRequest) -> HttpResponse:
         """Return how much of an upload is held. Raises ``RequestError``.
@@ -125,7 +130,7 @@ class Tus:
         """Give an upload up. Raises ``RequestError``."""
         check_version(request.fields)
         try:
-            was_there = self._uploads.terminate(sender(request), _id_of(request))
+            was_there = self._uploads.terminate(sender(request), check_upload_id(_id_of(request)))
         except Busy as busy:
             raise Locked(busy.message, retry_after_ms=busy.retry_after_ms) from None
         if not was_there:

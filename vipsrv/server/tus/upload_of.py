@@ -21,10 +21,8 @@ def find_upload(uploads: Uploads, request: HttpRequest, upload_id: str) -> Uploa
 
     Raises ``NotFound``, and ``Locked`` while another connection lets it go.
     """
-    if not _ID.fullmatch(upload_id):
-        raise no_such_upload()
     try:
-        found = uploads.status(sender(request), upload_id)
+        found = uploads.status(sender(request), check_upload_id(upload_id))
     except Busy as busy:
         raise Locked(busy.message, retry_after_ms=busy.retry_after_ms) from None
     if found.size is None:
@@ -62,6 +60,13 @@ def upload_meta(context: ServerContext, request: HttpRequest, upload_id: str | N
     if not found.size:
         raise BadRequest("there is no image: its size is 0")
     return {"upload": {"id": upload_id, "size": found.size, "offset": found.size}}
+
+
+def check_upload_id(upload_id: str) -> str:
+    """Return an id that may be one of an upload. Raises ``NotFound``."""
+    if not _ID.fullmatch(upload_id):
+        raise no_such_upload()
+    return upload_id
 
 
 def no_such_upload() -> RequestError:

@@ -413,12 +413,11 @@ class Uploads:
         upload = self._known.get(name)
         if upload is None:
             return None
+        if upload.state is UploadState.RECEIVING and upload.received < upload.size:
+            self._let_go(upload)
         if upload.state is UploadState.RECEIVING:
-            if upload.received == upload.size:
-                upload.changed = time.time()
-                upload.enter(UploadState.READING)
-            else:
-                self._let_go(upload)
+            upload.changed = time.time()
+            upload.enter(UploadState.READING)
         if upload.state is UploadState.SETTLING and upload.is_splicing:
             raise _in_other_connection()
         if upload.state in IDLE:
@@ -451,7 +450,7 @@ class Uploads:
         if slot.stalled and now < upload.wanted_at + _PATIENCE_SECONDS:
             raise _in_other_connection()
         slot.on_taken()
-        if upload.state is UploadState.RECEIVING:
+        if upload.state is UploadState.RECEIVING and upload.received < upload.size:
             raise _in_other_connection()
 
     def _settle(self, upload: Upload) -> None:
