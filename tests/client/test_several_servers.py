@@ -57,6 +57,21 @@ def test_a_server_that_drains_is_left_out(make_client: MakeClient, serve: Serve)
     assert {result.server for result in results} == set(at(server.port))
 
 
+def test_a_server_that_is_about_to_stop_is_left_out(make_client: MakeClient, serve: Serve) -> None:
+    def leave(peer: Peer) -> None:
+        head, _ = peer.read_request()
+        if head.kind == Kind.PING:
+            peer.refuse(head, Draining("soon"))
+        else:
+            peer.reply(head, closing=True)
+        peer.read_to_end()
+
+    leaving, server = serve(*[leave] * 8), serve(every)
+    client = make_client(servers=at(leaving.port, server.port), retry=Retry.none())
+    answered = [client.call("resize", b"image", **SIZE).server for _ in range(40)]
+    assert [answered.count(one) for one in at(leaving.port, server.port)] == [1, 39]
+
+
 def test_the_calls_of_a_server_that_hangs_are_sent_elsewhere(make_client: MakeClient, serve: Serve) -> None:
     hung, server = serve(silent, silent, silent, silent), serve(every)
     client = make_client(servers=at(hung.port, server.port), timeout=IMPATIENT, retry=AGAIN)
