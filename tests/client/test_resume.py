@@ -1,13 +1,14 @@
 """What is sent of an upload that may be resumed, by the steps alone: no sockets, no clock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from itertools import cycle
 from typing import Any
 
 import pytest
 
 from vipsrv.address import Address
 from vipsrv.client.attempts import Retries
-from vipsrv.client.calls import Answer, OneServer, Outcome, Pause, SendRequest, Step, call_steps
+from vipsrv.client.calls import Answer, OneServer, Outcome, Pause, SendRequest, Server, Step, call_steps
 from vipsrv.client.core import PendingRequest, Reply
 from vipsrv.client.requests import ClientRequest, resize_request
 from vipsrv.client.resume import RESUMABLE_FROM, ResumableUploads, check_resumable_from, new_upload_id
@@ -26,6 +27,7 @@ from vipsrv.errors import (
 from vipsrv.protocol import Kind
 
 SERVER = Address("127.0.0.1", 1)
+OTHER = Address("127.0.0.1", 2)
 SIZE = 100 * 2**20
 SMALL = 2**20
 GIVEN = "7d1f0e4a9c3b58264f90a1b2c3d4e5f6"
@@ -122,13 +124,14 @@ def call(
     size: int = SIZE,
     uploads: ResumableUploads | None = None,
     retry: Retry | None = None,
+    servers: OneServer | None = None,
     **options: Any,
 ) -> Answer:
     """Make a call whose steps the server answers."""
     shared = uploads or ResumableUploads()
     upload = shared.upload(REQUEST, size, **options)
     retries = Retries(retry or Retry(), clock=lambda: 0.0, chance=lambda: 0.5)
-    steps = call_steps(REQUEST, OneServer(SERVER), retries, upload=upload)
+    steps = call_steps(REQUEST, servers or OneServer(SERVER), retries, upload=upload)
     try:
         step = next(steps)
         while True:
@@ -235,6 +238,46 @@ def test_what_is_waited_for_between_two_cuts_takes_no_token_in_the_end() -> None
     server.before_status = sometimes_busy
     call(server, retry=Retry(attempts=3, tokens=4.0))
     assert server.steps.count("pause") > 100
+
+
+class TwoServers(OneServer):
+    """Takes the preferred server or else the next one; notes which was preferred."""
+
+    def __init__(self) -> None:
+        super().__init__(SERVER)
+        self.preferred: list[Server | None] = []
+        self.turn = cycle((SERVER, OTHER))
+
+    def choose(
+        self,
+        until: float | None,  # noqa: ARG002 - of the protocol
+        preferred: Server | None = None,
+    ) -> Generator[Step, Outcome, Server]:
+        yield from ()
+        self.preferred.append(preferred)
+        return preferred or next(self.turn)
+
+
+def test_the_next_attempt_prefers_the_server_that_holds_the_image() -> None:
+    server, servers = FakeKeeper(40_000_000, 20_000_000), TwoServers()
+    call(server, servers=servers)
+    assert servers.preferred == [None, SERVER, SERVER]
+    assert {step.server for step in server.sent} == {SERVER}
+
+
+def test_a_server_that_has_refused_a_complete_image_is_asked_again() -> None:
+    server, servers = FakeKeeper(Busy("full")), TwoServers()
+    call(server, servers=servers)
+    assert servers.preferred == [None, SERVER]
+    assert server.steps == ["hello", "from 0", "pause", "status", f"from {SIZE}"]
+
+
+def test_at_another_server_the_image_begins_anew() -> None:
+    server, servers = FakeKeeper(ConnectFailed("refused")), TwoServers()
+    call(server, servers=servers)
+    assert servers.preferred == [None, None]
+    assert [step.server for step in server.sent] == [SERVER, OTHER]
+    assert server.steps == ["hello", "from 0", "pause", "hello", "from 0"]
 
 
 def test_an_upload_that_the_server_has_dropped_begins_anew() -> None:

@@ -113,6 +113,7 @@ class BadNetwork:
         self.accepted = 0
         self.delivered = 0
         self.connections = 0
+        self.transports: set[asyncio.Transport] = set()
         self._open: set[_ClientSide] = set()
         self._late: list[Callable[[], None]] = []
         self._listener = socket.create_server((host, 0), backlog=128)
@@ -149,9 +150,12 @@ class BadNetwork:
         listening = await self._loop.create_server(lambda: _ClientSide(self), sock=self._listener)
         await self._stop.wait()
         listening.close()
-        self._reset_all()
-        await asyncio.sleep(0)  # lets the transports close their sockets
-        await asyncio.sleep(0)
+        for side in list(self._open):
+            side.cancel_connecting()
+        while self.transports:
+            for transport in list(self.transports):
+                _reset(transport)
+            await asyncio.sleep(0)  # lets them close their sockets
 
     def _reset_all(self) -> None:
         for side in list(self._open):
@@ -187,7 +191,7 @@ class BadNetwork:
     async def connect(self, side: "_ClientSide") -> None:
         """Connect a client's connection to the server, or reset it if the server does not listen."""
         try:
-            await self._loop.create_connection(lambda: _ServerSide(side), self.host, self.server_port)
+            await self._loop.create_connection(lambda: _ServerSide(self, side), self.host, self.server_port)
         except OSError:
             side.reset_both()
 
@@ -209,6 +213,7 @@ class _ClientSide(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._network.transports.add(self.transport)
         self.transport.pause_reading()
         self.fault = self._network.begin(self)
         self._connecting = asyncio.ensure_future(self._network.connect(self))
@@ -276,6 +281,10 @@ class _ClientSide(asyncio.BufferedProtocol):
             self.deaf = True
             _reset(client)
 
+    def cancel_connecting(self) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+
     def reset_both(self) -> None:
         self._resetting = True
         if self.transport is not None:
@@ -289,6 +298,8 @@ class _ClientSide(asyncio.BufferedProtocol):
         return True  # the replies still come
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - any reason
+        if self.transport is not None:
+            self._network.transports.discard(self.transport)
         self.transport = None
         held = self.fault is not None and self.fault.ending is Ending.LATE and self.deaf
         if self.server is None:
@@ -314,13 +325,15 @@ class _ClientSide(asyncio.BufferedProtocol):
 class _ServerSide(asyncio.Protocol):
     """The connection to the server that belongs to a client's."""
 
-    def __init__(self, side: _ClientSide) -> None:
+    def __init__(self, network: BadNetwork, side: _ClientSide) -> None:
+        self._network = network
         self._side = side
         self._reset_when_sent = False
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._network.transports.add(self._transport)
         self._transport.set_write_buffer_limits(high=0)
         self._side.connected(self._transport)
 
@@ -343,6 +356,8 @@ class _ServerSide(asyncio.Protocol):
         return True  # what the client sends still goes to the server
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - any reason
+        if self._transport is not None:
+            self._network.transports.discard(self._transport)
         self._side.server_lost()
 
     def pause_writing(self) -> None:

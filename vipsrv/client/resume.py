@@ -24,6 +24,7 @@ from vipsrv.client.requests import HELLO, ClientRequest
 from vipsrv.errors import (
     Busy,
     ClientTimeout,
+    ConnectFailed,
     ConnectionLost,
     Draining,
     ProtocolError,
@@ -167,12 +168,14 @@ class PartState(Enum):
 class _Part:
     """The part of the image that one server holds.
 
-    ``offset`` is its size when it was last known. ``lost`` is the error of an attempt that may have brought
-    bytes forward: it counts if they turn out not to have arrived. ``excused``: that was let pass once.
+    ``offset`` is its size when it was last known, and ``sent`` what it is if all that was sent has arrived.
+    ``lost`` is the error of an attempt that may have brought bytes forward: it counts if they turn out not
+    to have arrived. ``excused``: that was let pass once.
     """
 
     state: PartState
     offset: int = 0
+    sent: int = 0
     drops: int = 0
     lost: VipsrvError | None = field(default=None, repr=False)
     excused: bool = False
@@ -221,8 +224,8 @@ class ResumableUpload:
     @property
     def holder(self) -> Server | None:
         """The server that holds most of the image, or ``None``: the next attempt had better go there."""
-        held = max(self._parts.items(), key=lambda item: item[1].offset, default=None)
-        return held[0] if held is not None and (held[1].offset or held[1].lost is not None) else None
+        held = max(self._parts.items(), key=lambda item: item[1].sent, default=None)
+        return held[0] if held is not None and held[1].sent else None
 
     def next_attempt(
         self, server: Server, until: float | None
@@ -272,9 +275,12 @@ class ResumableUpload:
             return False  # a question, or an image without an id
         part.state = PartState.ASK
         kept = isinstance(error, (ConnectionLost, ClientTimeout, ReceiveTimeout, Draining, UploadConflict))
+        if isinstance(outcome, PendingRequest):
+            part.sent = self._size - outcome.unsent
+        elif not isinstance(error, ConnectFailed):
+            part.sent = self._size  # nobody knows how much
         # A conflict is about what the server holds: to ask it settles that, whether or not bytes were sent.
-        sent = not isinstance(outcome, PendingRequest) or outcome.unsent < self._size - part.offset
-        if not kept or not (sent or isinstance(error, UploadConflict)):
+        if not kept or not (part.sent > part.offset or isinstance(error, UploadConflict)):
             return False
         # The server may have closed an idle connection before it saw the request. Once, that is no failure.
         unseen = isinstance(outcome, PendingRequest) and outcome.may_resend and not part.excused
@@ -294,7 +300,7 @@ class ResumableUpload:
                 f"{self._size} bytes; use another id"
             )
         lost, before = part.lost, part.offset
-        part.lost, part.offset, part.state = None, received, PartState.KNOWN
+        part.lost, part.offset, part.sent, part.state = None, received, received, PartState.KNOWN
         self.brought_forward = received > before
         if self.brought_forward:
             part.excused = False
