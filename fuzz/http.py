@@ -99,7 +99,23 @@ def requests(image: bytes) -> list[bytes]:
     chunks = [b"%x;a=b\r\n%b\r\n" % (len(part), part) for part in (image[:half], image[half:]) if part]
     body = form(image)
     whole = post + b"Content-Length: %d\r\n\r\n%b" % (len(image), image)
+    tus = b"Host: localhost\r\nTus-Resumable: 1.0.0\r\n"
+    of_upload = b"Content-Type: application/offset+octet-stream\r\n"
+    one = b" /files/0123456789abcdef0123456789abcdef HTTP/1.1\r\n" + tus
+    create = b"POST /files HTTP/1.1\r\n" + tus + b"Upload-Length: %d\r\n" % len(image)
     return [
+        create
+        + b"Upload-Metadata: name YS5qcGc=,b\r\n"
+        + of_upload
+        + b"Content-Length: %d\r\n\r\n" % half
+        + image[:half],
+        create
+        + of_upload
+        + b"Upload-Checksum: sha1 AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"".join(chunks)
+        + b"0\r\n\r\n",
+        b"OPTIONS /files HTTP/1.1\r\n" + tus + b"\r\nHEAD" + one + b"\r\nDELETE" + one + b"\r\n",
+        b"PATCH" + one + of_upload + b"Upload-Offset: 0\r\nContent-Length: 5\r\n\r\nhello" + get,
         whole,
         whole.replace(b"/resize?width=32&height=24", b"/info"),
         whole.replace(b"?width=32&height=24", b"?outputs=32x24,90x9&format=auto"),

@@ -36,6 +36,15 @@ def test_a_server_that_refuses_is_left_out_and_no_call_fails(make_client: MakeCl
     assert sum(result.attempts > 1 for result in results) <= 1, "only the first attempt there is made"
 
 
+def test_a_call_that_could_not_connect_goes_elsewhere_without_retries(
+    make_client: MakeClient, serve: Serve
+) -> None:
+    server = serve(every)
+    client = make_client(servers=at(unused_port(), unused_port(), server.port), retry=Retry.none())
+    results = [client.call("resize", b"image", **SIZE) for _ in range(10)]
+    assert {result.server for result in results} == set(at(server.port))
+
+
 def test_a_server_that_drains_is_left_out(make_client: MakeClient, serve: Serve) -> None:
     def drain(peer: Peer) -> None:
         head, _ = peer.read_request()
@@ -46,6 +55,21 @@ def test_a_server_that_drains_is_left_out(make_client: MakeClient, serve: Serve)
     client = make_client(servers=at(draining.port, server.port), retry=AGAIN)
     results = [client.call("resize", b"image", **SIZE) for _ in range(20)]
     assert {result.server for result in results} == set(at(server.port))
+
+
+def test_a_server_that_is_about_to_stop_is_left_out(make_client: MakeClient, serve: Serve) -> None:
+    def leave(peer: Peer) -> None:
+        head, _ = peer.read_request()
+        if head.kind == Kind.PING:
+            peer.refuse(head, Draining("soon"))
+        else:
+            peer.reply(head, closing=True)
+        peer.read_to_end()
+
+    leaving, server = serve(*[leave] * 8), serve(every)
+    client = make_client(servers=at(leaving.port, server.port), retry=Retry.none())
+    answered = [client.call("resize", b"image", **SIZE).server for _ in range(40)]
+    assert [answered.count(one) for one in at(leaving.port, server.port)] == [1, 39]
 
 
 def test_the_calls_of_a_server_that_hangs_are_sent_elsewhere(make_client: MakeClient, serve: Serve) -> None:

@@ -9,6 +9,8 @@
     AsyncClient ─► asyncio_caller.py ──► asyncio_pool.py ──► asyncio_connection.py ──┘
 
     calls.py: what is sent where, and again, with attempts.py (whether and when) and retry.py (the settings)
+    several servers: servers.py (which one), server_names.py (lists and host names), server_list.py (what one
+          call sees), hedge.py (when a second one gets the image), silence.py (whether a server still works)
     both: pool.py (the base of the pools), server_address.py (where to connect), requests.py (what to send),
           sources.py (the image), results.py (what the calls return), embedded.py (a server that the client
           starts), window.py (how many requests to have in flight)

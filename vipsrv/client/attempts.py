@@ -134,6 +134,8 @@ class Attempts:
         kind = failure_of(error)
         if kind is Failure.FINAL and not forward:
             return None
+        if elsewhere and kind is Failure.AWAY and isinstance(error, ConnectFailed):
+            return self._in_time(0.0)  # nothing was sent: this is still the search for a server
         pause = 0.0 if self._at_once(unseen, forward) else self._pause(error, kind, loss, elsewhere=elsewhere)
         return None if pause is None else self._in_time(pause)
 

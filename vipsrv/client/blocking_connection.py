@@ -64,6 +64,7 @@ class BlockingConnection:
         self._until: float | None = None  # the deadline of the call that is sending
         self._silence = None if timeout.ping is None or protocol == 1 else Silence(timeout.ping)
         self._handed = 0  # bytes that the socket has taken
+        self._sliced = False  # whether the socket waits for no longer than `_slice`, as large images are sent
         self.calls = 0
         """How many calls use it, for its pool."""
         self.on_doubt: Callable[[], None] | None = None
@@ -129,9 +130,10 @@ class BlockingConnection:
                     self._until = until
                 complete = self._send_request(pending, source, on_sent)
             finally:
-                if until is not None or (source is not None and source.size > FIRST_PIECE_SIZE):
+                if until is not None:
                     self._until = None
                     self._socket.settimeout(self._timeout.send)
+                    self._sliced = False
                 self._end_turn(complete=complete)
         except BaseException:
             self.abandon(pending)
@@ -261,8 +263,9 @@ class BlockingConnection:
             first = source.read(FIRST_PIECE_SIZE)
             self._send(memoryview(b"".join((pending.head, first))))
             pending.unsent -= len(first)
-            if pending.unsent and self._silence is not None:
+            if pending.unsent and not self._sliced and self._silence is not None:
                 self._socket.settimeout(self._slice)
+                self._sliced = True
             while True:
                 if on_sent is not None:
                     on_sent(source.size - pending.unsent)
@@ -349,7 +352,9 @@ class BlockingConnection:
             try:
                 data = self._socket.recv(READ_SIZE)
             except TimeoutError:
-                continue  # the socket's timeout is meant for sending; reading waits without limit
+                # The socket's timeout is meant for sending; reading waits without limit.
+                self._stop_slicing()
+                continue
             except OSError as error:
                 fault = tls_fault(error, self._host)
                 with self._state:
@@ -372,6 +377,13 @@ class BlockingConnection:
             self._reading = False
             self._shut_down()
             self._state.notify_all()
+
+    def _stop_slicing(self) -> None:
+        """Let the socket of an idle connection wait as long as it may: it need not wake for nothing."""
+        with self._state:
+            if self._sliced and not self._sending:
+                self._socket.settimeout(self._timeout.send)
+                self._sliced = False
 
     def _settle(self) -> None:
         """With the lock held: close the connection if it is not needed any more."""

@@ -24,7 +24,7 @@ from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.requests import PING, ClientRequest
 from vipsrv.client.server_names import Answers
 from vipsrv.client.sources import CannotRewind
-from vipsrv.errors import ClientTimeout, ConnectionLost, VipsrvError
+from vipsrv.errors import ClientTimeout, ConnectionLost, Draining, VipsrvError
 
 Server = Address | EmbeddedServer
 """One server, and the key of its pool of connections."""
@@ -250,6 +250,8 @@ def call_steps(
             if outcome.hedged:
                 servers.abandoned(server)  # another one was faster
                 attempts.made += 1
+            elif outcome.says_closing:
+                servers.failed(server, Draining("the server is about to stop"))  # other calls go elsewhere
             else:
                 servers.succeeded(server)
             retries.succeeded()

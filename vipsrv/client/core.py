@@ -141,6 +141,11 @@ class PendingRequest:
         """Whether it has ended."""
         return self.reply is not None or self.error is not None
 
+    @property
+    def says_closing(self) -> bool:
+        """Whether the reply says that the server is about to stop and others serve already."""
+        return self.reply is not None and CLOSING in self.reply.meta
+
     def result(self) -> Reply:
         """Return the reply of a request that has ended, or raise its error."""
         if self.error is not None:

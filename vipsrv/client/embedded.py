@@ -44,7 +44,7 @@ what it tells an operator is decided here: those variables are meant for a serve
 
 _OTHER_VARIABLES = frozenset(
     {
-        *("VIPSRV_CONFIG", "VIPSRV_TOKEN", "VIPSRV_TOKEN_FILE"),
+        *("VIPSRV_CONFIG", "VIPSRV_SERVERS", "VIPSRV_TOKEN", "VIPSRV_TOKEN_FILE"),
         # systemd tells this process where it is awaited, not the server.
         *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"),
     }

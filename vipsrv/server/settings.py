@@ -132,7 +132,8 @@ class _ServiceSettings(BaseModel):
         default_factory=available_cpus,
         ge=1,
         le=1024,
-        description="Worker processes; by default one per core that CPU affinity and cgroup allow.",
+        description="Worker processes; by default one per core that CPU affinity and cgroup allow, as far as "
+        "half of the cgroup's memory holds them.",
     )
     jobs_per_worker: int = Field(
         20_000,

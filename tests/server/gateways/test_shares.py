@@ -89,7 +89,7 @@ def test_a_gateway_gets_each_setting_as_it_is(name: str) -> None:
     given: dict[str, Any] = {name: another_value(name)}
     whole = settings(**given)
     got = unpack_settings(json.loads(json.dumps(pack_settings(whole))))
-    if name in {"host", "port", "listen", "control", "takeover", "pid_file", "gateways"}:
+    if name in {"host", "port", "listen", "control", "takeover", "pid_file", "ops_file", "gateways"}:
         assert getattr(got, name) == getattr(ServerSettings(), name)
         assert not got.model_fields_set & {"host", "port", "listen"}
     else:

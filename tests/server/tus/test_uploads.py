@@ -266,8 +266,8 @@ async def test_requests_are_told_apart_in_the_log(server: HttpServer, tus: TusCl
     path = await tus.create(5)
     await tus.append(path, 0, b"hello")
     await tus.append(path, 0, b"hello", status=409)
-    lines = [(line.kind, line.status) for line in server.lines]
-    assert lines == [("upload", 201), ("upload", 204), ("upload", 409)]
+    lines = [(line.kind, line.status, line.image_size) for line in server.lines]
+    assert lines == [("upload", 201, 0), ("upload", 204, 5), ("upload", 409, 5)]
     assert path[-32:] not in str([line.fields() for line in server.lines])
 
 

@@ -279,10 +279,10 @@ async def test_a_file_counts_in_one_process_only(make_store: MakeStore) -> None:
     first, second = make_store(shared=True), make_store(shared=True)
     await first.send(A, LARGE[:HALF], len(LARGE))
     await second.send(A, LARGE[HALF : 2 * HALF], len(LARGE), HALF)
-    first.uploads._claim()
+    first.uploads.watch(time.monotonic() + 1000)
     assert (first.spool.use.disk, second.spool.use.disk) == (0, 2 * HALF)
     await first.send(A, LARGE[2 * HALF :], len(LARGE), 2 * HALF)
-    second.uploads._claim()
+    second.uploads.watch(time.monotonic() + 1000)
     assert (first.spool.use.disk, second.spool.use.disk) == (len(LARGE), 0)
 
 
@@ -364,6 +364,21 @@ def _kill(folder: folder_module.UploadFolder) -> None:
     folder._keeper = None
 
 
+async def test_the_files_of_a_gateway_that_has_died_are_claimed_while_another_one_runs(
+    make_store: MakeStore,
+) -> None:
+    first, second = make_store(shared=True), make_store(shared=True)
+    await first.send(A, LARGE[:HALF], len(LARGE))
+    assert second.received(A) == HALF
+    _kill(first.uploads._folder)
+    second.uploads.watch(time.monotonic() + 1000)
+    async with asyncio.timeout(30):
+        while second.spool.use.disk != HALF:
+            await asyncio.sleep(0)
+    await second.send(A, LARGE[HALF:], len(LARGE), HALF)
+    assert second.spool.use.disk == len(LARGE)
+
+
 # The folder
 
 
@@ -391,8 +406,10 @@ async def test_remnants_are_removed(make_store: MakeStore) -> None:
     for name in ("f" * 32 + ".info", "f" * 32 + ".wanted", "new-1", "trash-1"):
         (path / name).write_text("")
         os.utime(path / name, (1, 1))
-    store.uploads._claim()
-    assert set(path.iterdir()) == before
+    store.uploads.watch(time.monotonic() + 1000)
+    async with asyncio.timeout(30):
+        while set(path.iterdir()) != before:
+            await asyncio.sleep(0)
 
 
 async def test_names_need_the_key_and_differ_by_owner(make_store: MakeStore, tmp_path: Path) -> None:

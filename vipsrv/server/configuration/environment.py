@@ -20,7 +20,10 @@ CONFIG_VARIABLE = "VIPSRV_CONFIG"
 """Names the TOML file, as ``--config`` does."""
 
 OTHER_VARIABLES = frozenset(
-    {CONFIG_VARIABLE, "VIPSRV_TOKEN", "VIPSRV_TOKEN_FILE", "VIPSRV_STORAGE_RETRY_SECONDS"}
+    {
+        *(CONFIG_VARIABLE, "VIPSRV_SERVERS", "VIPSRV_TOKEN", "VIPSRV_TOKEN_FILE"),
+        "VIPSRV_STORAGE_RETRY_SECONDS",
+    }
 )
 """Variables that are no settings: of the command line, of the clients, and of a batch."""
 

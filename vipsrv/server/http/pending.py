@@ -16,6 +16,9 @@ from vipsrv.storage.spool import Slot
 UNKNOWN = "request"
 """The kind of a request in the log that was refused before it was known what it asks for."""
 
+UPLOAD = "upload"
+"""The kind of a request about an upload, whose line has the bytes of its body."""
+
 
 @dataclass(slots=True, eq=False)
 class PendingReply:
@@ -74,4 +77,6 @@ class PendingRequest:
         exchange = self.exchange
         if exchange is not None:
             line.add(exchange.size, exchange.ids, exchange.timeline, exchange.outcome)
+        elif self.kind == UPLOAD and self.head is not None:
+            line.image_size = self.head.body_size or 0
         return line

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from vipsrv.errors import BadRequest, Busy, RequestError, TooLarge, UploadConflict
 from vipsrv.server.context import ServerContext
 from vipsrv.server.http.messages import Headers, HttpRequest, HttpResponse
+from vipsrv.server.http.pending import UPLOAD
 from vipsrv.server.http.refusals import ContentTooLarge, Locked, NotFound
 from vipsrv.server.http.routes import BodyAnswer, BodyRoute, BodyTask, Page, Resource
 from vipsrv.server.tus.headers import (
@@ -38,7 +39,6 @@ from vipsrv.server.uploads import Uploads, UploadStatus
 COLLECTION = "/files"
 EACH = f"{COLLECTION}/*"
 
-_KIND = "upload"
 _NO_STORE = ("Cache-Control", "no-store")
 
 _PATIENCE_SECONDS = 2.0
@@ -50,17 +50,17 @@ _ID_BYTES = 16
 def tus_resources(context: ServerContext) -> dict[str, Resource]:
     """Return what answers the paths of uploads."""
     tus = Tus(context)
-    options = Page(tus.options, public=True, kind=_KIND)
-    collection = Resource({"OPTIONS": options, "POST": BodyRoute(tus.create, _KIND)})
+    options = Page(tus.options, public=True, kind=UPLOAD)
+    collection = Resource({"OPTIONS": options, "POST": BodyRoute(tus.create, UPLOAD)})
     return {
         COLLECTION: collection,
         f"{COLLECTION}/": collection,
         EACH: Resource(
             {
-                "OPTIONS": Page(tus.options_of_one, public=True, kind=_KIND),
-                "HEAD": Page(tus.head, kind=_KIND),
-                "PATCH": BodyRoute(tus.append, _KIND),
-                "DELETE": Page(tus.terminate, kind=_KIND),
+                "OPTIONS": Page(tus.options_of_one, public=True, kind=UPLOAD),
+                "HEAD": Page(tus.head, kind=UPLOAD),
+                "PATCH": BodyRoute(tus.append, UPLOAD),
+                "DELETE": Page(tus.terminate, kind=UPLOAD),
             }
         ),
     }

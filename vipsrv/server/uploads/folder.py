@@ -204,10 +204,10 @@ class UploadFolder:
         """Remove the bytes of an upload."""
         self._unlink(trash)
 
-    def claim(self, ttl: float) -> Iterator[StoredUpload]:
+    def claim(self, ttl: float) -> list[StoredUpload]:
         """Claim the files of processes that have ended; remove those that are older than ``ttl`` seconds.
 
-        Yields what this process has to count from now on, the oldest first.
+        Returns what this process has to count from now on, the oldest first. A thread may do it.
         """
         folder = self._open()
         living: dict[str, bool] = {self._token: True}
@@ -226,7 +226,7 @@ class UploadFolder:
                     stored = self._claim(name, ttl, living)
                     if stored is not None:
                         found.append(stored)
-        yield from sorted(found, key=lambda one: one.changed)
+        return sorted(found, key=lambda one: one.changed)
 
     def close(self) -> None:
         """Say that this process counts no files any more."""

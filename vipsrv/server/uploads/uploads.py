@@ -15,21 +15,19 @@ spool, and go when others need the room (``idle.py``).
 
 import asyncio
 import logging
-import re
+import math
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from vipsrv.errors import BadRequest, Busy, RequestError, UploadConflict
-from vipsrv.options import UploadSlot
 from vipsrv.server.accounts import Account
 from vipsrv.server.settings import ServerSettings
-from vipsrv.server.uploads.folder import InUseError, UploadFolder, UploadInfo
+from vipsrv.server.uploads.folder import InUseError, StoredUpload, UploadFolder, UploadInfo
 from vipsrv.server.uploads.idle import MOST, MOST_OF_CLIENT, IdleUploads
 from vipsrv.server.uploads.states import IDLE, UploadState
+from vipsrv.server.uploads.terms import NOT_OFFERED, UploadStatus, in_other_connection, in_other_process
 from vipsrv.server.uploads.upload import Upload
 from vipsrv.storage.budget import Share
 from vipsrv.storage.file_slot import FileSlot
@@ -39,14 +37,6 @@ from vipsrv.storage.memory_slot import MemorySlot
 from vipsrv.storage.spool import Spool
 from vipsrv.worker_config import IN_MEMORY_SIZE
 
-NOT_OFFERED = "this server does not offer resumable uploads"
-
-SETTLING_RETRY_MS = 50
-"""Milliseconds after which a client may ask again whose upload is just being let go here."""
-
-OTHER_RETRY_MS = 300
-"""The same if another gateway has it, which looks every ``_LOOK_SECONDS``."""
-
 _TURN_SECONDS = 0.04
 """How long the event loop gets to read what has arrived at a connection that cannot do it by itself."""
 
@@ -55,6 +45,9 @@ _PATIENCE_SECONDS = 1.0
 
 _LOOK_SECONDS = 0.5
 """Seconds between two looks whether another process wants an upload that this one has open."""
+
+_LOOKED_AT_ONCE = 64
+"""How many files are looked at, each 5 seconds, whether another process has taken them: 2 ms."""
 
 _EXPIRY_SECONDS = 5.0
 """Seconds between two looks for uploads that have expired."""
@@ -69,22 +62,7 @@ SPENT_SECONDS = 60.0
 """Seconds for which an upload is kept after a reply about it, in case that was lost. Most large uploads end
 so: to keep them longer would fill the disk with what nobody asks for."""
 
-_ID = re.compile(r"[0-9a-f]{32}")
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class UploadStatus:
-    """``received`` of ``size`` bytes are held; ``size`` is ``None`` if there is no such upload.
-
-    It ``expires`` at that Unix time. ``metadata`` is what ``create`` got.
-    """
-
-    received: int = 0
-    size: int | None = None
-    expires: float = 0.0
-    metadata: bytes = b""
 
 
 @dataclass(slots=True)
@@ -98,31 +76,6 @@ class UploadCounts:
     expired: int = 0
     evicted: int = 0
     """Uploads that were removed before they expired, because room was needed."""
-
-
-def take_upload(meta: dict[str, Any]) -> tuple[UploadSlot, dict[str, Any]]:
-    """Return the ``upload`` in the meta of a request, and the meta without it. Raises ``BadRequest``."""
-    rest = dict(meta)
-    try:
-        return UploadSlot.from_meta(rest.pop("upload")), rest
-    except ValueError as error:
-        raise BadRequest(str(error)) from None
-
-
-def check_body(upload: UploadSlot, body_size: int | None) -> None:
-    """Raise ``UploadConflict`` if a body of this size is not the rest of an upload."""
-    if body_size is not None and upload.offset + body_size != upload.size:
-        raise UploadConflict(
-            f"upload: an offset of {upload.offset} and a body of {body_size} bytes are not the size of "
-            f"{upload.size}"
-        )
-
-
-def check_id(upload_id: object) -> str:
-    """Return the id of an upload that a client has sent. Raises ``BadRequest``."""
-    if not isinstance(upload_id, str) or not _ID.fullmatch(upload_id):
-        raise BadRequest("id: must be 32 lower-case hex digits")
-    return upload_id
 
 
 class Uploads:
@@ -142,6 +95,7 @@ class Uploads:
         self._known: dict[str, Upload] = {}
         self._leftovers = Share()
         self._look_at = self._expire_at = self._claim_at = 0.0
+        self._looked_at = 0  # how many of those that wait, since the first of them
         spool.files.make_room = partial(self._make_room, in_memory=False)
         spool.chunks.make_room = partial(self._make_room, in_memory=True)
 
@@ -163,11 +117,18 @@ class Uploads:
 
     def describe(self) -> dict[str, int]:
         """Return what a HELLO reply says about uploads."""
-        return {"ttl_s": int(self._settings.upload_ttl), "max_bytes": self.max_size}
+        return {"ttl_s": math.ceil(self._settings.upload_ttl), "max_bytes": self.max_size}
 
     def start(self) -> None:
         """Find the uploads that earlier processes have left, and remove those that have expired."""
-        self._claim()
+        self._claim_at = time.monotonic() + _CLAIM_SECONDS
+        if self._folder.exists:
+            try:
+                found = self._folder.claim(self._settings.upload_ttl)
+            except OSError as error:
+                self._give_up(error)
+            else:
+                self._claimed(found)
 
     # What connections ask
 
@@ -269,8 +230,11 @@ class Uploads:
         if now >= self._expire_at:
             self._expire_at = now + _EXPIRY_SECONDS
             self._expire()
+            self._forget_what_others_have()
         if now >= self._claim_at:
-            self._claim()
+            self._claim_at = now + _CLAIM_SECONDS
+            if self._works and self._folder.exists:
+                self._spool.files.run_aside(partial(self._claim_aside, asyncio.get_running_loop()))
 
     def hand_over(self) -> None:
         """From now on, keep all that waits in files: other processes have to find it."""
@@ -294,7 +258,8 @@ class Uploads:
             if upload.content is not None:
                 self._remove(upload)
         self._known = {}
-        self._folder.close()
+        self._works = False
+        self._spool.files.run_aside(self._folder.close)  # after a claim that may be running
 
     # How it is done
 
@@ -304,9 +269,12 @@ class Uploads:
             try:
                 return self._folder.name_of(account.owner, upload_id)
             except OSError as error:
-                self._works = False
-                _log.error("uploads are not kept any more: %s", error)
+                self._give_up(error)
         raise BadRequest(NOT_OFFERED)
+
+    def _give_up(self, error: OSError) -> None:
+        self._works = False
+        _log.error("uploads are not kept any more: %s", error)
 
     def _begin(self, name: str, size: int, share: Share) -> KeptSlot:
         upload = Upload(self, name, size, share)
@@ -340,12 +308,16 @@ class Uploads:
             upload.share,
             upload.size,
             keeper=upload,
-            make_file=self._file_maker(upload),
+            make_file=partial(self._make_file, upload),
             content=upload.present_content,
         )
 
-    def _file_maker(self, upload: Upload) -> Callable[[Share], SpoolFile]:
-        return partial(self._folder.create, upload.name, UploadInfo(upload.size, upload.metadata))
+    def _make_file(self, upload: Upload, share: Share) -> SpoolFile:
+        """Create the file of an upload. Raises ``OSError``, or ``Busy`` if another process just did."""
+        try:
+            return self._folder.create(upload.name, UploadInfo(upload.size, upload.metadata), share)
+        except InUseError:
+            raise in_other_process() from None
 
     def _pass_on(self, upload: Upload, share: Share) -> None:
         """Count an upload of an earlier process for the client that goes on with it."""
@@ -362,10 +334,10 @@ class Uploads:
         try:
             opened = self._folder.reopen(upload.name, upload.share)
         except InUseError:
-            raise _in_other_process() from None
+            raise in_other_process() from None
         except OSError as error:
             _log.error("the file of an upload cannot be opened: %s", error)
-            raise _in_other_process() from None
+            raise in_other_process() from None
         if opened is None:
             self._forget(upload)
             raise UploadConflict("upload: the server holds 0 bytes of this upload")
@@ -393,7 +365,7 @@ class Uploads:
         try:
             found = self._folder.look(name)
         except InUseError:
-            raise _in_other_process() from None
+            raise in_other_process() from None
         except OSError:
             found = None
         if found is None or found.changed + self._settings.upload_ttl < time.time():
@@ -419,7 +391,7 @@ class Uploads:
             upload.changed = time.time()
             upload.enter(UploadState.READING)
         if upload.state is UploadState.SETTLING and upload.is_splicing:
-            raise _in_other_connection()
+            raise in_other_connection()
         if upload.state in IDLE:
             if self._expires(upload) < time.time():
                 self._remove(upload)
@@ -430,10 +402,7 @@ class Uploads:
 
     def _refresh(self, upload: Upload) -> None:
         """Forget an upload whose file another process has taken since. Raises ``Busy``."""
-        try:
-            if not self._folder.is_counted_here(upload.name):
-                self._forget(upload)
-        except OSError:
+        if not self._is_here(upload.name):
             self._forget(upload)
 
     def _let_go(self, upload: Upload) -> None:
@@ -444,14 +413,14 @@ class Uploads:
             upload.wanted_at = now
         slot.is_wanted = True
         if slot.on_taken is None or upload.is_splicing:
-            raise _in_other_connection()
+            raise in_other_connection()
         if slot.needs_turn and now < upload.wanted_at + _TURN_SECONDS:
-            raise _in_other_connection()
+            raise in_other_connection()
         if slot.stalled and now < upload.wanted_at + _PATIENCE_SECONDS:
-            raise _in_other_connection()
+            raise in_other_connection()
         slot.on_taken()
         if upload.state is UploadState.RECEIVING and upload.received < upload.size:
-            raise _in_other_connection()
+            raise in_other_connection()
 
     def _settle(self, upload: Upload) -> None:
         """Go on with an upload that nobody uses: write what is to be written, then let it wait."""
@@ -465,7 +434,8 @@ class Uploads:
                 self._rest(upload)
                 return
             try:
-                file = self._spool.files.create(upload.share, upload.received, self._file_maker(upload))
+                make_file = partial(self._make_file, upload)
+                file = self._spool.files.create(upload.share, upload.received, make_file)
             except Busy:
                 self.counts.evicted += 1
                 self._remove(upload)
@@ -580,37 +550,43 @@ class Uploads:
                 except (Busy, OSError):
                     continue  # soon again
 
-    def _claim(self) -> None:
-        """Count the uploads of processes that have ended, and no more those that others have taken."""
-        self._claim_at = time.monotonic() + _CLAIM_SECONDS
-        if not self._works or not self._folder.exists:
+    def _forget_what_others_have(self) -> None:
+        """Stop counting files that another process has taken; a few at a time, as each is looked at."""
+        waiting = [one for one in self.idle if one.content is None]
+        if not waiting:
             return
+        self._looked_at %= len(waiting)
+        part = waiting[self._looked_at : self._looked_at + _LOOKED_AT_ONCE]
+        self._looked_at += _LOOKED_AT_ONCE
+        for upload in part:
+            if not self._is_here(upload.name):
+                self._forget(upload)
+
+    def _claim_aside(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Claim the uploads of processes that have ended, in a thread: there may be many files."""
         try:
-            for upload in list(self.idle):
-                if upload.content is None and not self._folder.is_counted_here(upload.name):
-                    self._forget(upload)
-            for found in self._folder.claim(self._settings.upload_ttl):
-                if found.name in self._known:
-                    continue
-                upload = Upload(self, found.name, found.info.size, self._leftovers, found.info.metadata)
-                upload.stored = found.received
-                upload.changed = found.changed
-                upload.is_named = True
-                self._spool.files.count(self._leftovers, upload.stored)
-                self._known[found.name] = upload
-                self._rest(upload)
+            found = self._folder.claim(self._settings.upload_ttl)
         except OSError as error:
-            self._works = False
-            _log.error("uploads are not kept any more: %s", error)
+            _log.error("the folder of uploads cannot be read: %s", error)
+            return
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._claimed, found)
 
+    def _claimed(self, found: list[StoredUpload]) -> None:
+        """Count uploads that are now this process's."""
+        for one in found if self._works else ():
+            if one.name in self._known or not self._is_here(one.name):
+                continue  # a client has asked for it meanwhile
+            upload = Upload(self, one.name, one.info.size, self._leftovers, one.info.metadata)
+            upload.stored = one.received
+            upload.changed = one.changed
+            upload.is_named = True
+            self._spool.files.count(self._leftovers, upload.stored)
+            self._known[one.name] = upload
+            self._rest(upload)
 
-def _in_other_connection() -> Busy:
-    return Busy(
-        "another connection is just ending with this upload: ask again", retry_after_ms=SETTLING_RETRY_MS
-    )
-
-
-def _in_other_process() -> Busy:
-    return Busy(
-        "another connection is just ending with this upload: ask again", retry_after_ms=OTHER_RETRY_MS
-    )
+    def _is_here(self, name: str) -> bool:
+        try:
+            return self._folder.is_counted_here(name)
+        except OSError:
+            return False
