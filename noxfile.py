@@ -45,8 +45,9 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("hadolint", "docker/Dockerfile")
-    scripts = ("docker/ci/check", "docker/lock", "docker/image/entrypoint", "docker/image/healthcheck")
-    session.run("shellcheck", "-x", "-P", "SCRIPTDIR", *scripts)
+    of_checks = ("docker/ci/check", "docker/ci/check-compose")
+    of_image = ("docker/lock", "docker/image/entrypoint", "docker/image/healthcheck")
+    session.run("shellcheck", "-x", "-P", "SCRIPTDIR", *of_checks, *of_image)
 
 
 @nox.session
