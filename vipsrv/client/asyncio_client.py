@@ -145,7 +145,7 @@ class AsyncClient(_ClosableClient):
             chosen.servers, make_pool, retry=retry, timeout=timeout, resolver=resolver, hedge=hedge
         )
         self._requests = ResizeAllRequests()
-        self._uploads = ResumableUploads(resumable_from if retry.sends_again else None)
+        self._uploads = ResumableUploads(resumable_from, sends_again=retry.sends_again)
 
     @property
     def servers(self) -> tuple[str, ...]:

@@ -116,11 +116,12 @@ class ResumableUploads:
     """What all calls of one client share. Several threads may use it.
 
     ``least`` is the size from which images are sent so that they can be resumed, see ``RESUMABLE_FROM``;
-    with ``None`` only those are whose id the caller gives.
+    with ``None``, or if the client sends nothing again, only those are whose id the caller gives.
     """
 
-    def __init__(self, least: int | None = RESUMABLE_FROM) -> None:
-        self._least = check_resumable_from(least)
+    def __init__(self, least: int | None = RESUMABLE_FROM, *, sends_again: bool = True) -> None:
+        checked = check_resumable_from(least)
+        self._least = checked if sends_again else None
         self._smallest = None if self._least is None else min(self._least, RESUMABLE_AFTER_A_CUT)
         self._servers: dict[Server, ServerUploads] = {}
 
