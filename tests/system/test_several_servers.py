@@ -109,7 +109,7 @@ def test_no_call_fails_whatever_happens_to_two_of_three_servers(tmp_path: Path) 
             for number in range(3):
                 cluster.restart(number)
                 wait_for_calls()
-                haproxy.wait_for_states("UP", "UP", "UP")
+            haproxy.wait_for_states("UP", "UP", "UP")
             cluster.send(0, signal.SIGKILL)
             wait_for_calls()
             cluster.send(1, signal.SIGSTOP)
