@@ -15,7 +15,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Collection, Iterable
-from dataclasses import replace
 from functools import partial
 
 from vipsrv.errors import InternalError, RequestError
@@ -168,17 +167,20 @@ class HttpConnection(ServedConnection[HttpReader]):
         elif isinstance(route, Page):
             pending.kind = route.kind
             if not route.public:
-                request = self._identify(pending, request)
+                self._identify(pending, request)
             self._open_page(pending, route, request)
-        elif isinstance(route, ImageRoute):
-            self._start_image(pending, route, self._identify(pending, request))
         else:
-            self._start_body(pending, route, self._identify(pending, request))
+            self._identify(pending, request)
+            if isinstance(route, ImageRoute):
+                self._start_image(pending, route, request)
+            else:
+                self._start_body(pending, route, request)
 
-    def _identify(self, pending: PendingRequest, request: HttpRequest) -> HttpRequest:
-        """Note who sends a request, and return it with that. Raises ``RequestError``."""
+    def _identify(self, pending: PendingRequest, request: HttpRequest) -> None:
+        """Note who sends a request. Raises ``RequestError``."""
         client = pending.client = self._clients.of(request.fields)
-        return replace(request, session=client.session, account=client.flow.account)
+        request.session = client.session
+        request.account = client.flow.account
 
     def _open_page(self, pending: PendingRequest, page: Page, request: HttpRequest) -> None:
         try:

@@ -12,9 +12,9 @@ Headers: TypeAlias = tuple[tuple[str, str], ...]
 """Names and values of the fields of a reply, in order."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: that takes three times as long, for each request
 class HttpRequest:
-    """The head of a request.
+    """The head of a request. Only the connection changes it: when it knows ``session`` and ``account``.
 
     ``path`` is decoded (RFC 3986, 2.1) and has no query; ``query`` is what follows the ``?``, as it was
     sent. The names in ``fields`` are in lower case; several lines of one name are joined with ``", "``
