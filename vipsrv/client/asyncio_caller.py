@@ -138,7 +138,10 @@ class AsyncCaller:
         try:
             step = next(steps)
             while True:
-                step = steps.send(await self._do(step, source, on_sent))
+                if type(step) is SendRequest and self._hedging is None:  # most of them
+                    step = steps.send(await self._send(step, source, on_sent))
+                else:
+                    step = steps.send(await self._do(step, source, on_sent))
         except StopIteration as end:
             result: T = end.value
             return result

@@ -57,6 +57,8 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self._tls = tls  # until its session is kept
         self._silence = None if timeout.ping is None or protocol == 1 else Silence(timeout.ping)
         self._handed = 0  # bytes that the transport was given
+        self._waiting: dict[asyncio.Future[None], float] = {}  # since when each request waits for its reply
+        self._timer: asyncio.TimerHandle | None = None
         self.calls = 0
         """How many calls use it, for its pool."""
         self.on_doubt: Callable[[], None] | None = None
@@ -143,35 +145,44 @@ class AsyncConnection(asyncio.BufferedProtocol):
                 self._core.end_sending(complete=complete)
                 self._settle()
         self._settle()
+        since = time.monotonic()
+        self._waiting[ended] = since
+        if self._timer is None:
+            self._set_timer(since)
         try:
-            await self._until_ended(ended)
+            await ended
         except BaseException:
             self._abandon(pending)
             raise
+        finally:
+            self._waiting.pop(ended, None)
         if not pending.done:
             self._abandon(pending)
             raise ClientTimeout(f"{self._peer} has not answered within {self._timeout.reply} s")
         return pending
 
-    async def _until_ended(self, ended: "asyncio.Future[None]") -> None:
-        """Wait until a request that was sent has ended, or has waited too long for its reply."""
-        loop, since, reply = asyncio.get_running_loop(), time.monotonic(), self._timeout.reply
-        timer: asyncio.TimerHandle | None = None
-
-        def look() -> None:
-            nonlocal timer
-            left = MAX_SECONDS if reply is None else since + reply - time.monotonic()
-            if left > 0:
-                timer = loop.call_later(min(self._look(since), left), look)
-            elif not ended.done():
+    def _tick(self) -> None:
+        """Look after the requests that wait for their replies; one timer does so for all of them."""
+        self._timer = None
+        reply, now = self._timeout.reply, time.monotonic()
+        for ended, since in list(self._waiting.items()):
+            if reply is None or now < since + reply:
+                break  # those that follow were sent later
+            if not ended.done():
                 ended.set_result(None)
+            del self._waiting[ended]
+        self._set_timer(now)
 
-        first = MAX_SECONDS if self._silence is None else ASK_AFTER
-        timer = loop.call_later(first if reply is None else min(first, reply), look)
-        try:
-            await ended
-        finally:
-            timer.cancel()
+    def _set_timer(self, now: float) -> None:
+        if not self._waiting or self._ended.is_set():
+            return
+        oldest, reply = next(iter(self._waiting.values())), self._timeout.reply
+        pause = oldest + ASK_AFTER - now
+        if pause <= 0:
+            pause = self._look(oldest)
+        if reply is not None:
+            pause = min(pause, max(0.0, oldest + reply - now))
+        self._timer = asyncio.get_running_loop().call_later(pause, self._tick)
 
     def _look(self, since: float) -> float:
         """Ask a server that is silent, or give it up; return after how many seconds to look again."""
@@ -246,6 +257,9 @@ class AsyncConnection(asyncio.BufferedProtocol):
             self._core.lost_tls(fault)
         self._writable.set()
         self._ended.set()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def pause_writing(self) -> None:
         """Stop sending while the transport's buffer is full."""

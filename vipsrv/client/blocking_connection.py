@@ -365,9 +365,9 @@ class BlockingConnection:
                 break
             with self._state:
                 if data:
-                    self._core.receive_data(data)
                     if self._silence is not None:
                         self._silence.heard = time.monotonic()
+                    self._core.receive_data(data)
                     self._settle()
                 else:
                     self._core.receive_eof()

@@ -13,7 +13,7 @@ from tests.support.slots import content
 from vipsrv.errors import BadRequest, Busy, UploadConflict
 from vipsrv.server.accounts import Account
 from vipsrv.server.uploads import folder as folder_module
-from vipsrv.server.uploads.folder import InUseError
+from vipsrv.server.uploads.folder import InUseError, UploadInfo
 from vipsrv.server.uploads.idle import MOST_OF_CLIENT
 from vipsrv.server.uploads.states import UploadState
 
@@ -441,6 +441,18 @@ async def test_a_folder_of_somebody_else_is_not_used(
     assert len(caplog.records) == 1
     with pytest.raises(BadRequest, match="does not offer"):
         store.received(A)
+
+
+async def test_two_processes_that_begin_the_same_upload_do_not_share_a_file(make_store: MakeStore) -> None:
+    first, second = make_store(shared=True), make_store(shared=True)
+    slot = first.uploads.open(first.account, A, len(LARGE), 0)
+    folder, name = second.uploads._folder, second.uploads._name(second.account, A)
+    with pytest.raises(InUseError):
+        folder.create(name, UploadInfo(len(LARGE)), second.account.share)
+    with pytest.raises(Busy):
+        second.uploads.open(second.account, A, len(LARGE), 0)
+    slot.close()
+    await first.rested()
 
 
 async def test_a_locked_file_is_in_use(make_store: MakeStore) -> None:

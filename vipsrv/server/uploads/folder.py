@@ -122,9 +122,15 @@ class UploadFolder:
             os.close(stale)
         with ExitStack() as undo:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-            write_fd = os.open(name, flags, 0o600, dir_fd=folder)
+            try:
+                write_fd = os.open(name, flags, 0o600, dir_fd=folder)
+            except FileExistsError:  # another process begins it at the same time
+                raise InUseError from None
             undo.callback(os.close, write_fd)
-            fcntl.flock(write_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(write_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # another process takes it for what an ended one has left, and removes it
+                raise InUseError from None
             undo.callback(self._unlink, name)
             read_fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
             undo.callback(os.close, read_fd)
@@ -147,7 +153,10 @@ class UploadFolder:
             if read is None:
                 return None
             info, keeper = read
-            read_fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._open())
+            try:
+                read_fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._open())
+            except FileNotFoundError:  # another process begins it anew, without the lock
+                return None
             undo.callback(os.close, read_fd)
             if keeper != self._token:
                 self._write_info(name, info)
