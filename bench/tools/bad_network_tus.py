@@ -105,7 +105,7 @@ def _with_client(upload: Upload) -> Upload:
     return Upload(upload.number, upload.size, upload.cut, client, "bytes")
 
 
-def _tuspy(url: str, image: bytes, cut: int) -> str:
+def _tuspy(url: str, image: bytes | bytearray, cut: int) -> str:
     part = CUTS_OF_A_PART * cut
     uploader = TusClient(url).uploader(
         file_stream=BytesIO(image), chunk_size=part, retries=RETRIES, retry_delay=0
@@ -130,7 +130,7 @@ def _offset(uploader: Uploader) -> int:
     raise RuntimeError("the server does not say how much it has")
 
 
-def _aiotus(url: str, image: bytes, cut: int) -> str:
+def _aiotus(url: str, image: bytes | bytearray, cut: int) -> str:
     retry = aiotus.RetryConfiguration(retry_attempts=MOST_RETRIES, max_retry_period_seconds=0)
     part = min(CUTS_OF_A_PART * cut, MOST_OF_AIOTUS)
     found = asyncio.run(aiotus.upload(url, BytesIO(image), {}, config=retry, chunksize=part))
@@ -139,7 +139,7 @@ def _aiotus(url: str, image: bytes, cut: int) -> str:
     return str(found)
 
 
-_SENDERS: dict[str, Callable[[str, bytes, int], str]] = {"tuspy": _tuspy, "aiotus": _aiotus}
+_SENDERS: dict[str, Callable[[str, bytes | bytearray, int], str]] = {"tuspy": _tuspy, "aiotus": _aiotus}
 
 
 def _print_line(cut: int | None, client: str, outcomes: list[Outcome]) -> None:

@@ -292,10 +292,11 @@ def large_strip_tiff(path: Path, width: int, height: int) -> None:
 _CELLS: Final = 8
 
 
-def coloured_cells_tiff(size: int, seed: int = 0) -> tuple[bytes, list[list[tuple[int, int, int]]]]:
+def coloured_cells_tiff(size: int, seed: int = 0) -> tuple[bytearray, list[list[tuple[int, int, int]]]]:
     """An uncompressed RGB strip TIFF of about `size` bytes, and the colours of its 8 x 8 equal cells by rows.
 
-    Bytes that are missing, or in the wrong place, change the colours from there on.
+    Bytes that are missing, or in the wrong place, change the colours from there on. It is filled piece by
+    piece, so that other threads run meanwhile.
     """
     chance = random.Random(seed)
     side = max(_CELLS, math.isqrt(size // 3) // _CELLS * _CELLS)
@@ -306,8 +307,17 @@ def coloured_cells_tiff(size: int, seed: int = 0) -> tuple[bytes, list[list[tupl
     row_bytes, rows_per_strip = 3 * side, max(1, 65536 // (3 * side))
     sizes = [row_bytes * min(rows_per_strip, side - start) for start in range(0, side, rows_per_strip)]
     head = _placed([*_rgb_fields(side, side, 1), (278, _LONG, [rows_per_strip])], 273, sizes)
-    rows = (b"".join(bytes(colour) * (side // _CELLS) for colour in row) for row in colours)
-    return b"".join((head, *(row * (side // _CELLS) for row in rows))), colours
+    image = bytearray(len(head) + row_bytes * side)
+    image[: len(head)] = head
+    for number, row in enumerate(colours):
+        pixels = b"".join(bytes(colour) * (side // _CELLS) for colour in row)
+        at_once = max(1, (1 << 20) // row_bytes)
+        first, last = number * (side // _CELLS), (number + 1) * (side // _CELLS)
+        for start in range(first, last, at_once):
+            block = pixels * (min(start + at_once, last) - start)
+            position = len(head) + start * row_bytes
+            image[position : position + len(block)] = block
+    return image, colours
 
 
 # Colour profiles
