@@ -133,6 +133,25 @@ async def test_it_goes_on_although_its_last_bytes_are_still_being_written(make_s
     slot.close()
 
 
+async def test_bytes_that_may_be_taken_back_are_for_nobody_else(make_store: MakeStore) -> None:
+    store = make_store()
+    await store.send(A, LARGE[:HALF], len(LARGE))
+    slot = store.uploads.open(store.account, A, len(LARGE), HALF)
+    slot.may_be_cut = True
+    slot.on_taken = lambda: None  # it is being taken back already
+    await store.fill(slot, LARGE[HALF:])
+    for ask in (store.uploads.status, store.uploads.terminate):
+        with pytest.raises(Busy):
+            ask(store.account, A)
+    with pytest.raises(Busy):
+        store.uploads.open(store.account, A, len(LARGE), len(LARGE))
+    while not slot.cut(HALF):
+        await asyncio.sleep(0)
+    slot.close()
+    await store.rested()
+    assert store.received(A) == HALF
+
+
 async def test_an_empty_upload_is_kept_only_if_it_was_created(make_store: MakeStore) -> None:
     store = make_store()
     store.uploads.open(store.account, A, len(SMALL), 0).close()
