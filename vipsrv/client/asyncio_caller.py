@@ -19,6 +19,7 @@ from vipsrv.client.calls import (
     SendRequest,
     Server,
     Step,
+    answer_at_once,
     call_steps,
     ping_steps,
 )
@@ -41,7 +42,8 @@ T = TypeVar("T")
 class AsyncCaller:
     """The calls of one client, all of them in one event loop at a time.
 
-    ``make_pool`` makes the pool of connections to a server, when a call is first sent there.
+    ``make_pool`` makes the pool of connections to a server, when a call is first sent there. That to the only
+    one is made at once.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class AsyncCaller:
         self._hedging = hedging_of(hedge, servers, self._retries.budget)
         self._pools: dict[Server, AsyncPool] = {}
         self._pauses: set[asyncio.Future[None]] = set()
+        self._only = None if servers.only is None else self._pool(servers.only)
         forget_at_fork(self)
 
     @property
@@ -85,11 +88,17 @@ class AsyncCaller:
     ) -> Answer:
         """Make a call. Raises the error of its last attempt, and ``OSError`` for its image."""
         until = self._timeout.deadline()
-        return await self._drive(
-            call_steps(request, self._servers.for_call(), self._retries, until=until, upload=upload),
-            source,
-            on_sent,
-        )
+        first: PendingRequest | VipsrvError | None = None
+        if self._only is not None and upload is None and until is None:
+            try:
+                first = await self._only.call(request, source, on_sent)
+            except VipsrvError as error:
+                first = error
+            if (answer := answer_at_once(first, self._retries)) is not None:
+                return answer
+        servers, retries = self._servers.for_call(), self._retries
+        steps = call_steps(request, servers, retries, until=until, upload=upload, first=first)
+        return await self._drive(steps, source, on_sent)
 
     async def ping(self) -> float:
         """Return the seconds of a round trip, without the time to connect."""
@@ -138,10 +147,7 @@ class AsyncCaller:
         try:
             step = next(steps)
             while True:
-                if type(step) is SendRequest and self._hedging is None:  # most of them
-                    step = steps.send(await self._send(step, source, on_sent))
-                else:
-                    step = steps.send(await self._do(step, source, on_sent))
+                step = steps.send(await self._do(step, source, on_sent))
         except StopIteration as end:
             result: T = end.value
             return result

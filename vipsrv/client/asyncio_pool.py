@@ -43,12 +43,14 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
     ) -> PendingRequest:
         """Send a request and wait until it ends."""
         while True:
-            connection = await self.connection()
-            connection.calls += 1
+            self._enter_loop()
+            best, another = self._best()
+            connection = await self.connection() if best is None or another else best
+            connection.calls += self._counted
             try:
                 pending = await connection.call(request, source, on_sent)
             finally:
-                connection.calls -= 1
+                connection.calls -= self._counted
                 if self._protocol == 1:
                     await connection.close()
             if pending is not None:  # otherwise the connection ended while this call waited to send

