@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -529,6 +530,27 @@ async def test_names_need_the_key_and_differ_by_owner(make_store: MakeStore, tmp
     assert key.stat().st_mode & 0o777 == 0o600
     key.write_bytes(bytes(32))
     assert make_store().uploads._name(store.account, A) not in names
+
+
+async def test_a_folder_that_was_removed_is_created_anew(make_store: MakeStore) -> None:
+    store = make_store(shared=True)
+    await store.send(A, LARGE[:HALF], len(LARGE))
+    shutil.rmtree(store.uploads._folder.path)
+    assert store.received(A) is None
+    assert store.spool.use.disk == 0
+    await store.send(A, LARGE[:HALF], len(LARGE))
+    other = make_store(shared=True)
+    assert store.received(A) == other.received(A) == HALF
+    other.uploads.watch(time.monotonic() + 1000)
+    assert other.spool.use.disk == 0  # the first one lives, and counts it
+
+
+async def test_threads_that_open_the_folder_at_the_same_time_share_it(tmp_path: Path) -> None:
+    for _ in range(20):
+        folder = folder_module.UploadFolder(tmp_path)
+        names = await asyncio.gather(*(asyncio.to_thread(folder.name_of, "", A) for _ in range(4)))
+        assert len(set(names)) == 1
+        folder.close()
 
 
 @pytest.mark.parametrize("kind", ["mode", "link", "file"])
