@@ -1,6 +1,7 @@
 """The connections of an asyncio client: made when a call needs one, shared by calls, replaced when lost."""
 
 import asyncio
+import time
 from functools import partial
 
 from vipsrv.address import Address
@@ -111,13 +112,15 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
             self._check = asyncio.create_task(self._give_up_unless_it_works(address))
 
     async def _give_up_unless_it_works(self, address: Address) -> None:
+        began = time.monotonic()
         try:
             await self._probe(address)
         except RequestError:
             return  # it has answered
         except VipsrvError as error:
             for connection in self._connections:
-                connection.give_up(f"does not work any more: {error}")
+                if not connection.heard_since(began):
+                    connection.give_up(f"does not work any more: {error}")
         finally:
             self._check = None
 

@@ -1,6 +1,7 @@
 """The connections of a blocking client: made when a call needs one, shared by calls, replaced when lost."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -187,6 +188,7 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
 
     def _give_up_unless_it_works(self, address: Address) -> None:
         failure: VipsrvError | None = None
+        began = time.monotonic()
         try:
             self._probe(address)
         except RequestError:
@@ -200,7 +202,8 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
             self._check = None
         if failure is not None:
             for connection in connections:
-                connection.give_up(f"does not work any more: {failure}")
+                if not connection.heard_since(began):
+                    connection.give_up(f"does not work any more: {failure}")
 
     def close(self) -> None:
         """Close the connections and stop an embedded server. May be called again."""

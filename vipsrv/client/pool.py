@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from vipsrv.address import Address
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.requests import ProtocolVersion
-from vipsrv.client.timeouts import DEFAULT_PING, Timeout
+from vipsrv.client.timeouts import PING_OF_SEVERAL, Timeout
 from vipsrv.client.tls import ClientTls
 
 
@@ -97,7 +97,7 @@ class ConnectionPool(ABC, Generic[Connection]):
     @property
     def _probe_timeout(self) -> Timeout:
         """The time that a server has to show that it works."""
-        seconds = self._timeout.ping or DEFAULT_PING
+        seconds = self._timeout.patience or PING_OF_SEVERAL
         return Timeout(connect=seconds, send=seconds, reply=seconds, ping=None)
 
     def _check_open(self) -> None:
