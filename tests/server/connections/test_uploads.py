@@ -105,7 +105,7 @@ async def test_a_drain_waits_for_the_answer(tmp_path: Path) -> None:
         assert server.connection.state is ConnectionState.OPEN
         slot.close()
         assert await receive(sock) == (200, {"received": HALF, "size": SIZE})
-        assert server.connection.state is ConnectionState.DRAINING
+        assert not server.connection.answers_are_due
 
 
 async def test_a_server_that_stops_answers_what_waits(tmp_path: Path, monkeypatch: Any) -> None:
@@ -138,3 +138,10 @@ async def test_only_the_request_that_fills_the_upload_is_ended(tmp_path: Path) -
         assert uploads.status(Account("192.0.2.1"), "f" * 32).received == 30
         assert await read_status(sock) == 409
         server.succeed(job, 10)
+
+
+async def test_a_server_that_keeps_none_refuses_the_question(tmp_path: Path) -> None:
+    async with connected(tmp_path) as (_, sock):
+        await send(sock, STATUS)
+        status, meta = await receive(sock)
+        assert (status, meta["message"]) == (400, "this server does not offer resumable uploads")

@@ -133,10 +133,31 @@ async def test_it_goes_on_although_its_last_bytes_are_still_being_written(make_s
     slot.close()
 
 
+async def test_bytes_that_may_be_taken_back_are_for_nobody_else(make_store: MakeStore) -> None:
+    store = make_store()
+    await store.send(A, LARGE[:HALF], len(LARGE))
+    slot = store.uploads.open(store.account, A, len(LARGE), HALF)
+    slot.may_be_cut = True
+    slot.on_taken = lambda: None  # it is being taken back already
+    await store.fill(slot, LARGE[HALF:])
+    for ask in (store.uploads.status, store.uploads.terminate):
+        with pytest.raises(Busy):
+            ask(store.account, A)
+    with pytest.raises(Busy):
+        store.uploads.open(store.account, A, len(LARGE), len(LARGE))
+    while not slot.cut(HALF):
+        await asyncio.sleep(0)
+    slot.close()
+    await store.rested()
+    assert store.received(A) == HALF
+
+
 async def test_an_empty_upload_is_kept_only_if_it_was_created(make_store: MakeStore) -> None:
     store = make_store()
-    store.uploads.open(store.account, A, len(SMALL), 0).close()
-    assert store.received(A) is None
+    for data in (SMALL, LARGE):
+        store.uploads.open(store.account, A, len(data), 0).close()
+        assert store.received(A) is None
+        assert len(store.uploads.idle) == 0
     status = store.uploads.create(store.account, B, len(LARGE), b"name")
     assert (status.received, status.size, status.metadata) == (0, len(LARGE), b"name")
     await store.rested()
@@ -350,6 +371,16 @@ async def test_a_server_without_descriptors_does_not_say_that_nothing_is_held(
         with pytest.raises(Busy):
             second.received(A)
     assert (first.received(A), second.received(A)) == (HALF, HALF)
+
+
+async def test_an_upload_that_was_created_is_that_to_other_processes_as_well(make_store: MakeStore) -> None:
+    first, second = make_store(shared=True), make_store(shared=True)
+    first.uploads.create(first.account, A, len(SMALL), b"name")
+    await first.rested()
+    await second.send(A, b"", len(SMALL))  # cut before a byte
+    for store in (second, first):
+        status = store.uploads.status(store.account, A)
+        assert (status.received, status.size, status.metadata) == (0, len(SMALL), b"name")
 
 
 async def test_a_file_counts_in_one_process_only(make_store: MakeStore) -> None:

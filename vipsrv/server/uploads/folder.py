@@ -56,10 +56,14 @@ class InUseError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class UploadInfo:
-    """What is known of an upload beside its bytes: its ``size``, and the ``metadata`` that a client gave."""
+    """What is known of an upload beside its bytes: its ``size``, and the ``metadata`` that a client gave.
+
+    One that ``is_created`` was created before its first byte.
+    """
 
     size: int
     metadata: bytes = b""
+    is_created: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +329,8 @@ class UploadFolder:
             read: dict[str, Any] = json.loads(_read(name + _INFO, self._open()))
             if read["boot"] != self._boot:
                 return None
-            return UploadInfo(read["size"], base64.b64decode(read["metadata"])), read["keeper"]
+            info = UploadInfo(read["size"], base64.b64decode(read["metadata"]), read["created"])
+            return info, read["keeper"]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
@@ -337,6 +342,7 @@ class UploadFolder:
                 "size": info.size,
                 "boot": self._boot,
                 "keeper": self._token,
+                "created": info.is_created,
                 "metadata": base64.b64encode(info.metadata).decode(),
             }
         )
