@@ -175,7 +175,7 @@ class AsyncCaller:
         pool = self._pools.get(step.server) or self._pool(step.server)
         try:
             if step.until is None:
-                return await _send(pool, step, source, on_sent)
+                return await _send_over(pool, step, source, on_sent)
             return await self._send_in_time(pool, step, step.until, source, on_sent)
         except VipsrvError as error:
             return error
@@ -191,7 +191,7 @@ class AsyncCaller:
         limit = asyncio.timeout(until - time.monotonic())
         try:
             async with limit:
-                return await _send(pool, step, source, on_sent)
+                return await _send_over(pool, step, source, on_sent)
         except TimeoutError:
             if not limit.expired():
                 raise  # of the image's file
@@ -288,7 +288,7 @@ class AsyncCaller:
         step.done(dict(zip(step.names, told, strict=True)))
 
 
-async def _send(
+async def _send_over(
     pool: AsyncPool, step: SendRequest | Connect, source: Source | None, on_sent: OnSent | None
 ) -> Outcome:
     if isinstance(step, Connect):

@@ -11,6 +11,7 @@
                               └─ Upload                    what the attempt sends, if the image is resumable
 
 A caller closes the generator if an exception, such as a ctrl-C or the cancellation of a task, ends a step.
+It may make the first attempt of a plain call before it starts the steps, see ``answer_at_once``.
 """
 
 from collections.abc import Callable, Generator
@@ -37,7 +38,7 @@ class SendRequest(NamedTuple):
     outcome is the ``PendingRequest`` that has ended, or the ``VipsrvError`` because of which there is none.
     ``until`` is the deadline of the call by ``time.monotonic``.
 
-    A tuple, like ``Answer``, since each call makes one: a frozen dataclass takes 0.5 µs longer.
+    A tuple, like ``Answer``, since most attempts make one: a frozen dataclass takes 0.5 µs longer.
     """
 
     server: Server
