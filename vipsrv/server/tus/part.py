@@ -151,6 +151,7 @@ class UploadPart(BodyTask):
         self._state = PartState.RECEIVING
         self._part = PartRoom(slot, size, self._hash)
         self.room: BodyRoom | None = self._part
+        slot.may_be_cut = checksum is not None
         slot.on_taken = self._taken
 
     @property

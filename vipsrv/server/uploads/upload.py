@@ -64,6 +64,13 @@ class Upload:
         return self.leases[0].content if self.leases else self.content
 
     @property
+    def is_filled(self) -> bool:
+        """Whether a connection fills it: it lacks bytes, or the last ones may be taken back."""
+        return self.state is UploadState.RECEIVING and (
+            self.received < self.size or self.leases[0].may_be_cut
+        )
+
+    @property
     def is_splicing(self) -> bool:
         """Whether a thread reads from the socket of a connection."""
         content = self.present_content

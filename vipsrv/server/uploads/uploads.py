@@ -31,7 +31,7 @@ from vipsrv.server.uploads.terms import NOT_OFFERED, UploadStatus, in_other_conn
 from vipsrv.server.uploads.upload import Upload
 from vipsrv.storage.budget import Share
 from vipsrv.storage.file_slot import FileSlot
-from vipsrv.storage.file_store import SpoolFile
+from vipsrv.storage.file_store import SpoolFile, no_room
 from vipsrv.storage.kept_slot import KeptSlot
 from vipsrv.storage.memory_slot import MemorySlot
 from vipsrv.storage.spool import Spool
@@ -89,6 +89,7 @@ class Uploads:
         self.idle = IdleUploads()
         self._spool = spool
         self._settings = settings
+        self._beside_others = shared
         self._shared = shared
         self._folder = UploadFolder(settings.spool_dir)
         self._works = True
@@ -143,6 +144,8 @@ class Uploads:
         upload.content = MemorySlot(self._spool.chunks, account.share.memory, size)
         self._known[name] = upload
         self._settle(upload)
+        if upload.state is UploadState.REMOVED:
+            raise no_room()
         return self._status_of(upload)
 
     def status(self, account: Account, upload_id: str) -> UploadStatus:
@@ -236,18 +239,26 @@ class Uploads:
             if self._works and self._folder.exists:
                 self._spool.files.run_aside(partial(self._claim_aside, asyncio.get_running_loop()))
 
-    def hand_over(self) -> None:
-        """From now on, keep all that waits in files: other processes have to find it."""
-        self._shared = True
-        for upload in list(self.idle):
-            if upload.content is not None:
+    def share(self, shared: bool) -> None:  # noqa: FBT001 - one of two states
+        """Say whether another server accepts the same clients, and has to find their uploads from now on.
+
+        If so, files of all of them exist when this returns; one that is still written is found as busy.
+        """
+        self._shared = shared or self._beside_others
+        if not self._shared:
+            return
+        for upload in list(self._known.values()):
+            if upload.state in IDLE and upload.content is not None:
                 self.idle.discard(upload)
                 upload.enter(UploadState.SETTLING)
                 self._settle(upload)
+            elif upload.state is UploadState.RECEIVING and upload.received < upload.size:
+                with suppress(Busy):  # it is then found when it waits
+                    upload.leases[0].move_to_file()
 
     async def close(self) -> None:
         """Write what still has to be written; the connections and requests have ended."""
-        self.hand_over()
+        self.share(True)
         give_up = time.monotonic() + _SETTLE_SECONDS
         while any(one.state is UploadState.SETTLING for one in self._known.values()):
             if time.monotonic() > give_up:
@@ -366,8 +377,9 @@ class Uploads:
             found = self._folder.look(name)
         except InUseError:
             raise in_other_process() from None
-        except OSError:
-            found = None
+        except OSError as error:  # what is there is not known, and must not be taken for nothing
+            _log.error("the file of an upload cannot be looked at: %s", error)
+            raise in_other_process() from None
         if found is None or found.changed + self._settings.upload_ttl < time.time():
             return UploadStatus()
         return UploadStatus(
@@ -385,7 +397,7 @@ class Uploads:
         upload = self._known.get(name)
         if upload is None:
             return None
-        if upload.state is UploadState.RECEIVING and upload.received < upload.size:
+        if upload.is_filled:
             self._let_go(upload)
         if upload.state is UploadState.RECEIVING:
             upload.changed = time.time()
@@ -394,8 +406,7 @@ class Uploads:
             raise in_other_connection()
         if upload.state in IDLE:
             if self._expires(upload) < time.time():
-                self._remove(upload)
-                self.counts.expired += 1
+                self.counts.expired += self._remove_unused(upload)
             elif upload.content is None:
                 self._refresh(upload)
         return self._known.get(name)
@@ -419,7 +430,7 @@ class Uploads:
         if slot.stalled and now < upload.wanted_at + _PATIENCE_SECONDS:
             raise in_other_connection()
         slot.on_taken()
-        if upload.state is UploadState.RECEIVING and upload.received < upload.size:
+        if upload.is_filled:
             raise in_other_connection()
 
     def _settle(self, upload: Upload) -> None:
@@ -487,8 +498,15 @@ class Uploads:
     def _evict(self, upload: Upload | None) -> None:
         if upload is None:
             raise RuntimeError("no upload waits, but their bytes count")
-        self.counts.evicted += 1
+        self.counts.evicted += self._remove_unused(upload)
+
+    def _remove_unused(self, upload: Upload) -> bool:
+        """Remove an upload that waits, unless another process has it now; return whether it is removed."""
+        if upload.content is None and not self._is_here(upload.name):
+            self._forget(upload)
+            return False
         self._remove(upload)
+        return True
 
     def _remove(self, upload: Upload) -> None:
         """Remove an upload; requests that work on it keep its bytes."""
@@ -538,12 +556,11 @@ class Uploads:
         now = time.time()
         for upload in list(self.idle):
             if self._expires(upload) < now:
-                self.counts.expired += 1
-                self._remove(upload)
+                self.counts.expired += self._remove_unused(upload)
 
     def _let_go_what_is_wanted(self) -> None:
         for upload in list(self._known.values()):
-            if upload.state is UploadState.RECEIVING and isinstance(upload.present_content, FileSlot):
+            if upload.is_filled and isinstance(upload.present_content, FileSlot):
                 try:
                     if upload.wanted_at is not None or self._folder.is_wanted(upload.name):
                         self._let_go(upload)
@@ -586,7 +603,9 @@ class Uploads:
             self._rest(upload)
 
     def _is_here(self, name: str) -> bool:
+        """Whether this process still counts a file that waits."""
         try:
             return self._folder.is_counted_here(name)
-        except OSError:
-            return False
+        except OSError as error:  # then nothing changes
+            _log.error("the folder of uploads cannot be read: %s", error)
+            return True
