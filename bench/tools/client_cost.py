@@ -100,13 +100,13 @@ class Side:
         self.cpu.append(cpu * 1e6)
         self.time.append(seconds * 1e6)
 
-    def instructions(self, kind: str, port: int, image: str, method: str) -> float:
+    def instructions(self, kind: str, port: str, image: str, method: str) -> float:
         """Return how many instructions a call takes."""
         counter = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
         few, many = 160, 160 + COUNTED
         counts = []
         for calls in (few, many):
-            told = self._run(counter, kind, str(port), image, str(calls), method).stderr
+            told = self._run(counter, kind, port, image, str(calls), method).stderr
             total = _TOTAL.search(told)
             if total is None:
                 raise SystemExit(f"valgrind told no count:\n{told}")
@@ -145,10 +145,10 @@ def main(
         for kind in ("blocking", "asyncio"):
             old, new = Side(old_checkout.resolve()), Side(ROOT)
             if instructions:
-                before, after = (side.instructions(kind, server.port, image, method) for side in (old, new))
+                counts = [side.instructions(kind, str(server.port), image, method) for side in (old, new)]
                 print(
-                    f"{kind:<9} {method} {before:9,.0f} -> {after:9,.0f} instructions a call, "
-                    f"ratio {after / before:.3f}"
+                    f"{kind:<9} {method} {counts[0]:9,.0f} -> {counts[1]:9,.0f} instructions a call, "
+                    f"ratio {counts[1] / counts[0]:.3f}"
                 )
                 continue
             for number in range(rounds):

@@ -89,9 +89,10 @@ class AsyncCaller:
         """Make a call. Raises the error of its last attempt, and ``OSError`` for its image."""
         until = self._timeout.deadline()
         first: PendingRequest | VipsrvError | None = None
-        if self._only is not None and upload is None and until is None:
+        pool = self._only
+        if pool is not None and until is None and (upload is None or upload.begins_plainly(pool.server)):
             try:
-                first = await self._only.call(request, source, on_sent)
+                first = await pool.call(request, source, on_sent)
             except VipsrvError as error:
                 first = error
             if (answer := answer_at_once(first, self._retries)) is not None:
