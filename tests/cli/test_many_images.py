@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tests.client.fake_server import SECONDS, FakeServer, Peer, Script, every
+from tests.client.fake_server import SECONDS, FakeServer, Peer, Script, every, silent
 from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
 from vipsrv.cli.client import app
@@ -344,6 +344,14 @@ def breaking(*, says_hello: bool, images: int) -> Script:
     return script
 
 
+def answering_only_hello(peer: Peer) -> None:
+    """Answer a HELLO, and nothing after it."""
+    head, _ = peer.read_request()
+    if head.kind == Kind.HELLO:
+        peer.reply(head, **HELLO)
+    peer.read_to_end()
+
+
 def test_busy_is_waited_for(folder: Path) -> None:
     del folder
     busy = Busy("the queue is full", retry_after_ms=1)
@@ -430,6 +438,26 @@ def test_a_server_that_answers_nothing_ends_the_run(folder: Path) -> None:
     assert done.exit_code == ExitCode.TIMEOUT
     assert MOST_TIMEOUTS <= len(rows(done)) < MOST_TIMEOUTS + 10
     assert {row["error"]["exit_code"] for row in rows(done).values()} == {ExitCode.TIMEOUT}
+
+
+def test_the_time_of_an_image_is_that_of_all_its_attempts() -> None:
+    with FakeServer(breaking(says_hello=True, images=1), silent) as fake:
+        done = invoke(fake, "pics/a.jpg", "--output-dir", "out", "--json", "--timeout", "2")
+    (row,) = rows(done).values()
+    assert (row["attempts"], row["error"]["exit_code"]) == (2, ExitCode.TIMEOUT)
+    assert "the image took longer than its 2 s, in 2 attempts" in row["error"]["message"]
+
+
+def test_what_a_server_that_hangs_has_got_goes_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vipsrv.cli.server_choice.PING_OF_ONE", 0.3)
+    servers: list[str] = []
+    with FakeServer(*[answering_only_hello] * 9) as hung, FakeServer(*[answering()] * 9) as well:
+        for fake in (hung, well):
+            servers += ["--server", f"127.0.0.1:{fake.port}"]
+        images = ("pics/a.jpg", "pics/b.PNG", "pics/more/c.jpg", "pics/.hidden.jpg")
+        done = CliRunner().invoke(app, [*servers, "--width", "20", *images, "--json"])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert {row["state"] for row in rows(done).values()} == {"done"}
 
 
 def test_a_full_disk_ends_the_run(

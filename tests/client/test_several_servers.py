@@ -9,6 +9,7 @@ from tests.client.conftest import MakeClient, Serve
 from tests.client.fake_server import LARGE, Peer, every, silent
 from tests.support.unused_port import unused_port
 from vipsrv.client import AsyncClient, Client, Retry, Timeout
+from vipsrv.client.silence import ASK_AFTER
 from vipsrv.errors import ClientTimeout, ConnectFailed, Draining
 from vipsrv.protocol import Kind
 
@@ -125,6 +126,57 @@ def test_a_single_server_that_hangs_is_given_up(make_client: MakeClient, serve: 
         client.call("resize", b"image", **SIZE)
 
 
+def test_without_retries_a_server_is_not_asked(make_client: MakeClient, serve: Serve) -> None:
+    def slow(peer: Peer) -> None:
+        head, _ = peer.read_request()
+        peer.socket.settimeout(ASK_AFTER + 0.3)
+        with pytest.raises(TimeoutError):
+            peer.read_request()
+        peer.reply(head)
+
+    client = make_client(port=serve(slow).port, retry=Retry.none())
+    assert client.call("resize", b"image", **SIZE).attempts == 1
+
+
+def test_a_connection_that_is_heard_outlives_the_one_that_is_not(
+    make_client: MakeClient, serve: Serve
+) -> None:
+    begun, asked, heard, over = (threading.Event() for _ in range(4))
+
+    def accept_nothing_more(peer: Peer) -> None:
+        peer.socket.recv(1)
+        begun.set()
+        over.wait(30)
+
+    def answer_pings(peer: Peer) -> None:
+        head, _ = peer.read_request()
+        while not over.is_set():
+            ping, _ = peer.read_request()
+            was_asked = asked.is_set()
+            peer.reply(ping)
+            if was_asked:
+                heard.set()
+        peer.reply(head)
+
+    def refuse_the_question(_peer: Peer) -> None:
+        asked.set()
+        heard.wait(30)
+
+    server = serve(accept_nothing_more, answer_pings, refuse_the_question)
+    client = make_client(
+        port=server.port, connections=2, timeout=Timeout(ping=5.0), retry=Retry.none(), resumable_from=None
+    )
+    try:
+        large = client.submit("resize", bytes(LARGE), **SIZE)
+        assert begun.wait(30)
+        small = client.submit("resize", b"image", **SIZE)
+        with pytest.raises(ClientTimeout, match=r"does not work any more: the connection to .* was lost"):
+            large.result(30)
+    finally:
+        over.set()
+    assert small.result(30).attempts == 1
+
+
 def test_without_ping_only_the_reply_timeout_ends_the_call(make_client: MakeClient, serve: Serve) -> None:
     patient = Timeout(ping=None, reply=1.0)
     client = make_client(port=serve(silent).port, timeout=patient, retry=Retry.none())
@@ -162,6 +214,33 @@ def test_a_name_that_cannot_be_resolved(make_client: MakeClient) -> None:
     client = make_client(servers=["images.example:1"], resolver=resolver, retry=Retry.none())
     with pytest.raises(ConnectFailed, match=r"images\.example:1: no such name: images\.example"):
         client.call("resize", b"image", **SIZE)
+
+
+def test_an_address_that_no_name_stands_for_loses_its_connection(
+    make_client: MakeClient, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vipsrv.client.server_names.RESOLVE_EVERY", 0.0)
+    closed, hosts = threading.Event(), ["127.0.0.1"]
+
+    def answer_to_the_end(peer: Peer) -> None:
+        every(peer)
+        closed.set()
+
+    leaving, staying = serve(answer_to_the_end), serve(every)
+    client = make_client(
+        servers=[f"images.example:{leaving.port}", *at(staying.port)],
+        resolver=lambda _host, _port: hosts,
+        retry=AGAIN,
+    )
+    while client.call("resize", b"image", **SIZE).server == at(staying.port)[0]:
+        pass
+    hosts[:] = ["127.0.0.2"]
+    for _ in range(3000):
+        client.call("resize", b"image", **SIZE)
+        if closed.wait(0.01):
+            break
+    assert client.call("resize", b"image", **SIZE).server == at(staying.port)[0]
+    assert leaving.connections == 1
 
 
 def test_several_connections_to_one_server(make_client: MakeClient, serve: Serve) -> None:

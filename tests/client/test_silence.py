@@ -23,12 +23,30 @@ class Connection:
         self.can_ask = True
         self.since = self.clock.now
 
+        self.arrived = False
+        self.wait = 0.0
+
     def look(self) -> Action:
-        look = self.silence.look(self.since, accepted=self.accepted, queued=self.queued, can_ask=self.can_ask)
-        assert look.wait > 0, "it would look without a pause"
-        return look.action
+        action, self.wait = self.silence.look(
+            self.since,
+            accepted=self.accepted,
+            queued=self.queued,
+            can_ask=self.can_ask,
+            arrived=self.arrived,
+        )
+        assert self.wait > 0, "it would look without a pause"
+        return action
 
     def after(self, seconds: float) -> Action:
+        """Look after a time, and before that whenever it is to be looked."""
+        end = self.clock.now + seconds
+        while self.wait and self.clock.now + self.wait < end - 1e-6:
+            self.clock.now += self.wait
+            assert self.look() is Action.WAIT
+        return self.after_a_stop(end - self.clock.now)
+
+    def after_a_stop(self, seconds: float) -> Action:
+        """Look after a time in which this process did not run."""
         self.clock.now += seconds
         return self.look()
 
@@ -60,13 +78,12 @@ def test_it_looks_again_just_when_something_is_to_be_done() -> None:
 
 def test_a_server_that_answers_is_asked_again_and_again_and_never_given_up() -> None:
     connection = Connection()
-    connection.clock.now += ASK_AFTER
+    assert connection.look() is Action.WAIT
     for _ in range(50):
-        assert connection.look() is Action.ASK
-        connection.clock.now += PATIENCE - 0.01
+        assert connection.after(connection.wait) is Action.ASK
+        assert connection.after(PATIENCE - 0.01) is Action.WAIT
         connection.hear()
         assert connection.after(0.02) is Action.WAIT
-        connection.clock.now += ASK_AFTER - 0.02
 
 
 def test_bytes_of_other_replies_count_as_well() -> None:
@@ -92,7 +109,7 @@ def test_a_slow_network_that_still_takes_bytes_is_no_silence() -> None:
         assert connection.after(ASK_AFTER) is Action.WAIT
     assert connection.after(ASK_AFTER) is Action.ASK, "it takes no more"
     connection.accepted += 1
-    assert connection.after(PATIENCE) is Action.WAIT, "the PING waits behind what is taken again"
+    assert connection.after(ASK_AFTER) is Action.WAIT, "the PING waits behind what is taken again"
     assert connection.after(ASK_AFTER) is Action.ASK
     assert connection.after(PATIENCE) is Action.GIVE_UP
 
@@ -114,4 +131,19 @@ def test_within_an_image_the_server_is_doubted_instead_and_asked_afterwards() ->
     assert connection.after(0.01) is Action.DOUBT, "again, as nothing has arrived yet"
     connection.can_ask = True
     assert connection.after(PATIENCE) is Action.ASK
+    assert connection.after(PATIENCE) is Action.GIVE_UP
+
+
+def test_an_answer_that_was_not_read_yet_counts() -> None:
+    connection = Connection()
+    assert connection.after(ASK_AFTER) is Action.ASK
+    connection.arrived = True
+    assert connection.after(PATIENCE) is Action.WAIT
+
+
+def test_a_time_in_which_this_process_stood_still_does_not_count() -> None:
+    connection = Connection()
+    assert connection.after(ASK_AFTER) is Action.ASK
+    assert connection.after_a_stop(100) is Action.WAIT
+    assert connection.after(ASK_AFTER) is Action.ASK
     assert connection.after(PATIENCE) is Action.GIVE_UP

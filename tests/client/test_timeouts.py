@@ -12,7 +12,7 @@ from vipsrv.client.timeouts import MAX_SECONDS
 
 def test_its_repr_can_be_evaluated() -> None:
     timeout = Timeout(connect=1.5, reply=None)
-    assert repr(timeout) == "Timeout(connect=1.5, send=60.0, reply=None, ping=1.5, call=None)"
+    assert repr(timeout) == "Timeout(connect=1.5, send=60.0, reply=None, ping='auto', call=None)"
     assert eval(repr(timeout)) == timeout  # noqa: S307 - a text of ours
 
 
@@ -21,6 +21,19 @@ def test_its_repr_can_be_evaluated() -> None:
 def test_invalid_seconds(step: str, seconds: float) -> None:
     with pytest.raises(ValueError, match=f"{step}: must be more than 0 and at most 2147483 seconds, or None"):
         Timeout(**{step: seconds})
+
+
+def test_by_default_a_server_is_asked_for_as_long_as_others_are_there() -> None:
+    timeout = Timeout(connect=3.0)
+    decided = [timeout.decided(several=several, sends_again=True) for several in (True, False)]
+    assert decided == [Timeout(connect=3.0, ping=1.5), Timeout(connect=3.0, ping=5.0)]
+    assert timeout.decided(several=True, sends_again=False) == Timeout(connect=3.0, ping=None)
+
+
+@pytest.mark.parametrize("ping", [0.3, None])
+def test_a_given_ping_stays(ping: float | None) -> None:
+    timeout = Timeout(ping=ping)
+    assert timeout.decided(several=True, sends_again=False) == timeout
 
 
 def test_the_longest_timeout_can_be_used(make_client: MakeClient, serve: Serve) -> None:

@@ -342,6 +342,7 @@ def resize(
                 skip_existing=skip_existing,
                 deadline_ms=deadline_ms,
                 retries=retries,
+                seconds=timeout,
                 protocol=protocol,
             )
             resize_many(server, request, quiet=quiet, as_json=as_json)

@@ -90,6 +90,7 @@ def many_request(
     skip_existing: bool,
     deadline_ms: int | None,
     retries: int,
+    seconds: float,
     protocol: int,
 ) -> ManyRequest:
     """Make the request of a call with many images from its arguments. Raises ``ValueError``."""
@@ -98,7 +99,9 @@ def many_request(
     if images.count(STANDARD_INPUT) > 1:
         raise ValueError("standard input (-) is one image; name it once")
     names = NameTemplate.of(name, outputs, folder)
-    options = ManyOptions(names=names, deadline_ms=deadline_ms, skip_existing=skip_existing, retries=retries)
+    options = ManyOptions(
+        names=names, deadline_ms=deadline_ms, skip_existing=skip_existing, retries=retries, seconds=seconds
+    )
     return ManyRequest(images=images, recursive=recursive, options=options)
 
 

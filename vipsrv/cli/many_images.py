@@ -29,6 +29,7 @@ from vipsrv.cli.result_names import NameTemplate
 from vipsrv.cli.upload import UploadImage, open_upload
 from vipsrv.client import AsyncClient, ResizeResults, SeekableReader
 from vipsrv.client.resume import RESUMABLE_FROM, new_upload_id
+from vipsrv.client.timeouts import MAX_SECONDS, has_passed
 from vipsrv.client.window import Window
 from vipsrv.errors import (
     Busy,
@@ -81,13 +82,15 @@ class _NotStarted(Exception):
 class ManyOptions:
     """What is done with each image. ``names`` has the options of its results.
 
-    ``retries`` is how often it is sent again because its connection was lost.
+    ``retries`` is how often it is sent again because its connection was lost or its server hangs. ``seconds``
+    is the time for all attempts, from the first one on.
     """
 
     names: NameTemplate
     deadline_ms: int | None = None
     skip_existing: bool = False
     retries: int = 0
+    seconds: float = MAX_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +217,8 @@ class ManyImages:
         return _Opened(upload, content, paths)
 
     async def _request(self, one: "_OneImage", opened: _Opened) -> ResizeResults:
-        """Send an image, again where that may help: after lost connections, and once after a dead worker.
+        """Send an image, again where that may help and there is time: after lost connections and servers that
+        hang, and once after a dead worker.
 
         Whoever gets the answer is one of those who may save, until it releases ``_savers``.
         """
@@ -229,14 +233,14 @@ class ManyImages:
                 if died:
                     raise
                 died = True
-            except ConnectionLost:
-                if lost == retries:
+            except (ConnectionLost, ClientTimeout):
+                if lost == retries or one.is_late:
                     raise
                 lost += 1
             except (ConnectFailed, Draining):
                 now = time.monotonic()
                 away_since = now if away_since is None else away_since
-                patient = retries > 0 and now - away_since < RECONNECT_SECONDS
+                patient = retries > 0 and not one.is_late and now - away_since < RECONNECT_SECONDS
                 if not patient or self._state is RunState.STOPPING:
                     raise
                 await self._sleep(RECONNECT_PAUSE)
@@ -250,12 +254,26 @@ class ManyImages:
             content.seek(0, 0)
         if one.upload_id is None and opened.upload.size >= RESUMABLE_FROM:
             one.upload_id = new_upload_id()  # the next attempt goes on with what has arrived by this one
-        answer = await self._client.resize_all(
-            content,
-            self._options.names.options,
-            deadline_ms=self._options.deadline_ms,
-            upload_id=one.upload_id,
-        )
+        if one.until is None:
+            one.until = time.monotonic() + self._options.seconds
+        # The client ends the first attempt itself, and says better what it was waiting for.
+        limit = asyncio.timeout_at(one.until if one.attempts > 1 else None)
+        try:
+            async with limit:
+                answer = await self._client.resize_all(
+                    content,
+                    self._options.names.options,
+                    deadline_ms=self._options.deadline_ms,
+                    upload_id=one.upload_id,
+                )
+        except Busy:
+            one.until = None  # the server has not begun with it
+            raise
+        except TimeoutError:
+            if not limit.expired():
+                raise  # of the image's file
+            text = f"the image took longer than its {self._options.seconds:g} s, in {one.attempts} attempts"
+            raise ClientTimeout(text) from None
         self._timeouts = 0
         await self._savers.acquire()
         return answer
@@ -274,12 +292,18 @@ class ManyImages:
 
 @dataclass(slots=True)
 class _OneImage:
-    """An image that is being done, and what is known of its outcome."""
+    """An image that is being done, and what is known of its outcome. ``until`` is when it has to be done."""
 
     found: FoundImage
     outcome: ImageOutcome
     attempts: int = 0
     upload_id: str | None = None
+    until: float | None = None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it has no time for another attempt."""
+        return has_passed(self.until)
 
 
 class _Feed:

@@ -96,8 +96,7 @@ TimeoutFlag = Annotated[
         min=0.001,
         max=MAX_SECONDS,
         metavar="SECONDS",
-        help="Time for the whole call: connecting, sending, all attempts and the pauses between them. With "
-        "many images, for each attempt.",
+        help="Time for each image: connecting, sending, all attempts and the pauses between them.",
     ),
 ]
 RetriesFlag = Annotated[

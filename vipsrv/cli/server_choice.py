@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import typer
@@ -14,6 +14,7 @@ from vipsrv.client import AsyncClient, Client, Retry, Timeout, Version1Client
 from vipsrv.client.embedded import EmbeddedServer, server_is_installed
 from vipsrv.client.server_address import ServerChoice
 from vipsrv.client.server_names import parse_servers, servers_of_environment
+from vipsrv.client.timeouts import PING_OF_ONE
 from vipsrv.errors import ConnectFailed, RequestError
 
 T = TypeVar("T")
@@ -99,7 +100,8 @@ class CallServer:
         async def with_servers() -> T:
             async with AsyncClient(
                 servers=self.servers,
-                timeout=self.timeout,
+                # What hangs is sent again by ``request``, elsewhere.
+                timeout=replace(self.timeout, ping=PING_OF_ONE if self.retries else None),
                 retry=Retry.none(),
                 token=self.token,
                 **self.tls.arguments(),

@@ -15,7 +15,7 @@ from vipsrv.address import Address
 from vipsrv.client.core import FINISH_IF_LEFT, ClientCore, PendingRequest
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.server_address import connect_error, handshake_error, reason
-from vipsrv.client.silence import ASK_AFTER, Action, Silence, queued_bytes
+from vipsrv.client.silence import ASK_AFTER, Action, Silence, has_arrived, queued_bytes
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source
 from vipsrv.client.timeouts import MAX_SECONDS, Timeout
 from vipsrv.client.tls import ClientTls, tls_fault
@@ -55,7 +55,7 @@ class AsyncConnection(asyncio.BufferedProtocol):
         self._ended = asyncio.Event()
         self._transport: asyncio.Transport
         self._tls = tls  # until its session is kept
-        self._silence = None if timeout.ping is None or protocol == 1 else Silence(timeout.ping)
+        self._silence = None if timeout.patience is None or protocol == 1 else Silence(timeout.patience)
         self._handed = 0  # bytes that the transport was given
         self._waiting: dict[asyncio.Future[None], float] = {}  # since when each request waits for its reply
         self._timer: asyncio.TimerHandle | None = None
@@ -108,6 +108,16 @@ class AsyncConnection(asyncio.BufferedProtocol):
     def ended(self) -> bool:
         """Whether its transport is closed."""
         return self._ended.is_set()
+
+    def retire(self) -> None:
+        """Send nothing more over it, and close it when all that is in flight has ended."""
+        self._core.retire()
+        self._settle()
+
+    def heard_since(self, when: float) -> bool:
+        """Whether the server has shown a sign of life since a time by ``time.monotonic``."""
+        heard = self._silence is not None and self._silence.heard >= when
+        return heard or has_arrived(self._transport.get_extra_info("socket").fileno())
 
     def give_up(self, reason: str) -> None:
         """End the requests in flight, because the server does not work any more."""
@@ -186,20 +196,22 @@ class AsyncConnection(asyncio.BufferedProtocol):
         if self._silence is None:
             return MAX_SECONDS
         held = self._transport.get_write_buffer_size()
-        queued = queued_bytes(self._transport.get_extra_info("socket").fileno())
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        queued = queued_bytes(descriptor)
         unsent = held + (queued or 0)
         action, wait = self._silence.look(
             since,
             accepted=self._handed - unsent,
             queued=None if queued is None else unsent,
             can_ask=self._core.may_ask and not self._turn.locked(),
+            arrived=has_arrived(descriptor),
         )
         if action is Action.ASK:
             self._write(self._core.ask())
         elif action is Action.DOUBT and self.on_doubt is not None:
             self.on_doubt()
         elif action is Action.GIVE_UP:
-            self.give_up(f"has been silent and has not answered a PING within {self._timeout.ping} s")
+            self.give_up(f"has been silent and has not answered a PING within {self._timeout.patience} s")
         return wait
 
     def _write(self, data: bytes | memoryview) -> None:

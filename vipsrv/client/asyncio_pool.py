@@ -1,6 +1,7 @@
 """The connections of an asyncio client: made when a call needs one, shared by calls, replaced when lost."""
 
 import asyncio
+import time
 from functools import partial
 
 from vipsrv.address import Address
@@ -83,7 +84,7 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
         """Ask the server over a connection of its own whether it takes requests. Raises ``VipsrvError``."""
         self._enter_loop()
         self._check_open()
-        address = self._server
+        address = self.server
         if isinstance(address, EmbeddedServer):
             address = await asyncio.to_thread(address.start)
         await self._probe(address)
@@ -111,13 +112,15 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
             self._check = asyncio.create_task(self._give_up_unless_it_works(address))
 
     async def _give_up_unless_it_works(self, address: Address) -> None:
+        began = time.monotonic()
         try:
             await self._probe(address)
         except RequestError:
             return  # it has answered
         except VipsrvError as error:
             for connection in self._connections:
-                connection.give_up(f"does not work any more: {error}")
+                if not connection.heard_since(began):
+                    connection.give_up(f"does not work any more: {error}")
         finally:
             self._check = None
 
@@ -129,8 +132,8 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
             await asyncio.wait([self._check])
         for connection in self._take_connections():
             await connection.close()
-        if isinstance(self._server, EmbeddedServer):
-            await asyncio.to_thread(self._server.stop)
+        if isinstance(self.server, EmbeddedServer):
+            await asyncio.to_thread(self.server.stop)
 
     def release(self) -> None:
         """Close without waiting for the connections, for a client that is garbage-collected."""
@@ -162,7 +165,7 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
 
     async def _connect(self) -> AsyncConnection:
         self._check_open()
-        address = self._server
+        address = self.server
         if isinstance(address, EmbeddedServer):
             address = await asyncio.to_thread(address.start)
         connection = await AsyncConnection.connect(

@@ -133,7 +133,16 @@ class Client(_ClosableClient):
     ) -> None:
         most = check_max_reply_size(max_reply_size)
         chosen = choose_servers(
-            host, port, address, servers, timeout=timeout, tls=tls, ca=ca, cert=cert, key=key
+            host,
+            port,
+            address,
+            servers,
+            timeout=timeout,
+            sends_again=retry.sends_again,
+            tls=tls,
+            ca=ca,
+            cert=cert,
+            key=key,
         )
         login, number = choose_token(token), check_connections(connections)
 
@@ -167,9 +176,10 @@ class Client(_ClosableClient):
         """
         client = cls.__new__(cls)
         most = check_max_reply_size(max_reply_size)
+        decided = timeout.decided(several=False, sends_again=retry.sends_again)
 
         def make_pool(server: Server) -> BlockingPool:
-            return BlockingPool(server, 2, timeout, most)
+            return BlockingPool(server, 2, decided, most)
 
         servers = OneServer(EmbeddedServer())
         client._caller = BlockingCaller(servers, make_pool, retry=retry, timeout=timeout)  # noqa: SLF001 - of this class
@@ -256,8 +266,8 @@ class Client(_ClosableClient):
 class Version1Client(_ClosableClient):
     """A client for old servers, which speak version 1 of the protocol only.
 
-    It is constructed and used like ``Client``, and raises the same errors. Each request uses its own
-    connection.
+    It is constructed and used like ``Client``, for one server, and raises the same errors. Each request
+    uses its own connection.
     """
 
     def __init__(

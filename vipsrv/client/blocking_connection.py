@@ -17,7 +17,7 @@ from vipsrv.address import Address
 from vipsrv.client.core import ClientCore, PendingRequest
 from vipsrv.client.requests import ClientRequest, ProtocolVersion
 from vipsrv.client.server_address import connect_error, handshake_error, reason
-from vipsrv.client.silence import ASK_AFTER, Action, Silence, queued_bytes
+from vipsrv.client.silence import ASK_AFTER, Action, Silence, has_arrived, queued_bytes
 from vipsrv.client.sources import PIECE_SIZE, OnSent, Source, shortened
 from vipsrv.client.timeouts import Timeout, has_passed, too_long, until_deadline
 from vipsrv.client.tls import ClientTls, tls_fault
@@ -40,7 +40,10 @@ _NETWORK_ERRORS = {
 
 
 class BlockingConnection:
-    """An open connection. Raises ``ConnectFailed`` or ``ClientTimeout`` if it cannot be made."""
+    """An open connection. Raises ``ConnectFailed`` or ``ClientTimeout`` if it cannot be made.
+
+    ``made`` gets it before anyone else: a ctrl-C may end the constructor or come just after it.
+    """
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class BlockingConnection:
         token: str | None = None,
         tls: ClientTls | None = None,
         until: float | None = None,
+        made: Callable[["BlockingConnection"], None] | None = None,
     ) -> None:
         self._timeout = timeout
         self._peer = str(address)
@@ -64,7 +68,7 @@ class BlockingConnection:
         self._reading = True
         self._host = address.host
         self._until: float | None = None  # the deadline of the call that is sending
-        self._silence = None if timeout.ping is None or protocol == 1 else Silence(timeout.ping)
+        self._silence = None if timeout.patience is None or protocol == 1 else Silence(timeout.patience)
         self._handed = 0  # bytes that the socket has taken
         self._sliced = False  # whether the socket waits for no longer than `_slice`, as large images are sent
         self.calls = 0
@@ -73,7 +77,13 @@ class BlockingConnection:
         """Is called when the server should be asked whether it works, over another connection."""
         self._socket = _connect(address, timeout, tls, until_deadline(timeout.connect, until))
         self._reader = threading.Thread(target=self._read, name="vipsrv-client-reader", daemon=True)
-        self._reader.start()
+        try:
+            self._reader.start()
+            if made is not None:
+                made(self)
+        except BaseException:
+            self.close(wait=False)
+            raise
 
     @property
     def usable(self) -> bool:
@@ -143,6 +153,17 @@ class BlockingConnection:
             raise
         return pending
 
+    def retire(self) -> None:
+        """Send nothing more over it, and close it when all that is in flight has ended."""
+        with self._state:
+            self._core.retire()
+            self._settle()
+
+    def heard_since(self, when: float) -> bool:
+        """Whether the server has shown a sign of life since a time by ``time.monotonic``."""
+        heard = self._silence is not None and self._silence.heard >= when
+        return heard or has_arrived(self._socket.fileno())
+
     def give_up(self, reason: str) -> None:
         """End the requests in flight, because the server does not work any more."""
         with self._lock:
@@ -187,12 +208,14 @@ class BlockingConnection:
         with self._lock:
             if self._silence is None or self._core.closed:
                 return ASK_AFTER
-            queued = queued_bytes(self._socket.fileno())
+            descriptor = self._socket.fileno()
+            queued = queued_bytes(descriptor)
             action, wait = self._silence.look(
                 since,
                 accepted=self._handed - (queued or 0),
                 queued=queued,
                 can_ask=self._core.may_ask and not self._sending,
+                arrived=has_arrived(descriptor),
             )
             if action is Action.ASK:
                 self._cancels.append(self._core.ask())
@@ -202,7 +225,7 @@ class BlockingConnection:
         elif action is Action.DOUBT and self.on_doubt is not None:
             self.on_doubt()
         elif action is Action.GIVE_UP:
-            self.give_up(f"has been silent and has not answered a PING within {self._timeout.ping} s")
+            self.give_up(f"has been silent and has not answered a PING within {self._timeout.patience} s")
         return wait
 
     def _begin(
@@ -376,10 +399,10 @@ class BlockingConnection:
                     else:
                         self._core.lost_tls(fault)
                 break
+            if data and self._silence is not None:
+                self._silence.heard = time.monotonic()  # without the lock, for which this may have to wait
             with self._lock:
                 if data:
-                    if self._silence is not None:
-                        self._silence.heard = time.monotonic()
                     self._core.receive_data(data)
                     self._settle()
                 else:

@@ -1,6 +1,7 @@
 """The connections of a blocking client: made when a call needs one, shared by calls, replaced when lost."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
 
     def probe(self) -> None:
         """Ask the server over a connection of its own whether it takes requests. Raises ``VipsrvError``."""
-        self._probe(self._server.start() if isinstance(self._server, EmbeddedServer) else self._server)
+        self._probe(self.server.start() if isinstance(self.server, EmbeddedServer) else self.server)
 
     def _probe(self, address: Address) -> None:
         connection = BlockingConnection(
@@ -187,6 +188,7 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
 
     def _give_up_unless_it_works(self, address: Address) -> None:
         failure: VipsrvError | None = None
+        began = time.monotonic()
         try:
             self._probe(address)
         except RequestError:
@@ -200,7 +202,8 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
             self._check = None
         if failure is not None:
             for connection in connections:
-                connection.give_up(f"does not work any more: {failure}")
+                if not connection.heard_since(began):
+                    connection.give_up(f"does not work any more: {failure}")
 
     def close(self) -> None:
         """Close the connections and stop an embedded server. May be called again."""
@@ -254,7 +257,14 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
     def _connect(self, until: float | None) -> BlockingConnection:
         with self._lock:
             self._check_open()
-        address = self._server.start() if isinstance(self._server, EmbeddedServer) else self._server
+        address = self.server.start() if isinstance(self.server, EmbeddedServer) else self.server
+
+        def keep(connection: BlockingConnection) -> None:
+            connection.on_doubt = partial(self._doubt, address)
+            with self._lock:
+                if not self._closed:
+                    self._keep(connection)
+
         try:
             connection = BlockingConnection(
                 address,
@@ -264,15 +274,14 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
                 token=self._token,
                 tls=self._tls,
                 until=until,
+                made=keep,
             )
-            connection.on_doubt = partial(self._doubt, address)
         except ClientTimeout:
             if has_passed(until):
                 raise too_long(self._timeout, f"no connection to {address} yet") from None
             raise
         with self._lock:
-            if not self._closed:
-                self._keep(connection)
+            if connection in self._connections:
                 return connection
         connection.close()
         self._stop_server()  # it may have been started after close

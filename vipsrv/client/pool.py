@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from vipsrv.address import Address
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.client.requests import ProtocolVersion
-from vipsrv.client.timeouts import DEFAULT_PING, Timeout
+from vipsrv.client.timeouts import PING_OF_SEVERAL, Timeout
 from vipsrv.client.tls import ClientTls
 
 
@@ -24,6 +24,9 @@ class PooledConnection(Protocol):
     @property
     def usable(self) -> bool:
         """Whether another request may be sent over it."""
+
+    def retire(self) -> None:
+        """Send nothing more over it, and close it when all that is in flight has ended."""
 
 
 class Forgetful(Protocol):
@@ -55,7 +58,7 @@ class ConnectionPool(ABC, Generic[Connection]):
         tls: ClientTls | None = None,
         most: int = 1,
     ) -> None:
-        self._server = server
+        self.server = server
         self._most = most
         self._counted = int(most > 1)  # what a call adds to the `calls` of its connection
         self._protocol: ProtocolVersion = protocol
@@ -70,8 +73,16 @@ class ConnectionPool(ABC, Generic[Connection]):
     @property
     def in_use(self) -> bool:
         """Whether a connection or an embedded server would be left behind without ``close``."""
-        server_runs = isinstance(self._server, EmbeddedServer) and self._server.running
+        server_runs = isinstance(self.server, EmbeddedServer) and self.server.running
         return server_runs or any(not connection.ended for connection in self._connections)
+
+    def retire(self) -> None:
+        """Close the connections when all that is in flight has ended, as no more calls are meant to come.
+
+        One that does come makes a new connection.
+        """
+        for connection in list(self._connections):
+            connection.retire()
 
     @abstractmethod
     def release(self) -> None:
@@ -97,7 +108,7 @@ class ConnectionPool(ABC, Generic[Connection]):
     @property
     def _probe_timeout(self) -> Timeout:
         """The time that a server has to show that it works."""
-        seconds = self._timeout.ping or DEFAULT_PING
+        seconds = self._timeout.patience or PING_OF_SEVERAL
         return Timeout(connect=seconds, send=seconds, reply=seconds, ping=None)
 
     def _check_open(self) -> None:
@@ -120,12 +131,12 @@ class ConnectionPool(ABC, Generic[Connection]):
 
     def _stop_server(self) -> None:
         """Stop an embedded server."""
-        if isinstance(self._server, EmbeddedServer):
-            self._server.stop()
+        if isinstance(self.server, EmbeddedServer):
+            self.server.stop()
 
     def _forget_server(self) -> None:
-        if isinstance(self._server, EmbeddedServer):
-            self._server.forget()
+        if isinstance(self.server, EmbeddedServer):
+            self.server.forget()
 
 
 _FORGET: "weakref.WeakSet[Forgetful]" = weakref.WeakSet()

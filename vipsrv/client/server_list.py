@@ -56,6 +56,7 @@ def choose_servers(
     servers: Sequence[str] | None,
     *,
     timeout: Timeout,
+    sends_again: bool,
     tls: TlsChoice,
     ca: FilePath | None,
     cert: FilePath | None,
@@ -63,7 +64,8 @@ def choose_servers(
 ) -> ServerChoice:
     """Return the servers for the arguments of a client.
 
-    Without any of them, ``VIPSRV_SERVERS`` decides if it is set. Raises ``ValueError`` for servers and TLS
+    Without any of them, ``VIPSRV_SERVERS`` decides if it is set. ``sends_again`` is whether the client sends
+    again what failed. Raises ``ValueError`` for servers and TLS
     options that exclude each other, and ``OSError`` for a file that cannot be read.
     """
     configured: Sequence[Address] | None = None
@@ -75,7 +77,11 @@ def choose_servers(
         configured = servers_of_environment()
     if configured is None:
         one, secured = choose_tls(server_address(host, port, address), tls, ca=ca, cert=cert, key=key)
-        return ServerChoice(OneServer(one), timeout, lambda _server: secured)
+        return ServerChoice(
+            OneServer(one),
+            timeout.decided(several=False, sends_again=sends_again),
+            lambda _server: secured,
+        )
     encrypted = [one for one in configured if one.tls or (tls and not one.path)]
     context: ssl.SSLContext | None = None
     if encrypted or ca or cert or key:
@@ -90,9 +96,11 @@ def choose_servers(
         return ClientTls(context, known.names.tls_name(server))
 
     if len(configured) == 1 and not is_name(configured[0]):
-        return ServerChoice(OneServer(configured[0]), timeout, tls_of)
+        only = OneServer(configured[0])
+        return ServerChoice(only, timeout.decided(several=False, sends_again=sends_again), tls_of)
     connect = MOST_TO_CONNECT if timeout.connect is None else min(MOST_TO_CONNECT, timeout.connect)
-    return ServerChoice(known, replace(timeout, connect=connect), tls_of)
+    timeout = replace(timeout.decided(several=True, sends_again=sends_again), connect=connect)
+    return ServerChoice(known, timeout, tls_of)
 
 
 class ServerList:

@@ -14,6 +14,9 @@ a connection asks after a short silence, and is given up long before the time th
 
 It cannot ask within an image that is being sent, nor when the server may have stopped reading because of the
 requests in flight.
+
+A false alarm fails calls that would have succeeded. So bytes that have arrived and were not read yet are an
+answer, and the time in which this process did not run does not count.
 """
 
 import struct
@@ -26,12 +29,18 @@ try:
     import fcntl
     import termios
 except ImportError:  # Windows
-    _QUEUE = 0
+    _QUEUE = _ARRIVED = 0
 else:
-    _QUEUE = termios.TIOCOUTQ
+    _QUEUE, _ARRIVED = termios.TIOCOUTQ, termios.FIONREAD
 
 ASK_AFTER = 0.5
 """Seconds of silence, while a request waits for its reply, after which a server is asked."""
+
+MOST_LATE = 1.0
+"""Seconds that a look may come later than planned. With more, this process or the whole machine stood still.
+
+A thread that sends looks up to ``ASK_AFTER`` later than it is told, as that is how long its socket waits.
+"""
 
 MOST_IN_FLIGHT = 30
 """Requests in flight with which a PING is still read: the limit of a server is 32 for each connection."""
@@ -77,25 +86,37 @@ class Silence:
     Whoever receives bytes sets ``heard``. ``clock`` is for tests.
     """
 
-    __slots__ = ("_accepted", "_clock", "_patience", "_since", "_state", "heard")
+    __slots__ = ("_accepted", "_clock", "_due", "_patience", "_since", "_state", "heard")
 
     def __init__(self, patience: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._patience = patience
         self._clock = clock
         self._state = SilenceState.HEARD
         self._since = 0.0  # when it was asked or doubted
+        self._due = 0.0  # when it is to be looked at again
         self._accepted = 0
         self.heard = 0.0
         """When the last bytes arrived, by the clock."""
 
-    def look(self, since: float, *, accepted: int, queued: int | None, can_ask: bool) -> Look:
+    def look(
+        self, since: float, *, accepted: int, queued: int | None, can_ask: bool, arrived: bool = False
+    ) -> Look:
         """Return what to do for a request that was sent, or has been waiting to be sent, ``since`` a time.
 
         ``accepted`` bytes of all that was to be sent have left this machine; ``queued`` have not, and
         ``None`` says that the system does not tell. While the network still takes bytes, the other side has
-        not seen the request yet, and its silence says nothing.
+        not seen the request yet, and its silence says nothing. ``arrived`` is whether bytes wait to be read.
         """
         now = self._clock()
+        look = self._look(now, since, accepted=accepted, queued=queued, can_ask=can_ask, arrived=arrived)
+        self._due = now + look.wait
+        return look
+
+    def _look(
+        self, now: float, since: float, *, accepted: int, queued: int | None, can_ask: bool, arrived: bool
+    ) -> Look:
+        if arrived or (self._state is not SilenceState.HEARD and now > self._due + MOST_LATE):
+            self.heard = now
         if queued != 0 and accepted > self._accepted:
             self.heard = now
         self._accepted = max(accepted, self._accepted)
@@ -117,12 +138,19 @@ class Silence:
         return Look(Action.ASK if can_ask else Action.DOUBT, min(patience, ASK_AFTER))
 
 
+def has_arrived(descriptor: int) -> bool:
+    """Whether bytes have arrived at a socket that were not read yet; not if nothing tells."""
+    return bool(_ARRIVED and _ask_system(descriptor, _ARRIVED))
+
+
 def queued_bytes(descriptor: int) -> int | None:
     """Return how many bytes of a socket the other machine has not accepted; ``None`` if nothing tells."""
-    if not _QUEUE:
-        return None
+    return _ask_system(descriptor, _QUEUE) if _QUEUE else None
+
+
+def _ask_system(descriptor: int, what: int) -> int | None:
     try:
-        (queued,) = struct.unpack("i", fcntl.ioctl(descriptor, _QUEUE, bytes(4)))
+        (number,) = struct.unpack("i", fcntl.ioctl(descriptor, what, bytes(4)))
     except OSError:  # a system that knows it of terminals only, or the socket has been closed
         return None
-    return int(queued)
+    return int(number)

@@ -1,7 +1,8 @@
 """How long a client waits for each step of a call."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 from vipsrv.errors import ClientTimeout
 
@@ -14,8 +15,17 @@ MAX_SECONDS = (2**31 - 1) // 1000
 LEAST_WAIT = 0.001
 """Seconds that a step may take after the deadline of its call: for a socket, 0 would mean something else."""
 
-DEFAULT_PING = 1.5
-"""Seconds. A server that works answers a PING within milliseconds, even if all its workers are busy."""
+AUTO: Final = "auto"
+"""The ``Timeout.ping`` that follows from the servers and the ``Retry`` of the client."""
+
+PING_OF_SEVERAL = 1.5
+"""Seconds for ``AUTO`` where another server can take the requests.
+
+A server that works answers a PING within milliseconds, even if all its workers are busy.
+"""
+
+PING_OF_ONE = 5.0
+"""Seconds for ``AUTO`` where there is no other server: a machine that is short of time is waited for."""
 
 _STEPS = ("connect", "send", "reply", "ping", "call")
 
@@ -30,6 +40,9 @@ class Timeout:
     silent for half a second, to find out whether it still works. ``call``: the whole call, with all its
     attempts and the pauses between them. ``None`` waits without limit.
 
+    ``ping`` is 1.5 seconds by default for a client of several servers, and 5 for a client of one; with
+    ``Retry.none()``, where a call would fail for it, no such PING is sent.
+
     ``reply`` is longer by default than the time a server allows a request (``--deadline``), so that the
     server's own reason arrives before the client gives up.
 
@@ -39,12 +52,14 @@ class Timeout:
     connect: float | None = 5.0
     send: float | None = 60.0
     reply: float | None = 120.0
-    ping: float | None = DEFAULT_PING
+    ping: float | Literal["auto"] | None = AUTO
     call: float | None = None
 
     def __post_init__(self) -> None:
         for name in _STEPS:
             seconds = getattr(self, name)
+            if name == "ping" and seconds == AUTO:
+                continue
             if seconds is not None and not 0 < seconds <= MAX_SECONDS:
                 raise ValueError(
                     f"{name}: must be more than 0 and at most {MAX_SECONDS} seconds, or None to wait without "
@@ -52,8 +67,20 @@ class Timeout:
                 )
 
     def __repr__(self) -> str:
-        steps = (f"{name}={getattr(self, name)}" for name in _STEPS)
+        steps = (f"{name}={getattr(self, name)!r}" for name in _STEPS)
         return f"Timeout({', '.join(steps)})"
+
+    @property
+    def patience(self) -> float | None:
+        """``ping`` in seconds; ``None`` if no server is asked."""
+        return None if self.ping == AUTO else self.ping
+
+    def decided(self, *, several: bool, sends_again: bool) -> "Timeout":
+        """Return these with a ``ping`` for the servers and the ``Retry`` of a client."""
+        if self.ping != AUTO:
+            return self
+        ping = None if not sends_again else PING_OF_SEVERAL if several else PING_OF_ONE
+        return replace(self, ping=ping)
 
     def deadline(self) -> float | None:
         """Return when a call that begins now has to end, by ``time.monotonic``."""

@@ -11,8 +11,9 @@ from vipsrv.batch.engines.scratch_folder import scratch_folder
 from vipsrv.batch.engines.stop_request import StopRequest
 from vipsrv.batch.rows import Row
 from vipsrv.batch.shard_runner import ShardRunner, next_shard
-from vipsrv.client import AsyncClient, Retry
+from vipsrv.client import AsyncClient, Retry, Timeout
 from vipsrv.client.embedded import EmbeddedServer
+from vipsrv.client.timeouts import PING_OF_ONE
 from vipsrv.client.tls import FilePath, TlsChoice
 from vipsrv.client.window import Window
 
@@ -45,6 +46,7 @@ class RunningServer:
                 ca=self.ca,
                 cert=self.cert,
                 key=self.key,
+                timeout=Timeout(ping=PING_OF_ONE),  # what hangs is sent again elsewhere
                 retry=Retry.none(),
             )
         server = Address.parse(self.address)
