@@ -10,6 +10,7 @@ from vipsrv.client.attempts import Retries
 from vipsrv.client.calls import Answer, OneServer, Pause, SendRequest, Step, answer_at_once, call_steps
 from vipsrv.client.core import PendingRequest, Reply
 from vipsrv.client.requests import INFO
+from vipsrv.client.resume import RESUMABLE_AFTER_A_CUT, RESUMABLE_FROM, ResumableUploads
 from vipsrv.client.retry import Retry
 from vipsrv.errors import Busy, ConnectFailed, ConnectionLost, CorruptImage, Draining, VipsrvError, WorkerDied
 from vipsrv.protocol import CLOSING
@@ -49,6 +50,18 @@ def then(proceed: Callable[[], Step]) -> Step | Answer | str:
         return f"{type(error).__name__}: {error}"
 
 
+def test_an_upload_begins_plainly_unless_it_may_be_resumed() -> None:
+    uploads = ResumableUploads()
+    large, small = (uploads.upload(INFO, size) for size in (RESUMABLE_FROM, RESUMABLE_FROM - 1))
+    given = uploads.upload(INFO, 1, upload_id="0" * 32)
+    assert large is not None
+    assert small is not None
+    assert given is not None
+    assert [one.begins_plainly(SERVER) for one in (large, small, given)] == [False, True, False]
+    uploads.at(SERVER).cut = True
+    assert not small.begins_plainly(SERVER)
+
+
 @pytest.mark.parametrize("closing", [False, True])
 def test_the_answer_at_once_is_that_of_the_steps(*, closing: bool) -> None:
     pending, by_steps, at_once = ended(closing=closing), shared(), shared()
@@ -58,6 +71,7 @@ def test_the_answer_at_once_is_that_of_the_steps(*, closing: bool) -> None:
     assert state(by_steps) == state(at_once) == (True, 97 + 0.1)
 
 
+@pytest.mark.parametrize("size", [RESUMABLE_AFTER_A_CUT - 1, RESUMABLE_FROM - 1])
 @pytest.mark.parametrize(
     "first",
     [
@@ -72,16 +86,18 @@ def test_the_answer_at_once_is_that_of_the_steps(*, closing: bool) -> None:
     ids=lambda first: type(first.error if isinstance(first, PendingRequest) else first).__name__,
 )
 def test_a_first_attempt_that_failed_is_followed_by_the_same_steps(
-    first: PendingRequest | VipsrvError,
+    first: PendingRequest | VipsrvError, size: int
 ) -> None:
     by_steps, at_once, success = shared(), shared(), ended()
-    steps = call_steps(INFO, OneServer(SERVER), by_steps)
-    next(steps)
+    upload, other_upload = (ResumableUploads().upload(INFO, size) for _ in range(2))
+    assert upload is None or upload.begins_plainly(SERVER)
+    steps = call_steps(INFO, OneServer(SERVER), by_steps, upload=upload)
+    assert next(steps) == SendRequest(SERVER, INFO, 0, None)
     assert answer_at_once(first, at_once) is None
-    others = call_steps(INFO, OneServer(SERVER), at_once, first=first)
+    others = call_steps(INFO, OneServer(SERVER), at_once, upload=other_upload, first=first)
     step = then(partial(steps.send, first))
     assert then(lambda: next(others)) == step
-    while isinstance(step, SendRequest | Pause):
+    while isinstance(step, SendRequest | Pause):  # after a cut one of them asks what the server keeps
         outcome = success if isinstance(step, SendRequest) else None
         step = then(partial(steps.send, outcome))
         assert then(partial(others.send, outcome)) == step

@@ -89,9 +89,10 @@ class AsyncCaller:
         """Make a call. Raises the error of its last attempt, and ``OSError`` for its image."""
         until = self._timeout.deadline()
         first: PendingRequest | VipsrvError | None = None
-        if self._only is not None and upload is None and until is None:
+        pool = self._only
+        if pool is not None and until is None and (upload is None or upload.begins_plainly(pool.server)):
             try:
-                first = await self._only.call(request, source, on_sent)
+                first = await pool.call(request, source, on_sent)
             except VipsrvError as error:
                 first = error
             if (answer := answer_at_once(first, self._retries)) is not None:
@@ -175,7 +176,7 @@ class AsyncCaller:
         pool = self._pools.get(step.server) or self._pool(step.server)
         try:
             if step.until is None:
-                return await _send(pool, step, source, on_sent)
+                return await _send_over(pool, step, source, on_sent)
             return await self._send_in_time(pool, step, step.until, source, on_sent)
         except VipsrvError as error:
             return error
@@ -191,7 +192,7 @@ class AsyncCaller:
         limit = asyncio.timeout(until - time.monotonic())
         try:
             async with limit:
-                return await _send(pool, step, source, on_sent)
+                return await _send_over(pool, step, source, on_sent)
         except TimeoutError:
             if not limit.expired():
                 raise  # of the image's file
@@ -288,7 +289,7 @@ class AsyncCaller:
         step.done(dict(zip(step.names, told, strict=True)))
 
 
-async def _send(
+async def _send_over(
     pool: AsyncPool, step: SendRequest | Connect, source: Source | None, on_sent: OnSent | None
 ) -> Outcome:
     if isinstance(step, Connect):

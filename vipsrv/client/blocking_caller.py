@@ -89,9 +89,10 @@ class BlockingCaller:
         """Make a call. Raises the error of its last attempt, and ``OSError`` for its image."""
         until = self._timeout.deadline()
         first: PendingRequest | VipsrvError | None = None
-        if self._only is not None and upload is None:
+        pool = self._only
+        if pool is not None and (upload is None or upload.begins_plainly(pool.server)):
             try:
-                first = self._only.call(request, source, on_sent, until)
+                first = pool.call(request, source, on_sent, until)
             except VipsrvError as error:
                 first = error
             if (answer := answer_at_once(first, self._retries)) is not None:

@@ -151,7 +151,7 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
 
     def probe(self) -> None:
         """Ask the server over a connection of its own whether it takes requests. Raises ``VipsrvError``."""
-        self._probe(self._server.start() if isinstance(self._server, EmbeddedServer) else self._server)
+        self._probe(self.server.start() if isinstance(self.server, EmbeddedServer) else self.server)
 
     def _probe(self, address: Address) -> None:
         connection = BlockingConnection(
@@ -257,7 +257,7 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
     def _connect(self, until: float | None) -> BlockingConnection:
         with self._lock:
             self._check_open()
-        address = self._server.start() if isinstance(self._server, EmbeddedServer) else self._server
+        address = self.server.start() if isinstance(self.server, EmbeddedServer) else self.server
         try:
             connection = BlockingConnection(
                 address,

@@ -11,6 +11,7 @@
                               └─ Upload                    what the attempt sends, if the image is resumable
 
 A caller closes the generator if an exception, such as a ctrl-C or the cancellation of a task, ends a step.
+It may make the first attempt of a plain call before it starts the steps, see ``answer_at_once``.
 """
 
 from collections.abc import Callable, Generator
@@ -37,7 +38,7 @@ class SendRequest(NamedTuple):
     outcome is the ``PendingRequest`` that has ended, or the ``VipsrvError`` because of which there is none.
     ``until`` is the deadline of the call by ``time.monotonic``.
 
-    A tuple, like ``Answer``, since each call makes one: a frozen dataclass takes 0.5 µs longer.
+    A tuple, like ``Answer``, since most attempts make one: a frozen dataclass takes 0.5 µs longer.
     """
 
     server: Server
@@ -158,6 +159,10 @@ class Upload(Protocol):
         """The server that holds most of the image, where the next attempt had better go."""
         ...
 
+    def begins_plainly(self, server: Server) -> bool:
+        """Whether the first attempt asks this server nothing before and sends it all, without an id."""
+        ...
+
     def next_attempt(
         self, server: Server, until: float | None
     ) -> Generator[Step, Outcome, SendRequest | VipsrvError]:
@@ -245,12 +250,12 @@ def call_steps(
         server = yield from servers.choose(until, None if upload is None else upload.holder)
         attempts.made += 1
         sent: SendRequest | VipsrvError = SendRequest(server, request, 0, until)
+        outcome: Outcome = first
         try:
-            if upload is not None:
+            if upload is not None and first is None:
                 sent = yield from upload.next_attempt(server, until)
                 if upload.brought_forward:
                     attempts.begin_anew()
-            outcome: Outcome = first
             if first is None:
                 outcome = (yield sent) if isinstance(sent, SendRequest) else sent
             first = None
@@ -277,9 +282,9 @@ def call_steps(
 def answer_at_once(first: PendingRequest | VipsrvError, retries: Retries) -> Answer | None:
     """Return the end of a call whose first attempt has succeeded; ``None`` if it goes on with ``call_steps``.
 
-    Only for a call of a client with one server (``ClientServers.only``) that resumes no upload. Its first
-    step is known, so it can be done without ``call_steps``, which would return this answer then. Nearly all
-    calls are like that, and this saves a tenth of what they cost the client.
+    Only for a call of a client with one server (``ClientServers.only``) whose upload, if it has one,
+    ``begins_plainly``. Its first step is known, so it can be done without ``call_steps``, which would return
+    this answer then. Nearly all calls are like that, and this saves a tenth of what they cost the client.
     """
     if isinstance(first, PendingRequest) and first.error is None:
         retries.succeeded()

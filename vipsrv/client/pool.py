@@ -55,7 +55,7 @@ class ConnectionPool(ABC, Generic[Connection]):
         tls: ClientTls | None = None,
         most: int = 1,
     ) -> None:
-        self._server = server
+        self.server = server
         self._most = most
         self._counted = int(most > 1)  # what a call adds to the `calls` of its connection
         self._protocol: ProtocolVersion = protocol
@@ -70,7 +70,7 @@ class ConnectionPool(ABC, Generic[Connection]):
     @property
     def in_use(self) -> bool:
         """Whether a connection or an embedded server would be left behind without ``close``."""
-        server_runs = isinstance(self._server, EmbeddedServer) and self._server.running
+        server_runs = isinstance(self.server, EmbeddedServer) and self.server.running
         return server_runs or any(not connection.ended for connection in self._connections)
 
     @abstractmethod
@@ -120,12 +120,12 @@ class ConnectionPool(ABC, Generic[Connection]):
 
     def _stop_server(self) -> None:
         """Stop an embedded server."""
-        if isinstance(self._server, EmbeddedServer):
-            self._server.stop()
+        if isinstance(self.server, EmbeddedServer):
+            self.server.stop()
 
     def _forget_server(self) -> None:
-        if isinstance(self._server, EmbeddedServer):
-            self._server.forget()
+        if isinstance(self.server, EmbeddedServer):
+            self.server.forget()
 
 
 _FORGET: "weakref.WeakSet[Forgetful]" = weakref.WeakSet()
