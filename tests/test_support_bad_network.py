@@ -8,6 +8,7 @@ from typing import Self
 import pytest
 
 from tests.support.bad_network import BadNetwork, Ending, Fault, cut_every
+from tests.support.running_server import wait_until
 
 SIZE = 1_000_000
 DATA = bytes(range(250)) * (SIZE // 250)
@@ -72,6 +73,12 @@ def send(port: int, data: bytes) -> bytes | str:
             return client.recv(10)
     except OSError:  # ENOTCONN is not a ConnectionError
         return "reset"
+
+
+def test_a_connection_that_ends_in_an_orderly_way_is_closed(sink: Sink) -> None:
+    with BadNetwork(sink.port) as network:
+        assert send(network.port, DATA) == b"!"
+        wait_until(lambda: not network.transports, "the network to close both sides")
 
 
 def test_without_a_fault_all_passes(sink: Sink) -> None:

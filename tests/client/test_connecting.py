@@ -97,6 +97,23 @@ def test_an_interrupted_attempt_is_repeated_by_another_thread(
         assert other.result(SECONDS) > 0
 
 
+def test_a_connection_is_not_left_behind_by_an_interrupt_that_comes_when_it_is_made(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect_and_interrupt(*arguments: Any, **options: Any) -> BlockingConnection:
+        monkeypatch.undo()
+        BlockingConnection(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vipsrv.client.blocking_pool.BlockingConnection", connect_and_interrupt)
+    server = serve(every)
+    with Client(port=server.port) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.ping()
+        assert client.ping() > 0
+    assert server.connections == 1
+
+
 @pytest.mark.parametrize("kind", [Client, Version1Client])
 def test_close_does_not_wait_for_an_attempt_to_connect(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, kind: type[Client | Version1Client]

@@ -11,6 +11,7 @@ import pytest
 from tests.client.fake_server import SECONDS
 from tests.support.images import grey16_png, jpeg
 from tests.support.running_server import RunningServer
+from tests.support.unused_port import unused_port
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
@@ -79,6 +80,8 @@ def test_the_examples_pass_strict_types_and_mistakes_do_not(tmp_path: Path) -> N
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_an_example_runs(server: RunningServer, tmp_path: Path, example: str) -> None:
     (tmp_path / "photo.jpg").write_bytes(jpeg(1600, 1200))
+    example = example.replace("10.0.0.3:65432", f"{server.host}:{server.port}")
+    example = example.replace("10.0.0.4:65432", f"127.0.0.1:{unused_port()}")
     for name, image in (
         ("one.jpg", jpeg(90, 60)),
         ("two.png", grey16_png(90, 60)),

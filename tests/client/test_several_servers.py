@@ -216,6 +216,33 @@ def test_a_name_that_cannot_be_resolved(make_client: MakeClient) -> None:
         client.call("resize", b"image", **SIZE)
 
 
+def test_an_address_that_no_name_stands_for_loses_its_connection(
+    make_client: MakeClient, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vipsrv.client.server_names.RESOLVE_EVERY", 0.0)
+    closed, hosts = threading.Event(), ["127.0.0.1"]
+
+    def answer_to_the_end(peer: Peer) -> None:
+        every(peer)
+        closed.set()
+
+    leaving, staying = serve(answer_to_the_end), serve(every)
+    client = make_client(
+        servers=[f"images.example:{leaving.port}", *at(staying.port)],
+        resolver=lambda _host, _port: hosts,
+        retry=AGAIN,
+    )
+    while client.call("resize", b"image", **SIZE).server == at(staying.port)[0]:
+        pass
+    hosts[:] = ["127.0.0.2"]
+    for _ in range(3000):
+        client.call("resize", b"image", **SIZE)
+        if closed.wait(0.01):
+            break
+    assert client.call("resize", b"image", **SIZE).server == at(staying.port)[0]
+    assert leaving.connections == 1
+
+
 def test_several_connections_to_one_server(make_client: MakeClient, serve: Serve) -> None:
     together = threading.Barrier(3)
 

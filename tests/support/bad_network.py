@@ -210,6 +210,7 @@ class _ClientSide(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.server: asyncio.Transport | None = None
         self.deaf = False  # whether nothing more goes to the client
+        self._ended = 0  # how many of the two sides have ended in an orderly way
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -295,7 +296,16 @@ class _ClientSide(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         if self.server is not None and not self.server.is_closing():
             self.server.write_eof()
+        self.count_end()
         return True  # the replies still come
+
+    def count_end(self) -> None:
+        """Note that one side has ended in an orderly way; close both after the second one."""
+        self._ended += 1
+        if self._ended == 2:
+            for transport in (self.server, self.transport):
+                if transport is not None:
+                    transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - any reason
         if self.transport is not None:
@@ -353,6 +363,7 @@ class _ServerSide(asyncio.Protocol):
                 client.write_eof()
             elif not self._stalled:
                 self._side.reset_both()
+        self._side.count_end()
         return True  # what the client sends still goes to the server
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - any reason

@@ -287,6 +287,14 @@ class AsyncCaller:
             if not isinstance(answer, BaseException) or isinstance(answer, OSError)
         ]
         step.done(dict(zip(step.names, told, strict=True)))
+        self._retire_others()
+
+    def _retire_others(self) -> None:
+        """Let go of the servers that no name stands for any more."""
+        known = self._servers.addresses
+        for server, pool in self._pools.items():
+            if str(server) not in known:
+                pool.retire()
 
 
 async def _send_over(

@@ -109,6 +109,11 @@ class AsyncConnection(asyncio.BufferedProtocol):
         """Whether its transport is closed."""
         return self._ended.is_set()
 
+    def retire(self) -> None:
+        """Send nothing more over it, and close it when all that is in flight has ended."""
+        self._core.retire()
+        self._settle()
+
     def heard_since(self, when: float) -> bool:
         """Whether the server has shown a sign of life since a time by ``time.monotonic``."""
         heard = self._silence is not None and self._silence.heard >= when

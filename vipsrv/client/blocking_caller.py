@@ -224,9 +224,18 @@ class BlockingCaller:
                 except OSError as error:
                     answers[name] = error
             step.done(answers)
+            self._retire_others()
 
         # Not among those that ``close`` waits for: nothing can end it.
         thread = threading.Thread(target=look_up, name="vipsrv-client-resolve", daemon=True)
         thread.start()
         if step.wait:
             thread.join(until_deadline(None, step.until))
+
+    def _retire_others(self) -> None:
+        """Let go of the servers that no name stands for any more."""
+        known = self._servers.addresses
+        with self._lock:
+            gone = [pool for server, pool in self._pools.items() if str(server) not in known]
+        for pool in gone:
+            pool.retire()

@@ -40,7 +40,10 @@ _NETWORK_ERRORS = {
 
 
 class BlockingConnection:
-    """An open connection. Raises ``ConnectFailed`` or ``ClientTimeout`` if it cannot be made."""
+    """An open connection. Raises ``ConnectFailed`` or ``ClientTimeout`` if it cannot be made.
+
+    ``made`` gets it before anyone else: a ctrl-C may end the constructor or come just after it.
+    """
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class BlockingConnection:
         token: str | None = None,
         tls: ClientTls | None = None,
         until: float | None = None,
+        made: Callable[["BlockingConnection"], None] | None = None,
     ) -> None:
         self._timeout = timeout
         self._peer = str(address)
@@ -73,7 +77,13 @@ class BlockingConnection:
         """Is called when the server should be asked whether it works, over another connection."""
         self._socket = _connect(address, timeout, tls, until_deadline(timeout.connect, until))
         self._reader = threading.Thread(target=self._read, name="vipsrv-client-reader", daemon=True)
-        self._reader.start()
+        try:
+            self._reader.start()
+            if made is not None:
+                made(self)
+        except BaseException:
+            self.close(wait=False)
+            raise
 
     @property
     def usable(self) -> bool:
@@ -142,6 +152,12 @@ class BlockingConnection:
             self.abandon(pending)
             raise
         return pending
+
+    def retire(self) -> None:
+        """Send nothing more over it, and close it when all that is in flight has ended."""
+        with self._state:
+            self._core.retire()
+            self._settle()
 
     def heard_since(self, when: float) -> bool:
         """Whether the server has shown a sign of life since a time by ``time.monotonic``."""

@@ -258,6 +258,13 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
         with self._lock:
             self._check_open()
         address = self.server.start() if isinstance(self.server, EmbeddedServer) else self.server
+
+        def keep(connection: BlockingConnection) -> None:
+            connection.on_doubt = partial(self._doubt, address)
+            with self._lock:
+                if not self._closed:
+                    self._keep(connection)
+
         try:
             connection = BlockingConnection(
                 address,
@@ -267,15 +274,14 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
                 token=self._token,
                 tls=self._tls,
                 until=until,
+                made=keep,
             )
-            connection.on_doubt = partial(self._doubt, address)
         except ClientTimeout:
             if has_passed(until):
                 raise too_long(self._timeout, f"no connection to {address} yet") from None
             raise
         with self._lock:
-            if not self._closed:
-                self._keep(connection)
+            if connection in self._connections:
                 return connection
         connection.close()
         self._stop_server()  # it may have been started after close

@@ -25,6 +25,9 @@ class PooledConnection(Protocol):
     def usable(self) -> bool:
         """Whether another request may be sent over it."""
 
+    def retire(self) -> None:
+        """Send nothing more over it, and close it when all that is in flight has ended."""
+
 
 class Forgetful(Protocol):
     """What holds something that a forked child must not use."""
@@ -72,6 +75,14 @@ class ConnectionPool(ABC, Generic[Connection]):
         """Whether a connection or an embedded server would be left behind without ``close``."""
         server_runs = isinstance(self.server, EmbeddedServer) and self.server.running
         return server_runs or any(not connection.ended for connection in self._connections)
+
+    def retire(self) -> None:
+        """Close the connections when all that is in flight has ended, as no more calls are meant to come.
+
+        One that does come makes a new connection.
+        """
+        for connection in list(self._connections):
+            connection.retire()
 
     @abstractmethod
     def release(self) -> None:
