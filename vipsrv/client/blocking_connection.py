@@ -155,7 +155,7 @@ class BlockingConnection:
 
     def retire(self) -> None:
         """Send nothing more over it, and close it when all that is in flight has ended."""
-        with self._state:
+        with self._lock:
             self._core.retire()
             self._settle()
 
