@@ -15,6 +15,8 @@ import pytest
 
 from tests.client.conftest import MakeClient, Serve
 from tests.client.fake_server import LARGE, SECONDS, SIZE, Peer, Script, every, one, silent
+from tests.support.running_server import wait_until
+from vipsrv.address import Address
 from vipsrv.client import Client, Retry, Timeout
 from vipsrv.client.blocking_connection import FIRST_PIECE_SIZE, BlockingConnection
 from vipsrv.client.core import PendingRequest
@@ -23,8 +25,9 @@ from vipsrv.errors import (
     ClientTimeout,
     ConnectFailed,
     ConnectionLost,
+    ProtocolError,
 )
-from vipsrv.protocol import REPLY, Kind, pack_message
+from vipsrv.protocol import MAX_META_SIZE, REPLY, Kind, pack_message
 
 # Connections that break
 
@@ -272,6 +275,27 @@ def test_abandoning_an_upload_does_not_fail_a_thread_that_comes_late(
         given_up.set()
         assert small.result(SECONDS).data == b"small"
     assert server.connections == 2
+
+
+@pytest.mark.parametrize("end", ["sent", "retired", "refused"])
+def test_no_thread_is_left_waiting_to_send(serve: Serve, end: str) -> None:
+    """One of them is woken; it wakes the next one, also if it does not send anything itself."""
+    server = serve(silent)
+    connection = BlockingConnection(Address("127.0.0.1", server.port), 2, Timeout(), LARGE)
+    connection._sending = True
+    request = ClientRequest(kind=Kind.PING, meta={"long": "x" * MAX_META_SIZE} if end == "refused" else {})
+    with ThreadPoolExecutor() as threads:
+        waiting = [threads.submit(connection.start, request, None, None, print) for _ in range(3)]
+        wait_until(lambda: connection._waiting == len(waiting), "all wait to send")
+        with connection._lock:
+            connection._sending = False
+            connection._wake_senders()
+            if end == "retired":
+                connection._core.retire()
+        ended = [one.exception(SECONDS) or one.result() for one in waiting]
+        connection.close()
+    kinds = {"sent": PendingRequest, "retired": type(None), "refused": ProtocolError}
+    assert [type(one) for one in ended] == [kinds[end]] * 3
 
 
 def test_a_server_that_always_closes_is_tried_once(make_client: MakeClient, serve: Serve) -> None:

@@ -155,7 +155,7 @@ class BlockingConnection:
 
     def retire(self) -> None:
         """Send nothing more over it, and close it when all that is in flight has ended."""
-        with self._state:
+        with self._lock:
             self._core.retire()
             self._settle()
 
@@ -232,12 +232,16 @@ class BlockingConnection:
         self, request: ClientRequest, body_size: int, on_done: Callable[[], None], until: float | None
     ) -> PendingRequest | None:
         with self._lock:
-            while self._sending and self._core.usable:
-                self._wait_to_send(until)
-            if self._core.superseded:
-                return None
-            pending = self._core.start(request, body_size, on_done)
-            self._sending = self._sending or not pending.done
+            try:
+                while self._sending and self._core.usable:
+                    self._wait_to_send(until)
+                if self._core.superseded:
+                    return None
+                pending = self._core.start(request, body_size, on_done)
+                self._sending = self._sending or not pending.done
+            finally:
+                if not self._sending:
+                    self._wake_senders()  # as this thread, which may have been woken, does not send
             return pending
 
     def _wait_to_send(self, until: float | None) -> None:
@@ -250,6 +254,11 @@ class BlockingConnection:
         if not woken and has_passed(until):
             raise too_long(self._timeout, f"others are sending to {self._peer}")
 
+    def _wake_senders(self) -> None:
+        """With the lock held: wake a thread that waits to send, or all if none may."""
+        if self._waiting:
+            self._state.notify(1 if self._core.usable else self._waiting)
+
     def _end_turn(self, *, complete: bool) -> None:
         with self._lock:
             self._core.end_sending(complete=complete)
@@ -261,8 +270,7 @@ class BlockingConnection:
             with self._lock:
                 if not self._cancels or not self._core.usable:
                     self._sending = False
-                    if self._waiting:
-                        self._state.notify_all()
+                    self._wake_senders()
                     self._settle()
                     return
                 message = self._cancels.pop(0)
