@@ -62,6 +62,7 @@ class BlockingConnection:
         self._core = ClientCore(protocol, self._peer, max_reply_size=max_reply_size, token=token)
         self._state = threading.Condition()  # guards the fields below and the core
         self._sending = False
+        self._sender = 0  # the thread that has the turn to send, or had it last
         self._cancels: list[bytes] = []
         self._reading = True
         self._host = address.host
@@ -130,9 +131,14 @@ class BlockingConnection:
         until: float | None = None,
     ) -> PendingRequest | None:
         """Send a request; ``done`` is set when it ends. The rest is as for ``call``."""
-        pending = self._begin(request, source.unread if source else 0, done, until)
-        if pending is None or pending.done:
-            return pending
+        try:
+            pending = self._begin(request, source.unread if source else 0, done, until)
+            if pending is None or pending.done:
+                return pending
+        except BaseException:
+            with self._state:
+                self._let_others_send()
+            raise
         try:
             complete = False
             try:
@@ -216,7 +222,7 @@ class BlockingConnection:
             )
             if action is Action.ASK:
                 self._cancels.append(self._core.ask())
-                self._sending = True
+                self._take_turn()
         if action is Action.ASK:
             self._send_cancels()
         elif action is Action.DOUBT and self.on_doubt is not None:
@@ -235,8 +241,24 @@ class BlockingConnection:
             if self._core.superseded:
                 return None
             pending = self._core.start(request, body_size, done.set)
-            self._sending = self._sending or not pending.done
+            if not pending.done:
+                self._take_turn()
             return pending
+
+    def _take_turn(self) -> None:
+        """With the lock held: have this thread send."""
+        self._sending, self._sender = True, threading.get_ident()
+
+    def _let_others_send(self) -> None:
+        """With the lock held: give the turn back that this thread has because a ctrl-C came in between.
+
+        Nobody knows what was sent, so nothing can follow it.
+        """
+        if self._sending and self._sender == threading.get_ident():
+            self._core.retire()
+            self._sending = False
+            self._state.notify_all()
+            self._settle()
 
     def _end_turn(self, *, complete: bool) -> None:
         with self._state:
@@ -263,6 +285,7 @@ class BlockingConnection:
     def abandon(self, pending: PendingRequest) -> None:
         """Cancel the request at the server: nobody waits for it any more."""
         with self._state:
+            self._let_others_send()
             cancel = self._core.abandon(pending)
             if cancel is None:
                 self._settle()
@@ -270,7 +293,7 @@ class BlockingConnection:
             self._cancels.append(cancel)
             if self._sending:
                 return  # the sending thread sends it afterwards
-            self._sending = True
+            self._take_turn()
         self._send_cancels()
 
     def _send_request(self, pending: PendingRequest, source: Source | None, on_sent: OnSent | None) -> bool:
