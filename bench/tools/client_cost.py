@@ -1,6 +1,7 @@
 """Compare what a call costs in this tree's clients with those of another checkout.
 
     python -m bench.tools.client_cost OLD_CHECKOUT [--rounds 15] [--calls 1500] [--image jpeg-0.3mp.jpg]
+    python -m bench.tools.client_cost OLD_CHECKOUT --instructions [--info]
 
 One server with one worker serves both. Each round starts a process with the old client and one with the new
 one, in alternating order, for the blocking client (one call at a time) and for the asyncio client (16 at a
@@ -8,10 +9,15 @@ time). A process makes its calls after a tenth as many that are not counted. CPU
 that process in µs a call, and the time is that of a call from one end to the next; the ratios are medians of
 those of the rounds. With --info a call is an INFO, which costs the server little, so that more of the time is
 the client's.
+
+With --instructions valgrind counts the processor's instructions of a call instead, once: the difference
+between processes that make 800 calls more and fewer. Other work on the machine does not change them, so a
+difference of 1 % can be told from none.
 """
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -74,6 +80,12 @@ else:
 """
 
 
+COUNTED = 800
+"""Calls whose instructions are counted, besides the tenth that a process makes at first."""
+
+_TOTAL = re.compile(r"I +refs: +([\d,]+)")
+
+
 @dataclass
 class Side:
     """The figures of one checkout's client, in µs a call, one for each round."""
@@ -84,17 +96,33 @@ class Side:
 
     def measure(self, *arguments: str) -> None:
         """Run a process with its client, and note its figures."""
-        done = subprocess.run(
-            [sys.executable, "-c", _CHILD, *arguments],
-            env={**os.environ, "PYTHONPATH": str(self.checkout)},
+        cpu, seconds = json.loads(self._run([], *arguments).stdout)
+        self.cpu.append(cpu * 1e6)
+        self.time.append(seconds * 1e6)
+
+    def instructions(self, kind: str, port: str, image: str, method: str) -> float:
+        """Return how many instructions a call takes."""
+        counter = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
+        few, many = 160, 160 + COUNTED
+        counts = []
+        for calls in (few, many):
+            told = self._run(counter, kind, port, image, str(calls), method).stderr
+            total = _TOTAL.search(told)
+            if total is None:
+                raise SystemExit(f"valgrind told no count:\n{told}")
+            counts.append(int(total[1].replace(",", "")))
+        return (counts[1] - counts[0]) / (COUNTED + COUNTED // 10)  # with those at first
+
+    def _run(self, before: list[str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*before, sys.executable, "-c", _CHILD, *arguments],
+            # The order of what is in sets decides how many instructions are taken.
+            env={**os.environ, "PYTHONPATH": str(self.checkout), "PYTHONHASHSEED": "0"},
             cwd="/",
             capture_output=True,
             text=True,
             check=True,
         )
-        cpu, seconds = json.loads(done.stdout)
-        self.cpu.append(cpu * 1e6)
-        self.time.append(seconds * 1e6)
 
 
 def main(
@@ -106,6 +134,9 @@ def main(
     calls: Annotated[int, typer.Option(min=160)] = 1500,
     *,
     info: Annotated[bool, typer.Option("--info", help="Make INFO requests.")] = False,
+    instructions: Annotated[
+        bool, typer.Option("--instructions", help="Count instructions (needs valgrind).")
+    ] = False,
 ) -> None:
     """Print CPU and time of a call for both clients of both checkouts, and the ratios, new to old."""
     image = str(image_file(name))
@@ -113,6 +144,13 @@ def main(
     with Server("--workers", "1", "--log-level", "error", "--access-log", "off") as server:
         for kind in ("blocking", "asyncio"):
             old, new = Side(old_checkout.resolve()), Side(ROOT)
+            if instructions:
+                counts = [side.instructions(kind, str(server.port), image, method) for side in (old, new)]
+                print(
+                    f"{kind:<9} {method} {counts[0]:9,.0f} -> {counts[1]:9,.0f} instructions a call, "
+                    f"ratio {counts[1] / counts[0]:.3f}"
+                )
+                continue
             for number in range(rounds):
                 for side in (old, new) if number % 2 else (new, old):
                     side.measure(kind, str(server.port), image, str(calls), method)

@@ -2,8 +2,9 @@
 
 usage: compare.py FOLDER    in a container of the target ``full``, with a server on its default port
 
-The folder has for each ``NAME.png`` files of other formats. ``NAME-refers.svg`` refers to files elsewhere,
-and must look like ``NAME.png`` without them. Exit status: 1 if a result differs.
+The folder has for each ``NAME.png`` files of other formats. ``NAME-refers.svg`` and ``NAME-refers.pdf`` refer
+to files elsewhere, or name what a viewer would start, and must look like ``NAME.png`` without it. Exit
+status: 1 if a result differs.
 """
 # ruff: noqa: INP001, T201 -- a program that runs by itself; its output is what it saw
 

@@ -5,7 +5,7 @@
     || fail "docker build --target full:"$'\n'"$(tail -n 30 "$work/build.log")"
 ok "the target full is built: $(size "$image-full") MB"
 
-# The encoders, and an image of theirs in each format. What an SVG refers to must not be read.
+# The encoders, and an image of theirs in each format. What a drawing refers to must not be read.
 "${docker[@]}" "${build[@]}" --file - --tag "$image-encoders" "$here" >"$work/build.log" 2>&1 <<DOCKERFILE \
     || fail "the encoders of Debian:"$'\n'"$(tail -n 30 "$work/build.log")"
 FROM $base
@@ -22,6 +22,21 @@ svg drawing.svg ""
 svg drawing-refers.svg '<image href="file:///files/gradient.png" width="640" height="480"/>
     <image href="http://127.0.0.1:9464/" width="640" height="480"/><style>@import "/files/style.css";</style>'
 echo 'rect { fill: red }' >"$files/style.css"
+# The same without its text, with what a viewer would run when it opens the file. Poppler makes the missing table of
+# objects itself.
+cat >"$files/drawing-refers.pdf" <<'PDF'
+%PDF-1.4
+1 0 obj <</Type /Catalog /Pages 2 0 R /OpenAction <</S /JavaScript /JS (while \(true\) {})>>
+    /AA <</WC <</S /Launch /F (/bin/sh)>>>>>> endobj
+2 0 obj <</Type /Pages /Kids [3 0 R] /Count 1>> endobj
+3 0 obj <</Type /Page /Parent 2 0 R /MediaBox [0 0 640 480] /Contents 4 0 R
+    /AA <</O <</S /URI /URI (http://127.0.0.1:9464/)>>>>>> endobj
+4 0 obj <</Length 34>> stream
+0 0.502 0.502 rg 0 0 640 480 re f
+endstream endobj
+trailer <</Root 1 0 R>>
+%%EOF
+PDF
 "${docker[@]}" run --rm --label "$image" --volume "$files:/files" --workdir /files --entrypoint sh "$image-encoders" -ec '
     heif-enc -q 90 -o gradient.heic gradient.png
     cjxl -q 90 gradient.png gradient.jxl
@@ -41,7 +56,7 @@ timeout 60 "${docker[@]}" exec --interactive "$container" python - /files <"$her
 attack "${hardened[@]}" --env VIPSRV_FORMATS="$formats,svg,pdf" "$image-full" \
     || fail "an attack from a worker's place, with more libraries:"$'\n'"$(cat "$work/attack.log")"
 "${docker[@]}" rm --force "$container" >/dev/null
-ok "HEIC, JPEG XL, JPEG 2000, SVG and PDF, confined, and nothing that an SVG refers to"
+ok "HEIC, JPEG XL, JPEG 2000, SVG and PDF, confined, and nothing that a drawing refers to or wants to start"
 
 container=
 read=$("${docker[@]}" run --rm --label "$image" "$image-full" formats 2>/dev/null)

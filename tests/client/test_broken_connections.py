@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -244,14 +245,14 @@ def test_abandoning_an_upload_does_not_fail_a_thread_that_comes_late(
         connection: BlockingConnection,
         request: ClientRequest,
         size: int,
-        done: threading.Event,
+        on_done: Callable[[], None],
         until: float | None,
     ) -> PendingRequest | None:
         if size == len(b"small") and not waits.is_set():
             waits.set()
             with connection._state:
                 assert connection._state.wait_for(lambda: connection._core.closed, SECONDS)
-        return begin(connection, request, size, done, until)
+        return begin(connection, request, size, on_done, until)
 
     def give_up(sent: int) -> None:
         assert sent

@@ -144,16 +144,21 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{folder}/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json"
 
 
-def test_kubeconform_accepts_it(manifests: list[Manifest], schemas: str, tmp_path: Path) -> None:
+def kubeconform(text: str, schemas: str, file: Path) -> subprocess.CompletedProcess[str]:
     if KUBECONFORM is None:
         pytest.skip("kubeconform is not installed")
-    file = tmp_path / "all.yaml"
-    command = (KUBECONFORM, "-strict", "-skip", "ServiceMonitor", "-schema-location", schemas, file)
-    file.write_text(yaml.safe_dump_all(manifests))
-    done = run(*command)
+    file.write_text(text)
+    return run(KUBECONFORM, "-strict", "-skip", "ServiceMonitor", "-schema-location", schemas, file)
+
+
+def test_kubeconform_accepts_it(manifests: list[Manifest], schemas: str, tmp_path: Path) -> None:
+    done = kubeconform(yaml.safe_dump_all(manifests), schemas, tmp_path / "all.yaml")
     assert done.returncode == 0, done.stdout
-    file.write_text(yaml.safe_dump_all(manifests).replace("maxSurge", "maxSurges"))
-    assert run(*command).returncode == 1
+
+
+def test_kubeconform_finds_a_field_that_does_not_exist(schemas: str, tmp_path: Path) -> None:
+    text = (KUBERNETES / "base" / "deployment.yaml").read_text().replace("maxSurge", "maxSurges")
+    assert kubeconform(text, schemas, tmp_path / "one.yaml").returncode == 1
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +213,7 @@ def test_helm_finds_no_fault_in_the_chart() -> None:
     [
         ("replicas=4", "replicas"),
         ("drain=long", "drain"),
+        ("image.digest=latest", "digest"),
         ("settings.drain=5", "settings.drain: the chart sets it itself"),
     ],
 )
@@ -215,6 +221,13 @@ def test_the_chart_refuses_wrong_values(value: str, said: str) -> None:
     done = run(HELM, "template", "vipsrv", CHART, "--kube-version", OLDEST, "--set", value)
     assert done.returncode != 0
     assert said in done.stderr
+
+
+@needs_helm
+def test_the_chart_takes_a_digest_of_the_image() -> None:
+    digest = "sha256:" + "0123456789abcdef" * 4
+    image = container_of(templated(f"image.digest={digest}"))["image"]
+    assert image == f"vipsrv:{__version__}@{digest}"
 
 
 def test_the_chart_is_of_this_version() -> None:

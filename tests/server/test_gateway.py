@@ -75,3 +75,14 @@ async def test_traces_without_their_extra_are_refused(
     gateway = Gateway(ServerSettings(port=0, workers=1, spool_dir=tmp_path, otel=True))
     with pytest.raises(StartFailed, match=r"--otel: .* install 'vipsrv\[otel\]'"):
         await gateway.start()
+
+
+@pytest.mark.parametrize(("ttl", "offered"), [(0, None), (60, {"ttl_s": 60, "max_bytes": 1000})])
+async def test_a_hello_says_whether_uploads_are_kept(
+    tmp_path: Path, ttl: float, offered: dict[str, int] | None
+) -> None:
+    gateway = Gateway(ServerSettings(spool_dir=tmp_path, upload_ttl=ttl, max_upload=1000))
+    try:
+        assert gateway._describe().get("uploads") == offered
+    finally:
+        await gateway.stop()

@@ -43,7 +43,8 @@ class Running:
         self.listeners = Listeners()
         self.addresses: list[Address] = []
         self.successors: list[int | None] = []
-        self.socket = ControlSocket(self.listeners, self.successors.append)
+        self.shared: list[bool] = []
+        self.socket = ControlSocket(self.listeners, self.successors.append, self.shared.append)
 
     async def state(self, state: HandoverState) -> None:
         while self.socket.state is not state:
@@ -80,6 +81,7 @@ def close(takeover: Takeover) -> None:
 async def test_a_hand_over(control: Path) -> None:
     async with running(control) as server:
         takeover = await take(control)
+        assert server.shared == [True]  # before the successor can accept a client
         assert [one.address for one in takeover.listeners] == server.addresses
         assert [one.owned for one in takeover.listeners] == [False, True]
         assert not any(one.sock.get_inheritable() for one in takeover.listeners)
@@ -88,6 +90,7 @@ async def test_a_hand_over(control: Path) -> None:
         await takeover.finish()
         await server.state(HandoverState.HANDED_OVER)
         assert server.successors == [os.getpid()]
+        assert server.shared == [True]
         assert server.listeners.offer() == []
         # A successor of the successor does not find the first server.
         successor = ControlSocket(Listeners(), server.successors.append)

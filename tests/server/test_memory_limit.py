@@ -1,6 +1,7 @@
 """The defaults of budgets and workers under a limit of memory."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from pydantic import ByteSize, TypeAdapter
 
 from vipsrv.server.cgroups import Cgroups
 from vipsrv.server.configuration import SettingsSources
-from vipsrv.server.memory_limit import memory_needed, settings_within
+from vipsrv.server.memory_limit import memory_needed, settings_within, shares_of
 from vipsrv.server.settings import ServerSettings
 
 MEMORY_PAGE = Path(__file__).parents[2] / "docs" / "operations" / "memory.md"
@@ -45,6 +46,19 @@ def test_with_a_spool_on_a_disk_the_bounds_fit_into_the_limit(mib: int, workers:
     assert memory_needed(fitted) <= mib * MIB
     assert fitted.spool_memory >= 16 * MIB
     assert (fitted.spool_disk, fitted.max_upload) == (given.spool_disk, given.max_upload)
+
+
+@pytest.mark.parametrize("gateways", [2, 4])
+@pytest.mark.parametrize("mib", [2048, 4096])
+def test_the_bounds_of_several_gateways_fit_into_the_limit(mib: int, gateways: int) -> None:
+    given = settings(workers=4, gateways=gateways)
+    on_disk = given.model_copy(update=settings_within(given, mib * MIB))
+    assert memory_needed(on_disk) <= mib * MIB
+    in_memory = given.model_copy(update=settings_within(given, mib * MIB, spool_limit=64 * GIB))
+    shares = shares_of(in_memory)
+    # Three quarters at most: the rest is for processes and jobs.
+    assert sum(share.spool_disk for share in shares) <= mib * MIB * 3 // 4
+    assert all(share.spool_disk >= in_memory.max_upload for share in shares)
 
 
 def test_512_mib_with_a_spool_in_memory_hold_an_image_of_324_mb() -> None:
@@ -97,17 +111,27 @@ def test_what_was_given_stays() -> None:
     assert set(changes) == {"spool_disk", "upload_memory", "upload_disk", "decode_memory", "max_upload"}
 
 
-def test_workers_by_default_are_as_many_as_half_of_the_limit_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ServerSettings.model_fields["workers"], "default_factory", lambda: 8)
-    ServerSettings.model_rebuild(force=True)
-    try:
-        few = ServerSettings(gateways=1)
-        assert few.workers == 8
-        workers = [settings_within(few, mib * MIB).get("workers") for mib in (256, 1024, 2048, 8192)]
-    finally:
-        monkeypatch.undo()
+@pytest.fixture
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine on which eight workers are the default."""
+    with monkeypatch.context() as patched:
+        patched.setattr(ServerSettings.model_fields["workers"], "default_factory", lambda: 8)
         ServerSettings.model_rebuild(force=True)
+        yield
+    ServerSettings.model_rebuild(force=True)
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_workers_by_default_are_as_many_as_half_of_the_limit_holds() -> None:
+    few = ServerSettings(gateways=1)
+    assert few.workers == 8
+    workers = [settings_within(few, mib * MIB).get("workers") for mib in (256, 1024, 2048, 8192)]
     assert workers == [1, 2, 5, None]
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_a_limit_leaves_each_gateway_a_worker() -> None:
+    assert settings_within(ServerSettings(gateways=4), 512 * MIB)["workers"] == 4
 
 
 def cgroups(folder: Path, limit: str) -> Cgroups:

@@ -19,6 +19,7 @@ from vipsrv.client.calls import (
     SendRequest,
     Server,
     Step,
+    answer_at_once,
     call_steps,
     ping_steps,
 )
@@ -41,7 +42,8 @@ T = TypeVar("T")
 class AsyncCaller:
     """The calls of one client, all of them in one event loop at a time.
 
-    ``make_pool`` makes the pool of connections to a server, when a call is first sent there.
+    ``make_pool`` makes the pool of connections to a server, when a call is first sent there. That to the only
+    one is made at once.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class AsyncCaller:
         self._hedging = hedging_of(hedge, servers, self._retries.budget)
         self._pools: dict[Server, AsyncPool] = {}
         self._pauses: set[asyncio.Future[None]] = set()
+        self._only = None if servers.only is None else self._pool(servers.only)
         forget_at_fork(self)
 
     @property
@@ -85,11 +88,18 @@ class AsyncCaller:
     ) -> Answer:
         """Make a call. Raises the error of its last attempt, and ``OSError`` for its image."""
         until = self._timeout.deadline()
-        return await self._drive(
-            call_steps(request, self._servers.for_call(), self._retries, until=until, upload=upload),
-            source,
-            on_sent,
-        )
+        first: PendingRequest | VipsrvError | None = None
+        pool = self._only
+        if pool is not None and until is None and (upload is None or upload.begins_plainly(pool.server)):
+            try:
+                first = await pool.call(request, source, on_sent)
+            except VipsrvError as error:
+                first = error
+            if (answer := answer_at_once(first, self._retries)) is not None:
+                return answer
+        servers, retries = self._servers.for_call(), self._retries
+        steps = call_steps(request, servers, retries, until=until, upload=upload, first=first)
+        return await self._drive(steps, source, on_sent)
 
     async def ping(self) -> float:
         """Return the seconds of a round trip, without the time to connect."""
@@ -138,10 +148,7 @@ class AsyncCaller:
         try:
             step = next(steps)
             while True:
-                if type(step) is SendRequest and self._hedging is None:  # most of them
-                    step = steps.send(await self._send(step, source, on_sent))
-                else:
-                    step = steps.send(await self._do(step, source, on_sent))
+                step = steps.send(await self._do(step, source, on_sent))
         except StopIteration as end:
             result: T = end.value
             return result
@@ -169,7 +176,7 @@ class AsyncCaller:
         pool = self._pools.get(step.server) or self._pool(step.server)
         try:
             if step.until is None:
-                return await _send(pool, step, source, on_sent)
+                return await _send_over(pool, step, source, on_sent)
             return await self._send_in_time(pool, step, step.until, source, on_sent)
         except VipsrvError as error:
             return error
@@ -185,7 +192,7 @@ class AsyncCaller:
         limit = asyncio.timeout(until - time.monotonic())
         try:
             async with limit:
-                return await _send(pool, step, source, on_sent)
+                return await _send_over(pool, step, source, on_sent)
         except TimeoutError:
             if not limit.expired():
                 raise  # of the image's file
@@ -290,7 +297,7 @@ class AsyncCaller:
                 pool.retire()
 
 
-async def _send(
+async def _send_over(
     pool: AsyncPool, step: SendRequest | Connect, source: Source | None, on_sent: OnSent | None
 ) -> Outcome:
     if isinstance(step, Connect):

@@ -144,16 +144,13 @@ class AsyncConnection(asyncio.BufferedProtocol):
             pending = self._core.start(request, source.unread if source else 0, end)
             if pending.done:
                 return pending
-            complete = False
             try:
                 complete = await self._send_request(pending, source, on_sent)
             except BaseException:
-                self._core.retire()
+                self._core.end_sending(complete=False)
                 self._abandon(pending)
                 raise
-            finally:
-                self._core.end_sending(complete=complete)
-                self._settle()
+            self._core.end_sending(complete=complete)
         self._settle()
         since = time.monotonic()
         self._waiting[ended] = since
@@ -295,7 +292,11 @@ class AsyncConnection(asyncio.BufferedProtocol):
             size = PIECE_SIZE
             if on_sent is None and pending.unsent <= PIECE_SIZE + FINISH_IF_LEFT:
                 size = pending.unsent  # the rest would be sent in any case
-            piece = await self._next_piece(source, size)
+            piece = (
+                source.read(size)
+                if source is not None and source.in_memory
+                else await self._next_piece(source, size)
+            )
             if not head:
                 # Let the loop run once, to see a refusal even while the socket accepts everything at once.
                 await asyncio.sleep(0)
@@ -318,10 +319,9 @@ class AsyncConnection(asyncio.BufferedProtocol):
                 return True
 
     async def _next_piece(self, source: Source | None, size: int) -> bytes | memoryview:
+        """Return the next piece of an image that is not in memory: read in a thread, or none."""
         if source is None:
             return b""
-        if source.in_memory:
-            return source.read(size)
         reading = asyncio.ensure_future(asyncio.to_thread(source.read, size))
         try:
             return await asyncio.shield(reading)

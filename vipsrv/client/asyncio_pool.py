@@ -44,12 +44,14 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
     ) -> PendingRequest:
         """Send a request and wait until it ends."""
         while True:
-            connection = await self.connection()
-            connection.calls += 1
+            self._enter_loop()
+            best, another = self._best()
+            connection = await self.connection() if best is None or another else best
+            connection.calls += self._counted
             try:
                 pending = await connection.call(request, source, on_sent)
             finally:
-                connection.calls -= 1
+                connection.calls -= self._counted
                 if self._protocol == 1:
                     await connection.close()
             if pending is not None:  # otherwise the connection ended while this call waited to send
@@ -82,7 +84,7 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
         """Ask the server over a connection of its own whether it takes requests. Raises ``VipsrvError``."""
         self._enter_loop()
         self._check_open()
-        address = self._server
+        address = self.server
         if isinstance(address, EmbeddedServer):
             address = await asyncio.to_thread(address.start)
         await self._probe(address)
@@ -130,8 +132,8 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
             await asyncio.wait([self._check])
         for connection in self._take_connections():
             await connection.close()
-        if isinstance(self._server, EmbeddedServer):
-            await asyncio.to_thread(self._server.stop)
+        if isinstance(self.server, EmbeddedServer):
+            await asyncio.to_thread(self.server.stop)
 
     def release(self) -> None:
         """Close without waiting for the connections, for a client that is garbage-collected."""
@@ -163,7 +165,7 @@ class AsyncPool(ConnectionPool[AsyncConnection]):
 
     async def _connect(self) -> AsyncConnection:
         self._check_open()
-        address = self._server
+        address = self.server
         if isinstance(address, EmbeddedServer):
             address = await asyncio.to_thread(address.start)
         connection = await AsyncConnection.connect(

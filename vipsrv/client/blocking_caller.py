@@ -19,9 +19,11 @@ from vipsrv.client.calls import (
     SendRequest,
     Server,
     Step,
+    answer_at_once,
     call_steps,
     ping_steps,
 )
+from vipsrv.client.core import PendingRequest
 from vipsrv.client.hedge import Hedge
 from vipsrv.client.pool import forget_at_fork
 from vipsrv.client.requests import ClientRequest
@@ -39,7 +41,8 @@ T = TypeVar("T")
 class BlockingCaller:
     """The calls of one client, which several threads may make at the same time.
 
-    ``make_pool`` makes the pool of connections to a server, when a call is first sent there.
+    ``make_pool`` makes the pool of connections to a server, when a call is first sent there. That to the only
+    one is made at once.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class BlockingCaller:
         self._lock = threading.Lock()  # guards the pools
         self._pools: dict[Server, BlockingPool] = {}
         self._closed = threading.Event()
+        self._only = None if servers.only is None else self._pool(servers.only)
         forget_at_fork(self)
 
     @property
@@ -84,11 +88,18 @@ class BlockingCaller:
     ) -> Answer:
         """Make a call. Raises the error of its last attempt, and ``OSError`` for its image."""
         until = self._timeout.deadline()
-        return self._drive(
-            call_steps(request, self._servers.for_call(), self._retries, until=until, upload=upload),
-            source,
-            on_sent,
-        )
+        first: PendingRequest | VipsrvError | None = None
+        pool = self._only
+        if pool is not None and (upload is None or upload.begins_plainly(pool.server)):
+            try:
+                first = pool.call(request, source, on_sent, until)
+            except VipsrvError as error:
+                first = error
+            if (answer := answer_at_once(first, self._retries)) is not None:
+                return answer
+        servers, retries = self._servers.for_call(), self._retries
+        steps = call_steps(request, servers, retries, until=until, upload=upload, first=first)
+        return self._drive(steps, source, on_sent)
 
     def ping(self) -> float:
         """Return the seconds of a round trip, without the time to connect."""

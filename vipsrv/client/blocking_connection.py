@@ -60,7 +60,9 @@ class BlockingConnection:
         self._timeout = timeout
         self._peer = str(address)
         self._core = ClientCore(protocol, self._peer, max_reply_size=max_reply_size, token=token)
-        self._state = threading.Condition()  # guards the fields below and the core
+        self._lock = threading.RLock()  # guards the fields below and the core
+        self._state = threading.Condition(self._lock)  # tells the threads that wait to send
+        self._waiting = 0  # how many those are
         self._sending = False
         self._sender = 0  # the thread that has the turn to send, or had it last
         self._cancels: list[bytes] = []
@@ -92,7 +94,7 @@ class BlockingConnection:
     @property
     def ended(self) -> bool:
         """Whether it is closed and no thread uses it any more."""
-        with self._state:
+        with self._lock:
             return not self._reading and not self._sending
 
     def call(
@@ -106,12 +108,13 @@ class BlockingConnection:
 
         Raises ``ClientTimeout``, also at the deadline ``until``, and ``OSError`` if the image cannot be read.
         """
-        done = threading.Event()
-        pending = self.start(request, source, on_sent, done, until)
+        ending = threading.Lock()  # until the request has ended; an Event takes twice as long as all of this
+        ending.acquire()
+        pending = self.start(request, source, on_sent, ending.release, until)
         if pending is None or pending.done:
             return pending
         try:
-            answered = self._wait(done, until_deadline(self._timeout.reply, until))
+            answered = self._wait(ending, until_deadline(self._timeout.reply, until))
         except BaseException:
             self.abandon(pending)
             raise
@@ -127,16 +130,16 @@ class BlockingConnection:
         request: ClientRequest,
         source: Source | None,
         on_sent: OnSent | None,
-        done: threading.Event,
+        on_done: Callable[[], None],
         until: float | None = None,
     ) -> PendingRequest | None:
-        """Send a request; ``done`` is set when it ends. The rest is as for ``call``."""
+        """Send a request; ``on_done`` is called once, when it ends. The rest is as for ``call``."""
         try:
-            pending = self._begin(request, source.unread if source else 0, done, until)
+            pending = self._begin(request, source.unread if source else 0, on_done, until)
             if pending is None or pending.done:
                 return pending
         except BaseException:
-            with self._state:
+            with self._lock:
                 self._let_others_send()
             raise
         try:
@@ -158,7 +161,7 @@ class BlockingConnection:
 
     def retire(self) -> None:
         """Send nothing more over it, and close it when all that is in flight has ended."""
-        with self._state:
+        with self._lock:
             self._core.retire()
             self._settle()
 
@@ -169,7 +172,7 @@ class BlockingConnection:
 
     def give_up(self, reason: str) -> None:
         """End the requests in flight, because the server does not work any more."""
-        with self._state:
+        with self._lock:
             self._core.give_up(reason)
             self._shut_down()
 
@@ -178,7 +181,7 @@ class BlockingConnection:
 
         By default, ``wait`` until the reader thread has ended.
         """
-        with self._state:
+        with self._lock:
             self._core.close()
             self._shut_down()
         if wait and threading.current_thread() is not self._reader:
@@ -191,24 +194,24 @@ class BlockingConnection:
         """
         self._socket.close()
 
-    def _wait(self, done: threading.Event, seconds: float | None) -> bool:
-        """Wait until a request that was sent has ended; return whether it has."""
+    def _wait(self, ending: threading.Lock, seconds: float | None) -> bool:
+        """Wait until a request that was sent has ended, and releases the lock; return whether it has."""
         if self._silence is None:
-            return done.wait(seconds)
+            return ending.acquire(timeout=-1 if seconds is None else seconds)
         since = time.monotonic()
         pause = ASK_AFTER if seconds is None else min(ASK_AFTER, seconds)
-        while not done.wait(pause):
+        while not ending.acquire(timeout=pause):
             pause = self.look(since)
             if seconds is not None:
                 left = since + seconds - time.monotonic()
                 if left <= 0:
-                    return done.is_set()
+                    return ending.acquire(blocking=False)
                 pause = min(pause, left)
         return True
 
     def look(self, since: float) -> float:
         """Ask a server that is silent, or give it up; return after how many seconds to look again."""
-        with self._state:
+        with self._lock:
             if self._silence is None or self._core.closed:
                 return ASK_AFTER
             descriptor = self._socket.fileno()
@@ -232,15 +235,14 @@ class BlockingConnection:
         return wait
 
     def _begin(
-        self, request: ClientRequest, body_size: int, done: threading.Event, until: float | None
+        self, request: ClientRequest, body_size: int, on_done: Callable[[], None], until: float | None
     ) -> PendingRequest | None:
-        with self._state:
+        with self._lock:
             while self._sending and self._core.usable:
-                if not self._state.wait(until_deadline(None, until)) and has_passed(until):
-                    raise too_long(self._timeout, f"others are sending to {self._peer}")
+                self._wait_to_send(until)
             if self._core.superseded:
                 return None
-            pending = self._core.start(request, body_size, done.set)
+            pending = self._core.start(request, body_size, on_done)
             if not pending.done:
                 self._take_turn()
             return pending
@@ -260,18 +262,29 @@ class BlockingConnection:
             self._state.notify_all()
             self._settle()
 
+    def _wait_to_send(self, until: float | None) -> None:
+        """With the lock held: wait until another thread may send. Raises ``ClientTimeout``."""
+        self._waiting += 1
+        try:
+            woken = self._state.wait(until_deadline(None, until))
+        finally:
+            self._waiting -= 1
+        if not woken and has_passed(until):
+            raise too_long(self._timeout, f"others are sending to {self._peer}")
+
     def _end_turn(self, *, complete: bool) -> None:
-        with self._state:
+        with self._lock:
             self._core.end_sending(complete=complete)
         self._send_cancels()
 
     def _send_cancels(self) -> None:
         """Send all pending CANCELs, then let the next thread send."""
         while True:
-            with self._state:
+            with self._lock:
                 if not self._cancels or not self._core.usable:
                     self._sending = False
-                    self._state.notify_all()
+                    if self._waiting:
+                        self._state.notify_all()
                     self._settle()
                     return
                 message = self._cancels.pop(0)
@@ -279,12 +292,12 @@ class BlockingConnection:
                 self._send(memoryview(message))
             except (OSError, ClientTimeout):
                 # No caller waits for a CANCEL, so nothing is raised: the next call gets another connection.
-                with self._state:
+                with self._lock:
                     self._core.retire()
 
     def abandon(self, pending: PendingRequest) -> None:
         """Cancel the request at the server: nobody waits for it any more."""
-        with self._state:
+        with self._lock:
             self._let_others_send()
             cancel = self._core.abandon(pending)
             if cancel is None:
@@ -403,7 +416,7 @@ class BlockingConnection:
                 continue
             except OSError as error:
                 fault = tls_fault(error, self._host)
-                with self._state:
+                with self._lock:
                     if fault is None:
                         self._core.lost(reason(error))
                     else:
@@ -411,7 +424,7 @@ class BlockingConnection:
                 break
             if data and self._silence is not None:
                 self._silence.heard = time.monotonic()  # without the lock, for which this may have to wait
-            with self._state:
+            with self._lock:
                 if data:
                     self._core.receive_data(data)
                     self._settle()
@@ -419,14 +432,14 @@ class BlockingConnection:
                     self._core.receive_eof()
                 if self._core.closed:
                     break
-        with self._state:
+        with self._lock:
             self._reading = False
             self._shut_down()
             self._state.notify_all()
 
     def _stop_slicing(self) -> None:
         """Let the socket of an idle connection wait as long as it may: it need not wake for nothing."""
-        with self._state:
+        with self._lock:
             if self._sliced and not self._sending:
                 self._socket.settimeout(self._timeout.send)
                 self._sliced = False

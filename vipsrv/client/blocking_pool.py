@@ -64,11 +64,12 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
     ) -> PendingRequest:
         """Send a request and wait until it ends, or until the time is ``until``."""
         while True:
-            connection = self._connection(until, calls=1)
+            connection = self._connection(until, self._counted)
             try:
                 pending = connection.call(request, source, on_sent, until)
             finally:
-                self._count_down(connection)
+                if self._counted:
+                    self._count_down(connection)
                 if self._protocol == 1:
                     self._close_one(connection)
             if pending is not None:  # otherwise the connection ended while this call waited to send
@@ -84,10 +85,10 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
     ) -> "Started":
         """Send a request; ``done`` is set when it ends."""
         while True:
-            connection = self._connection(until, calls=1)
+            connection = self._connection(until, self._counted)
             pending = None
             try:
-                pending = connection.start(request, source, on_sent, done, until)
+                pending = connection.start(request, source, on_sent, done.set, until)
             finally:
                 if pending is None:
                     self._count_down(connection)
@@ -102,7 +103,7 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
 
     def _count_down(self, connection: BlockingConnection) -> None:
         with self._lock:
-            connection.calls -= 1
+            connection.calls -= self._counted
 
     def connection(self, until: float | None = None) -> BlockingConnection:
         """Return a usable connection; calls that need one at the same time share the attempt to make it."""
@@ -112,6 +113,10 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
         """Return a usable connection, which is used by this many ``calls`` more from now on."""
         if self._protocol == 1:
             return self._connect(until)
+        if self._most == 1:
+            best, _ = self._best()  # without the lock: nothing is counted
+            if best is not None:
+                return best
         while True:
             with self._lock:
                 self._check_open()
@@ -146,7 +151,7 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
 
     def probe(self) -> None:
         """Ask the server over a connection of its own whether it takes requests. Raises ``VipsrvError``."""
-        self._probe(self._server.start() if isinstance(self._server, EmbeddedServer) else self._server)
+        self._probe(self.server.start() if isinstance(self.server, EmbeddedServer) else self.server)
 
     def _probe(self, address: Address) -> None:
         connection = BlockingConnection(
@@ -252,7 +257,7 @@ class BlockingPool(ConnectionPool[BlockingConnection]):
     def _connect(self, until: float | None) -> BlockingConnection:
         with self._lock:
             self._check_open()
-        address = self._server.start() if isinstance(self._server, EmbeddedServer) else self._server
+        address = self.server.start() if isinstance(self.server, EmbeddedServer) else self.server
 
         def keep(connection: BlockingConnection) -> None:
             connection.on_doubt = partial(self._doubt, address)

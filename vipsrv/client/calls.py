@@ -11,6 +11,7 @@
                               └─ Upload                    what the attempt sends, if the image is resumable
 
 A caller closes the generator if an exception, such as a ctrl-C or the cancellation of a task, ends a step.
+It may make the first attempt of a plain call before it starts the steps, see ``answer_at_once``.
 """
 
 from collections.abc import Callable, Generator
@@ -37,7 +38,7 @@ class SendRequest(NamedTuple):
     outcome is the ``PendingRequest`` that has ended, or the ``VipsrvError`` because of which there is none.
     ``until`` is the deadline of the call by ``time.monotonic``.
 
-    A tuple, like ``Answer``, since each call makes one: a frozen dataclass takes 0.5 µs longer.
+    A tuple, like ``Answer``, since most attempts make one: a frozen dataclass takes 0.5 µs longer.
     """
 
     server: Server
@@ -126,6 +127,11 @@ class ClientServers(Protocol):
         """Those that are known now."""
         ...
 
+    @property
+    def only(self) -> Server | None:
+        """The server, if there is just one, of which nothing is noted."""
+        ...
+
     def for_call(self) -> Servers:
         """Return what one call sees of them."""
         ...
@@ -151,6 +157,10 @@ class Upload(Protocol):
     @property
     def holder(self) -> Server | None:
         """The server that holds most of the image, where the next attempt had better go."""
+        ...
+
+    def begins_plainly(self, server: Server) -> bool:
+        """Whether the first attempt asks this server nothing before and sends it all, without an id."""
         ...
 
     def next_attempt(
@@ -183,12 +193,12 @@ class OneServer:
     """The servers of a client that has one: as ``ClientServers`` and as the ``Servers`` of each call."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        self.only = server
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """The address of the server."""
-        return (str(self._server),)
+        return (str(self.only),)
 
     def for_call(self) -> "OneServer":
         """Return this, as nothing is noted."""
@@ -204,7 +214,7 @@ class OneServer:
     ) -> Generator[Step, Outcome, Server]:
         """Return the server."""
         yield from ()
-        return self._server
+        return self.only
 
     def succeeded(self, server: Server) -> None:
         """Nothing is noted."""
@@ -228,20 +238,27 @@ def call_steps(
     *,
     until: float | None = None,
     upload: Upload | None = None,
+    first: PendingRequest | VipsrvError | None = None,
 ) -> Generator[Step, Outcome, Answer]:
-    """The steps of a call with this request. Raises the error of its last attempt."""
+    """The steps of a call with this request. Raises the error of its last attempt.
+
+    ``first`` is the outcome of the first attempt if that has been made already, see ``answer_at_once``.
+    """
     attempts = Attempts(retries, until)
     before: VipsrvError | None = None
     while True:
         server = yield from servers.choose(until, None if upload is None else upload.holder)
         attempts.made += 1
         sent: SendRequest | VipsrvError = SendRequest(server, request, 0, until)
+        outcome: Outcome = first
         try:
-            if upload is not None:
+            if upload is not None and first is None:
                 sent = yield from upload.next_attempt(server, until)
                 if upload.brought_forward:
                     attempts.begin_anew()
-            outcome = (yield sent) if isinstance(sent, SendRequest) else sent
+            if first is None:
+                outcome = (yield sent) if isinstance(sent, SendRequest) else sent
+            first = None
         except BaseException:
             servers.abandoned(server)
             raise
@@ -260,6 +277,19 @@ def call_steps(
             return Answer(outcome, attempts.made, offset or 0, resumed)
         yield from _failed(servers, server, retries, attempts, outcome, before, upload)
         before = error
+
+
+def answer_at_once(first: PendingRequest | VipsrvError, retries: Retries) -> Answer | None:
+    """Return the end of a call whose first attempt has succeeded; ``None`` if it goes on with ``call_steps``.
+
+    Only for a call of a client with one server (``ClientServers.only``) whose upload, if it has one,
+    ``begins_plainly``. Its first step is known, so it can be done without ``call_steps``, which would return
+    this answer then. Nearly all calls are like that, and this saves a tenth of what they cost the client.
+    """
+    if isinstance(first, PendingRequest) and first.error is None:
+        retries.succeeded()
+        return Answer(first, 1)
+    return None
 
 
 def _failed(

@@ -232,10 +232,11 @@ class ClientCore:
     @property
     def over(self) -> bool:
         """Whether the connection is not needed any more and should be closed."""
-        if self.closed or self._in_flight:
-            return self.closed
-        return self._state is CoreState.RETIRED or (
-            self._sending is not None and self.stop_sending(self._sending)
+        if self._state >= CoreState.ENDED:
+            return True
+        return not self._in_flight and (
+            self._state is CoreState.RETIRED
+            or (self._sending is not None and self.stop_sending(self._sending))
         )
 
     @property
@@ -258,9 +259,11 @@ class ClientCore:
             request_id = CONNECTION_ID
             head = V1_REQUEST.pack(body_size, request.width, request.height)
         else:
-            login = self._pack_login()
+            login = b"" if self._token is None else self._pack_login(self._token)
             request_id = self._new_id()
-            head = login + pack_message(request.kind, request_id, request.packed_meta, body_size=body_size)
+            head = pack_message(request.kind, request_id, request.packed_meta, body_size=body_size)
+            if login:
+                head = login + head
         pending = PendingRequest(
             request.kind,
             request_id,
@@ -357,13 +360,13 @@ class ClientCore:
         self._failure = None
         self.lost("the client was closed")
 
-    def _pack_login(self) -> bytes:
+    def _pack_login(self, token: str) -> bytes:
         """Return the HELLO with the token for the first request of the connection, and nothing later."""
-        if self._token is None or self._started or self._failure is not None:
+        if self._started or self._failure is not None:
             return b""
         self._login_id = self._new_id()
         self._abandoned[self._login_id] = 0
-        return pack_message(Kind.HELLO, self._login_id, {**HELLO.meta, "token": self._token})
+        return pack_message(Kind.HELLO, self._login_id, {**HELLO.meta, "token": token})
 
     def _move_to(self, state: CoreState) -> None:
         self._state = max(self._state, state)

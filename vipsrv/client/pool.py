@@ -58,8 +58,9 @@ class ConnectionPool(ABC, Generic[Connection]):
         tls: ClientTls | None = None,
         most: int = 1,
     ) -> None:
-        self._server = server
+        self.server = server
         self._most = most
+        self._counted = int(most > 1)  # what a call adds to the `calls` of its connection
         self._protocol: ProtocolVersion = protocol
         self._timeout = timeout
         self._max_reply_size = max_reply_size
@@ -72,7 +73,7 @@ class ConnectionPool(ABC, Generic[Connection]):
     @property
     def in_use(self) -> bool:
         """Whether a connection or an embedded server would be left behind without ``close``."""
-        server_runs = isinstance(self._server, EmbeddedServer) and self._server.running
+        server_runs = isinstance(self.server, EmbeddedServer) and self.server.running
         return server_runs or any(not connection.ended for connection in self._connections)
 
     def retire(self) -> None:
@@ -93,6 +94,8 @@ class ConnectionPool(ABC, Generic[Connection]):
 
     def _best(self) -> tuple[Connection | None, bool]:
         """Return the usable connection with the fewest calls, and whether to make another one."""
+        if self._protocol == 1:
+            return None, True
         if self._most == 1:
             for connection in self._connections:
                 if connection.usable:
@@ -128,12 +131,12 @@ class ConnectionPool(ABC, Generic[Connection]):
 
     def _stop_server(self) -> None:
         """Stop an embedded server."""
-        if isinstance(self._server, EmbeddedServer):
-            self._server.stop()
+        if isinstance(self.server, EmbeddedServer):
+            self.server.stop()
 
     def _forget_server(self) -> None:
-        if isinstance(self._server, EmbeddedServer):
-            self._server.forget()
+        if isinstance(self.server, EmbeddedServer):
+            self.server.forget()
 
 
 _FORGET: "weakref.WeakSet[Forgetful]" = weakref.WeakSet()

@@ -53,8 +53,9 @@ class ResizeResult(ResizedImage):
 
     ``source`` describes the original and ``timings`` are milliseconds at the server. ``sent`` and
     ``received`` are bytes on the wire, headers included. ``elapsed`` is seconds for the whole call by the
-    client's clock, including the time to connect. ``attempts`` is how often the request was
-    sent; ``sent`` and ``received`` are of the last attempt.
+    client's clock, including the time to connect. ``attempts`` is how often the request was sent; ``sent``
+    and ``received`` are of the last attempt, to the address ``server``, which had ``resumed`` bytes of the
+    image already.
     """
 
     source: ImageInfo

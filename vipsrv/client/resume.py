@@ -228,13 +228,17 @@ class ResumableUpload:
         held = max(self._parts.items(), key=lambda item: item[1].sent, default=None)
         return held[0] if held is not None and held[1].sent else None
 
+    def begins_plainly(self, server: Server) -> bool:
+        """Whether the first attempt asks this server nothing before and sends it all, without an id."""
+        return self._started is PartState.KNOWN and not self._uploads.wanted(server, self._size)
+
     def next_attempt(
         self, server: Server, until: float | None
     ) -> Generator[Step, Outcome, SendRequest | VipsrvError]:
         """Return the request of the next attempt at a server, or the error of a question before it."""
         self._sending, self.resumed, self.brought_forward = None, 0, False
-        uploads, given = self._uploads, self._started is PartState.ASK
-        if not (given or uploads.wanted(server, self._size)):
+        uploads = self._uploads
+        if self.begins_plainly(server):
             return SendRequest(server, self._request, 0, until)
         known = uploads.at(server)
         if known.offer is Offer.UNKNOWN:

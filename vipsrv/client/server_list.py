@@ -116,6 +116,9 @@ class ServerList:
         self.names = ServerNames(configured, clock=clock)
         self.servers: Servers[Address] = Servers(self.names.addresses(), clock=clock, chance=chance)
 
+    only: None = None
+    """There are several, or they may change."""
+
     @property
     def addresses(self) -> tuple[str, ...]:
         """The addresses that are known now."""

@@ -9,9 +9,9 @@ import io
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Protocol, cast
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Protocol, Self, cast
 
 from vipsrv.errors import VipsrvError
 
@@ -57,6 +57,8 @@ ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str] | Seekable
 current position to its end.
 """
 
+_NO_STREAM: SeekableReader = io.BytesIO()  # of an image in memory
+
 
 class CannotRewind(VipsrvError):
     """The file object of the caller does not give an image again. Only for use within the client."""
@@ -65,13 +67,21 @@ class CannotRewind(VipsrvError):
 class Source:
     """An image of ``size`` bytes that is read in pieces, and again if it has to be sent again.
 
-    ``start`` is the offset of the image in its file object.
+    ``start`` is the offset of the image in its file object. With ``owned`` that is closed at the end of the
+    ``with`` block.
     """
 
-    def __init__(self, *, data: memoryview | None = None, stream: SeekableReader | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        data: memoryview | None = None,
+        stream: SeekableReader | None = None,
+        owned: io.FileIO | None = None,
+    ) -> None:
+        self._owned = owned
         if data is not None:
             self._data: memoryview | None = data
-            self._stream: SeekableReader = io.BytesIO()
+            self._stream: SeekableReader = _NO_STREAM
             self.start = 0
             self.size = len(data)
         elif stream is not None:
@@ -81,7 +91,14 @@ class Source:
         if not self.size:
             raise ValueError("the image is empty: 0 bytes")
         self._position = 0
-        self._untouched = True
+        self._moved = False  # whether the file object may be elsewhere than at `start`
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._owned is not None:
+            self._owned.close()
 
     def copy(self) -> "Source":
         """Return another source of the same image, which is in memory."""
@@ -114,15 +131,13 @@ class Source:
 
     def move_to(self, offset: int) -> None:
         """Go to a byte of the image, for the next attempt. Raises ``CannotRewind``."""
-        if self._untouched and not offset:
-            self._untouched = False
-            return
-        if self._data is None:
+        if self._data is None and (offset or self._moved):
             try:
                 self._stream.seek(self.start + offset, os.SEEK_SET)
             except (OSError, ValueError) as error:  # ValueError: it has been closed
                 raise CannotRewind(f"the image cannot be read again: {error}") from error
-        self._untouched, self._position = False, offset
+            self._moved = True
+        self._position = offset
 
     def read(self, size: int) -> memoryview:
         """Read the next piece of at most ``size`` bytes, never beyond the size that the image had at first.
@@ -130,6 +145,7 @@ class Source:
         Raises ``OSError`` if the file cannot be read or has become shorter.
         """
         wanted = min(size, self.size - self._position)
+        self._moved = True
         if self._data is not None:
             piece = self._data[self._position : self._position + wanted]
         else:
@@ -140,16 +156,15 @@ class Source:
         return piece
 
 
-@contextmanager
-def open_source(image: ImageSource) -> Iterator[Source]:
-    """Open the source of an image; a file that is opened here is closed afterwards.
+def open_source(image: ImageSource) -> Source:
+    """Return the source of an image, for a ``with`` block; a file that is opened here is closed at its end.
 
     Raises ``OSError`` for a path that cannot be opened, ``ValueError`` for an empty image and for one of
     unknown size, and ``TypeError`` for an object that is not an image source.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
-        yield Source(data=memoryview(image).cast("B"))
-    elif isinstance(image, (str, os.PathLike)):
+        return Source(data=memoryview(image).cast("B"))
+    if isinstance(image, (str, os.PathLike)):
         # Checked before it is opened: opening a named pipe waits for its other end.
         mode = os.stat(image).st_mode  # noqa: PTH116 - a str is also accepted
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -158,10 +173,13 @@ def open_source(image: ImageSource) -> Iterator[Source]:
                 "vipsrv.spool(file)"
             )
         # Unbuffered, because every read is a large one.
-        with open(image, "rb", buffering=0) as file:  # noqa: PTH123
-            yield Source(stream=file)
-    else:
-        yield Source(stream=_binary(image))
+        file = open(image, "rb", buffering=0)  # noqa: PTH123, SIM115 - closed by the source
+        try:
+            return Source(stream=file, owned=file)
+        except BaseException:
+            file.close()
+            raise
+    return Source(stream=_binary(image))
 
 
 def spool(stream: Reader, *, max_size: int = DEFAULT_MAX_SPOOL) -> "tempfile.SpooledTemporaryFile[bytes]":

@@ -89,7 +89,7 @@ class Header:
     def check_meta_size(self, most: int = MAX_META_SIZE) -> None:
         """Raise ``ProtocolError`` if the header announces more than ``most`` bytes of meta."""
         if self.meta_size > most:
-            raise ProtocolError(f"the meta has {self.meta_size} bytes; {most} are allowed")
+            raise _meta_too_long(self.meta_size, most)
 
 
 def check_start(data: bytes | bytearray) -> None:
@@ -129,9 +129,15 @@ def pack_message(
     ``meta`` is an object or its JSON. Raises ``ProtocolError`` if it is longer than 65,536 bytes.
     """
     encoded = (meta or b"") if meta is None or isinstance(meta, bytes) else pack_meta(meta)
-    header = Header(kind, status, request_id, len(encoded), body_size)
-    header.check_meta_size()
-    return header.pack() + encoded
+    size = len(encoded)
+    if size > MAX_META_SIZE:
+        raise _meta_too_long(size, MAX_META_SIZE)
+    # Not by way of a ``Header``, since each request and reply is packed here.
+    return HEADER.pack(0, MAGIC, VERSION, kind, status, request_id, size, body_size) + encoded
+
+
+def _meta_too_long(size: int, most: int) -> ProtocolError:
+    return ProtocolError(f"the meta has {size} bytes; {most} are allowed")
 
 
 def pack_meta(meta: dict[str, Any]) -> bytes:

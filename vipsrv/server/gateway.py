@@ -131,7 +131,7 @@ class Gateway:
         self._trusted_proxies = AddressList(settings.trusted_proxies)
         self._watchdog: Watchdog | None = None
         self._listeners = Listeners()
-        self._succession = Succession(self._listeners, inherited, self._handed_over)
+        self._succession = Succession(self._listeners, inherited, self._handed_over, self._uploads.share)
         self._borrowed: dict[int, list[Listener]] = {}  # by the number of the gateway that owns them
         self._certificates: ServerCertificates | None = None  # without a listener that needs them
         self._descriptors = DescriptorWatch()
@@ -293,7 +293,7 @@ class Gateway:
             self._operator.drain()
         for connection in self._context.connections:
             connection.drain()
-        self._uploads.hand_over()
+        self._uploads.share(True)
         await self._context.connections.wait_until_closed(self._settings.drain)
 
     async def _withdraw(self, seconds: float) -> None:

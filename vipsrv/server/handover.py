@@ -87,11 +87,19 @@ class ControlSocket:
     """The socket at which successors ask for the ``listeners``: ``open`` or ``adopt``, ``start``, ``close``.
 
     ``on_handed_over`` is called with the successor's process id (``None`` if it is unknown) when the
-    ``listeners`` are closed because the successor has them.
+    ``listeners`` are closed because the successor has them. ``on_shared`` is called with ``True`` before a
+    successor gets the listeners, which from then on may accept clients as well, and with ``False`` if it
+    fails.
     """
 
-    def __init__(self, listeners: OfferedListeners, on_handed_over: Callable[[int | None], None]) -> None:
+    def __init__(
+        self,
+        listeners: OfferedListeners,
+        on_handed_over: Callable[[int | None], None],
+        on_shared: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self._listeners = listeners
+        self._on_shared = on_shared
         self._on_handed_over = on_handed_over
         self._state = HandoverState.CLOSED
         self._socket: socket.socket | None = None
@@ -165,6 +173,7 @@ class ControlSocket:
             self._listeners.shared = False
             if self._state is HandoverState.OFFERED:
                 self._enter(HandoverState.LISTENING)
+                self._on_shared(False)
             await _send_if_possible(connection, "error", message=reason)
             return
         self._enter(HandoverState.HANDED_OVER)
@@ -204,6 +213,7 @@ class ControlSocket:
         self._enter(HandoverState.OFFERED)
         # Whoever of the two ends first must leave the files to the other.
         self._listeners.shared = True
+        self._on_shared(True)
         descriptors = [*(one.descriptor for one in offered), control.fileno()]
         # The connection is new, so its buffer has room.
         if socket.send_fds(connection, [message], descriptors) != len(message):

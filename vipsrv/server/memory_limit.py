@@ -49,9 +49,10 @@ def settings_within(
     changes: dict[str, Any] = {}
     if "workers" not in given:
         most = (limit // 2 - GATEWAY_MEMORY) // WORKER_MEMORY
-        changes["workers"] = max(1, min(settings.workers, most))
+        # Each gateway needs one. Without --gateways there are no more gateways than workers.
+        changes["workers"] = min(settings.workers, max(1, settings.gateways, most))
     fitted = settings.model_copy(update=changes)
-    in_files = 0 if spool_limit is None else settings.spool_disk
+    in_files = 0 if spool_limit is None else sum(share.spool_disk for share in shares_of(fitted))
     if memory_needed(fitted) + in_files > limit:
         changes |= _budgets(fitted, limit, spool_limit)
     return {
@@ -62,19 +63,22 @@ def settings_within(
 
 
 def _budgets(settings: ServerSettings, limit: int, spool_limit: int | None) -> dict[str, Any]:
-    workers = settings.workers
-    rest = limit - (settings.gateway_count + (settings.gateway_count > 1)) * GATEWAY_MEMORY
+    workers, gateways = settings.workers, settings.gateway_count
+    rest = limit - (gateways + (gateways > 1)) * GATEWAY_MEMORY
     if spool_limit is None:
         rest -= workers * WORKER_MEMORY
         jobs, disk = rest * 3 // 4, int(settings.spool_disk)
         memory = rest - jobs
     else:
-        # One worker has a heavy job instead of a light one.
-        rest -= workers * _IDLE_WORKER + (workers - 1) * _LIGHT_JOB
+        # One worker of each gateway has a heavy job instead of a light one.
+        rest -= workers * _IDLE_WORKER + (workers - gateways) * _LIGHT_JOB
         disk, memory = rest * 3 // 4, rest // 16
         jobs = 2 * (rest - disk - memory)
         disk = min(disk, spool_limit)
-    jobs, disk, memory = max(jobs, _LIGHT_JOB), max(disk, _LEAST_DISK), max(memory, _LEAST_SPOOL_MEMORY)
+    jobs, disk, memory = (
+        max(budget, gateways * least)
+        for budget, least in ((jobs, _LIGHT_JOB), (disk, _LEAST_DISK), (memory, _LEAST_SPOOL_MEMORY))
+    )
     budgets = {
         "spool_memory": min(settings.spool_memory, memory),
         "spool_disk": min(settings.spool_disk, disk),
@@ -82,9 +86,11 @@ def _budgets(settings: ServerSettings, limit: int, spool_limit: int | None) -> d
         "upload_memory": min(settings.upload_memory, memory // 4),
         "upload_disk": min(settings.upload_disk, disk),
         "decode_memory": min(settings.decode_memory, jobs),
-        "job_memory": min(settings.worker_config().job_memory, jobs),
-        # One that does not fit into the spool would be told to try again for ever.
-        "max_upload": min(settings.max_upload, disk),
+        # A gateway without a heavy job starts one of any memory, also beyond its share of decode_memory.
+        "job_memory": min(settings.worker_config().job_memory, jobs // gateways),
+        # One that does not fit into the spool would be told to try again for ever. The spool of a gateway has
+        # room for one of the largest size, however many gateways there are.
+        "max_upload": min(settings.max_upload, disk if spool_limit is None else disk // gateways),
     }
     return {name: ByteSize(size) for name, size in budgets.items()}
 

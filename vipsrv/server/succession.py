@@ -23,7 +23,8 @@ _log = logging.getLogger(__name__)
 class Succession:
     """Where the ``listeners`` of a server come from, and where they go: ``begin``, ``finish``, ``close``.
 
-    ``inherited`` are the sockets that systemd has opened. ``on_handed_over`` is as for ``ControlSocket``.
+    ``inherited`` are the sockets that systemd has opened. ``on_handed_over`` and ``on_shared`` are as for
+    ``ControlSocket``; this one calls the latter as well while the server before it still accepts clients.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class Succession:
         listeners: OfferedListeners,
         inherited: Sequence[OpenListener],
         on_handed_over: Callable[[int | None], None],
+        on_shared: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._listeners = listeners
+        self._on_shared = on_shared
         self._inherited = inherited
-        self._control = ControlSocket(listeners, on_handed_over)
+        self._control = ControlSocket(listeners, on_handed_over, on_shared)
         self._takeover: Takeover | None = None
 
     @property
@@ -80,6 +83,7 @@ class Succession:
             self._takeover = await Takeover.begin(control)
             if self._takeover is not None:
                 self._listeners.shared = True
+                self._on_shared(True)
                 for unused in self._inherited:  # clients would wait for ever
                     unused.sock.close()
                 return self._takeover.listeners
@@ -94,6 +98,7 @@ class Succession:
         if self._takeover is not None:
             await self._takeover.finish()
             self._listeners.shared = False
+            self._on_shared(False)
             self._control.adopt(self._takeover.control)
         self._control.start()
 

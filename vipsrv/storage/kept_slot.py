@@ -30,7 +30,7 @@ class KeptSlot(Slot):
     someone else shall go on, and has to put in what has arrived, and close the slot.
     """
 
-    __slots__ = ("_keeper", "began", "is_wanted", "needs_turn", "on_taken")
+    __slots__ = ("_keeper", "began", "is_wanted", "may_be_cut", "needs_turn", "on_taken")
 
     def __init__(
         self,
@@ -51,6 +51,9 @@ class KeptSlot(Slot):
         """Whether ``on_taken`` cannot put in what has arrived: the event loop has to read it before."""
         self.is_wanted = False
         """Whether someone else wants to go on: then no thread begins to read from the socket."""
+
+        self.may_be_cut = False
+        """Whether the one who fills it may still ``cut`` what has arrived, so that it is for nobody else."""
 
     @property
     def content(self) -> Content:

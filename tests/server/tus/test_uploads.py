@@ -204,6 +204,24 @@ async def test_an_upload_without_bytes_is_no_image(tus: TusClient) -> None:
     await tus.ask("POST", f"/info?upload={path[-32:]}", status=400)
 
 
+async def test_bytes_whose_checksum_is_not_known_are_not_held(server: HttpServer, tus: TusClient) -> None:
+    path = await tus.create(5)
+    async with tus_client(server) as other:
+        chunk_without_end = b"5\r\nhello\r\n"
+        await other.send(
+            *("PATCH", path, chunk_without_end),
+            upload_offset=0,
+            content_type=BYTES,
+            transfer_encoding="chunked",
+            content_length=None,
+            upload_checksum="sha1 " + 27 * "A" + "=",
+        )
+        await until(lambda: server.context.in_flight.requests == 1)
+        assert await tus.offset(path) == 0
+        await tus.ask("POST", f"/info?upload={path[-32:]}", status=409)
+        assert (await other.client.read()).status == 409
+
+
 async def test_uploads_belong_to_an_identity(tmp_path: Path) -> None:
     file = tmp_path / "tokens.toml"
     shop, other = (f"Bearer {add(file, name).text}" for name in ("shop", "other"))

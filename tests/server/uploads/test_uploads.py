@@ -133,10 +133,31 @@ async def test_it_goes_on_although_its_last_bytes_are_still_being_written(make_s
     slot.close()
 
 
+async def test_bytes_that_may_be_taken_back_are_for_nobody_else(make_store: MakeStore) -> None:
+    store = make_store()
+    await store.send(A, LARGE[:HALF], len(LARGE))
+    slot = store.uploads.open(store.account, A, len(LARGE), HALF)
+    slot.may_be_cut = True
+    slot.on_taken = lambda: None  # it is being taken back already
+    await store.fill(slot, LARGE[HALF:])
+    for ask in (store.uploads.status, store.uploads.terminate):
+        with pytest.raises(Busy):
+            ask(store.account, A)
+    with pytest.raises(Busy):
+        store.uploads.open(store.account, A, len(LARGE), len(LARGE))
+    while not slot.cut(HALF):
+        await asyncio.sleep(0)
+    slot.close()
+    await store.rested()
+    assert store.received(A) == HALF
+
+
 async def test_an_empty_upload_is_kept_only_if_it_was_created(make_store: MakeStore) -> None:
     store = make_store()
-    store.uploads.open(store.account, A, len(SMALL), 0).close()
-    assert store.received(A) is None
+    for data in (SMALL, LARGE):
+        store.uploads.open(store.account, A, len(data), 0).close()
+        assert store.received(A) is None
+        assert len(store.uploads.idle) == 0
     status = store.uploads.create(store.account, B, len(LARGE), b"name")
     assert (status.received, status.size, status.metadata) == (0, len(LARGE), b"name")
     await store.rested()
@@ -242,6 +263,13 @@ async def test_a_client_cannot_make_any_number_of_empty_uploads(make_store: Make
     assert store.received("0" * 32) is None
 
 
+async def test_an_upload_that_cannot_be_kept_is_not_created(make_store: MakeStore) -> None:
+    store = make_store(shared=True, files=0)
+    with pytest.raises(Busy):
+        store.uploads.create(store.account, A, len(SMALL))
+    assert store.received(A) is None
+
+
 async def test_a_disk_that_fails_loses_the_upload_only(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,7 +285,7 @@ async def test_a_disk_that_fails_loses_the_upload_only(
     assert store.received(A) == HALF
 
 
-def _fail(*_: object) -> int:
+def _fail(*_: object, **__: object) -> int:
     raise OSError(28, "No space left on device")
 
 
@@ -268,11 +296,91 @@ async def test_what_waits_in_memory_is_written_when_others_have_to_find_it(make_
     first, second = make_store(), make_store()
     await first.send(A, SMALL[:HALF], len(SMALL))
     assert second.received(A) is None
-    first.uploads.hand_over()
+    first.uploads.share(True)
     await first.rested()
     assert second.received(A) == HALF
     await second.send(A, SMALL[HALF:], len(SMALL), HALF)
     assert second.received(A) == first.received(A) == len(SMALL)
+
+
+async def test_what_is_being_received_is_found_by_others_as_well(make_store: MakeStore) -> None:
+    first, second = make_store(), make_store()
+    slot = first.uploads.open(first.account, A, len(SMALL), 0)
+    await first.fill(slot, SMALL[:HALF])
+    slot.on_taken = slot.close
+    first.uploads.share(True)
+    with pytest.raises(Busy):
+        second.received(A)
+    first.uploads.watch(time.monotonic() + 1000)
+    assert await second.received_soon(A) == HALF
+
+
+async def test_a_server_whose_successor_has_failed_keeps_small_uploads_in_memory_again(
+    make_store: MakeStore,
+) -> None:
+    first, gateway = make_store(), make_store(shared=True)
+    for store, memory in ((first, True), (gateway, False)):
+        store.uploads.share(True)
+        store.uploads.share(False)
+        await store.send(A, SMALL[:HALF], len(SMALL))
+        assert (store.uploads.idle.memory > 0) is memory
+
+
+async def test_what_another_process_has_taken_is_not_removed(make_store: MakeStore) -> None:
+    first, second = make_store(shared=True), make_store(shared=True)
+    for upload_id in (A, B):
+        await first.send(upload_id, LARGE[:HALF], len(LARGE))
+    slot = second.uploads.open(second.account, A, len(LARGE), HALF)
+    await second.send(B, LARGE[HALF : 2 * HALF], len(LARGE), HALF)
+    # The first one needs the room of all that it believes to have.
+    first.uploads.change_settings(first.uploads._settings.model_copy(update={"upload_disk": 0}))
+    assert first.uploads.counts.evicted == 0
+    assert first.spool.use.disk == 0
+    await second.fill(slot, LARGE[HALF : 2 * HALF])
+    slot.close()
+    await second.rested()
+    assert (second.received(A), second.received(B)) == (2 * HALF, 2 * HALF)
+
+
+async def test_what_another_process_has_taken_does_not_expire_here(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_store(shared=True, upload_ttl=100), make_store(shared=True, upload_ttl=100)
+    await first.send(A, LARGE[:HALF], len(LARGE))
+    slot = second.uploads.open(second.account, A, len(LARGE), HALF)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 101)
+    first.uploads.watch(time.monotonic() + 1000)
+    assert (len(first.uploads.idle), first.uploads.counts.expired) == (0, 0)
+    slot.close()
+    await second.rested()
+    assert second.received(A) == HALF
+
+
+async def test_a_server_without_descriptors_does_not_say_that_nothing_is_held(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_store(shared=True), make_store(shared=True)
+    await first.send(A, LARGE[:HALF], len(LARGE))
+    second.uploads._name(second.account, A)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", _fail)
+        for store in (first, second):
+            with pytest.raises(Busy):
+                store.uploads.open(store.account, A, len(LARGE), HALF)
+        with pytest.raises(Busy):
+            second.received(A)
+    assert (first.received(A), second.received(A)) == (HALF, HALF)
+
+
+async def test_an_upload_that_was_created_is_that_to_other_processes_as_well(make_store: MakeStore) -> None:
+    first, second = make_store(shared=True), make_store(shared=True)
+    first.uploads.create(first.account, A, len(SMALL), b"name")
+    await first.rested()
+    await second.send(A, b"", len(SMALL))  # cut before a byte
+    for store in (second, first):
+        status = store.uploads.status(store.account, A)
+        assert (status.received, status.size, status.metadata) == (0, len(SMALL), b"name")
 
 
 async def test_a_file_counts_in_one_process_only(make_store: MakeStore) -> None:

@@ -1,4 +1,5 @@
-"""Formats that are read if this libvips has a loader for them; the libvips of pyvips' wheel has none.
+"""Formats that are read if this libvips has a loader for them; the libvips of pyvips' wheel has none. So are
+those of ``jp2.py`` and ``drawings.py``.
 
 They are read only if ``--formats`` names them where libvips marks their loaders as untrusted: always those of
 SVG, PDF and Radiance HDR, and before libvips 8.18 those of JPEG XL and JPEG 2000.
@@ -17,24 +18,9 @@ from vipsrv.pipeline.formats.base import (
     whole_image_pixel,
 )
 
-_JP2_COMPONENT = 8
-"""Bytes for each component of a pixel: OpenJPEG keeps each as an int, and libvips a copy of them. A JPEG 2000
-may have 16,384 components."""
-
-
-def _drawn_cost(request: DecodeRequest) -> DecodeCost:
-    """Return the cost of an SVG or a PDF, if it is a plain one: any may take until the deadline."""
-    return DecodeCost(seconds=0.0018, held=request.pixels * whole_image_pixel(request.header))
-
 
 def _jxl_cost(request: DecodeRequest) -> DecodeCost:
     return DecodeCost(seconds=0.003, held=request.pixels * whole_image_pixel(request.header))
-
-
-def _jp2_cost(request: DecodeRequest) -> DecodeCost:
-    header = request.header
-    pixel = max(whole_image_pixel(header), _JP2_COMPONENT * header.shape.bands)
-    return DecodeCost(seconds=0.013, held=request.pixels * pixel)
 
 
 FORMATS = (
@@ -47,39 +33,6 @@ FORMATS = (
             family="VipsForeignLoadJxl",
             sample=samples.JXL,
             decode_cost=_jxl_cost,
-        ),
-    ),
-    ImageFormat(
-        name="jp2",
-        order=90,
-        signatures=(signature("JPEG 2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),),
-        reader=LibvipsReader(
-            loader="jp2kload_source",
-            family="VipsForeignLoadJp2k",
-            sample=samples.JP2,
-            decode_cost=_jp2_cost,
-        ),
-    ),
-    ImageFormat(
-        name="svg",
-        order=100,
-        signatures=(signature("SVG", rb"(\xef\xbb\xbf)?\s*(<\?xml.*|<!--.*|<!DOCTYPE svg.*)?<svg[\s>]"),),
-        reader=LibvipsReader(
-            loader="svgload_source",
-            family="VipsForeignLoadSvg",
-            sample=samples.SVG,
-            decode_cost=_drawn_cost,
-        ),
-    ),
-    ImageFormat(
-        name="pdf",
-        order=110,
-        signatures=(signature("PDF", rb"%PDF-"),),
-        reader=LibvipsReader(
-            loader="pdfload_source",
-            family="VipsForeignLoadPdf",
-            sample=samples.PDF,
-            decode_cost=_drawn_cost,
         ),
     ),
     ImageFormat(

@@ -83,6 +83,7 @@ class BinaryConnection(ServedConnection[RequestReader]):
         super().__init__(context, RequestReader(), peer)
         self._in_flight: dict[int, Exchange] = {}
         self._incoming: Exchange | None = None  # its body is arriving; None if the body is discarded
+        self._looks: dict[int, asyncio.TimerHandle] = {}  # of each UPLOAD_STATUS that waits, by its id
 
     @property
     def identity(self) -> str | None:
@@ -101,8 +102,8 @@ class BinaryConnection(ServedConnection[RequestReader]):
 
     @property
     def answers_are_due(self) -> bool:
-        """Whether requests are in flight."""
-        return bool(self._in_flight)
+        """Whether requests are in flight, or an UPLOAD_STATUS waits."""
+        return bool(self._in_flight or self._looks)
 
     @property
     def may_half_close(self) -> bool:
@@ -135,6 +136,8 @@ class BinaryConnection(ServedConnection[RequestReader]):
         for request_id, exchange in exchanges.items():
             exchange.abandon(error.message)
             self._reply_error(_KINDS[exchange.operation], request_id, error, exchange)
+        for request_id in self._looks:
+            self._reply_error(Kind.UPLOAD_STATUS, request_id, error)
         self._abandon_all()
 
     # Messages
@@ -208,7 +211,7 @@ class BinaryConnection(ServedConnection[RequestReader]):
             self._in_flight[request_id] = self._incoming = exchange
             self._inbox.slot = slot = exchange.slot
             if isinstance(slot, KeptSlot):
-                slot.on_taken = self._give_up_upload
+                slot.on_taken = partial(self._give_up_upload, exchange)
                 slot.needs_turn = self._tls
             if self._state is ConnectionState.DRAINING:  # it is served because the server has a successor
                 self._enter(ConnectionState.OPEN)
@@ -235,8 +238,7 @@ class BinaryConnection(ServedConnection[RequestReader]):
         try:
             meta = self._answer(head)
         except RequestError as error:
-            if head.kind == Kind.UPLOAD_STATUS and isinstance(error, Busy) and looks < len(LOOK_AGAIN):
-                asyncio.get_running_loop().call_later(LOOK_AGAIN[looks], self._look_again, head, looks + 1)
+            if self._will_look_again(head, error, looks):
                 return
             self._reply_error(head.kind, head.request_id, error)
             if isinstance(error, Unauthorized) or (
@@ -247,10 +249,24 @@ class BinaryConnection(ServedConnection[RequestReader]):
             reply = pack_message(head.kind | REPLY, head.request_id, meta, status=OK_STATUS)
             self._outbox.put(reply, None, self._line_of_success(head.kind, head.request_id))
 
+    def _will_look_again(self, head: MessageStarted, error: RequestError, looks: int) -> bool:
+        """Whether an UPLOAD_STATUS is answered later: its upload is just being let go elsewhere."""
+        if head.kind != Kind.UPLOAD_STATUS or not isinstance(error, Busy):
+            return False
+        if looks == len(LOOK_AGAIN) or head.request_id in self._looks:
+            return False
+        later = asyncio.get_running_loop().call_later(LOOK_AGAIN[looks], self._look_again, head, looks + 1)
+        self._looks[head.request_id] = later
+        return True
+
     def _look_again(self, head: MessageStarted, looks: int) -> None:
-        """Answer an UPLOAD_STATUS whose upload another connection has not let go yet."""
-        if self._state is ConnectionState.OPEN:
-            self._answer_at_once(head, looks)
+        del self._looks[head.request_id]
+        self._answer_at_once(head, looks)
+        if self._state is ConnectionState.LINGERING:
+            self._shut_down_when_sent()
+        self._inbox.update()
+        self._inbox.start_idling()
+        self._drain_if_told()
 
     def _answer(self, head: MessageStarted) -> dict[str, Any] | None:
         """The meta of the reply to a message that needs no worker. Raises ``RequestError``."""
@@ -280,10 +296,11 @@ class BinaryConnection(ServedConnection[RequestReader]):
         status = uploads.status(login.flow.account, check_id(meta.get("id")))
         return {"received": status.received, "size": status.size}
 
-    def _give_up_upload(self) -> None:
+    def _give_up_upload(self, exchange: Exchange) -> None:
         """Put what has arrived of the body into its upload, and let another connection go on with it."""
-        self._inbox.take_what_has_arrived()
-        if self._incoming is not None:
+        if self._incoming is exchange:
+            self._inbox.take_what_has_arrived()
+        if self._incoming is exchange:  # its last bytes have not arrived
             self._refuse_incoming(UploadConflict("upload: another connection goes on with this upload"))
             self._linger()
 
@@ -302,6 +319,9 @@ class BinaryConnection(ServedConnection[RequestReader]):
         """Abandon all requests in flight, because the client has disconnected."""
         self._incoming = None
         self._inbox.slot = None
+        looks, self._looks = self._looks, {}
+        for look in looks.values():
+            look.cancel()
         exchanges, self._in_flight = self._in_flight, {}
         for request_id, exchange in exchanges.items():
             exchange.abandon(self._lost_because)
@@ -402,4 +422,4 @@ class BinaryConnection(ServedConnection[RequestReader]):
     # The connection's own state
 
     def _has_place(self) -> bool:
-        return len(self._in_flight) + len(self._outbox) < MAX_IN_FLIGHT
+        return len(self._in_flight) + len(self._looks) + len(self._outbox) < MAX_IN_FLIGHT

@@ -151,6 +151,7 @@ class UploadPart(BodyTask):
         self._state = PartState.RECEIVING
         self._part = PartRoom(slot, size, self._hash)
         self.room: BodyRoom | None = self._part
+        slot.may_be_cut = checksum is not None
         slot.on_taken = self._taken
 
     @property
@@ -197,7 +198,7 @@ class UploadPart(BodyTask):
 
     def _taken(self) -> None:
         """End, because another connection of this client goes on with the upload."""
-        if self.take_arrived is not None:
+        if self._state is PartState.RECEIVING and self.take_arrived is not None:
             self.take_arrived()
         if self._state is PartState.RECEIVING:
             self.refuse(UploadConflict("another connection goes on with this upload"))

@@ -23,6 +23,7 @@ import json
 import os
 import secrets
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -55,10 +56,14 @@ class InUseError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class UploadInfo:
-    """What is known of an upload beside its bytes: its ``size``, and the ``metadata`` that a client gave."""
+    """What is known of an upload beside its bytes: its ``size``, and the ``metadata`` that a client gave.
+
+    One that ``is_created`` was created before its first byte.
+    """
 
     size: int
     metadata: bytes = b""
+    is_created: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,7 @@ class UploadFolder:
         self._folder: int | None = None
         self._keeper: int | None = None
         self._key: bytes | None = None
+        self._opening = threading.Lock()  # a thread may claim
 
     @property
     def path(self) -> Path:
@@ -249,8 +255,13 @@ class UploadFolder:
 
     def _open(self) -> int:
         """Return the descriptor of the folder, which is created if need be."""
-        if self._folder is not None:
-            return self._folder
+        if self._folder is None:
+            with self._opening:
+                if self._folder is None:
+                    self._folder = self._create()
+        return self._folder
+
+    def _create(self) -> int:
         with suppress(FileExistsError):
             self.path.mkdir(mode=0o700)
         with ExitStack() as undo:
@@ -262,7 +273,6 @@ class UploadFolder:
             self._key = self._read_key(folder)
             self._keeper = self._say_alive(folder)
             undo.pop_all()
-        self._folder = folder
         return folder
 
     def _say_alive(self, folder: int) -> int:
@@ -311,13 +321,17 @@ class UploadFolder:
         return opened
 
     def _read_info(self, name: str) -> tuple[UploadInfo, str] | None:
-        """Return what the info says, and which process counts the file; ``None`` if it is of another boot."""
+        """Return what the info says, and which process counts the file.
+
+        Returns ``None`` if it is of another boot, damaged, or not there.
+        """
         try:
             read: dict[str, Any] = json.loads(_read(name + _INFO, self._open()))
             if read["boot"] != self._boot:
                 return None
-            return UploadInfo(read["size"], base64.b64decode(read["metadata"])), read["keeper"]
-        except (OSError, ValueError, KeyError, TypeError):
+            info = UploadInfo(read["size"], base64.b64decode(read["metadata"]), read["created"])
+            return info, read["keeper"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
     def _write_info(self, name: str, info: UploadInfo) -> None:
@@ -328,6 +342,7 @@ class UploadFolder:
                 "size": info.size,
                 "boot": self._boot,
                 "keeper": self._token,
+                "created": info.is_created,
                 "metadata": base64.b64encode(info.metadata).decode(),
             }
         )

@@ -27,7 +27,7 @@ class Upload:
     """
 
     __slots__ = (
-        *("_keeper", "changed", "content", "is_named", "leases", "metadata", "name"),
+        *("_keeper", "changed", "content", "is_created", "leases", "metadata", "name"),
         *("replied_at", "share", "size", "state", "stored", "wanted_at"),
     )
 
@@ -45,7 +45,7 @@ class Upload:
         """Bytes in a file that is not open."""
         self.changed = 0.0
         self.leases: list[KeptSlot] = []
-        self.is_named = False
+        self.is_created = False
         """Whether the client created it by itself, so that it is kept even without a byte."""
         self.replied_at: float | None = None
         """When the last reply about it was sent, in Unix time."""
@@ -62,6 +62,13 @@ class Upload:
     def present_content(self) -> Content | None:
         """Where the bytes are, also while they are lent; ``None`` if the file is not open."""
         return self.leases[0].content if self.leases else self.content
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether a connection fills it: it lacks bytes, or the last ones may be taken back."""
+        return self.state is UploadState.RECEIVING and (
+            self.received < self.size or self.leases[0].may_be_cut
+        )
 
     @property
     def is_splicing(self) -> bool:

@@ -31,7 +31,7 @@ from vipsrv.server.uploads.terms import NOT_OFFERED, UploadStatus, in_other_conn
 from vipsrv.server.uploads.upload import Upload
 from vipsrv.storage.budget import Share
 from vipsrv.storage.file_slot import FileSlot
-from vipsrv.storage.file_store import SpoolFile
+from vipsrv.storage.file_store import SpoolFile, no_room
 from vipsrv.storage.kept_slot import KeptSlot
 from vipsrv.storage.memory_slot import MemorySlot
 from vipsrv.storage.spool import Spool
@@ -89,6 +89,7 @@ class Uploads:
         self.idle = IdleUploads()
         self._spool = spool
         self._settings = settings
+        self._beside_others = shared
         self._shared = shared
         self._folder = UploadFolder(settings.spool_dir)
         self._works = True
@@ -138,11 +139,13 @@ class Uploads:
         if self._find(name) is not None or self._look(name).size is not None:
             raise UploadConflict("there is an upload with this id already")
         upload = Upload(self, name, size, account.share, metadata)
-        upload.is_named = True
+        upload.is_created = True
         upload.changed = time.time()
         upload.content = MemorySlot(self._spool.chunks, account.share.memory, size)
         self._known[name] = upload
         self._settle(upload)
+        if upload.state is UploadState.REMOVED:
+            raise no_room()
         return self._status_of(upload)
 
     def status(self, account: Account, upload_id: str) -> UploadStatus:
@@ -160,12 +163,11 @@ class Uploads:
         An ``offset`` of 0 begins it anew. Raises ``UploadConflict`` if it is not as far as that, ``Busy``.
         """
         name = self._name(account, upload_id)
-        upload = self._find(name)
+        upload = self._find(name) or self._adopt(name, account.share)
         if offset == 0 and not (upload is not None and upload.received == 0 and upload.size == size):
-            self._drop(name, upload, account.share)
+            if upload is not None:
+                self._remove(upload)
             return self._begin(name, size, account.share)
-        if upload is None:
-            upload = self._adopt(name, account.share)
         if upload is None or upload.size != size or upload.received != offset:
             held = 0 if upload is None else upload.received
             of = "" if upload is None or upload.size == size else f" of {upload.size}"
@@ -236,18 +238,26 @@ class Uploads:
             if self._works and self._folder.exists:
                 self._spool.files.run_aside(partial(self._claim_aside, asyncio.get_running_loop()))
 
-    def hand_over(self) -> None:
-        """From now on, keep all that waits in files: other processes have to find it."""
-        self._shared = True
-        for upload in list(self.idle):
-            if upload.content is not None:
+    def share(self, shared: bool) -> None:  # noqa: FBT001 - one of two states
+        """Say whether another server accepts the same clients, and has to find their uploads from now on.
+
+        If so, files of all of them exist when this returns; one that is still written is found as busy.
+        """
+        self._shared = shared or self._beside_others
+        if not self._shared:
+            return
+        for upload in list(self._known.values()):
+            if upload.state in IDLE and upload.content is not None:
                 self.idle.discard(upload)
                 upload.enter(UploadState.SETTLING)
                 self._settle(upload)
+            elif upload.state is UploadState.RECEIVING and upload.received < upload.size:
+                with suppress(Busy):  # it is then found when it waits
+                    upload.leases[0].move_to_file()
 
     async def close(self) -> None:
         """Write what still has to be written; the connections and requests have ended."""
-        self.hand_over()
+        self.share(True)
         give_up = time.monotonic() + _SETTLE_SECONDS
         while any(one.state is UploadState.SETTLING for one in self._known.values()):
             if time.monotonic() > give_up:
@@ -315,7 +325,8 @@ class Uploads:
     def _make_file(self, upload: Upload, share: Share) -> SpoolFile:
         """Create the file of an upload. Raises ``OSError``, or ``Busy`` if another process just did."""
         try:
-            return self._folder.create(upload.name, UploadInfo(upload.size, upload.metadata), share)
+            info = UploadInfo(upload.size, upload.metadata, upload.is_created)
+            return self._folder.create(upload.name, info, share)
         except InUseError:
             raise in_other_process() from None
 
@@ -349,34 +360,45 @@ class Uploads:
 
     def _adopt(self, name: str, share: Share) -> Upload | None:
         """Take an upload that this process does not know from its file. Raises ``Busy``."""
-        status = self._look(name)
-        if status.size is None:
-            return None
-        upload = Upload(self, name, status.size, share, status.metadata)
-        upload.stored = status.received
-        upload.changed = status.expires - self._settings.upload_ttl
-        self._spool.files.count(share, upload.stored)
-        self._known[name] = upload
-        self._rest(upload)
+        stored = self._stored(name)
+        if stored is not None:
+            self._count(stored, share)
         return self._known.get(name)  # or there was no room for it
 
+    def _count(self, stored: StoredUpload, share: Share) -> None:
+        """Count an upload in a file that nobody has open as one that waits in this process."""
+        upload = Upload(self, stored.name, stored.info.size, share, stored.info.metadata)
+        upload.is_created = stored.info.is_created
+        upload.stored = stored.received
+        upload.changed = stored.changed
+        self._spool.files.count(share, upload.stored)
+        self._known[upload.name] = upload
+        self._rest(upload)
+
     def _look(self, name: str) -> UploadStatus:
+        """Return how much is stored of an upload that this process does not know. Raises ``Busy``."""
+        stored = self._stored(name)
+        if stored is None:
+            return UploadStatus()
+        expires = stored.changed + self._settings.upload_ttl
+        return UploadStatus(stored.received, stored.info.size, expires, stored.info.metadata)
+
+    def _stored(self, name: str) -> StoredUpload | None:
         """Return what is stored of an upload that this process does not know. Raises ``Busy``."""
         try:
             found = self._folder.look(name)
         except InUseError:
             raise in_other_process() from None
-        except OSError:
-            found = None
+        except OSError as error:  # what is there is not known, and must not be taken for nothing
+            _log.error("the file of an upload cannot be looked at: %s", error)
+            raise in_other_process() from None
         if found is None or found.changed + self._settings.upload_ttl < time.time():
-            return UploadStatus()
-        return UploadStatus(
-            found.received, found.info.size, found.changed + self._settings.upload_ttl, found.info.metadata
-        )
+            return None
+        return found
 
     def _status_of(self, upload: Upload) -> UploadStatus:
         # What another connection has begun without a byte is as if it were not there.
-        if not upload.received and not upload.is_named:
+        if not upload.received and not upload.is_created:
             return UploadStatus()
         return UploadStatus(upload.received, upload.size, self._expires(upload), upload.metadata)
 
@@ -385,7 +407,7 @@ class Uploads:
         upload = self._known.get(name)
         if upload is None:
             return None
-        if upload.state is UploadState.RECEIVING and upload.received < upload.size:
+        if upload.is_filled:
             self._let_go(upload)
         if upload.state is UploadState.RECEIVING:
             upload.changed = time.time()
@@ -394,8 +416,7 @@ class Uploads:
             raise in_other_connection()
         if upload.state in IDLE:
             if self._expires(upload) < time.time():
-                self._remove(upload)
-                self.counts.expired += 1
+                self.counts.expired += self._remove_unused(upload)
             elif upload.content is None:
                 self._refresh(upload)
         return self._known.get(name)
@@ -419,16 +440,16 @@ class Uploads:
         if slot.stalled and now < upload.wanted_at + _PATIENCE_SECONDS:
             raise in_other_connection()
         slot.on_taken()
-        if upload.state is UploadState.RECEIVING and upload.received < upload.size:
+        if upload.is_filled:
             raise in_other_connection()
 
     def _settle(self, upload: Upload) -> None:
         """Go on with an upload that nobody uses: write what is to be written, then let it wait."""
         content = upload.content
+        if not (upload.received or upload.is_created):
+            self._remove(upload)
+            return
         if isinstance(content, MemorySlot):
-            if not (upload.received or upload.is_named):
-                self._remove(upload)
-                return
             in_memory = not self._shared and upload.size <= IN_MEMORY_SIZE
             if in_memory and self.idle.memory + content.held <= self._settings.upload_memory:
                 self._rest(upload)
@@ -487,8 +508,15 @@ class Uploads:
     def _evict(self, upload: Upload | None) -> None:
         if upload is None:
             raise RuntimeError("no upload waits, but their bytes count")
-        self.counts.evicted += 1
+        self.counts.evicted += self._remove_unused(upload)
+
+    def _remove_unused(self, upload: Upload) -> bool:
+        """Remove an upload that waits, unless another process has it now; return whether it is removed."""
+        if upload.content is None and not self._is_here(upload.name):
+            self._forget(upload)
+            return False
         self._remove(upload)
+        return True
 
     def _remove(self, upload: Upload) -> None:
         """Remove an upload; requests that work on it keep its bytes."""
@@ -514,12 +542,6 @@ class Uploads:
             if trash is not None:
                 self._spool.files.run_aside(partial(self._folder.free, trash))
 
-    def _drop(self, name: str, upload: Upload | None, share: Share) -> None:
-        """Remove what is held under a name, because an upload begins there anew. Raises ``Busy``."""
-        upload = upload or self._adopt(name, share)
-        if upload is not None:
-            self._remove(upload)
-
     def _forget(self, upload: Upload) -> None:
         """Stop counting an upload that waits in a file, which another process has now."""
         self.idle.discard(upload)
@@ -530,7 +552,7 @@ class Uploads:
     def _expires(self, upload: Upload) -> float:
         """Return when an upload is removed, in Unix time."""
         expires = (upload.changed or time.time()) + self._settings.upload_ttl
-        if upload.replied_at is None or upload.is_named:
+        if upload.replied_at is None or upload.is_created:
             return expires
         return min(expires, upload.replied_at + SPENT_SECONDS)
 
@@ -538,12 +560,11 @@ class Uploads:
         now = time.time()
         for upload in list(self.idle):
             if self._expires(upload) < now:
-                self.counts.expired += 1
-                self._remove(upload)
+                self.counts.expired += self._remove_unused(upload)
 
     def _let_go_what_is_wanted(self) -> None:
         for upload in list(self._known.values()):
-            if upload.state is UploadState.RECEIVING and isinstance(upload.present_content, FileSlot):
+            if upload.is_filled and isinstance(upload.present_content, FileSlot):
                 try:
                     if upload.wanted_at is not None or self._folder.is_wanted(upload.name):
                         self._let_go(upload)
@@ -577,16 +598,12 @@ class Uploads:
         for one in found if self._works else ():
             if one.name in self._known or not self._is_here(one.name):
                 continue  # a client has asked for it meanwhile
-            upload = Upload(self, one.name, one.info.size, self._leftovers, one.info.metadata)
-            upload.stored = one.received
-            upload.changed = one.changed
-            upload.is_named = True
-            self._spool.files.count(self._leftovers, upload.stored)
-            self._known[one.name] = upload
-            self._rest(upload)
+            self._count(one, self._leftovers)
 
     def _is_here(self, name: str) -> bool:
+        """Whether this process still counts a file that waits."""
         try:
             return self._folder.is_counted_here(name)
-        except OSError:
-            return False
+        except OSError as error:  # then nothing changes
+            _log.error("the folder of uploads cannot be read: %s", error)
+            return True
