@@ -107,6 +107,10 @@ class Session:
         """Count an upload of ``size`` bytes that was admitted before its size was known."""
         self.usage.count(size, self._clock())
 
+    def give_back(self, size: int) -> None:
+        """Stop counting ``size`` bytes of an upload that have not arrived: they will be sent again."""
+        self.usage.give_back(size, self._clock())
+
     def describe(self, server: dict[str, Any]) -> dict[str, Any]:
         """Return what a HELLO reply says about the server, with what holds for this identity."""
         limits = self._identity.limits

@@ -254,8 +254,17 @@ class Exchange:
     def _open_upload(self, upload: UploadSlot) -> Slot:
         uploads = self._context.uploads
         assert uploads is not None  # noqa: S101 - `_take_upload` has checked it
-        self._upload = uploads.open(self.flow.account, upload.id, upload.size, upload.offset)
+        try:
+            self._upload = uploads.open(self.flow.account, upload.id, upload.size, upload.offset)
+        except RequestError:
+            self._give_back(upload.size - upload.offset)
+            raise
         return self._upload
+
+    def _give_back(self, size: int) -> None:
+        """Do not hold bytes against the limits of the client that it has to send again."""
+        if self._session is not None and size:
+            self._session.give_back(size)
 
     def _end_growth(self) -> None:
         """Take the size of a slot that has grown."""
@@ -285,6 +294,8 @@ class Exchange:
         usage, self._usage = self._usage, None
         if usage is not None:
             usage.done()
+            if self._upload is not None:
+                self._give_back(self._upload.size - self._upload.received)
 
     def _submit_when_stored(self) -> None:
         slot = self.slot

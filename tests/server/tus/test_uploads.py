@@ -260,6 +260,27 @@ async def test_the_bytes_of_parts_count(tmp_path: Path, *, chunked: bool) -> Non
         assert "retry-after" in reply.headers
 
 
+async def test_bytes_that_were_cut_off_do_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.toml"
+    token = f"Bearer {add(file, 'shop', limits={'bytes_per_second': 100_000}).text}"
+    async with tus_server(tmp_path, access=Access(Identities(file))) as server, tus_client(server) as tus:
+        # What was announced would take 9 seconds, one byte takes 10 µs.
+        path = await tus.create(900_000, authorization=token)
+        for offset in range(3):
+            async with tus_client(server) as other:
+                await other.send(
+                    *("PATCH", path, b"x"),
+                    announced=900_000 - offset,
+                    authorization=token,
+                    upload_offset=offset,
+                    content_type=BYTES,
+                )
+                await until(lambda: server.context.in_flight.requests == 1)
+            await until(lambda: server.context.in_flight.requests == 0)
+        reply = await tus.ask("HEAD", path, status=200, authorization=token)
+        assert reply.headers["upload-offset"] == "3"
+
+
 async def test_an_upload_expires(tmp_path: Path) -> None:
     async with tus_server(tmp_path, upload_ttl=0.05) as server, tus_client(server) as tus:
         path = await tus.create(5)

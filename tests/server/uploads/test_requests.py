@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from tests.server.fakes import FakeWorkers, fill, make_context, succeed
-from vipsrv.errors import BadRequest, CorruptImage, TooLarge, UploadConflict
+from tests.server.identity.records import add
+from vipsrv.errors import BadRequest, Busy, CorruptImage, TooLarge, UploadConflict
+from vipsrv.server.access import Access, Session
 from vipsrv.server.accounts import Flow
 from vipsrv.server.context import ServerContext
 from vipsrv.server.exchange import Exchange, ExchangeState
+from vipsrv.server.identity import Identities
 from vipsrv.server.uploads import Uploads
 from vipsrv.workers.channel import Operation
 
@@ -44,9 +47,10 @@ def begin(
     *,
     size: int = SIZE,
     operation: Operation = Operation.RESIZE,
+    session: Session | None = None,
     **meta: object,
 ) -> Exchange:
-    exchange = Exchange(context, operation, flow, lambda _: None)
+    exchange = Exchange(context, operation, flow, lambda _: None, session)
     options = {"width": 8, "height": 6} if operation is Operation.RESIZE else {}
     exchange.accept({**options, "upload": {"id": ID, "size": size, "offset": offset}, **meta}, body)
     return exchange
@@ -166,3 +170,26 @@ async def test_an_image_without_an_upload_leaves_nothing(
     workers.jobs[0].close()
     assert len(context.uploads.idle) == 0
     assert context.spool.use.memory == 0
+
+
+async def test_only_bytes_that_have_arrived_count_against_a_limit(
+    context: ServerContext, flow: Flow, tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens.toml"
+    token = add(file, "shop", limits={"bytes_per_second": 1000})
+    identities = Identities(file)
+    now = 0.0
+    identity = Access(identities).login(token.text, "192.0.2.1")
+    session = Session(identities, identity, flow.account, clock=lambda: now)
+    exchange = begin(context, flow, 0, SIZE, session=session)
+    put(exchange, HALF)
+    exchange.abandon("the client disconnected")
+    refused = begin(context, flow, HALF, SIZE - HALF, session=session)
+    assert refused.outcome is not None
+    assert isinstance(refused.outcome.error, Busy)  # by the bytes that have arrived
+    now += HALF / 1000 + 1
+    for offset, error in ((HALF - 1, UploadConflict), (HALF, type(None))):  # a conflict costs nothing
+        exchange = begin(context, flow, offset, SIZE - offset, session=session)
+        assert isinstance(exchange.outcome and exchange.outcome.error, error)
+    exchange.abandon("the client disconnected")
+    assert session.usage.in_flight == 0

@@ -133,6 +133,11 @@ class Usage:
         if self._bytes is not None:
             self._bytes.take(size, now)
 
+    def give_back(self, size: int, now: float) -> None:
+        """Stop counting bytes of an upload that was admitted with them: they have not arrived."""
+        if self._bytes is not None:
+            self._bytes.take(-size, now)
+
     def done(self) -> None:
         """End a request that was admitted."""
         self.in_flight -= 1

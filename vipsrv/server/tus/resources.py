@@ -227,14 +227,19 @@ class Tus:
             in_flight.size -= announced or 0
             if usage is not None:
                 usage.done()
-            if session is not None and announced is None and received:
+            if session is None:
+                return
+            if announced is None:
                 session.count(received)
+            elif received < announced:
+                session.give_back(announced - received)
 
         try:
             slot = self._uploads.open(sender(request), upload_id, size, found.received)
         except RequestError:
-            if usage is not None:
+            if usage is not None and session is not None:
                 usage.done()
+                session.give_back(announced or 0)
             raise
         in_flight.requests += 1
         in_flight.size += announced or 0
