@@ -29,7 +29,7 @@ pytestmark = needs_haproxy
 
 IMAGE = jpeg()
 DRAIN_DELAY = 1.5
-"""Seconds. The health check asks more often than each second."""
+"""Seconds, three intervals of the health check."""
 
 
 class Cluster:

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from vipsrv.server.accounts import Accounts
 from vipsrv.server.gateway import Gateway, check_timeouts
 from vipsrv.server.ops.load import LoadHistory
 from vipsrv.server.settings import ServerSettings
+from vipsrv.workers.pool import WorkerPool
 
 
 class Watched:
@@ -79,8 +81,10 @@ async def test_traces_without_their_extra_are_refused(
 
 @pytest.mark.parametrize(("ttl", "offered"), [(0, None), (60, {"ttl_s": 60, "max_bytes": 1000})])
 async def test_a_hello_says_whether_uploads_are_kept(
-    tmp_path: Path, ttl: float, offered: dict[str, int] | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ttl: float, offered: dict[str, int] | None
 ) -> None:
+    # As if a worker had started, which names them.
+    monkeypatch.setattr(WorkerPool, "formats", SimpleNamespace(readers={}, writers={}))
     gateway = Gateway(ServerSettings(spool_dir=tmp_path, upload_ttl=ttl, max_upload=1000))
     try:
         assert gateway._describe().get("uploads") == offered

@@ -111,6 +111,11 @@ def test_what_was_given_stays() -> None:
     assert set(changes) == {"spool_disk", "upload_memory", "upload_disk", "decode_memory", "max_upload"}
 
 
+def test_no_upload_is_larger_than_a_spool_that_was_given() -> None:
+    changes = within(512 * MIB, spool_limit=GIB, workers=1, spool_disk=100 * MIB)
+    assert (changes["max_upload"], changes["upload_disk"]) == (100 * MIB, 100 * MIB)
+
+
 @pytest.fixture
 def eight_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine on which eight workers are the default."""
@@ -151,6 +156,20 @@ def test_the_settings_of_a_server_follow_its_cgroup(tmp_path: Path) -> None:
     assert configuration.origins["workers"].place == "--workers"
     # A reload finds the same.
     assert sources.read().settings == configuration.settings
+
+
+def test_what_the_environment_and_the_file_give_stays(tmp_path: Path) -> None:
+    file = tmp_path / "vipsrv.toml"
+    file.write_text('decode_memory = "2GiB"\nworkers = 1\n')
+    file.chmod(0o600)
+    configuration = SettingsSources(
+        config=file,
+        environment={"VIPSRV_JOB_MEMORY": "1GiB"},
+        cgroups=cgroups(tmp_path, f"{512 * MIB}\n"),
+    ).read()
+    assert configuration.settings.decode_memory == 2 * GIB
+    assert configuration.settings.worker_config().job_memory == GIB
+    assert configuration.settings.spool_memory < 128 * MIB
 
 
 def test_the_settings_of_a_server_without_a_limit(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,3 +29,5 @@ def test_the_size_of_a_file_system_in_memory(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(spool_folder, "filesystem_kind", lambda _: "tmpfs")
     assert (spool_folder.size_in_memory(tmp_path) or 0) > 0
     assert spool_folder.size_in_memory(tmp_path / "none") is None
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=0))
+    assert (spool_folder.size_in_memory(tmp_path) or 0) >= 1 << 60

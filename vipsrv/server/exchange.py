@@ -89,6 +89,7 @@ class Exchange:
         "ids",
         "operation",
         "outcome",
+        "received",
         "size",
         "slot",
         "timeline",
@@ -107,6 +108,8 @@ class Exchange:
         self.timeline = Timeline(time.monotonic())
         self.size = 0
         """Bytes of the image, as announced."""
+        self.received = 0
+        """Bytes of the upload that had arrived, if a request that goes on with one has failed."""
         self.ids: RequestIds = NO_IDS
         """What the client calls its request."""
         self.slot: Slot | None = None
@@ -333,6 +336,8 @@ class Exchange:
         self.outcome = outcome
         if outcome.error is not None:
             outcome.error.forget_frames()
+            if self._upload is not None:
+                self.received = self._upload.received
         self.timeline.started = outcome.started
         self.timeline.ended = outcome.ended
 

@@ -79,9 +79,10 @@ def _budgets(settings: ServerSettings, limit: int, spool_limit: int | None) -> d
         max(budget, gateways * least)
         for budget, least in ((jobs, _LIGHT_JOB), (disk, _LEAST_DISK), (memory, _LEAST_SPOOL_MEMORY))
     )
+    disk = min(disk, settings.spool_disk)  # which may have been given
     budgets = {
         "spool_memory": min(settings.spool_memory, memory),
-        "spool_disk": min(settings.spool_disk, disk),
+        "spool_disk": disk,
         # Parts of those two, which give way to live requests.
         "upload_memory": min(settings.upload_memory, memory // 4),
         "upload_disk": min(settings.upload_disk, disk),

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -30,11 +31,14 @@ def is_fallback(folder: Path) -> bool:
 
 
 def size_in_memory(folder: Path) -> int | None:
-    """Return the bytes that fit into the file system of ``folder`` if that is in memory, ``None`` if not."""
+    """Return the bytes that fit into the file system of ``folder`` if that is in memory, ``None`` if not.
+
+    A file system without a size (ramfs, or tmpfs with ``size=0``) states 0, and holds as much as the memory.
+    """
     if filesystem_kind(folder) not in IN_MEMORY:
         return None
     try:
-        return shutil.disk_usage(folder).total
+        return shutil.disk_usage(folder).total or sys.maxsize
     except OSError:
         return None
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.server.connections.test_binary import Server, connected, read_status, send, status_of, until
+from tests.server.connections.test_binary import Server, connected, read_status, reset, send, status_of, until
 from vipsrv.protocol import HEADER, Kind, pack_message
 from vipsrv.server.accounts import Account
 from vipsrv.server.connections import binary
@@ -145,3 +145,14 @@ async def test_a_server_that_keeps_none_refuses_the_question(tmp_path: Path) -> 
         await send(sock, STATUS)
         status, meta = await receive(sock)
         assert (status, meta["message"]) == (400, "this server does not offer resumable uploads")
+
+
+async def test_the_line_of_a_cut_request_says_what_is_kept(tmp_path: Path) -> None:
+    async with with_uploads(tmp_path) as (server, sock, _):
+        await send(sock, resize(1, bytes(HALF)))
+        await until(lambda: server.received == HALF)
+        reset(sock)
+        await server.closed()
+        (line,) = server.lines
+        assert (line.level, line.status) == ("info", 499)
+        assert line.fields()["source"] == {"bytes": SIZE, "received": HALF}

@@ -108,6 +108,7 @@ _ERRORS = st.builds(Busy, _TEXTS) | st.builds(InternalError, _TEXTS, where=_TEXT
         kind=st.sampled_from(["resize", "ping", "kind 77"]),
         request_id=_SIZES,
         image_size=_SIZES,
+        received=_SIZES,
         error=st.none() | _ERRORS,
         ids=st.just(NO_IDS) | st.builds(RequestIds, st.none() | _TEXTS, st.none() | _TEXTS.map(printable)),
         timeline=st.none() | st.builds(Timeline, *[_TIMES] * 6),

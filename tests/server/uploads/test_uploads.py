@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -415,12 +416,12 @@ async def test_files_of_a_process_that_has_ended_are_claimed_and_old_ones_remove
     for upload_id in (A, B):
         await first.send(upload_id, LARGE[:HALF], len(LARGE))
     name = first.uploads._name(first.account, B)
-    _kill(first.uploads._folder)
+    _kill(first.uploads._files.folder)
     old = time.time() - 7200
-    os.utime(first.uploads._folder.path / name, (old, old))
+    os.utime(first.uploads._files.folder.path / name, (old, old))
     second = make_store()
     assert second.spool.use.disk == HALF
-    assert not (second.uploads._folder.path / name).exists()
+    assert not (second.uploads._files.folder.path / name).exists()
     assert (second.received(A), second.received(B)) == (HALF, None)
     slot = second.uploads.open(second.account, A, len(LARGE), HALF)
     assert second.account.share.disk.size >= HALF  # no more the leftovers'
@@ -433,7 +434,7 @@ async def test_files_of_an_earlier_boot_are_never_used(
 ) -> None:
     first = make_store(shared=True)
     await first.send(A, LARGE[:HALF], len(LARGE))
-    _kill(first.uploads._folder)
+    _kill(first.uploads._files.folder)
     monkeypatch.setattr(folder_module, "boot_id", lambda: "another")
     second = make_store(shared=True)
     assert second.received(A) is None
@@ -478,7 +479,7 @@ async def test_the_files_of_a_gateway_that_has_died_are_claimed_while_another_on
     first, second = make_store(shared=True), make_store(shared=True)
     await first.send(A, LARGE[:HALF], len(LARGE))
     assert second.received(A) == HALF
-    _kill(first.uploads._folder)
+    _kill(first.uploads._files.folder)
     second.uploads.watch(time.monotonic() + 1000)
     async with asyncio.timeout(30):
         while second.spool.use.disk != HALF:
@@ -493,7 +494,7 @@ async def test_the_files_of_a_gateway_that_has_died_are_claimed_while_another_on
 async def test_damaged_files_are_passed_over(make_store: MakeStore) -> None:
     first = make_store(shared=True)
     await first.send(A, LARGE[:HALF], len(LARGE))
-    folder, name = first.uploads._folder, first.uploads._name(first.account, A)
+    folder, name = first.uploads._files.folder, first.uploads._name(first.account, A)
     _kill(folder)
     for text in ("", "{", "[]", json.dumps({"size": 1})):
         (folder.path / f"{name}.info").write_text(text)
@@ -509,7 +510,7 @@ async def test_damaged_files_are_passed_over(make_store: MakeStore) -> None:
 async def test_remnants_are_removed(make_store: MakeStore) -> None:
     store = make_store(shared=True)
     await store.send(A, LARGE[:HALF], len(LARGE))
-    path = store.uploads._folder.path
+    path = store.uploads._files.folder.path
     before = set(path.iterdir())
     for name in ("f" * 32 + ".info", "f" * 32 + ".wanted", "new-1", "trash-1"):
         (path / name).write_text("")
@@ -529,6 +530,27 @@ async def test_names_need_the_key_and_differ_by_owner(make_store: MakeStore, tmp
     assert key.stat().st_mode & 0o777 == 0o600
     key.write_bytes(bytes(32))
     assert make_store().uploads._name(store.account, A) not in names
+
+
+async def test_a_folder_that_was_removed_is_created_anew(make_store: MakeStore) -> None:
+    store = make_store(shared=True)
+    await store.send(A, LARGE[:HALF], len(LARGE))
+    shutil.rmtree(store.uploads._files.folder.path)
+    assert store.received(A) is None
+    assert store.spool.use.disk == 0
+    await store.send(A, LARGE[:HALF], len(LARGE))
+    other = make_store(shared=True)
+    assert store.received(A) == other.received(A) == HALF
+    other.uploads.watch(time.monotonic() + 1000)
+    assert other.spool.use.disk == 0  # the first one lives, and counts it
+
+
+async def test_threads_that_open_the_folder_at_the_same_time_share_it(tmp_path: Path) -> None:
+    for _ in range(20):
+        folder = folder_module.UploadFolder(tmp_path)
+        names = await asyncio.gather(*(asyncio.to_thread(folder.name_of, "", A) for _ in range(4)))
+        assert len(set(names)) == 1
+        folder.close()
 
 
 @pytest.mark.parametrize("kind", ["mode", "link", "file"])
@@ -554,7 +576,7 @@ async def test_a_folder_of_somebody_else_is_not_used(
 async def test_two_processes_that_begin_the_same_upload_do_not_share_a_file(make_store: MakeStore) -> None:
     first, second = make_store(shared=True), make_store(shared=True)
     slot = first.uploads.open(first.account, A, len(LARGE), 0)
-    folder, name = second.uploads._folder, second.uploads._name(second.account, A)
+    folder, name = second.uploads._files.folder, second.uploads._name(second.account, A)
     with pytest.raises(InUseError):
         folder.create(name, UploadInfo(len(LARGE)), second.account.share)
     with pytest.raises(Busy):
@@ -569,7 +591,7 @@ async def test_a_locked_file_is_in_use(make_store: MakeStore) -> None:
     await first.fill(slot, LARGE[:HALF])
     name = first.uploads._name(first.account, A)
     with pytest.raises(InUseError):
-        second.uploads._folder.reopen(name, second.account.share)
-    assert first.uploads._folder.is_wanted(name)
+        second.uploads._files.folder.reopen(name, second.account.share)
+    assert first.uploads._files.folder.is_wanted(name)
     slot.close()
     await first.rested()

@@ -403,6 +403,7 @@ class BinaryConnection(ServedConnection[RequestReader]):
         )
         if exchange is not None:
             line.add(exchange.size, exchange.ids, exchange.timeline, exchange.outcome)
+            line.received = exchange.received
         return line
 
     def _refuse_incoming(self, error: RequestError) -> None:

@@ -77,6 +77,7 @@ class PendingRequest:
         exchange = self.exchange
         if exchange is not None:
             line.add(exchange.size, exchange.ids, exchange.timeline, exchange.outcome)
+            line.received = exchange.received
         elif self.kind == UPLOAD and self.head is not None:
             line.image_size = self.head.body_size or 0
         return line

@@ -38,7 +38,8 @@ def _images(line: RequestLine) -> str:
             f'"bytes":{size}}}'
         )
     elif size:
-        text = f',"source":{{"bytes":{size}}}'
+        received = f',"received":{line.received}' if line.received else ""
+        text = f',"source":{{"bytes":{size}{received}}}'
     if not line.outputs:
         return text
     results = [

@@ -15,8 +15,8 @@ _OK = 200
 _WARNINGS = frozenset({502, 504})
 """Statuses of errors that an operator may have to look at: a worker has died, or the server was too slow."""
 
-ROUTINE = frozenset({"hello", "ping", "cancel", "page"})
-"""Kinds of requests of which a success is of interest at debug only: health checks send them all day."""
+ROUTINE = frozenset({"hello", "ping", "cancel", "page", "upload_status"})
+"""Kinds of requests of which a success is of interest at debug only: clients send them all day."""
 
 _SIZE = 700
 """Bytes of the line of a successful request, without the ids of its client."""
@@ -48,6 +48,8 @@ class RequestLine:
     """The status of a reply of HTTP that is no error, and is not 200; 0 for all others."""
     image_size: int = 0
     """Bytes of the image as announced; 0 if there is none."""
+    received: int = 0
+    """Bytes that had arrived of an upload that can be resumed, if the request has failed."""
     error: RequestError | None = None
     ids: RequestIds = NO_IDS
     timeline: Timeline | None = None
@@ -167,6 +169,8 @@ def _add_images(fields: dict[str, Any], line: RequestLine) -> None:
         }
     elif line.image_size:
         fields["source"] = {"bytes": line.image_size}
+        if line.received:
+            fields["source"]["received"] = line.received
     if line.outputs:
         fields["results"] = [
             {"format": one.format, "width": one.width, "height": one.height, "bytes": one.size}

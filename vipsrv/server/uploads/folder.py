@@ -85,7 +85,7 @@ def boot_id() -> str:
 
 
 class UploadFolder:
-    """The folder for uploads below ``spool``. It is created for the first file.
+    """The folder for uploads below ``spool``. It is created for the first file, and anew if it was removed.
 
     All methods raise ``OSError`` if the folder cannot be used, or is not only this user's.
     """
@@ -247,6 +247,10 @@ class UploadFolder:
         """Say that this process counts no files any more."""
         if self._keeper is not None:
             self._unlink(_KEEPER + self._token)
+        self._close()
+
+    def _close(self) -> None:
+        if self._keeper is not None:
             os.close(self._keeper)
             self._keeper = None
         if self._folder is not None:
@@ -255,11 +259,15 @@ class UploadFolder:
 
     def _open(self) -> int:
         """Return the descriptor of the folder, which is created if need be."""
-        if self._folder is None:
+        folder = self._folder
+        if folder is None or not os.fstat(folder).st_nlink:  # removed, by a cleaner of /tmp for example
             with self._opening:
-                if self._folder is None:
+                if self._folder == folder:
+                    self._close()
                     self._folder = self._create()
-        return self._folder
+                folder = self._folder
+        assert folder is not None  # noqa: S101 - it was opened under the lock
+        return folder
 
     def _create(self) -> int:
         with suppress(FileExistsError):
@@ -294,7 +302,7 @@ class UploadFolder:
                 if len(key) == _KEY_BYTES:
                     return key
             temporary = f"{_NEW}{secrets.token_hex(8)}"
-            _write(temporary, secrets.token_bytes(_KEY_BYTES), folder)
+            _write(temporary, self._key or secrets.token_bytes(_KEY_BYTES), folder)
             # Of several processes that do this at the same time, one wins.
             with suppress(FileExistsError):
                 os.link(temporary, _KEY, src_dir_fd=folder, dst_dir_fd=folder)

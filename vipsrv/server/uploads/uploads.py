@@ -24,10 +24,11 @@ from functools import partial
 from vipsrv.errors import BadRequest, Busy, RequestError, UploadConflict
 from vipsrv.server.accounts import Account
 from vipsrv.server.settings import ServerSettings
-from vipsrv.server.uploads.folder import InUseError, StoredUpload, UploadFolder, UploadInfo
+from vipsrv.server.uploads.files import UploadFiles
+from vipsrv.server.uploads.folder import StoredUpload, UploadInfo
 from vipsrv.server.uploads.idle import MOST, MOST_OF_CLIENT, IdleUploads
 from vipsrv.server.uploads.states import IDLE, UploadState
-from vipsrv.server.uploads.terms import NOT_OFFERED, UploadStatus, in_other_connection, in_other_process
+from vipsrv.server.uploads.terms import NOT_OFFERED, UploadStatus, in_other_connection
 from vipsrv.server.uploads.upload import Upload
 from vipsrv.storage.budget import Share
 from vipsrv.storage.file_slot import FileSlot
@@ -91,8 +92,7 @@ class Uploads:
         self._settings = settings
         self._beside_others = shared
         self._shared = shared
-        self._folder = UploadFolder(settings.spool_dir)
-        self._works = True
+        self._files = UploadFiles(settings.spool_dir, spool.files)
         self._known: dict[str, Upload] = {}
         self._leftovers = Share()
         self._look_at = self._expire_at = self._claim_at = 0.0
@@ -103,7 +103,7 @@ class Uploads:
     @property
     def offered(self) -> bool:
         """Whether uploads are kept at all."""
-        return self._works and self._settings.upload_ttl > 0
+        return self._files.works and self._settings.upload_ttl > 0
 
     @property
     def receiving(self) -> int:
@@ -123,13 +123,7 @@ class Uploads:
     def start(self) -> None:
         """Find the uploads that earlier processes have left, and remove those that have expired."""
         self._claim_at = time.monotonic() + _CLAIM_SECONDS
-        if self._folder.exists:
-            try:
-                found = self._folder.claim(self._settings.upload_ttl)
-            except OSError as error:
-                self._give_up(error)
-            else:
-                self._claimed(found)
+        self._files.claim(self._settings.upload_ttl, self._claimed)
 
     # What connections ask
 
@@ -235,8 +229,7 @@ class Uploads:
             self._forget_what_others_have()
         if now >= self._claim_at:
             self._claim_at = now + _CLAIM_SECONDS
-            if self._works and self._folder.exists:
-                self._spool.files.run_aside(partial(self._claim_aside, asyncio.get_running_loop()))
+            self._files.claim_aside(self._settings.upload_ttl, self._claimed)
 
     def share(self, shared: bool) -> None:  # noqa: FBT001 - one of two states
         """Say whether another server accepts the same clients, and has to find their uploads from now on.
@@ -268,23 +261,15 @@ class Uploads:
             if upload.content is not None:
                 self._remove(upload)
         self._known = {}
-        self._works = False
-        self._spool.files.run_aside(self._folder.close)  # after a claim that may be running
+        self._files.close()
 
     # How it is done
 
     def _name(self, account: Account, upload_id: str) -> str:
         """Return the name of an upload. Raises ``BadRequest`` if no uploads are kept."""
-        if self.offered:
-            try:
-                return self._folder.name_of(account.owner, upload_id)
-            except OSError as error:
-                self._give_up(error)
-        raise BadRequest(NOT_OFFERED)
-
-    def _give_up(self, error: OSError) -> None:
-        self._works = False
-        _log.error("uploads are not kept any more: %s", error)
+        if not self.offered:
+            raise BadRequest(NOT_OFFERED)
+        return self._files.name_of(account.owner, upload_id)
 
     def _begin(self, name: str, size: int, share: Share) -> KeptSlot:
         upload = Upload(self, name, size, share)
@@ -324,11 +309,8 @@ class Uploads:
 
     def _make_file(self, upload: Upload, share: Share) -> SpoolFile:
         """Create the file of an upload. Raises ``OSError``, or ``Busy`` if another process just did."""
-        try:
-            info = UploadInfo(upload.size, upload.metadata, upload.is_created)
-            return self._folder.create(upload.name, info, share)
-        except InUseError:
-            raise in_other_process() from None
+        info = UploadInfo(upload.size, upload.metadata, upload.is_created)
+        return self._files.make(upload.name, info, share)
 
     def _pass_on(self, upload: Upload, share: Share) -> None:
         """Count an upload of an earlier process for the client that goes on with it."""
@@ -342,17 +324,10 @@ class Uploads:
         """Open the file of an upload. Raises ``RequestError`` if it cannot be."""
         files = self._spool.files
         files.check_reopen(upload.share)
-        try:
-            opened = self._folder.reopen(upload.name, upload.share)
-        except InUseError:
-            raise in_other_process() from None
-        except OSError as error:
-            _log.error("the file of an upload cannot be opened: %s", error)
-            raise in_other_process() from None
-        if opened is None:
+        file = self._files.reopen(upload.name, upload.share)
+        if file is None:
             self._forget(upload)
             raise UploadConflict("upload: the server holds 0 bytes of this upload")
-        file, _info = opened
         self.idle.discard(upload)  # before its size on the disk becomes that of an open file
         upload.stored = 0
         files.reopened(file)
@@ -360,7 +335,7 @@ class Uploads:
 
     def _adopt(self, name: str, share: Share) -> Upload | None:
         """Take an upload that this process does not know from its file. Raises ``Busy``."""
-        stored = self._stored(name)
+        stored = self._files.stored(name, self._settings.upload_ttl)
         if stored is not None:
             self._count(stored, share)
         return self._known.get(name)  # or there was no room for it
@@ -377,24 +352,11 @@ class Uploads:
 
     def _look(self, name: str) -> UploadStatus:
         """Return how much is stored of an upload that this process does not know. Raises ``Busy``."""
-        stored = self._stored(name)
+        stored = self._files.stored(name, self._settings.upload_ttl)
         if stored is None:
             return UploadStatus()
         expires = stored.changed + self._settings.upload_ttl
         return UploadStatus(stored.received, stored.info.size, expires, stored.info.metadata)
-
-    def _stored(self, name: str) -> StoredUpload | None:
-        """Return what is stored of an upload that this process does not know. Raises ``Busy``."""
-        try:
-            found = self._folder.look(name)
-        except InUseError:
-            raise in_other_process() from None
-        except OSError as error:  # what is there is not known, and must not be taken for nothing
-            _log.error("the file of an upload cannot be looked at: %s", error)
-            raise in_other_process() from None
-        if found is None or found.changed + self._settings.upload_ttl < time.time():
-            return None
-        return found
 
     def _status_of(self, upload: Upload) -> UploadStatus:
         # What another connection has begun without a byte is as if it were not there.
@@ -423,7 +385,7 @@ class Uploads:
 
     def _refresh(self, upload: Upload) -> None:
         """Forget an upload whose file another process has taken since. Raises ``Busy``."""
-        if not self._is_here(upload.name):
+        if not self._files.is_here(upload.name):
             self._forget(upload)
 
     def _let_go(self, upload: Upload) -> None:
@@ -512,7 +474,7 @@ class Uploads:
 
     def _remove_unused(self, upload: Upload) -> bool:
         """Remove an upload that waits, unless another process has it now; return whether it is removed."""
-        if upload.content is None and not self._is_here(upload.name):
+        if upload.content is None and not self._files.is_here(upload.name):
             self._forget(upload)
             return False
         self._remove(upload)
@@ -525,22 +487,13 @@ class Uploads:
         upload.enter(UploadState.REMOVED)
         self._known.pop(upload.name, None)
         if not isinstance(content, MemorySlot):
-            self._remove_file(upload.name)
+            self._files.remove(upload.name)
         if upload.leases:
             return
         if content is not None:
             content.close()
         else:
             self._spool.files.forget(upload.share, stored)
-
-    def _remove_file(self, name: str) -> None:
-        try:
-            trash = self._folder.remove(name)
-        except OSError as error:
-            _log.error("the file of an upload could not be removed: %s", error)
-        else:
-            if trash is not None:
-                self._spool.files.run_aside(partial(self._folder.free, trash))
 
     def _forget(self, upload: Upload) -> None:
         """Stop counting an upload that waits in a file, which another process has now."""
@@ -564,12 +517,11 @@ class Uploads:
 
     def _let_go_what_is_wanted(self) -> None:
         for upload in list(self._known.values()):
-            if upload.is_filled and isinstance(upload.present_content, FileSlot):
-                try:
-                    if upload.wanted_at is not None or self._folder.is_wanted(upload.name):
-                        self._let_go(upload)
-                except (Busy, OSError):
-                    continue  # soon again
+            if not (upload.is_filled and isinstance(upload.present_content, FileSlot)):
+                continue
+            if upload.wanted_at is not None or self._files.is_wanted(upload.name):
+                with suppress(Busy):  # soon again
+                    self._let_go(upload)
 
     def _forget_what_others_have(self) -> None:
         """Stop counting files that another process has taken; a few at a time, as each is looked at."""
@@ -580,30 +532,12 @@ class Uploads:
         part = waiting[self._looked_at : self._looked_at + _LOOKED_AT_ONCE]
         self._looked_at += _LOOKED_AT_ONCE
         for upload in part:
-            if not self._is_here(upload.name):
+            if not self._files.is_here(upload.name):
                 self._forget(upload)
-
-    def _claim_aside(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Claim the uploads of processes that have ended, in a thread: there may be many files."""
-        try:
-            found = self._folder.claim(self._settings.upload_ttl)
-        except OSError as error:
-            _log.error("the folder of uploads cannot be read: %s", error)
-            return
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(self._claimed, found)
 
     def _claimed(self, found: list[StoredUpload]) -> None:
         """Count uploads that are now this process's."""
-        for one in found if self._works else ():
-            if one.name in self._known or not self._is_here(one.name):
+        for one in found if self._files.works else ():
+            if one.name in self._known or not self._files.is_here(one.name):
                 continue  # a client has asked for it meanwhile
             self._count(one, self._leftovers)
-
-    def _is_here(self, name: str) -> bool:
-        """Whether this process still counts a file that waits."""
-        try:
-            return self._folder.is_counted_here(name)
-        except OSError as error:  # then nothing changes
-            _log.error("the folder of uploads cannot be read: %s", error)
-            return True
