@@ -1,8 +1,11 @@
 """The ids of uploads by content: the same again for the same user, and not to be guessed."""
 
+import errno
 import io
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,31 @@ def test_the_secret_is_for_its_user_alone() -> None:
     assert user_secret() == user_secret()
     assert secret_file().stat().st_mode & 0o777 == 0o600
     assert secret_file().parent.stat().st_mode & 0o777 == 0o700
+    assert [file.name for file in state_folder().iterdir()] == ["upload-secret"]
+
+
+def test_commands_that_make_the_secret_at_once_have_the_same() -> None:
+    together = threading.Barrier(8)
+
+    def make() -> bytes | None:
+        together.wait(30)
+        return user_secret()
+
+    with ThreadPoolExecutor(8) as threads:
+        made = {call.result() for call in [threads.submit(make) for _ in range(8)]}
+    assert made == {user_secret()}
+    assert made != {None}
+    assert [file.name for file in state_folder().iterdir()] == ["upload-secret"]
+
+
+def test_a_file_system_without_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    secret = user_secret()
+    assert secret is not None
+    assert user_secret() == secret
     assert [file.name for file in state_folder().iterdir()] == ["upload-secret"]
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from tests.client.conftest import Serve
-from tests.client.fake_server import SECONDS, every, one
-from vipsrv.client import AsyncClient, Client, Version1Client
+from tests.client.fake_server import SECONDS, every, one, silent
+from vipsrv.client import AsyncClient, Client, Timeout, Version1Client
 from vipsrv.client.asyncio_connection import AsyncConnection
 from vipsrv.client.blocking_connection import BlockingConnection
+from vipsrv.client.core import ClientCore, PendingRequest
 from vipsrv.errors import ConnectFailed
 
 CALLS = 4
@@ -112,6 +113,47 @@ def test_a_connection_is_not_left_behind_by_an_interrupt_that_comes_when_it_is_m
             client.ping()
         assert client.ping() > 0
     assert server.connections == 1
+
+
+def test_after_an_interrupt_within_its_turn_a_thread_does_not_keep_the_turn(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = BlockingConnection._begin
+
+    def begin_and_interrupt(*arguments: Any) -> PendingRequest | None:
+        monkeypatch.undo()
+        begin(*arguments)
+        raise KeyboardInterrupt
+
+    server = serve(every, every)
+    with Client(port=server.port, timeout=Timeout(call=SECONDS)) as client:
+        client.ping()
+        monkeypatch.setattr(BlockingConnection, "_begin", begin_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            client.resize(b"image", width=8, height=6)
+        assert client.resize(b"image", width=8, height=6).attempts == 1
+
+
+def test_after_an_interrupt_within_a_question_a_thread_does_not_keep_the_turn(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = ClientCore.ask
+
+    def plan_an_interrupt(core: ClientCore) -> bytes:
+        monkeypatch.undo()
+        monkeypatch.setattr(BlockingConnection, "_send_cancels", interrupt)
+        return ask(core)
+
+    def interrupt(_connection: BlockingConnection) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    server = serve(silent, every)
+    monkeypatch.setattr(ClientCore, "ask", plan_an_interrupt)
+    with Client(port=server.port, timeout=Timeout(ping=SECONDS, call=SECONDS)) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.resize(b"image", width=8, height=6)
+        assert client.resize(b"image", width=8, height=6).attempts == 1
 
 
 @pytest.mark.parametrize("kind", [Client, Version1Client])

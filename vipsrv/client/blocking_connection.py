@@ -64,6 +64,7 @@ class BlockingConnection:
         self._state = threading.Condition(self._lock)  # tells the threads that wait to send
         self._waiting = 0  # how many those are
         self._sending = False
+        self._sender = 0  # the thread that has the turn to send, or had it last
         self._cancels: list[bytes] = []
         self._reading = True
         self._host = address.host
@@ -133,9 +134,14 @@ class BlockingConnection:
         until: float | None = None,
     ) -> PendingRequest | None:
         """Send a request; ``on_done`` is called once, when it ends. The rest is as for ``call``."""
-        pending = self._begin(request, source.unread if source else 0, on_done, until)
-        if pending is None or pending.done:
-            return pending
+        try:
+            pending = self._begin(request, source.unread if source else 0, on_done, until)
+            if pending is None or pending.done:
+                return pending
+        except BaseException:
+            with self._lock:
+                self._let_others_send()
+            raise
         try:
             complete = False
             try:
@@ -219,7 +225,7 @@ class BlockingConnection:
             )
             if action is Action.ASK:
                 self._cancels.append(self._core.ask())
-                self._sending = True
+                self._take_turn()
         if action is Action.ASK:
             self._send_cancels()
         elif action is Action.DOUBT and self.on_doubt is not None:
@@ -238,11 +244,27 @@ class BlockingConnection:
                 if self._core.superseded:
                     return None
                 pending = self._core.start(request, body_size, on_done)
-                self._sending = self._sending or not pending.done
+                if not pending.done:
+                    self._take_turn()
             finally:
                 if not self._sending:
                     self._wake_senders()  # as this thread, which may have been woken, does not send
             return pending
+
+    def _take_turn(self) -> None:
+        """With the lock held: have this thread send."""
+        self._sending, self._sender = True, threading.get_ident()
+
+    def _let_others_send(self) -> None:
+        """With the lock held: give the turn back that this thread has because a ctrl-C came in between.
+
+        Nobody knows what was sent, so nothing can follow it.
+        """
+        if self._sending and self._sender == threading.get_ident():
+            self._core.retire()
+            self._sending = False
+            self._wake_senders()
+            self._settle()
 
     def _wait_to_send(self, until: float | None) -> None:
         """With the lock held: wait until another thread may send. Raises ``ClientTimeout``."""
@@ -284,6 +306,7 @@ class BlockingConnection:
     def abandon(self, pending: PendingRequest) -> None:
         """Cancel the request at the server: nobody waits for it any more."""
         with self._lock:
+            self._let_others_send()
             cancel = self._core.abandon(pending)
             if cancel is None:
                 self._settle()
@@ -291,7 +314,7 @@ class BlockingConnection:
             self._cancels.append(cancel)
             if self._sending:
                 return  # the sending thread sends it afterwards
-            self._sending = True
+            self._take_turn()
         self._send_cancels()
 
     def _send_request(self, pending: PendingRequest, source: Source | None, on_sent: OnSent | None) -> bool:

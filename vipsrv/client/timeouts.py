@@ -40,8 +40,8 @@ class Timeout:
     silent for half a second, to find out whether it still works. ``call``: the whole call, with all its
     attempts and the pauses between them. ``None`` waits without limit.
 
-    ``ping`` is 1.5 seconds by default for a client of several servers, and 5 for a client of one; with
-    ``Retry.none()``, where a call would fail for it, no such PING is sent.
+    By default (``"auto"``) ``ping`` is 1.5 seconds for a client of several servers, and 5 for a client of
+    one; with ``Retry.none()``, where a call would fail for it, no such PING is sent.
 
     ``reply`` is longer by default than the time a server allows a request (``--deadline``), so that the
     server's own reason arrives before the client gives up.
