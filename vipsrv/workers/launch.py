@@ -92,6 +92,8 @@ def worker_environment() -> dict[str, str]:
     return {
         **needed,
         "VIPS_CONCURRENCY": "1",
+        # libvips writes a warning for what its decoders lack, which each worker finds out when it starts.
+        "VIPS_WARNING": "0",
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_TRIM_THRESHOLD_": str(_KEPT_MEMORY),
         "MALLOC_MMAP_THRESHOLD_": str(_KEPT_MEMORY // 2),

@@ -49,7 +49,7 @@ class ChildProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=(theirs.fileno(),),
-                env=os.environ | {"VIPS_CONCURRENCY": "1"} | (environment or {}),
+                env=os.environ | {"VIPS_CONCURRENCY": "1", "VIPS_WARNING": "0"} | (environment or {}),
             )
 
     def close(self) -> None:
