@@ -12,7 +12,6 @@ from xdist.remote import Producer
 from tests.support.http_server import RunningHttpServer
 from tests.support.one_process import OneProcess
 from tests.support.running_server import WITHOUT_OPS, RunningServer
-from vipsrv.server.cpus import available_cpus
 
 # For the servers that tests start as processes in other ways than by RunningServer.
 os.environ.update(WITHOUT_OPS)
@@ -25,12 +24,6 @@ settings.load_profile("vipsrv")
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneProcess | None:
     return OneProcess(config, log) if config.getoption("dist") == "load" else None
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    # One more than cores: the tests wait for a third of the time, for servers that start, drain or time out.
-    return available_cpus() + 1
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,8 @@ def descriptors_used_up(*, spare: int = 0) -> Iterator[None]:
     """Within, only ``spare`` more descriptors can be opened."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(one.name) for one in Path("/proc/self/fd").iterdir())
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + spare, before[1]))
+    # Some more than needed, because threads of earlier tests may open files meanwhile.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 64 + spare, before[1]))
     filler: list[int] = []
     try:
         while True:
