@@ -17,7 +17,6 @@ from vipsrv.cli.exit_codes import one_line_errors
 from vipsrv.cli.output_files import ending_of, output_file
 from vipsrv.cli.result_report import ResultReport
 from vipsrv.cli.upload import UploadImage, upload_progress
-from vipsrv.client import Client
 from vipsrv.client.embedded import EmbeddedServer
 from vipsrv.options import ResizeOptions
 from vipsrv.protocol import DEFAULT_HEIGHT, DEFAULT_WIDTH
@@ -53,6 +52,9 @@ def demo(
 
 
 def _resize(image: Path) -> Path:
+    # Imported here because `vipsrv serve` starts quicker without it.
+    from vipsrv.client import Client  # noqa: PLC0415
+
     started = time.monotonic()
     with EmbeddedServer() as server:
         typer.echo(f"serving    on {server}, ready after {time.monotonic() - started:.1f} s")
