@@ -73,6 +73,7 @@ PROCESSES = {"vipsrv.workers.child", "vipsrv.server.gateways.child"}
 DISCOVERS = {
     "vipsrv.pipeline.formats.registry": "vipsrv.pipeline.formats",
     "vipsrv.batch": "vipsrv.batch",  # what it exports, when it is used
+    "vipsrv.client": "vipsrv.client",  # likewise
 }
 
 # Third-party packages that only these parts may import.
