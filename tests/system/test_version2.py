@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -12,60 +11,19 @@ from tests.support import bare_client
 from tests.support.image_comparison import open_exact
 from tests.support.images import jpeg
 from tests.support.running_server import RunningServer, worker_pids
-from vipsrv.protocol import (
-    REPLY,
-    BodyReceived,
-    Kind,
-    MessageEnded,
-    MessageStarted,
-    ReplyReader,
-    pack_message,
-)
+from tests.support.wire_client import Reply, WireClient
+from vipsrv.protocol import REPLY, Kind, pack_message
 from vipsrv.version import __version__
 
 GIANT = {"width": 30_000, "height": 30_000}
 """A result that takes a worker many seconds: for what happens meanwhile."""
 
 
-@dataclass
-class Reply:
-    kind: int
-    status: int
-    id: int
-    meta: dict[str, Any]
-    body: bytes = b""
-
-
-@dataclass
-class Connection:
-    """A connection that sends what the test says and reads replies one by one."""
-
-    sock: socket.socket
-    reader: ReplyReader = field(default_factory=ReplyReader)
+class Connection(WireClient):
+    """A connection with the requests of these tests."""
 
     def send(self, kind: int, request_id: int, meta: dict[str, Any] | None = None, body: bytes = b"") -> None:
         self.sock.sendall(pack_message(kind, request_id, meta, body_size=len(body)) + body)
-
-    def receive(self) -> Reply:
-        head: MessageStarted | None = None
-        body = bytearray()
-        while True:
-            data = self.sock.recv(self.reader.wanted)
-            assert data, "the server closed the connection"
-            for event in self.reader.receive_data(data):
-                if isinstance(event, MessageStarted):
-                    head = event
-                elif isinstance(event, BodyReceived):
-                    body += event.data
-                elif isinstance(event, MessageEnded):
-                    assert head is not None
-                    return Reply(head.kind, head.status, head.request_id, head.meta, bytes(body))
-
-    def call(self, kind: int, meta: dict[str, Any] | None = None, body: bytes = b"") -> Reply:
-        self.send(kind, 7, meta, body)
-        reply = self.receive()
-        assert (reply.kind, reply.id) == (kind | REPLY, 7)
-        return reply
 
     def resize(self, request_id: int, width: int, height: int, **options: Any) -> None:
         self.send(Kind.RESIZE, request_id, {"width": width, "height": height, **options}, jpeg())
