@@ -28,13 +28,23 @@ INTEGER_BOUNDS: dict[str, tuple[int, int]] = {
     "effort": (0, MAX_EFFORT),
     "max_bytes": (1, INT64_MAX),
     "page": (0, 2**31 - 1),
+    "trim": (0, 255),
+    "rotate": (0, 359),
 }
 """The least and the largest value of each option that is a whole number."""
 
-NUMBER_BOUNDS: dict[str, tuple[float, float]] = {}
+NUMBER_BOUNDS: dict[str, tuple[float, float]] = {
+    "crop": (0, MAX_DIMENSION),
+    "focus": (0, 1),
+    "pad": (0, MAX_DIMENSION),
+}
 """The same for each option that is a number with a fraction, and for each element of a list of numbers."""
 
-LIST_LENGTHS: dict[str, int] = {}
+LIST_LENGTHS: dict[str, int] = {
+    "crop": 4,
+    "focus": 2,
+    "pad": 4,
+}
 """How many numbers each option has that is a list of numbers."""
 
 DEADLINE_MS_BOUNDS = (1, 2**31 - 1)

@@ -1,12 +1,31 @@
 """The options of one result: their defaults, their checks and their JSON."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Self, SupportsIndex, TypedDict
 
-from vipsrv.options.checks import printable, read_bool, read_choice, read_colour, read_integer
-from vipsrv.options.names import Fit, FitName, Format, FormatName, Keep, KeepName, Position, PositionName
+from vipsrv.options.checks import (
+    printable,
+    read_bool,
+    read_choice,
+    read_colour,
+    read_integer,
+    read_numbers,
+)
+from vipsrv.options.names import (
+    Fit,
+    FitName,
+    Flip,
+    FlipName,
+    Format,
+    FormatName,
+    Keep,
+    KeepName,
+    Position,
+    PositionName,
+)
+from vipsrv.options.regions import read_crop, read_pad
 
 
 def default_fit(width: int | None, height: int | None) -> Fit:
@@ -26,6 +45,17 @@ class ResizeOptions:
     of the encoder for a smaller file, 0 (fastest) to 9, or ``None`` for that of the format; TIFF
     ignores it. ``max_bytes`` lowers the quality until the result is no larger. ``background`` is ``#rrggbb``.
     ``page`` counts from 0.
+
+    The operations are done in this order, whatever the order of the options: the ``page`` is made upright by
+    its EXIF orientation, then ``crop``, ``trim``, ``flip`` and ``rotate``, then the resize by ``fit`` with
+    ``position`` or ``focus``, then ``pad``.
+
+    ``crop`` is left, top, width and height of the part to take: pixels of the upright page if all four are
+    ``int``, else fractions of its width and height from 0 to 1. ``trim`` removes borders whose colour differs
+    from that of the top left corner by no more than this, 0–255. ``flip`` mirrors. ``rotate`` is degrees
+    clockwise, 0–359; what a rotation by other than multiples of 90 uncovers has the ``background``. ``focus``
+    is x and y of a point, as fractions, that ``cover`` keeps as close to the centre as it can. ``pad`` is the
+    border around the result in pixels: top, right, bottom and left, or one number for all.
     """
 
     width: int | None = None
@@ -41,6 +71,12 @@ class ResizeOptions:
     keep: Keep = Keep.NONE
     page: int = 0
     enlarge: bool = True
+    crop: tuple[float, float, float, float] | None = None
+    trim: int | None = None
+    flip: Flip | None = None
+    rotate: int = 0
+    focus: tuple[float, float] | None = None
+    pad: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
         # What has its default needs no check: most options are left out of most requests.
@@ -89,6 +125,12 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "keep": _choice(Keep),
     "page": read_integer,
     "enlarge": read_bool,
+    "crop": read_crop,
+    "trim": read_integer,
+    "flip": _choice(Flip),
+    "rotate": read_integer,
+    "focus": read_numbers,
+    "pad": read_pad,
 }
 """How each option is read: a function of the name and the value, which returns the checked value."""
 
@@ -123,6 +165,12 @@ class ResizeArguments(TypedDict, total=False):
     keep: Keep | KeepName
     page: SupportsIndex
     enlarge: bool
+    crop: Sequence[float] | None
+    trim: SupportsIndex | None
+    flip: Flip | FlipName | None
+    rotate: SupportsIndex
+    focus: Sequence[float] | None
+    pad: Sequence[SupportsIndex] | SupportsIndex | None
     deadline_ms: SupportsIndex | None
     request_id: str | None
     traceparent: str | None
