@@ -31,8 +31,6 @@ NOT_RIGHT_YET: dict[str, int] = {
     "avif_animated.avif to png": 4,
     "avif_nclx_display_p3.avif to png": 4,
     "avif_premultiplied_alpha.avif to png": 4,
-    "gif_canvas_640x480_small_frames.gif to png": 5,
-    "gif_first_frame_smaller_than_canvas.gif to jpeg": 5,
     "ico_24bit_without_mask.ico to png": 7,
     "ico_32bit_alpha_all_zero_with_mask.ico to png": 7,
     "jpeg_300_dpi.jpg to png": 8,
