@@ -31,8 +31,6 @@ NOT_RIGHT_YET: dict[str, int] = {
     "avif_animated.avif to png": 4,
     "avif_nclx_display_p3.avif to png": 4,
     "avif_premultiplied_alpha.avif to png": 4,
-    "ico_24bit_without_mask.ico to png": 7,
-    "ico_32bit_alpha_all_zero_with_mask.ico to png": 7,
     "jpeg_300_dpi.jpg to png": 8,
     "jpeg_407x407_border_3px.jpg to png": 6,
     "jpeg_lossless_sof3_240x160.jpg to png": 6,
