@@ -83,7 +83,8 @@ def _read_by_libvips(
         orientation=orientation_of(file.image),
         size=upload.size,
     )
-    return _libvips_header(
+    shown = _as_shown(upload, info, reader, file.image, 0, fail_on, metadata_memory)
+    return shown or _libvips_header(
         info, reader, file.image, fail_on, shrink=file.shrink, metadata_memory=metadata_memory
     )
 
@@ -125,6 +126,30 @@ def _open(
     except pyvips.Error as error:
         raise CorruptImage(f"the header of this {name} cannot be read: {reason(error)}") from error
     return file
+
+
+def _as_shown(
+    upload: Upload,
+    info: ImageInfo,
+    reader: LibvipsReader,
+    image: pyvips.Image,
+    page: int,
+    fail_on: str,
+    metadata_memory: int,
+) -> ImageHeader | None:
+    try:
+        shown = reader.as_shown(upload, image, page, fail_on)
+    except pyvips.Error as error:
+        raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
+    if shown is None:
+        return None
+    return ImageHeader(
+        replace(info, width=shown.width, height=shown.height, has_alpha=bool(shown.hasalpha())),
+        lambda: shown,
+        decoder=Decoder.CORRECTED,
+        fail_on=fail_on,
+        metadata_memory=metadata_memory + upload.size,  # of the copy
+    )
 
 
 def _libvips_header(
@@ -202,6 +227,9 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
         )
     except pyvips.Error as error:
         raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
+    shown = _as_shown(upload, info, reader, image, page, header.fail_on, header.metadata_memory)
+    if shown is not None:
+        return shown
     page_info = replace(
         info,
         width=image.width,

@@ -199,6 +199,10 @@ def _is_right(_image: pyvips.Image) -> None:
     return None
 
 
+def _is_shown(_upload: Upload, _image: pyvips.Image, _page: int, _fail_on: str) -> pyvips.Image | None:
+    return None
+
+
 def _page_pixels(request: DecodeRequest) -> int:
     return request.pixels
 
@@ -262,6 +266,12 @@ class LibvipsReader:
 
     corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
     """Return the opened image, corrected; ``None`` if it needs no correction."""
+
+    as_shown: Callable[[Upload, pyvips.Image, int, str], pyvips.Image | None] = _is_shown
+    """Return a page (upload, opened image, page, ``fail_on``) as viewers show it, with the metadata of the
+    opened image, from a copy of at most the whole file; ``None`` if the opened image is that. Raises
+    ``pyvips.Error`` and ``TooLarge``.
+    """
 
     reopen: Callable[[Upload, ImageHeader, int, tuple[int, int]], pyvips.Image | None] | None = None
     """Open a page (upload, header, page, size) so that it takes less time to decode, with all its metadata,

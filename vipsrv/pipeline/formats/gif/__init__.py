@@ -13,6 +13,7 @@ from vipsrv.pipeline.formats.base import (
     Writer,
     signature,
 )
+from vipsrv.pipeline.formats.gif.screen import as_shown
 
 _CANVAS_BYTES = 4
 """Bytes per pixel of the canvas; for a later frame the canvas before it is also held."""
@@ -34,6 +35,7 @@ GIF = ImageFormat(
         family="VipsForeignLoadNsgif",
         trial=Trial(saver="gifsave_buffer"),
         decodes_whole=True,
+        as_shown=as_shown,
         decode_cost=_decode_cost,
     ),
     writer=Writer(
