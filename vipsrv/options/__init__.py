@@ -31,6 +31,7 @@ from vipsrv.options.names import (
     Position,
     PositionName,
 )
+from vipsrv.options.pages import PAGES_PATTERN, page_range
 from vipsrv.options.request import ResizeRequest, UploadSlot, check_request_id, is_traceparent
 from vipsrv.options.resize import ResizeArguments, ResizeOptions, default_fit
 
@@ -45,6 +46,7 @@ __all__ = [
     "MOST_BYTES_BESIDE_PIXELS",
     "MOST_BYTES_PER_PIXEL",
     "NUMBER_BOUNDS",
+    "PAGES_PATTERN",
     "Fit",
     "FitName",
     "Format",
@@ -64,4 +66,5 @@ __all__ = [
     "check_request_id",
     "default_fit",
     "is_traceparent",
+    "page_range",
 ]

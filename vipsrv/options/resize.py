@@ -7,6 +7,7 @@ from typing import Any, Self, SupportsIndex, TypedDict
 
 from vipsrv.options.checks import printable, read_bool, read_choice, read_colour, read_integer
 from vipsrv.options.names import Fit, FitName, Format, FormatName, Keep, KeepName, Position, PositionName
+from vipsrv.options.pages import read_pages
 
 
 def default_fit(width: int | None, height: int | None) -> Fit:
@@ -25,7 +26,7 @@ class ResizeOptions:
     keeps the aspect ratio. ``quality`` is 1–100, or ``None`` for the server's default. ``effort`` is CPU time
     of the encoder for a smaller file, 0 (fastest) to 9, or ``None`` for that of the format; TIFF
     ignores it. ``max_bytes`` lowers the quality until the result is no larger. ``background`` is ``#rrggbb``.
-    ``page`` counts from 0.
+    ``page`` counts from 0. ``pages`` are frames of an animation, ``all`` or ``first-last``.
     """
 
     width: int | None = None
@@ -40,6 +41,7 @@ class ResizeOptions:
     background: str = "#ffffff"
     keep: Keep = Keep.NONE
     page: int = 0
+    pages: str | None = None
     enlarge: bool = True
 
     def __post_init__(self) -> None:
@@ -53,6 +55,8 @@ class ResizeOptions:
         if self.fit is Fit.FILL and (self.width is None or self.height is None):
             missing = "width" if self.width is None else "height"
             raise ValueError(f"{missing}: is missing; the fit 'fill' needs both width and height")
+        if self.pages is not None and self.page:
+            raise ValueError("pages: chooses frames, and page one of them; leave one of the two out")
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> Self:
@@ -88,6 +92,7 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "background": read_colour,
     "keep": _choice(Keep),
     "page": read_integer,
+    "pages": read_pages,
     "enlarge": read_bool,
 }
 """How each option is read: a function of the name and the value, which returns the checked value."""
@@ -122,6 +127,7 @@ class ResizeArguments(TypedDict, total=False):
     background: str
     keep: Keep | KeepName
     page: SupportsIndex
+    pages: str | None
     enlarge: bool
     deadline_ms: SupportsIndex | None
     request_id: str | None
