@@ -6,7 +6,7 @@ from dataclasses import replace
 import pyvips
 
 from vipsrv.errors import BadRequest, CorruptImage, RequestError, UnsupportedFormat
-from vipsrv.options import ImageInfo
+from vipsrv.options import ImageInfo, page_range
 from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import (
     BuiltinReader,
@@ -17,7 +17,7 @@ from vipsrv.pipeline.formats.base import (
     ShrinkFor,
 )
 from vipsrv.pipeline.header import Decoder, ImageHeader
-from vipsrv.pipeline.limits import check_format
+from vipsrv.pipeline.limits import MAX_PAGES, check_format, too_many_pages
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.errors import forget_errors, reason
 from vipsrv.pipeline.vips.fields import get_field, orientation_of
@@ -78,7 +78,9 @@ def _read_by_libvips(
         format=name,
         width=file.width,
         height=file.height,
-        pages=get_field(file.image, "n-pages", 1),
+        pages=get_field(file.image, "n-pages", 1)
+        if reader.count_pages is None
+        else reader.count_pages(upload),
         has_alpha=bool(file.image.hasalpha()),
         orientation=orientation_of(file.image),
         size=upload.size,
@@ -220,6 +222,8 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
         raise BadRequest(f"page: {page} is beyond the last; this {info.format} has {count}, counted from 0")
     reader = registry.format_named(info.format).reader
     assert isinstance(reader, LibvipsReader), "images of built-in formats have one page"  # noqa: S101
+    if reader.count_pages is not None:
+        return _open_frames(upload, header, reader, page, 1)
     reader.check_page(upload, page)
     try:
         image = pyvips.Operation.call(
@@ -238,6 +242,50 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
         orientation=orientation_of(image),
     )
     return _libvips_header(page_info, reader, image, header.fail_on, metadata_memory=header.metadata_memory)
+
+
+def open_frames(upload: Upload, header: ImageHeader, pages: str) -> ImageHeader:
+    """Open the header of frames of an animation; that of one page if ``pages`` is only one.
+
+    Raises ``BadRequest`` for frames beyond the last one and for pages that are no frames, ``CorruptImage``
+    and ``TooLarge``.
+    """
+    info = header.info
+    first, last = page_range(pages)
+    if last is None:
+        last = info.pages - 1
+    if last >= info.pages:
+        count = f"{info.pages} page{'s' if info.pages > 1 else ''}"
+        raise BadRequest(f"pages: {last} is beyond the last; this {info.format} has {count}, counted from 0")
+    if first == last:
+        return open_page(upload, header, first)
+    reader = registry.format_named(info.format).reader
+    if not isinstance(reader, LibvipsReader) or reader.open_frames is None:
+        raise BadRequest(
+            f"pages: the {info.pages} pages of this {info.format} are no animation; choose one with 'page'"
+        )
+    return _open_frames(upload, header, reader, first, last - first + 1)
+
+
+def _open_frames(
+    upload: Upload, header: ImageHeader, reader: LibvipsReader, first: int, count: int
+) -> ImageHeader:
+    info = header.info
+    assert reader.open_frames is not None, "the reader counts frames"  # noqa: S101
+    if info.pages > MAX_PAGES:
+        raise too_many_pages(info.pages)
+    try:
+        frames = reader.open_frames(upload, header, first, count)
+    except pyvips.Error as error:
+        raise CorruptImage(f"the frames of this {info.format} cannot be read: {reason(error)}") from error
+    return ImageHeader(
+        replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha, orientation=1),
+        lambda: frames.image,
+        decoder=Decoder.CORRECTED,
+        fail_on=header.fail_on,
+        metadata_memory=header.metadata_memory,
+        frames=frames,
+    )
 
 
 def _refusal(head: bytes) -> RequestError:
