@@ -1,11 +1,20 @@
 """The options of one result: their defaults, their checks and their JSON."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Self, SupportsIndex, TypedDict
 
-from vipsrv.options.checks import printable, read_bool, read_choice, read_colour, read_integer
+from vipsrv.options.checks import (
+    printable,
+    read_bool,
+    read_choice,
+    read_colour,
+    read_integer,
+    read_number,
+    read_numbers,
+)
+from vipsrv.options.effects import read_sharpen, read_watermark, read_watermark_position
 from vipsrv.options.names import Fit, FitName, Format, FormatName, Keep, KeepName, Position, PositionName
 
 
@@ -26,6 +35,13 @@ class ResizeOptions:
     of the encoder for a smaller file, 0 (fastest) to 9, or ``None`` for that of the format; TIFF
     ignores it. ``max_bytes`` lowers the quality until the result is no larger. ``background`` is ``#rrggbb``.
     ``page`` counts from 0.
+
+    ``modulate`` is two factors, of brightness and of saturation. ``grey`` removes the colours. ``blur`` is
+    the sigma of a Gaussian in pixels of the result. ``sharpen`` is ``True`` for what suits a thumbnail, or
+    the sigma of an unsharp mask. ``watermark`` is the name of an image that the server was started with; it
+    is placed at ``watermark_position``, ``watermark_scale`` times as wide as the result, and as opaque as
+    ``watermark_opacity``, 0 to 1. ``rounded`` is the radius of the corners in pixels of the result. They are
+    done in this order, after the resize.
     """
 
     width: int | None = None
@@ -38,6 +54,15 @@ class ResizeOptions:
     lossless: bool = False
     max_bytes: int | None = None
     background: str = "#ffffff"
+    modulate: tuple[float, float] | None = None
+    grey: bool = False
+    blur: float | None = None
+    sharpen: bool | float = False
+    watermark: str | None = None
+    watermark_position: Position = Position.RIGHT_BOTTOM
+    watermark_scale: float = 0.25
+    watermark_opacity: float = 1.0
+    rounded: int | None = None
     keep: Keep = Keep.NONE
     page: int = 0
     enlarge: bool = True
@@ -61,6 +86,11 @@ class ResizeOptions:
             unknown = next(name for name in meta if name not in _READ)
             raise ValueError(f"{printable(unknown)}: is not an option of RESIZE")
         return cls(**meta)
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether the result is changed in more than its size."""
+        return _effects(self) != _NO_EFFECTS
 
     def to_meta(self) -> dict[str, Any]:
         """Return the JSON object that ``from_meta`` reads, without the defaults."""
@@ -86,6 +116,15 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "lossless": read_bool,
     "max_bytes": read_integer,
     "background": read_colour,
+    "modulate": read_numbers,
+    "grey": read_bool,
+    "blur": read_number,
+    "sharpen": read_sharpen,
+    "watermark": read_watermark,
+    "watermark_position": read_watermark_position,
+    "watermark_scale": read_number,
+    "watermark_opacity": read_number,
+    "rounded": read_integer,
     "keep": _choice(Keep),
     "page": read_integer,
     "enlarge": read_bool,
@@ -94,6 +133,9 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
 
 _NAMES = tuple(option.name for option in fields(ResizeOptions))
 _DEFAULTS = tuple(option.default for option in fields(ResizeOptions))
+_EFFECTS = ("modulate", "grey", "blur", "sharpen", "watermark", "rounded")
+_NO_EFFECTS = (None, False, None, False, None, None)
+_effects: Callable[[ResizeOptions], tuple[Any, ...]] = attrgetter(*_EFFECTS)
 _READS = tuple(_READ[name] for name in _NAMES)
 _values: Callable[[ResizeOptions], tuple[Any, ...]] = attrgetter(*_NAMES)
 
@@ -120,6 +162,15 @@ class ResizeArguments(TypedDict, total=False):
     lossless: bool
     max_bytes: SupportsIndex | None
     background: str
+    modulate: Sequence[float] | None
+    grey: bool
+    blur: float | None
+    sharpen: bool | float
+    watermark: str | None
+    watermark_position: Position | PositionName
+    watermark_scale: float
+    watermark_opacity: float
+    rounded: SupportsIndex | None
     keep: Keep | KeepName
     page: SupportsIndex
     enlarge: bool

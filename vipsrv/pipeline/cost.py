@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import ImageInfo, Position, ResizeOptions
+from vipsrv.pipeline.effects_cost import effects_cost
 from vipsrv.pipeline.formats.base import MEGA, BuiltinReader, DecodeRequest, EncodeCost, LibvipsReader
 from vipsrv.pipeline.formats.registry import format_named
 from vipsrv.pipeline.geometry import fit
@@ -179,14 +180,20 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     searching = sum(
         seconds * max_encodes(options) for seconds, options in zip(encode_seconds, outputs, strict=True)
     )
+    effects = [
+        effects_cost(options, area, alpha=info.has_alpha)
+        for options, area in zip(outputs, results, strict=True)
+    ]
+    encode += max(one.memory for one in effects)
+    effects_seconds = sum(one.seconds for one in effects)
     # The last result exists only when its encoder is done.
     waiting = results_memory - _RESULT * results[-1]
     memory = _BASE + copied + header.metadata_memory + decode.memory + held + encode + waiting
     return Cost(
         memory=int(memory),
         results=int(results_memory),
-        seconds=decode.seconds + sum(encode_seconds),
-        at_worst=decode.at_worst + searching,
+        seconds=decode.seconds + sum(encode_seconds) + effects_seconds,
+        at_worst=decode.at_worst + searching + effects_seconds,
     )
 
 
