@@ -4,8 +4,8 @@ These are the values of the JSON in protocol version 2 (see ``vipsrv/protocol/RE
 check them, ``from_meta`` reads them from JSON, and ``to_meta`` writes them without the defaults. An invalid
 value raises ``ValueError`` with a message that starts with the name of the option.
 
-``resize`` has the options of one result, ``request`` the message around them, ``facts`` the reply,
-``names`` the words, ``bounds`` the limits and ``checks`` the checks of single values.
+``resize`` has the options of one result, ``request`` the message around them, ``facts`` the reply, ``names``
+the words, ``bounds`` the limits, ``checks`` the checks of single values, and ``regions`` those of regions.
 """
 
 from vipsrv.options.bounds import (
@@ -24,6 +24,8 @@ from vipsrv.options.facts import ImageInfo, OutputInfo, ResizeReport, Timings
 from vipsrv.options.names import (
     Fit,
     FitName,
+    Flip,
+    FlipName,
     Format,
     FormatName,
     Keep,
@@ -47,6 +49,8 @@ __all__ = [
     "NUMBER_BOUNDS",
     "Fit",
     "FitName",
+    "Flip",
+    "FlipName",
     "Format",
     "FormatName",
     "ImageInfo",

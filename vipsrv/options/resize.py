@@ -15,7 +15,19 @@ from vipsrv.options.checks import (
     read_numbers,
 )
 from vipsrv.options.effects import read_sharpen, read_watermark, read_watermark_position
-from vipsrv.options.names import Fit, FitName, Format, FormatName, Keep, KeepName, Position, PositionName
+from vipsrv.options.names import (
+    Fit,
+    FitName,
+    Flip,
+    FlipName,
+    Format,
+    FormatName,
+    Keep,
+    KeepName,
+    Position,
+    PositionName,
+)
+from vipsrv.options.regions import read_crop, read_pad
 
 
 def default_fit(width: int | None, height: int | None) -> Fit:
@@ -36,12 +48,23 @@ class ResizeOptions:
     ignores it. ``max_bytes`` lowers the quality until the result is no larger. ``background`` is ``#rrggbb``.
     ``page`` counts from 0.
 
+    The operations are done in this order, whatever the order of the options: the ``page`` is made upright by
+    its EXIF orientation, then ``crop``, ``trim``, ``flip`` and ``rotate``, then the resize by ``fit`` with
+    ``position`` or ``focus``, then ``modulate``, ``grey``, ``blur``, ``sharpen``, ``watermark``, ``rounded``
+    and ``pad``.
+
+    ``crop`` is left, top, width and height of the part to take: pixels of the upright page if all four are
+    ``int``, else fractions of its width and height from 0 to 1. ``trim`` removes borders whose colour differs
+    from that of the top left corner by no more than this, 0–255. ``flip`` mirrors. ``rotate`` is degrees
+    clockwise, 0–359; what a rotation by other than multiples of 90 uncovers has the ``background``. ``focus``
+    is x and y of a point, as fractions, that ``cover`` keeps as close to the centre as it can. ``pad`` is the
+    border around the result in pixels: top, right, bottom and left, or one number for all.
+
     ``modulate`` is two factors, of brightness and of saturation. ``grey`` removes the colours. ``blur`` is
     the sigma of a Gaussian in pixels of the result. ``sharpen`` is ``True`` for what suits a thumbnail, or
     the sigma of an unsharp mask. ``watermark`` is the name of an image that the server was started with; it
     is placed at ``watermark_position``, ``watermark_scale`` times as wide as the result, and as opaque as
-    ``watermark_opacity``, 0 to 1. ``rounded`` is the radius of the corners in pixels of the result. They are
-    done in this order, after the resize.
+    ``watermark_opacity``, 0 to 1. ``rounded`` is the radius of the corners in pixels of the result.
     """
 
     width: int | None = None
@@ -66,6 +89,12 @@ class ResizeOptions:
     keep: Keep = Keep.NONE
     page: int = 0
     enlarge: bool = True
+    crop: tuple[float, float, float, float] | None = None
+    trim: int | None = None
+    flip: Flip | None = None
+    rotate: int = 0
+    focus: tuple[float, float] | None = None
+    pad: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
         # What has its default needs no check: most options are left out of most requests.
@@ -128,6 +157,12 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "keep": _choice(Keep),
     "page": read_integer,
     "enlarge": read_bool,
+    "crop": read_crop,
+    "trim": read_integer,
+    "flip": _choice(Flip),
+    "rotate": read_integer,
+    "focus": read_numbers,
+    "pad": read_pad,
 }
 """How each option is read: a function of the name and the value, which returns the checked value."""
 
@@ -174,6 +209,12 @@ class ResizeArguments(TypedDict, total=False):
     keep: Keep | KeepName
     page: SupportsIndex
     enlarge: bool
+    crop: Sequence[float] | None
+    trim: SupportsIndex | None
+    flip: Flip | FlipName | None
+    rotate: SupportsIndex
+    focus: Sequence[float] | None
+    pad: Sequence[SupportsIndex] | SupportsIndex | None
     deadline_ms: SupportsIndex | None
     request_id: str | None
     traceparent: str | None
