@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import ImageInfo, Position, ResizeOptions
+from vipsrv.pipeline.effects_cost import effects_cost
 from vipsrv.pipeline.formats.base import MEGA, BuiltinReader, DecodeRequest, EncodeCost, LibvipsReader
 from vipsrv.pipeline.formats.registry import format_named
 from vipsrv.pipeline.geometry import fit
@@ -186,6 +187,12 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     searching = sum(
         seconds * max_encodes(options) for seconds, options in zip(encode_seconds, outputs, strict=True)
     )
+    effects = [
+        effects_cost(options, area, alpha=info.has_alpha)
+        for options, area in zip(outputs, results, strict=True)
+    ]
+    encode += max(one.memory for one in effects)
+    effects_seconds = sum(one.seconds for one in effects)
     # The last result exists only when its encoder is done.
     waiting = results_memory - _RESULT * results[-1]
     if count > 1:
@@ -193,13 +200,13 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
         held += count * sum(results) * bands
         waiting, results_memory = waiting * count, results_memory * count
         encode_seconds = [seconds * count for seconds in encode_seconds]
-        searching *= count
+        searching, effects_seconds = searching * count, effects_seconds * count
     memory = _BASE + copied + header.metadata_memory + decode.memory + held + encode + waiting
     return Cost(
         memory=int(memory),
         results=int(results_memory),
-        seconds=decode.seconds + (count - 1) * _SECONDS_PER_FRAME + sum(encode_seconds),
-        at_worst=decode.at_worst + (count - 1) * _SECONDS_PER_FRAME + searching,
+        seconds=decode.seconds + (count - 1) * _SECONDS_PER_FRAME + sum(encode_seconds) + effects_seconds,
+        at_worst=decode.at_worst + (count - 1) * _SECONDS_PER_FRAME + searching + effects_seconds,
     )
 
 

@@ -16,6 +16,7 @@ from vipsrv.pipeline.option_rules import check_options
 from vipsrv.pipeline.output_format import find_writer
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.stopping import StopCheck
+from vipsrv.pipeline.watermarks import find_watermark
 from vipsrv.worker_config import WorkerConfig
 
 
@@ -86,6 +87,8 @@ def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfi
     frames = 1 if header.frames is None else header.frames.count
     writer = find_writer(options.format, info, frames)
     check_options(options, writer)
+    if options.watermark is not None:
+        find_watermark(options.watermark)
     if writer.effort is not None:
         check_effort(options.effort, config)
     geometry = fit(options, *info.upright_size)

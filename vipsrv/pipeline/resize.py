@@ -25,6 +25,7 @@ from vipsrv.pipeline.probe import open_frames, open_page, read_header
 from vipsrv.pipeline.steps.background import flatten_alpha, flatten_result
 from vipsrv.pipeline.steps.colours import bgr_to_rgb, drop_extra_bands, result_to_srgb, to_srgb
 from vipsrv.pipeline.steps.crop_or_pad import crop_or_pad, with_place
+from vipsrv.pipeline.steps.effects import EFFECT_STEPS
 from vipsrv.pipeline.steps.encode import encode
 from vipsrv.pipeline.steps.jpeg_to_jpeg import resize_jpeg
 from vipsrv.pipeline.steps.metadata import clean_metadata
@@ -42,7 +43,7 @@ DECODE_STEPS = (reopen, flatten_alpha, shrink, bgr_to_rgb, to_srgb, drop_extra_b
 """The steps after the header was read, in this order, once for all results. After them the image has the size
 that the largest result needs."""
 
-OUTPUT_STEPS = (result_to_srgb, flatten_result, crop_or_pad, clean_metadata)
+OUTPUT_STEPS = (result_to_srgb, flatten_result, crop_or_pad, *EFFECT_STEPS, clean_metadata)
 """The steps for each result, in this order, between its scaling and its encoding."""
 
 _MIN_WATCHED = 2_000_000

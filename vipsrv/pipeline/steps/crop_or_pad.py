@@ -9,7 +9,7 @@ from vipsrv.pipeline.icc_profile import colour_in
 from vipsrv.pipeline.option_rules import is_by_content
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
 
-_HALVES = {
+HALVES = {
     Position.CENTRE: (1, 1),
     Position.TOP: (1, 0),
     Position.RIGHT_TOP: (2, 0),
@@ -45,7 +45,7 @@ def crop_or_pad(image: pyvips.Image, output: OutputPlan, _decode: DecodePlan) ->
         return image.crop(*output.place, width, height)
     if options.fit is Fit.COVER and is_by_content(options):
         return image.smartcrop(width, height, interesting=options.position.value)
-    halves_left, halves_above = _HALVES[options.position]
+    halves_left, halves_above = HALVES[options.position]
     across, down = geometry.scaled
     left, above = abs(width - across) * halves_left // 2, abs(height - down) * halves_above // 2
     if options.fit is Fit.COVER:
