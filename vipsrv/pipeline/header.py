@@ -7,6 +7,7 @@ from typing import Any
 import pyvips
 
 from vipsrv.options import ImageInfo
+from vipsrv.pipeline.colour.space import ColourSpace
 from vipsrv.pipeline.vips.fields import PROFILE, get_field
 from vipsrv.pipeline.vips.operations import Shape, shape
 
@@ -43,7 +44,8 @@ class ImageHeader:
     order blue, green, red. ``shrink`` is 2, 4 or 8 if ``image`` is a JPEG that is decoded at this fraction of
     the size in ``info``. ``metadata_memory`` is the bytes of memory that the metadata take. ``embedded`` is
     the header of the embedded image if this format is a container (PNG in ICO). With ``shape`` and ``fields``
-    (of an image without a profile) what they say is known before libvips opens the file.
+    (of an image without a profile) what they say is known before libvips opens the file. ``colours`` are
+    those that the file states by numbers, even beside a profile; ``None`` for sRGB or the profile.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ImageHeader:
         embedded: "ImageHeader | None" = None,
         shape: Shape | None = None,
         fields: Mapping[str, Any] | None = None,
+        colours: ColourSpace | None = None,
     ) -> None:
         self.info = info
         self.decoder = decoder
@@ -67,6 +70,7 @@ class ImageHeader:
         self.shrink = shrink
         self.metadata_memory = metadata_memory
         self.embedded = embedded
+        self.colours = colours
         self._build = build
         self._image: pyvips.Image | None = None
         self._shape = shape

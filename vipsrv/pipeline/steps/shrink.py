@@ -14,8 +14,8 @@ from vipsrv.pipeline.formats.tiff import TIFF
 from vipsrv.pipeline.formats.tiff.layout import is_pyramid
 from vipsrv.pipeline.header import Decoder
 from vipsrv.pipeline.plan import DecodePlan
-from vipsrv.pipeline.steps.colours import transform_profile
-from vipsrv.pipeline.steps.fast_resize import reduce_fast
+from vipsrv.pipeline.steps.colours import from_own_colours, transform_profile
+from vipsrv.pipeline.steps.fast_resize import reduce_fast, reduce_to, rotate_upright
 from vipsrv.pipeline.steps.giant_tiff import reduce_giant
 from vipsrv.pipeline.steps.scale import enlarge, scale_with_alpha
 from vipsrv.pipeline.steps.scaled_jpeg import decode_scaled
@@ -30,6 +30,15 @@ def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
     width, height = min(decode.width, own_width), min(decode.height, own_height)
     has_profile = not decode.keep_profile and bool(image.get_typeof(PROFILE))
     reduced = reduce_giant(image, decode, width, height)
+    if reduced is None and decode.header.colours is not None:
+        # Before anything makes 8 bits of it, which is too few for HDR.
+        reduced = from_own_colours(
+            rotate_upright(
+                reduce_to(image, *decode.header.info.swap_if_rotated(width, height)), decode.header.info
+            ),
+            decode,
+        )
+        has_profile = False
     if reduced is None:
         reduced = _from_pixels(image, decode, width, height)
     if reduced is None:

@@ -21,6 +21,7 @@ from vipsrv.pipeline.formats.base import (
     Writer,
     signature,
 )
+from vipsrv.pipeline.formats.png.chunks import read_notes
 from vipsrv.pipeline.formats.png.inflate import row_bytes, stored
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.upload import Upload
@@ -144,6 +145,7 @@ PNG = ImageFormat(
         decodes_whole=True,
         error_beginnings=("vipspng: libpng read error",),
         check_metadata=check_metadata,
+        read_notes=read_notes,
         reopen=_reopen,
         decode_cost=_decode_cost,
     ),
