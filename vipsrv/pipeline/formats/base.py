@@ -353,13 +353,15 @@ class BuiltinReader:
     """How vipsrv itself reads a format for which libvips has no loader that is safe for hostile files.
 
     ``recognises`` gets the upload and its first bytes. A format without a magic number sets ``has_magic`` to
-    false: its ``recognises`` is called only for files that no other reader recognises.
+    false: its ``recognises`` is called only for files that no other reader recognises. ``loader_family``: the
+    loaders of libvips that decode a part of the file, and must not be blocked.
     """
 
     recognises: Callable[[Upload, bytes], object]
     open: OpenBuiltin
     has_magic: bool = True
     decode_cost: Callable[[DecodeRequest], DecodeCost] = streamed_rows_cost
+    loader_family: str | None = None
 
     @property
     def library(self) -> str:
