@@ -1,4 +1,4 @@
-"""Convert images of libvips from a ``ColourSpace`` to 8-bit sRGB, and a background colour to its codes.
+"""Convert images of libvips from a ``ColourSpace`` to 8-bit sRGB.
 
 Grey, and RGB that differs from sRGB by its curve only, takes one look-up for each sample. Other colours are
 looked up as light, multiplied by a matrix and, if they are HDR, made darker by ``roll_off``. This is done
@@ -61,31 +61,6 @@ def to_srgb(image: pyvips.Image, space: ColourSpace) -> pyvips.Image:
     if bits > 8:  # noqa: PLR2004
         alpha = (alpha >> (bits - 8)).cast("uchar")
     return converted.bandjoin(alpha)
-
-
-def codes_of(background: str, space: ColourSpace, image: pyvips.Image) -> list[float]:
-    """Return ``#rrggbb`` as the three codes that an image of these colours has for it."""
-    bits = _BITS[shape(image).format]
-    srgb = np.array(list(bytes.fromhex(background[1:]))) / 255
-    light = np.linalg.inv(space.primaries.to_srgb()) @ transfer.SRGB.to_light(srgb)
-    light = np.maximum(light, 0)
-    if space.transfer.is_hdr:
-        # The inverse of the roll-off, by the largest channel: the result shall have the wanted colour.
-        largest = float(light.max())
-        steps = np.linspace(0, PEAK / transfer.WHITE, 4096)
-        if largest > 0:
-            light *= float(np.interp(largest, roll_off(steps), steps)) / largest
-    if space.transfer.is_scene:
-        shown = float(light @ np.array(space.primaries.luminance())) * transfer.WHITE / transfer.HLG_PEAK
-        if shown > 0:
-            gain = shown ** (1 / transfer.HLG_SYSTEM_GAMMA - 1)
-            light = light * (transfer.WHITE / transfer.HLG_PEAK) * gain
-    codes = space.transfer.to_code(light)
-    if space.is_narrow:
-        codes = (_BLACK + codes * (_WHITE - _BLACK)) * (1 << (bits - 8))
-    else:
-        codes = codes * _top(image, bits)
-    return [float(code) for code in codes]
 
 
 def _light(light: pyvips.Image, space: ColourSpace) -> pyvips.Image:

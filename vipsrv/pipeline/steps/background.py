@@ -7,25 +7,21 @@ takes longer, and ``thumbnail`` omits it if only one of the two sides changes.)
 
 import pyvips
 
-from vipsrv.pipeline.colour.conversion import codes_of
-from vipsrv.pipeline.colour.space import ColourSpace
 from vipsrv.pipeline.icc_profile import colour_in
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
 from vipsrv.pipeline.steps.colours import three_bands, to_srgb, transform_profile
 from vipsrv.pipeline.vips.fields import PROFILE
-
-_RGB_BANDS = 3
 
 _WHITE = {"srgb": 255, "b-w": 255, "rgb16": 65535, "grey16": 65535}
 """White in those colour spaces in which it is the same for every ICC profile."""
 
 
 def flatten_alpha(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
-    """Return the image without alpha; unchanged if it has none or keeps it."""
-    if not decode.header.info.has_alpha or decode.background is None:
+    """Return the image without alpha; unchanged if it has none or keeps it, or states its colours by numbers:
+    of linear light and HDR the mean with the background would be another one than that of sRGB.
+    """
+    if not decode.header.info.has_alpha or decode.background is None or decode.header.colours is not None:
         return image
-    if decode.header.colours is not None:
-        return _flatten_in(image, decode.background, decode.header.colours)
     white = _WHITE.get(image.interpretation)
     if decode.background.lower() == "#ffffff" and white is not None:
         return three_bands(image.flatten(background=white), decode)
@@ -35,18 +31,6 @@ def flatten_alpha(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
     image = to_srgb(image, decode)
     colour = colour_in(image, decode.background, own_profile=decode.keep_profile)
     return three_bands(image.flatten(background=colour), decode)
-
-
-def _flatten_in(image: pyvips.Image, background: str, colours: ColourSpace) -> pyvips.Image:
-    """Flatten an image that is still in its own colours."""
-    codes = codes_of(background, colours, image)
-    if image.bands < _RGB_BANDS:
-        if max(codes) - min(codes) < 1:
-            return image.flatten(background=codes[0])
-        grey = image[0]
-        kind = "srgb" if image.format == "uchar" else "rgb16"
-        image = grey.bandjoin([grey, grey, image[1]]).copy(interpretation=kind)
-    return image.flatten(background=codes)
 
 
 def flatten_result(image: pyvips.Image, output: OutputPlan, decode: DecodePlan) -> pyvips.Image:

@@ -2,7 +2,6 @@
 
 import pyvips
 
-from vipsrv.pipeline.colour import conversion
 from vipsrv.pipeline.icc_profile import is_srgb
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
 from vipsrv.pipeline.vips.fields import PROFILE
@@ -38,18 +37,6 @@ def drop_extra_bands(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
 def result_to_srgb(image: pyvips.Image, output: OutputPlan, decode: DecodePlan) -> pyvips.Image:
     """Convert to sRGB if the decode kept the source's profile for another result."""
     return transform_profile(image) if decode.keep_profile and not output.keep_profile else image
-
-
-def from_own_colours(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
-    """Convert the image from the colours that its file states to sRGB, unless the decode keeps its profile.
-
-    Without any the image is returned unchanged.
-    """
-    if decode.header.colours is not None:
-        return conversion.to_srgb(image, decode.header.colours)
-    if image.get_typeof(PROFILE) and not decode.keep_profile:
-        return transform_profile(image)
-    return image
 
 
 def transform_profile(image: pyvips.Image) -> pyvips.Image:

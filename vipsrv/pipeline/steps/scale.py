@@ -3,8 +3,9 @@
 import pyvips
 
 from vipsrv.pipeline.plan import DecodePlan
-from vipsrv.pipeline.steps.colours import from_own_colours
+from vipsrv.pipeline.steps.colours import transform_profile
 from vipsrv.pipeline.steps.fast_resize import reduce_to
+from vipsrv.pipeline.vips.fields import PROFILE
 from vipsrv.pipeline.vips.operations import shape
 
 
@@ -31,7 +32,9 @@ def scale_with_alpha(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
     image = scale_to(image, *decode.stored_size)
     if decode.header.info.orientation != 1:
         image = image.copy_memory().autorot()  # rotating reads column by column
-    return from_own_colours(image, decode)
+    if image.get_typeof(PROFILE) and not decode.keep_profile:
+        image = transform_profile(image)
+    return image
 
 
 def enlarge(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
