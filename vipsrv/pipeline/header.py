@@ -8,6 +8,7 @@ from typing import Any
 import pyvips
 
 from vipsrv.options import ImageInfo
+from vipsrv.pipeline.colour.space import ColourSpace
 from vipsrv.pipeline.frames import Frames
 from vipsrv.pipeline.vips.fields import PROFILE, get_field
 from vipsrv.pipeline.vips.operations import Shape, shape
@@ -47,7 +48,8 @@ class ImageHeader:
     the header of the embedded image if this format is a container (PNG in ICO). With ``shape`` and ``fields``
     (of an image without a profile) what they say is known before libvips opens the file. With ``frames``
     this is the header of an animation: ``info`` and ``image`` describe each frame, but only ``frames`` have
-    pixels.
+    pixels. ``colours`` are those that the file states by numbers, even beside a profile; ``None`` for sRGB or
+    the profile.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class ImageHeader:
         shape: Shape | None = None,
         fields: Mapping[str, Any] | None = None,
         frames: Frames | None = None,
+        colours: ColourSpace | None = None,
     ) -> None:
         self.info = info
         self.decoder = decoder
@@ -73,6 +76,7 @@ class ImageHeader:
         self.metadata_memory = metadata_memory
         self.embedded = embedded
         self.frames = frames
+        self.colours = colours
         self._build = build
         self._image: pyvips.Image | None = None
         self._shape = shape

@@ -103,6 +103,7 @@ def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfi
         geometry=geometry,
         background=None if keeps_alpha else options.background,
         keep_profile=wants_profile
+        and header.colours is None
         and has_rgb_profile(header.image)
         and (not writer.checks_profile or is_written(header.image, writer.saver)),
         frames=frames,

@@ -19,6 +19,7 @@ import pyvips
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import MAX_EFFORT, Format, Keep
+from vipsrv.pipeline.colour.space import ColourSpace
 from vipsrv.pipeline.frames import Frames, open_roll
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.upload import Upload
@@ -172,6 +173,16 @@ class ImageFacts:
     fields: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileNotes:
+    """What vipsrv itself reads in a file, because libvips does not tell it: the ``colours``, if they are not
+    those of sRGB or of an embedded profile, and ``correct``, which returns the opened image corrected.
+    """
+
+    colours: ColourSpace | None = None
+    correct: Callable[[pyvips.Image], pyvips.Image] | None = None
+
+
 ShrinkFor = Callable[[int, int], int]
 """Width and height of a JPEG as stored → the fraction (1, 2, 4, 8) at which it will probably be decoded."""
 
@@ -270,6 +281,9 @@ class LibvipsReader:
     """Open an upload (with ``fail_on``) as small as it will probably be decoded, which saves opening it
     again; ``None`` if it must be opened whole. Raises ``pyvips.Error``."""
 
+    read_notes: Callable[[Upload], FileNotes | None] | None = None
+    """Before libvips opens the file: read what it does not tell; ``None`` if there is nothing."""
+
     corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
     """Return the opened image, corrected; ``None`` if it needs no correction."""
 
@@ -323,6 +337,7 @@ class BuiltinImage:
 
     ``is_bgr``: the three bands of the image are in the order blue, green, red. ``embedded``: the image of a
     container, opened already, and the name of its format; ``memory``: the bytes that opening it took.
+    ``colours``: those of the image, ``None`` for sRGB or an embedded profile.
     """
 
     width: int
@@ -332,6 +347,7 @@ class BuiltinImage:
     is_bgr: bool = False
     embedded: tuple[str, pyvips.Image] | None = None
     memory: int = 0
+    colours: ColourSpace | None = None
 
 
 class OpenBuiltin(Protocol):

@@ -24,6 +24,7 @@ from vipsrv.pipeline.formats.base import (
 )
 from vipsrv.pipeline.formats.bmp.header import FILE_HEADER, MAX_HEADER, BmpHeader, parse_header
 from vipsrv.pipeline.formats.bmp.pixels import open_dib
+from vipsrv.pipeline.formats.png.chunks import read_notes
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.errors import reason
 from vipsrv.pipeline.vips.raw_rows import RowLayout, read_rows, to_colours
@@ -135,6 +136,7 @@ def _pixels_in(head: bytes) -> int | None:
 def _open_png(view: memoryview, *, tolerant: bool) -> BuiltinImage:
     embedded = Upload.from_memory(view)
     metadata = png.check_metadata(embedded)
+    notes = read_notes(embedded)
     try:
         image = pyvips.Operation.call(
             "pngload_source", embedded.source, access="sequential", fail_on="none" if tolerant else "error"
@@ -148,6 +150,7 @@ def _open_png(view: memoryview, *, tolerant: bool) -> BuiltinImage:
         build=lambda: image,
         embedded=("png", image),
         memory=embedded.size + metadata,
+        colours=None if notes is None else notes.colours,
     )
 
 
