@@ -7,6 +7,7 @@ from typing import Any
 import pyvips
 
 from vipsrv.options import ImageInfo
+from vipsrv.pipeline.orientation import Region, rotated_size
 from vipsrv.pipeline.vips.fields import PROFILE, get_field
 from vipsrv.pipeline.vips.operations import Shape, shape
 
@@ -44,6 +45,10 @@ class ImageHeader:
     the size in ``info``. ``metadata_memory`` is the bytes of memory that the metadata take. ``embedded`` is
     the header of the embedded image if this format is a container (PNG in ICO). With ``shape`` and ``fields``
     (of an image without a profile) what they say is known before libvips opens the file.
+
+    The header of a view (``vipsrv/pipeline/view.py``) has ``info`` and ``image`` of the view. ``source`` is
+    the header of the page that it is a view of; ``region`` is the part of the page as stored, ``None`` for
+    all of it; and ``angle`` the degrees by which the upright image is still to be rotated.
     """
 
     def __init__(
@@ -59,6 +64,9 @@ class ImageHeader:
         embedded: "ImageHeader | None" = None,
         shape: Shape | None = None,
         fields: Mapping[str, Any] | None = None,
+        source: "ImageHeader | None" = None,
+        region: Region | None = None,
+        angle: int = 0,
     ) -> None:
         self.info = info
         self.decoder = decoder
@@ -71,6 +79,9 @@ class ImageHeader:
         self._image: pyvips.Image | None = None
         self._shape = shape
         self._fields = fields
+        self._source = source
+        self.region = region
+        self.angle = angle
 
     @property
     def image(self) -> pyvips.Image:
@@ -88,6 +99,23 @@ class ImageHeader:
         self._image, self._build = None, _released
         if self.embedded is not None:
             self.embedded.release()
+        if self._source is not None:
+            self._source.release()
+
+    @property
+    def is_view(self) -> bool:
+        """Whether this is a part of a page, or a page that is mirrored or turned."""
+        return self._source is not None
+
+    @property
+    def source(self) -> "ImageHeader":
+        """The header of the whole page as it is stored."""
+        return self if self._source is None else self._source
+
+    @property
+    def seen_size(self) -> tuple[int, int]:
+        """Width and height in pixels of what is resized: upright and rotated."""
+        return rotated_size(self.info.upright_size, self.angle) if self.angle else self.info.upright_size
 
     @property
     def shape(self) -> Shape:
@@ -120,6 +148,11 @@ class ImageHeader:
     def is_plain_file(self) -> bool:
         """Whether the header was read from a file of the usual form, without libvips."""
         return self._fields is not None
+
+    @property
+    def plain_fields(self) -> Mapping[str, Any] | None:
+        """The fields of such a file; ``None`` for all others."""
+        return self._fields
 
     @property
     def has_profile(self) -> bool:

@@ -268,6 +268,10 @@ class LibvipsReader:
     no smaller than the stored ``size`` that is needed; ``None`` if the image of the header serves as well.
     Raises ``pyvips.Error`` and ``CorruptImage``."""
 
+    open_for_part: Callable[[Upload, ImageHeader, int], pyvips.Image | None] | None = None
+    """Open a page (upload, header, page) so that taking a part of it decodes no more than that part; ``None``
+    if the image of the header serves as well. Raises ``pyvips.Error``."""
+
     decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
     """Return the cost of decoding a page."""
 

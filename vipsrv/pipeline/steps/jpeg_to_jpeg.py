@@ -21,6 +21,7 @@ def resize_jpeg(decode: DecodePlan, plan: OutputPlan) -> bytes | None:
         and options.max_bytes is None
         and plan.writer.is_own(options.effort)
         and (geometry.width, geometry.height) == geometry.scaled
+        and not decode.header.angle
         and not (decode.header.has_profile and needs_transform(decode.header.image))
     )
     if not is_plain:
