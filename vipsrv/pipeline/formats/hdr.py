@@ -51,8 +51,8 @@ _SECONDS = 0.0015
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HdrHeader:
-    """``across`` and ``down`` are the pixels of a row and the rows, as stored. ``steps`` are the operations
-    that make the image upright.
+    """``across`` and ``down`` are the pixels of a row and the rows, as stored. With ``by_columns`` a row goes
+    along the y axis of the upright image.
     """
 
     across: int
