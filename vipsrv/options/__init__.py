@@ -20,6 +20,7 @@ from vipsrv.options.bounds import (
     MOST_BYTES_PER_PIXEL,
     NUMBER_BOUNDS,
 )
+from vipsrv.options.effects import BY_CONTENT, WATERMARK_PATTERN, read_watermark
 from vipsrv.options.facts import ImageInfo, OutputInfo, ResizeReport, Timings
 from vipsrv.options.names import (
     Fit,
@@ -37,6 +38,7 @@ from vipsrv.options.request import ResizeRequest, UploadSlot, check_request_id, 
 from vipsrv.options.resize import ResizeArguments, ResizeOptions, default_fit
 
 __all__ = [
+    "BY_CONTENT",
     "DEADLINE_MS_BOUNDS",
     "DEFAULT_QUALITY",
     "INTEGER_BOUNDS",
@@ -47,6 +49,7 @@ __all__ = [
     "MOST_BYTES_BESIDE_PIXELS",
     "MOST_BYTES_PER_PIXEL",
     "NUMBER_BOUNDS",
+    "WATERMARK_PATTERN",
     "Fit",
     "FitName",
     "Flip",
@@ -68,4 +71,5 @@ __all__ = [
     "check_request_id",
     "default_fit",
     "is_traceparent",
+    "read_watermark",
 ]

@@ -77,6 +77,14 @@ class ResizeOptions:
     lossless: bool = False
     max_bytes: int | None = None
     background: str = "#ffffff"
+    keep: Keep = Keep.NONE
+    page: int = 0
+    enlarge: bool = True
+    crop: tuple[float, float, float, float] | None = None
+    trim: int | None = None
+    flip: Flip | None = None
+    rotate: int = 0
+    focus: tuple[float, float] | None = None
     modulate: tuple[float, float] | None = None
     grey: bool = False
     blur: float | None = None
@@ -86,14 +94,6 @@ class ResizeOptions:
     watermark_scale: float = 0.25
     watermark_opacity: float = 1.0
     rounded: int | None = None
-    keep: Keep = Keep.NONE
-    page: int = 0
-    enlarge: bool = True
-    crop: tuple[float, float, float, float] | None = None
-    trim: int | None = None
-    flip: Flip | None = None
-    rotate: int = 0
-    focus: tuple[float, float] | None = None
     pad: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -145,6 +145,14 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "lossless": read_bool,
     "max_bytes": read_integer,
     "background": read_colour,
+    "keep": _choice(Keep),
+    "page": read_integer,
+    "enlarge": read_bool,
+    "crop": read_crop,
+    "trim": read_integer,
+    "flip": _choice(Flip),
+    "rotate": read_integer,
+    "focus": read_numbers,
     "modulate": read_numbers,
     "grey": read_bool,
     "blur": read_number,
@@ -154,14 +162,6 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "watermark_scale": read_number,
     "watermark_opacity": read_number,
     "rounded": read_integer,
-    "keep": _choice(Keep),
-    "page": read_integer,
-    "enlarge": read_bool,
-    "crop": read_crop,
-    "trim": read_integer,
-    "flip": _choice(Flip),
-    "rotate": read_integer,
-    "focus": read_numbers,
     "pad": read_pad,
 }
 """How each option is read: a function of the name and the value, which returns the checked value."""
@@ -197,6 +197,14 @@ class ResizeArguments(TypedDict, total=False):
     lossless: bool
     max_bytes: SupportsIndex | None
     background: str
+    keep: Keep | KeepName
+    page: SupportsIndex
+    enlarge: bool
+    crop: Sequence[float] | None
+    trim: SupportsIndex | None
+    flip: Flip | FlipName | None
+    rotate: SupportsIndex
+    focus: Sequence[float] | None
     modulate: Sequence[float] | None
     grey: bool
     blur: float | None
@@ -206,14 +214,6 @@ class ResizeArguments(TypedDict, total=False):
     watermark_scale: float
     watermark_opacity: float
     rounded: SupportsIndex | None
-    keep: Keep | KeepName
-    page: SupportsIndex
-    enlarge: bool
-    crop: Sequence[float] | None
-    trim: SupportsIndex | None
-    flip: Flip | FlipName | None
-    rotate: SupportsIndex
-    focus: Sequence[float] | None
     pad: Sequence[SupportsIndex] | SupportsIndex | None
     deadline_ms: SupportsIndex | None
     request_id: str | None
