@@ -27,6 +27,7 @@ from vipsrv.options.names import (
     Position,
     PositionName,
 )
+from vipsrv.options.pages import read_pages
 from vipsrv.options.regions import read_crop, read_pad
 
 
@@ -46,7 +47,7 @@ class ResizeOptions:
     keeps the aspect ratio. ``quality`` is 1–100, or ``None`` for the server's default. ``effort`` is CPU time
     of the encoder for a smaller file, 0 (fastest) to 9, or ``None`` for that of the format; TIFF
     ignores it. ``max_bytes`` lowers the quality until the result is no larger. ``background`` is ``#rrggbb``.
-    ``page`` counts from 0.
+    ``page`` counts from 0. ``pages`` are frames of an animation, ``all`` or ``first-last``.
 
     The operations are done in this order, whatever the order of the options: the ``page`` is made upright by
     its EXIF orientation, then ``crop``, ``trim``, ``flip`` and ``rotate``, then the resize by ``fit`` with
@@ -79,6 +80,7 @@ class ResizeOptions:
     background: str = "#ffffff"
     keep: Keep = Keep.NONE
     page: int = 0
+    pages: str | None = None
     enlarge: bool = True
     crop: tuple[float, float, float, float] | None = None
     trim: int | None = None
@@ -107,6 +109,8 @@ class ResizeOptions:
         if self.fit is Fit.FILL and (self.width is None or self.height is None):
             missing = "width" if self.width is None else "height"
             raise ValueError(f"{missing}: is missing; the fit 'fill' needs both width and height")
+        if self.pages is not None and self.page:
+            raise ValueError("pages: chooses frames, and page one of them; leave one of the two out")
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> Self:
@@ -147,6 +151,7 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "background": read_colour,
     "keep": _choice(Keep),
     "page": read_integer,
+    "pages": read_pages,
     "enlarge": read_bool,
     "crop": read_crop,
     "trim": read_integer,
@@ -199,6 +204,7 @@ class ResizeArguments(TypedDict, total=False):
     background: str
     keep: Keep | KeepName
     page: SupportsIndex
+    pages: str | None
     enlarge: bool
     crop: Sequence[float] | None
     trim: SupportsIndex | None
