@@ -305,6 +305,10 @@ class LibvipsReader:
     """Open frames of an animation (upload, header, the first, how many); ``None`` if the pages of this format
     are no animation. Raises ``pyvips.Error``, ``CorruptImage`` and ``TooLarge``."""
 
+    open_for_part: Callable[[Upload, ImageHeader, int], pyvips.Image | None] | None = None
+    """Open a page (upload, header, page) so that taking a part of it decodes no more than that part; ``None``
+    if the image of the header serves as well. Raises ``pyvips.Error``."""
+
     decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
     """Return the cost of decoding a page, or of each frame: the ``page`` of the request is the last one."""
 
