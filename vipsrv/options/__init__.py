@@ -20,6 +20,7 @@ from vipsrv.options.bounds import (
     MOST_BYTES_PER_PIXEL,
     NUMBER_BOUNDS,
 )
+from vipsrv.options.effects import BY_CONTENT, WATERMARK_PATTERN, read_watermark
 from vipsrv.options.facts import ImageInfo, OutputInfo, ResizeReport, Timings
 from vipsrv.options.names import (
     Fit,
@@ -38,6 +39,7 @@ from vipsrv.options.request import ResizeRequest, UploadSlot, check_request_id, 
 from vipsrv.options.resize import ResizeArguments, ResizeOptions, default_fit
 
 __all__ = [
+    "BY_CONTENT",
     "DEADLINE_MS_BOUNDS",
     "DEFAULT_QUALITY",
     "INTEGER_BOUNDS",
@@ -49,6 +51,7 @@ __all__ = [
     "MOST_BYTES_PER_PIXEL",
     "NUMBER_BOUNDS",
     "PAGES_PATTERN",
+    "WATERMARK_PATTERN",
     "Fit",
     "FitName",
     "Flip",
@@ -71,4 +74,5 @@ __all__ = [
     "default_fit",
     "is_traceparent",
     "page_range",
+    "read_watermark",
 ]
