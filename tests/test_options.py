@@ -12,6 +12,7 @@ from vipsrv.options import (
     DEFAULT_QUALITY,
     INTEGER_BOUNDS,
     MAX_DIMENSION,
+    Chroma,
     Fit,
     FitName,
     Flip,
@@ -84,6 +85,11 @@ def resize_options(draw: st.DrawFn) -> ResizeOptions:
         rotate=draw(st.integers(0, 359)),
         focus=draw(st.none() | st.tuples(fractions, fractions)),
         pad=draw(st.none() | st.tuples(*[st.integers(0, MAX_DIMENSION)] * 4).filter(any)),
+        progressive=draw(st.none() | st.booleans()),
+        chroma=draw(st.sampled_from(Chroma)),
+        palette=draw(st.booleans()),
+        optimize=draw(st.none() | st.booleans()),
+        min_ssim=draw(st.none() | fractions),
     )
 
 
@@ -176,6 +182,11 @@ def test_the_defaults_are_those_of_the_protocol() -> None:
         "rotate": 0,
         "focus": None,
         "pad": None,
+        "progressive": None,
+        "chroma": "auto",
+        "palette": False,
+        "optimize": None,
+        "min_ssim": None,
     }
 
 
@@ -325,6 +336,13 @@ UPLOAD = {"id": "0" * 32, "size": 10, "offset": 0}
         ({**GOOD, "rotate": 0.5}, "rotate: must be a whole number, not 0.5"),
         ({**GOOD, "focus": [0, 1.5]}, "focus: must be from 0 to 1, not 1.5"),
         ({**GOOD, "focus": 0.5}, "focus: must be a list of 2 numbers, not 0.5"),
+        ({**GOOD, "progressive": 1}, "progressive: must be true or false, not 1"),
+        ({**GOOD, "optimize": "yes"}, 'optimize: must be true or false, not "yes"'),
+        ({**GOOD, "palette": None}, "palette: must be true or false, not null"),
+        ({**GOOD, "chroma": "4:2:2"}, "chroma: must be one of auto, 4:2:0, 4:4:4, not"),
+        ({**GOOD, "min_ssim": 1.01}, "min_ssim: must be from 0 to 1, not 1.01"),
+        ({**GOOD, "min_ssim": float("nan")}, "min_ssim: must be from 0 to 1, not NaN"),
+        ({**GOOD, "min_ssim": "0.9"}, 'min_ssim: must be a number, not "0.9"'),
         ({**GOOD, "pad": [1, 2]}, "pad: must be a list of 4 numbers, not of 2"),
         ({**GOOD, "pad": 1.5}, "pad: must be a list of 4 numbers, not 1.5"),
         ({**GOOD, "pad": [1, 2, 3, 4.5]}, "pad: must be whole numbers of pixels, not 4.5"),

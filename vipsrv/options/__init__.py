@@ -11,6 +11,7 @@ the words, ``bounds`` the limits, ``checks`` the checks of single values, and ``
 from vipsrv.options.bounds import (
     DEADLINE_MS_BOUNDS,
     DEFAULT_QUALITY,
+    HIGHEST_QUALITY,
     INTEGER_BOUNDS,
     LIST_LENGTHS,
     MAX_DIMENSION,
@@ -22,6 +23,8 @@ from vipsrv.options.bounds import (
 )
 from vipsrv.options.facts import ImageInfo, OutputInfo, ResizeReport, Timings
 from vipsrv.options.names import (
+    Chroma,
+    ChromaName,
     Fit,
     FitName,
     Flip,
@@ -39,6 +42,7 @@ from vipsrv.options.resize import ResizeArguments, ResizeOptions, default_fit
 __all__ = [
     "DEADLINE_MS_BOUNDS",
     "DEFAULT_QUALITY",
+    "HIGHEST_QUALITY",
     "INTEGER_BOUNDS",
     "LIST_LENGTHS",
     "MAX_DIMENSION",
@@ -47,6 +51,8 @@ __all__ = [
     "MOST_BYTES_BESIDE_PIXELS",
     "MOST_BYTES_PER_PIXEL",
     "NUMBER_BOUNDS",
+    "Chroma",
+    "ChromaName",
     "Fit",
     "FitName",
     "Flip",

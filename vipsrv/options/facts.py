@@ -45,13 +45,18 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputInfo:
-    """Facts about one result: ``width`` and ``height`` in pixels, ``size`` in bytes, ``quality`` 1–100."""
+    """Facts about one result: ``width`` and ``height`` in pixels, ``size`` in bytes, ``quality`` 1–100.
+
+    ``ssim`` is how much the result looks like the image before it was encoded, where ``min_ssim`` was asked:
+    1 means equal.
+    """
 
     width: int
     height: int
     format: str
     quality: int
     size: int
+    ssim: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

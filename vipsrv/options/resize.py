@@ -11,9 +11,12 @@ from vipsrv.options.checks import (
     read_choice,
     read_colour,
     read_integer,
+    read_number,
     read_numbers,
 )
 from vipsrv.options.names import (
+    Chroma,
+    ChromaName,
     Fit,
     FitName,
     Flip,
@@ -56,6 +59,12 @@ class ResizeOptions:
     clockwise, 0–359; what a rotation by other than multiples of 90 uncovers has the ``background``. ``focus``
     is x and y of a point, as fractions, that ``cover`` keeps as close to the centre as it can. ``pad`` is the
     border around the result in pixels: top, right, bottom and left, or one number for all.
+
+    How the result is encoded: ``progressive`` makes a JPEG, PNG or GIF that shows the whole image, coarsely,
+    when its first part has arrived. ``chroma`` is how a lossy result stores colours. ``palette`` reduces a
+    PNG to at most 256 colours, by ``quality``. ``optimize`` is whether a JPEG gets Huffman tables of its own,
+    which its ``effort`` decides otherwise. ``min_ssim`` (0–1) lowers the quality as long as the SSIM of
+    the result to the image before encoding is at least this; the reply has the ``ssim``.
     """
 
     width: int | None = None
@@ -77,6 +86,11 @@ class ResizeOptions:
     rotate: int = 0
     focus: tuple[float, float] | None = None
     pad: tuple[int, int, int, int] | None = None
+    progressive: bool | None = None
+    chroma: Chroma = Chroma.AUTO
+    palette: bool = False
+    optimize: bool | None = None
+    min_ssim: float | None = None
 
     def __post_init__(self) -> None:
         # What has its default needs no check: most options are left out of most requests.
@@ -131,6 +145,11 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "rotate": read_integer,
     "focus": read_numbers,
     "pad": read_pad,
+    "progressive": read_bool,
+    "chroma": _choice(Chroma),
+    "palette": read_bool,
+    "optimize": read_bool,
+    "min_ssim": read_number,
 }
 """How each option is read: a function of the name and the value, which returns the checked value."""
 
@@ -171,6 +190,11 @@ class ResizeArguments(TypedDict, total=False):
     rotate: SupportsIndex
     focus: Sequence[float] | None
     pad: Sequence[SupportsIndex] | SupportsIndex | None
+    progressive: bool | None
+    chroma: Chroma | ChromaName
+    palette: bool
+    optimize: bool | None
+    min_ssim: float | None
     deadline_ms: SupportsIndex | None
     request_id: str | None
     traceparent: str | None

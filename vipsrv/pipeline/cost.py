@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
-from vipsrv.options import ImageInfo, Position, ResizeOptions
+from vipsrv.options import HIGHEST_QUALITY, ImageInfo, Position, ResizeOptions
+from vipsrv.pipeline import likeness
 from vipsrv.pipeline.formats.base import MEGA, BuiltinReader, DecodeRequest, EncodeCost, LibvipsReader
 from vipsrv.pipeline.formats.registry import format_named
 from vipsrv.pipeline.geometry import fit
@@ -51,8 +52,6 @@ _STREAMED_ROWS = 2200
 
 _EXTRA_ROWS = 800
 """Rows of intermediate copies, in addition to the rows of an image that has less than ``_STREAMED_ROWS``."""
-
-_HIGHEST_QUALITY = 100
 
 _RESULT = 1.5
 """Bytes per pixel of a result that waits for the others."""
@@ -169,6 +168,10 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     held = _held_between(info, outputs, areas, request.header.pixel_bytes)
     held += max(across for across, _ in sizes) * bands * _OUTPUT_ROWS
     results = [geometry.width * geometry.height for geometry in geometries]
+    held += max(
+        likeness.MEMORY_PER_PIXEL * area if options.min_ssim is not None else 0
+        for area, options in zip(results, outputs, strict=True)
+    )
     encoders = [_encode_cost(options, info) for options in outputs]
     encode = max(
         encoder.memory(area, alpha=info.has_alpha) for encoder, area in zip(encoders, results, strict=True)
@@ -176,26 +179,43 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     results_memory = _RESULT * sum(results)
     copied = upload.size if upload.memory is not None else 0
     encode_seconds = [encoder.seconds * area / MEGA for encoder, area in zip(encoders, results, strict=True)]
-    searching = sum(
-        seconds * max_encodes(options) for seconds, options in zip(encode_seconds, outputs, strict=True)
-    )
+    searching = [
+        max_encodes(options) * (seconds + _comparing(options) * area / MEGA)
+        for seconds, options, area in zip(encode_seconds, outputs, results, strict=True)
+    ]
+    # The search for an SSIM takes all of its encodes, or all but one.
+    least = [
+        most * (1 - 1 / max_encodes(options)) if options.min_ssim is not None else once
+        for once, most, options in zip(encode_seconds, searching, outputs, strict=True)
+    ]
     # The last result exists only when its encoder is done.
     waiting = results_memory - _RESULT * results[-1]
     memory = _BASE + copied + header.metadata_memory + decode.memory + held + encode + waiting
     return Cost(
         memory=int(memory),
         results=int(results_memory),
-        seconds=decode.seconds + sum(encode_seconds),
-        at_worst=decode.at_worst + searching,
+        seconds=decode.seconds + sum(least),
+        at_worst=decode.at_worst + sum(searching),
     )
 
 
 def max_encodes(options: ResizeOptions) -> int:
-    """Return how many times a result may be encoded: ``max_bytes`` searches the highest quality that fits."""
+    """Return how many times a result may be encoded: ``max_bytes`` searches the highest quality that fits,
+    ``min_ssim`` the lowest that looks well enough.
+    """
+    highest = options.quality or HIGHEST_QUALITY
+    if options.min_ssim is not None:
+        # Each one halves the range of those that may be the lowest.
+        return highest.bit_length()
     if options.max_bytes is None:
         return 1
     # The first with the wanted quality; then each one halves the range of those that may fit.
-    return 1 + ((options.quality or _HIGHEST_QUALITY) - 1).bit_length()
+    return 1 + (highest - 1).bit_length()
+
+
+def _comparing(options: ResizeOptions) -> float:
+    """Return the CPU seconds to decode a million pixels of a result again and to measure their SSIM."""
+    return 0 if options.min_ssim is None else likeness.SECONDS_PER_MEGAPIXEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,11 +264,11 @@ def _held_between(
         kept += areas[0] * pixel
     if options.position in {Position.ENTROPY, Position.ATTENTION}:
         kept += areas[0] * (2 * bands if info.has_alpha else bands)
-    if options.max_bytes is not None:
+    if options.max_bytes is not None or options.min_ssim is not None:
         kept += areas[0] * bands
     return kept
 
 
 def _encode_cost(options: ResizeOptions, info: ImageInfo) -> EncodeCost:
     writer = likely_writer(options.format, info)
-    return writer.cost_of(lossless=options.lossless, effort=options.effort)
+    return writer.cost_of(options)

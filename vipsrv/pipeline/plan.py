@@ -35,7 +35,7 @@ class OutputPlan:
     @property
     def lossless(self) -> bool:
         """Whether the result has no quality."""
-        return self.options.lossless or not self.writer.lossy
+        return not self.writer.has_quality(self.options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

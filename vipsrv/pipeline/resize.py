@@ -235,13 +235,14 @@ def _finish(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> Output
     return _output(plan, *encode(image, plan, decode.watch))
 
 
-def _output(plan: OutputPlan, data: bytes, quality: int) -> Output:
+def _output(plan: OutputPlan, data: bytes, quality: int, ssim: float | None = None) -> Output:
     info = OutputInfo(
         width=plan.geometry.width,
         height=plan.geometry.height,
         format=plan.writer.format.value,
         quality=quality,
         size=len(data),
+        ssim=ssim,
     )
     return Output(info=info, data=data)
 

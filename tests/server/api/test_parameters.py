@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from vipsrv.errors import BadRequest
-from vipsrv.options import LIST_LENGTHS, Fit, Flip, Format, Keep, Position, ResizeOptions, ResizeRequest
+from vipsrv.options import (
+    LIST_LENGTHS,
+    Chroma,
+    Fit,
+    Flip,
+    Format,
+    Keep,
+    Position,
+    ResizeOptions,
+    ResizeRequest,
+)
 from vipsrv.server.api.parameters import PARAMETERS, ResizeParameters
 from vipsrv.workers.channel import MAX_OUTPUTS
 
@@ -63,6 +73,11 @@ def test_all_options() -> None:
         rotate="90",
         focus="0.5,.25",
         pad="1,2,3,4",
+        progressive="true",
+        chroma="4:2:0",
+        palette="false",
+        optimize="0",
+        min_ssim="0.97",
     ) == ResizeOptions(
         width=800,
         height=600,
@@ -82,6 +97,10 @@ def test_all_options() -> None:
         rotate=90,
         focus=(0.5, 0.25),
         pad=(1, 2, 3, 4),
+        progressive=True,
+        chroma=Chroma.HALF,
+        optimize=False,
+        min_ssim=0.97,
     )
 
 
@@ -96,6 +115,9 @@ def test_the_default_fit_is_that_of_the_clients() -> None:
     ("given", "expected"),
     [
         ({"gravity": "north"}, {"position": "top"}),
+        ({"chromaSubsampling": "4:4:4"}, {"chroma": "4:4:4"}),
+        ({"optimiseCoding": "true"}, {"optimize": True}),
+        ({"min_ssim": "1"}, {"min_ssim": 1}),
         ({"position": "northeast"}, {"position": "right top"}),
         ({"position": "center"}, {"position": "centre"}),
         ({"position": "top right"}, {"position": "right top"}),
@@ -210,6 +232,9 @@ def _values(schema: dict[str, Any]) -> st.SearchStrategy[tuple[Any, str]]:
         edges = st.sampled_from([schema["minimum"], schema["maximum"]])
         numbers = st.one_of(st.integers(0, 2**64), edges, edges.map(lambda edge: edge + 1), st.just(0))
         return numbers.map(lambda number: (number, str(number)))
+    if schema["type"] == "number":
+        numbers = st.integers(0, 2 * 10**6).map(lambda number: number / 10**6)
+        return numbers.map(lambda number: (number, f"{number:.6f}"))
     if schema["type"] == "boolean":
         return st.booleans().map(lambda one: (one, str(one).lower()))
     if "enum" in schema:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from vipsrv.errors import CorruptImage
-from vipsrv.options import Format
+from vipsrv.options import Chroma, Format
 from vipsrv.pipeline.formats import samples
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
@@ -235,6 +235,11 @@ AVIF = ImageFormat(
             lossless_times=(0.3, 0.4, 0.9, 1, 1.5, 1.5, 4, 4, 4, 4),
             memory=(0, 0, 0, 0, 20, 20, 20, 20, 20, 20),
         ),
+        chroma={
+            Chroma.AUTO: {},
+            Chroma.HALF: {"subsample_mode": "on"},
+            Chroma.FULL: {"subsample_mode": "off"},
+        },
         lossy=True,
         lossless=True,
         alpha=True,
