@@ -145,7 +145,7 @@ class ServerLimits:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
     """Facts about a server: its ``name`` with the version, its ``limits``, the formats that it ``reads`` and
-    ``writes``, and the ``fits`` that it supports.
+    ``writes``, the ``fits`` that it supports, and the names of its ``watermarks``.
     """
 
     name: str
@@ -153,6 +153,7 @@ class ServerInfo:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     fits: tuple[str, ...]
+    watermarks: tuple[str, ...] = ()
 
 
 def resize_results(request: ClientRequest, answer: Answer, *, size: int, started: float) -> ResizeResults:
@@ -257,6 +258,7 @@ def server_info(reply: Reply) -> ServerInfo:
             reads=_words("formats: in", meta["formats"]["in"]),
             writes=_words("formats: out", meta["formats"]["out"]),
             fits=_words("fits", meta["fits"]),
+            watermarks=_words("watermarks", meta.get("watermarks", [])),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _invalid_reply("HELLO", error) from None

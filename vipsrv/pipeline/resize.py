@@ -13,6 +13,7 @@ from vipsrv.pipeline.cost import admit
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import check_format
 from vipsrv.pipeline.option_rules import is_by_content
+from vipsrv.pipeline.pixels import PIXELS
 from vipsrv.pipeline.plan import (
     DecodePlan,
     OutputPlan,
@@ -116,7 +117,8 @@ def resize(
         plan_output(options, views[view], config) for options, view in zip(outputs, of_outputs, strict=True)
     ]
     for plan in plans:
-        check_format(plan.writer.format.value, "the result", formats)
+        if plan.writer is not PIXELS:
+            check_format(plan.writer.format.value, "the result", formats)
     check_together(plans, config)
     parts = [
         (views[view], [plan.options for plan, of in zip(plans, of_outputs, strict=True) if of == view])
