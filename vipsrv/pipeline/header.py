@@ -59,6 +59,7 @@ class ImageHeader:
         embedded: "ImageHeader | None" = None,
         shape: Shape | None = None,
         fields: Mapping[str, Any] | None = None,
+        finish: Callable[[pyvips.Image], pyvips.Image] | None = None,
     ) -> None:
         self.info = info
         self.decoder = decoder
@@ -67,6 +68,7 @@ class ImageHeader:
         self.shrink = shrink
         self.metadata_memory = metadata_memory
         self.embedded = embedded
+        self.finish = finish
         self._build = build
         self._image: pyvips.Image | None = None
         self._shape = shape
@@ -85,7 +87,7 @@ class ImageHeader:
         """Drop the image, and with it the memory of its decoder. The facts stay; the image cannot be used
         again.
         """
-        self._image, self._build = None, _released
+        self._image, self._build, self.finish = None, _released, None
         if self.embedded is not None:
             self.embedded.release()
 

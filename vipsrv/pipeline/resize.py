@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pyvips
 
-from vipsrv.errors import CorruptImage, InternalError, RequestError
+from vipsrv.errors import InternalError, RequestError
 from vipsrv.options import ImageInfo, OutputInfo, ResizeOptions
 from vipsrv.pipeline.cost import admit
 from vipsrv.pipeline.limits import check_format
@@ -19,7 +19,7 @@ from vipsrv.pipeline.plan import (
     plan_decode,
     plan_output,
 )
-from vipsrv.pipeline.probe import open_page, read_header
+from vipsrv.pipeline.probe import open_page, read_header, unreadable
 from vipsrv.pipeline.steps.background import flatten_alpha, flatten_result
 from vipsrv.pipeline.steps.colours import bgr_to_rgb, drop_extra_bands, result_to_srgb, to_srgb
 from vipsrv.pipeline.steps.crop_or_pad import crop_or_pad
@@ -31,7 +31,7 @@ from vipsrv.pipeline.steps.scale import scale_to
 from vipsrv.pipeline.steps.shrink import shrink
 from vipsrv.pipeline.turbo.codec import NeedsLibvips
 from vipsrv.pipeline.upload import Upload
-from vipsrv.pipeline.vips.errors import forget_errors, logged_error, reason
+from vipsrv.pipeline.vips.errors import forget_errors, logged_errors, reason
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked, stop_while_computing
 from vipsrv.pipeline.vips.threads import use_threads
 from vipsrv.worker_config import WorkerConfig
@@ -156,7 +156,8 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
     reader = decode.libvips_reader
     if reader is not None and reader.continues_after_errors and decode.header.fail_on != "none":
         # Not for all formats: libjpeg logs warnings, most of them about images that look right.
-        logged = logged_error()
+        # A profile that could not be applied has logged an error, too, which is not one of the pixels.
+        logged = next((error for error in logged_errors() if _is_of_decoder(decode, error)), None)
         if logged:
             raise _corrupt(decode, logged)
     return outputs
@@ -246,8 +247,8 @@ def _output(plan: OutputPlan, data: bytes, quality: int) -> Output:
     return Output(info=info, data=data)
 
 
-def _corrupt(decode: DecodePlan, message: str) -> CorruptImage:
-    return CorruptImage(f"this {decode.header.info.format} cannot be decoded: {message}")
+def _corrupt(decode: DecodePlan, message: str) -> RequestError:
+    return unreadable(decode.libvips_reader, f"this {decode.header.info.format} cannot be decoded: {message}")
 
 
 def _is_long(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:
