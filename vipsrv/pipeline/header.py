@@ -75,6 +75,7 @@ class ImageHeader:
         source: "ImageHeader | None" = None,
         region: Region | None = None,
         angle: int = 0,
+        finish: Callable[[pyvips.Image], pyvips.Image] | None = None,
     ) -> None:
         self.info = info
         self.decoder = decoder
@@ -85,6 +86,7 @@ class ImageHeader:
         self.embedded = embedded
         self.frames = frames
         self.colours = colours
+        self.finish = finish
         self._build = build
         self._image: pyvips.Image | None = None
         self._shape = shape
@@ -120,7 +122,7 @@ class ImageHeader:
         """Drop the image, and with it the memory of its decoder. The facts stay; the image cannot be used
         again.
         """
-        self._image, self._build, self.frames = None, _released, None
+        self._image, self._build, self.frames, self.finish = None, _released, None, None
         if self.embedded is not None:
             self.embedded.release()
         if self._source is not None:
