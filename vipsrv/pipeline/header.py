@@ -8,6 +8,7 @@ import pyvips
 
 from vipsrv.options import ImageInfo
 from vipsrv.pipeline.colour.space import ColourSpace
+from vipsrv.pipeline.notes import NOTHING, FileNotes
 from vipsrv.pipeline.vips.fields import PROFILE, get_field
 from vipsrv.pipeline.vips.operations import Shape, shape
 
@@ -44,8 +45,8 @@ class ImageHeader:
     order blue, green, red. ``shrink`` is 2, 4 or 8 if ``image`` is a JPEG that is decoded at this fraction of
     the size in ``info``. ``metadata_memory`` is the bytes of memory that the metadata take. ``embedded`` is
     the header of the embedded image if this format is a container (PNG in ICO). With ``shape`` and ``fields``
-    (of an image without a profile) what they say is known before libvips opens the file. ``colours`` are
-    those that the file states by numbers, even beside a profile; ``None`` for sRGB or the profile.
+    (of an image without a profile) what they say is known before libvips opens the file. ``notes`` are
+    what vipsrv read in the file.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class ImageHeader:
         embedded: "ImageHeader | None" = None,
         shape: Shape | None = None,
         fields: Mapping[str, Any] | None = None,
-        colours: ColourSpace | None = None,
+        notes: FileNotes = NOTHING,
     ) -> None:
         self.info = info
         self.decoder = decoder
@@ -70,7 +71,7 @@ class ImageHeader:
         self.shrink = shrink
         self.metadata_memory = metadata_memory
         self.embedded = embedded
-        self.colours = colours
+        self.notes = notes
         self._build = build
         self._image: pyvips.Image | None = None
         self._shape = shape
@@ -124,6 +125,13 @@ class ImageHeader:
     def is_plain_file(self) -> bool:
         """Whether the header was read from a file of the usual form, without libvips."""
         return self._fields is not None
+
+    @property
+    def colours(self) -> ColourSpace | None:
+        """The colours that the file states by numbers, which count even beside a profile; ``None`` for sRGB
+        or the profile.
+        """
+        return self.notes.colours
 
     @property
     def has_profile(self) -> bool:

@@ -10,7 +10,6 @@ from vipsrv.options import ImageInfo
 from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import (
     BuiltinReader,
-    FileNotes,
     ImageFacts,
     ImageFormat,
     LibvipsReader,
@@ -19,6 +18,7 @@ from vipsrv.pipeline.formats.base import (
 )
 from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.limits import check_format
+from vipsrv.pipeline.notes import FileNotes
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.errors import forget_errors, reason
 from vipsrv.pipeline.vips.fields import get_field, orientation_of
@@ -74,14 +74,18 @@ def _read_by_libvips(
             return _header_of(facts, upload, name, reader, fail_on, shrink_for)
     metadata_memory = reader.check_metadata(upload)
     reader.check_page(upload, 0)
-    notes = reader.read_notes(upload) if reader.read_notes is not None else None
-    file = _open(upload, name, reader, fail_on, shrink_for)
-    image = file.image if notes is None or notes.correct is None else notes.correct(file.image)
+    notes = reader.read_notes(upload)
+    frames = notes.frames
+    if frames is None or frames.has_still:
+        file = _open(upload, name, reader, fail_on, shrink_for)
+    else:
+        file = _open(Upload.from_memory(frames.file(0)), name, reader, fail_on, None)
+    image = notes.corrected(file.image)
     info = ImageInfo(
         format=name,
         width=file.width,
         height=file.height,
-        pages=get_field(image, "n-pages", 1),
+        pages=get_field(image, "n-pages", 1) if frames is None else frames.count,
         has_alpha=bool(image.hasalpha()),
         orientation=orientation_of(image),
         size=upload.size,
@@ -144,10 +148,10 @@ def _libvips_header(
     *,
     shrink: int = 1,
     metadata_memory: int,
-    notes: FileNotes | None = None,
+    notes: FileNotes,
 ) -> ImageHeader:
     corrected = reader.corrected(image)
-    is_plain = corrected is None and (notes is None or notes.correct is None)
+    is_plain = corrected is None and notes.correct is None and notes.frames is None
     return ImageHeader(
         info,
         lambda: image if corrected is None else corrected,
@@ -155,7 +159,7 @@ def _libvips_header(
         fail_on=fail_on,
         shrink=shrink,
         metadata_memory=metadata_memory,
-        colours=None if notes is None else notes.colours,
+        notes=notes,
     )
 
 
@@ -181,7 +185,7 @@ def _read_by_builtin(
             decoder=Decoder.LIBVIPS,
             fail_on=fail_on,
             metadata_memory=found.memory,
-            colours=found.colours,
+            notes=found.notes,
         )
     return ImageHeader(
         info,
@@ -191,7 +195,7 @@ def _read_by_builtin(
         is_bgr=found.is_bgr,
         metadata_memory=found.memory,
         embedded=embedded,
-        colours=found.colours,
+        notes=found.notes,
     )
 
 
@@ -210,12 +214,14 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
     reader = registry.format_named(info.format).reader
     assert isinstance(reader, LibvipsReader), "images of built-in formats have one page"  # noqa: S101
     reader.check_page(upload, page)
-    try:
-        image = pyvips.Operation.call(
-            reader.loader, upload.source, access="sequential", fail_on=header.fail_on, page=page
-        )
-    except pyvips.Error as error:
-        raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
+    frames, metadata_memory = header.notes.frames, header.metadata_memory
+    if frames is None:
+        image = _load_page(upload, info.format, reader, header.fail_on, page)
+    else:
+        file = Upload.from_memory(frames.file(page))
+        metadata_memory += file.size
+        image = _open(file, info.format, reader, header.fail_on, None).image
+    image = header.notes.corrected(image)
     page_info = replace(
         info,
         width=image.width,
@@ -223,7 +229,23 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
         has_alpha=bool(image.hasalpha()),
         orientation=orientation_of(image),
     )
-    return _libvips_header(page_info, reader, image, header.fail_on, metadata_memory=header.metadata_memory)
+    return _libvips_header(
+        page_info,
+        reader,
+        image,
+        header.fail_on,
+        metadata_memory=metadata_memory,
+        notes=header.notes,
+    )
+
+
+def _load_page(upload: Upload, name: str, reader: LibvipsReader, fail_on: str, page: int) -> pyvips.Image:
+    try:
+        return pyvips.Operation.call(
+            reader.loader, upload.source, access="sequential", fail_on=fail_on, page=page
+        )
+    except pyvips.Error as error:
+        raise CorruptImage(f"page {page} of this {name} cannot be read: {reason(error)}") from error
 
 
 def _refusal(head: bytes) -> RequestError:

@@ -19,8 +19,8 @@ import pyvips
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import MAX_EFFORT, Format, Keep
-from vipsrv.pipeline.colour.space import ColourSpace
 from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.notes import NOTHING, FileNotes
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.operations import PreparedOperation, shape
 from vipsrv.pipeline.vips.stopping import StopCheck
@@ -172,16 +172,6 @@ class ImageFacts:
     fields: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileNotes:
-    """What vipsrv itself reads in a file, because libvips does not tell it: the ``colours``, if they are not
-    those of sRGB or of an embedded profile, and ``correct``, which returns the opened image corrected.
-    """
-
-    colours: ColourSpace | None = None
-    correct: Callable[[pyvips.Image], pyvips.Image] | None = None
-
-
 ShrinkFor = Callable[[int, int], int]
 """Width and height of a JPEG as stored → the fraction (1, 2, 4, 8) at which it will probably be decoded."""
 
@@ -204,6 +194,10 @@ def _check_nothing(_upload: Upload, _page: int) -> None:
 
 def _check_no_decode(_request: DecodeRequest) -> None:
     pass
+
+
+def _note_nothing(_upload: Upload) -> FileNotes:
+    return NOTHING
 
 
 def _is_right(_image: pyvips.Image) -> None:
@@ -271,8 +265,8 @@ class LibvipsReader:
     """Open an upload (with ``fail_on``) as small as it will probably be decoded, which saves opening it
     again; ``None`` if it must be opened whole. Raises ``pyvips.Error``."""
 
-    read_notes: Callable[[Upload], FileNotes | None] | None = None
-    """Before libvips opens the file: read what it does not tell; ``None`` if there is nothing."""
+    read_notes: Callable[[Upload], FileNotes] = _note_nothing
+    """Before libvips opens the file: read what it does not tell or apply. Raises ``TooLarge``."""
 
     corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
     """Return the opened image, corrected; ``None`` if it needs no correction."""
@@ -314,7 +308,7 @@ class BuiltinImage:
 
     ``is_bgr``: the three bands of the image are in the order blue, green, red. ``embedded``: the image of a
     container, opened already, and the name of its format; ``memory``: the bytes that opening it took.
-    ``colours``: those of the image, ``None`` for sRGB or an embedded profile.
+    ``notes``: what the file of ``embedded`` states and libvips does not apply.
     """
 
     width: int
@@ -324,7 +318,7 @@ class BuiltinImage:
     is_bgr: bool = False
     embedded: tuple[str, pyvips.Image] | None = None
     memory: int = 0
-    colours: ColourSpace | None = None
+    notes: FileNotes = NOTHING
 
 
 class OpenBuiltin(Protocol):
