@@ -9,8 +9,8 @@ from vipsrv.pipeline.colour.space import ColourSpace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Frames:
-    """The frames of a film that libvips does not read. ``file`` returns a file of the same format with one of
+class Film:
+    """Frames that libvips does not read. ``file`` returns a file of the same format with one of
     them only, and raises ``CorruptImage``; ``decoded`` is how many are decoded to show it. Both take its
     number, counted from 0. ``has_still``: libvips reads the first frame in the file itself.
     """
@@ -24,12 +24,12 @@ class Frames:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileNotes:
     """The ``colours``, if they are not those of sRGB or of an embedded profile; ``correct``, which returns
-    the opened image corrected; and the ``frames``, if libvips does not read them.
+    the opened image corrected; and the ``film``, if there is one that libvips does not read.
     """
 
     colours: ColourSpace | None = None
     correct: Callable[[pyvips.Image], pyvips.Image] | None = None
-    frames: Frames | None = None
+    film: Film | None = None
 
     def corrected(self, image: pyvips.Image) -> pyvips.Image:
         """Return the opened image as it should have been read."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pyvips
 
 from vipsrv.errors import BadRequest, CorruptImage, RequestError, UnsupportedFormat
-from vipsrv.options import ImageInfo
+from vipsrv.options import ImageInfo, page_range
 from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import (
     BuiltinReader,
@@ -17,7 +17,7 @@ from vipsrv.pipeline.formats.base import (
     ShrinkFor,
 )
 from vipsrv.pipeline.header import Decoder, ImageHeader
-from vipsrv.pipeline.limits import check_format
+from vipsrv.pipeline.limits import MAX_PAGES, check_format, too_many_pages
 from vipsrv.pipeline.notes import FileNotes
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.errors import forget_errors, reason
@@ -75,22 +75,23 @@ def _read_by_libvips(
     metadata_memory = reader.check_metadata(upload)
     reader.check_page(upload, 0)
     notes = reader.read_notes(upload)
-    frames = notes.frames
-    if frames is None or frames.has_still:
+    film = notes.film
+    if film is None or film.has_still:
         file = _open(upload, name, reader, fail_on, shrink_for)
     else:
-        file = _open(Upload.from_memory(frames.file(0)), name, reader, fail_on, None)
+        file = _open(Upload.from_memory(film.file(0)), name, reader, fail_on, None)
     image = notes.corrected(file.image)
     info = ImageInfo(
         format=name,
         width=file.width,
         height=file.height,
-        pages=get_field(image, "n-pages", 1) if frames is None else frames.count,
+        pages=_count_pages(upload, reader, image, notes),
         has_alpha=bool(image.hasalpha()),
         orientation=orientation_of(image),
         size=upload.size,
     )
-    return _libvips_header(
+    shown = _as_shown(upload, info, reader, image, 0, fail_on, metadata_memory)
+    return shown or _libvips_header(
         info,
         reader,
         image,
@@ -99,6 +100,15 @@ def _read_by_libvips(
         metadata_memory=metadata_memory,
         notes=notes,
     )
+
+
+def _count_pages(upload: Upload, reader: LibvipsReader, image: pyvips.Image, notes: FileNotes) -> int:
+    if notes.film is not None:
+        return notes.film.count
+    if reader.count_pages is not None:
+        return reader.count_pages(upload)
+    pages: int = get_field(image, "n-pages", 1)
+    return pages
 
 
 def _header_of(
@@ -140,6 +150,30 @@ def _open(
     return file
 
 
+def _as_shown(
+    upload: Upload,
+    info: ImageInfo,
+    reader: LibvipsReader,
+    image: pyvips.Image,
+    page: int,
+    fail_on: str,
+    metadata_memory: int,
+) -> ImageHeader | None:
+    try:
+        shown = reader.as_shown(upload, image, page, fail_on)
+    except pyvips.Error as error:
+        raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
+    if shown is None:
+        return None
+    return ImageHeader(
+        replace(info, width=shown.width, height=shown.height, has_alpha=bool(shown.hasalpha())),
+        lambda: shown,
+        decoder=Decoder.CORRECTED,
+        fail_on=fail_on,
+        metadata_memory=metadata_memory + upload.size,  # of the copy
+    )
+
+
 def _libvips_header(
     info: ImageInfo,
     reader: LibvipsReader,
@@ -151,7 +185,7 @@ def _libvips_header(
     notes: FileNotes,
 ) -> ImageHeader:
     corrected = reader.corrected(image)
-    is_plain = corrected is None and notes.correct is None and notes.frames is None
+    is_plain = corrected is None and notes.correct is None and notes.film is None
     return ImageHeader(
         info,
         lambda: image if corrected is None else corrected,
@@ -213,15 +247,20 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
         raise BadRequest(f"page: {page} is beyond the last; this {info.format} has {count}, counted from 0")
     reader = registry.format_named(info.format).reader
     assert isinstance(reader, LibvipsReader), "images of built-in formats have one page"  # noqa: S101
+    if reader.count_pages is not None:
+        return _open_frames(upload, header, reader, page, 1)
     reader.check_page(upload, page)
-    frames, metadata_memory = header.notes.frames, header.metadata_memory
-    if frames is None:
+    film, metadata_memory = header.notes.film, header.metadata_memory
+    if film is None:
         image = _load_page(upload, info.format, reader, header.fail_on, page)
     else:
-        file = Upload.from_memory(frames.file(page))
+        file = Upload.from_memory(film.file(page))
         metadata_memory += file.size
         image = _open(file, info.format, reader, header.fail_on, None).image
     image = header.notes.corrected(image)
+    shown = _as_shown(upload, info, reader, image, page, header.fail_on, header.metadata_memory)
+    if shown is not None:
+        return shown
     page_info = replace(
         info,
         width=image.width,
@@ -246,6 +285,51 @@ def _load_page(upload: Upload, name: str, reader: LibvipsReader, fail_on: str, p
         )
     except pyvips.Error as error:
         raise CorruptImage(f"page {page} of this {name} cannot be read: {reason(error)}") from error
+
+
+def open_frames(upload: Upload, header: ImageHeader, pages: str) -> ImageHeader:
+    """Open the header of frames of an animation; that of one page if ``pages`` is only one.
+
+    Raises ``BadRequest`` for frames beyond the last one and for pages that are no frames, ``CorruptImage``
+    and ``TooLarge``.
+    """
+    info = header.info
+    first, last = page_range(pages)
+    if last is None:
+        last = info.pages - 1
+    if last >= info.pages:
+        count = f"{info.pages} page{'s' if info.pages > 1 else ''}"
+        raise BadRequest(f"pages: {last} is beyond the last; this {info.format} has {count}, counted from 0")
+    if first == last:
+        return open_page(upload, header, first)
+    reader = registry.format_named(info.format).reader
+    if not isinstance(reader, LibvipsReader) or reader.open_frames is None:
+        raise BadRequest(
+            f"pages: the {info.pages} pages of this {info.format} are no animation; choose one with 'page'"
+        )
+    return _open_frames(upload, header, reader, first, last - first + 1)
+
+
+def _open_frames(
+    upload: Upload, header: ImageHeader, reader: LibvipsReader, first: int, count: int
+) -> ImageHeader:
+    info = header.info
+    assert reader.open_frames is not None, "the reader counts frames"  # noqa: S101
+    if info.pages > MAX_PAGES:
+        raise too_many_pages(info.pages)
+    try:
+        frames = reader.open_frames(upload, header, first, count)
+    except pyvips.Error as error:
+        raise CorruptImage(f"the frames of this {info.format} cannot be read: {reason(error)}") from error
+    return ImageHeader(
+        replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha, orientation=1),
+        lambda: frames.image,
+        decoder=Decoder.CORRECTED,
+        fail_on=header.fail_on,
+        metadata_memory=header.metadata_memory,
+        frames=frames,
+        notes=header.notes,
+    )
 
 
 def _refusal(head: bytes) -> RequestError:

@@ -26,8 +26,8 @@ def _all_coded_pixels(request: DecodeRequest) -> int:
 
 
 def _coded_pixels(request: DecodeRequest) -> CodedPixels:
-    frames = request.header.notes.frames
-    if frames is not None and (request.page or not frames.has_still):
+    film = request.header.notes.film
+    if film is not None and (request.page or not film.has_still):
         # Counted as colour and alpha, like the parts of a still image.
         return CodedPixels(request.pixels * (2 if request.header.info.has_alpha else 1), request.pixels)
     return coded_pixels(request.upload, request.pixels)
@@ -36,8 +36,8 @@ def _coded_pixels(request: DecodeRequest) -> CodedPixels:
 def _decode_cost(request: DecodeRequest, seconds: float) -> DecodeCost:
     pixels = request.pixels
     coded = _coded_pixels(request)
-    frames = request.header.notes.frames
-    decoded = 1 if frames is None else frames.decoded(request.page)
+    film = request.header.notes.film
+    decoded = 1 if film is None else film.decoded(request.page)
     # The planes of one part; of several, one after another, also the image that they are copied into.
     held = coded.largest + (pixels / 2 if coded.total > coded.largest else 0)
     references = _REFERENCES * pixels * request.header.pixel_bytes if decoded > 1 else 0

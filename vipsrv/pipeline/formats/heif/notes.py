@@ -11,7 +11,7 @@ import pyvips
 from vipsrv.pipeline.colour.space import ColourSpace, from_cicp
 from vipsrv.pipeline.formats.heif.av1 import colour_numbers
 from vipsrv.pipeline.formats.heif.items import Shown, shown_image
-from vipsrv.pipeline.formats.heif.sequence import read_frames
+from vipsrv.pipeline.formats.heif.sequence import read_film
 from vipsrv.pipeline.notes import FileNotes
 from vipsrv.pipeline.upload import Upload
 
@@ -28,16 +28,16 @@ _STREAM_HEAD = 256
 def read_notes(upload: Upload) -> FileNotes:
     """Return what libvips does not read or apply. Raises ``TooLarge`` for too many frames."""
     shown = shown_image(upload)
-    frames = read_frames(upload, has_still=shown is not None)
-    if shown is None and frames is not None:
+    film = read_film(upload, has_still=shown is not None)
+    if shown is None and film is not None:
         # A film only: its first frame is what is shown.
-        shown = shown_image(Upload.from_memory(frames.file(0)))
+        shown = shown_image(Upload.from_memory(film.file(0)))
     if shown is None:
-        return FileNotes(frames=frames)
+        return FileNotes(film=film)
     return FileNotes(
         colours=_colours(upload, shown),
         correct=_unpremultiply if shown.is_premultiplied else None,
-        frames=frames,
+        film=film,
     )
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from vipsrv.errors import CorruptImage
 from vipsrv.pipeline.formats.heif.boxes import VERSION_AND_FLAGS, box, boxes, find_top
 from vipsrv.pipeline.limits import MAX_PAGES, too_many_pages
-from vipsrv.pipeline.notes import Frames
+from vipsrv.pipeline.notes import Film
 from vipsrv.pipeline.upload import Upload
 
 _MAX_TRACKS_BOX = 8 << 20
@@ -72,7 +72,7 @@ class _Track:
         return b"".join(parts)
 
 
-def read_frames(upload: Upload, *, has_still: bool) -> Frames | None:
+def read_film(upload: Upload, *, has_still: bool) -> Film | None:
     """Return the frames of a file whose brand says that it is a sequence; ``None`` for another file, or one
     whose tables cannot be read. Raises ``TooLarge`` for too many frames.
     """
@@ -88,7 +88,7 @@ def read_frames(upload: Upload, *, has_still: bool) -> Frames | None:
     alpha = next((one for one in tracks if one.is_alpha and one.alpha_of == colour.number), None)
     if alpha is not None and len(alpha.sizes) < len(colour.sizes):
         return None
-    return Frames(
+    return Film(
         count=len(colour.sizes),
         file=partial(_still, upload, colour, alpha),
         decoded=lambda number: len(colour.needed(number)),
