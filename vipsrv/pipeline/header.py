@@ -94,7 +94,9 @@ class ImageHeader:
     def of_frame(self, image: pyvips.Image, *, is_opaque: bool) -> "ImageHeader":
         """Return the header of one of the frames; ``is_opaque`` if its alpha was dropped."""
         info = replace(self.info, has_alpha=False) if is_opaque else self.info
-        return ImageHeader(info, lambda: image, decoder=Decoder.CORRECTED, fail_on=self.fail_on)
+        return ImageHeader(
+            info, lambda: image, decoder=Decoder.CORRECTED, fail_on=self.fail_on, notes=self.notes
+        )
 
     def release(self) -> None:
         """Drop the image, and with it the memory of its decoder. The facts stay; the image cannot be used
