@@ -61,4 +61,4 @@ def _colours(upload: Upload, shown: Shown) -> ColourSpace | None:
 def _unpremultiply(image: pyvips.Image) -> pyvips.Image:
     if not image.hasalpha():
         return image
-    return image.unpremultiply().cast(image.format)
+    return image.unpremultiply().rint().cast(image.format)
