@@ -14,7 +14,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import partial
 
-from vipsrv.errors import CorruptImage
+from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.pipeline.formats.heif.boxes import VERSION_AND_FLAGS, box, boxes, find_top
 from vipsrv.pipeline.limits import MAX_PAGES, too_many_pages
 from vipsrv.pipeline.notes import Film
@@ -24,6 +24,9 @@ _MAX_TRACKS_BOX = 8 << 20
 """Bytes of a ``moov`` box: the tables of 10,000 frames with alpha take 300 KB."""
 
 _MAX_TRACKS = 8
+_MAX_DATA = 64 << 20
+"""Bytes of the frames that are decoded to show one: 20 times a photo of 50 megapixels."""
+
 _BRAND = b"ftypavis"
 _SAMPLE_ENTRY = 78
 """Bytes of a visual sample entry before its boxes."""
@@ -64,8 +67,11 @@ class _Track:
     def data(self, upload: Upload, number: int) -> bytes:
         """The data of these samples."""
         needed = self.needed(number)
-        if sum(self.sizes[one] for one in needed) > upload.size:
+        size = sum(self.sizes[one] for one in needed)
+        if size > upload.size:
             raise CorruptImage("the frames of this film overlap in the file")
+        if size > _MAX_DATA:
+            raise TooLarge(f"the frames to be decoded take {size} bytes; {_MAX_DATA} are allowed")
         parts = [upload.read(self.offsets[one], self.sizes[one]) for one in needed]
         if any(len(part) < self.sizes[one] for one, part in zip(needed, parts, strict=True)):
             raise CorruptImage("this file ends within a frame of its film")
@@ -86,7 +92,7 @@ def read_film(upload: Upload, *, has_still: bool) -> Film | None:
     if colour is None or not colour.sizes:
         return None
     alpha = next((one for one in tracks if one.is_alpha and one.alpha_of == colour.number), None)
-    if alpha is not None and len(alpha.sizes) < len(colour.sizes):
+    if alpha is not None and (not alpha.configuration or len(alpha.sizes) < len(colour.sizes)):
         return None
     return Film(
         count=len(colour.sizes),
