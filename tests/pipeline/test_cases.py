@@ -27,7 +27,6 @@ _LISTED = FOLDER / "cases.json"
 # Cases that are not right yet, each with the point of the plan that mends it. One that becomes right fails
 # the test until it is removed here.
 NOT_RIGHT_YET: dict[str, int] = {
-    "avif_animated.avif to png": 4,
     "jpeg_300_dpi.jpg to png": 8,
     "jpeg_407x407_border_3px.jpg to png": 6,
     "jpeg_lossless_sof3_240x160.jpg to png": 6,

@@ -110,7 +110,7 @@ def part_of(
         region=region,
         angle=angle,
         frames=page.frames,
-        colours=page.colours,
+        notes=page.notes,
         finish=_finish_part(page, region),
         **_known(page, width, height),
     )

@@ -19,9 +19,9 @@ import pyvips
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import MAX_EFFORT, Chroma, Format, Keep, ResizeOptions
-from vipsrv.pipeline.colour.space import ColourSpace
 from vipsrv.pipeline.frames import Frames, open_roll
 from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.notes import NOTHING, FileNotes
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.operations import PreparedOperation, shape
 from vipsrv.pipeline.vips.stopping import StopCheck
@@ -174,16 +174,6 @@ class ImageFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileNotes:
-    """What vipsrv itself reads in a file, because libvips does not tell it: the ``colours``, if they are not
-    those of sRGB or of an embedded profile, and ``correct``, which returns the opened image corrected.
-    """
-
-    colours: ColourSpace | None = None
-    correct: Callable[[pyvips.Image], pyvips.Image] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedPage:
     """A page whose pixels a format's own code makes right. ``image`` is what is known before they are
     decoded; ``finish`` makes the right image of it when it is decoded, ``None`` if it is right.
@@ -217,6 +207,10 @@ def _open_nothing(_upload: Upload, _page: int, _fail_on: str) -> OpenedPage | No
 
 def _check_no_decode(_request: DecodeRequest) -> None:
     pass
+
+
+def _note_nothing(_upload: Upload) -> FileNotes:
+    return NOTHING
 
 
 def _is_right(_image: pyvips.Image) -> None:
@@ -290,8 +284,8 @@ class LibvipsReader:
     """Open an upload (with ``fail_on``) as small as it will probably be decoded, which saves opening it
     again; ``None`` if it must be opened whole. Raises ``pyvips.Error``."""
 
-    read_notes: Callable[[Upload], FileNotes | None] | None = None
-    """Before libvips opens the file: read what it does not tell; ``None`` if there is nothing."""
+    read_notes: Callable[[Upload], FileNotes] = _note_nothing
+    """Before libvips opens the file: read what it does not tell or apply. Raises ``TooLarge``."""
 
     corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
     """Return the opened image, corrected; ``None`` if it needs no correction."""
@@ -357,7 +351,7 @@ class BuiltinImage:
 
     ``is_bgr``: the three bands of the image are in the order blue, green, red. ``embedded``: the image of a
     container, opened already, and the name of its format; ``memory``: the bytes that opening it took.
-    ``colours``: those of the image, ``None`` for sRGB or an embedded profile.
+    ``notes``: what the file of ``embedded`` states and libvips does not apply.
     """
 
     width: int
@@ -367,7 +361,7 @@ class BuiltinImage:
     is_bgr: bool = False
     embedded: tuple[str, pyvips.Image] | None = None
     memory: int = 0
-    colours: ColourSpace | None = None
+    notes: FileNotes = NOTHING
 
 
 class OpenBuiltin(Protocol):
