@@ -36,6 +36,7 @@ from vipsrv.options.names import (
     Position,
     PositionName,
 )
+from vipsrv.options.pages import PAGES_PATTERN, page_range
 from vipsrv.options.request import ResizeRequest, UploadSlot, check_request_id, is_traceparent
 from vipsrv.options.resize import ResizeArguments, ResizeOptions, default_fit
 
@@ -51,6 +52,7 @@ __all__ = [
     "MOST_BYTES_BESIDE_PIXELS",
     "MOST_BYTES_PER_PIXEL",
     "NUMBER_BOUNDS",
+    "PAGES_PATTERN",
     "Chroma",
     "ChromaName",
     "Fit",
@@ -74,4 +76,5 @@ __all__ = [
     "check_request_id",
     "default_fit",
     "is_traceparent",
+    "page_range",
 ]

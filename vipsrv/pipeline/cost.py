@@ -14,11 +14,12 @@ were measured by ``python -m bench.tools.cost`` with libvips 8.18.7 and one thre
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import HIGHEST_QUALITY, ImageInfo, Position, ResizeOptions
 from vipsrv.pipeline import likeness
+from vipsrv.pipeline.effects_cost import effects_cost
 from vipsrv.pipeline.formats.base import MEGA, BuiltinReader, DecodeRequest, EncodeCost, LibvipsReader
 from vipsrv.pipeline.formats.registry import format_named
 from vipsrv.pipeline.geometry import fit
@@ -52,6 +53,9 @@ _STREAMED_ROWS = 2200
 
 _EXTRA_ROWS = 800
 """Rows of intermediate copies, in addition to the rows of an image that has less than ``_STREAMED_ROWS``."""
+
+_SECONDS_PER_FRAME = 0.0005
+"""CPU seconds of the steps for another frame of an animation, besides its pixels."""
 
 _RESULT = 1.5
 """Bytes per pixel of a result that waits for the others."""
@@ -162,6 +166,10 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     request = DecodeRequest(
         upload=upload, header=header.embedded or header, scale=min(1.0, scale), page=outputs[0].page
     )
+    count = 1
+    if header.frames is not None:
+        count = header.frames.count
+        request = replace(request, scale=1.0, page=header.frames.last)
     decode = _decode_cost(request)
     bands = 4 if info.has_alpha else 3
     areas = [across * down for across, down in sizes]
@@ -172,30 +180,42 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
         likeness.MEMORY_PER_PIXEL * area if options.min_ssim is not None else 0
         for area, options in zip(results, outputs, strict=True)
     )
-    encoders = [_encode_cost(options, info) for options in outputs]
+    encoders = [_encode_cost(options, info, count) for options in outputs]
     encode = max(
         encoder.memory(area, alpha=info.has_alpha) for encoder, area in zip(encoders, results, strict=True)
     )
     results_memory = _RESULT * sum(results)
     copied = upload.size if upload.memory is not None else 0
     encode_seconds = [encoder.seconds * area / MEGA for encoder, area in zip(encoders, results, strict=True)]
-    searching = [
+    searching = sum(
         max_encodes(options) * (seconds + _comparing(options) * area / MEGA)
         for seconds, options, area in zip(encode_seconds, outputs, results, strict=True)
-    ]
+    )
     # The search for an SSIM takes all of its encodes, or all but one.
-    least = [
-        most * (1 - 1 / max_encodes(options)) if options.min_ssim is not None else once
-        for once, most, options in zip(encode_seconds, searching, outputs, strict=True)
+    encode_seconds = [
+        seconds * (max_encodes(options) - 1 if options.min_ssim is not None else 1)
+        for seconds, options in zip(encode_seconds, outputs, strict=True)
     ]
+    effects = [
+        effects_cost(options, area, alpha=info.has_alpha)
+        for options, area in zip(outputs, results, strict=True)
+    ]
+    encode += max(one.memory for one in effects)
+    effects_seconds = sum(one.seconds for one in effects)
     # The last result exists only when its encoder is done.
     waiting = results_memory - _RESULT * results[-1]
+    if count > 1:
+        # The frames of all results are collected before they are encoded.
+        held += count * sum(results) * bands
+        waiting, results_memory = waiting * count, results_memory * count
+        encode_seconds = [seconds * count for seconds in encode_seconds]
+        searching, effects_seconds = searching * count, effects_seconds * count
     memory = _BASE + copied + header.metadata_memory + decode.memory + held + encode + waiting
     return Cost(
         memory=int(memory),
         results=int(results_memory),
-        seconds=decode.seconds + sum(least),
-        at_worst=decode.at_worst + sum(searching),
+        seconds=decode.seconds + (count - 1) * _SECONDS_PER_FRAME + sum(encode_seconds) + effects_seconds,
+        at_worst=decode.at_worst + (count - 1) * _SECONDS_PER_FRAME + searching + effects_seconds,
     )
 
 
@@ -269,6 +289,6 @@ def _held_between(
     return kept
 
 
-def _encode_cost(options: ResizeOptions, info: ImageInfo) -> EncodeCost:
-    writer = likely_writer(options.format, info)
+def _encode_cost(options: ResizeOptions, info: ImageInfo, frames: int) -> EncodeCost:
+    writer = likely_writer(options.format, info, frames)
     return writer.cost_of(options)

@@ -19,9 +19,9 @@ from vipsrv.pipeline.read_back import is_read_back
 _BY_CONTENT = {Position.ENTROPY, Position.ATTENTION}
 
 
-def check_options(options: ResizeOptions, writer: Writer) -> None:
+def check_options(options: ResizeOptions, writer: Writer, frames: int) -> None:
     """Raise ``BadRequest`` with a message that begins with the option's name. ``writer`` is that of the
-    result's format.
+    result's format, which has so many ``frames``.
     """
     name = f"{writer.format}"
     if options.format is Format.AUTO:
@@ -33,7 +33,7 @@ def check_options(options: ResizeOptions, writer: Writer) -> None:
     if options.max_bytes is not None and not writer.has_quality(options):
         raise BadRequest(f"max_bytes: {name} has no quality to lower; {formats_with_quality()}")
     if options.min_ssim is not None:
-        _check_min_ssim(options, writer, name)
+        _check_min_ssim(options, writer, name, frames)
     if options.palette:
         _check_palette(options, writer, name)
     if options.chroma not in writer.chroma and not (options.lossless or options.format is Format.AUTO):
@@ -51,7 +51,9 @@ def is_by_content(options: ResizeOptions) -> bool:
     return options.position in _BY_CONTENT
 
 
-def _check_min_ssim(options: ResizeOptions, writer: Writer, name: str) -> None:
+def _check_min_ssim(options: ResizeOptions, writer: Writer, name: str, frames: int) -> None:
+    if frames > 1:
+        raise BadRequest("min_ssim: is for a single image; leave out min_ssim or pages")
     if options.lossless:
         raise BadRequest("min_ssim: a lossless result has no quality to lower; leave one of the two out")
     if not writer.has_quality(options):

@@ -8,7 +8,9 @@ import pyvips
 
 from vipsrv.errors import CorruptImage, InternalError, RequestError
 from vipsrv.options import ImageInfo, OutputInfo, ResizeOptions
+from vipsrv.pipeline.animate import render_frames
 from vipsrv.pipeline.cost import admit
+from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import check_format
 from vipsrv.pipeline.option_rules import is_by_content
 from vipsrv.pipeline.plan import (
@@ -19,11 +21,12 @@ from vipsrv.pipeline.plan import (
     plan_decode,
     plan_output,
 )
-from vipsrv.pipeline.probe import open_page, read_header
+from vipsrv.pipeline.probe import open_frames, open_page, read_header
 from vipsrv.pipeline.steps.background import flatten_alpha, flatten_result
 from vipsrv.pipeline.steps.colours import bgr_to_rgb, drop_extra_bands, result_to_srgb, to_srgb
-from vipsrv.pipeline.steps.crop_or_pad import crop_or_pad
-from vipsrv.pipeline.steps.encode import encode
+from vipsrv.pipeline.steps.crop_or_pad import crop_or_pad, with_place
+from vipsrv.pipeline.steps.effects import EFFECT_STEPS
+from vipsrv.pipeline.steps.encode import Encoded, encode
 from vipsrv.pipeline.steps.jpeg_to_jpeg import resize_jpeg
 from vipsrv.pipeline.steps.metadata import clean_metadata
 from vipsrv.pipeline.steps.reopen import reopen
@@ -40,7 +43,7 @@ DECODE_STEPS = (reopen, flatten_alpha, shrink, bgr_to_rgb, to_srgb, drop_extra_b
 """The steps after the header was read, in this order, once for all results. After them the image has the size
 that the largest result needs."""
 
-OUTPUT_STEPS = (result_to_srgb, flatten_result, crop_or_pad, clean_metadata)
+OUTPUT_STEPS = (result_to_srgb, flatten_result, crop_or_pad, *EFFECT_STEPS, clean_metadata)
 """The steps for each result, in this order, between its scaling and its encoding."""
 
 _MIN_WATCHED = 2_000_000
@@ -103,13 +106,13 @@ def resize(
         watch=watch,
     )
     check_format(header.info.format, "the image", formats)
-    pages = {page: open_page(upload, header, page) for page in {options.page for options in outputs}}
-    plans = [plan_output(options, pages[options.page], config) for options in outputs]
+    pages = {page: _open(upload, header, page) for page in {_page(options) for options in outputs}}
+    plans = [plan_output(options, pages[_page(options)], config) for options in outputs]
     for plan in plans:
         check_format(plan.writer.format.value, "the result", formats)
     check_together(plans, config)
     parts = [
-        (pages[page], [options for options in outputs if options.page == page])
+        (pages[page], [options for options in outputs if _page(options) == page])
         for page in reversed(pages)  # in the order in which they are done
     ]
     cost = admit(upload, parts, config=config, seconds=seconds, heavy_ok=heavy_ok)
@@ -121,7 +124,7 @@ def resize(
     del header, parts
     while pages:
         page, page_header = pages.popitem()
-        numbers = [number for number, plan in enumerate(plans) if plan.options.page == page]
+        numbers = [number for number, plan in enumerate(plans) if _page(plan.options) == page]
         page_plans = [plans[number] for number in numbers]
         decode = replace(plan_decode(upload, page_header, page_plans, config), threads=threads, watch=watch)
         with use_threads(threads):
@@ -147,8 +150,10 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
         # The text first: the second decode replaces it. Both decodes at a time would take twice the memory.
         message = reason(error)
         traceback.clear_frames(error.__traceback__)
+        # Of an animation only the encoder's errors come here.
+        is_animation = decode.header.frames is not None
         decode.header.release()
-        is_valid = not _is_of_decoder(decode, message) and _decodes(decode, plans)
+        is_valid = is_animation or (not _is_of_decoder(decode, message) and _decodes(decode, plans))
         stop_if_asked(decode.watch)
         if is_valid:
             raise InternalError(f"the result could not be written: {message}") from error
@@ -193,21 +198,41 @@ def _decode(decode: DecodePlan, plans: Sequence[OutputPlan]) -> pyvips.Image:
 
 
 def _run(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
+    if decode.header.frames is not None:
+        images = render_frames(decode, plans, _render)
+        pages = decode.header.info.pages
+        return [
+            _output(plan, encode(image, plan, decode.watch), pages)
+            for plan, image in zip(plans, images, strict=True)
+        ]
     if len(plans) == 1:
         data = resize_jpeg(decode, plans[0])
         if data is not None:
-            return [_output(plans[0], data, plans[0].quality)]
+            return [_output(plans[0], Encoded(data, plans[0].quality), decode.header.info.pages)]
     image = _decode(decode, plans)
-    if len(plans) == 1 and not is_by_content(plans[0].options):
-        return [_finish(image, plans[0], decode)]
-    # From here on the image is read more than once.
-    image = image.copy_memory()
-    scaled = dict(_scale_to_each(image, plans))
     outputs = []
-    for number, plan in enumerate(plans):
+    for plan, scaled in zip(plans, _scale(image, plans), strict=True):
         stop_if_asked(decode.watch)
-        outputs.append(_finish(scaled[number], plan, decode))
+        outputs.append(_finish(scaled, plan, decode))
     return outputs
+
+
+def _render(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[tuple[OutputPlan, pyvips.Image]]:
+    """Make the image of each plan from one frame of an animation."""
+    rendered = []
+    for plan, image in zip(plans, _scale(_decode(decode, plans), plans), strict=True):
+        placed = with_place(plan, image)
+        rendered.append((placed, _apply(image, placed, decode)))
+    return rendered
+
+
+def _scale(image: pyvips.Image, plans: Sequence[OutputPlan]) -> list[pyvips.Image]:
+    """Return the decoded image in the size of each plan."""
+    if len(plans) == 1 and not is_by_content(plans[0].options):
+        return [image]
+    # From here on the image is read more than once.
+    scaled = dict(_scale_to_each(image.copy_memory(), plans))
+    return [scaled[number] for number in range(len(plans))]
 
 
 def _scale_to_each(image: pyvips.Image, plans: Sequence[OutputPlan]) -> Iterator[tuple[int, pyvips.Image]]:
@@ -229,22 +254,33 @@ def _scale_to_each(image: pyvips.Image, plans: Sequence[OutputPlan]) -> Iterator
         yield number, scaled
 
 
-def _finish(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> Output:
+def _apply(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> pyvips.Image:
     for step in OUTPUT_STEPS:
         image = step(image, plan, decode)
-    return _output(plan, *encode(image, plan, decode.watch))
+    return image
 
 
-def _output(plan: OutputPlan, data: bytes, quality: int, ssim: float | None = None) -> Output:
+def _finish(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> Output:
+    encoded = encode(_apply(image, plan, decode), plan, decode.watch)
+    return _output(plan, encoded, decode.header.info.pages)
+
+
+def _output(plan: OutputPlan, encoded: Encoded, pages: int) -> Output:
+    frames: int | None = plan.frames
+    if plan.frames > 1 and plan.writer.count_frames is not None:
+        frames = plan.writer.count_frames(encoded.data)
+    elif pages == 1 and plan.options.pages is None:
+        frames = None
     info = OutputInfo(
         width=plan.geometry.width,
         height=plan.geometry.height,
         format=plan.writer.format.value,
-        quality=quality,
-        size=len(data),
-        ssim=ssim,
+        quality=encoded.quality,
+        size=len(encoded.data),
+        frames=frames,
+        ssim=encoded.ssim,
     )
-    return Output(info=info, data=data)
+    return Output(info=info, data=encoded.data)
 
 
 def _corrupt(decode: DecodePlan, message: str) -> CorruptImage:
@@ -255,6 +291,16 @@ def _is_long(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:
     source = decode.header.info
     results = sum(plan.geometry.computed_pixels for plan in plans)
     return max(source.width * source.height, decode.width * decode.height, results) >= _MIN_WATCHED
+
+
+def _page(options: ResizeOptions) -> tuple[int, str | None]:
+    """Return what of the image a result is made from: all results with the same share one decode."""
+    return options.page, options.pages
+
+
+def _open(upload: Upload, header: ImageHeader, page: tuple[int, str | None]) -> ImageHeader:
+    number, pages = page
+    return open_page(upload, header, number) if pages is None else open_frames(upload, header, pages)
 
 
 def _area(size: tuple[int, int]) -> int:

@@ -44,10 +44,13 @@ def encode(image: pyvips.Image, output: OutputPlan, watch: StopCheck | None) -> 
 
 def _write(image: pyvips.Image, output: OutputPlan, quality: int | None) -> bytes:
     writer, options = output.writer, output.options
-    if quality is not None and writer.save_plain is not None and writer.is_plain(options):
+    is_plain = writer.is_plain(options) and output.frames == 1
+    if is_plain and quality is not None and writer.save_plain is not None:
         return writer.save_plain(image, quality, options.chroma)
     arguments = writer.arguments(options)
     if quality is not None:
         arguments["Q"] = quality
+    if output.frames > 1:
+        arguments |= writer.animation or {}
     data: bytes = pyvips.Operation.call(writer.saver, image, keep=options.keep.value, **arguments)
     return data

@@ -19,6 +19,7 @@ def resize_jpeg(decode: DecodePlan, plan: OutputPlan) -> bytes | None:
         and plan.writer.format is Format.JPEG
         and options.max_bytes is None
         and options.min_ssim is None
+        and not options.has_effects
         and plan.writer.is_plain(options)
         and (geometry.width, geometry.height) == geometry.scaled
         and not (decode.header.has_profile and needs_transform(decode.header.image))
