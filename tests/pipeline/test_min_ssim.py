@@ -127,7 +127,7 @@ def test_where_it_is_refused(options: dict[str, Any], message: str) -> None:
 
 def test_an_animation_has_no_likeness() -> None:
     upload = pipeline.Upload.from_memory(animated("WEBP", 64, 48))
-    with pytest.raises(BadRequest, match="^min_ssim: is for a single image; leave out min_ssim or pages$"):
+    with pytest.raises(BadRequest, match=r"^min_ssim: is for a single image; leave out min_ssim or pages$"):
         pipeline.resize(upload, (asked("webp", pages="all"),), config=LIMITS)
 
 
