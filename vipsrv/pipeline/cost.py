@@ -176,10 +176,6 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     held = _held_between(info, outputs, areas, request.header.pixel_bytes)
     held += max(across for across, _ in sizes) * bands * _OUTPUT_ROWS
     results = [geometry.width * geometry.height for geometry in geometries]
-    held += max(
-        likeness.MEMORY_PER_PIXEL * area if options.min_ssim is not None else 0
-        for area, options in zip(results, outputs, strict=True)
-    )
     encoders = [_encode_cost(options, info, count) for options in outputs]
     encode = max(
         encoder.memory(area, alpha=info.has_alpha) for encoder, area in zip(encoders, results, strict=True)
@@ -188,14 +184,15 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     copied = upload.size if upload.memory is not None else 0
     encode_seconds = [encoder.seconds * area / MEGA for encoder, area in zip(encoders, results, strict=True)]
     searching = sum(
-        max_encodes(options) * (seconds + _comparing(options) * area / MEGA)
-        for seconds, options, area in zip(encode_seconds, outputs, results, strict=True)
+        seconds * max_encodes(options) for seconds, options in zip(encode_seconds, outputs, strict=True)
     )
-    # The search for an SSIM takes all of its encodes, or all but one.
-    encode_seconds = [
-        seconds * (max_encodes(options) - 1 if options.min_ssim is not None else 1)
-        for seconds, options in zip(encode_seconds, outputs, strict=True)
-    ]
+    for number, options in enumerate(outputs):
+        if options.min_ssim is not None:
+            comparing = max_encodes(options) * likeness.SECONDS_PER_MEGAPIXEL * results[number] / MEGA
+            searching += comparing
+            # The search takes all of its encodes, or all but one.
+            encode_seconds[number] = (max_encodes(options) - 1) * encode_seconds[number] + comparing / 2
+            held += likeness.MEMORY_PER_PIXEL * results[number]
     effects = [
         effects_cost(options, area, alpha=info.has_alpha)
         for options, area in zip(outputs, results, strict=True)
@@ -223,19 +220,14 @@ def max_encodes(options: ResizeOptions) -> int:
     """Return how many times a result may be encoded: ``max_bytes`` searches the highest quality that fits,
     ``min_ssim`` the lowest that looks well enough.
     """
+    if options.max_bytes is None and options.min_ssim is None:
+        return 1
     highest = options.quality or HIGHEST_QUALITY
     if options.min_ssim is not None:
         # Each one halves the range of those that may be the lowest.
         return highest.bit_length()
-    if options.max_bytes is None:
-        return 1
     # The first with the wanted quality; then each one halves the range of those that may fit.
     return 1 + (highest - 1).bit_length()
-
-
-def _comparing(options: ResizeOptions) -> float:
-    """Return the CPU seconds to decode a million pixels of a result again and to measure their SSIM."""
-    return 0 if options.min_ssim is None else likeness.SECONDS_PER_MEGAPIXEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

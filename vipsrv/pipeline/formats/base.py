@@ -524,8 +524,11 @@ class Writer:
             cost, scale = self.palette.cost, self.palette.effort
         elif options.lossless and self.lossless_cost is not None:
             cost = self.lossless_cost
-        pixel, seconds = cost.pixel, cost.seconds
         effort = self._effort(options)
+        is_progressive = options.progressive and self.progressive is not None
+        if effort is None and not is_progressive:
+            return cost
+        pixel, seconds = cost.pixel, cost.seconds
         if effort is not None and scale is not None:
             times = scale.lossless_times if is_lossless else scale.times
             pixel += 0 if scale.memory is None else scale.memory[effort]
