@@ -490,7 +490,7 @@ class Writer:
     """Return how many frames a result has, if its encoder may write fewer than it got."""
 
     save_plain: SavePlain | None = None
-    """A faster way to write a lossy result that ``is_plain``."""
+    """A faster way to write a lossy result of one image that ``is_plain``."""
 
     def has_quality(self, options: ResizeOptions) -> bool:
         """Whether a result with these options has a quality."""
@@ -538,8 +538,11 @@ class Writer:
             cost, scale = self.palette.cost, self.palette.effort
         elif options.lossless and self.lossless_cost is not None:
             cost = self.lossless_cost
-        pixel, seconds = cost.pixel, cost.seconds
         effort = self._effort(options)
+        is_progressive = options.progressive and self.progressive is not None
+        if effort is None and not is_progressive:
+            return cost
+        pixel, seconds = cost.pixel, cost.seconds
         if effort is not None and scale is not None:
             times = scale.lossless_times if is_lossless else scale.times
             pixel += 0 if scale.memory is None else scale.memory[effort]
