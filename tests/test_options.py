@@ -169,6 +169,7 @@ def test_the_defaults_are_those_of_the_protocol() -> None:
         "background": "#ffffff",
         "keep": "none",
         "page": 0,
+        "pages": None,
         "enlarge": True,
         "crop": None,
         "trim": None,

@@ -33,6 +33,7 @@ from vipsrv.options.names import (
     Position,
     PositionName,
 )
+from vipsrv.options.pages import PAGES_PATTERN, page_range
 from vipsrv.options.request import ResizeRequest, UploadSlot, check_request_id, is_traceparent
 from vipsrv.options.resize import ResizeArguments, ResizeOptions, default_fit
 
@@ -47,6 +48,7 @@ __all__ = [
     "MOST_BYTES_BESIDE_PIXELS",
     "MOST_BYTES_PER_PIXEL",
     "NUMBER_BOUNDS",
+    "PAGES_PATTERN",
     "Fit",
     "FitName",
     "Flip",
@@ -68,4 +70,5 @@ __all__ = [
     "check_request_id",
     "default_fit",
     "is_traceparent",
+    "page_range",
 ]

@@ -45,13 +45,17 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputInfo:
-    """Facts about one result: ``width`` and ``height`` in pixels, ``size`` in bytes, ``quality`` 1–100."""
+    """Facts about one result: ``width`` and ``height`` in pixels, ``size`` in bytes, ``quality`` 1–100.
+
+    ``frames`` is how many images the result has; ``None`` if it is one and the source has no more.
+    """
 
     width: int
     height: int
     format: str
     quality: int
     size: int
+    frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

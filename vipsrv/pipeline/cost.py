@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import ImageInfo, Position, ResizeOptions
+from vipsrv.pipeline.effects_cost import effects_cost
 from vipsrv.pipeline.formats.base import MEGA, BuiltinReader, DecodeRequest, EncodeCost, LibvipsReader
 from vipsrv.pipeline.formats.registry import format_named
 from vipsrv.pipeline.geometry import fit
@@ -51,6 +52,9 @@ _STREAMED_ROWS = 2200
 
 _EXTRA_ROWS = 800
 """Rows of intermediate copies, in addition to the rows of an image that has less than ``_STREAMED_ROWS``."""
+
+_SECONDS_PER_FRAME = 0.0005
+"""CPU seconds of the steps for another frame of an animation, besides its pixels."""
 
 _HIGHEST_QUALITY = 100
 
@@ -188,7 +192,10 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     geometries = [fit(options, width, height) for options in outputs]
     sizes = [geometry.scaled for geometry in geometries]
     scale = max(max(across / width, down / height) for across, down in sizes)
-    decode = _decode_view(upload, header, min(1.0, scale), outputs[0].page)
+    count, last = 1, outputs[0].page
+    if header.frames is not None:
+        count, last, scale = header.frames.count, header.frames.last, 1.0
+    decode = _decode_view(upload, header, min(1.0, scale), last)
     bands = 4 if info.has_alpha else 3
     areas = [across * down for across, down in sizes]
     held = _held_between(info, outputs, areas, (header.source.embedded or header.source).pixel_bytes)
@@ -197,7 +204,7 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
         held += min(max(areas), info.width * info.height) * bands
     held += max(across for across, _ in sizes) * bands * _OUTPUT_ROWS
     results = [geometry.width * geometry.height for geometry in geometries]
-    encoders = [_encode_cost(options, info) for options in outputs]
+    encoders = [_encode_cost(options, info, count) for options in outputs]
     encode = max(
         encoder.memory(area, alpha=info.has_alpha) for encoder, area in zip(encoders, results, strict=True)
     )
@@ -207,14 +214,26 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     searching = sum(
         seconds * max_encodes(options) for seconds, options in zip(encode_seconds, outputs, strict=True)
     )
+    effects = [
+        effects_cost(options, area, alpha=info.has_alpha)
+        for options, area in zip(outputs, results, strict=True)
+    ]
+    encode += max(one.memory for one in effects)
+    effects_seconds = sum(one.seconds for one in effects)
     # The last result exists only when its encoder is done.
     waiting = results_memory - _RESULT * results[-1]
+    if count > 1:
+        # The frames of all results are collected before they are encoded.
+        held += count * sum(results) * bands
+        waiting, results_memory = waiting * count, results_memory * count
+        encode_seconds = [seconds * count for seconds in encode_seconds]
+        searching, effects_seconds = searching * count, effects_seconds * count
     memory = _BASE + copied + header.metadata_memory + decode.memory + held + encode + waiting
     return Cost(
         memory=int(memory),
         results=int(results_memory),
-        seconds=decode.seconds + sum(encode_seconds),
-        at_worst=decode.at_worst + searching,
+        seconds=decode.seconds + (count - 1) * _SECONDS_PER_FRAME + sum(encode_seconds) + effects_seconds,
+        at_worst=decode.at_worst + (count - 1) * _SECONDS_PER_FRAME + searching + effects_seconds,
     )
 
 
@@ -291,6 +310,6 @@ def _held_between(
     return kept
 
 
-def _encode_cost(options: ResizeOptions, info: ImageInfo) -> EncodeCost:
-    writer = likely_writer(options.format, info)
+def _encode_cost(options: ResizeOptions, info: ImageInfo, frames: int) -> EncodeCost:
+    writer = likely_writer(options.format, info, frames)
     return writer.cost_of(lossless=options.lossless, effort=options.effort)

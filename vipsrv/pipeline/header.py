@@ -1,14 +1,17 @@
 """The facts about an image after its header was read and before its pixels are decoded."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
 import pyvips
 
 from vipsrv.options import ImageInfo
+from vipsrv.pipeline.colour.space import ColourSpace
+from vipsrv.pipeline.frames import Frames
 from vipsrv.pipeline.orientation import Region, rotated_size
-from vipsrv.pipeline.vips.fields import PROFILE, get_field
+from vipsrv.pipeline.vips.fields import PROFILE, get_field, set_orientation
 from vipsrv.pipeline.vips.operations import Shape, shape
 
 _SAMPLE_BYTES = {
@@ -44,7 +47,10 @@ class ImageHeader:
     order blue, green, red. ``shrink`` is 2, 4 or 8 if ``image`` is a JPEG that is decoded at this fraction of
     the size in ``info``. ``metadata_memory`` is the bytes of memory that the metadata take. ``embedded`` is
     the header of the embedded image if this format is a container (PNG in ICO). With ``shape`` and ``fields``
-    (of an image without a profile) what they say is known before libvips opens the file.
+    (of an image without a profile) what they say is known before libvips opens the file. With ``frames``
+    this is the header of an animation: ``info`` and ``image`` describe each frame, but only ``frames`` have
+    pixels. ``colours`` are those that the file states by numbers, even beside a profile; ``None`` for sRGB or
+    the profile.
 
     The header of a view (``vipsrv/pipeline/view.py``) has ``info`` and ``image`` of the view. ``source`` is
     the header of the page that it is a view of; ``region`` is the part of the page as stored, ``None`` for
@@ -64,6 +70,8 @@ class ImageHeader:
         embedded: "ImageHeader | None" = None,
         shape: Shape | None = None,
         fields: Mapping[str, Any] | None = None,
+        frames: Frames | None = None,
+        colours: ColourSpace | None = None,
         source: "ImageHeader | None" = None,
         region: Region | None = None,
         angle: int = 0,
@@ -75,6 +83,8 @@ class ImageHeader:
         self.shrink = shrink
         self.metadata_memory = metadata_memory
         self.embedded = embedded
+        self.frames = frames
+        self.colours = colours
         self._build = build
         self._image: pyvips.Image | None = None
         self._shape = shape
@@ -92,11 +102,28 @@ class ImageHeader:
             self._image = self._build()
         return self._image
 
+    def of_frame(self, image: pyvips.Image, *, is_opaque: bool) -> "ImageHeader":
+        """Return the header of one of the frames; ``is_opaque`` if its alpha was dropped."""
+        info = replace(self.info, has_alpha=False) if is_opaque else self.info
+        if self.region is not None:
+            image = image.crop(*self.region)
+        if self.is_view:
+            image = set_orientation(image, info.orientation)
+        return ImageHeader(
+            info,
+            lambda: image,
+            decoder=Decoder.CORRECTED,
+            fail_on=self.fail_on,
+            source=self._source,
+            region=self.region,
+            angle=self.angle,
+        )
+
     def release(self) -> None:
         """Drop the image, and with it the memory of its decoder. The facts stay; the image cannot be used
         again.
         """
-        self._image, self._build = None, _released
+        self._image, self._build, self.frames = None, _released, None
         if self.embedded is not None:
             self.embedded.release()
         if self._source is not None:

@@ -17,13 +17,15 @@ from vipsrv.pipeline.output_format import find_writer
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.view import view_of
 from vipsrv.pipeline.vips.stopping import StopCheck
+from vipsrv.pipeline.watermarks import find_watermark
 from vipsrv.worker_config import WorkerConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputPlan:
     """One result. ``background`` is ``None`` if transparency is kept. ``keep_profile``: the result keeps the
-    colours of the source's ICC profile, and carries that profile.
+    colours of the source's ICC profile, and carries that profile. ``frames`` is how many images it has.
+    ``place`` is the left and top of what ``cover`` keeps, if another frame has decided it.
     """
 
     options: ResizeOptions
@@ -32,6 +34,8 @@ class OutputPlan:
     geometry: Geometry
     background: str | None
     keep_profile: bool
+    frames: int = 1
+    place: tuple[int, int] | None = None
 
     @property
     def lossless(self) -> bool:
@@ -93,12 +97,15 @@ class DecodePlan:
 def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfig) -> OutputPlan:
     """Plan one result of the page with this header. Raises ``BadRequest`` and ``TooLarge``."""
     info = header.info
-    writer = find_writer(options.format, info)
+    frames = 1 if header.frames is None else header.frames.count
+    writer = find_writer(options.format, info, frames)
     check_options(options, writer)
+    if options.watermark is not None:
+        find_watermark(options.watermark)
     if writer.effort is not None:
         check_effort(options.effort, config)
     geometry = fit(options, *header.seen_size)
-    check_source(header.source.info, config)
+    check_source(header.source.info, config, frames)
     check_result(geometry.width, geometry.height, writer.format, writer.max_side, config)
     keeps_alpha = info.has_alpha and writer.alpha
     wants_profile = options.keep in {Keep.ICC, Keep.ALL} and Keep.ICC in writer.keeps
@@ -109,8 +116,10 @@ def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfi
         geometry=geometry,
         background=None if keeps_alpha else options.background,
         keep_profile=wants_profile
+        and header.colours is None
         and has_rgb_profile(header.image)
         and (not writer.checks_profile or is_written(header.image, writer.saver)),
+        frames=frames,
     )
 
 
@@ -139,8 +148,14 @@ def check_together(plans: Sequence[OutputPlan], config: WorkerConfig) -> None:
                 f"the result is cropped from {width * height} pixels ({width} x {height}); "
                 f"max-output-pixels allows {allowed}"
             )
-    together = sum(plan.geometry.computed_pixels for plan in plans)
+    together = sum(plan.geometry.computed_pixels * plan.frames for plan in plans)
     if together > allowed:
+        frames = max(plan.frames for plan in plans)
+        if frames > 1:
+            raise TooLarge(
+                f"the {frames} frames of the result take {together} pixels together; "
+                f"max-output-pixels allows {allowed}"
+            )
         raise TooLarge(
             f"the {len(plans)} results take {together} pixels together; max-output-pixels allows {allowed}"
         )

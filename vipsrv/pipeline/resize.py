@@ -8,6 +8,7 @@ import pyvips
 
 from vipsrv.errors import CorruptImage, InternalError, RequestError
 from vipsrv.options import ImageInfo, OutputInfo, ResizeOptions
+from vipsrv.pipeline.animate import render_frames
 from vipsrv.pipeline.cost import admit
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import check_format
@@ -23,7 +24,8 @@ from vipsrv.pipeline.plan import (
 from vipsrv.pipeline.probe import open_page, read_header
 from vipsrv.pipeline.steps.background import flatten_alpha, flatten_result
 from vipsrv.pipeline.steps.colours import bgr_to_rgb, drop_extra_bands, result_to_srgb, to_srgb
-from vipsrv.pipeline.steps.crop_or_pad import add_border, crop_or_pad
+from vipsrv.pipeline.steps.crop_or_pad import add_border, crop_or_pad, with_place
+from vipsrv.pipeline.steps.effects import EFFECT_STEPS
 from vipsrv.pipeline.steps.encode import encode
 from vipsrv.pipeline.steps.jpeg_to_jpeg import resize_jpeg
 from vipsrv.pipeline.steps.metadata import clean_metadata
@@ -44,9 +46,8 @@ DECODE_STEPS = (reopen, flatten_alpha, shrink, bgr_to_rgb, to_srgb, drop_extra_b
 """The steps after the header was read, in this order, once for all results. After them the image has the size
 that the largest result needs."""
 
-OUTPUT_STEPS = (result_to_srgb, flatten_result, crop_or_pad, add_border, clean_metadata)
-"""The steps for each result, in this order, between its scaling and its encoding. Effects belong before the
-border."""
+OUTPUT_STEPS = (result_to_srgb, flatten_result, crop_or_pad, *EFFECT_STEPS, add_border, clean_metadata)
+"""The steps for each result, in this order, between its scaling and its encoding."""
 
 _MIN_WATCHED = 2_000_000
 """Pixels of source or results. A smaller job is over sooner (about 20 ms) than a request to stop would be
@@ -147,7 +148,7 @@ def _open_views(
     for number, view in enumerate(views):
         if number and not view.page:
             first = read_header(upload, tolerant=first.fail_on == "none")
-        header = open_view(upload, open_page(upload, first, view.page), view)
+        header = open_view(upload, first, view)
         headers[view] = header if view.trim is None else trimmed(upload, header, view, terms)
     return headers
 
@@ -169,8 +170,10 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
         # The text first: the second decode replaces it. Both decodes at a time would take twice the memory.
         message = reason(error)
         traceback.clear_frames(error.__traceback__)
+        # Of an animation only the encoder's errors come here.
+        is_animation = decode.header.frames is not None
         decode.header.release()
-        is_valid = not _is_of_decoder(decode, message) and _decodes(decode, plans)
+        is_valid = is_animation or (not _is_of_decoder(decode, message) and _decodes(decode, plans))
         stop_if_asked(decode.watch)
         if is_valid:
             raise InternalError(f"the result could not be written: {message}") from error
@@ -219,21 +222,41 @@ def _decode(decode: DecodePlan, plans: Sequence[OutputPlan]) -> pyvips.Image:
 
 
 def _run(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
+    if decode.header.frames is not None:
+        images = render_frames(decode, plans, _render)
+        pages = decode.header.info.pages
+        return [
+            _output(plan, *encode(image, plan, decode.watch), pages)
+            for plan, image in zip(plans, images, strict=True)
+        ]
     if len(plans) == 1:
         data = resize_jpeg(decode, plans[0])
         if data is not None:
-            return [_output(plans[0], data, plans[0].quality)]
+            return [_output(plans[0], data, plans[0].quality, decode.header.info.pages)]
     image = _decode(decode, plans)
-    if len(plans) == 1 and not is_by_content(plans[0].options):
-        return [_finish(image, plans[0], decode)]
-    # From here on the image is read more than once.
-    image = image.copy_memory()
-    scaled = dict(_scale_to_each(image, plans))
     outputs = []
-    for number, plan in enumerate(plans):
+    for plan, scaled in zip(plans, _scale(image, plans), strict=True):
         stop_if_asked(decode.watch)
-        outputs.append(_finish(scaled[number], plan, decode))
+        outputs.append(_finish(scaled, plan, decode))
     return outputs
+
+
+def _render(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[tuple[OutputPlan, pyvips.Image]]:
+    """Make the image of each plan from one frame of an animation."""
+    rendered = []
+    for plan, image in zip(plans, _scale(_decode(decode, plans), plans), strict=True):
+        placed = with_place(plan, image)
+        rendered.append((placed, _apply(image, placed, decode)))
+    return rendered
+
+
+def _scale(image: pyvips.Image, plans: Sequence[OutputPlan]) -> list[pyvips.Image]:
+    """Return the decoded image in the size of each plan."""
+    if len(plans) == 1 and not is_by_content(plans[0].options):
+        return [image]
+    # From here on the image is read more than once.
+    scaled = dict(_scale_to_each(image.copy_memory(), plans))
+    return [scaled[number] for number in range(len(plans))]
 
 
 def _scale_to_each(image: pyvips.Image, plans: Sequence[OutputPlan]) -> Iterator[tuple[int, pyvips.Image]]:
@@ -255,19 +278,30 @@ def _scale_to_each(image: pyvips.Image, plans: Sequence[OutputPlan]) -> Iterator
         yield number, scaled
 
 
-def _finish(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> Output:
+def _apply(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> pyvips.Image:
     for step in OUTPUT_STEPS:
         image = step(image, plan, decode)
-    return _output(plan, *encode(image, plan, decode.watch))
+    return image
 
 
-def _output(plan: OutputPlan, data: bytes, quality: int) -> Output:
+def _finish(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> Output:
+    data, quality = encode(_apply(image, plan, decode), plan, decode.watch)
+    return _output(plan, data, quality, decode.header.info.pages)
+
+
+def _output(plan: OutputPlan, data: bytes, quality: int, pages: int) -> Output:
+    frames: int | None = plan.frames
+    if plan.frames > 1 and plan.writer.count_frames is not None:
+        frames = plan.writer.count_frames(data)
+    elif pages == 1 and plan.options.pages is None:
+        frames = None
     info = OutputInfo(
         width=plan.geometry.width,
         height=plan.geometry.height,
         format=plan.writer.format.value,
         quality=quality,
         size=len(data),
+        frames=frames,
     )
     return Output(info=info, data=data)
 

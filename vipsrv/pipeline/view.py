@@ -17,6 +17,7 @@ from vipsrv.pipeline.formats.base import LibvipsReader
 from vipsrv.pipeline.formats.registry import format_named
 from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.orientation import Region, stored_region, turned
+from vipsrv.pipeline.probe import open_frames, open_page
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.fields import set_orientation
 from vipsrv.pipeline.vips.operations import Shape
@@ -25,11 +26,13 @@ _QUARTER = 90  # degrees
 
 
 class View(NamedTuple):
-    """The options that decide what is seen. ``background`` is the colour of the corners that a rotation
-    uncovers, and empty if there are none.
+    """The options that decide what is seen; all results of the same view share one decode.
+
+    ``background`` is the colour of the corners that a rotation uncovers, and empty if there are none.
     """
 
     page: int
+    pages: str | None
     crop: tuple[float, float, float, float] | None
     trim: int | None
     flip: Flip | None
@@ -51,14 +54,19 @@ def view_of(options: ResizeOptions) -> View:
     """Return the view of one result."""
     rotate = options.rotate
     background = options.background if rotate % _QUARTER else ""
-    return View(options.page, options.crop, options.trim, options.flip, rotate, background)
+    return View(options.page, options.pages, options.crop, options.trim, options.flip, rotate, background)
 
 
-def open_view(upload: Upload, page: ImageHeader, view: View) -> ImageHeader:
-    """Return the header of the view of a ``page``, before it is trimmed; the page itself if that is all.
+def open_view(upload: Upload, first: ImageHeader, view: View) -> ImageHeader:
+    """Return the header of the view, before it is trimmed; ``first``, that of the first page, if it is that.
 
-    Raises ``BadRequest`` for a crop that is not within the page.
+    Raises ``BadRequest`` for a page that is not there and a crop that is not within it, ``CorruptImage`` and
+    ``TooLarge``.
     """
+    if view.pages is None:
+        page = open_page(upload, first, view.page)
+    else:
+        page = open_frames(upload, first, view.pages)
     if view.is_page:
         return page
     info = page.info
@@ -104,6 +112,8 @@ def part_of(
         source=page,
         region=region,
         angle=angle,
+        frames=page.frames,
+        colours=page.colours,
         **_known(page, width, height),
     )
 

@@ -9,6 +9,5 @@ SIGNATURES = (
     signature("MP4 or QuickTime", rb"....ftyp"),
     signature("ZIP", rb"PK\x03\x04"),
     signature("gzip", rb"\x1f\x8b"),
-    signature("PCX", rb"\x0a[\0\x02-\x05]\x01[\x01\x02\x04\x08]"),
 )
 """In the order in which they are tried, after those of all formats that are read."""

@@ -1,5 +1,7 @@
 """Steps: crop the resized image (``cover``), place it on a canvas (``contain``), add the ``pad`` border."""
 
+from dataclasses import replace
+
 import pyvips
 
 from vipsrv.options import Fit, Position
@@ -7,7 +9,7 @@ from vipsrv.pipeline.icc_profile import colour_in
 from vipsrv.pipeline.option_rules import is_by_content
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
 
-_HALVES = {
+HALVES = {
     Position.CENTRE: (1, 1),
     Position.TOP: (1, 0),
     Position.RIGHT_TOP: (2, 0),
@@ -21,19 +23,33 @@ _HALVES = {
 """How much of the free space is to the left of and above the image, in halves."""
 
 
+def with_place(output: OutputPlan, image: pyvips.Image) -> OutputPlan:
+    """Return the plan with the part that ``cover`` keeps of this frame, for all frames of an animation: else
+    it would jump. ``image`` has the size of the whole result before it is cropped.
+    """
+    width, height = output.geometry.fitted
+    is_cropped = (width, height) != output.geometry.scaled and output.options.fit is Fit.COVER
+    if output.place is not None or not is_cropped or not is_by_content(output.options):
+        return output
+    kept = image.smartcrop(width, height, interesting=output.options.position.value)
+    return replace(output, place=(-kept.xoffset, -kept.yoffset))
+
+
 def crop_or_pad(image: pyvips.Image, output: OutputPlan, _decode: DecodePlan) -> pyvips.Image:
     """Return the image in the size of the result. The canvas is opaque even if transparency is kept."""
     geometry, options = output.geometry, output.options
     width, height = geometry.fitted
     if geometry.fitted == geometry.scaled:
         return image
+    if output.place is not None:
+        return image.crop(*output.place, width, height)
     if options.fit is Fit.COVER and is_by_content(options):
         return image.smartcrop(width, height, interesting=options.position.value)
     across, down = geometry.scaled
     if options.focus is not None:
         x, y = options.focus
         return image.crop(_start(x, across, width), _start(y, down, height), width, height)
-    halves_left, halves_above = _HALVES[options.position]
+    halves_left, halves_above = HALVES[options.position]
     left, above = abs(width - across) * halves_left // 2, abs(height - down) * halves_above // 2
     if options.fit is Fit.COVER:
         return image.crop(left, above, width, height)

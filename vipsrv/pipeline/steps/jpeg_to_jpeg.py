@@ -19,6 +19,7 @@ def resize_jpeg(decode: DecodePlan, plan: OutputPlan) -> bytes | None:
         and plan.writer.format is Format.JPEG
         and options.keep is Keep.NONE
         and options.max_bytes is None
+        and not options.has_effects
         and plan.writer.is_own(options.effort)
         and (geometry.width, geometry.height) == geometry.scaled
         and not decode.header.angle

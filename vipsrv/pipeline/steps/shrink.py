@@ -1,6 +1,7 @@
 """Step: decode and resize, upright.
 
-``fast_resize`` handles 8-bit grey and RGB, ``giant_tiff`` a large TIFF. All others go through ``thumbnail``,
+``stated_colours`` handles colours that the file states by numbers, ``fast_resize`` 8-bit grey and RGB,
+``giant_tiff`` a large TIFF. All others go through ``thumbnail``,
 which decodes no more than the target needs (a TIFF from a level of its pyramid), reads
 row by row, rotates the image by its EXIF orientation, and converts from the ICC profile after the resize,
 where it is the least work. None of these enlarges the image; that is done last.
@@ -19,12 +20,18 @@ from vipsrv.pipeline.steps.fast_resize import reduce_fast
 from vipsrv.pipeline.steps.giant_tiff import reduce_giant
 from vipsrv.pipeline.steps.scale import enlarge, scale_with_alpha
 from vipsrv.pipeline.steps.scaled_jpeg import decode_scaled
+from vipsrv.pipeline.steps.stated_colours import resize_stated
 from vipsrv.pipeline.vips.fields import PROFILE, SEQUENTIAL, set_orientation, with_metadata
 
 
 def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
     """Return the image in exactly the plan's size. Raises ``pyvips.Error``."""
-    reduced = scale_with_alpha(image, decode) if decode.keeps_alpha else _without_alpha(image, decode)
+    if decode.header.colours is not None:
+        reduced = resize_stated(image, decode, decode.header.colours)
+    elif decode.keeps_alpha:
+        reduced = scale_with_alpha(image, decode)
+    else:
+        reduced = _without_alpha(image, decode)
     # The file of a view may have another orientation than the view, which has been applied.
     return set_orientation(reduced, 1) if decode.header.is_view else reduced
 

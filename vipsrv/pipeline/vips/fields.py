@@ -7,6 +7,12 @@ import pyvips
 PROFILE = "icc-profile-data"
 """The field that holds an embedded ICC profile."""
 
+EXIF = "exif-data"
+"""The field that holds EXIF data."""
+
+ORIENTATION = "orientation"
+"""The field that holds the EXIF orientation."""
+
 EXIF_THUMBNAIL = "jpeg-thumbnail-data"
 """The field that holds the thumbnail that cameras embed in EXIF."""
 
