@@ -11,7 +11,7 @@ from vipsrv.options import ImageInfo
 from vipsrv.pipeline.colour.space import ColourSpace
 from vipsrv.pipeline.frames import Frames
 from vipsrv.pipeline.orientation import Region, rotated_size
-from vipsrv.pipeline.vips.fields import PROFILE, get_field, set_orientation
+from vipsrv.pipeline.vips.fields import PROFILE, get_field
 from vipsrv.pipeline.vips.operations import Shape, shape
 
 _SAMPLE_BYTES = {
@@ -103,19 +103,16 @@ class ImageHeader:
         return self._image
 
     def of_frame(self, image: pyvips.Image, *, is_opaque: bool) -> "ImageHeader":
-        """Return the header of one of the frames; ``is_opaque`` if its alpha was dropped."""
+        """Return the header of one of the frames, whose ``image`` is what the view shows of it; ``is_opaque``
+        if its alpha was dropped.
+        """
         info = replace(self.info, has_alpha=False) if is_opaque else self.info
-        if self.region is not None:
-            image = image.crop(*self.region)
-        if self.is_view:
-            image = set_orientation(image, info.orientation)
         return ImageHeader(
             info,
             lambda: image,
             decoder=Decoder.CORRECTED,
             fail_on=self.fail_on,
             source=self._source,
-            region=self.region,
             angle=self.angle,
         )
 

@@ -40,7 +40,7 @@ class OutputPlan:
     @property
     def lossless(self) -> bool:
         """Whether the result has no quality."""
-        return self.options.lossless or not self.writer.lossy
+        return not self.writer.has_quality(self.options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfi
     info = header.info
     frames = 1 if header.frames is None else header.frames.count
     writer = find_writer(options.format, info, frames)
-    check_options(options, writer)
+    check_options(options, writer, frames)
     if options.watermark is not None:
         find_watermark(options.watermark)
     if writer.effort is not None:
@@ -186,6 +186,6 @@ def plan_decode(
         height=height,
         background=backgrounds.pop() if len(backgrounds) == 1 else None,
         keep_profile=any(plan.keep_profile for plan in plans),
-        page=plans[0].options.page,
+        page=view_of(plans[0].options).page,
         corners=plans[0].options.background,
     )

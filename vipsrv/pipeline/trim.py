@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import pyvips
 
-from vipsrv.errors import BadRequest, CorruptImage
+from vipsrv.errors import CorruptImage
 from vipsrv.pipeline.cost import TRIM_HELD, admit_trim
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import check_source
 from vipsrv.pipeline.orientation import Region, stored_region
-from vipsrv.pipeline.probe import read_header
+from vipsrv.pipeline.probe import open_page, read_header
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.view import View, open_view, part_of
 from vipsrv.pipeline.vips.errors import reason
@@ -43,8 +43,6 @@ def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms) -> Im
     """
     assert view.trim is not None, "the caller has looked"  # noqa: S101
     info = header.info
-    if header.frames is not None:
-        raise BadRequest(f"trim: finds the borders of one image, not of {header.frames.count} frames")
     check_source(header.source.info, terms.config)
     admit_trim(
         upload,
@@ -80,7 +78,7 @@ def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms) -> Im
 def _again(upload: Upload, header: ImageHeader, view: View) -> ImageHeader:
     """Open the view again, because an image can be read only once."""
     first = read_header(upload, tolerant=header.fail_on == "none")
-    return open_view(upload, first, view)
+    return open_view(upload, open_page(upload, first, view.page), view)
 
 
 def _watched(image: pyvips.Image, terms: Terms) -> pyvips.Image:

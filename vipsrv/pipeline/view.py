@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import pyvips
 
 from vipsrv.errors import BadRequest
-from vipsrv.options import Flip, ResizeOptions
+from vipsrv.options import Flip, ResizeOptions, page_range
 from vipsrv.pipeline.formats.base import LibvipsReader
 from vipsrv.pipeline.formats.registry import format_named
 from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.orientation import Region, stored_region, turned
-from vipsrv.pipeline.probe import open_frames, open_page
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.fields import set_orientation
 from vipsrv.pipeline.vips.operations import Shape
@@ -26,9 +25,8 @@ _QUARTER = 90  # degrees
 
 
 class View(NamedTuple):
-    """The options that decide what is seen; all results of the same view share one decode.
-
-    ``background`` is the colour of the corners that a rotation uncovers, and empty if there are none.
+    """The options that decide what is seen. ``page`` is the first of ``pages``. ``background`` is the colour
+    of the corners that a rotation uncovers, and empty if there are none.
     """
 
     page: int
@@ -54,21 +52,19 @@ def view_of(options: ResizeOptions) -> View:
     """Return the view of one result."""
     rotate = options.rotate
     background = options.background if rotate % _QUARTER else ""
-    return View(options.page, options.pages, options.crop, options.trim, options.flip, rotate, background)
+    page = options.page if options.pages is None else page_range(options.pages)[0]
+    return View(page, options.pages, options.crop, options.trim, options.flip, rotate, background)
 
 
-def open_view(upload: Upload, first: ImageHeader, view: View) -> ImageHeader:
-    """Return the header of the view, before it is trimmed; ``first``, that of the first page, if it is that.
+def open_view(upload: Upload, page: ImageHeader, view: View) -> ImageHeader:
+    """Return the header of the view of a ``page``, before it is trimmed; the page itself if that is all.
 
-    Raises ``BadRequest`` for a page that is not there and a crop that is not within it, ``CorruptImage`` and
-    ``TooLarge``.
+    Raises ``BadRequest`` for a crop that is not within the page, and for an animation that is to be trimmed.
     """
-    if view.pages is None:
-        page = open_page(upload, first, view.page)
-    else:
-        page = open_frames(upload, first, view.pages)
     if view.is_page:
         return page
+    if view.trim is not None and page.frames is not None:
+        raise BadRequest("trim: would cut each frame of 'pages' differently; leave one of the two out")
     info = page.info
     region = None
     if view.crop is not None:

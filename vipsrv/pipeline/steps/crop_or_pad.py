@@ -1,4 +1,4 @@
-"""Steps: crop the resized image (``cover``), place it on a canvas (``contain``), add the ``pad`` border."""
+"""Steps: crop the resized image (``cover``), place it on a canvas (``contain``); add a border (``pad``)."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def with_place(output: OutputPlan, image: pyvips.Image) -> OutputPlan:
     it would jump. ``image`` has the size of the whole result before it is cropped.
     """
     width, height = output.geometry.fitted
-    is_cropped = (width, height) != output.geometry.scaled and output.options.fit is Fit.COVER
+    is_cropped = output.geometry.fitted != output.geometry.scaled and output.options.fit is Fit.COVER
     if output.place is not None or not is_cropped or not is_by_content(output.options):
         return output
     kept = image.smartcrop(width, height, interesting=output.options.position.value)
