@@ -23,6 +23,7 @@ from vipsrv.cli.resize_flags import (
     LosslessFlag,
     MaxBytesFlag,
     PageFlag,
+    PagesFlag,
     PositionFlag,
     QualityFlag,
     TokenFileFlag,
@@ -112,6 +113,7 @@ def batch(
     background: BackgroundFlag = "#ffffff",
     keep: KeepFlag = Keep.NONE,
     page: PageFlag = 0,
+    pages: PagesFlag = None,
     enlarge: EnlargeFlag = True,
     deadline: DeadlineFlag = None,
     include: Annotated[
@@ -270,6 +272,7 @@ def batch(
                 background=background,
                 keep=keep,
                 page=page,
+                pages=pages,
                 enlarge=enlarge,
             ),
             DEFAULT_NAME if name is None else name,

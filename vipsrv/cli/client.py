@@ -37,6 +37,7 @@ from vipsrv.cli.resize_flags import (
     LosslessFlag,
     MaxBytesFlag,
     PageFlag,
+    PagesFlag,
     PositionFlag,
     QualityFlag,
     RetriesFlag,
@@ -164,6 +165,7 @@ def resize(
     background: BackgroundFlag = "#ffffff",
     keep: KeepFlag = Keep.NONE,
     page: PageFlag = 0,
+    pages: PagesFlag = None,
     enlarge: EnlargeFlag = True,
     deadline: DeadlineFlag = None,
     output: Annotated[
@@ -324,6 +326,7 @@ def resize(
             background=background,
             keep=keep,
             page=page,
+            pages=pages,
             enlarge=enlarge,
         )
         deadline_ms = deadline_in_ms(deadline)

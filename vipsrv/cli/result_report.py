@@ -38,6 +38,7 @@ class OutputReport:
     ratio: float
     format: str
     quality: int
+    frames: int
     saved: str | None
     processed: Dimensions
 
@@ -51,6 +52,7 @@ class OutputReport:
             ratio=round(result.ratio, 3),
             format=result.format,
             quality=result.quality,
+            frames=result.frames,
             saved=None if saved is None else str(saved),
             processed=measure(verified) or Dimensions(result.width, result.height, SERVER),
         )
@@ -62,7 +64,7 @@ class ResultReport:
 
     ``sent_bytes`` are those of the last of the ``attempts``, which did not have to send ``resumed_bytes``.
     ``ratio`` and ``result_bytes`` are those of all ``outputs`` together. ``listed`` shows the outputs as a
-    list even if there is only one. ``None`` is a value that is not known.
+    list even if there is only one. ``pages`` are also frames. ``None`` is a value that is not known.
     """
 
     image: str
@@ -78,6 +80,7 @@ class ResultReport:
     result_bytes: int
     ratio: float
     original: Dimensions | None
+    pages: int | None
     outputs: tuple[OutputReport, ...]
     listed: bool
 
@@ -98,11 +101,11 @@ class ResultReport:
         """
         if isinstance(results, Version1Result):
             outputs: tuple[ResizedImage, ...] = (results,)
-            stated, timings = None, None
+            stated, timings, pages = None, None, None
         else:
             outputs = results.outputs
             stated = Dimensions(results.source.width, results.source.height, SERVER)
-            timings = asdict(results.timings)
+            timings, pages = asdict(results.timings), results.source.pages
         return cls(
             image=image.shown,
             server=server,
@@ -117,6 +120,7 @@ class ResultReport:
             result_bytes=sum(len(output.data) for output in outputs),
             ratio=round(results.ratio, 3),
             original=measure(image.content) or stated,
+            pages=pages,
             outputs=tuple(OutputReport.of(output, path) for output, path in zip(outputs, saved, strict=True)),
             listed=listed,
         )
@@ -148,12 +152,20 @@ class ResultReport:
                 rows.append(("saved", printable(output.saved or "standard output")))
                 rows.append(("  dimensions", str(output.processed)))
                 rows.append(("  size", f"{_size(output.result_bytes)}, {output.ratio:.2f} : 1"))
+                rows += self._frames("  frames", output)
         else:
             (output,) = self.outputs
             rows.append(("saved", printable(output.saved or "standard output")))
             rows.append(original)
             rows.append(("processed dimensions", str(output.processed)))
+            rows += self._frames("frames", output)
         return [f"{name:<21} {value}" for name, value in rows]
+
+    def _frames(self, name: str, output: OutputReport) -> list[tuple[str, str]]:
+        """Return the row with how many of the image's pages or frames a result has; none if it has one."""
+        if self.pages is None or self.pages == 1:
+            return []
+        return [(name, f"{output.frames} of {self.pages}")]
 
     def _resumed(self) -> str:
         """Return where the upload was resumed: ``sent`` is what was sent from there on."""

@@ -32,7 +32,7 @@ from vipsrv.errors import (
 )
 from vipsrv.options import Format, ImageInfo, OutputInfo
 
-CHANNEL_VERSION = 7
+CHANNEL_VERSION = 8
 """Increase it with every change of a layout: the handshake then detects a worker of another installation."""
 
 MAX_THREADS = 64
@@ -48,7 +48,7 @@ _READERS_SIZE = 4096
 _READY = struct.Struct(f"!4sHI{_READERS_SIZE}s256s256s")
 _JOB = struct.Struct("!4sBBBBIIQQ")
 _REPLY = struct.Struct("!4sHQ 16sIIIBB 400s QIB")
-_OUTPUT = struct.Struct("!IIBBQ")
+_OUTPUT = struct.Struct("!IIBBQI")
 _DIGEST = struct.Struct(f"!{TAG_SIZE}sI")
 
 READY_SIZE = _READY.size
@@ -368,14 +368,24 @@ def _add_option(options: bytes, name: str, value: Any) -> bytes:
 
 def _pack_output(output: OutputInfo) -> bytes:
     number = _RESULTS.index(output.format)
-    return _OUTPUT.pack(output.width, output.height, output.quality, number, output.size)
+    # No result has 0 frames: it stands for a result that states none.
+    frames = output.frames or 0
+    return _OUTPUT.pack(output.width, output.height, output.quality, number, output.size, frames)
 
 
 def _unpack_output(data: bytes | bytearray, number: int) -> OutputInfo:
-    width, height, quality, format_, size = _OUTPUT.unpack_from(data, _REPLY.size + number * _OUTPUT.size)
+    start = _REPLY.size + number * _OUTPUT.size
+    width, height, quality, format_, size, frames = _OUTPUT.unpack_from(data, start)
     if format_ >= len(_RESULTS) or not (width and height and size and quality <= _MOST_QUALITY):
         raise ChannelError("its reply describes an impossible result")
-    return OutputInfo(width=width, height=height, format=_RESULTS[format_], quality=quality, size=size)
+    return OutputInfo(
+        width=width,
+        height=height,
+        format=_RESULTS[format_],
+        quality=quality,
+        size=size,
+        frames=frames or None,
+    )
 
 
 @lru_cache(64)

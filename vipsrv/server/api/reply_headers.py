@@ -41,6 +41,7 @@ def result_field(outputs: Sequence[OutputInfo]) -> tuple[str, str]:
     """Return the field that describes results."""
     described = [
         f"{one.format};width={one.width};height={one.height};quality={one.quality};size={one.size}"
+        f"{'' if one.frames is None else f';frames={one.frames}'}"
         for one in outputs
     ]
     return "Vipsrv-Result", ", ".join(described)
