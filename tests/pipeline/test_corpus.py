@@ -54,7 +54,7 @@ _TRNS = "Pillow compares the transparent grey of a PNG of 2 and 4 bits with the 
 _CMYK = "CMYK without a profile: converted by that of a press, where Pillow takes 255 minus ink"
 _XMP = "Pillow turns by an orientation that is in XMP or in text only"
 _RUNS = "damaged runs: what lies outside of its row is dropped, where Pillow goes on in the next"
-_FRAME = "a GIF's frame smaller than its canvas: black around it, where Pillow takes the background's colour"
+_FRAME = "a GIF's frame smaller than its canvas: transparent around it, where Pillow takes its background"
 
 # Files whose results differ from those of Pillow, by parts of their names.
 DIFFERENT = {

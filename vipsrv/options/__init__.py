@@ -4,8 +4,8 @@ These are the values of the JSON in protocol version 2 (see ``vipsrv/protocol/RE
 check them, ``from_meta`` reads them from JSON, and ``to_meta`` writes them without the defaults. An invalid
 value raises ``ValueError`` with a message that starts with the name of the option.
 
-``resize`` has the options of one result, ``request`` the message around them, ``facts`` the reply,
-``names`` the words, ``bounds`` the limits and ``checks`` the checks of single values.
+``resize`` has the options of one result, ``request`` the message around them, ``facts`` the reply, ``names``
+the words, ``bounds`` the limits, ``checks`` the checks of single values, and ``regions`` those of regions.
 """
 
 from vipsrv.options.bounds import (
@@ -25,6 +25,8 @@ from vipsrv.options.facts import ImageInfo, OutputInfo, ResizeReport, Timings
 from vipsrv.options.names import (
     Fit,
     FitName,
+    Flip,
+    FlipName,
     Format,
     FormatName,
     Keep,
@@ -51,6 +53,8 @@ __all__ = [
     "PAGES_PATTERN",
     "Fit",
     "FitName",
+    "Flip",
+    "FlipName",
     "Format",
     "FormatName",
     "ImageInfo",

@@ -30,14 +30,31 @@ INTEGER_BOUNDS: dict[str, tuple[int, int]] = {
     "quality": (1, 100),
     "effort": (0, MAX_EFFORT),
     "max_bytes": (1, INT64_MAX),
+    "rounded": (1, MAX_DIMENSION),
     "page": (0, 2**31 - 1),
+    "trim": (0, 255),
+    "rotate": (0, 359),
 }
 """The least and the largest value of each option that is a whole number."""
 
-NUMBER_BOUNDS: dict[str, tuple[float, float]] = {}
+NUMBER_BOUNDS: dict[str, tuple[float, float]] = {
+    "crop": (0, MAX_DIMENSION),
+    "focus": (0, 1),
+    "pad": (0, MAX_DIMENSION),
+    "modulate": (0, 10),
+    "blur": (0.3, 250),
+    "sharpen": (0.3, 10),
+    "watermark_scale": (0.01, 1),
+    "watermark_opacity": (0, 1),
+}
 """The same for each option that is a number with a fraction, and for each element of a list of numbers."""
 
-LIST_LENGTHS: dict[str, int] = {}
+LIST_LENGTHS: dict[str, int] = {
+    "crop": 4,
+    "focus": 2,
+    "pad": 4,
+    "modulate": 2,
+}
 """How many numbers each option has that is a list of numbers."""
 
 DEADLINE_MS_BOUNDS = (1, 2**31 - 1)

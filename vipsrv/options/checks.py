@@ -34,8 +34,10 @@ def read_numbers(name: str, value: Any) -> tuple[float, ...]:
     1.0 apart.
     """
     length = LIST_LENGTHS[name]
-    if not isinstance(value, list | tuple) or len(value) != length:
-        raise ValueError(f"{name}: must be a list of {length} numbers, not {shown(value)}")
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name}: must be a list of {length} numbers, not {shown(value)}")  # noqa: TRY004 - one error type
+    if len(value) != length:
+        raise ValueError(f"{name}: must be a list of {length} numbers, not of {len(value)}")
     least, most = NUMBER_BOUNDS[name]
     return tuple(_number(name, one, least, most) for one in value)
 

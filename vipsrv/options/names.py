@@ -58,6 +58,14 @@ class Keep(StrEnum):
     ALL = "all"
 
 
+class Flip(StrEnum):
+    """How an image is mirrored: left and right change places, top and bottom do, or both."""
+
+    HORIZONTAL = "horizontal"
+    VERTICAL = "vertical"
+    BOTH = "both"
+
+
 FitName = Literal["fill", "contain", "cover", "inside", "outside"]
 PositionName = Literal[
     "centre",
@@ -74,3 +82,4 @@ PositionName = Literal[
 ]
 FormatName = Literal["jpeg", "jpg", "png", "webp", "avif", "tiff", "gif", "auto"]
 KeepName = Literal["none", "icc", "exif", "all"]
+FlipName = Literal["horizontal", "vertical", "both"]

@@ -1,13 +1,34 @@
 """The options of one result: their defaults, their checks and their JSON."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Self, SupportsIndex, TypedDict
 
-from vipsrv.options.checks import printable, read_bool, read_choice, read_colour, read_integer
-from vipsrv.options.names import Fit, FitName, Format, FormatName, Keep, KeepName, Position, PositionName
+from vipsrv.options.checks import (
+    printable,
+    read_bool,
+    read_choice,
+    read_colour,
+    read_integer,
+    read_number,
+    read_numbers,
+)
+from vipsrv.options.effects import read_sharpen, read_watermark, read_watermark_position
+from vipsrv.options.names import (
+    Fit,
+    FitName,
+    Flip,
+    FlipName,
+    Format,
+    FormatName,
+    Keep,
+    KeepName,
+    Position,
+    PositionName,
+)
 from vipsrv.options.pages import read_pages
+from vipsrv.options.regions import read_crop, read_pad
 
 
 def default_fit(width: int | None, height: int | None) -> Fit:
@@ -27,6 +48,24 @@ class ResizeOptions:
     of the encoder for a smaller file, 0 (fastest) to 9, or ``None`` for that of the format; TIFF
     ignores it. ``max_bytes`` lowers the quality until the result is no larger. ``background`` is ``#rrggbb``.
     ``page`` counts from 0. ``pages`` are frames of an animation, ``all`` or ``first-last``.
+
+    The operations are done in this order, whatever the order of the options: the ``page`` is made upright by
+    its EXIF orientation, then ``crop``, ``trim``, ``flip`` and ``rotate``, then the resize by ``fit`` with
+    ``position`` or ``focus``, then ``modulate``, ``grey``, ``blur``, ``sharpen``, ``watermark``, ``rounded``
+    and ``pad``.
+
+    ``crop`` is left, top, width and height of the part to take: pixels of the upright page if all four are
+    ``int``, else fractions of its width and height from 0 to 1. ``trim`` removes borders whose colour differs
+    from that of the top left corner by no more than this, 0–255. ``flip`` mirrors. ``rotate`` is degrees
+    clockwise, 0–359; what a rotation by other than multiples of 90 uncovers has the ``background``. ``focus``
+    is x and y of a point, as fractions, that ``cover`` keeps as close to the centre as it can. ``pad`` is the
+    border around the result in pixels: top, right, bottom and left, or one number for all.
+
+    ``modulate`` is two factors, of brightness and of saturation. ``grey`` removes the colours. ``blur`` is
+    the sigma of a Gaussian in pixels of the result. ``sharpen`` is ``True`` for what suits a thumbnail, or
+    the sigma of an unsharp mask. ``watermark`` is the name of an image that the server was started with; it
+    is placed at ``watermark_position``, ``watermark_scale`` times as wide as the result, and as opaque as
+    ``watermark_opacity``, 0 to 1. ``rounded`` is the radius of the corners in pixels of the result.
     """
 
     width: int | None = None
@@ -39,10 +78,25 @@ class ResizeOptions:
     lossless: bool = False
     max_bytes: int | None = None
     background: str = "#ffffff"
+    modulate: tuple[float, float] | None = None
+    grey: bool = False
+    blur: float | None = None
+    sharpen: bool | float = False
+    watermark: str | None = None
+    watermark_position: Position = Position.RIGHT_BOTTOM
+    watermark_scale: float = 0.25
+    watermark_opacity: float = 1.0
+    rounded: int | None = None
     keep: Keep = Keep.NONE
     page: int = 0
     pages: str | None = None
     enlarge: bool = True
+    crop: tuple[float, float, float, float] | None = None
+    trim: int | None = None
+    flip: Flip | None = None
+    rotate: int = 0
+    focus: tuple[float, float] | None = None
+    pad: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
         # What has its default needs no check: most options are left out of most requests.
@@ -65,6 +119,11 @@ class ResizeOptions:
             unknown = next(name for name in meta if name not in _READ)
             raise ValueError(f"{printable(unknown)}: is not an option of RESIZE")
         return cls(**meta)
+
+    @property
+    def has_effects(self) -> bool:
+        """Whether the result is changed in more than its size."""
+        return _effects(self) != _NO_EFFECTS
 
     def to_meta(self) -> dict[str, Any]:
         """Return the JSON object that ``from_meta`` reads, without the defaults."""
@@ -90,15 +149,33 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "lossless": read_bool,
     "max_bytes": read_integer,
     "background": read_colour,
+    "modulate": read_numbers,
+    "grey": read_bool,
+    "blur": read_number,
+    "sharpen": read_sharpen,
+    "watermark": read_watermark,
+    "watermark_position": read_watermark_position,
+    "watermark_scale": read_number,
+    "watermark_opacity": read_number,
+    "rounded": read_integer,
     "keep": _choice(Keep),
     "page": read_integer,
     "pages": read_pages,
     "enlarge": read_bool,
+    "crop": read_crop,
+    "trim": read_integer,
+    "flip": _choice(Flip),
+    "rotate": read_integer,
+    "focus": read_numbers,
+    "pad": read_pad,
 }
 """How each option is read: a function of the name and the value, which returns the checked value."""
 
 _NAMES = tuple(option.name for option in fields(ResizeOptions))
 _DEFAULTS = tuple(option.default for option in fields(ResizeOptions))
+_EFFECTS = ("modulate", "grey", "blur", "sharpen", "watermark", "rounded")
+_NO_EFFECTS = (None, False, None, False, None, None)
+_effects: Callable[[ResizeOptions], tuple[Any, ...]] = attrgetter(*_EFFECTS)
 _READS = tuple(_READ[name] for name in _NAMES)
 _values: Callable[[ResizeOptions], tuple[Any, ...]] = attrgetter(*_NAMES)
 
@@ -125,10 +202,25 @@ class ResizeArguments(TypedDict, total=False):
     lossless: bool
     max_bytes: SupportsIndex | None
     background: str
+    modulate: Sequence[float] | None
+    grey: bool
+    blur: float | None
+    sharpen: bool | float
+    watermark: str | None
+    watermark_position: Position | PositionName
+    watermark_scale: float
+    watermark_opacity: float
+    rounded: SupportsIndex | None
     keep: Keep | KeepName
     page: SupportsIndex
     pages: str | None
     enlarge: bool
+    crop: Sequence[float] | None
+    trim: SupportsIndex | None
+    flip: Flip | FlipName | None
+    rotate: SupportsIndex
+    focus: Sequence[float] | None
+    pad: Sequence[SupportsIndex] | SupportsIndex | None
     deadline_ms: SupportsIndex | None
     request_id: str | None
     traceparent: str | None

@@ -10,6 +10,7 @@ from vipsrv.options import ImageInfo, page_range
 from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import (
     BuiltinReader,
+    FileNotes,
     ImageFacts,
     ImageFormat,
     LibvipsReader,
@@ -73,20 +74,27 @@ def _read_by_libvips(
             return _header_of(facts, upload, name, reader, fail_on, shrink_for)
     metadata_memory = reader.check_metadata(upload)
     reader.check_page(upload, 0)
+    notes = reader.read_notes(upload) if reader.read_notes is not None else None
     file = _open(upload, name, reader, fail_on, shrink_for)
+    image = file.image if notes is None or notes.correct is None else notes.correct(file.image)
     info = ImageInfo(
         format=name,
         width=file.width,
         height=file.height,
-        pages=get_field(file.image, "n-pages", 1)
-        if reader.count_pages is None
-        else reader.count_pages(upload),
-        has_alpha=bool(file.image.hasalpha()),
-        orientation=orientation_of(file.image),
+        pages=get_field(image, "n-pages", 1) if reader.count_pages is None else reader.count_pages(upload),
+        has_alpha=bool(image.hasalpha()),
+        orientation=orientation_of(image),
         size=upload.size,
     )
-    return _libvips_header(
-        info, reader, file.image, fail_on, shrink=file.shrink, metadata_memory=metadata_memory
+    shown = _as_shown(upload, info, reader, image, 0, fail_on, metadata_memory)
+    return shown or _libvips_header(
+        info,
+        reader,
+        image,
+        fail_on,
+        shrink=file.shrink,
+        metadata_memory=metadata_memory,
+        notes=notes,
     )
 
 
@@ -129,6 +137,30 @@ def _open(
     return file
 
 
+def _as_shown(
+    upload: Upload,
+    info: ImageInfo,
+    reader: LibvipsReader,
+    image: pyvips.Image,
+    page: int,
+    fail_on: str,
+    metadata_memory: int,
+) -> ImageHeader | None:
+    try:
+        shown = reader.as_shown(upload, image, page, fail_on)
+    except pyvips.Error as error:
+        raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
+    if shown is None:
+        return None
+    return ImageHeader(
+        replace(info, width=shown.width, height=shown.height, has_alpha=bool(shown.hasalpha())),
+        lambda: shown,
+        decoder=Decoder.CORRECTED,
+        fail_on=fail_on,
+        metadata_memory=metadata_memory + upload.size,  # of the copy
+    )
+
+
 def _libvips_header(
     info: ImageInfo,
     reader: LibvipsReader,
@@ -137,15 +169,18 @@ def _libvips_header(
     *,
     shrink: int = 1,
     metadata_memory: int,
+    notes: FileNotes | None = None,
 ) -> ImageHeader:
     corrected = reader.corrected(image)
+    is_plain = corrected is None and (notes is None or notes.correct is None)
     return ImageHeader(
         info,
         lambda: image if corrected is None else corrected,
-        decoder=Decoder.LIBVIPS if corrected is None else Decoder.CORRECTED,
+        decoder=Decoder.LIBVIPS if is_plain else Decoder.CORRECTED,
         fail_on=fail_on,
         shrink=shrink,
         metadata_memory=metadata_memory,
+        colours=None if notes is None else notes.colours,
     )
 
 
@@ -171,6 +206,7 @@ def _read_by_builtin(
             decoder=Decoder.LIBVIPS,
             fail_on=fail_on,
             metadata_memory=found.memory,
+            colours=found.colours,
         )
     return ImageHeader(
         info,
@@ -180,6 +216,7 @@ def _read_by_builtin(
         is_bgr=found.is_bgr,
         metadata_memory=found.memory,
         embedded=embedded,
+        colours=found.colours,
     )
 
 
@@ -206,6 +243,9 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
         )
     except pyvips.Error as error:
         raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
+    shown = _as_shown(upload, info, reader, image, page, header.fail_on, header.metadata_memory)
+    if shown is not None:
+        return shown
     page_info = replace(
         info,
         width=image.width,

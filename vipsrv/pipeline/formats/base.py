@@ -19,6 +19,7 @@ import pyvips
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import MAX_EFFORT, Format, Keep
+from vipsrv.pipeline.colour.space import ColourSpace
 from vipsrv.pipeline.frames import Frames, open_roll
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.upload import Upload
@@ -172,6 +173,16 @@ class ImageFacts:
     fields: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileNotes:
+    """What vipsrv itself reads in a file, because libvips does not tell it: the ``colours``, if they are not
+    those of sRGB or of an embedded profile, and ``correct``, which returns the opened image corrected.
+    """
+
+    colours: ColourSpace | None = None
+    correct: Callable[[pyvips.Image], pyvips.Image] | None = None
+
+
 ShrinkFor = Callable[[int, int], int]
 """Width and height of a JPEG as stored → the fraction (1, 2, 4, 8) at which it will probably be decoded."""
 
@@ -197,6 +208,10 @@ def _check_no_decode(_request: DecodeRequest) -> None:
 
 
 def _is_right(_image: pyvips.Image) -> None:
+    return None
+
+
+def _is_shown(_upload: Upload, _image: pyvips.Image, _page: int, _fail_on: str) -> pyvips.Image | None:
     return None
 
 
@@ -266,8 +281,17 @@ class LibvipsReader:
     """Open an upload (with ``fail_on``) as small as it will probably be decoded, which saves opening it
     again; ``None`` if it must be opened whole. Raises ``pyvips.Error``."""
 
+    read_notes: Callable[[Upload], FileNotes | None] | None = None
+    """Before libvips opens the file: read what it does not tell; ``None`` if there is nothing."""
+
     corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
     """Return the opened image, corrected; ``None`` if it needs no correction."""
+
+    as_shown: Callable[[Upload, pyvips.Image, int, str], pyvips.Image | None] = _is_shown
+    """Return a page (upload, opened image, page, ``fail_on``) as viewers show it, with the metadata of the
+    opened image, from a copy of at most the whole file; ``None`` if the opened image is that. Raises
+    ``pyvips.Error`` and ``TooLarge``.
+    """
 
     reopen: Callable[[Upload, ImageHeader, int, tuple[int, int]], pyvips.Image | None] | None = None
     """Open a page (upload, header, page, size) so that it takes less time to decode, with all its metadata,
@@ -280,6 +304,10 @@ class LibvipsReader:
     open_frames: Callable[[Upload, ImageHeader, int, int], Frames] | None = None
     """Open frames of an animation (upload, header, the first, how many); ``None`` if the pages of this format
     are no animation. Raises ``pyvips.Error``, ``CorruptImage`` and ``TooLarge``."""
+
+    open_for_part: Callable[[Upload, ImageHeader, int], pyvips.Image | None] | None = None
+    """Open a page (upload, header, page) so that taking a part of it decodes no more than that part; ``None``
+    if the image of the header serves as well. Raises ``pyvips.Error``."""
 
     decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
     """Return the cost of decoding a page, or of each frame: the ``page`` of the request is the last one."""
@@ -313,6 +341,7 @@ class BuiltinImage:
 
     ``is_bgr``: the three bands of the image are in the order blue, green, red. ``embedded``: the image of a
     container, opened already, and the name of its format; ``memory``: the bytes that opening it took.
+    ``colours``: those of the image, ``None`` for sRGB or an embedded profile.
     """
 
     width: int
@@ -322,6 +351,7 @@ class BuiltinImage:
     is_bgr: bool = False
     embedded: tuple[str, pyvips.Image] | None = None
     memory: int = 0
+    colours: ColourSpace | None = None
 
 
 class OpenBuiltin(Protocol):
@@ -350,13 +380,15 @@ class BuiltinReader:
     """How vipsrv itself reads a format for which libvips has no loader that is safe for hostile files.
 
     ``recognises`` gets the upload and its first bytes. A format without a magic number sets ``has_magic`` to
-    false: its ``recognises`` is called only for files that no other reader recognises.
+    false: its ``recognises`` is called only for files that no other reader recognises. ``loader_family``: the
+    loaders of libvips that decode a part of the file, and must not be blocked.
     """
 
     recognises: Callable[[Upload, bytes], object]
     open: OpenBuiltin
     has_magic: bool = True
     decode_cost: Callable[[DecodeRequest], DecodeCost] = streamed_rows_cost
+    loader_family: str | None = None
 
     @property
     def library(self) -> str:

@@ -22,6 +22,7 @@ from vipsrv.pipeline.formats.base import (
     signature,
 )
 from vipsrv.pipeline.formats.png import apng
+from vipsrv.pipeline.formats.png.chunks import read_notes
 from vipsrv.pipeline.formats.png.inflate import row_bytes, stored
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.upload import Upload
@@ -155,6 +156,7 @@ PNG = ImageFormat(
         decodes_whole=True,
         error_beginnings=("vipspng: libpng read error",),
         check_metadata=check_metadata,
+        read_notes=read_notes,
         reopen=_reopen,
         count_pages=apng.count_frames,
         open_frames=apng.open_frames,

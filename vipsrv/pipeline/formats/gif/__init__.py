@@ -14,6 +14,7 @@ from vipsrv.pipeline.formats.base import (
     frames_of_roll,
     signature,
 )
+from vipsrv.pipeline.formats.gif.screen import as_shown
 
 _CANVAS_BYTES = 4
 """Bytes per pixel of the canvas; for a later frame the canvas before it is also held."""
@@ -35,6 +36,7 @@ GIF = ImageFormat(
         family="VipsForeignLoadNsgif",
         trial=Trial(saver="gifsave_buffer"),
         decodes_whole=True,
+        as_shown=as_shown,
         open_frames=frames_of_roll("gifload_source"),
         decode_cost=_decode_cost,
     ),
