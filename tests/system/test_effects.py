@@ -9,7 +9,7 @@ from PIL import Image
 from tests.conftest import StartServer
 from tests.support.image_comparison import open_exact
 from tests.support.images import encode, jpeg
-from tests.system.test_life import serve
+from tests.support.running_server import serve
 from vipsrv.client import Client
 from vipsrv.errors import BadRequest
 
