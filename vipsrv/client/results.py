@@ -24,7 +24,8 @@ class ResizedImage:
     """One image that the server made.
 
     ``data`` is the encoded image; ``width`` and ``height`` are pixels; ``quality`` is the quality used,
-    1–100; ``ratio`` is the bytes of the original divided by the bytes of this image.
+    1–100; ``ratio`` is the bytes of the original divided by the bytes of this image. ``ssim`` is how much the
+    image looks like itself before it was encoded, 1 for equal, where ``min_ssim`` was asked.
     """
 
     data: bytes = field(repr=False)
@@ -33,6 +34,7 @@ class ResizedImage:
     format: str
     quality: int
     ratio: float
+    ssim: float | None = None
 
     def save(self, path: str | os.PathLike[str], *, follow_symlinks: bool = True) -> Path:
         """Write the image to a file, replacing it if it exists, and return the path.
@@ -97,6 +99,7 @@ class ResizeResults:
             format=output.format,
             quality=output.quality,
             ratio=self.ratio,
+            ssim=output.ssim,
             source=self.source,
             timings=self.timings,
             sent=self.sent,
@@ -231,6 +234,7 @@ def _cut(announced: tuple[OutputInfo, ...], body: bytes, size: int) -> Iterator[
             format=output.format,
             quality=output.quality,
             ratio=size / output.size,
+            ssim=output.ssim,
         )
 
 

@@ -11,6 +11,7 @@ the words, ``bounds`` the limits, ``checks`` the checks of single values, and ``
 from vipsrv.options.bounds import (
     DEADLINE_MS_BOUNDS,
     DEFAULT_QUALITY,
+    HIGHEST_QUALITY,
     INTEGER_BOUNDS,
     LIST_LENGTHS,
     MAX_DIMENSION,
@@ -23,6 +24,8 @@ from vipsrv.options.bounds import (
 from vipsrv.options.effects import BY_CONTENT, WATERMARK_PATTERN, read_watermark
 from vipsrv.options.facts import ImageInfo, OutputInfo, ResizeReport, Timings
 from vipsrv.options.names import (
+    Chroma,
+    ChromaName,
     Fit,
     FitName,
     Flip,
@@ -42,6 +45,7 @@ __all__ = [
     "BY_CONTENT",
     "DEADLINE_MS_BOUNDS",
     "DEFAULT_QUALITY",
+    "HIGHEST_QUALITY",
     "INTEGER_BOUNDS",
     "LIST_LENGTHS",
     "MAX_DIMENSION",
@@ -52,6 +56,8 @@ __all__ = [
     "NUMBER_BOUNDS",
     "PAGES_PATTERN",
     "WATERMARK_PATTERN",
+    "Chroma",
+    "ChromaName",
     "Fit",
     "FitName",
     "Flip",

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
-from vipsrv.options import ImageInfo, Position, ResizeOptions
+from vipsrv.options import HIGHEST_QUALITY, ImageInfo, Position, ResizeOptions
+from vipsrv.pipeline import likeness
 from vipsrv.pipeline.effects_cost import effects_cost
 from vipsrv.pipeline.formats.base import MEGA, BuiltinReader, DecodeRequest, EncodeCost, LibvipsReader
 from vipsrv.pipeline.formats.registry import format_named
@@ -56,8 +57,6 @@ _EXTRA_ROWS = 800
 
 _SECONDS_PER_FRAME = 0.0005
 """CPU seconds of the steps for another frame of an animation, besides its pixels."""
-
-_HIGHEST_QUALITY = 100
 
 TRIM_HELD = 32_000_000
 """Bytes: a view of no more is decoded once, to find its borders and to resize it, and kept in between."""
@@ -208,6 +207,10 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
         held += min(max(areas), info.width * info.height) * bands
     held += max(across for across, _ in sizes) * bands * _OUTPUT_ROWS
     results = [geometry.width * geometry.height for geometry in geometries]
+    held += max(
+        likeness.MEMORY_PER_PIXEL * area if options.min_ssim is not None else 0
+        for area, options in zip(results, outputs, strict=True)
+    )
     encoders = [_encode_cost(options, info, count) for options in outputs]
     encode = max(
         encoder.memory(area, alpha=info.has_alpha) for encoder, area in zip(encoders, results, strict=True)
@@ -215,9 +218,15 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     results_memory = _RESULT * sum(results)
     copied = upload.size if upload.memory is not None else 0
     encode_seconds = [encoder.seconds * area / MEGA for encoder, area in zip(encoders, results, strict=True)]
-    searching = sum(
-        seconds * max_encodes(options) for seconds, options in zip(encode_seconds, outputs, strict=True)
-    )
+    searching = [
+        max_encodes(options) * (seconds + _comparing(options) * area / MEGA)
+        for seconds, options, area in zip(encode_seconds, outputs, results, strict=True)
+    ]
+    # The search for an SSIM takes all of its encodes, or all but one.
+    least = [
+        most * (1 - 1 / max_encodes(options)) if options.min_ssim is not None else once
+        for once, most, options in zip(encode_seconds, searching, outputs, strict=True)
+    ]
     effects = [
         effects_cost(options, area, alpha=info.has_alpha)
         for options, area in zip(outputs, results, strict=True)
@@ -230,23 +239,34 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
         # The frames of all results are collected before they are encoded.
         held += count * sum(results) * bands
         waiting, results_memory = waiting * count, results_memory * count
-        encode_seconds = [seconds * count for seconds in encode_seconds]
-        searching, effects_seconds = searching * count, effects_seconds * count
+        least, searching = [one * count for one in least], [one * count for one in searching]
+        effects_seconds *= count
     memory = _BASE + copied + header.metadata_memory + decode.memory + held + encode + waiting
     return Cost(
         memory=int(memory),
         results=int(results_memory),
-        seconds=decode.seconds + (count - 1) * _SECONDS_PER_FRAME + sum(encode_seconds) + effects_seconds,
-        at_worst=decode.at_worst + (count - 1) * _SECONDS_PER_FRAME + searching + effects_seconds,
+        seconds=decode.seconds + (count - 1) * _SECONDS_PER_FRAME + sum(least) + effects_seconds,
+        at_worst=decode.at_worst + (count - 1) * _SECONDS_PER_FRAME + sum(searching) + effects_seconds,
     )
 
 
 def max_encodes(options: ResizeOptions) -> int:
-    """Return how many times a result may be encoded: ``max_bytes`` searches the highest quality that fits."""
+    """Return how many times a result may be encoded: ``max_bytes`` searches the highest quality that fits,
+    ``min_ssim`` the lowest that looks well enough.
+    """
+    highest = options.quality or HIGHEST_QUALITY
+    if options.min_ssim is not None:
+        # Each one halves the range of those that may be the lowest.
+        return highest.bit_length()
     if options.max_bytes is None:
         return 1
     # The first with the wanted quality; then each one halves the range of those that may fit.
-    return 1 + ((options.quality or _HIGHEST_QUALITY) - 1).bit_length()
+    return 1 + (highest - 1).bit_length()
+
+
+def _comparing(options: ResizeOptions) -> float:
+    """Return the CPU seconds to decode a million pixels of a result again and to measure their SSIM."""
+    return 0 if options.min_ssim is None else likeness.SECONDS_PER_MEGAPIXEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,11 +329,11 @@ def _held_between(
         kept += areas[0] * pixel
     if options.position in {Position.ENTROPY, Position.ATTENTION}:
         kept += areas[0] * (2 * bands if info.has_alpha else bands)
-    if options.max_bytes is not None:
+    if options.max_bytes is not None or options.min_ssim is not None:
         kept += areas[0] * bands
     return kept
 
 
 def _encode_cost(options: ResizeOptions, info: ImageInfo, frames: int) -> EncodeCost:
     writer = likely_writer(options.format, info, frames)
-    return writer.cost_of(lossless=options.lossless, effort=options.effort)
+    return writer.cost_of(options)

@@ -41,7 +41,7 @@ class OutputPlan:
     @property
     def lossless(self) -> bool:
         """Whether the result has no quality."""
-        return self.options.lossless or not self.writer.lossy
+        return not self.writer.has_quality(self.options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfi
     info = header.info
     frames = 1 if header.frames is None else header.frames.count
     writer = PIXELS if isinstance(options, PixelOptions) else find_writer(options.format, info, frames)
-    check_options(options, writer)
+    check_options(options, writer, frames)
     if options.watermark is not None:
         find_watermark(options.watermark)
     if writer.effort is not None:

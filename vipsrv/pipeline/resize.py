@@ -27,7 +27,7 @@ from vipsrv.pipeline.steps.background import flatten_alpha, flatten_result
 from vipsrv.pipeline.steps.colours import bgr_to_rgb, drop_extra_bands, result_to_srgb, to_srgb
 from vipsrv.pipeline.steps.crop_or_pad import add_border, crop_or_pad, with_place
 from vipsrv.pipeline.steps.effects import EFFECT_STEPS
-from vipsrv.pipeline.steps.encode import encode
+from vipsrv.pipeline.steps.encode import Encoded, encode
 from vipsrv.pipeline.steps.jpeg_to_jpeg import resize_jpeg
 from vipsrv.pipeline.steps.metadata import clean_metadata
 from vipsrv.pipeline.steps.reopen import reopen
@@ -233,13 +233,13 @@ def _run(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
         images = render_frames(decode, plans, _render)
         pages = decode.header.info.pages
         return [
-            _output(plan, *encode(image, plan, decode.watch), pages)
+            _output(plan, encode(image, plan, decode.watch), pages)
             for plan, image in zip(plans, images, strict=True)
         ]
     if len(plans) == 1:
         data = resize_jpeg(decode, plans[0])
         if data is not None:
-            return [_output(plans[0], data, plans[0].quality, decode.header.info.pages)]
+            return [_output(plans[0], Encoded(data, plans[0].quality), decode.header.info.pages)]
     image = _decode(decode, plans)
     outputs = []
     for plan, scaled in zip(plans, _scale(image, plans), strict=True):
@@ -292,25 +292,26 @@ def _apply(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> pyvips.
 
 
 def _finish(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> Output:
-    data, quality = encode(_apply(image, plan, decode), plan, decode.watch)
-    return _output(plan, data, quality, decode.header.info.pages)
+    encoded = encode(_apply(image, plan, decode), plan, decode.watch)
+    return _output(plan, encoded, decode.header.info.pages)
 
 
-def _output(plan: OutputPlan, data: bytes, quality: int, pages: int) -> Output:
+def _output(plan: OutputPlan, encoded: Encoded, pages: int) -> Output:
     frames: int | None = plan.frames
     if plan.frames > 1 and plan.writer.count_frames is not None:
-        frames = plan.writer.count_frames(data)
+        frames = plan.writer.count_frames(encoded.data)
     elif pages == 1 and plan.options.pages is None:
         frames = None
     info = OutputInfo(
         width=plan.geometry.width,
         height=plan.geometry.height,
         format=plan.writer.format.value,
-        quality=quality,
-        size=len(data),
+        quality=encoded.quality,
+        size=len(encoded.data),
         frames=frames,
+        ssim=encoded.ssim,
     )
-    return Output(info=info, data=data)
+    return Output(info=info, data=encoded.data)
 
 
 def _corrupt(decode: DecodePlan, message: str) -> CorruptImage:

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from vipsrv.errors import BadRequest
-from vipsrv.options import LIST_LENGTHS, Fit, Flip, Format, Keep, Position, ResizeOptions, ResizeRequest
+from vipsrv.options import (
+    LIST_LENGTHS,
+    Chroma,
+    Fit,
+    Flip,
+    Format,
+    Keep,
+    Position,
+    ResizeOptions,
+    ResizeRequest,
+)
 from vipsrv.server.api.parameters import PARAMETERS, ResizeParameters
 from vipsrv.workers.channel import MAX_OUTPUTS
 
@@ -72,6 +82,11 @@ def test_all_options() -> None:
         watermark_opacity=".5",
         rounded="12",
         pad="1,2,3,4",
+        progressive="true",
+        chroma="4:2:0",
+        palette="false",
+        optimize="0",
+        min_ssim="0.97",
     ) == ResizeOptions(
         width=800,
         height=600,
@@ -99,6 +114,10 @@ def test_all_options() -> None:
         watermark_opacity=0.5,
         rounded=12,
         pad=(1, 2, 3, 4),
+        progressive=True,
+        chroma=Chroma.HALF,
+        optimize=False,
+        min_ssim=0.97,
     )
 
 
@@ -113,6 +132,9 @@ def test_the_default_fit_is_that_of_the_clients() -> None:
     ("given", "expected"),
     [
         ({"gravity": "north"}, {"position": "top"}),
+        ({"chromaSubsampling": "4:4:4"}, {"chroma": "4:4:4"}),
+        ({"optimiseCoding": "true"}, {"optimize": True}),
+        ({"min_ssim": "1"}, {"min_ssim": 1}),
         ({"position": "northeast"}, {"position": "right top"}),
         ({"position": "center"}, {"position": "centre"}),
         ({"position": "top right"}, {"position": "right top"}),

@@ -18,6 +18,7 @@ from vipsrv.options import (
     LIST_LENGTHS,
     NUMBER_BOUNDS,
     WATERMARK_PATTERN,
+    Chroma,
     Fit,
     Flip,
     Format,
@@ -91,10 +92,13 @@ def _number(name: str, description: str, bounds: tuple[int, int]) -> Parameter:
 
 
 def _boolean(name: str, description: str, *, aliases: tuple[str, ...] = ()) -> Parameter:
+    schema: dict[str, Any] = {"type": "boolean"}
+    if _DEFAULTS[name] is not None:
+        schema["default"] = _DEFAULTS[name]
     return Parameter(
         name=name,
         description=description,
-        schema={"type": "boolean", "default": _DEFAULTS[name]},
+        schema=schema,
         read=lambda text: _read_boolean(name, text),
         aliases=aliases,
     )
@@ -131,6 +135,14 @@ def _decimal(name: str, text: str) -> float:
     if not least <= value <= most:
         raise BadRequest(f"{name}: must be from {least:.12g} to {most:.12g}, not {_shown(text)}")
     return value
+
+
+def _fraction(name: str, description: str) -> Parameter:
+    least, most = NUMBER_BOUNDS[name]
+    schema = {"type": "number", "minimum": least, "maximum": most}
+    return Parameter(
+        name=name, description=description, schema=schema, read=lambda text: _decimal(name, text)
+    )
 
 
 def _numbers(name: str, description: str, *, aliases: tuple[str, ...] = ()) -> Parameter:
@@ -243,8 +255,8 @@ _DECLARED = (
     ),
     _choice(
         "format",
-        "Format of the result. `auto` is AVIF or WebP if the header Accept names it, and otherwise the "
-        "format of the image if the server writes it.",
+        "Format of the result. `auto` is AVIF, JPEG XL or WebP if the header Accept names it, and otherwise "
+        "the format of the image if the server writes it.",
         Format,
         dict(_SHARP_FORMATS),
         ("toFormat",),
@@ -350,6 +362,23 @@ _DECLARED = (
         schema={"type": "string", "pattern": "^[0-9]{1,10}((,[0-9]{1,10}){3})?$"},
         read=_read_pad,
         aliases=("extend",),
+    ),
+    _boolean("progressive", "Whether a JPEG, PNG or GIF shows the whole image when its first part arrived."),
+    _choice(
+        "chroma",
+        "How a lossy result stores colours: at half its width and height, or whole.",
+        Chroma,
+        aliases=("chromaSubsampling",),
+    ),
+    _boolean("palette", "Whether a PNG is reduced to at most 256 colours, by `quality`."),
+    _boolean(
+        "optimize",
+        "Whether a JPEG gets Huffman tables of its own, which `effort` decides otherwise.",
+        aliases=("optimizeCoding", "optimiseCoding"),
+    ),
+    _fraction(
+        "min_ssim",
+        "The quality is lowered as long as the SSIM of the result, 1 for an equal one, is at least this.",
     ),
     _number(
         "deadline_ms",
