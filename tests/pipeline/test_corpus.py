@@ -49,7 +49,7 @@ _CMYK = "CMYK without a profile: converted by that of a press, where Pillow take
 _XMP = "Pillow turns by an orientation that is in XMP or in text only"
 _RUNS = "damaged runs: what lies outside of its row is dropped, where Pillow goes on in the next"
 _SIGNED = "signed 16-bit grey: the greatest number is white, where the reference takes them for unsigned"
-_FRAME = "a GIF's frame smaller than its canvas: black around it, where Pillow takes the background's colour"
+_FRAME = "a GIF's frame smaller than its canvas: transparent around it, where Pillow takes its background"
 
 # Files whose results differ from those of Pillow, by parts of their names.
 DIFFERENT = {

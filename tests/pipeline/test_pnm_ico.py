@@ -1,18 +1,19 @@
 """Netpbm images and icons: every kind looks right, and broken ones are refused."""
 
 import random
+import struct
 from array import array
 
 import pytest
 from PIL import Image
 
-from tests.pipeline.run import LIMITS, info, refusal, resize
+from tests.pipeline.run import LIMITS, info, refusal, resize, run
 from tests.support.bitmaps import icon, icon_bitmap, netpbm
-from tests.support.image_comparison import mean_abs_difference
+from tests.support.image_comparison import mean_abs_difference, open_exact
 from tests.support.images import alpha_photo, encode, photo
 from vipsrv import pipeline
 from vipsrv.errors import Cancelled, CorruptImage, RequestError, TooLarge
-from vipsrv.options import ResizeOptions
+from vipsrv.options import Format, ResizeOptions
 from vipsrv.pipeline.formats import pnm
 from vipsrv.worker_config import WorkerConfig
 
@@ -159,6 +160,76 @@ def test_the_largest_image_of_an_icon_is_read() -> None:
     ground = Image.new("RGBA", (256, 256), (255, 255, 255, 255))
     wanted = Image.alpha_composite(ground, alpha_photo(256, 256)).convert("RGB")
     assert mean_abs_difference(resize(image, 256, 256, quality=100), wanted) < 3
+
+
+def icon_pixel(image: bytes, at: tuple[int, int]) -> tuple[int, ...]:
+    seen = info(image)
+    options = ResizeOptions(width=seen.width, height=seen.height, format=Format.PNG)
+    with open_exact(run(image, options).outputs[0].data) as result:
+        pixel = result.convert("RGBA").getpixel(at)
+    assert isinstance(pixel, tuple)
+    return tuple(map(int, pixel))
+
+
+def coloured(bits: int) -> Image.Image:
+    image = Image.new("RGBA" if bits == 32 else "RGB", (40, 40), (200, 30, 60, 0)[: 4 if bits == 32 else 3])
+    return image.quantize(1 << bits) if bits <= 8 else image
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8, 16, 24, 32])
+def test_an_icon_without_a_mask_is_opaque(bits: int) -> None:
+    if bits == 16:
+        data = bytearray(icon_bitmap(coloured(24), 24, clear_left()))
+        data[14:16] = struct.pack("<H", 16)
+        data[40:] = struct.pack("<H", 25 << 10 | 4 << 5 | 7) * 1600
+    else:
+        data = bytearray(icon_bitmap(coloured(bits), bits, clear_left())[: -8 * 40])
+    entry = (40, 40, bits, bytes(data))
+    # As the only image, and before another one, whose bytes are not its mask.
+    for image in (icon([entry]), icon([entry, (16, 16, 24, icon_bitmap(photo(16, 16), 24, clear_left()))])):
+        red, _, _, alpha = icon_pixel(image, (5, 20))
+        assert alpha == 255
+        assert abs(red - 200) < 12
+
+
+def test_alpha_of_an_icon_counts_only_if_there_is_any() -> None:
+    plain = icon_bitmap(coloured(32), 32, clear_left())
+    assert icon_pixel(icon([(40, 40, 32, plain)]), (5, 20))[3] == 0
+    assert icon_pixel(icon([(40, 40, 32, plain)]), (25, 20)) == (200, 30, 60, 255)
+    one = bytearray(plain)
+    one[40 + 3] = 1  # in the lowest row
+    assert icon_pixel(icon([(40, 40, 32, bytes(one))]), (25, 20))[3] == 0
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8, 24])
+def test_an_icon_with_the_header_of_os2(bits: int) -> None:
+    data = icon_bitmap(coloured(bits), bits, clear_left())
+    colours = data[40 : len(data) - 8 * 40 - (40 * bits + 31) // 32 * 4 * 40]
+    palette = b"".join(colours[at : at + 3] for at in range(0, len(colours), 4))
+    core = struct.pack("<IHHHH", 12, 40, 80, 1, bits)
+    # Its palette has as many colours as there are indices.
+    head = core + palette.ljust(3 << bits if bits <= 8 else 0, b"\0")
+    image = icon([(40, 40, bits, head + data[40 + len(colours) :])])
+    assert icon_pixel(image, (5, 20))[3] == 0
+    assert icon_pixel(image, (25, 20)) == (200, 30, 60, 255)
+
+
+def test_a_directory_with_wrong_sizes() -> None:
+    data = icon_bitmap(coloured(24), 24, clear_left())
+    sound = icon([(40, 40, 24, data)])
+    for at, value in ((6, b"\x10\x10"), (14, struct.pack("<I", 7)), (14, struct.pack("<I", 1 << 30))):
+        image = bytearray(sound)
+        image[at : at + len(value)] = value
+        assert icon_pixel(bytes(image), (5, 20))[3] == 0
+        assert icon_pixel(bytes(image), (25, 20)) == (200, 30, 60, 255)
+    # The largest image is found by its own header, too.
+    small = icon_bitmap(photo(16, 16), 24, clear_left().crop((0, 0, 16, 16)))
+    assert info(icon([(48, 48, 24, small), (16, 16, 24, data)])).width == 40
+    # The height of the image alone, without a mask; and a whole file of a bitmap.
+    halved = data[:8] + struct.pack("<i", 40) + data[12 : -8 * 40]
+    assert icon_pixel(icon([(40, 40, 24, halved)]), (5, 3)) == (200, 30, 60, 255)
+    file = b"BM" + struct.pack("<IHHI", len(halved) + 14, 0, 0, 54) + halved
+    assert icon_pixel(icon([(40, 40, 24, file)]), (5, 3)) == (200, 30, 60, 255)
 
 
 def test_a_broken_icon_is_refused() -> None:

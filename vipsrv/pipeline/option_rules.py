@@ -31,6 +31,15 @@ def check_options(options: ResizeOptions, writer: Writer) -> None:
         )
     if options.position is not Position.CENTRE:
         _check_position(options)
+    if options.focus is not None:
+        _check_focus(options)
+
+
+def _check_focus(options: ResizeOptions) -> None:
+    if options.fit is not Fit.COVER:
+        raise BadRequest(f"focus: chooses what 'cover' keeps; the fit is '{options.fit}'")
+    if options.position is not Position.CENTRE:
+        raise BadRequest("focus: chooses what 'cover' keeps, as position does; leave one of the two out")
 
 
 def is_by_content(options: ResizeOptions) -> bool:

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pyvips
 
 from vipsrv.errors import BadRequest, CorruptImage, RequestError, UnsupportedFormat
-from vipsrv.options import ImageInfo
+from vipsrv.options import ImageInfo, page_range
 from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import (
     BuiltinReader,
+    FileNotes,
     ImageFacts,
     ImageFormat,
     LibvipsReader,
@@ -18,7 +19,7 @@ from vipsrv.pipeline.formats.base import (
     ShrinkFor,
 )
 from vipsrv.pipeline.header import Decoder, ImageHeader
-from vipsrv.pipeline.limits import check_format
+from vipsrv.pipeline.limits import MAX_PAGES, check_format, too_many_pages
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.errors import forget_errors, reason
 from vipsrv.pipeline.vips.fields import get_field, orientation_of
@@ -76,18 +77,27 @@ def _read_by_libvips(
     page = _open_page(upload, name, reader, fail_on, 0)
     if page is not None:
         return _page_header(page, upload, name, fail_on, metadata_memory)
+    notes = reader.read_notes(upload) if reader.read_notes is not None else None
     file = _open(upload, name, reader, fail_on, shrink_for)
+    image = file.image if notes is None or notes.correct is None else notes.correct(file.image)
     info = ImageInfo(
         format=name,
         width=file.width,
         height=file.height,
-        pages=get_field(file.image, "n-pages", 1),
-        has_alpha=bool(file.image.hasalpha()),
-        orientation=orientation_of(file.image),
+        pages=get_field(image, "n-pages", 1) if reader.count_pages is None else reader.count_pages(upload),
+        has_alpha=bool(image.hasalpha()),
+        orientation=orientation_of(image),
         size=upload.size,
     )
-    return _libvips_header(
-        info, reader, file.image, fail_on, shrink=file.shrink, metadata_memory=metadata_memory
+    shown = _as_shown(upload, info, reader, image, 0, fail_on, metadata_memory)
+    return shown or _libvips_header(
+        info,
+        reader,
+        image,
+        fail_on,
+        shrink=file.shrink,
+        metadata_memory=metadata_memory,
+        notes=notes,
     )
 
 
@@ -170,6 +180,30 @@ def _page_header(
     )
 
 
+def _as_shown(
+    upload: Upload,
+    info: ImageInfo,
+    reader: LibvipsReader,
+    image: pyvips.Image,
+    page: int,
+    fail_on: str,
+    metadata_memory: int,
+) -> ImageHeader | None:
+    try:
+        shown = reader.as_shown(upload, image, page, fail_on)
+    except pyvips.Error as error:
+        raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
+    if shown is None:
+        return None
+    return ImageHeader(
+        replace(info, width=shown.width, height=shown.height, has_alpha=bool(shown.hasalpha())),
+        lambda: shown,
+        decoder=Decoder.CORRECTED,
+        fail_on=fail_on,
+        metadata_memory=metadata_memory + upload.size,  # of the copy
+    )
+
+
 def _libvips_header(
     info: ImageInfo,
     reader: LibvipsReader,
@@ -178,15 +212,18 @@ def _libvips_header(
     *,
     shrink: int = 1,
     metadata_memory: int,
+    notes: FileNotes | None = None,
 ) -> ImageHeader:
     corrected = reader.corrected(image)
+    is_plain = corrected is None and (notes is None or notes.correct is None)
     return ImageHeader(
         info,
         lambda: image if corrected is None else corrected,
-        decoder=Decoder.LIBVIPS if corrected is None else Decoder.CORRECTED,
+        decoder=Decoder.LIBVIPS if is_plain else Decoder.CORRECTED,
         fail_on=fail_on,
         shrink=shrink,
         metadata_memory=metadata_memory,
+        colours=None if notes is None else notes.colours,
     )
 
 
@@ -212,6 +249,7 @@ def _read_by_builtin(
             decoder=Decoder.LIBVIPS,
             fail_on=fail_on,
             metadata_memory=found.memory,
+            colours=found.colours,
         )
     return ImageHeader(
         info,
@@ -221,6 +259,7 @@ def _read_by_builtin(
         is_bgr=found.is_bgr,
         metadata_memory=found.memory,
         embedded=embedded,
+        colours=found.colours,
     )
 
 
@@ -241,12 +280,17 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
     opened = _open_page(upload, info.format, reader, header.fail_on, page)
     if opened is not None:
         return _page_header(opened, upload, info.format, header.fail_on, header.metadata_memory)
+    if reader.count_pages is not None:
+        return _open_frames(upload, header, reader, page, 1)
     try:
         image = pyvips.Operation.call(
             reader.loader, upload.source, access="sequential", fail_on=header.fail_on, page=page
         )
     except pyvips.Error as error:
         raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
+    shown = _as_shown(upload, info, reader, image, page, header.fail_on, header.metadata_memory)
+    if shown is not None:
+        return shown
     page_info = replace(
         info,
         width=image.width,
@@ -255,6 +299,50 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
         orientation=orientation_of(image),
     )
     return _libvips_header(page_info, reader, image, header.fail_on, metadata_memory=header.metadata_memory)
+
+
+def open_frames(upload: Upload, header: ImageHeader, pages: str) -> ImageHeader:
+    """Open the header of frames of an animation; that of one page if ``pages`` is only one.
+
+    Raises ``BadRequest`` for frames beyond the last one and for pages that are no frames, ``CorruptImage``
+    and ``TooLarge``.
+    """
+    info = header.info
+    first, last = page_range(pages)
+    if last is None:
+        last = info.pages - 1
+    if last >= info.pages:
+        count = f"{info.pages} page{'s' if info.pages > 1 else ''}"
+        raise BadRequest(f"pages: {last} is beyond the last; this {info.format} has {count}, counted from 0")
+    if first == last:
+        return open_page(upload, header, first)
+    reader = registry.format_named(info.format).reader
+    if not isinstance(reader, LibvipsReader) or reader.open_frames is None:
+        raise BadRequest(
+            f"pages: the {info.pages} pages of this {info.format} are no animation; choose one with 'page'"
+        )
+    return _open_frames(upload, header, reader, first, last - first + 1)
+
+
+def _open_frames(
+    upload: Upload, header: ImageHeader, reader: LibvipsReader, first: int, count: int
+) -> ImageHeader:
+    info = header.info
+    assert reader.open_frames is not None, "the reader counts frames"  # noqa: S101
+    if info.pages > MAX_PAGES:
+        raise too_many_pages(info.pages)
+    try:
+        frames = reader.open_frames(upload, header, first, count)
+    except pyvips.Error as error:
+        raise CorruptImage(f"the frames of this {info.format} cannot be read: {reason(error)}") from error
+    return ImageHeader(
+        replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha, orientation=1),
+        lambda: frames.image,
+        decoder=Decoder.CORRECTED,
+        fail_on=header.fail_on,
+        metadata_memory=header.metadata_memory,
+        frames=frames,
+    )
 
 
 def _refusal(head: bytes) -> RequestError:

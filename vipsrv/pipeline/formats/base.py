@@ -19,6 +19,8 @@ import pyvips
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import MAX_EFFORT, Format, Keep
+from vipsrv.pipeline.colour.space import ColourSpace
+from vipsrv.pipeline.frames import Frames, open_roll
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.operations import PreparedOperation, shape
@@ -183,6 +185,16 @@ class OpenedPage:
     finish: Callable[[pyvips.Image], pyvips.Image] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileNotes:
+    """What vipsrv itself reads in a file, because libvips does not tell it: the ``colours``, if they are not
+    those of sRGB or of an embedded profile, and ``correct``, which returns the opened image corrected.
+    """
+
+    colours: ColourSpace | None = None
+    correct: Callable[[pyvips.Image], pyvips.Image] | None = None
+
+
 ShrinkFor = Callable[[int, int], int]
 """Width and height of a JPEG as stored → the fraction (1, 2, 4, 8) at which it will probably be decoded."""
 
@@ -211,6 +223,10 @@ def _is_right(_image: pyvips.Image) -> None:
     return None
 
 
+def _is_shown(_upload: Upload, _image: pyvips.Image, _page: int, _fail_on: str) -> pyvips.Image | None:
+    return None
+
+
 def _page_pixels(request: DecodeRequest) -> int:
     return request.pixels
 
@@ -231,6 +247,11 @@ def whole_image_pixel(header: ImageHeader) -> int:
 @cache
 def _prepared(loader: str, fail_on: str) -> PreparedOperation:
     return PreparedOperation(loader, "source", access="sequential", fail_on=fail_on)
+
+
+def frames_of_roll(loader: str) -> Callable[[Upload, ImageHeader, int, int], Frames]:
+    """Return what opens the frames of a format that ``loader`` of libvips reads as a roll."""
+    return lambda upload, header, first, count: open_roll(loader, upload.source, header.fail_on, first, count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +290,9 @@ class LibvipsReader:
     """Open an upload (with ``fail_on``) as small as it will probably be decoded, which saves opening it
     again; ``None`` if it must be opened whole. Raises ``pyvips.Error``."""
 
+    read_notes: Callable[[Upload], FileNotes | None] | None = None
+    """Before libvips opens the file: read what it does not tell; ``None`` if there is nothing."""
+
     corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
     """Return the opened image, corrected; ``None`` if it needs no correction."""
 
@@ -279,13 +303,30 @@ class LibvipsReader:
     not_read: tuple[str, ...] = ()
     """Parts of the texts of errors: not the file is broken, but this libvips cannot read it."""
 
+    as_shown: Callable[[Upload, pyvips.Image, int, str], pyvips.Image | None] = _is_shown
+    """Return a page (upload, opened image, page, ``fail_on``) as viewers show it, with the metadata of the
+    opened image, from a copy of at most the whole file; ``None`` if the opened image is that. Raises
+    ``pyvips.Error`` and ``TooLarge``.
+    """
+
     reopen: Callable[[Upload, ImageHeader, int, tuple[int, int]], pyvips.Image | None] | None = None
     """Open a page (upload, header, page, size) so that it takes less time to decode, with all its metadata,
     no smaller than the stored ``size`` that is needed; ``None`` if the image of the header serves as well.
     Raises ``pyvips.Error`` and ``CorruptImage``."""
 
+    count_pages: Callable[[Upload], int] | None = None
+    """Return the number of pages, if libvips does not know it: its loader then reads only the first one."""
+
+    open_frames: Callable[[Upload, ImageHeader, int, int], Frames] | None = None
+    """Open frames of an animation (upload, header, the first, how many); ``None`` if the pages of this format
+    are no animation. Raises ``pyvips.Error``, ``CorruptImage`` and ``TooLarge``."""
+
+    open_for_part: Callable[[Upload, ImageHeader, int], pyvips.Image | None] | None = None
+    """Open a page (upload, header, page) so that taking a part of it decodes no more than that part; ``None``
+    if the image of the header serves as well. Raises ``pyvips.Error``."""
+
     decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
-    """Return the cost of decoding a page."""
+    """Return the cost of decoding a page, or of each frame: the ``page`` of the request is the last one."""
 
     coded_pixels: Callable[[DecodeRequest], int] = _page_pixels
     """Return the number of pixels that are decoded to show the page. Raises ``CorruptImage``."""
@@ -316,6 +357,7 @@ class BuiltinImage:
 
     ``is_bgr``: the three bands of the image are in the order blue, green, red. ``embedded``: the image of a
     container, opened already, and the name of its format; ``memory``: the bytes that opening it took.
+    ``colours``: those of the image, ``None`` for sRGB or an embedded profile.
     """
 
     width: int
@@ -325,6 +367,7 @@ class BuiltinImage:
     is_bgr: bool = False
     embedded: tuple[str, pyvips.Image] | None = None
     memory: int = 0
+    colours: ColourSpace | None = None
 
 
 class OpenBuiltin(Protocol):
@@ -353,13 +396,15 @@ class BuiltinReader:
     """How vipsrv itself reads a format for which libvips has no loader that is safe for hostile files.
 
     ``recognises`` gets the upload and its first bytes. A format without a magic number sets ``has_magic`` to
-    false: its ``recognises`` is called only for files that no other reader recognises.
+    false: its ``recognises`` is called only for files that no other reader recognises. ``loader_family``: the
+    loaders of libvips that decode a part of the file, and must not be blocked.
     """
 
     recognises: Callable[[Upload, bytes], object]
     open: OpenBuiltin
     has_magic: bool = True
     decode_cost: Callable[[DecodeRequest], DecodeCost] = streamed_rows_cost
+    loader_family: str | None = None
 
     @property
     def library(self) -> str:
@@ -384,6 +429,7 @@ class Writer:
     preserved; ``keeps``: the metadata that a request may keep (``all`` is as much as the format holds);
     ``max_side``: the most pixels on a side, ``None`` if that is above every limit of the server.
 
+    ``animation``: the arguments of the saver for several frames, ``None`` if the format holds one image.
     ``checks_profile``: the saver fails for some of the profiles with which libvips can convert.
     ``lossless_cost`` is the cost of lossless results, ``None`` if it is the same. ``effort`` is how the saver
     takes the option ``effort``, ``None`` if it has none.
@@ -398,9 +444,13 @@ class Writer:
     keeps: frozenset[Keep] = ANY_METADATA
     max_side: int | None = None
     checks_profile: bool = False
+    animation: Mapping[str, Any] | None = None
     cost: EncodeCost
     lossless_cost: EncodeCost | None = None
     effort: EncoderEffort | None = None
+
+    count_frames: Callable[[bytes], int] | None = None
+    """Return how many frames a result has, if its encoder may write fewer than it got."""
 
     save_plain: Callable[[pyvips.Image, int], bytes] | None = None
     """A faster way to write a result without metadata, with a quality and the writer's own effort."""

@@ -2,7 +2,7 @@
 those of ``jp2.py`` and ``drawings.py``.
 
 They are read only if ``--formats`` names them where libvips marks their loaders as untrusted: always those of
-SVG, PDF and Radiance HDR, and before libvips 8.18 those of JPEG XL and JPEG 2000.
+SVG and PDF, and before libvips 8.18 those of JPEG XL and JPEG 2000.
 
 The memory of a decoder is that of ``whole_image_pixel``, 21 bytes per pixel: with the libraries of Debian 13
 (libjxl 0.11, OpenJPEG 2.5, librsvg 2.60, Poppler 25.03) a gradient and noise of 4000 x 3000 took 6 to 9.
@@ -34,11 +34,5 @@ FORMATS = (
             sample=samples.JXL,
             decode_cost=_jxl_cost,
         ),
-    ),
-    ImageFormat(
-        name="hdr",
-        order=120,
-        signatures=(signature("Radiance HDR", rb"#\?R"),),
-        reader=LibvipsReader(loader="radload_source", family="VipsForeignLoadRad"),
     ),
 )

@@ -59,6 +59,8 @@ def activate(wanted: Collection[str] | None = None) -> None:
         if isinstance(reader, BuiltinReader):
             if wanted is None or format_.name in wanted:
                 _builtin.append((format_, reader))
+                if reader.loader_family is not None:
+                    setup.allow_loader(reader.loader_family)
         elif isinstance(reader, LibvipsReader) and _is_wanted(format_.name, reader, wanted):
             setup.allow_loader(reader.family)
             _libvips.append((format_, reader))
@@ -74,7 +76,8 @@ def _is_wanted(name: str, reader: LibvipsReader, wanted: Collection[str] | None)
 def deactivate(format_: ImageFormat, reader: LibvipsReader) -> None:
     """Switch the reader of a format off. Its loaders stay if another format needs them."""
     _libvips.remove((format_, reader))
-    if all(other.family != reader.family for _, other in _libvips):
+    needed = {other.family for _, other in _libvips} | {other.loader_family for _, other in _builtin}
+    if reader.family not in needed:
         setup.block_loader(reader.family)
     _find_certain()
 

@@ -16,6 +16,7 @@ from vipsrv.pipeline.formats.base import (
     LibvipsReader,
     Trial,
     Writer,
+    frames_of_roll,
     signature,
 )
 from vipsrv.pipeline.header import ImageHeader
@@ -167,6 +168,16 @@ def _write_plain(image: pyvips.Image, quality: int) -> bytes:
     return result
 
 
+def _count_frames(data: bytes) -> int:
+    """Count the frames of a result: the encoder makes equal ones a single frame that is shown for longer."""
+    position, frames = _FIRST_CHUNK, 0
+    while position + _CHUNK_HEAD <= len(data):
+        frames += data[position : position + 4] == _FRAME
+        length = int.from_bytes(data[position + 4 : position + _CHUNK_HEAD], "little")
+        position += _CHUNK_HEAD + length + length % 2
+    return max(1, frames)
+
+
 WEBP = ImageFormat(
     name="webp",
     order=30,
@@ -178,6 +189,7 @@ WEBP = ImageFormat(
         error_beginnings=("webp2vips:",),
         check_metadata=_check_metadata,
         reopen=_reopen,
+        open_frames=frames_of_roll("webpload_source"),
         decode_cost=_decode_cost,
     ),
     writer=Writer(
@@ -186,6 +198,8 @@ WEBP = ImageFormat(
         lossy=True,
         lossless=True,
         alpha=True,
+        animation={},
+        count_frames=_count_frames,
         max_side=16_383,  # 14 bits
         options={"effort": 4},
         effort=EncoderEffort(

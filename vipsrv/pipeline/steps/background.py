@@ -17,8 +17,10 @@ _WHITE = {"srgb": 255, "b-w": 255, "rgb16": 65535, "grey16": 65535}
 
 
 def flatten_alpha(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
-    """Return the image without alpha; unchanged if it has none or keeps it."""
-    if not decode.header.info.has_alpha or decode.background is None:
+    """Return the image without alpha; unchanged if it has none or keeps it, or states its colours by numbers:
+    of linear light and HDR the mean with the background would be another one than that of sRGB.
+    """
+    if not decode.header.info.has_alpha or decode.background is None or decode.header.colours is not None:
         return image
     white = _WHITE.get(image.interpretation)
     if decode.background.lower() == "#ffffff" and white is not None:

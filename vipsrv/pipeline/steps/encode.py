@@ -51,11 +51,13 @@ def _write_within(
 
 def _write(image: pyvips.Image, output: OutputPlan, quality: int | None) -> bytes:
     writer, options = output.writer, output.options
-    is_plain = options.keep is Keep.NONE and writer.is_own(options.effort)
+    is_plain = options.keep is Keep.NONE and writer.is_own(options.effort) and output.frames == 1
     if is_plain and quality is not None and writer.save_plain is not None:
         return writer.save_plain(image, quality)
     arguments = writer.arguments(lossless=options.lossless, effort=options.effort)
     if quality is not None:
         arguments["Q"] = quality
+    if output.frames > 1:
+        arguments |= writer.animation or {}
     data: bytes = pyvips.Operation.call(writer.saver, image, keep=options.keep.value, **arguments)
     return data

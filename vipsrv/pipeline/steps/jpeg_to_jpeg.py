@@ -19,8 +19,10 @@ def resize_jpeg(decode: DecodePlan, plan: OutputPlan) -> bytes | None:
         and plan.writer.format is Format.JPEG
         and options.keep is Keep.NONE
         and options.max_bytes is None
+        and not options.has_effects
         and plan.writer.is_own(options.effort)
         and (geometry.width, geometry.height) == geometry.scaled
+        and not decode.header.angle
         and not (decode.header.has_profile and needs_transform(decode.header.image))
     )
     if not is_plain:

@@ -83,7 +83,8 @@ def is_really_unsigned(colours: pyvips.Image) -> bool:
     """Whether 8-bit numbers that the file calls signed are bytes from 0 to 255, as some programs write them.
 
     Read in the wrong way, neighbours on both sides of the middle (or of 0) differ by nearly everything. Where
-    it makes no difference, or nearly nothing would be seen, they are bytes. All pixels are decoded for it. Raises ``pyvips.Error``.
+    it makes no difference, or nearly nothing would be seen, they are bytes. All pixels are decoded for it.
+    Raises ``pyvips.Error``.
     """
     bands = colours.bands
     both = colours.bandjoin(colours.copy(format="uchar")).cast("short")

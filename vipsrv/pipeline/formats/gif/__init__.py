@@ -11,8 +11,10 @@ from vipsrv.pipeline.formats.base import (
     LibvipsReader,
     Trial,
     Writer,
+    frames_of_roll,
     signature,
 )
+from vipsrv.pipeline.formats.gif.screen import as_shown
 
 _CANVAS_BYTES = 4
 """Bytes per pixel of the canvas; for a later frame the canvas before it is also held."""
@@ -34,6 +36,8 @@ GIF = ImageFormat(
         family="VipsForeignLoadNsgif",
         trial=Trial(saver="gifsave_buffer"),
         decodes_whole=True,
+        as_shown=as_shown,
+        open_frames=frames_of_roll("gifload_source"),
         decode_cost=_decode_cost,
     ),
     writer=Writer(
@@ -49,6 +53,8 @@ GIF = ImageFormat(
         lossy=False,
         lossless=False,
         alpha=True,
+        # One frame of the result for each of the source, also if two are equal.
+        animation={"keep_duplicate_frames": True},
         keeps=ANY_METADATA - {Keep.EXIF, Keep.ICC},
         max_side=65_535,  # 16 bits
         cost=EncodeCost(pixel=10, base=24 << 20, seconds=0.1),
