@@ -49,12 +49,17 @@ def open_unusual(page: Page, fail_on: str) -> OpenedPage:
 def _of_unknown_range(samples: pyvips.Image, page: Page, fail_on: str) -> OpenedPage:
     """Open a page whose numbers are looked at when it is decoded."""
 
-    def finish(_image: pyvips.Image) -> pyvips.Image:
-        if samples.format == "char" and is_really_unsigned(_wanted(read_samples(page, fail_on), page)[0]):
-            colours, alpha = _wanted(read_samples(page, fail_on).copy(format="uchar"), page)
-            return _coloured(colours if alpha is None else colours.bandjoin(alpha), page)
-        found = stated_range(page) or find_range(_wanted(read_samples(page, fail_on), page)[0], page)
-        return _coloured(_scaled(samples, page, found), page, is_light=found.is_light)
+    def whole() -> pyvips.Image:
+        return _wanted(read_samples(page, fail_on), page)[0]
+
+    def finish(part: pyvips.Image) -> pyvips.Image:
+        # ``part`` may be some of the page, whose range is that of all.
+        colours, alpha = _wanted(part, page)
+        if part.format == "char" and is_really_unsigned(whole()):
+            both = colours if alpha is None else colours.bandjoin(alpha)
+            return _coloured(both.copy(format="uchar"), page)
+        found = stated_range(page) or find_range(whole(), page)
+        return _coloured(_scaled(colours, alpha, page, found), page, is_light=found.is_light)
 
     name = {1: "grey16", 3: "rgb16"}.get(page.colours, "cmyk")
     return OpenedPage(
@@ -100,9 +105,8 @@ def _unsigned(samples: pyvips.Image, bits: int) -> pyvips.Image:
     return samples.linear(factor, 0.5).cast(kind)
 
 
-def _scaled(samples: pyvips.Image, page: Page, found: Range) -> pyvips.Image:
+def _scaled(colours: pyvips.Image, alpha: pyvips.Image | None, page: Page, found: Range) -> pyvips.Image:
     """Scale the range of the colours to 16 bits, or to 0…1 if they are light; alpha by its own range."""
-    colours, alpha = _wanted(samples, page)
     missing = no_data(page)
     if page.numbers_are == Numbers.FLOAT:
         # Comparisons with NaN are false.
