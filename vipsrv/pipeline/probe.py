@@ -18,8 +18,9 @@ from vipsrv.pipeline.formats.base import (
 )
 from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.limits import check_format
+from vipsrv.pipeline.refusals import refusal
 from vipsrv.pipeline.upload import Upload
-from vipsrv.pipeline.vips.errors import forget_errors, reason
+from vipsrv.pipeline.vips.errors import forget_errors
 from vipsrv.pipeline.vips.fields import get_field, orientation_of
 from vipsrv.pipeline.vips.operations import Shape
 from vipsrv.pipeline.vips.stopping import StopCheck
@@ -85,7 +86,13 @@ def _read_by_libvips(
     )
     shown = _as_shown(upload, info, reader, file.image, 0, fail_on, metadata_memory)
     return shown or _libvips_header(
-        info, reader, file.image, fail_on, shrink=file.shrink, metadata_memory=metadata_memory
+        info,
+        reader,
+        file.image,
+        fail_on,
+        shrink=file.shrink,
+        metadata_memory=metadata_memory,
+        is_last=file.whole_only,
     )
 
 
@@ -124,7 +131,7 @@ def _open(
         if file is None:
             file = reader.open_whole(upload, fail_on)
     except pyvips.Error as error:
-        raise CorruptImage(f"the header of this {name} cannot be read: {reason(error)}") from error
+        raise refusal(f"the header of this {name} cannot be read", upload, error, reader=reader) from error
     return file
 
 
@@ -140,7 +147,8 @@ def _as_shown(
     try:
         shown = reader.as_shown(upload, image, page, fail_on)
     except pyvips.Error as error:
-        raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
+        what = f"page {page} of this {info.format} cannot be read"
+        raise refusal(what, upload, error, reader=reader) from error
     if shown is None:
         return None
     return ImageHeader(
@@ -160,8 +168,10 @@ def _libvips_header(
     *,
     shrink: int = 1,
     metadata_memory: int,
+    is_last: bool = False,
 ) -> ImageHeader:
-    corrected = reader.corrected(image)
+    """``is_last``: the image must not be opened again in another way."""
+    corrected = reader.corrected(image) or (image if is_last else None)
     return ImageHeader(
         info,
         lambda: image if corrected is None else corrected,
@@ -226,7 +236,8 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
             reader.loader, upload.source, access="sequential", fail_on=header.fail_on, page=page
         )
     except pyvips.Error as error:
-        raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
+        what = f"page {page} of this {info.format} cannot be read"
+        raise refusal(what, upload, error, reader=reader) from error
     shown = _as_shown(upload, info, reader, image, page, header.fail_on, header.metadata_memory)
     if shown is not None:
         return shown

@@ -20,6 +20,7 @@ from vipsrv.pipeline.plan import (
     plan_output,
 )
 from vipsrv.pipeline.probe import open_page, read_header
+from vipsrv.pipeline.refusals import refusal
 from vipsrv.pipeline.steps.background import flatten_alpha, flatten_result
 from vipsrv.pipeline.steps.colours import bgr_to_rgb, drop_extra_bands, result_to_srgb, to_srgb
 from vipsrv.pipeline.steps.crop_or_pad import crop_or_pad
@@ -31,7 +32,7 @@ from vipsrv.pipeline.steps.scale import scale_to
 from vipsrv.pipeline.steps.shrink import shrink
 from vipsrv.pipeline.turbo.codec import NeedsLibvips
 from vipsrv.pipeline.upload import Upload
-from vipsrv.pipeline.vips.errors import forget_errors, logged_error, reason
+from vipsrv.pipeline.vips.errors import forget_errors, logged_error, reason, text_of
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked, stop_while_computing
 from vipsrv.pipeline.vips.threads import use_threads
 from vipsrv.worker_config import WorkerConfig
@@ -137,29 +138,50 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
     does not tell which one failed, the image is decoded once more with nothing after it.
     """
     try:
-        try:
-            outputs = _run(decode, plans)
-        except NeedsLibvips:
-            decode = replace(decode, direct=False)
-            outputs = _run(decode, plans)
+        outputs = _run_either(decode, plans)
     except pyvips.Error as error:
         stop_if_asked(decode.watch)
         # The text first: the second decode replaces it. Both decodes at a time would take twice the memory.
         message = reason(error)
         traceback.clear_frames(error.__traceback__)
         decode.header.release()
-        is_valid = not _is_of_decoder(decode, message) and _decodes(decode, plans)
+        completed = _run_completed(decode, plans, text_of(error))
+        if completed is not None:
+            return completed
+        is_valid = not _is_of_decoder(decode, message) and _decodes(replace(decode, direct=False), plans)
         stop_if_asked(decode.watch)
         if is_valid:
             raise InternalError(f"the result could not be written: {message}") from error
-        raise _corrupt(decode, message) from error
+        what = _cannot_be_decoded(decode)
+        raise refusal(what, decode.upload, error, reader=decode.libvips_reader) from error
     reader = decode.libvips_reader
     if reader is not None and reader.continues_after_errors and decode.header.fail_on != "none":
         # Not for all formats: libjpeg logs warnings, most of them about images that look right.
         logged = logged_error()
         if logged:
-            raise _corrupt(decode, logged)
+            raise CorruptImage(f"{_cannot_be_decoded(decode)}: {logged}")
     return outputs
+
+
+def _run_completed(decode: DecodePlan, plans: Sequence[OutputPlan], text: str) -> list[Output] | None:
+    """Make the results of a file that lacks nothing that any pixel needs; ``None`` if it lacks more."""
+    reader = decode.libvips_reader
+    if reader is None:
+        return None
+    try:
+        upload = reader.completed(decode.upload, text, decode.watch)
+        if upload is None:
+            return None
+        header = read_header(upload, tolerant=decode.header.fail_on == "none", shrink_for=_whole)
+        header = open_page(upload, header, decode.page)
+        return _run_either(replace(decode, upload=upload, header=header), plans)
+    except (pyvips.Error, RequestError):
+        stop_if_asked(decode.watch)
+        return None
+
+
+def _whole(_width: int, _height: int) -> int:
+    return 1
 
 
 def _is_of_decoder(decode: DecodePlan, message: str) -> bool:
@@ -175,7 +197,8 @@ def _decodes(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:
     only once.
     """
     try:
-        header = read_header(decode.upload, tolerant=decode.header.fail_on == "none")
+        tolerant = decode.header.fail_on == "none"
+        header = read_header(decode.upload, tolerant=tolerant, shrink_for=_whole)
         decode = replace(decode, header=open_page(decode.upload, header, decode.page))
         _decode(decode, plans).avg()  # reads every pixel and keeps none
     except (pyvips.Error, RequestError):
@@ -190,6 +213,14 @@ def _decode(decode: DecodePlan, plans: Sequence[OutputPlan]) -> pyvips.Image:
     if decode.watch is not None and _is_long(decode, plans):
         stop_while_computing(image, decode.watch)
     return image
+
+
+def _run_either(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
+    """Make the results by libjpeg-turbo, if it decodes the image, or else by libvips."""
+    try:
+        return _run(decode, plans)
+    except NeedsLibvips:
+        return _run(replace(decode, direct=False), plans)
 
 
 def _run(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
@@ -246,8 +277,8 @@ def _output(plan: OutputPlan, data: bytes, quality: int) -> Output:
     return Output(info=info, data=data)
 
 
-def _corrupt(decode: DecodePlan, message: str) -> CorruptImage:
-    return CorruptImage(f"this {decode.header.info.format} cannot be decoded: {message}")
+def _cannot_be_decoded(decode: DecodePlan) -> str:
+    return f"this {decode.header.info.format} cannot be decoded"
 
 
 def _is_long(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:
