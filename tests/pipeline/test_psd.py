@@ -54,7 +54,8 @@ def over_white(image: Image.Image) -> Array:
     pixels = np.asarray(image.convert("RGBA")).astype(float)
     alpha = pixels[..., 3:] / 255
     colours = pixels[..., :3] * alpha + 255 * (1 - alpha)
-    return np.rint(np.dstack([colours, pixels[..., 3]])).astype(np.uint8).transpose(2, 0, 1)
+    stored: Array = np.rint(np.dstack([colours, pixels[..., 3]])).astype(np.uint8).transpose(2, 0, 1)
+    return stored
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["psd", "psb"])

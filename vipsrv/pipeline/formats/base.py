@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import pyvips
 
-from vipsrv.errors import TooLarge
+from vipsrv.errors import RequestError, TooLarge
 from vipsrv.options import MAX_EFFORT, Chroma, Format, Keep, ResizeOptions
 from vipsrv.pipeline.frames import Frames, open_roll
 from vipsrv.pipeline.header import ImageHeader
@@ -148,12 +148,16 @@ _BASE_PER_PIXEL = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedFile:
-    """An image that a loader opened, the size of the whole image, and the fraction at which it is decoded."""
+    """An image that a loader opened, the size of the whole image, and the fraction at which it is decoded.
+
+    ``whole_only``: the loader would decode this file wrongly at any other fraction.
+    """
 
     image: pyvips.Image
     width: int
     height: int
     shrink: int = 1
+    whole_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +222,14 @@ def _is_right(_image: pyvips.Image) -> None:
 
 
 def _is_shown(_upload: Upload, _image: pyvips.Image, _page: int, _fail_on: str) -> pyvips.Image | None:
+    return None
+
+
+def _explain_nothing(_upload: Upload, _text: str) -> None:
+    return None
+
+
+def _complete_nothing(_upload: Upload, _text: str, _watch: StopCheck | None) -> None:
     return None
 
 
@@ -318,6 +330,15 @@ class LibvipsReader:
     open_for_part: Callable[[Upload, ImageHeader, int], pyvips.Image | None] | None = None
     """Open a page (upload, header, page) so that taking a part of it decodes no more than that part; ``None``
     if the image of the header serves as well. Raises ``pyvips.Error``."""
+
+    explain: Callable[[Upload, str], str | RequestError | None] = _explain_nothing
+    """After libvips failed with this text: say what is wrong with the file, where the first line of the text
+    does not say it, or return the error that is right; ``None`` if that line says it.
+    """
+
+    completed: Callable[[Upload, str, StopCheck | None], Upload | None] = _complete_nothing
+    """After a decode failed with this text: return the file without the fault, if the fault changes no pixel;
+    otherwise ``None``. Raises ``pyvips.Error``, also if the job must stop."""
 
     decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
     """Return the cost of decoding a page, or of each frame: the ``page`` of the request is the last one."""
