@@ -20,7 +20,7 @@ from vipsrv.version import __version__
 from vipsrv.worker_config import WorkerConfig
 
 WHEEL = ["jpeg", "png", "webp", "tiff", "gif", "avif"]
-OWN = ["bmp", "pnm", "ico", "tga"]
+OWN = ["bmp", "pnm", "ico", "psd", "dds", "qoi", "sgi", "hdr", "pcx", "dib", "tga"]
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><rect width="40" height="40"/></svg>'
 TOLERANT = WorkerConfig(
     max_pixels=LIMITS.max_pixels,

@@ -1,6 +1,6 @@
 """AVIF and HEIC, which libvips reads with one loader (libheif)."""
 
-from vipsrv.options import Format
+from vipsrv.options import Chroma, Format
 from vipsrv.pipeline.formats import samples
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
@@ -79,6 +79,11 @@ AVIF = ImageFormat(
             lossless_times=(0.3, 0.4, 0.9, 1, 1.5, 1.5, 4, 4, 4, 4),
             memory=(0, 0, 0, 0, 20, 20, 20, 20, 20, 20),
         ),
+        chroma={
+            Chroma.AUTO: {},
+            Chroma.HALF: {"subsample_mode": "on"},
+            Chroma.FULL: {"subsample_mode": "off"},
+        },
         lossy=True,
         lossless=True,
         alpha=True,
