@@ -75,6 +75,7 @@ class ImageHeader:
         source: "ImageHeader | None" = None,
         region: Region | None = None,
         angle: int = 0,
+        finish: Callable[[pyvips.Image], pyvips.Image] | None = None,
     ) -> None:
         self.info = info
         self.decoder = decoder
@@ -85,6 +86,7 @@ class ImageHeader:
         self.embedded = embedded
         self.frames = frames
         self.notes = notes
+        self.finish = finish
         self._build = build
         self._image: pyvips.Image | None = None
         self._shape = shape
@@ -121,7 +123,7 @@ class ImageHeader:
         """Drop the image, and with it the memory of its decoder. The facts stay; the image cannot be used
         again.
         """
-        self._image, self._build, self.frames = None, _released, None
+        self._image, self._build, self.frames, self.finish = None, _released, None, None
         if self.embedded is not None:
             self.embedded.release()
         if self._source is not None:
@@ -175,16 +177,16 @@ class ImageHeader:
         return self._fields is not None
 
     @property
+    def plain_fields(self) -> Mapping[str, Any] | None:
+        """The fields of such a file; ``None`` for all others."""
+        return self._fields
+
+    @property
     def colours(self) -> ColourSpace | None:
         """The colours that the file states by numbers, which count even beside a profile; ``None`` for sRGB
         or the profile.
         """
         return self.notes.colours
-
-    @property
-    def plain_fields(self) -> Mapping[str, Any] | None:
-        """The fields of such a file; ``None`` for all others."""
-        return self._fields
 
     @property
     def has_profile(self) -> bool:

@@ -10,9 +10,11 @@ from vipsrv.pipeline.colour.space import ColourSpace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Film:
-    """Frames that libvips does not read. ``file`` returns a file of the same format with one of them only,
-    and raises ``CorruptImage`` and ``TooLarge``; ``decoded`` is how many are decoded to show it. Both take
-    its number, counted from 0. ``has_still``: libvips reads the first frame in the file itself.
+    """Frames that libvips does not read.
+
+    ``file`` returns a file of the same format with one of them only, and raises ``CorruptImage`` and
+    ``TooLarge``; ``decoded`` is how many are decoded to show it. Both take its number, counted from 0.
+    ``has_still``: libvips reads the first frame in the file itself.
     """
 
     count: int

@@ -14,6 +14,7 @@ from vipsrv.pipeline.formats.base import (
     ImageFormat,
     LibvipsReader,
     LoadedFile,
+    OpenedPage,
     ShrinkFor,
 )
 from vipsrv.pipeline.header import Decoder, ImageHeader
@@ -73,7 +74,9 @@ def _read_by_libvips(
         if facts is not None:
             return _header_of(facts, upload, name, reader, fail_on, shrink_for)
     metadata_memory = reader.check_metadata(upload)
-    reader.check_page(upload, 0)
+    page = _open_page(upload, name, reader, fail_on, 0)
+    if page is not None:
+        return _page_header(page, upload, name, fail_on, metadata_memory)
     notes = reader.read_notes(upload)
     film = notes.film
     if film is None or film.has_still:
@@ -146,7 +149,7 @@ def _open(
         if file is None:
             file = reader.open_whole(upload, fail_on)
     except pyvips.Error as error:
-        raise CorruptImage(f"the header of this {name} cannot be read: {reason(error)}") from error
+        raise unreadable(reader, f"the header of this {name} cannot be read: {reason(error)}") from error
     return file
 
 
@@ -171,6 +174,46 @@ def _as_shown(
         decoder=Decoder.CORRECTED,
         fail_on=fail_on,
         metadata_memory=metadata_memory + upload.size,  # of the copy
+    )
+
+
+def unreadable(reader: LibvipsReader | None, message: str) -> RequestError:
+    """Return the refusal of an image that is broken, or that this libvips cannot read."""
+    if reader is not None and any(text in message for text in reader.not_read):
+        return UnsupportedFormat(message)
+    return CorruptImage(message)
+
+
+def _open_page(
+    upload: Upload, name: str, reader: LibvipsReader, fail_on: str, number: int
+) -> OpenedPage | None:
+    try:
+        return reader.open_page(upload, number, fail_on)
+    except pyvips.Error as error:
+        where = "the header" if number == 0 else f"page {number}"
+        raise unreadable(reader, f"{where} of this {name} cannot be read: {reason(error)}") from error
+
+
+def _page_header(
+    page: OpenedPage, upload: Upload, name: str, fail_on: str, metadata_memory: int
+) -> ImageHeader:
+    image = page.image
+    info = ImageInfo(
+        format=name,
+        width=image.width,
+        height=image.height,
+        pages=page.pages,
+        has_alpha=page.has_alpha,
+        orientation=orientation_of(image),
+        size=upload.size,
+    )
+    return ImageHeader(
+        info,
+        lambda: image,
+        decoder=Decoder.CORRECTED,
+        fail_on=fail_on,
+        metadata_memory=metadata_memory,
+        finish=page.finish,
     )
 
 
@@ -249,7 +292,9 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
     assert isinstance(reader, LibvipsReader), "images of built-in formats have one page"  # noqa: S101
     if reader.count_pages is not None:
         return _open_frames(upload, header, reader, page, 1)
-    reader.check_page(upload, page)
+    opened = _open_page(upload, info.format, reader, header.fail_on, page)
+    if opened is not None:
+        return _page_header(opened, upload, info.format, header.fail_on, header.metadata_memory)
     film, metadata_memory = header.notes.film, header.metadata_memory
     if film is None:
         image = _load_page(upload, info.format, reader, header.fail_on, page)
