@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from vipsrv.cli.encoder_flags import ENCODER_FLAGS
-from vipsrv.options import INTEGER_BOUNDS, Flip
+from vipsrv.options import INTEGER_BOUNDS, NUMBER_BOUNDS, Flip, Position
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -40,6 +40,21 @@ def _numbers(flag: str, metavar: str, help_: str) -> Any:
     return Annotated[Any, typer.Option(flag, metavar=metavar, parser=parse_numbers, help=help_)]
 
 
+def parse_true_or_number(text: str) -> bool | float:
+    """Parse ``true``, ``false`` or a number. Raises ``typer.BadParameter``."""
+    if text in {"true", "false"}:
+        return text == "true"
+    (number, *others) = parse_numbers(text)
+    if others:
+        raise typer.BadParameter("is 'true' or one number")
+    return number
+
+
+def _number(flag: str, metavar: str, help_: str) -> Any:
+    least, most = NUMBER_BOUNDS[flag.removeprefix("--").replace("-", "_")]
+    return Annotated[float | None, typer.Option(flag, min=least, max=most, metavar=metavar, help=help_)]
+
+
 def _whole(flag: str, metavar: str, help_: str) -> Any:
     least, most = INTEGER_BOUNDS[flag.removeprefix("--")]
     return Annotated[int | None, typer.Option(flag, min=least, max=most, metavar=metavar, help=help_)]
@@ -61,6 +76,36 @@ OPERATION_FLAGS: dict[str, Any] = {
     "focus": _numbers(
         "--focus", "X,Y", "A point, as fractions, that cover keeps as close to the centre as it can."
     ),
+    "modulate": _numbers(
+        "--modulate", "BRIGHTNESS,SATURATION", "Factors of brightness and saturation; 1 changes nothing."
+    ),
+    "grey": Annotated[bool | None, typer.Option("--grey", help="Remove the colours.")],
+    "blur": _number("--blur", "SIGMA", "Blur by a Gaussian; sigma is pixels of the result."),
+    "sharpen": Annotated[
+        Any,
+        typer.Option(
+            "--sharpen",
+            metavar="true|SIGMA",
+            parser=parse_true_or_number,
+            help="Sharpen: 'true' for what suits a thumbnail, or the sigma of an unsharp mask.",
+        ),
+    ],
+    "watermark": Annotated[
+        str | None,
+        typer.Option(
+            "--watermark",
+            metavar="NAME",
+            help="Lay this image of the server over the result.",
+        ),
+    ],
+    "watermark_position": Annotated[
+        Position | None, typer.Option("--watermark-position", help="Where the watermark is placed.")
+    ],
+    "watermark_scale": _number(
+        "--watermark-scale", "PART", "Width of the watermark as a part of that of the result."
+    ),
+    "watermark_opacity": _number("--watermark-opacity", "0-1", "How opaque the watermark is."),
+    "rounded": _whole("--rounded", "PIXELS", "Round the corners with this radius."),
     "pad": Annotated[
         Any,
         typer.Option(

@@ -17,10 +17,12 @@ from vipsrv.options.bounds import (
     MAX_DIMENSION,
     MAX_EFFORT,
     MAX_REQUEST_ID,
+    MOST_BYTES_BESIDE_FRAME,
     MOST_BYTES_BESIDE_PIXELS,
     MOST_BYTES_PER_PIXEL,
     NUMBER_BOUNDS,
 )
+from vipsrv.options.effects import BY_CONTENT, WATERMARK_PATTERN, read_watermark
 from vipsrv.options.facts import ImageInfo, OutputInfo, ResizeReport, Timings
 from vipsrv.options.names import (
     Chroma,
@@ -36,11 +38,12 @@ from vipsrv.options.names import (
     Position,
     PositionName,
 )
-from vipsrv.options.pages import PAGES_PATTERN, page_range
+from vipsrv.options.pages import PAGES_PATTERN, page_range, read_pages
 from vipsrv.options.request import ResizeRequest, UploadSlot, check_request_id, is_traceparent
 from vipsrv.options.resize import ResizeArguments, ResizeOptions, default_fit
 
 __all__ = [
+    "BY_CONTENT",
     "DEADLINE_MS_BOUNDS",
     "DEFAULT_QUALITY",
     "HIGHEST_QUALITY",
@@ -49,10 +52,12 @@ __all__ = [
     "MAX_DIMENSION",
     "MAX_EFFORT",
     "MAX_REQUEST_ID",
+    "MOST_BYTES_BESIDE_FRAME",
     "MOST_BYTES_BESIDE_PIXELS",
     "MOST_BYTES_PER_PIXEL",
     "NUMBER_BOUNDS",
     "PAGES_PATTERN",
+    "WATERMARK_PATTERN",
     "Chroma",
     "ChromaName",
     "Fit",
@@ -77,4 +82,6 @@ __all__ = [
     "default_fit",
     "is_traceparent",
     "page_range",
+    "read_pages",
+    "read_watermark",
 ]

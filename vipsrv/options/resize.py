@@ -86,15 +86,6 @@ class ResizeOptions:
     lossless: bool = False
     max_bytes: int | None = None
     background: str = "#ffffff"
-    modulate: tuple[float, float] | None = None
-    grey: bool = False
-    blur: float | None = None
-    sharpen: bool | float = False
-    watermark: str | None = None
-    watermark_position: Position = Position.RIGHT_BOTTOM
-    watermark_scale: float = 0.25
-    watermark_opacity: float = 1.0
-    rounded: int | None = None
     keep: Keep = Keep.NONE
     page: int = 0
     pages: str | None = None
@@ -104,6 +95,15 @@ class ResizeOptions:
     flip: Flip | None = None
     rotate: int = 0
     focus: tuple[float, float] | None = None
+    modulate: tuple[float, float] | None = None
+    grey: bool = False
+    blur: float | None = None
+    sharpen: bool | float = False
+    watermark: str | None = None
+    watermark_position: Position = Position.RIGHT_BOTTOM
+    watermark_scale: float = 0.25
+    watermark_opacity: float = 1.0
+    rounded: int | None = None
     pad: tuple[int, int, int, int] | None = None
     progressive: bool | None = None
     chroma: Chroma = Chroma.AUTO
@@ -162,15 +162,6 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "lossless": read_bool,
     "max_bytes": read_integer,
     "background": read_colour,
-    "modulate": read_numbers,
-    "grey": read_bool,
-    "blur": read_number,
-    "sharpen": read_sharpen,
-    "watermark": read_watermark,
-    "watermark_position": read_watermark_position,
-    "watermark_scale": read_number,
-    "watermark_opacity": read_number,
-    "rounded": read_integer,
     "keep": _choice(Keep),
     "page": read_integer,
     "pages": read_pages,
@@ -180,6 +171,15 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "flip": _choice(Flip),
     "rotate": read_integer,
     "focus": read_numbers,
+    "modulate": read_numbers,
+    "grey": read_bool,
+    "blur": read_number,
+    "sharpen": read_sharpen,
+    "watermark": read_watermark,
+    "watermark_position": read_watermark_position,
+    "watermark_scale": read_number,
+    "watermark_opacity": read_number,
+    "rounded": read_integer,
     "pad": read_pad,
     "progressive": read_bool,
     "chroma": _choice(Chroma),
@@ -220,15 +220,6 @@ class ResizeArguments(TypedDict, total=False):
     lossless: bool
     max_bytes: SupportsIndex | None
     background: str
-    modulate: Sequence[float] | None
-    grey: bool
-    blur: float | None
-    sharpen: bool | float
-    watermark: str | None
-    watermark_position: Position | PositionName
-    watermark_scale: float
-    watermark_opacity: float
-    rounded: SupportsIndex | None
     keep: Keep | KeepName
     page: SupportsIndex
     pages: str | None
@@ -238,6 +229,15 @@ class ResizeArguments(TypedDict, total=False):
     flip: Flip | FlipName | None
     rotate: SupportsIndex
     focus: Sequence[float] | None
+    modulate: Sequence[float] | None
+    grey: bool
+    blur: float | None
+    sharpen: bool | float
+    watermark: str | None
+    watermark_position: Position | PositionName
+    watermark_scale: float
+    watermark_opacity: float
+    rounded: SupportsIndex | None
     pad: Sequence[SupportsIndex] | SupportsIndex | None
     progressive: bool | None
     chroma: Chroma | ChromaName

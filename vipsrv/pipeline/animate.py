@@ -14,7 +14,7 @@ from vipsrv.options import Keep
 from vipsrv.pipeline.frames import Frames
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
 from vipsrv.pipeline.vips.errors import reason
-from vipsrv.pipeline.vips.fields import with_metadata
+from vipsrv.pipeline.vips.fields import set_orientation, with_metadata
 from vipsrv.pipeline.vips.operations import shape
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked, stop_while_computing
 
@@ -70,13 +70,17 @@ def _of_frame(decode: DecodePlan, image: pyvips.Image) -> DecodePlan:
     Most frames of an animation with alpha are opaque: it is needed for the part that changes. Without alpha
     the steps take half of the time.
     """
-    is_opaque = False
+    header, is_opaque = decode.header, False
+    if header.region is not None:
+        image = image.crop(*header.region)
+    if header.is_view:
+        image = set_orientation(image, header.info.orientation)
     if shape(image)[2:] == _RGBA:
         image = image.copy_memory()
         is_opaque = image.extract_band(_ALPHA).min() == _OPAQUE
         if is_opaque:
             image = image.extract_band(0, n=_ALPHA)
-    return replace(decode, header=decode.header.of_frame(image, is_opaque=is_opaque))
+    return replace(decode, header=header.of_frame(image, is_opaque=is_opaque))
 
 
 def render_frames(decode: DecodePlan, plans: Sequence[OutputPlan], render: Render) -> list[pyvips.Image]:

@@ -21,19 +21,21 @@ _BY_CONTENT = {Position.ENTROPY, Position.ATTENTION}
 
 def check_options(options: ResizeOptions, writer: Writer, frames: int) -> None:
     """Raise ``BadRequest`` with a message that begins with the option's name. ``writer`` is that of the
-    result's format, which has so many ``frames``.
+    result's format, and ``frames`` is how many frames the result has.
     """
     name = f"{writer.format}"
     if options.format is Format.AUTO:
         name += ", which 'auto' gives here,"
     if options.lossless and not writer.lossless:
         raise BadRequest(f"lossless: {name} cannot be lossless; {lossless_formats()}")
-    if options.max_bytes is not None and options.lossless:
-        raise BadRequest("max_bytes: a lossless result has no quality to lower; leave one of the two out")
-    if options.max_bytes is not None and not writer.has_quality(options):
-        raise BadRequest(f"max_bytes: {name} has no quality to lower; {formats_with_quality()}")
+    if options.max_bytes is not None:
+        _check_has_quality("max_bytes", options, writer, name)
     if options.min_ssim is not None:
-        _check_min_ssim(options, writer, name, frames)
+        _check_has_quality("min_ssim", options, writer, name)
+        if not is_read_back(writer.format):
+            raise BadRequest(f"min_ssim: {name} cannot be decoded by this server, so its SSIM is not known")
+        if frames > 1:
+            raise BadRequest("min_ssim: is for a single image; leave out min_ssim or pages")
     if options.palette:
         _check_palette(options, writer, name)
     if options.chroma not in writer.chroma and not (options.lossless or options.format is Format.AUTO):
@@ -42,24 +44,33 @@ def check_options(options: ResizeOptions, writer: Writer, frames: int) -> None:
         raise BadRequest(
             f"keep: {name} holds no {options.keep.upper()} here; {formats_keeping(options.keep)}"
         )
+    _check_placing(options)
+
+
+def _check_has_quality(option: str, options: ResizeOptions, writer: Writer, name: str) -> None:
+    if options.lossless:
+        raise BadRequest(f"{option}: a lossless result has no quality to lower; leave one of the two out")
+    if not writer.has_quality(options):
+        raise BadRequest(f"{option}: {name} has no quality to lower; {formats_with_quality()}")
+
+
+def _check_placing(options: ResizeOptions) -> None:
     if options.position is not Position.CENTRE:
         _check_position(options)
+    if options.focus is not None:
+        _check_focus(options)
+
+
+def _check_focus(options: ResizeOptions) -> None:
+    if options.fit is not Fit.COVER:
+        raise BadRequest(f"focus: chooses what 'cover' keeps; the fit is '{options.fit}'")
+    if options.position is not Position.CENTRE:
+        raise BadRequest("focus: chooses what 'cover' keeps, as position does; leave one of the two out")
 
 
 def is_by_content(options: ResizeOptions) -> bool:
     """Whether the image must be analysed to find the part that ``cover`` keeps."""
     return options.position in _BY_CONTENT
-
-
-def _check_min_ssim(options: ResizeOptions, writer: Writer, name: str, frames: int) -> None:
-    if frames > 1:
-        raise BadRequest("min_ssim: is for a single image; leave out min_ssim or pages")
-    if options.lossless:
-        raise BadRequest("min_ssim: a lossless result has no quality to lower; leave one of the two out")
-    if not writer.has_quality(options):
-        raise BadRequest(f"min_ssim: {name} has no quality to lower; {formats_with_quality()}")
-    if not is_read_back(writer.format):
-        raise BadRequest(f"min_ssim: {name} cannot be decoded by this server, so its SSIM is not known")
 
 
 def _check_palette(options: ResizeOptions, writer: Writer, name: str) -> None:

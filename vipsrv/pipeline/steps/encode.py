@@ -44,7 +44,7 @@ def encode(image: pyvips.Image, output: OutputPlan, watch: StopCheck | None) -> 
 
 def _write(image: pyvips.Image, output: OutputPlan, quality: int | None) -> bytes:
     writer, options = output.writer, output.options
-    is_plain = writer.is_plain(options) and output.frames == 1
+    is_plain = output.frames == 1 and writer.is_plain(options)
     if is_plain and quality is not None and writer.save_plain is not None:
         return writer.save_plain(image, quality, options.chroma)
     arguments = writer.arguments(options)

@@ -22,6 +22,7 @@ def resize_jpeg(decode: DecodePlan, plan: OutputPlan) -> bytes | None:
         and not options.has_effects
         and plan.writer.is_plain(options)
         and (geometry.width, geometry.height) == geometry.scaled
+        and not decode.header.angle
         and not (decode.header.has_profile and needs_transform(decode.header.image))
     )
     if not is_plain:
