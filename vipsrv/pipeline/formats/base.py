@@ -481,6 +481,7 @@ class Writer:
     preserved; ``keeps``: the metadata that a request may keep (``all`` is as much as the format holds);
     ``max_side``: the most pixels on a side, ``None`` if that is above every limit of the server.
 
+    ``untrusted_family``: the classes of a saver that some libvips does not trust, ``None`` if all do.
     ``animation``: the arguments of the saver for several frames, ``None`` if the format holds one image.
     ``checks_profile``: the saver fails for some of the profiles with which libvips can convert.
     ``lossless_cost`` is the cost of lossless results, ``None`` if it is the same. ``effort`` is how the saver
@@ -491,6 +492,7 @@ class Writer:
 
     format: Format
     saver: str
+    untrusted_family: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     lossy: bool
     lossless: bool
