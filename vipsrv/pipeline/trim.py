@@ -56,11 +56,11 @@ def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms) -> Im
     held = None
     try:
         if is_held:
-            held = _watched(header.image, terms).copy_memory()
+            held = _watched(_image(header), terms).copy_memory()
             kept = kept_region(held, held, header, view.trim)
         else:
             kept = kept_region(
-                _watched(header.image, terms), _again(upload, header, view).image, header, view.trim
+                _watched(_image(header), terms), _image(_again(upload, header, view)), header, view.trim
             )
     except pyvips.Error as error:
         stop_if_asked(terms.watch)
@@ -73,6 +73,10 @@ def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms) -> Im
         left, top = (0, 0) if region is None else region[:2]
         region = Region(left + kept.left, top + kept.top, kept.width, kept.height)
     return part_of(upload, page, view.page, region, info.orientation, header.angle, held)
+
+
+def _image(header: ImageHeader) -> pyvips.Image:
+    return header.image if header.finish is None else header.finish(header.image)
 
 
 def _again(upload: Upload, header: ImageHeader, view: View) -> ImageHeader:

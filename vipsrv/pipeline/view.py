@@ -85,7 +85,7 @@ def part_of(
 ) -> ImageHeader:
     """Return the header of a ``region`` of a page, as stored, which is seen with this ``orientation``.
 
-    ``number`` is that of the page. ``held`` is the decoded region, if it is in memory already.
+    ``number`` is that of the page. ``held`` is the decoded region in its colours, if it is in memory.
     """
     info = page.info
     width, height = (info.width, info.height) if region is None else region[2:]
@@ -109,7 +109,8 @@ def part_of(
         region=region,
         angle=angle,
         frames=page.frames,
-        colours=page.colours,
+        notes=page.notes,
+        finish=page.finish if held is None else None,
         **_known(page, width, height),
     )
 
