@@ -38,6 +38,7 @@ from vipsrv.options.names import (
     PositionName,
 )
 from vipsrv.options.pages import PAGES_PATTERN, page_range
+from vipsrv.options.placeholder import Placeholder, PlaceholderName, Placeholders, read_placeholders
 from vipsrv.options.request import ResizeRequest, UploadSlot, check_request_id, is_traceparent
 from vipsrv.options.resize import ResizeArguments, ResizeOptions, default_fit
 
@@ -68,6 +69,9 @@ __all__ = [
     "Keep",
     "KeepName",
     "OutputInfo",
+    "Placeholder",
+    "PlaceholderName",
+    "Placeholders",
     "Position",
     "PositionName",
     "ResizeArguments",
@@ -80,5 +84,6 @@ __all__ = [
     "default_fit",
     "is_traceparent",
     "page_range",
+    "read_placeholders",
     "read_watermark",
 ]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pyvips
 
-from vipsrv.options import Fit, Format, ResizeOptions
+from vipsrv.options import Chroma, Fit, Format, ResizeOptions
 from vipsrv.pipeline.formats.base import EncodeCost, Writer
 from vipsrv.pipeline.vips.operations import shape
 
@@ -21,7 +21,7 @@ def pixels_within(side: int, *, page: int = 0) -> PixelOptions:
     return PixelOptions(width=side, height=side, fit=Fit.INSIDE, enlarge=False, page=page)
 
 
-def _pixels(image: pyvips.Image, _quality: int) -> bytes:
+def _pixels(image: pyvips.Image, _quality: int, _chroma: Chroma, /) -> bytes:
     if shape(image).bands != BANDS:
         image = image.addalpha()
     data: bytes = image.write_to_memory()
