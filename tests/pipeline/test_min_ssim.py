@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.pipeline.run import LIMITS, run, sample
 from tests.support.image_comparison import open_exact, ssim
-from tests.support.images import alpha_photo, encode, jpeg, photo
+from tests.support.images import alpha_photo, animated, encode, jpeg, photo
 from vipsrv import pipeline
 from vipsrv.errors import BadRequest, Cancelled, RequestError, TooLarge
 from vipsrv.options import ResizeOptions
@@ -26,13 +26,8 @@ LOSSY = ("jpeg", "webp", "avif", "png")
 
 
 def asked(kind: str = "jpeg", min_ssim: float | None = 0.9, **options: Any) -> ResizeOptions:
-    values: dict[str, Any] = {
-        "width": WIDTH,
-        "height": HEIGHT,
-        "format": kind,
-        "min_ssim": min_ssim,
-        "palette": kind == "png",
-    }
+    values: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "format": kind}
+    values |= {"min_ssim": min_ssim, "palette": kind == "png"}
     return ResizeOptions(**(values | options))
 
 
@@ -128,6 +123,12 @@ def test_where_it_is_refused(options: dict[str, Any], message: str) -> None:
     error = refusal(asked(**options))
     assert isinstance(error, BadRequest)
     assert error.message.startswith(message)
+
+
+def test_an_animation_has_no_likeness() -> None:
+    upload = pipeline.Upload.from_memory(animated("WEBP", 64, 48))
+    with pytest.raises(BadRequest, match=r"^min_ssim: is for a single image; leave out min_ssim or pages$"):
+        pipeline.resize(upload, (asked("webp", pages="all"),), config=LIMITS)
 
 
 def test_a_server_that_cannot_decode_the_result(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,9 @@ class ResizedImage:
     """One image that the server made.
 
     ``data`` is the encoded image; ``width`` and ``height`` are pixels; ``quality`` is the quality used,
-    1–100; ``ratio`` is the bytes of the original divided by the bytes of this image. ``ssim`` is how much the
-    image looks like itself before it was encoded, 1 for equal, where ``min_ssim`` was asked.
+    1–100; ``ratio`` is the bytes of the original divided by the bytes of this image. ``frames`` is how many
+    images it has: more than 1 in an animation. ``ssim`` is how much the image looks like itself before it was
+    encoded, 1 for equal, where ``min_ssim`` was asked.
     """
 
     data: bytes = field(repr=False)
@@ -34,6 +35,7 @@ class ResizedImage:
     format: str
     quality: int
     ratio: float
+    frames: int = 1
     ssim: float | None = None
 
     def save(self, path: str | os.PathLike[str], *, follow_symlinks: bool = True) -> Path:
@@ -99,6 +101,7 @@ class ResizeResults:
             format=output.format,
             quality=output.quality,
             ratio=self.ratio,
+            frames=output.frames,
             ssim=output.ssim,
             source=self.source,
             timings=self.timings,
@@ -234,6 +237,7 @@ def _cut(announced: tuple[OutputInfo, ...], body: bytes, size: int) -> Iterator[
             format=output.format,
             quality=output.quality,
             ratio=size / output.size,
+            frames=output.frames or 1,
             ssim=output.ssim,
         )
 

@@ -17,6 +17,7 @@ from vipsrv.options.bounds import (
     MAX_DIMENSION,
     MAX_EFFORT,
     MAX_REQUEST_ID,
+    MOST_BYTES_BESIDE_FRAME,
     MOST_BYTES_BESIDE_PIXELS,
     MOST_BYTES_PER_PIXEL,
     NUMBER_BOUNDS,
@@ -37,7 +38,7 @@ from vipsrv.options.names import (
     Position,
     PositionName,
 )
-from vipsrv.options.pages import PAGES_PATTERN, page_range
+from vipsrv.options.pages import PAGES_PATTERN, page_range, read_pages
 from vipsrv.options.placeholder import Placeholder, PlaceholderName, Placeholders, read_placeholders
 from vipsrv.options.request import ResizeRequest, UploadSlot, check_request_id, is_traceparent
 from vipsrv.options.resize import ResizeArguments, ResizeOptions, default_fit
@@ -52,6 +53,7 @@ __all__ = [
     "MAX_DIMENSION",
     "MAX_EFFORT",
     "MAX_REQUEST_ID",
+    "MOST_BYTES_BESIDE_FRAME",
     "MOST_BYTES_BESIDE_PIXELS",
     "MOST_BYTES_PER_PIXEL",
     "NUMBER_BOUNDS",
@@ -84,6 +86,7 @@ __all__ = [
     "default_fit",
     "is_traceparent",
     "page_range",
+    "read_pages",
     "read_placeholders",
     "read_watermark",
 ]

@@ -47,9 +47,9 @@ class ImageInfo:
 class OutputInfo:
     """Facts about one result: ``width`` and ``height`` in pixels, ``size`` in bytes, ``quality`` 1–100.
 
-    ``frames`` is how many images the result has; ``None`` if it is one and the source has no more.
-    ``ssim`` is how much the result looks like the image before it was encoded, where ``min_ssim`` was asked:
-    1 means equal.
+    ``frames`` is how many images the result has; ``None`` if it is one and the source has no more. ``ssim``
+    is how much the result looks like the image before it was encoded, where ``min_ssim`` was asked: 1 means
+    equal.
     """
 
     width: int

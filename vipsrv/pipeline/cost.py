@@ -207,10 +207,6 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
         held += min(max(areas), info.width * info.height) * bands
     held += max(across for across, _ in sizes) * bands * _OUTPUT_ROWS
     results = [geometry.width * geometry.height for geometry in geometries]
-    held += max(
-        likeness.MEMORY_PER_PIXEL * area if options.min_ssim is not None else 0
-        for area, options in zip(results, outputs, strict=True)
-    )
     encoders = [_encode_cost(options, info, count) for options in outputs]
     encode = max(
         encoder.memory(area, alpha=info.has_alpha) for encoder, area in zip(encoders, results, strict=True)
@@ -218,15 +214,16 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     results_memory = _RESULT * sum(results)
     copied = upload.size if upload.memory is not None else 0
     encode_seconds = [encoder.seconds * area / MEGA for encoder, area in zip(encoders, results, strict=True)]
-    searching = [
-        max_encodes(options) * (seconds + _comparing(options) * area / MEGA)
-        for seconds, options, area in zip(encode_seconds, outputs, results, strict=True)
-    ]
-    # The search for an SSIM takes all of its encodes, or all but one.
-    least = [
-        most * (1 - 1 / max_encodes(options)) if options.min_ssim is not None else once
-        for once, most, options in zip(encode_seconds, searching, outputs, strict=True)
-    ]
+    searching = sum(
+        seconds * max_encodes(options) for seconds, options in zip(encode_seconds, outputs, strict=True)
+    )
+    for number, options in enumerate(outputs):
+        if options.min_ssim is not None:
+            comparing = max_encodes(options) * likeness.SECONDS_PER_MEGAPIXEL * results[number] / MEGA
+            searching += comparing
+            # The search takes all of its encodes, or all but one.
+            encode_seconds[number] = (max_encodes(options) - 1) * encode_seconds[number] + comparing / 2
+            held += likeness.MEMORY_PER_PIXEL * results[number]
     effects = [
         effects_cost(options, area, alpha=info.has_alpha)
         for options, area in zip(outputs, results, strict=True)
@@ -239,14 +236,14 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
         # The frames of all results are collected before they are encoded.
         held += count * sum(results) * bands
         waiting, results_memory = waiting * count, results_memory * count
-        least, searching = [one * count for one in least], [one * count for one in searching]
-        effects_seconds *= count
+        encode_seconds = [seconds * count for seconds in encode_seconds]
+        searching, effects_seconds = searching * count, effects_seconds * count
     memory = _BASE + copied + header.metadata_memory + decode.memory + held + encode + waiting
     return Cost(
         memory=int(memory),
         results=int(results_memory),
-        seconds=decode.seconds + (count - 1) * _SECONDS_PER_FRAME + sum(least) + effects_seconds,
-        at_worst=decode.at_worst + (count - 1) * _SECONDS_PER_FRAME + sum(searching) + effects_seconds,
+        seconds=decode.seconds + (count - 1) * _SECONDS_PER_FRAME + sum(encode_seconds) + effects_seconds,
+        at_worst=decode.at_worst + (count - 1) * _SECONDS_PER_FRAME + searching + effects_seconds,
     )
 
 
@@ -254,19 +251,14 @@ def max_encodes(options: ResizeOptions) -> int:
     """Return how many times a result may be encoded: ``max_bytes`` searches the highest quality that fits,
     ``min_ssim`` the lowest that looks well enough.
     """
+    if options.max_bytes is None and options.min_ssim is None:
+        return 1
     highest = options.quality or HIGHEST_QUALITY
     if options.min_ssim is not None:
         # Each one halves the range of those that may be the lowest.
         return highest.bit_length()
-    if options.max_bytes is None:
-        return 1
     # The first with the wanted quality; then each one halves the range of those that may fit.
     return 1 + (highest - 1).bit_length()
-
-
-def _comparing(options: ResizeOptions) -> float:
-    """Return the CPU seconds to decode a million pixels of a result again and to measure their SSIM."""
-    return 0 if options.min_ssim is None else likeness.SECONDS_PER_MEGAPIXEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,7 @@ def check_options(options: ResizeOptions, writer: Writer, frames: int) -> None:
         if not is_read_back(writer.format):
             raise BadRequest(f"min_ssim: {name} cannot be decoded by this server, so its SSIM is not known")
         if frames > 1:
-            raise BadRequest("min_ssim: is that of one image; leave out it or 'pages'")
+            raise BadRequest("min_ssim: is for a single image; leave out min_ssim or pages")
     if options.palette:
         _check_palette(options, writer, name)
     if options.chroma not in writer.chroma and not (options.lossless or options.format is Format.AUTO):

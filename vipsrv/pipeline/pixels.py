@@ -21,7 +21,7 @@ def pixels_within(side: int, *, page: int = 0) -> PixelOptions:
     return PixelOptions(width=side, height=side, fit=Fit.INSIDE, enlarge=False, page=page)
 
 
-def _pixels(image: pyvips.Image, _quality: int, _chroma: Chroma, /) -> bytes:
+def _pixels(image: pyvips.Image, _quality: int, _chroma: Chroma) -> bytes:
     if shape(image).bands != BANDS:
         image = image.addalpha()
     data: bytes = image.write_to_memory()

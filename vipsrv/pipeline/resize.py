@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pyvips
 
-from vipsrv.errors import CorruptImage, InternalError, RequestError
+from vipsrv.errors import InternalError, RequestError
 from vipsrv.options import ImageInfo, OutputInfo, ResizeOptions
 from vipsrv.pipeline.animate import render_frames
 from vipsrv.pipeline.cost import admit
@@ -22,7 +22,7 @@ from vipsrv.pipeline.plan import (
     plan_decode,
     plan_output,
 )
-from vipsrv.pipeline.probe import open_frames, open_page, read_header
+from vipsrv.pipeline.probe import open_frames, open_page, read_header, unreadable
 from vipsrv.pipeline.steps.background import flatten_alpha, flatten_result
 from vipsrv.pipeline.steps.colours import bgr_to_rgb, drop_extra_bands, result_to_srgb, to_srgb
 from vipsrv.pipeline.steps.crop_or_pad import add_border, crop_or_pad, with_place
@@ -38,7 +38,7 @@ from vipsrv.pipeline.trim import Terms, trimmed
 from vipsrv.pipeline.turbo.codec import NeedsLibvips
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.view import View, open_view, part_of, view_of
-from vipsrv.pipeline.vips.errors import forget_errors, logged_error, reason
+from vipsrv.pipeline.vips.errors import forget_errors, logged_errors, reason
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked, stop_while_computing
 from vipsrv.pipeline.vips.threads import use_threads
 from vipsrv.worker_config import WorkerConfig
@@ -188,7 +188,8 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
     reader = decode.libvips_reader
     if reader is not None and reader.continues_after_errors and decode.header.fail_on != "none":
         # Not for all formats: libjpeg logs warnings, most of them about images that look right.
-        logged = logged_error()
+        # A profile that could not be applied has logged an error, too, which is not one of the pixels.
+        logged = next((error for error in logged_errors() if _is_of_decoder(decode, error)), None)
         if logged:
             raise _corrupt(decode, logged)
     return outputs
@@ -314,8 +315,8 @@ def _output(plan: OutputPlan, encoded: Encoded, pages: int) -> Output:
     return Output(info=info, data=encoded.data)
 
 
-def _corrupt(decode: DecodePlan, message: str) -> CorruptImage:
-    return CorruptImage(f"this {decode.header.info.format} cannot be decoded: {message}")
+def _corrupt(decode: DecodePlan, message: str) -> RequestError:
+    return unreadable(decode.libvips_reader, f"this {decode.header.info.format} cannot be decoded: {message}")
 
 
 def _is_long(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:

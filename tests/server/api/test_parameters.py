@@ -121,6 +121,13 @@ def test_all_options() -> None:
     )
 
 
+def test_pages() -> None:
+    assert options(width="8", pages="all").pages == "all"
+    assert options(width="8", pages="00-9").pages == "0-9"
+    assert refusal(("pages", "3")).startswith("pages: must be all")
+    assert refusal(("pages", "3-2")).startswith("pages: 3-2 must begin")
+
+
 def test_the_default_fit_is_that_of_the_clients() -> None:
     assert options(width="8").fit is Fit.INSIDE
     assert options(height="8").fit is Fit.INSIDE

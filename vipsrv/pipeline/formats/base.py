@@ -19,9 +19,9 @@ import pyvips
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import MAX_EFFORT, Chroma, Format, Keep, ResizeOptions
-from vipsrv.pipeline.colour.space import ColourSpace
 from vipsrv.pipeline.frames import Frames, open_roll
 from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.notes import NOTHING, FileNotes
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.operations import PreparedOperation, shape
 from vipsrv.pipeline.vips.stopping import StopCheck
@@ -174,13 +174,15 @@ class ImageFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileNotes:
-    """What vipsrv itself reads in a file, because libvips does not tell it: the ``colours``, if they are not
-    those of sRGB or of an embedded profile, and ``correct``, which returns the opened image corrected.
+class OpenedPage:
+    """A page whose pixels a format's own code makes right. ``image`` is what is known before they are
+    decoded; ``finish`` makes the right image of it when it is decoded, ``None`` if it is right.
     """
 
-    colours: ColourSpace | None = None
-    correct: Callable[[pyvips.Image], pyvips.Image] | None = None
+    image: pyvips.Image
+    has_alpha: bool
+    pages: int = 1
+    finish: Callable[[pyvips.Image], pyvips.Image] | None = None
 
 
 ShrinkFor = Callable[[int, int], int]
@@ -199,12 +201,16 @@ def _no_metadata(_upload: Upload) -> int:
     return 0
 
 
-def _check_nothing(_upload: Upload, _page: int) -> None:
-    pass
+def _open_nothing(_upload: Upload, _page: int, _fail_on: str) -> OpenedPage | None:
+    return None
 
 
 def _check_no_decode(_request: DecodeRequest) -> None:
     pass
+
+
+def _note_nothing(_upload: Upload) -> FileNotes:
+    return NOTHING
 
 
 def _is_right(_image: pyvips.Image) -> None:
@@ -270,9 +276,6 @@ class LibvipsReader:
     """Before libvips opens the file: raise ``TooLarge`` if its header would take too long or too much memory
     to read; return the bytes of memory that its metadata will take."""
 
-    check_page: Callable[[Upload, int], None] = _check_nothing
-    """Before libvips opens a page: raise ``CorruptImage`` if it would decode the page wrongly."""
-
     read_facts: Callable[[Upload], ImageFacts | None] | None = None
     """Read the facts of a plain file, which libvips then opens only if it is needed; ``None`` if libvips must
     open it at once."""
@@ -281,8 +284,8 @@ class LibvipsReader:
     """Open an upload (with ``fail_on``) as small as it will probably be decoded, which saves opening it
     again; ``None`` if it must be opened whole. Raises ``pyvips.Error``."""
 
-    read_notes: Callable[[Upload], FileNotes | None] | None = None
-    """Before libvips opens the file: read what it does not tell; ``None`` if there is nothing."""
+    read_notes: Callable[[Upload], FileNotes] = _note_nothing
+    """Before libvips opens the file: read what it does not tell or apply. Raises ``TooLarge``."""
 
     corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
     """Return the opened image, corrected; ``None`` if it needs no correction."""
@@ -292,6 +295,13 @@ class LibvipsReader:
     opened image, from a copy of at most the whole file; ``None`` if the opened image is that. Raises
     ``pyvips.Error`` and ``TooLarge``.
     """
+
+    open_page: Callable[[Upload, int, str], OpenedPage | None] = _open_nothing
+    """Open a page (upload, page, ``fail_on``) that libvips would decode wrongly or not at all; ``None`` if
+    libvips opens it. Raises ``pyvips.Error``, ``CorruptImage`` and ``UnsupportedFormat``."""
+
+    not_read: tuple[str, ...] = ()
+    """Parts of the texts of errors: not the file is broken, but this libvips cannot read it."""
 
     reopen: Callable[[Upload, ImageHeader, int, tuple[int, int]], pyvips.Image | None] | None = None
     """Open a page (upload, header, page, size) so that it takes less time to decode, with all its metadata,
@@ -341,7 +351,7 @@ class BuiltinImage:
 
     ``is_bgr``: the three bands of the image are in the order blue, green, red. ``embedded``: the image of a
     container, opened already, and the name of its format; ``memory``: the bytes that opening it took.
-    ``colours``: those of the image, ``None`` for sRGB or an embedded profile.
+    ``notes``: what the file of ``embedded`` states and libvips does not apply.
     """
 
     width: int
@@ -351,7 +361,7 @@ class BuiltinImage:
     is_bgr: bool = False
     embedded: tuple[str, pyvips.Image] | None = None
     memory: int = 0
-    colours: ColourSpace | None = None
+    notes: FileNotes = NOTHING
 
 
 class OpenBuiltin(Protocol):
@@ -480,7 +490,7 @@ class Writer:
     """Return how many frames a result has, if its encoder may write fewer than it got."""
 
     save_plain: SavePlain | None = None
-    """A faster way to write a lossy result that ``is_plain``."""
+    """A faster way to write a lossy result of one image that ``is_plain``."""
 
     def has_quality(self, options: ResizeOptions) -> bool:
         """Whether a result with these options has a quality."""
@@ -528,8 +538,11 @@ class Writer:
             cost, scale = self.palette.cost, self.palette.effort
         elif options.lossless and self.lossless_cost is not None:
             cost = self.lossless_cost
-        pixel, seconds = cost.pixel, cost.seconds
         effort = self._effort(options)
+        is_progressive = options.progressive and self.progressive is not None
+        if effort is None and not is_progressive:
+            return cost
+        pixel, seconds = cost.pixel, cost.seconds
         if effort is not None and scale is not None:
             times = scale.lossless_times if is_lossless else scale.times
             pixel += 0 if scale.memory is None else scale.memory[effort]

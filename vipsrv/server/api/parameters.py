@@ -17,6 +17,7 @@ from vipsrv.options import (
     INTEGER_BOUNDS,
     LIST_LENGTHS,
     NUMBER_BOUNDS,
+    PAGES_PATTERN,
     WATERMARK_PATTERN,
     Chroma,
     Fit,
@@ -26,6 +27,7 @@ from vipsrv.options import (
     Position,
     ResizeOptions,
     default_fit,
+    read_pages,
     read_watermark,
 )
 from vipsrv.printable import printable
@@ -211,6 +213,13 @@ def _read_colour(text: str) -> str:
     return f"#{match[1]}"
 
 
+def _read_pages(text: str) -> str | None:
+    try:
+        return read_pages("pages", text)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+
+
 def _read_sizes(text: str) -> list[tuple[int | None, int | None]]:
     sizes = text.split(",")
     if len(sizes) > MAX_OUTPUTS:
@@ -285,6 +294,13 @@ _DECLARED = (
     ),
     _choice("keep", "Metadata of the image that the result carries.", Keep),
     _number("page", "Page or frame of the image, from 0.", INTEGER_BOUNDS["page"]),
+    Parameter(
+        name="pages",
+        description="Frames of an animation, `all` or the first and the last, such as `0-9`; the result is "
+        "an animated WebP or GIF.",
+        schema={"type": "string", "pattern": f"^({PAGES_PATTERN})$"},
+        read=_read_pages,
+    ),
     _boolean("enlarge", "Whether an image smaller than the target is enlarged."),
     Parameter(
         name="withoutEnlargement",
@@ -423,6 +439,11 @@ class ResizeParameters:
     def is_auto(self) -> bool:
         """Whether the format is to be chosen."""
         return self._values.get("format") == Format.AUTO
+
+    @property
+    def is_animated(self) -> bool:
+        """Whether the result may have several frames."""
+        return "pages" in self._values
 
     def add(self, name: str, text: str) -> None:
         """Add a parameter. Raises ``BadRequest`` if it is unknown, invalid, or given already."""

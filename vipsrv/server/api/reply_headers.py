@@ -42,6 +42,7 @@ def result_field(outputs: Sequence[OutputInfo]) -> tuple[str, str]:
     """Return the field that describes results."""
     described = [
         f"{one.format};width={one.width};height={one.height};quality={one.quality};size={one.size}"
+        + ("" if one.frames is None else f";frames={one.frames}")
         + ("" if one.ssim is None else f";ssim={one.ssim:.3f}")
         for one in outputs
     ]

@@ -35,7 +35,7 @@ from vipsrv.pipeline.formats.jpeg.segments import (
     head_size,
     size_of,
 )
-from vipsrv.pipeline.formats.jpeg.shrink import SHRINKS, direct_memory, direct_shrink, keeps_edges
+from vipsrv.pipeline.formats.jpeg.shrink import direct_memory, direct_shrink, shrink_factor
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.turbo import codec
 from vipsrv.pipeline.turbo.pixels import Pixels
@@ -119,18 +119,14 @@ def _check_decode(request: DecodeRequest) -> None:
 
 def _decode_cost(request: DecodeRequest) -> DecodeCost:
     info, pixel = request.header.info, request.header.pixel_bytes
-    # libjpeg reduces by 2, 4 or 8. ``thumbnail``, which CMYK goes through, uses half of that factor, and so
-    # does the fast path if the edge of the result would be wrong otherwise. A thin image is reduced by less.
-    shrink = next((by for by in SHRINKS if request.scale * by <= 1), 1)
-    is_exact = info.width % shrink == 0 == info.height % shrink and pixel != _CMYK_PIXEL
-    if not is_exact:
+    target = max(1, int(info.width * request.scale)), max(1, int(info.height * request.scale))
+    shrink = shrink_factor((info.width, info.height), target)
+    if pixel == _CMYK_PIXEL:
+        # ``thumbnail``, which CMYK goes through, reduces by half of the factor.
         shrink = max(1, shrink // 2)
-    while not keeps_edges((info.width, info.height), shrink):
-        shrink //= 2
     size = info.width / shrink, float(info.height)
     held = 0.0
     if turbo.AVAILABLE and pixel != _CMYK_PIXEL:
-        target = info.width * request.scale, info.height * request.scale
         direct = direct_shrink((info.width, info.height), target)
         if direct is not None:
             held = direct_memory(request.pixels / direct**2, request.pixels * request.scale**2)
