@@ -114,6 +114,7 @@ class ImageHeader:
             fail_on=self.fail_on,
             source=self._source,
             angle=self.angle,
+            colours=self.colours,
         )
 
     def release(self) -> None:

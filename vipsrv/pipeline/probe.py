@@ -291,12 +291,13 @@ def _open_frames(
     except pyvips.Error as error:
         raise CorruptImage(f"the frames of this {info.format} cannot be read: {reason(error)}") from error
     return ImageHeader(
-        replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha, orientation=1),
+        replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha),
         lambda: frames.image,
         decoder=Decoder.CORRECTED,
         fail_on=header.fail_on,
         metadata_memory=header.metadata_memory,
         frames=frames,
+        colours=header.colours,
     )
 
 

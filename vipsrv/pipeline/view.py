@@ -25,8 +25,8 @@ _QUARTER = 90  # degrees
 
 
 class View(NamedTuple):
-    """The options that decide what is seen. ``page`` is the first of ``pages``. ``background`` is the colour of the corners that a rotation
-    uncovers, and empty if there are none.
+    """The options that decide what is seen. ``page`` is the first of ``pages``. ``background`` is the colour
+    of the corners that a rotation uncovers, and empty if there are none.
     """
 
     page: int

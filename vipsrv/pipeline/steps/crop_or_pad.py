@@ -1,4 +1,4 @@
-"""Steps: crop the resized image (``cover``), place it on a canvas (``contain``), add the border of ``pad``."""
+"""Steps: crop the resized image (``cover``), place it on a canvas (``contain``), add a border (``pad``)."""
 
 from dataclasses import replace
 
