@@ -11,6 +11,7 @@ the words, ``bounds`` the limits, ``checks`` the checks of single values, and ``
 from vipsrv.options.bounds import (
     DEADLINE_MS_BOUNDS,
     DEFAULT_QUALITY,
+    HIGHEST_QUALITY,
     INTEGER_BOUNDS,
     LIST_LENGTHS,
     MAX_DIMENSION,
@@ -21,8 +22,11 @@ from vipsrv.options.bounds import (
     MOST_BYTES_PER_PIXEL,
     NUMBER_BOUNDS,
 )
+from vipsrv.options.effects import BY_CONTENT, WATERMARK_PATTERN, read_watermark
 from vipsrv.options.facts import ImageInfo, OutputInfo, ResizeReport, Timings
 from vipsrv.options.names import (
+    Chroma,
+    ChromaName,
     Fit,
     FitName,
     Flip,
@@ -39,8 +43,10 @@ from vipsrv.options.request import ResizeRequest, UploadSlot, check_request_id, 
 from vipsrv.options.resize import ResizeArguments, ResizeOptions, default_fit
 
 __all__ = [
+    "BY_CONTENT",
     "DEADLINE_MS_BOUNDS",
     "DEFAULT_QUALITY",
+    "HIGHEST_QUALITY",
     "INTEGER_BOUNDS",
     "LIST_LENGTHS",
     "MAX_DIMENSION",
@@ -51,6 +57,9 @@ __all__ = [
     "MOST_BYTES_PER_PIXEL",
     "NUMBER_BOUNDS",
     "PAGES_PATTERN",
+    "WATERMARK_PATTERN",
+    "Chroma",
+    "ChromaName",
     "Fit",
     "FitName",
     "Flip",
@@ -74,4 +83,5 @@ __all__ = [
     "is_traceparent",
     "page_range",
     "read_pages",
+    "read_watermark",
 ]

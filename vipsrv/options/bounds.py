@@ -3,6 +3,9 @@
 DEFAULT_QUALITY = 85
 """JPEG quality of the original server, and therefore of every version 1 reply."""
 
+HIGHEST_QUALITY = 100
+"""The highest value of ``quality``."""
+
 MAX_DIMENSION = 2**32 - 1
 """Pixels: the most that a version 1 header can carry. The server's ``--max-output-pixels`` is lower."""
 
@@ -27,7 +30,7 @@ INT64_MAX = 2**63 - 1
 INTEGER_BOUNDS: dict[str, tuple[int, int]] = {
     "width": (1, MAX_DIMENSION),
     "height": (1, MAX_DIMENSION),
-    "quality": (1, 100),
+    "quality": (1, HIGHEST_QUALITY),
     "effort": (0, MAX_EFFORT),
     "max_bytes": (1, INT64_MAX),
     "rounded": (1, MAX_DIMENSION),
@@ -46,6 +49,7 @@ NUMBER_BOUNDS: dict[str, tuple[float, float]] = {
     "sharpen": (0.3, 10),
     "watermark_scale": (0.01, 1),
     "watermark_opacity": (0, 1),
+    "min_ssim": (0, 1),
 }
 """The same for each option that is a number with a fraction, and for each element of a list of numbers."""
 

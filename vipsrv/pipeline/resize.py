@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 
 import pyvips
 
-from vipsrv.errors import CorruptImage, InternalError, RequestError
+from vipsrv.errors import InternalError, RequestError
 from vipsrv.options import ImageInfo, OutputInfo, ResizeOptions
 from vipsrv.pipeline.animate import render_frames
 from vipsrv.pipeline.cost import admit
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import check_format
 from vipsrv.pipeline.option_rules import is_by_content
+from vipsrv.pipeline.pixels import PIXELS
 from vipsrv.pipeline.plan import (
     DecodePlan,
     OutputPlan,
@@ -21,12 +22,12 @@ from vipsrv.pipeline.plan import (
     plan_decode,
     plan_output,
 )
-from vipsrv.pipeline.probe import open_frames, open_page, read_header
+from vipsrv.pipeline.probe import open_frames, open_page, read_header, unreadable
 from vipsrv.pipeline.steps.background import flatten_alpha, flatten_result
 from vipsrv.pipeline.steps.colours import bgr_to_rgb, drop_extra_bands, result_to_srgb, to_srgb
 from vipsrv.pipeline.steps.crop_or_pad import add_border, crop_or_pad, with_place
 from vipsrv.pipeline.steps.effects import EFFECT_STEPS
-from vipsrv.pipeline.steps.encode import encode
+from vipsrv.pipeline.steps.encode import Encoded, encode
 from vipsrv.pipeline.steps.jpeg_to_jpeg import resize_jpeg
 from vipsrv.pipeline.steps.metadata import clean_metadata
 from vipsrv.pipeline.steps.reopen import reopen
@@ -37,7 +38,7 @@ from vipsrv.pipeline.trim import Terms, trimmed
 from vipsrv.pipeline.turbo.codec import NeedsLibvips
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.view import View, open_view, part_of, view_of
-from vipsrv.pipeline.vips.errors import forget_errors, logged_error, reason
+from vipsrv.pipeline.vips.errors import forget_errors, logged_errors, reason
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked, stop_while_computing
 from vipsrv.pipeline.vips.threads import use_threads
 from vipsrv.worker_config import WorkerConfig
@@ -116,7 +117,8 @@ def resize(
         plan_output(options, views[view], config) for options, view in zip(outputs, of_outputs, strict=True)
     ]
     for plan in plans:
-        check_format(plan.writer.format.value, "the result", formats)
+        if plan.writer is not PIXELS:
+            check_format(plan.writer.format.value, "the result", formats)
     check_together(plans, config)
     parts = [
         (views[view], [plan.options for plan, of in zip(plans, of_outputs, strict=True) if of == view])
@@ -186,7 +188,8 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
     reader = decode.libvips_reader
     if reader is not None and reader.continues_after_errors and decode.header.fail_on != "none":
         # Not for all formats: libjpeg logs warnings, most of them about images that look right.
-        logged = logged_error()
+        # A profile that could not be applied has logged an error, too, which is not one of the pixels.
+        logged = next((error for error in logged_errors() if _is_of_decoder(decode, error)), None)
         if logged:
             raise _corrupt(decode, logged)
     return outputs
@@ -231,13 +234,13 @@ def _run(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
         images = render_frames(decode, plans, _render)
         pages = decode.header.info.pages
         return [
-            _output(plan, *encode(image, plan, decode.watch), pages)
+            _output(plan, encode(image, plan, decode.watch), pages)
             for plan, image in zip(plans, images, strict=True)
         ]
     if len(plans) == 1:
         data = resize_jpeg(decode, plans[0])
         if data is not None:
-            return [_output(plans[0], data, plans[0].quality, decode.header.info.pages)]
+            return [_output(plans[0], Encoded(data, plans[0].quality), decode.header.info.pages)]
     image = _decode(decode, plans)
     outputs = []
     for plan, scaled in zip(plans, _scale(image, plans), strict=True):
@@ -290,29 +293,30 @@ def _apply(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> pyvips.
 
 
 def _finish(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> Output:
-    data, quality = encode(_apply(image, plan, decode), plan, decode.watch)
-    return _output(plan, data, quality, decode.header.info.pages)
+    encoded = encode(_apply(image, plan, decode), plan, decode.watch)
+    return _output(plan, encoded, decode.header.info.pages)
 
 
-def _output(plan: OutputPlan, data: bytes, quality: int, pages: int) -> Output:
+def _output(plan: OutputPlan, encoded: Encoded, pages: int) -> Output:
     frames: int | None = plan.frames
     if plan.frames > 1 and plan.writer.count_frames is not None:
-        frames = plan.writer.count_frames(data)
+        frames = plan.writer.count_frames(encoded.data)
     elif pages == 1 and plan.options.pages is None:
         frames = None
     info = OutputInfo(
         width=plan.geometry.width,
         height=plan.geometry.height,
         format=plan.writer.format.value,
-        quality=quality,
-        size=len(data),
+        quality=encoded.quality,
+        size=len(encoded.data),
         frames=frames,
+        ssim=encoded.ssim,
     )
-    return Output(info=info, data=data)
+    return Output(info=info, data=encoded.data)
 
 
-def _corrupt(decode: DecodePlan, message: str) -> CorruptImage:
-    return CorruptImage(f"this {decode.header.info.format} cannot be decoded: {message}")
+def _corrupt(decode: DecodePlan, message: str) -> RequestError:
+    return unreadable(decode.libvips_reader, f"this {decode.header.info.format} cannot be decoded: {message}")
 
 
 def _is_long(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:

@@ -52,7 +52,8 @@ def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms) -> Im
         seconds=terms.seconds,
         heavy_ok=terms.heavy_ok,
     )
-    is_held = info.width * info.height * header.source.pixel_bytes <= TRIM_HELD
+    is_small = info.width * info.height * header.source.pixel_bytes <= TRIM_HELD
+    is_held = is_small and header.source.finish is None
     held = None
     try:
         if is_held:

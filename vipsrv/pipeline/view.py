@@ -6,6 +6,7 @@ the orientation of the view, and a part becomes a region of the stored page: so 
 decoded, and all steps that follow treat the view like an image of its size.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -109,9 +110,18 @@ def part_of(
         region=region,
         angle=angle,
         frames=page.frames,
-        colours=page.colours,
+        notes=page.notes,
+        finish=_finish_part(page, region),
         **_known(page, width, height),
     )
+
+
+def _finish_part(page: ImageHeader, region: Region | None) -> Callable[[pyvips.Image], pyvips.Image] | None:
+    """Return how a part of a page is made right: all of the page is, because some need all of its pixels."""
+    finish = page.finish
+    if finish is None or region is None:
+        return finish
+    return lambda _part: finish(page.image).crop(*region)
 
 
 def _known(page: ImageHeader, width: int, height: int) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def report_json(outcome: Outcome, timeline: Timeline) -> tuple[bytes, int]:
         frames = "" if output.frames is None else f',"frames":{output.frames}'
         outputs.append(
             f'{{"width":{output.width},"height":{output.height},"format":"{output.format}",'
-            f'"quality":{output.quality},"size":{output.size}{frames}}}'
+            f'"quality":{output.quality},"size":{output.size}{frames}'
+            + ("}" if output.ssim is None else f',"ssim":{output.ssim:.5f}}}')
         )
     report = (
         f'{{"source":{source_json},"outputs":[{",".join(outputs)}],'

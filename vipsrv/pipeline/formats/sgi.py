@@ -140,14 +140,15 @@ def decode_rows(
     overlap, so that a small file cannot take long; several may be at the same place. Raises the reason of
     ``watch`` to stop.
     """
-    table = np.frombuffer(view[_OFFSET : _OFFSET + 4 * header.height * header.stored], ">u4")
     count = header.height * header.channels
-    if len(table) < header.height * header.stored:
+    places = view[_OFFSET : _OFFSET + 4 * count]
+    if len(places) < 4 * count:
         raise CorruptImage("this sgi ends within the places of its rows")
+    table = np.frombuffer(places, ">u4")
     rows = bytearray(header.size)
     done: dict[int, int] = {}
     left = len(view)
-    for number, start in enumerate(table[:count].tolist()):
+    for number, start in enumerate(table.tolist()):
         at = number * header.row
         if start in done:
             first = done[start]

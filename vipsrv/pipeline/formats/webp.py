@@ -5,7 +5,7 @@ Source for the layout of the file: RFC 9649, section 2.
 
 import pyvips
 
-from vipsrv.options import Format
+from vipsrv.options import Chroma, Format
 from vipsrv.pipeline import libwebp
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
@@ -161,7 +161,7 @@ def _held(request: DecodeRequest) -> float:
     return 5 * pixels + 4.5 * reduced if request.header.info.has_alpha else 7.5 * reduced
 
 
-def _write_plain(image: pyvips.Image, quality: int) -> bytes:
+def _write_plain(image: pyvips.Image, quality: int, _chroma: Chroma) -> bytes:
     width, height, bands, band_format, _ = shape(image)
     # libvips can stop an encode in the middle, libwebp called like this cannot.
     is_small = width * height <= _MAX_UNINTERRUPTED
@@ -225,6 +225,7 @@ WEBP = ImageFormat(
             times=(0.3, 0.4, 0.4, 1, 1, 1.1, 2, 2, 2, 2),
             lossless_times=(0.2, 0.5, 0.8, 1, 1, 1.2, 1.2, 1.2, 1.2, 1.2),
         ),
+        chroma={Chroma.AUTO: {}, Chroma.HALF: {}},  # RFC 9649, 3: VP8 has no other
         cost=EncodeCost(pixel=7, alpha=15, seconds=0.04),
         lossless_cost=EncodeCost(pixel=38, alpha=4, base=20 << 20, seconds=0.1),
         save_plain=_write_plain,

@@ -12,11 +12,14 @@ from typing import Any
 
 from vipsrv.errors import BadRequest
 from vipsrv.options import (
+    BY_CONTENT,
     DEADLINE_MS_BOUNDS,
     INTEGER_BOUNDS,
     LIST_LENGTHS,
     NUMBER_BOUNDS,
     PAGES_PATTERN,
+    WATERMARK_PATTERN,
+    Chroma,
     Fit,
     Flip,
     Format,
@@ -25,6 +28,7 @@ from vipsrv.options import (
     ResizeOptions,
     default_fit,
     read_pages,
+    read_watermark,
 )
 from vipsrv.printable import printable
 from vipsrv.workers.channel import MAX_OUTPUTS
@@ -89,10 +93,16 @@ def _number(name: str, description: str, bounds: tuple[int, int]) -> Parameter:
     return Parameter(name=name, description=description, schema=schema, read=read)
 
 
-def _boolean(name: str, description: str) -> Parameter:
-    schema = {"type": "boolean", "default": _DEFAULTS[name]}
+def _boolean(name: str, description: str, *, aliases: tuple[str, ...] = ()) -> Parameter:
+    schema: dict[str, Any] = {"type": "boolean"}
+    if _DEFAULTS[name] is not None:
+        schema["default"] = _DEFAULTS[name]
     return Parameter(
-        name=name, description=description, schema=schema, read=lambda text: _read_boolean(name, text)
+        name=name,
+        description=description,
+        schema=schema,
+        read=lambda text: _read_boolean(name, text),
+        aliases=aliases,
     )
 
 
@@ -102,13 +112,15 @@ def _choice(
     kind: type[StrEnum],
     others: dict[str, StrEnum] | None = None,
     aliases: tuple[str, ...] = (),
+    without: frozenset[StrEnum] = frozenset(),
 ) -> Parameter:
-    values = {one.value: one for one in kind} | (others or {})
+    values = {one.value: one for one in kind if one not in without} | (others or {})
 
     def read(text: str) -> str:
         value = values.get(text)
         if value is None:
-            raise BadRequest(f"{name}: must be one of {', '.join(kind)}, not {_shown(text)}")
+            known = ", ".join(one for one in kind if one not in without)
+            raise BadRequest(f"{name}: must be one of {known}, not {_shown(text)}")
         return value.value
 
     schema: dict[str, Any] = {"type": "string", "enum": list(values)}
@@ -127,6 +139,14 @@ def _decimal(name: str, text: str) -> float:
     return value
 
 
+def _fraction(name: str, description: str) -> Parameter:
+    least, most = NUMBER_BOUNDS[name]
+    schema = {"type": "number", "minimum": least, "maximum": most}
+    return Parameter(
+        name=name, description=description, schema=schema, read=lambda text: _decimal(name, text)
+    )
+
+
 def _numbers(name: str, description: str, *, aliases: tuple[str, ...] = ()) -> Parameter:
     """A list of numbers with commas between them. ``ResizeOptions`` checks what they mean together."""
     length = LIST_LENGTHS[name]
@@ -139,6 +159,28 @@ def _numbers(name: str, description: str, *, aliases: tuple[str, ...] = ()) -> P
 
     schema = {"type": "string", "pattern": f"^{_NUMBER_PATTERN}(,{_NUMBER_PATTERN}){{{length - 1}}}$"}
     return Parameter(name=name, description=description, schema=schema, read=read, aliases=aliases)
+
+
+def _one_number(name: str, description: str) -> Parameter:
+    least, most = NUMBER_BOUNDS[name]
+    schema: dict[str, Any] = {"type": "number", "minimum": least, "maximum": most}
+    default = _DEFAULTS.get(name)
+    if default is not None:
+        schema["default"] = default
+    return Parameter(
+        name=name, description=description, schema=schema, read=lambda text: _decimal(name, text)
+    )
+
+
+def _read_sharpen(text: str) -> bool | float:
+    return text == "true" if text in {"true", "false"} else _decimal("sharpen", text)
+
+
+def _read_watermark(text: str) -> str:
+    try:
+        return read_watermark("watermark", text)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
 
 
 def _read_pad(text: str) -> float | list[float]:
@@ -222,8 +264,8 @@ _DECLARED = (
     ),
     _choice(
         "format",
-        "Format of the result. `auto` is AVIF or WebP if the header Accept names it, and otherwise the "
-        "format of the image if the server writes it.",
+        "Format of the result. `auto` is AVIF, JPEG XL or WebP if the header Accept names it, and otherwise "
+        "the format of the image if the server writes it.",
         Format,
         dict(_SHARP_FORMATS),
         ("toFormat",),
@@ -297,6 +339,38 @@ _DECLARED = (
     _numbers(
         "focus", "The point that `cover` keeps as close to the centre as it can: x and y, as fractions."
     ),
+    _numbers(
+        "modulate",
+        "Factors of brightness and saturation, such as `1.2,0.8`; 1 changes nothing.",
+    ),
+    _boolean("grey", "Whether the colours are removed.", aliases=("greyscale", "grayscale")),
+    _one_number("blur", "Sigma of a Gaussian blur in pixels of the result."),
+    Parameter(
+        name="sharpen",
+        description="`true` for what suits a thumbnail, or the sigma of an unsharp mask.",
+        schema={"type": "string", "pattern": f"^(true|false|{_NUMBER_PATTERN})$", "default": "false"},
+        read=_read_sharpen,
+    ),
+    Parameter(
+        name="watermark",
+        description="Name of an image that the server was started with, to be laid over the result.",
+        schema={"type": "string", "pattern": f"^{WATERMARK_PATTERN}$"},
+        read=_read_watermark,
+    ),
+    _choice(
+        "watermark_position",
+        "Where the watermark is placed.",
+        Position,
+        dict(_SHARP_POSITIONS),
+        without=BY_CONTENT,
+    ),
+    _one_number("watermark_scale", "Width of the watermark as a part of that of the result."),
+    _one_number("watermark_opacity", "How opaque the watermark is, from 0 to 1."),
+    _number(
+        "rounded",
+        "Radius of the corners in pixels of the result; one of half a side or more makes a circle.",
+        INTEGER_BOUNDS["rounded"],
+    ),
     Parameter(
         name="pad",
         description="Border around the result in pixels of the background: one number, or top, right, "
@@ -304,6 +378,23 @@ _DECLARED = (
         schema={"type": "string", "pattern": "^[0-9]{1,10}((,[0-9]{1,10}){3})?$"},
         read=_read_pad,
         aliases=("extend",),
+    ),
+    _boolean("progressive", "Whether a JPEG, PNG or GIF shows the whole image when its first part arrived."),
+    _choice(
+        "chroma",
+        "How a lossy result stores colours: at half its width and height, or whole.",
+        Chroma,
+        aliases=("chromaSubsampling",),
+    ),
+    _boolean("palette", "Whether a PNG is reduced to at most 256 colours, by `quality`."),
+    _boolean(
+        "optimize",
+        "Whether a JPEG gets Huffman tables of its own, which `effort` decides otherwise.",
+        aliases=("optimizeCoding", "optimiseCoding"),
+    ),
+    _fraction(
+        "min_ssim",
+        "The quality is lowered as long as the SSIM of the result, 1 for an equal one, is at least this.",
     ),
     _number(
         "deadline_ms",

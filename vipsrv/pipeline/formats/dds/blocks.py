@@ -23,6 +23,8 @@ SIDE = 4
 _AT_ONCE = 1 << 16
 """Blocks that are decompressed at once: a million pixels, some 20 MB of memory, 20 ms."""
 
+_BANDS = {Blocks.BC4: 1, Blocks.BC4_SIGNED: 1, Blocks.BC5: 3, Blocks.BC5_SIGNED: 3}
+_SIGNED = {Blocks.BC4_SIGNED, Blocks.BC5_SIGNED}
 _OPAQUE = 0xFF000000
 _TWO_BITS = np.arange(0, 32, 2, dtype=np.uint32)
 _THREE_BITS = np.arange(0, 48, 3, dtype=np.uint64)
@@ -61,7 +63,7 @@ def decompress(
     there = len(data) // row
     if there < down and not tolerant:
         raise CorruptImage(f"this dds is truncated: it has {there} of {down} rows of blocks")
-    bands = {Blocks.BC4: 1, Blocks.BC5: 3}.get(kind, 4)
+    bands = _BANDS.get(kind, 4)
     pixels = np.zeros((height, width, bands), np.uint8)
     step = max(1, _AT_ONCE // across)
     for first in range(0, min(there, down), step):
@@ -79,11 +81,12 @@ def _decode(blocks: NDArray[np.uint8], kind: Blocks) -> NDArray[np.uint8]:
     """Return the 16 pixels of each block."""
     if kind is Blocks.BC1:
         return _bytes(_colours(blocks, with_alpha=True))
-    if kind is Blocks.BC4:
-        return _channel(blocks)
-    if kind is Blocks.BC5:
-        red, green = _channel(blocks[:, :8]), _channel(blocks[:, 8:])
-        return np.stack((red, green, np.zeros_like(red)), axis=-1)
+    if _BANDS.get(kind) == 1:
+        return _channel(blocks, is_signed=kind in _SIGNED)
+    if kind in _BANDS:
+        red, green = (_channel(blocks[:, at : at + 8], is_signed=kind in _SIGNED) for at in (0, 8))
+        # Blue is 0, which is 128 among signed values.
+        return np.stack((red, green, np.full_like(red, 128 if kind in _SIGNED else 0)), axis=-1)
     pixels = _bytes(_colours(blocks[:, 8:], with_alpha=False))
     first = np.ascontiguousarray(blocks[:, :8])
     if kind is Blocks.BC2:
@@ -120,9 +123,9 @@ def _colours(blocks: NDArray[np.uint8], *, with_alpha: bool) -> NDArray[np.uint3
     return _look_up(table, indices)
 
 
-def _channel(blocks: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the 16 values of each block of one channel."""
-    first, second = (blocks[:, number].astype(np.uint16) for number in (0, 1))
+def _channel(blocks: NDArray[np.uint8], *, is_signed: bool = False) -> NDArray[np.uint8]:
+    """Return the 16 values of each block of one channel; those of -128 to 127 become 0 to 255."""
+    first, second = (blocks[:, number].astype(np.uint16) ^ (128 if is_signed else 0) for number in (0, 1))
     table = np.empty((len(blocks), 8), np.uint8)
     table[:, 0], table[:, 1] = first, second
     for number in range(1, 7):

@@ -21,18 +21,20 @@ _BITS = {8, 16, 24, 32}
 
 
 class Blocks(Enum):
-    """A compression of 4 x 4 pixels each, and the bytes of such a block."""
+    """A compression of 4 x 4 pixels each."""
 
-    BC1 = 8
-    BC2 = 16
-    BC3 = -16
-    BC4 = -8
-    BC5 = 32
+    BC1 = 1
+    BC2 = 2
+    BC3 = 3
+    BC4 = 4
+    BC4_SIGNED = 5
+    BC5 = 6
+    BC5_SIGNED = 7
 
     @property
     def size(self) -> int:
         """Bytes of a block."""
-        return 8 if self in {Blocks.BC1, Blocks.BC4} else 16
+        return 8 if self in {Blocks.BC1, Blocks.BC4, Blocks.BC4_SIGNED} else 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,8 @@ _NAMES: dict[bytes, tuple[Layout, bool]] = {
     b"DXT5": (Blocks.BC3, False),
     b"ATI1": (Blocks.BC4, False),
     b"BC4U": (Blocks.BC4, False),
+    b"BC4S": (Blocks.BC4_SIGNED, False),
+    b"BC5S": (Blocks.BC5_SIGNED, False),
     b"ATI2": (Blocks.BC5, False),
     b"BC5U": (Blocks.BC5, False),
     # Numbers of D3DFORMAT.
@@ -86,6 +90,8 @@ _DXGI: dict[int, Layout] = {
     **dict.fromkeys((88, 92, 93), Masks(bits=32, colours=_BGR8)),
     **dict.fromkeys((53, 56), Masks(bits=16, colours=(0xFFFF,))),
     **dict.fromkeys((60, 61), Masks(bits=8, colours=(0xFF,))),
+    81: Blocks.BC4_SIGNED,
+    84: Blocks.BC5_SIGNED,
     65: Masks(bits=8, colours=(), alpha=0xFF),
     85: Masks(bits=16, colours=(0xF800, 0x07E0, 0x001F)),
     86: Masks(bits=16, colours=(0x7C00, 0x03E0, 0x001F), alpha=0x8000),
@@ -146,16 +152,18 @@ def parse_header(data: bytes) -> DdsHeader:
 
 def _uncompressed(flags: int, bits: int, red: int, green: int, blue: int, alpha: int) -> Layout | None:
     if flags & _INDEXED:
-        return Palette() if bits == 8 else None  # noqa: PLR2004 - the only kind of palette
+        return Palette()
     if bits not in _BITS:
         return None
-    alpha = alpha if flags & (_ALPHA_PIXELS | _ALPHA) else 0
+    every = (1 << bits) - 1
+    # Some writers state a mask for alpha that a small pixel has no bits for.
+    alpha = alpha & every if flags & (_ALPHA_PIXELS | _ALPHA) else 0
     if flags & _LUMINANCE:
-        masks = Masks(bits=bits, colours=(red,), alpha=alpha)
+        masks = Masks(bits=bits, colours=(red & every or every & ~alpha,), alpha=alpha)
     elif flags & _RGB:
         masks = Masks(bits=bits, colours=(red, green, blue), alpha=alpha)
     elif flags & _ALPHA:
-        masks = Masks(bits=bits, colours=(), alpha=alpha or (1 << bits) - 1)
+        masks = Masks(bits=bits, colours=(), alpha=alpha or every)
     else:
         return None
     taken = 0

@@ -2,7 +2,7 @@
 
 import pyvips
 
-from vipsrv.errors import CorruptImage
+from vipsrv.errors import CorruptImage, UnsupportedFormat
 from vipsrv.pipeline.formats.base import BuiltinImage
 from vipsrv.pipeline.formats.dds.blocks import count_blocks, decompress, has_transparent_pixels
 from vipsrv.pipeline.formats.dds.header import MAX_HEADER, Blocks, DdsHeader, Masks, Palette, parse_header
@@ -92,6 +92,6 @@ def _split(rows: pyvips.Image, masks: Masks) -> pyvips.Image:
         first, *others = (rows[band] for band in order)
         return first.bandjoin(others) if others else first
     if masks.bits == _TRUE_COLOUR:
-        raise CorruptImage("this dds has 24 bits a pixel, but no byte for each colour")
+        raise UnsupportedFormat("this dds has 24 bits a pixel and no byte for each colour, which is not read")
     numbers = rows if rows.bands == 1 else to_numbers(rows, rows.bands, "little")
     return split_by_masks(numbers, all_masks)

@@ -9,9 +9,10 @@ import struct
 import pyvips
 
 from vipsrv.pipeline.colour.space import ColourSpace, from_cicp
-from vipsrv.pipeline.formats.base import FileNotes
 from vipsrv.pipeline.formats.heif.av1 import colour_numbers
 from vipsrv.pipeline.formats.heif.items import Shown, shown_image
+from vipsrv.pipeline.formats.heif.sequence import read_film
+from vipsrv.pipeline.notes import FileNotes
 from vipsrv.pipeline.upload import Upload
 
 _PROFILES = (b"prof", b"rICC")
@@ -24,14 +25,20 @@ _STREAM_HEAD = 256
 """Bytes of the stream within which its header ends."""
 
 
-def read_notes(upload: Upload) -> FileNotes | None:
-    """Return what libvips does not apply to the shown image; ``None`` if there is nothing."""
+def read_notes(upload: Upload) -> FileNotes:
+    """Return what libvips does not read or apply. Raises ``TooLarge`` for too many frames."""
     shown = shown_image(upload)
+    film = read_film(upload, has_still=shown is not None)
+    if shown is None and film is not None:
+        # A film only: its first frame is what is shown.
+        shown = shown_image(Upload.from_memory(film.file(0)))
     if shown is None:
-        return None
-    colours = _colours(upload, shown)
-    correct = _unpremultiply if shown.is_premultiplied else None
-    return None if colours is None and correct is None else FileNotes(colours=colours, correct=correct)
+        return FileNotes(film=film)
+    return FileNotes(
+        colours=_colours(upload, shown),
+        correct=_unpremultiply if shown.is_premultiplied else None,
+        film=film,
+    )
 
 
 def _colours(upload: Upload, shown: Shown) -> ColourSpace | None:
@@ -54,4 +61,4 @@ def _colours(upload: Upload, shown: Shown) -> ColourSpace | None:
 def _unpremultiply(image: pyvips.Image) -> pyvips.Image:
     if not image.hasalpha():
         return image
-    return image.unpremultiply().cast(image.format)
+    return image.unpremultiply().rint().cast(image.format)
