@@ -34,17 +34,8 @@ NOT_RIGHT_YET: dict[str, int] = {
     "jpeg_ultra_hdr_gain_map.jpg to jpeg": 8,
     "jpeg_without_eoi.jpg to png": 6,
     "png_interlaced_1bit_20000x20000.png to jpeg": 9,
-    "tiff_cielab_8bit.tif to png": 1,
-    "tiff_cmyk16_alpha.tif to png": 1,
-    "tiff_float32_grey_0_to_1.tif to png": 2,
-    "tiff_float32_rgb_with_srgb_icc.tif to png": 2,
-    "tiff_float64_rgb.tif to png": 2,
+    # Its samples are stored without the bits above the lowest eight: no reader can know them.
     "tiff_grey_12bit.tif to png": 2,
-    "tiff_icclab_8bit.tif to png": 1,
-    "tiff_planar_tiled.tif to png": 3,
-    "tiff_rgb_alpha_plus_saved_selection.tif to jpeg": 1,
-    "tiff_uint32_rgb.tif to png": 2,
-    "tiff_ycbcr_444_lzw.tif to png": 3,
     "webp_lossless_logo_5790x5790.webp to png": 9,
 }
 
