@@ -38,6 +38,7 @@ from vipsrv.cli.resize_flags import (
     LosslessFlag,
     MaxBytesFlag,
     PageFlag,
+    PagesFlag,
     PositionFlag,
     QualityFlag,
     RetriesFlag,
@@ -166,6 +167,7 @@ def resize(
     background: BackgroundFlag = "#ffffff",
     keep: KeepFlag = Keep.NONE,
     page: PageFlag = 0,
+    pages: PagesFlag = None,
     enlarge: EnlargeFlag = True,
     operations: dict[str, Any],
     deadline: DeadlineFlag = None,
@@ -327,6 +329,7 @@ def resize(
             background=background,
             keep=keep,
             page=page,
+            pages=pages,
             enlarge=enlarge,
             **operations,
         )

@@ -1,5 +1,7 @@
 """The flags of the operations on an image, such as ``--crop``, which both commands for images take.
 
+Those of ``encoder_flags`` are added in the same way.
+
 ``with_operations`` adds them to a command, whose function gets the ones that were given as ``operations``.
 """
 
@@ -11,7 +13,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from vipsrv.options import INTEGER_BOUNDS, Flip
+from vipsrv.cli.encoder_flags import ENCODER_FLAGS
+from vipsrv.options import INTEGER_BOUNDS, NUMBER_BOUNDS, Flip, Position
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -37,6 +40,21 @@ def _numbers(flag: str, metavar: str, help_: str) -> Any:
     return Annotated[Any, typer.Option(flag, metavar=metavar, parser=parse_numbers, help=help_)]
 
 
+def parse_true_or_number(text: str) -> bool | float:
+    """Parse ``true``, ``false`` or a number. Raises ``typer.BadParameter``."""
+    if text in {"true", "false"}:
+        return text == "true"
+    (number, *others) = parse_numbers(text)
+    if others:
+        raise typer.BadParameter("is 'true' or one number")
+    return number
+
+
+def _number(flag: str, metavar: str, help_: str) -> Any:
+    least, most = NUMBER_BOUNDS[flag.removeprefix("--").replace("-", "_")]
+    return Annotated[float | None, typer.Option(flag, min=least, max=most, metavar=metavar, help=help_)]
+
+
 def _whole(flag: str, metavar: str, help_: str) -> Any:
     least, most = INTEGER_BOUNDS[flag.removeprefix("--")]
     return Annotated[int | None, typer.Option(flag, min=least, max=most, metavar=metavar, help=help_)]
@@ -58,6 +76,36 @@ OPERATION_FLAGS: dict[str, Any] = {
     "focus": _numbers(
         "--focus", "X,Y", "A point, as fractions, that cover keeps as close to the centre as it can."
     ),
+    "modulate": _numbers(
+        "--modulate", "BRIGHTNESS,SATURATION", "Factors of brightness and saturation; 1 changes nothing."
+    ),
+    "grey": Annotated[bool | None, typer.Option("--grey", help="Remove the colours.")],
+    "blur": _number("--blur", "SIGMA", "Blur by a Gaussian; sigma is pixels of the result."),
+    "sharpen": Annotated[
+        Any,
+        typer.Option(
+            "--sharpen",
+            metavar="true|SIGMA",
+            parser=parse_true_or_number,
+            help="Sharpen: 'true' for what suits a thumbnail, or the sigma of an unsharp mask.",
+        ),
+    ],
+    "watermark": Annotated[
+        str | None,
+        typer.Option(
+            "--watermark",
+            metavar="NAME",
+            help="Lay this image of the server over the result.",
+        ),
+    ],
+    "watermark_position": Annotated[
+        Position | None, typer.Option("--watermark-position", help="Where the watermark is placed.")
+    ],
+    "watermark_scale": _number(
+        "--watermark-scale", "PART", "Width of the watermark as a part of that of the result."
+    ),
+    "watermark_opacity": _number("--watermark-opacity", "0-1", "How opaque the watermark is."),
+    "rounded": _whole("--rounded", "PIXELS", "Round the corners with this radius."),
     "pad": Annotated[
         Any,
         typer.Option(
@@ -70,18 +118,20 @@ OPERATION_FLAGS: dict[str, Any] = {
 }
 """The type of each flag by the name of its option. A flag that is not given is ``None``."""
 
+_FLAGS = OPERATION_FLAGS | ENCODER_FLAGS
+
 
 def with_operations(command: _Command) -> _Command:
     """Add the flags to a command, whose keyword parameter ``operations`` they replace."""
     own = inspect.signature(command)
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=flag)
-        for name, flag in OPERATION_FLAGS.items()
+        for name, flag in _FLAGS.items()
     ]
 
     @wraps(command)
     def wrapper(*arguments: Any, **named: Any) -> Any:
-        given = {name: named.pop(name) for name in OPERATION_FLAGS}
+        given = {name: named.pop(name) for name in _FLAGS}
         operations = {name: value for name, value in given.items() if value is not None}
         return command(*arguments, **named, operations=operations)
 

@@ -41,8 +41,9 @@ def _max_size(output: ResizeOptions) -> int:
         or output.height is None
         or output.fit is Fit.OUTSIDE
         or output.keep is not Keep.NONE
+        or output.pages is not None
     ):
-        # One side follows from the image; metadata that is kept may be of any size.
+        # One side and the number of frames follow from the image; metadata that is kept may be of any size.
         return UNLIMITED
     width, height = (side + -side % _BLOCK for side in (output.width, output.height))
     return width * height * MOST_BYTES_PER_PIXEL + MOST_BYTES_BESIDE_PIXELS

@@ -24,7 +24,9 @@ class ResizedImage:
     """One image that the server made.
 
     ``data`` is the encoded image; ``width`` and ``height`` are pixels; ``quality`` is the quality used,
-    1–100; ``ratio`` is the bytes of the original divided by the bytes of this image.
+    1–100; ``ratio`` is the bytes of the original divided by the bytes of this image. ``ssim`` is how much the
+    image looks like itself before it was encoded, 1 for equal, where ``min_ssim`` was asked. ``frames`` is
+    how many images it has: more than 1 in an animation.
     """
 
     data: bytes = field(repr=False)
@@ -33,6 +35,8 @@ class ResizedImage:
     format: str
     quality: int
     ratio: float
+    frames: int = 1
+    ssim: float | None = None
 
     def save(self, path: str | os.PathLike[str], *, follow_symlinks: bool = True) -> Path:
         """Write the image to a file, replacing it if it exists, and return the path.
@@ -97,6 +101,8 @@ class ResizeResults:
             format=output.format,
             quality=output.quality,
             ratio=self.ratio,
+            frames=output.frames,
+            ssim=output.ssim,
             source=self.source,
             timings=self.timings,
             sent=self.sent,
@@ -142,7 +148,7 @@ class ServerLimits:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
     """Facts about a server: its ``name`` with the version, its ``limits``, the formats that it ``reads`` and
-    ``writes``, and the ``fits`` that it supports.
+    ``writes``, the ``fits`` that it supports, and the names of its ``watermarks``.
     """
 
     name: str
@@ -150,6 +156,7 @@ class ServerInfo:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     fits: tuple[str, ...]
+    watermarks: tuple[str, ...] = ()
 
 
 def resize_results(request: ClientRequest, answer: Answer, *, size: int, started: float) -> ResizeResults:
@@ -230,6 +237,8 @@ def _cut(announced: tuple[OutputInfo, ...], body: bytes, size: int) -> Iterator[
             format=output.format,
             quality=output.quality,
             ratio=size / output.size,
+            frames=output.frames or 1,
+            ssim=output.ssim,
         )
 
 
@@ -253,6 +262,7 @@ def server_info(reply: Reply) -> ServerInfo:
             reads=_words("formats: in", meta["formats"]["in"]),
             writes=_words("formats: out", meta["formats"]["out"]),
             fits=_words("fits", meta["fits"]),
+            watermarks=_words("watermarks", meta.get("watermarks", [])),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _invalid_reply("HELLO", error) from None

@@ -6,9 +6,11 @@ from typing import Any
 from vipsrv.options.checks import read_choice, read_number, shown
 from vipsrv.options.names import Position
 
-_BY_CONTENT = {Position.ENTROPY, Position.ATTENTION}
+BY_CONTENT = frozenset({Position.ENTROPY, Position.ATTENTION})
+"""The positions that are found by looking at the image; a watermark has none of them."""
 
-_WATERMARK = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+WATERMARK_PATTERN = "[a-z0-9][a-z0-9_-]{0,31}"
+"""The names that an operator may give to a watermark."""
 
 
 def read_sharpen(name: str, value: Any) -> bool | float:
@@ -19,23 +21,16 @@ def read_sharpen(name: str, value: Any) -> bool | float:
 
 def read_watermark(name: str, value: Any) -> str:
     """Return the name of a watermark. Which names there are is known where the images are."""
-    if not isinstance(value, str) or not is_watermark_name(value):
+    if not isinstance(value, str) or not re.fullmatch(WATERMARK_PATTERN, value):
         raise ValueError(
             f"{name}: must be 1 to 32 lower-case letters, digits, hyphens and underscores, not {shown(value)}"
         )
     return value
 
 
-def is_watermark_name(text: str) -> bool:
-    """Whether an operator may give this name to a watermark."""
-    return _WATERMARK.fullmatch(text) is not None
-
-
 def read_watermark_position(name: str, value: Any) -> Position:
     """Return where a watermark is placed."""
     position = read_choice(name, Position, value)
-    if position in _BY_CONTENT:
-        raise ValueError(
-            f"{name}: {position} is for the position of 'cover'; name a corner, a side or 'centre'"
-        )
+    if position in BY_CONTENT:
+        raise ValueError(f"{name}: must be a corner, a side or centre, not {position}")
     return position

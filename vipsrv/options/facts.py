@@ -47,7 +47,9 @@ class ImageInfo:
 class OutputInfo:
     """Facts about one result: ``width`` and ``height`` in pixels, ``size`` in bytes, ``quality`` 1–100.
 
-    ``frames`` is how many images the result has; ``None`` if it is one and the source has no more.
+    ``frames`` is how many images the result has; ``None`` if it is one and the source has no more. ``ssim``
+    is how much the result looks like the image before it was encoded, where ``min_ssim`` was asked: 1 means
+    equal.
     """
 
     width: int
@@ -56,6 +58,7 @@ class OutputInfo:
     quality: int
     size: int
     frames: int | None = None
+    ssim: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

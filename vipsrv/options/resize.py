@@ -16,6 +16,8 @@ from vipsrv.options.checks import (
 )
 from vipsrv.options.effects import read_sharpen, read_watermark, read_watermark_position
 from vipsrv.options.names import (
+    Chroma,
+    ChromaName,
     Fit,
     FitName,
     Flip,
@@ -66,6 +68,12 @@ class ResizeOptions:
     the sigma of an unsharp mask. ``watermark`` is the name of an image that the server was started with; it
     is placed at ``watermark_position``, ``watermark_scale`` times as wide as the result, and as opaque as
     ``watermark_opacity``, 0 to 1. ``rounded`` is the radius of the corners in pixels of the result.
+
+    How the result is encoded: ``progressive`` makes a JPEG, PNG or GIF that shows the whole image, coarsely,
+    when its first part has arrived. ``chroma`` is how a lossy result stores colours. ``palette`` reduces a
+    PNG to at most 256 colours, by ``quality``. ``optimize`` is whether a JPEG gets Huffman tables of its own,
+    which its ``effort`` decides otherwise. ``min_ssim`` (0–1) lowers the quality as long as the SSIM of
+    the result to the image before encoding is at least this; the reply has the ``ssim``.
     """
 
     width: int | None = None
@@ -78,15 +86,6 @@ class ResizeOptions:
     lossless: bool = False
     max_bytes: int | None = None
     background: str = "#ffffff"
-    modulate: tuple[float, float] | None = None
-    grey: bool = False
-    blur: float | None = None
-    sharpen: bool | float = False
-    watermark: str | None = None
-    watermark_position: Position = Position.RIGHT_BOTTOM
-    watermark_scale: float = 0.25
-    watermark_opacity: float = 1.0
-    rounded: int | None = None
     keep: Keep = Keep.NONE
     page: int = 0
     pages: str | None = None
@@ -96,7 +95,21 @@ class ResizeOptions:
     flip: Flip | None = None
     rotate: int = 0
     focus: tuple[float, float] | None = None
+    modulate: tuple[float, float] | None = None
+    grey: bool = False
+    blur: float | None = None
+    sharpen: bool | float = False
+    watermark: str | None = None
+    watermark_position: Position = Position.RIGHT_BOTTOM
+    watermark_scale: float = 0.25
+    watermark_opacity: float = 1.0
+    rounded: int | None = None
     pad: tuple[int, int, int, int] | None = None
+    progressive: bool | None = None
+    chroma: Chroma = Chroma.AUTO
+    palette: bool = False
+    optimize: bool | None = None
+    min_ssim: float | None = None
 
     def __post_init__(self) -> None:
         # What has its default needs no check: most options are left out of most requests.
@@ -149,15 +162,6 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "lossless": read_bool,
     "max_bytes": read_integer,
     "background": read_colour,
-    "modulate": read_numbers,
-    "grey": read_bool,
-    "blur": read_number,
-    "sharpen": read_sharpen,
-    "watermark": read_watermark,
-    "watermark_position": read_watermark_position,
-    "watermark_scale": read_number,
-    "watermark_opacity": read_number,
-    "rounded": read_integer,
     "keep": _choice(Keep),
     "page": read_integer,
     "pages": read_pages,
@@ -167,7 +171,21 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "flip": _choice(Flip),
     "rotate": read_integer,
     "focus": read_numbers,
+    "modulate": read_numbers,
+    "grey": read_bool,
+    "blur": read_number,
+    "sharpen": read_sharpen,
+    "watermark": read_watermark,
+    "watermark_position": read_watermark_position,
+    "watermark_scale": read_number,
+    "watermark_opacity": read_number,
+    "rounded": read_integer,
     "pad": read_pad,
+    "progressive": read_bool,
+    "chroma": _choice(Chroma),
+    "palette": read_bool,
+    "optimize": read_bool,
+    "min_ssim": read_number,
 }
 """How each option is read: a function of the name and the value, which returns the checked value."""
 
@@ -202,15 +220,6 @@ class ResizeArguments(TypedDict, total=False):
     lossless: bool
     max_bytes: SupportsIndex | None
     background: str
-    modulate: Sequence[float] | None
-    grey: bool
-    blur: float | None
-    sharpen: bool | float
-    watermark: str | None
-    watermark_position: Position | PositionName
-    watermark_scale: float
-    watermark_opacity: float
-    rounded: SupportsIndex | None
     keep: Keep | KeepName
     page: SupportsIndex
     pages: str | None
@@ -220,7 +229,21 @@ class ResizeArguments(TypedDict, total=False):
     flip: Flip | FlipName | None
     rotate: SupportsIndex
     focus: Sequence[float] | None
+    modulate: Sequence[float] | None
+    grey: bool
+    blur: float | None
+    sharpen: bool | float
+    watermark: str | None
+    watermark_position: Position | PositionName
+    watermark_scale: float
+    watermark_opacity: float
+    rounded: SupportsIndex | None
     pad: Sequence[SupportsIndex] | SupportsIndex | None
+    progressive: bool | None
+    chroma: Chroma | ChromaName
+    palette: bool
+    optimize: bool | None
+    min_ssim: float | None
     deadline_ms: SupportsIndex | None
     request_id: str | None
     traceparent: str | None

@@ -14,7 +14,7 @@ from vipsrv.options import Keep
 from vipsrv.pipeline.frames import Frames
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
 from vipsrv.pipeline.vips.errors import reason
-from vipsrv.pipeline.vips.fields import with_metadata
+from vipsrv.pipeline.vips.fields import set_orientation, with_metadata
 from vipsrv.pipeline.vips.operations import shape
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked, stop_while_computing
 
@@ -34,12 +34,15 @@ class _Roll:
     def __init__(self, plan: OutputPlan, *, has_alpha: bool) -> None:
         self._plan = plan
         self._has_alpha = has_alpha
+        self._is_opaque = has_alpha
         self._pixels = bytearray()
         self._first: pyvips.Image | None = None
 
     def add(self, number: int, frame: pyvips.Image) -> None:
         if self._has_alpha and not frame.hasalpha():
             frame = frame.addalpha()
+        else:
+            self._is_opaque = False
         pixels = frame.write_to_memory()
         if self._first is None:
             self._first = frame
@@ -53,6 +56,8 @@ class _Roll:
         height = first.height * count
         roll = pyvips.Image.new_from_memory(self._pixels, first.width, height, first.bands, first.format)
         roll = roll.copy(interpretation=first.interpretation)
+        if self._is_opaque:
+            roll = roll.extract_band(0, n=first.bands - 1)
         if self._plan.options.keep is not Keep.NONE:
             roll = with_metadata(roll, first)
         if count > 1:
@@ -70,13 +75,17 @@ def _of_frame(decode: DecodePlan, image: pyvips.Image) -> DecodePlan:
     Most frames of an animation with alpha are opaque: it is needed for the part that changes. Without alpha
     the steps take half of the time.
     """
-    is_opaque = False
+    header, is_opaque = decode.header, False
+    if header.region is not None:
+        image = image.crop(*header.region)
+    if header.is_view:
+        image = set_orientation(image, header.info.orientation)
     if shape(image)[2:] == _RGBA:
         image = image.copy_memory()
         is_opaque = image.extract_band(_ALPHA).min() == _OPAQUE
         if is_opaque:
             image = image.extract_band(0, n=_ALPHA)
-    return replace(decode, header=decode.header.of_frame(image, is_opaque=is_opaque))
+    return replace(decode, header=header.of_frame(image, is_opaque=is_opaque))
 
 
 def render_frames(decode: DecodePlan, plans: Sequence[OutputPlan], render: Render) -> list[pyvips.Image]:

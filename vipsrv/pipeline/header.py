@@ -10,6 +10,8 @@ import pyvips
 from vipsrv.options import ImageInfo
 from vipsrv.pipeline.colour.space import ColourSpace
 from vipsrv.pipeline.frames import Frames
+from vipsrv.pipeline.notes import NOTHING, FileNotes
+from vipsrv.pipeline.orientation import Region, rotated_size
 from vipsrv.pipeline.vips.fields import PROFILE, get_field
 from vipsrv.pipeline.vips.operations import Shape, shape
 
@@ -48,8 +50,12 @@ class ImageHeader:
     the header of the embedded image if this format is a container (PNG in ICO). With ``shape`` and ``fields``
     (of an image without a profile) what they say is known before libvips opens the file. With ``frames``
     this is the header of an animation: ``info`` and ``image`` describe each frame, but only ``frames`` have
-    pixels. ``colours`` are those that the file states by numbers, even beside a profile; ``None`` for sRGB or
-    the profile.
+    pixels. ``notes`` are what vipsrv read in the file. ``finish`` makes the right colours of ``image``, or of
+    a part of it, when it is decoded; ``None`` if it has them.
+
+    The header of a view (``vipsrv/pipeline/view.py``) has ``info`` and ``image`` of the view. ``source`` is
+    the header of the page that it is a view of; ``region`` is the part of the page as stored, ``None`` for
+    all of it; and ``angle`` the degrees by which the upright image is still to be rotated.
     """
 
     def __init__(
@@ -66,7 +72,11 @@ class ImageHeader:
         shape: Shape | None = None,
         fields: Mapping[str, Any] | None = None,
         frames: Frames | None = None,
-        colours: ColourSpace | None = None,
+        notes: FileNotes = NOTHING,
+        source: "ImageHeader | None" = None,
+        region: Region | None = None,
+        angle: int = 0,
+        finish: Callable[[pyvips.Image], pyvips.Image] | None = None,
     ) -> None:
         self.info = info
         self.decoder = decoder
@@ -76,11 +86,15 @@ class ImageHeader:
         self.metadata_memory = metadata_memory
         self.embedded = embedded
         self.frames = frames
-        self.colours = colours
+        self.notes = notes
+        self.finish = finish
         self._build = build
         self._image: pyvips.Image | None = None
         self._shape = shape
         self._fields = fields
+        self._source = source
+        self.region = region
+        self.angle = angle
 
     @property
     def image(self) -> pyvips.Image:
@@ -92,17 +106,44 @@ class ImageHeader:
         return self._image
 
     def of_frame(self, image: pyvips.Image, *, is_opaque: bool) -> "ImageHeader":
-        """Return the header of one of the frames; ``is_opaque`` if its alpha was dropped."""
+        """Return the header of one of the frames, whose ``image`` is what the view shows of it; ``is_opaque``
+        if its alpha was dropped.
+        """
         info = replace(self.info, has_alpha=False) if is_opaque else self.info
-        return ImageHeader(info, lambda: image, decoder=Decoder.CORRECTED, fail_on=self.fail_on)
+        return ImageHeader(
+            info,
+            lambda: image,
+            decoder=Decoder.CORRECTED,
+            fail_on=self.fail_on,
+            notes=self.notes,
+            source=self._source,
+            angle=self.angle,
+        )
 
     def release(self) -> None:
         """Drop the image, and with it the memory of its decoder. The facts stay; the image cannot be used
         again.
         """
-        self._image, self._build, self.frames = None, _released, None
+        self._image, self._build, self.frames, self.finish = None, _released, None, None
         if self.embedded is not None:
             self.embedded.release()
+        if self._source is not None:
+            self._source.release()
+
+    @property
+    def is_view(self) -> bool:
+        """Whether this is a part of a page, or a page that is mirrored or turned."""
+        return self._source is not None
+
+    @property
+    def source(self) -> "ImageHeader":
+        """The header of the whole page as it is stored."""
+        return self if self._source is None else self._source
+
+    @property
+    def seen_size(self) -> tuple[int, int]:
+        """Width and height in pixels of what is resized: upright and rotated."""
+        return rotated_size(self.info.upright_size, self.angle) if self.angle else self.info.upright_size
 
     @property
     def shape(self) -> Shape:
@@ -135,6 +176,18 @@ class ImageHeader:
     def is_plain_file(self) -> bool:
         """Whether the header was read from a file of the usual form, without libvips."""
         return self._fields is not None
+
+    @property
+    def plain_fields(self) -> Mapping[str, Any] | None:
+        """The fields of such a file; ``None`` for all others."""
+        return self._fields
+
+    @property
+    def colours(self) -> ColourSpace | None:
+        """The colours that the file states by numbers, which count even beside a profile; ``None`` for sRGB
+        or the profile.
+        """
+        return self.notes.colours
 
     @property
     def has_profile(self) -> bool:

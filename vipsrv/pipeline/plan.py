@@ -14,7 +14,9 @@ from vipsrv.pipeline.icc_profile import has_rgb_profile, is_written
 from vipsrv.pipeline.limits import check_effort, check_result, check_source
 from vipsrv.pipeline.option_rules import check_options
 from vipsrv.pipeline.output_format import find_writer
+from vipsrv.pipeline.pixels import PIXELS, PixelOptions
 from vipsrv.pipeline.upload import Upload
+from vipsrv.pipeline.view import view_of
 from vipsrv.pipeline.vips.stopping import StopCheck
 from vipsrv.pipeline.watermarks import find_watermark
 from vipsrv.worker_config import WorkerConfig
@@ -39,18 +41,19 @@ class OutputPlan:
     @property
     def lossless(self) -> bool:
         """Whether the result has no quality."""
-        return self.options.lossless or not self.writer.lossy
+        return not self.writer.has_quality(self.options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodePlan:
     """One page of an image that is decoded for one or several results.
 
-    The whole page is scaled to ``width`` × ``height``, in pixels as a viewer sees it. Its transparency is
-    flattened onto ``background`` (``#rrggbb``), or kept if that is ``None``. With ``keep_profile`` its
-    colours stay in the RGB space of the embedded profile instead of becoming sRGB. ``header`` is that of the
-    ``page``, counted from 0. ``direct``: libjpeg-turbo may decode the image. ``threads`` is how many may
-    compute at a time; ``watch`` returns a reason if the job must stop.
+    The page, or the view of it, is scaled to ``width`` × ``height``, in pixels as a viewer sees it (after a
+    rotation by an angle). Its transparency is flattened onto ``background`` (``#rrggbb``), or kept if that
+    is ``None``. With ``keep_profile`` its colours stay in the RGB space of the embedded profile instead of
+    becoming sRGB. ``header`` is that of the ``page``, counted from 0, or of the view. ``corners`` is the
+    colour that a rotation uncovers. ``direct``: libjpeg-turbo may decode the image. ``threads`` is how many
+    may compute at a time; ``watch`` returns a reason if the job must stop.
     """
 
     upload: Upload
@@ -60,6 +63,7 @@ class DecodePlan:
     background: str | None
     keep_profile: bool = False
     page: int = 0
+    corners: str = "#ffffff"
     direct: bool = True
     threads: int = 1
     watch: StopCheck | None = None
@@ -72,7 +76,17 @@ class DecodePlan:
     @property
     def stored_size(self) -> tuple[int, int]:
         """The target size before the image is rotated by its orientation."""
-        return self.header.info.swap_if_rotated(self.width, self.height)
+        return self.header.info.swap_if_rotated(*self.upright_size)
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """The target size before the upright image is rotated by an angle; then it is not enlarged."""
+        header = self.header
+        if not header.angle:
+            return self.width, self.height
+        (across, down), (own_across, own_down) = header.info.upright_size, header.seen_size
+        scale = min(1.0, max(self.width / own_across, self.height / own_down))
+        return max(1, round(across * scale)), max(1, round(down * scale))
 
     @property
     def libvips_reader(self) -> LibvipsReader | None:
@@ -85,14 +99,14 @@ def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfi
     """Plan one result of the page with this header. Raises ``BadRequest`` and ``TooLarge``."""
     info = header.info
     frames = 1 if header.frames is None else header.frames.count
-    writer = find_writer(options.format, info, frames)
-    check_options(options, writer)
+    writer = PIXELS if isinstance(options, PixelOptions) else find_writer(options.format, info, frames)
+    check_options(options, writer, frames)
     if options.watermark is not None:
         find_watermark(options.watermark)
     if writer.effort is not None:
         check_effort(options.effort, config)
-    geometry = fit(options, *info.upright_size)
-    check_source(info, config, frames)
+    geometry = fit(options, *header.seen_size)
+    check_source(header.source.info, config, frames)
     check_result(geometry.width, geometry.height, writer.format, writer.max_side, config)
     keeps_alpha = info.has_alpha and writer.alpha
     wants_profile = options.keep in {Keep.ICC, Keep.ALL} and Keep.ICC in writer.keeps
@@ -116,6 +130,8 @@ def likely_shrink(outputs: Sequence[ResizeOptions], width: int, height: int) -> 
 
     The EXIF orientation is not known yet; if it swaps width and height, the factor may turn out different.
     """
+    if any(view_of(options).is_part for options in outputs):
+        return 1
     scaled = [fit(options, width, height).scaled for options in outputs]
     across, down = max(one for one, _ in scaled), max(one for _, one in scaled)
     return shrink_factor((width, height), (min(width, across), min(height, down)))
@@ -156,7 +172,7 @@ def plan_decode(
     height = max(plan.geometry.scaled[1] for plan in plans)
     if len(plans) > 1:
         # Results that are larger than the image are enlarged from it one by one.
-        own_width, own_height = header.info.upright_size
+        own_width, own_height = header.seen_size
         width, height = min(width, own_width), min(height, own_height)
         if width * height > config.max_output_pixels:
             raise TooLarge(
@@ -171,5 +187,6 @@ def plan_decode(
         height=height,
         background=backgrounds.pop() if len(backgrounds) == 1 else None,
         keep_profile=any(plan.keep_profile for plan in plans),
-        page=plans[0].options.page,
+        page=view_of(plans[0].options).page,
+        corners=plans[0].options.background,
     )

@@ -13,6 +13,7 @@ from vipsrv.pipeline.cost import admit
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import check_format
 from vipsrv.pipeline.option_rules import is_by_content
+from vipsrv.pipeline.pixels import PIXELS
 from vipsrv.pipeline.plan import (
     DecodePlan,
     OutputPlan,
@@ -22,28 +23,32 @@ from vipsrv.pipeline.plan import (
     plan_output,
 )
 from vipsrv.pipeline.probe import open_frames, open_page, read_header
+from vipsrv.pipeline.refusals import refusal
 from vipsrv.pipeline.steps.background import flatten_alpha, flatten_result
 from vipsrv.pipeline.steps.colours import bgr_to_rgb, drop_extra_bands, result_to_srgb, to_srgb
-from vipsrv.pipeline.steps.crop_or_pad import crop_or_pad, with_place
+from vipsrv.pipeline.steps.crop_or_pad import add_border, crop_or_pad, with_place
 from vipsrv.pipeline.steps.effects import EFFECT_STEPS
-from vipsrv.pipeline.steps.encode import encode
+from vipsrv.pipeline.steps.encode import Encoded, encode
 from vipsrv.pipeline.steps.jpeg_to_jpeg import resize_jpeg
 from vipsrv.pipeline.steps.metadata import clean_metadata
 from vipsrv.pipeline.steps.reopen import reopen
+from vipsrv.pipeline.steps.rotate import rotate
 from vipsrv.pipeline.steps.scale import scale_to
 from vipsrv.pipeline.steps.shrink import shrink
+from vipsrv.pipeline.trim import Terms, trimmed
 from vipsrv.pipeline.turbo.codec import NeedsLibvips
 from vipsrv.pipeline.upload import Upload
-from vipsrv.pipeline.vips.errors import forget_errors, logged_error, reason
+from vipsrv.pipeline.view import View, open_view, part_of, view_of
+from vipsrv.pipeline.vips.errors import forget_errors, logged_errors, reason, text_of
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked, stop_while_computing
 from vipsrv.pipeline.vips.threads import use_threads
 from vipsrv.worker_config import WorkerConfig
 
-DECODE_STEPS = (reopen, flatten_alpha, shrink, bgr_to_rgb, to_srgb, drop_extra_bands)
+DECODE_STEPS = (reopen, flatten_alpha, shrink, bgr_to_rgb, to_srgb, drop_extra_bands, rotate)
 """The steps after the header was read, in this order, once for all results. After them the image has the size
 that the largest result needs."""
 
-OUTPUT_STEPS = (result_to_srgb, flatten_result, crop_or_pad, *EFFECT_STEPS, clean_metadata)
+OUTPUT_STEPS = (result_to_srgb, flatten_result, crop_or_pad, *EFFECT_STEPS, add_border, clean_metadata)
 """The steps for each result, in this order, between its scaling and its encoding."""
 
 _MIN_WATCHED = 2_000_000
@@ -106,14 +111,19 @@ def resize(
         watch=watch,
     )
     check_format(header.info.format, "the image", formats)
-    pages = {page: _open(upload, header, page) for page in {_page(options) for options in outputs}}
-    plans = [plan_output(options, pages[_page(options)], config) for options in outputs]
+    of_outputs = [view_of(options) for options in outputs]
+    terms = Terms(config=config, seconds=seconds, heavy_ok=heavy_ok, watch=watch)
+    views = _open_views(upload, header, sorted(dict.fromkeys(of_outputs), key=lambda view: view.page), terms)
+    plans = [
+        plan_output(options, views[view], config) for options, view in zip(outputs, of_outputs, strict=True)
+    ]
     for plan in plans:
-        check_format(plan.writer.format.value, "the result", formats)
+        if plan.writer is not PIXELS:
+            check_format(plan.writer.format.value, "the result", formats)
     check_together(plans, config)
     parts = [
-        (pages[page], [options for options in outputs if _page(options) == page])
-        for page in reversed(pages)  # in the order in which they are done
+        (views[view], [plan.options for plan, of in zip(plans, of_outputs, strict=True) if of == view])
+        for view in reversed(views)  # in the order in which they are done
     ]
     cost = admit(upload, parts, config=config, seconds=seconds, heavy_ok=heavy_ok)
     # An additional thread takes at most as much memory as the whole job with one thread.
@@ -122,15 +132,33 @@ def resize(
     done: dict[int, Output] = {}
     # The memory of a page's decoder is freed together with its header.
     del header, parts
-    while pages:
-        page, page_header = pages.popitem()
-        numbers = [number for number, plan in enumerate(plans) if _page(plan.options) == page]
-        page_plans = [plans[number] for number in numbers]
-        decode = replace(plan_decode(upload, page_header, page_plans, config), threads=threads, watch=watch)
+    while views:
+        view, view_header = views.popitem()
+        numbers = [number for number, of in enumerate(of_outputs) if of == view]
+        view_plans = [plans[number] for number in numbers]
+        decode = replace(plan_decode(upload, view_header, view_plans, config), threads=threads, watch=watch)
         with use_threads(threads):
-            done |= zip(numbers, run_page(decode, page_plans), strict=True)
-        del decode, page_header
+            done |= zip(numbers, run_page(decode, view_plans), strict=True)
+        del decode, view_header
     return Result(source=source, outputs=tuple(done[number] for number in range(len(plans))))
+
+
+def _open_views(
+    upload: Upload, first: ImageHeader, views: Sequence[View], terms: Terms
+) -> dict[View, ImageHeader]:
+    """Open the header of each view. Each has a decoder of its own, because most can be read only once."""
+    headers: dict[View, ImageHeader] = {}
+    for number, view in enumerate(views):
+        if number and not view.page:
+            first = read_header(upload, tolerant=first.fail_on == "none")
+        page = (
+            open_page(upload, first, view.page)
+            if view.pages is None
+            else open_frames(upload, first, view.pages)
+        )
+        header = open_view(upload, page, view)
+        headers[view] = header if view.trim is None else trimmed(upload, header, view, terms)
+    return headers
 
 
 def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
@@ -140,11 +168,7 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
     does not tell which one failed, the image is decoded once more with nothing after it.
     """
     try:
-        try:
-            outputs = _run(decode, plans)
-        except NeedsLibvips:
-            decode = replace(decode, direct=False)
-            outputs = _run(decode, plans)
+        outputs = _run_either(decode, plans)
     except pyvips.Error as error:
         stop_if_asked(decode.watch)
         # The text first: the second decode replaces it. Both decodes at a time would take twice the memory.
@@ -153,18 +177,58 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
         # Of an animation only the encoder's errors come here.
         is_animation = decode.header.frames is not None
         decode.header.release()
-        is_valid = is_animation or (not _is_of_decoder(decode, message) and _decodes(decode, plans))
+        if not is_animation:
+            completed = _run_completed(decode, plans, text_of(error))
+            if completed is not None:
+                return completed
+        is_valid = is_animation or (
+            not _is_of_decoder(decode, message) and _decodes(replace(decode, direct=False), plans)
+        )
         stop_if_asked(decode.watch)
         if is_valid:
             raise InternalError(f"the result could not be written: {message}") from error
-        raise _corrupt(decode, message) from error
+        what = _cannot_be_decoded(decode)
+        raise refusal(what, decode.upload, error, reader=decode.libvips_reader) from error
     reader = decode.libvips_reader
     if reader is not None and reader.continues_after_errors and decode.header.fail_on != "none":
         # Not for all formats: libjpeg logs warnings, most of them about images that look right.
-        logged = logged_error()
+        # A profile that could not be applied has logged an error, too, which is not one of the pixels.
+        logged = next((error for error in logged_errors() if _is_of_decoder(decode, error)), None)
         if logged:
-            raise _corrupt(decode, logged)
+            raise CorruptImage(f"{_cannot_be_decoded(decode)}: {logged}")
     return outputs
+
+
+def _run_completed(decode: DecodePlan, plans: Sequence[OutputPlan], text: str) -> list[Output] | None:
+    """Make the results of a file that lacks nothing that any pixel needs; ``None`` if it lacks more."""
+    reader = decode.libvips_reader
+    if reader is None:
+        return None
+    try:
+        upload = reader.completed(decode.upload, text, decode.watch)
+        if upload is None:
+            return None
+        header = _opened_again(upload, decode)
+        return _run_either(replace(decode, upload=upload, header=header), plans)
+    except (pyvips.Error, RequestError):
+        stop_if_asked(decode.watch)
+        return None
+
+
+def _opened_again(upload: Upload, decode: DecodePlan) -> ImageHeader:
+    """Return the header of the same view of the same page, because an image can be read only once.
+
+    Raises as ``read_header`` does.
+    """
+    first = read_header(upload, tolerant=decode.header.fail_on == "none", shrink_for=_whole)
+    header, page = decode.header, open_page(upload, first, decode.page)
+    if not header.is_view:
+        return page
+    return part_of(upload, page, decode.page, header.region, header.info.orientation, header.angle)
+
+
+def _whole(_width: int, _height: int) -> int:
+    return 1
 
 
 def _is_of_decoder(decode: DecodePlan, message: str) -> bool:
@@ -176,12 +240,9 @@ def _is_of_decoder(decode: DecodePlan, message: str) -> bool:
 
 
 def _decodes(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:
-    """Whether the image can be decoded as far as the job needs. It is opened again, because it can be read
-    only once.
-    """
+    """Whether the image can be decoded as far as the job needs."""
     try:
-        header = read_header(decode.upload, tolerant=decode.header.fail_on == "none")
-        decode = replace(decode, header=open_page(decode.upload, header, decode.page))
+        decode = replace(decode, header=_opened_again(decode.upload, decode))
         _decode(decode, plans).avg()  # reads every pixel and keeps none
     except (pyvips.Error, RequestError):
         return False
@@ -197,18 +258,26 @@ def _decode(decode: DecodePlan, plans: Sequence[OutputPlan]) -> pyvips.Image:
     return image
 
 
+def _run_either(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
+    """Make the results by libjpeg-turbo, if it decodes the image, or else by libvips."""
+    try:
+        return _run(decode, plans)
+    except NeedsLibvips:
+        return _run(replace(decode, direct=False), plans)
+
+
 def _run(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
     if decode.header.frames is not None:
         images = render_frames(decode, plans, _render)
         pages = decode.header.info.pages
         return [
-            _output(plan, *encode(image, plan, decode.watch), pages)
+            _output(plan, encode(image, plan, decode.watch), pages)
             for plan, image in zip(plans, images, strict=True)
         ]
     if len(plans) == 1:
         data = resize_jpeg(decode, plans[0])
         if data is not None:
-            return [_output(plans[0], data, plans[0].quality, decode.header.info.pages)]
+            return [_output(plans[0], Encoded(data, plans[0].quality), decode.header.info.pages)]
     image = _decode(decode, plans)
     outputs = []
     for plan, scaled in zip(plans, _scale(image, plans), strict=True):
@@ -261,45 +330,36 @@ def _apply(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> pyvips.
 
 
 def _finish(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> Output:
-    data, quality = encode(_apply(image, plan, decode), plan, decode.watch)
-    return _output(plan, data, quality, decode.header.info.pages)
+    encoded = encode(_apply(image, plan, decode), plan, decode.watch)
+    return _output(plan, encoded, decode.header.info.pages)
 
 
-def _output(plan: OutputPlan, data: bytes, quality: int, pages: int) -> Output:
+def _output(plan: OutputPlan, encoded: Encoded, pages: int) -> Output:
     frames: int | None = plan.frames
     if plan.frames > 1 and plan.writer.count_frames is not None:
-        frames = plan.writer.count_frames(data)
+        frames = plan.writer.count_frames(encoded.data)
     elif pages == 1 and plan.options.pages is None:
         frames = None
     info = OutputInfo(
         width=plan.geometry.width,
         height=plan.geometry.height,
         format=plan.writer.format.value,
-        quality=quality,
-        size=len(data),
+        quality=encoded.quality,
+        size=len(encoded.data),
         frames=frames,
+        ssim=encoded.ssim,
     )
-    return Output(info=info, data=data)
+    return Output(info=info, data=encoded.data)
 
 
-def _corrupt(decode: DecodePlan, message: str) -> CorruptImage:
-    return CorruptImage(f"this {decode.header.info.format} cannot be decoded: {message}")
+def _cannot_be_decoded(decode: DecodePlan) -> str:
+    return f"this {decode.header.info.format} cannot be decoded"
 
 
 def _is_long(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:
     source = decode.header.info
     results = sum(plan.geometry.computed_pixels for plan in plans)
     return max(source.width * source.height, decode.width * decode.height, results) >= _MIN_WATCHED
-
-
-def _page(options: ResizeOptions) -> tuple[int, str | None]:
-    """Return what of the image a result is made from: all results with the same share one decode."""
-    return options.page, options.pages
-
-
-def _open(upload: Upload, header: ImageHeader, page: tuple[int, str | None]) -> ImageHeader:
-    number, pages = page
-    return open_page(upload, header, number) if pages is None else open_frames(upload, header, pages)
 
 
 def _area(size: tuple[int, int]) -> int:

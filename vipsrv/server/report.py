@@ -26,9 +26,11 @@ def report_json(outcome: Outcome, timeline: Timeline) -> tuple[bytes, int]:
     outputs = []
     for output in outcome.outputs:
         size += output.size
+        frames = "" if output.frames is None else f',"frames":{output.frames}'
         outputs.append(
             f'{{"width":{output.width},"height":{output.height},"format":"{output.format}",'
-            f'"quality":{output.quality},"size":{output.size}}}'
+            f'"quality":{output.quality},"size":{output.size}{frames}'
+            + ("}" if output.ssim is None else f',"ssim":{output.ssim:.5f}}}')
         )
     report = (
         f'{{"source":{source_json},"outputs":[{",".join(outputs)}],'

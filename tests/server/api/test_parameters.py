@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from vipsrv.errors import BadRequest
-from vipsrv.options import LIST_LENGTHS, Fit, Flip, Format, Keep, Position, ResizeOptions, ResizeRequest
+from vipsrv.options import (
+    LIST_LENGTHS,
+    Chroma,
+    Fit,
+    Flip,
+    Format,
+    Keep,
+    Position,
+    ResizeOptions,
+    ResizeRequest,
+)
 from vipsrv.server.api.parameters import PARAMETERS, ResizeParameters
 from vipsrv.workers.channel import MAX_OUTPUTS
 
@@ -62,7 +72,21 @@ def test_all_options() -> None:
         flip="both",
         rotate="90",
         focus="0.5,.25",
+        modulate="1.5,0",
+        grey="true",
+        blur="2.5",
+        sharpen="true",
+        watermark="logo",
+        watermark_position="southeast",
+        watermark_scale="0.5",
+        watermark_opacity=".5",
+        rounded="12",
         pad="1,2,3,4",
+        progressive="true",
+        chroma="4:2:0",
+        palette="false",
+        optimize="0",
+        min_ssim="0.97",
     ) == ResizeOptions(
         width=800,
         height=600,
@@ -81,8 +105,27 @@ def test_all_options() -> None:
         flip=Flip.BOTH,
         rotate=90,
         focus=(0.5, 0.25),
+        modulate=(1.5, 0),
+        grey=True,
+        blur=2.5,
+        sharpen=True,
+        watermark="logo",
+        watermark_scale=0.5,
+        watermark_opacity=0.5,
+        rounded=12,
         pad=(1, 2, 3, 4),
+        progressive=True,
+        chroma=Chroma.HALF,
+        optimize=False,
+        min_ssim=0.97,
     )
+
+
+def test_pages() -> None:
+    assert options(width="8", pages="all").pages == "all"
+    assert options(width="8", pages="00-9").pages == "0-9"
+    assert refusal(("pages", "3")).startswith("pages: must be all")
+    assert refusal(("pages", "3-2")).startswith("pages: 3-2 must begin")
 
 
 def test_the_default_fit_is_that_of_the_clients() -> None:
@@ -96,6 +139,9 @@ def test_the_default_fit_is_that_of_the_clients() -> None:
     ("given", "expected"),
     [
         ({"gravity": "north"}, {"position": "top"}),
+        ({"chromaSubsampling": "4:4:4"}, {"chroma": "4:4:4"}),
+        ({"optimiseCoding": "true"}, {"optimize": True}),
+        ({"min_ssim": "1"}, {"min_ssim": 1}),
         ({"position": "northeast"}, {"position": "right top"}),
         ({"position": "center"}, {"position": "centre"}),
         ({"position": "top right"}, {"position": "right top"}),
@@ -161,6 +207,13 @@ def test_auto_becomes_what_the_client_prefers() -> None:
         ([("crop", "1,2,3,1e3")], "crop: must be a number such as 12 or 0.5"),
         ([("crop", f"1,2,3,{'9' * 20}")], "crop: must be from 0 to 4294967295"),
         ([("focus", "2,0")], "focus: must be from 0 to 1, not"),
+        ([("modulate", "1")], 'modulate: must be 2 numbers with commas, not "1"'),
+        ([("blur", "0.2")], "blur: must be from 0.3 to 250"),
+        ([("sharpen", "1"), ("sharpen", "2")], "sharpen: is given twice"),
+        ([("sharpen", "yes")], "sharpen: must be a number such as"),
+        ([("watermark", "A/b")], "watermark: must be 1 to 32 lower-case letters"),
+        ([("watermark_position", "entropy")], "watermark_position: must be one of centre, top,"),
+        ([("greyscale", "true"), ("grey", "true")], "grey: is given twice, before as greyscale"),
         ([("pad", "1,2")], "pad: must be one number or four with commas"),
         ([("flip", "left")], "flip: must be one of horizontal, vertical, both, not"),
         ([("rotate", "-90")], "rotate: must be a whole number"),
@@ -200,7 +253,7 @@ def test_a_schema_accepts_what_is_accepted(name: str, data: st.DataObject) -> No
         parameter.read(text)
     except BadRequest:
         # A pattern has no range: not every number of ten digits is a side.
-        assert not valid or name in {"outputs", *LIST_LENGTHS}
+        assert not valid or name in {"outputs", "pages", "sharpen", *LIST_LENGTHS}
     else:
         assert valid
 
@@ -210,6 +263,10 @@ def _values(schema: dict[str, Any]) -> st.SearchStrategy[tuple[Any, str]]:
         edges = st.sampled_from([schema["minimum"], schema["maximum"]])
         numbers = st.one_of(st.integers(0, 2**64), edges, edges.map(lambda edge: edge + 1), st.just(0))
         return numbers.map(lambda number: (number, str(number)))
+    if schema["type"] == "number":
+        least, most = schema["minimum"], schema["maximum"]
+        decimals = st.decimals(0, 2 * most, places=3).map(float)
+        return st.one_of(decimals, st.sampled_from([least, most])).map(lambda one: (one, f"{one:.3f}"))
     if schema["type"] == "boolean":
         return st.booleans().map(lambda one: (one, str(one).lower()))
     if "enum" in schema:

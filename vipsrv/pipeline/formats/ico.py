@@ -136,7 +136,6 @@ def _pixels_in(head: bytes) -> int | None:
 def _open_png(view: memoryview, *, tolerant: bool) -> BuiltinImage:
     embedded = Upload.from_memory(view)
     metadata = png.check_metadata(embedded)
-    notes = read_notes(embedded)
     try:
         image = pyvips.Operation.call(
             "pngload_source", embedded.source, access="sequential", fail_on="none" if tolerant else "error"
@@ -150,7 +149,7 @@ def _open_png(view: memoryview, *, tolerant: bool) -> BuiltinImage:
         build=lambda: image,
         embedded=("png", image),
         memory=embedded.size + metadata,
-        colours=None if notes is None else notes.colours,
+        notes=read_notes(embedded),
     )
 
 

@@ -5,7 +5,7 @@ Source for the layout of the file: RFC 9649, section 2.
 
 import pyvips
 
-from vipsrv.options import Format
+from vipsrv.options import Chroma, Format
 from vipsrv.pipeline import libwebp
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
@@ -30,6 +30,9 @@ _FIRST_CHUNK = 12
 _RIFF_SIZE = slice(4, 8)
 _CHUNK_HEAD = 8
 """Bytes of name and length."""
+
+_ALPHA_FLAG = 0x10
+"""Of the first byte of the chunk VP8X."""
 
 _FRAME_HEAD = 16
 """Bytes of a frame before the chunks that it holds."""
@@ -158,7 +161,7 @@ def _held(request: DecodeRequest) -> float:
     return 5 * pixels + 4.5 * reduced if request.header.info.has_alpha else 7.5 * reduced
 
 
-def _write_plain(image: pyvips.Image, quality: int) -> bytes:
+def _write_plain(image: pyvips.Image, quality: int, _chroma: Chroma) -> bytes:
     width, height, bands, band_format, _ = shape(image)
     # libvips can stop an encode in the middle, libwebp called like this cannot.
     is_small = width * height <= _MAX_UNINTERRUPTED
@@ -166,6 +169,19 @@ def _write_plain(image: pyvips.Image, quality: int) -> bytes:
         return libwebp.encode(image, quality)
     result: bytes = _save_plain(image, quality)
     return result
+
+
+def _mark_transparent(data: bytes) -> bytes:
+    """Set the flag for alpha of an animation.
+
+    libwebp sets it only if a frame has transparent pixels. Frames that do not cover the canvas leave it
+    transparent as well, and readers that trust the flag, Pillow among them, would show black.
+    """
+    if data[_FIRST_CHUNK : _FIRST_CHUNK + 4] != b"VP8X":
+        return data
+    marked = bytearray(data)
+    marked[_FIRST_CHUNK + _CHUNK_HEAD] |= _ALPHA_FLAG
+    return bytes(marked)
 
 
 def _count_frames(data: bytes) -> int:
@@ -199,6 +215,7 @@ WEBP = ImageFormat(
         lossless=True,
         alpha=True,
         animation={},
+        mark_transparent=_mark_transparent,
         count_frames=_count_frames,
         max_side=16_383,  # 14 bits
         options={"effort": 4},
@@ -208,6 +225,7 @@ WEBP = ImageFormat(
             times=(0.3, 0.4, 0.4, 1, 1, 1.1, 2, 2, 2, 2),
             lossless_times=(0.2, 0.5, 0.8, 1, 1, 1.2, 1.2, 1.2, 1.2, 1.2),
         ),
+        chroma={Chroma.AUTO: {}, Chroma.HALF: {}},  # RFC 9649, 3: VP8 has no other
         cost=EncodeCost(pixel=7, alpha=15, seconds=0.04),
         lossless_cost=EncodeCost(pixel=38, alpha=4, base=20 << 20, seconds=0.1),
         save_plain=_write_plain,

@@ -20,8 +20,8 @@ def resize_stated(image: pyvips.Image, decode: DecodePlan, colours: ColourSpace)
     info = decode.header.info
     width, height = decode.stored_size
     image = scale_to(image, min(width, info.width), min(height, info.height))
-    image = conversion.to_srgb(rotate_upright(image, info), colours)
+    image = conversion.to_srgb(rotate_upright(image, decode.header), colours)
     if info.has_alpha and decode.background is not None:
         image = to_srgb(image, decode)
         image = image.flatten(background=colour_in(image, decode.background, own_profile=False))
-    return scale_to(image, decode.width, decode.height)
+    return scale_to(image, *decode.upright_size)

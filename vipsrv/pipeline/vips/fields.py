@@ -43,6 +43,16 @@ def orientation_of(image: pyvips.Image) -> int:
     return orientation if 1 <= orientation <= _LAST_ORIENTATION else 1
 
 
+def set_orientation(image: pyvips.Image, orientation: int) -> pyvips.Image:
+    """Return the image with this EXIF orientation (1–8) instead of its own."""
+    image = image.copy()
+    for name in _ORIENTATIONS:
+        image.remove(name)
+    if orientation > 1:
+        image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
+    return image
+
+
 def with_metadata(image: pyvips.Image, source: pyvips.Image, *, upright: bool = False) -> pyvips.Image:
     """Return ``image`` with the resolution and metadata of ``source``, without orientation if ``upright``."""
     image = image.copy(xres=source.xres, yres=source.yres)

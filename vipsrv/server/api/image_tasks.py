@@ -98,7 +98,9 @@ class ResizeTask(ImageTask):
     def _update(self) -> None:
         parameters = self._parameters
         accept = self._request.fields.get("accept", "")
-        auto = preferred_format(accept, self._writable()) if parameters.is_auto else None
+        auto = None
+        if parameters.is_auto:
+            auto = preferred_format(accept, self._writable(), animated=parameters.is_animated)
         self.meta = {**parameters.meta(auto), **self._ids, **self._upload}
         self._in_zip = parameters.has_outputs and prefers_zip(accept)
         self.digest = Digest.TAG_AND_CRC if self._in_zip else Digest.TAG

@@ -12,10 +12,14 @@ from typing import Any
 
 from vipsrv.errors import BadRequest
 from vipsrv.options import (
+    BY_CONTENT,
     DEADLINE_MS_BOUNDS,
     INTEGER_BOUNDS,
     LIST_LENGTHS,
     NUMBER_BOUNDS,
+    PAGES_PATTERN,
+    WATERMARK_PATTERN,
+    Chroma,
     Fit,
     Flip,
     Format,
@@ -23,6 +27,8 @@ from vipsrv.options import (
     Position,
     ResizeOptions,
     default_fit,
+    read_pages,
+    read_watermark,
 )
 from vipsrv.printable import printable
 from vipsrv.workers.channel import MAX_OUTPUTS
@@ -87,10 +93,16 @@ def _number(name: str, description: str, bounds: tuple[int, int]) -> Parameter:
     return Parameter(name=name, description=description, schema=schema, read=read)
 
 
-def _boolean(name: str, description: str) -> Parameter:
-    schema = {"type": "boolean", "default": _DEFAULTS[name]}
+def _boolean(name: str, description: str, *, aliases: tuple[str, ...] = ()) -> Parameter:
+    schema: dict[str, Any] = {"type": "boolean"}
+    if _DEFAULTS[name] is not None:
+        schema["default"] = _DEFAULTS[name]
     return Parameter(
-        name=name, description=description, schema=schema, read=lambda text: _read_boolean(name, text)
+        name=name,
+        description=description,
+        schema=schema,
+        read=lambda text: _read_boolean(name, text),
+        aliases=aliases,
     )
 
 
@@ -100,13 +112,15 @@ def _choice(
     kind: type[StrEnum],
     others: dict[str, StrEnum] | None = None,
     aliases: tuple[str, ...] = (),
+    without: frozenset[StrEnum] = frozenset(),
 ) -> Parameter:
-    values = {one.value: one for one in kind} | (others or {})
+    values = {one.value: one for one in kind if one not in without} | (others or {})
 
     def read(text: str) -> str:
         value = values.get(text)
         if value is None:
-            raise BadRequest(f"{name}: must be one of {', '.join(kind)}, not {_shown(text)}")
+            known = ", ".join(one for one in kind if one not in without)
+            raise BadRequest(f"{name}: must be one of {known}, not {_shown(text)}")
         return value.value
 
     schema: dict[str, Any] = {"type": "string", "enum": list(values)}
@@ -125,6 +139,14 @@ def _decimal(name: str, text: str) -> float:
     return value
 
 
+def _fraction(name: str, description: str) -> Parameter:
+    least, most = NUMBER_BOUNDS[name]
+    schema = {"type": "number", "minimum": least, "maximum": most}
+    return Parameter(
+        name=name, description=description, schema=schema, read=lambda text: _decimal(name, text)
+    )
+
+
 def _numbers(name: str, description: str, *, aliases: tuple[str, ...] = ()) -> Parameter:
     """A list of numbers with commas between them. ``ResizeOptions`` checks what they mean together."""
     length = LIST_LENGTHS[name]
@@ -137,6 +159,28 @@ def _numbers(name: str, description: str, *, aliases: tuple[str, ...] = ()) -> P
 
     schema = {"type": "string", "pattern": f"^{_NUMBER_PATTERN}(,{_NUMBER_PATTERN}){{{length - 1}}}$"}
     return Parameter(name=name, description=description, schema=schema, read=read, aliases=aliases)
+
+
+def _one_number(name: str, description: str) -> Parameter:
+    least, most = NUMBER_BOUNDS[name]
+    schema: dict[str, Any] = {"type": "number", "minimum": least, "maximum": most}
+    default = _DEFAULTS.get(name)
+    if default is not None:
+        schema["default"] = default
+    return Parameter(
+        name=name, description=description, schema=schema, read=lambda text: _decimal(name, text)
+    )
+
+
+def _read_sharpen(text: str) -> bool | float:
+    return text == "true" if text in {"true", "false"} else _decimal("sharpen", text)
+
+
+def _read_watermark(text: str) -> str:
+    try:
+        return read_watermark("watermark", text)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
 
 
 def _read_pad(text: str) -> float | list[float]:
@@ -167,6 +211,13 @@ def _read_colour(text: str) -> str:
     if match is None:
         raise BadRequest(f"background: must look like ffffff or #ffffff (%23ffffff), not {_shown(text)}")
     return f"#{match[1]}"
+
+
+def _read_pages(text: str) -> str | None:
+    try:
+        return read_pages("pages", text)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
 
 
 def _read_sizes(text: str) -> list[tuple[int | None, int | None]]:
@@ -213,8 +264,8 @@ _DECLARED = (
     ),
     _choice(
         "format",
-        "Format of the result. `auto` is AVIF or WebP if the header Accept names it, and otherwise the "
-        "format of the image if the server writes it.",
+        "Format of the result. `auto` is AVIF, JPEG XL or WebP if the header Accept names it, and otherwise "
+        "the format of the image if the server writes it.",
         Format,
         dict(_SHARP_FORMATS),
         ("toFormat",),
@@ -243,6 +294,13 @@ _DECLARED = (
     ),
     _choice("keep", "Metadata of the image that the result carries.", Keep),
     _number("page", "Page or frame of the image, from 0.", INTEGER_BOUNDS["page"]),
+    Parameter(
+        name="pages",
+        description="Frames of an animation, `all` or the first and the last, such as `0-9`; the result is "
+        "an animated WebP or GIF.",
+        schema={"type": "string", "pattern": f"^({PAGES_PATTERN})$"},
+        read=_read_pages,
+    ),
     _boolean("enlarge", "Whether an image smaller than the target is enlarged."),
     Parameter(
         name="withoutEnlargement",
@@ -281,6 +339,38 @@ _DECLARED = (
     _numbers(
         "focus", "The point that `cover` keeps as close to the centre as it can: x and y, as fractions."
     ),
+    _numbers(
+        "modulate",
+        "Factors of brightness and saturation, such as `1.2,0.8`; 1 changes nothing.",
+    ),
+    _boolean("grey", "Whether the colours are removed.", aliases=("greyscale", "grayscale")),
+    _one_number("blur", "Sigma of a Gaussian blur in pixels of the result."),
+    Parameter(
+        name="sharpen",
+        description="`true` for what suits a thumbnail, or the sigma of an unsharp mask.",
+        schema={"type": "string", "pattern": f"^(true|false|{_NUMBER_PATTERN})$", "default": "false"},
+        read=_read_sharpen,
+    ),
+    Parameter(
+        name="watermark",
+        description="Name of an image that the server was started with, to be laid over the result.",
+        schema={"type": "string", "pattern": f"^{WATERMARK_PATTERN}$"},
+        read=_read_watermark,
+    ),
+    _choice(
+        "watermark_position",
+        "Where the watermark is placed.",
+        Position,
+        dict(_SHARP_POSITIONS),
+        without=BY_CONTENT,
+    ),
+    _one_number("watermark_scale", "Width of the watermark as a part of that of the result."),
+    _one_number("watermark_opacity", "How opaque the watermark is, from 0 to 1."),
+    _number(
+        "rounded",
+        "Radius of the corners in pixels of the result; one of half a side or more makes a circle.",
+        INTEGER_BOUNDS["rounded"],
+    ),
     Parameter(
         name="pad",
         description="Border around the result in pixels of the background: one number, or top, right, "
@@ -288,6 +378,23 @@ _DECLARED = (
         schema={"type": "string", "pattern": "^[0-9]{1,10}((,[0-9]{1,10}){3})?$"},
         read=_read_pad,
         aliases=("extend",),
+    ),
+    _boolean("progressive", "Whether a JPEG, PNG or GIF shows the whole image when its first part arrived."),
+    _choice(
+        "chroma",
+        "How a lossy result stores colours: at half its width and height, or whole.",
+        Chroma,
+        aliases=("chromaSubsampling",),
+    ),
+    _boolean("palette", "Whether a PNG is reduced to at most 256 colours, by `quality`."),
+    _boolean(
+        "optimize",
+        "Whether a JPEG gets Huffman tables of its own, which `effort` decides otherwise.",
+        aliases=("optimizeCoding", "optimiseCoding"),
+    ),
+    _fraction(
+        "min_ssim",
+        "The quality is lowered as long as the SSIM of the result, 1 for an equal one, is at least this.",
     ),
     _number(
         "deadline_ms",
@@ -332,6 +439,11 @@ class ResizeParameters:
     def is_auto(self) -> bool:
         """Whether the format is to be chosen."""
         return self._values.get("format") == Format.AUTO
+
+    @property
+    def is_animated(self) -> bool:
+        """Whether the result may have several frames."""
+        return "pages" in self._values
 
     def add(self, name: str, text: str) -> None:
         """Add a parameter. Raises ``BadRequest`` if it is unknown, invalid, or given already."""

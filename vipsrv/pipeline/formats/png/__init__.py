@@ -17,6 +17,8 @@ from vipsrv.pipeline.formats.base import (
     EncoderEffort,
     ImageFormat,
     LibvipsReader,
+    PaletteWriting,
+    ProgressiveWriting,
     Trial,
     Writer,
     signature,
@@ -176,6 +178,18 @@ PNG = ImageFormat(
             times=(0.6, 0.6, 1, 1, 1, 1, 1, 1, 1.1, 1.5),
         ),
         cost=EncodeCost(pixel=4, alpha=1, seconds=0.008),
+        progressive=ProgressiveWriting(argument="interlace", times=1, pixel=4),
+        palette=PaletteWriting(
+            # docs/decisions/0058-how-results-are-encoded.md has the table.
+            options={"palette": True, "effort": 4},
+            effort=EncoderEffort(
+                argument="effort",
+                values=(1, 1, 2, 3, 4, 5, 6, 7, 8, 9),
+                times=(0.7, 0.7, 0.7, 0.7, 1, 1.3, 1.8, 3, 3.2, 4),
+                memory=(0,) * 5 + (25,) * 5,
+            ),
+            cost=EncodeCost(pixel=32, seconds=0.06),
+        ),
     ),
 )
 
