@@ -367,7 +367,7 @@ def _open_frames(
             f"the frames of this {info.format} cannot be read", upload, error, reader=reader
         ) from error
     return ImageHeader(
-        replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha, orientation=1),
+        replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha),
         lambda: frames.image,
         decoder=Decoder.CORRECTED,
         fail_on=header.fail_on,

@@ -257,7 +257,9 @@ def _prepared(loader: str, fail_on: str) -> PreparedOperation:
 
 def frames_of_roll(loader: str) -> Callable[[Upload, ImageHeader, int, int], Frames]:
     """Return what opens the frames of a format that ``loader`` of libvips reads as a roll."""
-    return lambda upload, header, first, count: open_roll(loader, upload.source, header.fail_on, first, count)
+    return lambda upload, header, first, count: open_roll(
+        loader, upload.source, header.fail_on, range(first, first + count)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -508,6 +510,9 @@ class Writer:
     chroma: Mapping[Chroma, Mapping[str, Any]] = field(default_factory=_any_chroma)
     progressive: ProgressiveWriting | None = None
     palette: PaletteWriting | None = None
+
+    mark_transparent: Callable[[bytes], bytes] | None = None
+    """Make it known of a result of several frames that it has transparency, if its encoder may not."""
 
     count_frames: Callable[[bytes], int] | None = None
     """Return how many frames a result has, if its encoder may write fewer than it got."""
