@@ -208,7 +208,7 @@ def _page_header(
         lambda: image,
         decoder=Decoder.CORRECTED,
         fail_on=fail_on,
-        metadata_memory=metadata_memory,
+        metadata_memory=metadata_memory + page.memory,
         finish=page.finish,
     )
 

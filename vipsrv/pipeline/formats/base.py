@@ -180,12 +180,14 @@ class ImageFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedPage:
     """A page whose pixels a format's own code makes right. ``image`` is what is known before they are
-    decoded; ``finish`` makes the right image of it when it is decoded, ``None`` if it is right.
+    decoded; ``finish`` makes the right image of it when it is decoded, ``None`` if it is right. Its copy
+    of the file takes ``memory`` bytes.
     """
 
     image: pyvips.Image
     has_alpha: bool
     pages: int = 1
+    memory: int = 0
     finish: Callable[[pyvips.Image], pyvips.Image] | None = None
 
 
