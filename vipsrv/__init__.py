@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from vipsrv.options import (
+        Chroma,
         Fit,
         Format,
         ImageInfo,
@@ -67,6 +68,7 @@ __all__ = [
     "BadRequest",
     "Busy",
     "Cancelled",
+    "Chroma",
     "Client",
     "ClientTimeout",
     "ConnectFailed",
@@ -148,6 +150,7 @@ _HOME = {
     "UploadConflict": "vipsrv.errors",
     "VipsrvError": "vipsrv.errors",
     "WorkerDied": "vipsrv.errors",
+    "Chroma": "vipsrv.options",
     "Fit": "vipsrv.options",
     "Flip": "vipsrv.options",
     "Format": "vipsrv.options",
