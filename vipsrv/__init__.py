@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from vipsrv.options import (
+        Chroma,
         Fit,
         Flip,
         Format,
@@ -68,6 +69,7 @@ __all__ = [
     "BadRequest",
     "Busy",
     "Cancelled",
+    "Chroma",
     "Client",
     "ClientTimeout",
     "ConnectFailed",
@@ -149,6 +151,7 @@ _HOME = {
     "UploadConflict": "vipsrv.errors",
     "VipsrvError": "vipsrv.errors",
     "WorkerDied": "vipsrv.errors",
+    "Chroma": "vipsrv.options",
     "Fit": "vipsrv.options",
     "Flip": "vipsrv.options",
     "Format": "vipsrv.options",
