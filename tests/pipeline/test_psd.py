@@ -33,7 +33,7 @@ NOT_MERGED = resource(1057, struct.pack(">IB", 1, 0) + bytes(8))
 
 def planes_of(image: Image.Image) -> Array:
     """The channels of an image, each an array of rows."""
-    pixels = np.asarray(image)
+    pixels: Array = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
@@ -54,7 +54,8 @@ def over_white(image: Image.Image) -> Array:
     pixels = np.asarray(image.convert("RGBA")).astype(float)
     alpha = pixels[..., 3:] / 255
     colours = pixels[..., :3] * alpha + 255 * (1 - alpha)
-    return np.rint(np.dstack([colours, pixels[..., 3]])).astype(np.uint8).transpose(2, 0, 1)
+    stored: Array = np.rint(np.dstack([colours, pixels[..., 3]])).astype(np.uint8)
+    return stored.transpose(2, 0, 1)
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["psd", "psb"])
