@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     )
     from vipsrv.options import (
         Fit,
+        Flip,
         Format,
         ImageInfo,
         Keep,

@@ -94,6 +94,9 @@ class WorkerConfig:
         least=1,
         most=_MOST_ON_THE_WIRE,
     )
+    max_frames: int = _declare(
+        2000, "Most frames of an animation that a result may have (the option 'pages').", least=1, most=10_000
+    )
     max_effort: int = _declare(
         9,
         "Highest 'effort' that a request may ask of the encoder of an AVIF, WebP, PNG, GIF or JPEG. A photo "

@@ -174,8 +174,8 @@ class ResultReport:
                 rows.append(("saved", printable(output.saved or "standard output")))
                 rows.append(("  dimensions", str(output.processed)))
                 rows.append(("  size", f"{_size(output.result_bytes)}, {output.ratio:.2f} : 1"))
-                rows.extend([] if output.ssim is None else [("  quality", output.seen())])
                 rows += self._frames("  frames", output)
+                rows.extend([] if output.ssim is None else [("  quality", output.seen())])
         else:
             (output,) = self.outputs
             rows.append(("saved", printable(output.saved or "standard output")))

@@ -33,9 +33,9 @@ class ResizedImage:
     """One image that the server made.
 
     ``data`` is the encoded image; ``width`` and ``height`` are pixels; ``quality`` is the quality used,
-    1–100; ``ratio`` is the bytes of the original divided by the bytes of this image. ``frames`` is how many
-    images it has: more than 1 in an animation. ``ssim`` is how much the image looks like itself before it was
-    encoded, 1 for equal, where ``min_ssim`` was asked.
+    1–100; ``ratio`` is the bytes of the original divided by the bytes of this image. ``ssim`` is how much the
+    image looks like itself before it was encoded, 1 for equal, where ``min_ssim`` was asked. ``frames`` is
+    how many images it has: more than 1 in an animation.
     """
 
     data: bytes = field(repr=False)

@@ -13,6 +13,8 @@ Read ``resize.py`` first: it holds the list of steps. A job goes through the mod
 ``output_format``   chooses the format of a result among those that can be written
 ``limits``          refuses images and results that are too large, from the header alone
 ``cost``            predicts memory and time of the job, and refuses it or requests the heavy lane
+``frames``          the frames of an animation, opened one after another
+``animate``         runs the steps for each frame, and collects the frames of each result
 ``resize``          runs the job: decode steps, steps of each result, encoding
 ``placeholder``     what stands for an image until it is loaded
 ``watermarks``      the images that ``watermark`` may name
@@ -44,7 +46,8 @@ Details of the options:
   sharp's ``keepIccProfile``; all others become sRGB without a profile. ``exif``: EXIF with an orientation of
   1 and without the embedded thumbnail, colours in sRGB. ``all``: both, and everything else that the format
   holds (IPTC; XMP of up to 1 MiB, likewise with an orientation of 1).
-- ``page`` counts from 0; in an animation it is a frame as a viewer sees it.
+- ``page`` counts from 0; in an animation it is a frame as a viewer sees it. ``pages`` are several frames:
+  each goes through all steps (``animate``), and the encoder gets them below each other.
 - ``enlarge`` false: see ``geometry``.
 """
 

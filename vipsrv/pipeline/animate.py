@@ -34,12 +34,15 @@ class _Roll:
     def __init__(self, plan: OutputPlan, *, has_alpha: bool) -> None:
         self._plan = plan
         self._has_alpha = has_alpha
+        self._is_opaque = has_alpha
         self._pixels = bytearray()
         self._first: pyvips.Image | None = None
 
     def add(self, number: int, frame: pyvips.Image) -> None:
         if self._has_alpha and not frame.hasalpha():
             frame = frame.addalpha()
+        else:
+            self._is_opaque = False
         pixels = frame.write_to_memory()
         if self._first is None:
             self._first = frame
@@ -53,6 +56,8 @@ class _Roll:
         height = first.height * count
         roll = pyvips.Image.new_from_memory(self._pixels, first.width, height, first.bands, first.format)
         roll = roll.copy(interpretation=first.interpretation)
+        if self._is_opaque:
+            roll = roll.extract_band(0, n=first.bands - 1)
         if self._plan.options.keep is not Keep.NONE:
             roll = with_metadata(roll, first)
         if count > 1:

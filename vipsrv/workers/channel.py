@@ -49,7 +49,7 @@ _READERS_SIZE = 4096
 _READY = struct.Struct(f"!4sHI{_READERS_SIZE}s256s256s")
 _JOB = struct.Struct("!4sBBBBIIQQ")
 _REPLY = struct.Struct("!4sHQ 16sIIIBB 400s QIB")
-_OUTPUT = struct.Struct("!IIBBQId")
+_OUTPUT = struct.Struct("!IIBBQdI")
 _PLACEHOLDER = struct.Struct("!48s48s7s7s")
 _DIGEST = struct.Struct(f"!{TAG_SIZE}sI")
 
@@ -385,18 +385,18 @@ def _add_option(options: bytes, name: str, value: Any) -> bytes:
 
 def _pack_output(output: OutputInfo) -> bytes:
     number = _RESULTS.index(output.format)
-    # No result has 0 frames, and none an SSIM of NaN: they stand for a result that states none.
     ssim = math.nan if output.ssim is None else output.ssim
-    return _OUTPUT.pack(
-        output.width, output.height, output.quality, number, output.size, output.frames or 0, ssim
-    )
+    # No result has 0 frames: it stands for a result that states none.
+    frames = output.frames or 0
+    return _OUTPUT.pack(output.width, output.height, output.quality, number, output.size, ssim, frames)
 
 
 def _unpack_output(data: bytes | bytearray, number: int) -> OutputInfo:
     start = _REPLY.size + number * _OUTPUT.size
-    width, height, quality, format_, size, frames, ssim = _OUTPUT.unpack_from(data, start)
-    is_possible = width and height and size and quality <= HIGHEST_QUALITY
-    if format_ >= len(_RESULTS) or not is_possible or not (math.isnan(ssim) or 0 <= ssim <= 1):
+    width, height, quality, format_, size, ssim, frames = _OUTPUT.unpack_from(data, start)
+    if format_ >= len(_RESULTS) or not (width and height and size and quality <= HIGHEST_QUALITY):
+        raise ChannelError("its reply describes an impossible result")
+    if not (math.isnan(ssim) or 0 <= ssim <= 1):
         raise ChannelError("its reply describes an impossible result")
     return OutputInfo(
         width=width,
@@ -404,8 +404,8 @@ def _unpack_output(data: bytes | bytearray, number: int) -> OutputInfo:
         format=_RESULTS[format_],
         quality=quality,
         size=size,
-        frames=frames or None,
         ssim=None if math.isnan(ssim) else ssim,
+        frames=frames or None,
     )
 
 

@@ -31,6 +31,9 @@ _RIFF_SIZE = slice(4, 8)
 _CHUNK_HEAD = 8
 """Bytes of name and length."""
 
+_ALPHA_FLAG = 0x10
+"""Of the first byte of the chunk VP8X."""
+
 _FRAME_HEAD = 16
 """Bytes of a frame before the chunks that it holds."""
 
@@ -168,6 +171,19 @@ def _write_plain(image: pyvips.Image, quality: int, _chroma: Chroma) -> bytes:
     return result
 
 
+def _mark_transparent(data: bytes) -> bytes:
+    """Set the flag for alpha of an animation.
+
+    libwebp sets it only if a frame has transparent pixels. Frames that do not cover the canvas leave it
+    transparent as well, and readers that trust the flag, Pillow among them, would show black.
+    """
+    if data[_FIRST_CHUNK : _FIRST_CHUNK + 4] != b"VP8X":
+        return data
+    marked = bytearray(data)
+    marked[_FIRST_CHUNK + _CHUNK_HEAD] |= _ALPHA_FLAG
+    return bytes(marked)
+
+
 def _count_frames(data: bytes) -> int:
     """Count the frames of a result: the encoder makes equal ones a single frame that is shown for longer."""
     position, frames = _FIRST_CHUNK, 0
@@ -199,6 +215,7 @@ WEBP = ImageFormat(
         lossless=True,
         alpha=True,
         animation={},
+        mark_transparent=_mark_transparent,
         count_frames=_count_frames,
         max_side=16_383,  # 14 bits
         options={"effort": 4},

@@ -53,4 +53,6 @@ def _write(image: pyvips.Image, output: OutputPlan, quality: int | None) -> byte
     if output.frames > 1:
         arguments |= writer.animation or {}
     data: bytes = pyvips.Operation.call(writer.saver, image, keep=options.keep.value, **arguments)
+    if output.frames > 1 and writer.mark_transparent is not None and image.hasalpha():
+        data = writer.mark_transparent(data)
     return data
