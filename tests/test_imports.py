@@ -23,7 +23,7 @@ LEAVES = {"options", "errors", "version", "address", "worker_config", "printable
 
 # Folder or module → the parts of vipsrv that it may import besides the leaves.
 ALLOWED: dict[str, set[str]] = {
-    "options": set(),
+    "options": {"options"},
     "errors": set(),
     "version": set(),
     "address": set(),

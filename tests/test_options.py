@@ -9,10 +9,16 @@ from hypothesis import strategies as st
 
 from tests.protocol.wire import json_values
 from vipsrv.options import (
+    BY_CONTENT,
     DEFAULT_QUALITY,
+    INTEGER_BOUNDS,
     MAX_DIMENSION,
+    WATERMARK_PATTERN,
+    Chroma,
     Fit,
     FitName,
+    Flip,
+    FlipName,
     Format,
     FormatName,
     ImageInfo,
@@ -33,6 +39,7 @@ REQUEST_NAMES = [*OPTION_NAMES, "deadline_ms", "outputs", "upload"]
 
 # The words of the wire; the code may not gain, lose or rename one unnoticed.
 WORDS: dict[type[StrEnum], str] = {
+    Flip: "horizontal vertical both",
     Fit: "fill contain cover inside outside",
     Position: "centre,top,right top,right,right bottom,bottom,left bottom,left,left top,entropy,attention",
     Format: "jpeg png webp avif tiff gif auto",
@@ -41,6 +48,18 @@ WORDS: dict[type[StrEnum], str] = {
 
 dimensions = st.integers(1, MAX_DIMENSION)
 int64 = st.integers(1, 2**63 - 1)
+
+
+fractions = st.floats(0, 1)
+pixel_regions = st.tuples(
+    st.integers(0, MAX_DIMENSION), st.integers(0, MAX_DIMENSION), dimensions, dimensions
+)
+
+
+@st.composite
+def fraction_regions(draw: st.DrawFn) -> tuple[float, float, float, float]:
+    left, top = draw(st.floats(0, 0.99)), draw(st.floats(0, 0.99))
+    return left, top, draw(st.floats(1e-9, 1 - left)), draw(st.floats(1e-9, 1 - top))
 
 
 @st.composite
@@ -62,6 +81,26 @@ def resize_options(draw: st.DrawFn) -> ResizeOptions:
         keep=draw(st.sampled_from(Keep)),
         page=draw(st.integers(0, 2**31 - 1)),
         enlarge=draw(st.booleans()),
+        crop=draw(st.none() | pixel_regions | fraction_regions()),
+        trim=draw(st.none() | st.integers(0, 255)),
+        flip=draw(st.none() | st.sampled_from(Flip)),
+        rotate=draw(st.integers(0, 359)),
+        focus=draw(st.none() | st.tuples(fractions, fractions)),
+        modulate=draw(st.none() | st.tuples(st.floats(0, 10), st.floats(0, 10))),
+        grey=draw(st.booleans()),
+        blur=draw(st.none() | st.floats(0.3, 250)),
+        sharpen=draw(st.booleans() | st.floats(0.3, 10)),
+        watermark=draw(st.none() | st.from_regex(WATERMARK_PATTERN, fullmatch=True)),
+        watermark_position=draw(st.sampled_from(sorted(set(Position) - BY_CONTENT))),
+        watermark_scale=draw(st.floats(0.01, 1)),
+        watermark_opacity=draw(st.floats(0, 1)),
+        rounded=draw(st.none() | dimensions),
+        pad=draw(st.none() | st.tuples(*[st.integers(0, MAX_DIMENSION)] * 4).filter(any)),
+        progressive=draw(st.none() | st.booleans()),
+        chroma=draw(st.sampled_from(Chroma)),
+        palette=draw(st.booleans()),
+        optimize=draw(st.none() | st.booleans()),
+        min_ssim=draw(st.none() | fractions),
     )
 
 
@@ -147,7 +186,28 @@ def test_the_defaults_are_those_of_the_protocol() -> None:
         "background": "#ffffff",
         "keep": "none",
         "page": 0,
+        "pages": None,
         "enlarge": True,
+        "crop": None,
+        "trim": None,
+        "flip": None,
+        "rotate": 0,
+        "focus": None,
+        "modulate": None,
+        "grey": False,
+        "blur": None,
+        "sharpen": False,
+        "watermark": None,
+        "watermark_position": "right bottom",
+        "watermark_scale": 0.25,
+        "watermark_opacity": 1.0,
+        "rounded": None,
+        "pad": None,
+        "progressive": None,
+        "chroma": "auto",
+        "palette": False,
+        "optimize": None,
+        "min_ssim": None,
     }
 
 
@@ -192,7 +252,7 @@ class Whole:
 
 
 def test_whole_numbers_of_other_types_become_int() -> None:
-    options: Any = {name: Whole(7) for name in ("width", "height", "quality", "effort", "max_bytes", "page")}
+    options: Any = {name: Whole(7) for name in INTEGER_BOUNDS}
     request = ResizeRequest(outputs=(ResizeOptions(**options),), deadline_ms=Whole(7))  # type: ignore[arg-type]
     assert request.to_meta() == dict.fromkeys([*options, "deadline_ms"], 7)
     assert all(type(value) is int for value in request.to_meta().values())
@@ -205,7 +265,8 @@ def test_jpg_is_another_name_of_jpeg() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "kind"), [(FitName, Fit), (PositionName, Position), (FormatName, Format), (KeepName, Keep)]
+    ("names", "kind"),
+    [(FitName, Fit), (FlipName, Flip), (PositionName, Position), (FormatName, Format), (KeepName, Keep)],
 )
 def test_the_literal_types_have_the_names_of_the_members(names: Any, kind: type[StrEnum]) -> None:
     assert {kind(name) for name in get_args(names)} == set(kind)
@@ -218,6 +279,21 @@ def test_strings_become_enum_members() -> None:
     assert options.position is Position.RIGHT_TOP
     assert options.format is Format.JPEG
     assert options.keep is Keep.ICC
+
+
+def test_a_region_of_whole_numbers_is_pixels_and_any_fraction_makes_it_fractions() -> None:
+    pixels = ResizeOptions(width=8, height=6, crop=[0, 0, 1, 1])  # type: ignore[arg-type]
+    assert pixels.crop is not None
+    assert all(type(one) is int for one in pixels.crop)
+    fractions = ResizeOptions.from_meta(_through_json({"width": 8, "height": 6, "crop": [0, 0, 1.0, 1]}))
+    assert fractions.crop is not None
+    assert all(type(one) is float for one in fractions.crop)
+    assert ResizeOptions.from_meta({"width": 8, "height": 6, "crop": [0.7, 0, 0.3, 1]}).crop
+
+
+def test_one_number_is_the_border_on_all_sides_and_zero_is_none() -> None:
+    assert ResizeOptions.from_meta({"width": 8, "height": 6, "pad": 3}).pad == (3, 3, 3, 3)
+    assert ResizeOptions.from_meta({"width": 8, "height": 6, "pad": [0, 0, 0, 0]}).pad is None
 
 
 GOOD = {"width": 8, "height": 6}
@@ -261,6 +337,49 @@ UPLOAD = {"id": "0" * 32, "size": 10, "offset": 0}
         ({**GOOD, "background": "white"}, 'background: must look like #ffffff, not "white"'),
         ({**GOOD, "background": "#ffffff\n"}, 'background: must look like #ffffff, not "#ffffff\\n"'),
         ({**GOOD, "background": 0xFFFFFF}, "background: must look like #ffffff, not 16777215"),
+        ({**GOOD, "crop": [0, 0, 1]}, "crop: must be a list of 4 numbers, not of 3"),
+        ({**GOOD, "crop": "1,2,3,4"}, "crop: must be a list of 4 numbers, not"),
+        ({**GOOD, "crop": [0, 0, 0, 1]}, "crop: width and height must be from 1, not 0"),
+        ({**GOOD, "crop": [0.0, 0, 0, 1]}, "crop: width and height must be more than 0"),
+        (
+            {**GOOD, "crop": [0, 0, 10.0, 10]},
+            "crop: four whole numbers are pixels, fractions are from 0 to 1",
+        ),
+        ({**GOOD, "crop": [0.5, 0, 0.6, 1]}, "crop: left + width must be at most 1, not 1.1"),
+        ({**GOOD, "crop": [0, 0.5, 1, 0.6]}, "crop: top + height must be at most 1, not 1.1"),
+        ({**GOOD, "crop": [-1, 0, 1, 1]}, "crop: must be from 0 to 4294967295, not -1"),
+        ({**GOOD, "crop": [0, 0, 2**32, 1]}, "crop: must be from 0 to 4294967295, not 4294967296"),
+        ({**GOOD, "crop": [0, 0, float("nan"), 1]}, "crop: must be from 0 to 4294967295, not NaN"),
+        ({**GOOD, "crop": [0, 0, True, 1]}, "crop: must be a number, not true"),
+        ({**GOOD, "trim": 256}, "trim: must be from 0 to 255, not 256"),
+        ({**GOOD, "flip": "left"}, "flip: must be one of horizontal, vertical, both, not"),
+        ({**GOOD, "rotate": 360}, "rotate: must be from 0 to 359, not 360"),
+        ({**GOOD, "rotate": 0.5}, "rotate: must be a whole number, not 0.5"),
+        ({**GOOD, "focus": [0, 1.5]}, "focus: must be from 0 to 1, not 1.5"),
+        ({**GOOD, "focus": 0.5}, "focus: must be a list of 2 numbers, not 0.5"),
+        ({**GOOD, "modulate": [1]}, "modulate: must be a list of 2 numbers, not"),
+        ({**GOOD, "modulate": [1, 11]}, "modulate: must be from 0 to 10, not 11"),
+        ({**GOOD, "grey": 1}, "grey: must be true or false, not 1"),
+        ({**GOOD, "blur": 0}, "blur: must be from 0.3 to 250, not 0"),
+        ({**GOOD, "blur": True}, "blur: must be a number, not true"),
+        ({**GOOD, "sharpen": 11}, "sharpen: must be from 0.3 to 10, not 11"),
+        ({**GOOD, "sharpen": None}, "sharpen: must be a number, not null"),
+        ({**GOOD, "watermark": "../logo"}, "watermark: must be 1 to 32 lower-case letters, digits"),
+        ({**GOOD, "watermark": 1}, "watermark: must be 1 to 32"),
+        ({**GOOD, "watermark_position": "entropy"}, "watermark_position: must be a corner, a side or"),
+        ({**GOOD, "watermark_scale": 0}, "watermark_scale: must be from 0.01 to 1, not 0"),
+        ({**GOOD, "watermark_opacity": 1.1}, "watermark_opacity: must be from 0 to 1, not 1.1"),
+        ({**GOOD, "rounded": 0}, "rounded: must be from 1 to 4294967295, not 0"),
+        ({**GOOD, "progressive": 1}, "progressive: must be true or false, not 1"),
+        ({**GOOD, "optimize": "yes"}, 'optimize: must be true or false, not "yes"'),
+        ({**GOOD, "palette": None}, "palette: must be true or false, not null"),
+        ({**GOOD, "chroma": "4:2:2"}, "chroma: must be one of auto, 4:2:0, 4:4:4, not"),
+        ({**GOOD, "min_ssim": 1.01}, "min_ssim: must be from 0 to 1, not 1.01"),
+        ({**GOOD, "min_ssim": float("nan")}, "min_ssim: must be from 0 to 1, not NaN"),
+        ({**GOOD, "min_ssim": "0.9"}, 'min_ssim: must be a number, not "0.9"'),
+        ({**GOOD, "pad": [1, 2]}, "pad: must be a list of 4 numbers, not of 2"),
+        ({**GOOD, "pad": 1.5}, "pad: must be a list of 4 numbers, not 1.5"),
+        ({**GOOD, "pad": [1, 2, 3, 4.5]}, "pad: must be whole numbers of pixels, not 4.5"),
         ({**GOOD, "deadline_ms": 0}, "deadline_ms: must be from 1"),
         ({**GOOD, "deadline_ms": 0.5}, "deadline_ms: must be a whole number"),
         ({**GOOD, "colour": "red"}, "colour: is not an option of RESIZE"),

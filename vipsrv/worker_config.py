@@ -54,8 +54,22 @@ def _declare(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WatermarkFile:
+    """An image that requests may lay over their results by its ``name``: ``size`` bytes, which are read from
+    the ``descriptor`` when a worker starts.
+    """
+
+    name: str
+    descriptor: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """The settings that apply to every job of a worker."""
+    """The settings that apply to every job of a worker.
+
+    ``watermarks`` has no declaration: the server opens the files that its own setting names.
+    """
 
     max_upload: int = _declare(
         2 * _GIB, "Largest image that is accepted, in bytes.", unit=BYTES, least=1, most=_MOST_ON_THE_WIRE
@@ -108,8 +122,9 @@ class WorkerConfig:
         most=2**32 - 2,
         reloadable=False,
     )
+    watermarks: tuple[WatermarkFile, ...] = ()
 
 
 def declarations() -> list[tuple[Field[Any], Declaration]]:
-    """Return all fields of ``WorkerConfig``, each with its declaration."""
-    return [(one, one.metadata[_KEY]) for one in fields(WorkerConfig)]
+    """Return the fields of ``WorkerConfig`` that are settings, each with its declaration."""
+    return [(one, one.metadata[_KEY]) for one in fields(WorkerConfig) if _KEY in one.metadata]

@@ -78,45 +78,84 @@ Ask = Callable[[int], object]
 """Sends so many requests and receives their replies."""
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One x of a row: its server, what is asked of it, and the ``least`` number of requests of a round."""
+
+    x: float
+    server: Server
+    ask: Ask
+    least: int = 1
+
+
 def measure(server: Server, x: float, ask: Ask, effort: Effort, *, least: int = 1) -> Point:
     """Measure the costs at one point; ``least`` is the least number of requests of a round.
 
     Raises what ``ask`` raises, and ``RuntimeError`` if a worker was replaced.
     """
-    ask(least)  # first calls, first pages
-    pids = server.pids
-    idle = sum(server.cpu_seconds())
-    ask(least)
-    once = sum(server.cpu_seconds()) - idle  # which other processes hardly change
-    with Peak(pids, _SAMPLE_SECONDS, memory_of=proportional_bytes) as peak:
-        while peak.samples < _LEAST_SAMPLES and peak.error is None:
-            ask(least)
-    requests = max(1, math.ceil(effort.seconds / once)) * least
-    rounds = effort.rounds if once < effort.LONG else effort.FEW
-    used: list[Sequence[float]] = []
-    walls = []
+    (point,) = measure_in_turns([Subject(x, server, ask, least)], effort)
+    return point
+
+
+def measure_in_turns(subjects: Sequence[Subject], effort: Effort) -> list[Point]:
+    """Measure the costs at several points, each with a server of its own: a round of each in turn.
+
+    A machine whose speed changes meanwhile then changes all of them alike. Raises as ``measure`` does.
+    """
+    runs = [_Run(subject, effort) for subject in subjects]
     cores, own = Cores.now(), time.process_time()
-    for _ in range(rounds):
-        before = server.cpu_seconds()
-        walls.append(_seconds(ask, requests))
-        used.append([now - then for now, then in zip(server.cpu_seconds(), before, strict=True)])
+    for number in range(max(run.rounds for run in runs)):
+        for run in runs:
+            if number < run.rounds:
+                run.measure_once()
     cores, own = Cores.now() - cores, time.process_time() - own
-    if server.pids != pids:
-        raise RuntimeError("a worker was replaced, so its measurements are lost")
+    used = sum(sum(map(sum, run.used)) for run in runs)
+    others = max(0.0, (cores.busy + cores.stolen - own - used) / cores.total)
+    return [run.point(others) for run in runs]
 
-    def median(values: Sequence[float]) -> float:
-        return statistics.median(values) * 1e3 / requests
 
-    return Point(
-        x,
-        cpu_ms=median([sum(one) for one in used]),
-        gateway_cpu_ms=median([one[0] for one in used]),
-        workers_cpu_ms=median([sum(one[1:]) for one in used]),
-        peak_mb=peak.bytes / MEGA,
-        requests_per_second=requests / statistics.median(walls),
-        requests=requests * rounds,
-        others=max(0.0, (cores.busy + cores.stolen - own - sum(map(sum, used))) / cores.total),
-    )
+class _Run:
+    """The rounds of one subject. The constructor warms its server up and samples its memory."""
+
+    def __init__(self, subject: Subject, effort: Effort) -> None:
+        server, ask, least = subject.server, subject.ask, subject.least
+        ask(least)  # first calls, first pages
+        self._pids = server.pids
+        idle = sum(server.cpu_seconds())
+        ask(least)
+        once = sum(server.cpu_seconds()) - idle  # which other processes hardly change
+        with Peak(self._pids, _SAMPLE_SECONDS, memory_of=proportional_bytes) as self._peak:
+            while self._peak.samples < _LEAST_SAMPLES and self._peak.error is None:
+                ask(least)
+        self._subject = subject
+        self._requests = max(1, math.ceil(effort.seconds / once)) * least
+        self.rounds = effort.rounds if once < effort.LONG else effort.FEW
+        self.used: list[Sequence[float]] = []
+        self._walls: list[float] = []
+
+    def measure_once(self) -> None:
+        server = self._subject.server
+        before = server.cpu_seconds()
+        self._walls.append(_seconds(self._subject.ask, self._requests))
+        self.used.append([now - then for now, then in zip(server.cpu_seconds(), before, strict=True)])
+
+    def point(self, others: float) -> Point:
+        if self._subject.server.pids != self._pids:
+            raise RuntimeError("a worker was replaced, so its measurements are lost")
+
+        def median(values: Sequence[float]) -> float:
+            return statistics.median(values) * 1e3 / self._requests
+
+        return Point(
+            self._subject.x,
+            cpu_ms=median([sum(one) for one in self.used]),
+            gateway_cpu_ms=median([one[0] for one in self.used]),
+            workers_cpu_ms=median([sum(one[1:]) for one in self.used]),
+            peak_mb=self._peak.bytes / MEGA,
+            requests_per_second=self._requests / statistics.median(self._walls),
+            requests=self._requests * self.rounds,
+            others=others,
+        )
 
 
 def _seconds(ask: Ask, requests: int) -> float:

@@ -81,10 +81,11 @@ def run(command: Path, *arguments: object) -> "subprocess.CompletedProcess[str]"
 def test_the_wheel_has_the_client_and_the_protocol_and_no_part_of_the_server(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         modules = {name for name in archive.namelist() if name.endswith(".py")}
-    for folder in ("client", "protocol"):
+    for folder in ("client", "options", "protocol"):
         present = {str(path.relative_to(ROOT)) for path in (ROOT / "vipsrv" / folder).rglob("*.py")}
         assert {name for name in modules if name.startswith(f"vipsrv/{folder}/")} == present
-    assert {name.split("/")[1] for name in modules if name.count("/") > 1} == {"client", "protocol", "cli"}
+    folders = {name.split("/")[1] for name in modules if name.count("/") > 1}
+    assert folders == {"client", "options", "protocol", "cli"}
 
 
 def test_every_module_of_it_can_be_imported(wheel: Path, environment: Path) -> None:

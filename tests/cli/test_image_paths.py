@@ -98,7 +98,7 @@ def test_results_are_counted() -> None:
 
 
 def test_every_format_has_an_ending_that_is_taken() -> None:
-    others = {"svg", "pdf", "hdr"}  # drawings and documents, and what few builds read
+    others = {"svg", "pdf"}  # drawings and documents
     for one in all_formats():
         endings = {"jpeg": "jpg", "tiff": "tif"}
         assert endings.get(one.name, one.name) in IMAGE_ENDINGS or one.name in others, one.name

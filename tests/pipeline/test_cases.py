@@ -27,26 +27,9 @@ _LISTED = FOLDER / "cases.json"
 # Cases that are not right yet, each with the point of the plan that mends it. One that becomes right fails
 # the test until it is removed here.
 NOT_RIGHT_YET: dict[str, int] = {
-    "avif10_pq_bt2020.avif to png": 4,
-    "avif_animated.avif to png": 4,
-    "avif_nclx_display_p3.avif to png": 4,
-    "avif_premultiplied_alpha.avif to png": 4,
     "jpeg_300_dpi.jpg to png": 8,
     "jpeg_ultra_hdr_gain_map.jpg to jpeg": 8,
-    "png_cicp_pq_bt2020.png to png": 4,
-    "png_gama_1.0.png to png": 4,
     "png_interlaced_1bit_20000x20000.png to jpeg": 9,
-    "tiff_cielab_8bit.tif to png": 1,
-    "tiff_cmyk16_alpha.tif to png": 1,
-    "tiff_float32_grey_0_to_1.tif to png": 2,
-    "tiff_float32_rgb_with_srgb_icc.tif to png": 2,
-    "tiff_float64_rgb.tif to png": 2,
-    "tiff_grey_12bit.tif to png": 2,
-    "tiff_icclab_8bit.tif to png": 1,
-    "tiff_planar_tiled.tif to png": 3,
-    "tiff_rgb_alpha_plus_saved_selection.tif to jpeg": 1,
-    "tiff_uint32_rgb.tif to png": 2,
-    "tiff_ycbcr_444_lzw.tif to png": 3,
     "webp_lossless_logo_5790x5790.webp to png": 9,
 }
 

@@ -41,7 +41,7 @@ from vipsrv.pipeline.cost import (
     predict_all,
 )
 from vipsrv.pipeline.formats import heif, webp
-from vipsrv.pipeline.formats.heif import CodedPixels, coded_pixels
+from vipsrv.pipeline.formats.heif.items import CodedPixels, coded_pixels
 from vipsrv.pipeline.formats.jpeg.segments import Scans, coefficient_bytes, count_scans
 from vipsrv.pipeline.formats.tiff.directory import metadata_sizes
 from vipsrv.pipeline.formats.tiff.layout import block_of

@@ -50,7 +50,7 @@ def test_geometry_of_every_fit(
     source: tuple[int, int], asked: dict[str, Any], scaled: tuple[int, int], result: tuple[int, int]
 ) -> None:
     placed = fit(ResizeOptions(**asked), *source)
-    assert placed == Geometry(scaled=scaled, width=result[0], height=result[1])
+    assert placed == Geometry(scaled=scaled, fitted=result, width=result[0], height=result[1])
 
 
 sides = st.integers(1, 100_000)

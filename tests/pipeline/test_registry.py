@@ -19,8 +19,8 @@ def test_every_format_has_its_own_name_and_order() -> None:
 
 def test_listings_have_a_fixed_order() -> None:
     assert registry.readable_names() == (
-        *("jpeg", "png", "webp", "tiff", "gif", "avif", "heic", "jxl", "jp2", "svg", "pdf", "hdr"),
-        *("bmp", "pnm", "ico", "tga"),
+        *("jpeg", "png", "webp", "tiff", "gif", "avif", "heic", "jxl", "jp2", "svg", "pdf"),
+        *("bmp", "pnm", "ico", "psd", "dds", "qoi", "sgi", "hdr", "pcx", "dib", "tga"),
     )
     assert pipeline.written_formats() == tuple(one for one in Format if one is not Format.AUTO)
 
@@ -36,7 +36,7 @@ def test_a_format_without_a_magic_number_is_asked_last() -> None:
         for one in registry.all_formats()
         if isinstance(one.reader, BuiltinReader) and not one.reader.has_magic
     ]
-    assert weak == ["tga"]
+    assert weak == ["pcx", "dib", "tga"]
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))

@@ -60,8 +60,8 @@ def test_a_bad_file_is_refused_like_bad_memory(tmp_path: Path) -> None:
     path.write_bytes(garbage())
     with pytest.raises(UnsupportedFormat):
         from_file(path)
-    path.write_bytes(b"8BPS" + bytes(100))
-    with pytest.raises(UnsupportedFormat, match="Photoshop"):
+    path.write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(UnsupportedFormat, match="ZIP"):
         from_file(path, offset=50)
     path.write_bytes(truncated(sample("jpeg")))
     with pytest.raises(CorruptImage):

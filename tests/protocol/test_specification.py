@@ -11,7 +11,16 @@ import pytest
 import vipsrv.protocol
 from tests.protocol.wire import ReaderClass, run
 from vipsrv.errors import REQUEST_ERRORS, Busy, UnsupportedFormat
-from vipsrv.options import ImageInfo, OutputInfo, ResizeOptions, ResizeReport, ResizeRequest, Timings
+from vipsrv.options import (
+    LIST_LENGTHS,
+    NUMBER_BOUNDS,
+    ImageInfo,
+    OutputInfo,
+    ResizeOptions,
+    ResizeReport,
+    ResizeRequest,
+    Timings,
+)
 from vipsrv.protocol import (
     DEFAULT_PORT,
     HEADER,
@@ -161,10 +170,17 @@ def test_the_table_of_options_matches_the_code() -> None:
     for option in options:
         _, values, default, _ = rows[option.name]
         assert json.loads(default.strip("`")) == option.default
-        if "–" in values:
+        if option.name in LIST_LENGTHS:
+            (names,) = re.findall(r"`\[([^`]+)\]`", values)
+            length = len(names.split(", "))
+            _accepts(option.name, [[1] * length], [[1] * (length + 1), "squeeze"])
+        elif option.name in NUMBER_BOUNDS:
+            smallest, largest = (float(bound) for bound in re.findall(r"[0-9.]+", values))
+            _accepts(option.name, [smallest, largest], [smallest - 0.01, largest + 0.01])
+        elif "–" in values:
             least, most = (int(bound) for bound in values.split(" – "))
             _accepts(option.name, [least, most], [least - 1, most + 1])
-        elif "rrggbb" not in values:
+        elif "rrggbb" not in values and values != "a name":
             words = [json.loads(w) if w in {"true", "false"} else w for w in re.findall(r"`([^`]+)`", values)]
             _accepts(option.name, words, ["squeeze"])
 
@@ -203,7 +219,9 @@ def test_the_example_of_a_report_is_valid() -> None:
     assert json.loads(json.dumps(report.to_meta())) == meta
     assert report.ratio == round(report.source.size / report.outputs[0].size, 3)
     for part, kind in ((meta["source"], ImageInfo), (meta["outputs"][0], OutputInfo), (meta["ms"], Timings)):
-        assert set(part) == {one.name for one in dataclasses.fields(kind)}
+        # A field with a default is only sent where it was asked for.
+        always = {one.name for one in dataclasses.fields(kind) if one.default is dataclasses.MISSING}
+        assert set(part) == always
 
 
 def test_the_example_of_a_hello_has_the_defaults() -> None:

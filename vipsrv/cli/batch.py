@@ -13,6 +13,7 @@ from vipsrv.cli.batch_reports import report, status, use_little_memory
 from vipsrv.cli.batch_values import nanoseconds, parse_moment, parse_share, result_options
 from vipsrv.cli.default_command import DEFAULT_COMMAND, DefaultCommand, GroupWithDefault
 from vipsrv.cli.exit_codes import BATCH_EXIT_CODES, batch_errors
+from vipsrv.cli.operation_flags import with_operations
 from vipsrv.cli.resize_flags import (
     BackgroundFlag,
     DeadlineFlag,
@@ -61,6 +62,7 @@ class _BatchCommand(DefaultCommand):
 
 
 @batch_app.command(DEFAULT_COMMAND, cls=_BatchCommand, epilog=BATCH_EXIT_CODES, no_args_is_help=True)
+@with_operations
 def batch(
     source: Annotated[
         str,
@@ -113,6 +115,7 @@ def batch(
     keep: KeepFlag = Keep.NONE,
     page: PageFlag = 0,
     enlarge: EnlargeFlag = True,
+    operations: dict[str, Any],
     deadline: DeadlineFlag = None,
     include: Annotated[
         list[str] | None,
@@ -271,6 +274,7 @@ def batch(
                 keep=keep,
                 page=page,
                 enlarge=enlarge,
+                **operations,
             ),
             DEFAULT_NAME if name is None else name,
         )

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -25,6 +25,7 @@ from vipsrv.cli.info_commands import (
     server_rows,
 )
 from vipsrv.cli.one_image import STANDARD_OUTPUT, ResultPlace, resize_one, resize_over_version_1
+from vipsrv.cli.operation_flags import with_operations
 from vipsrv.cli.output_files import output_folder
 from vipsrv.cli.resize_flags import (
     DEFAULT_RETRIES,
@@ -119,6 +120,7 @@ def _print_version(value: bool) -> None:  # noqa: FBT001 - the signature of a ty
 
 
 @app.command(epilog=EXIT_CODES)
+@with_operations
 def resize(
     context: typer.Context,
     images: Annotated[
@@ -165,6 +167,7 @@ def resize(
     keep: KeepFlag = Keep.NONE,
     page: PageFlag = 0,
     enlarge: EnlargeFlag = True,
+    operations: dict[str, Any],
     deadline: DeadlineFlag = None,
     output: Annotated[
         Path | None,
@@ -325,6 +328,7 @@ def resize(
             keep=keep,
             page=page,
             enlarge=enlarge,
+            **operations,
         )
         deadline_ms = deadline_in_ms(deadline)
         if upload_id is not None:

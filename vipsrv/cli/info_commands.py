@@ -22,12 +22,13 @@ def image_rows(info: ImageInfo) -> dict[str, Any]:
 
 
 def server_rows(info: ServerInfo) -> dict[str, Any]:
-    """Return a server's name, formats, fits and limits (bytes, pixels, milliseconds)."""
+    """Return a server's name, formats, fits, watermarks and limits (bytes, pixels, milliseconds)."""
     return {
         "server": info.name,
         "reads": list(info.reads),
         "writes": list(info.writes),
         "fits": list(info.fits),
+        **({"watermarks": list(info.watermarks)} if info.watermarks else {}),
         **asdict(info.limits),
     }
 

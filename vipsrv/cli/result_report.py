@@ -32,12 +32,16 @@ class Dimensions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputReport:
-    """The report of one result. ``saved`` is its path, ``None`` for standard output. Sizes are bytes."""
+    """The report of one result. ``saved`` is its path, ``None`` for standard output. Sizes are bytes.
+
+    ``ssim`` is ``None`` where it was not asked for.
+    """
 
     result_bytes: int
     ratio: float
     format: str
     quality: int
+    ssim: float | None
     saved: str | None
     processed: Dimensions
 
@@ -51,9 +55,21 @@ class OutputReport:
             ratio=round(result.ratio, 3),
             format=result.format,
             quality=result.quality,
+            ssim=result.ssim,
             saved=None if saved is None else str(saved),
             processed=measure(verified) or Dimensions(result.width, result.height, SERVER),
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields for JSON; without ``ssim`` where it was not asked for."""
+        fields = asdict(self) | path_fields("saved", self.saved)
+        if self.ssim is None:
+            del fields["ssim"]
+        return fields
+
+    def seen(self) -> str:
+        """Return what is known of how the result looks."""
+        return f"{self.quality}, SSIM {self.ssim:.4f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +140,7 @@ class ResultReport:
     def to_json(self) -> dict[str, Any]:
         """Return the fields for JSON; unless ``listed``, the fields of the only output are among them."""
         report = asdict(self) | path_fields("image", self.image)
-        outputs = tuple(asdict(output) | path_fields("saved", output.saved) for output in self.outputs)
+        outputs = tuple(output.to_json() for output in self.outputs)
         del report["outputs"]
         if report.pop("listed"):
             return report | {"outputs": outputs}
@@ -148,10 +164,12 @@ class ResultReport:
                 rows.append(("saved", printable(output.saved or "standard output")))
                 rows.append(("  dimensions", str(output.processed)))
                 rows.append(("  size", f"{_size(output.result_bytes)}, {output.ratio:.2f} : 1"))
+                rows.extend([] if output.ssim is None else [("  quality", output.seen())])
         else:
             (output,) = self.outputs
             rows.append(("saved", printable(output.saved or "standard output")))
             rows.append(original)
+            rows.extend([] if output.ssim is None else [("quality", output.seen())])
             rows.append(("processed dimensions", str(output.processed)))
         return [f"{name:<21} {value}" for name, value in rows]
 

@@ -24,7 +24,8 @@ class ResizedImage:
     """One image that the server made.
 
     ``data`` is the encoded image; ``width`` and ``height`` are pixels; ``quality`` is the quality used,
-    1–100; ``ratio`` is the bytes of the original divided by the bytes of this image.
+    1–100; ``ratio`` is the bytes of the original divided by the bytes of this image. ``ssim`` is how much the
+    image looks like itself before it was encoded, 1 for equal, where ``min_ssim`` was asked.
     """
 
     data: bytes = field(repr=False)
@@ -33,6 +34,7 @@ class ResizedImage:
     format: str
     quality: int
     ratio: float
+    ssim: float | None = None
 
     def save(self, path: str | os.PathLike[str], *, follow_symlinks: bool = True) -> Path:
         """Write the image to a file, replacing it if it exists, and return the path.
@@ -97,6 +99,7 @@ class ResizeResults:
             format=output.format,
             quality=output.quality,
             ratio=self.ratio,
+            ssim=output.ssim,
             source=self.source,
             timings=self.timings,
             sent=self.sent,
@@ -142,7 +145,7 @@ class ServerLimits:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
     """Facts about a server: its ``name`` with the version, its ``limits``, the formats that it ``reads`` and
-    ``writes``, and the ``fits`` that it supports.
+    ``writes``, the ``fits`` that it supports, and the names of its ``watermarks``.
     """
 
     name: str
@@ -150,6 +153,7 @@ class ServerInfo:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     fits: tuple[str, ...]
+    watermarks: tuple[str, ...] = ()
 
 
 def resize_results(request: ClientRequest, answer: Answer, *, size: int, started: float) -> ResizeResults:
@@ -230,6 +234,7 @@ def _cut(announced: tuple[OutputInfo, ...], body: bytes, size: int) -> Iterator[
             format=output.format,
             quality=output.quality,
             ratio=size / output.size,
+            ssim=output.ssim,
         )
 
 
@@ -253,6 +258,7 @@ def server_info(reply: Reply) -> ServerInfo:
             reads=_words("formats: in", meta["formats"]["in"]),
             writes=_words("formats: out", meta["formats"]["out"]),
             fits=_words("fits", meta["fits"]),
+            watermarks=_words("watermarks", meta.get("watermarks", [])),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _invalid_reply("HELLO", error) from None

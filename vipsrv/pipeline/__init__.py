@@ -49,7 +49,7 @@ from vipsrv.pipeline.cost import NeedsHeavyLane
 from vipsrv.pipeline.output_format import written_formats
 from vipsrv.pipeline.probe import read_info
 from vipsrv.pipeline.resize import Output, Result, resize
-from vipsrv.pipeline.start import FormatInfo, start
+from vipsrv.pipeline.start import FormatInfo, load_watermarks, start
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.setup import version
 
@@ -59,6 +59,7 @@ __all__ = [
     "Output",
     "Result",
     "Upload",
+    "load_watermarks",
     "read_info",
     "resize",
     "start",

@@ -17,7 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
-from vipsrv.options import ImageInfo, Position, ResizeOptions
+from vipsrv.options import HIGHEST_QUALITY, ImageInfo, Position, ResizeOptions
+from vipsrv.pipeline import likeness
+from vipsrv.pipeline.effects_cost import effects_cost
 from vipsrv.pipeline.formats.base import MEGA, BuiltinReader, DecodeRequest, EncodeCost, LibvipsReader
 from vipsrv.pipeline.formats.registry import format_named
 from vipsrv.pipeline.geometry import fit
@@ -25,6 +27,7 @@ from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import MAX_PAGES, too_many_pages
 from vipsrv.pipeline.output_format import likely_writer
 from vipsrv.pipeline.upload import Upload
+from vipsrv.pipeline.view import view_of
 from vipsrv.worker_config import WorkerConfig
 
 LIGHT = 64 << 20
@@ -52,7 +55,11 @@ _STREAMED_ROWS = 2200
 _EXTRA_ROWS = 800
 """Rows of intermediate copies, in addition to the rows of an image that has less than ``_STREAMED_ROWS``."""
 
-_HIGHEST_QUALITY = 100
+_SECONDS_PER_FRAME = 0.0005
+"""CPU seconds of the steps for another frame of an animation, besides its pixels."""
+
+TRIM_HELD = 32_000_000
+"""Bytes: a view of no more is decoded once, to find its borders and to resize it, and kept in between."""
 
 _RESULT = 1.5
 """Bytes per pixel of a result that waits for the others."""
@@ -96,8 +103,33 @@ def admit(
     ``NeedsHeavyLane`` if the job is heavy and ``heavy_ok`` is false, and ``CorruptImage``.
     """
     for header, _ in pages:
-        _check_decode(upload, header, config)
-    cost = predict_all(upload, pages)
+        _check_decode(upload, header.source, config)
+    return _admit(predict_all(upload, pages), config=config, seconds=seconds, heavy_ok=heavy_ok)
+
+
+def admit_trim(
+    upload: Upload,
+    header: ImageHeader,
+    page: int,
+    *,
+    config: WorkerConfig,
+    seconds: float | None,
+    heavy_ok: bool,
+) -> None:
+    """Check the cost of decoding a view of a ``page`` only to find its borders. Raises as ``admit``."""
+    _check_decode(upload, header.source, config)
+    decode = _decode_view(upload, header, 1.0, page)
+    copied = upload.size if upload.memory is not None else 0
+    cost = Cost(
+        memory=int(_BASE + copied + header.metadata_memory + decode.memory + TRIM_HELD),
+        results=0,
+        seconds=decode.seconds,
+        at_worst=decode.at_worst,
+    )
+    _admit(cost, config=config, seconds=seconds, heavy_ok=heavy_ok)
+
+
+def _admit(cost: Cost, *, config: WorkerConfig, seconds: float | None, heavy_ok: bool) -> Cost:
     if cost.memory > config.job_memory:
         raise TooLarge(
             f"the job would take {cost.memory} bytes of memory; job-memory allows {config.job_memory}"
@@ -156,20 +188,26 @@ def predict_all(upload: Upload, pages: Sequence[tuple[ImageHeader, Sequence[Resi
 def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions]) -> Cost:
     """Return the cost of decoding a page and making all ``outputs`` of it."""
     info = header.info
-    width, height = info.upright_size
+    width, height = header.seen_size
     geometries = [fit(options, width, height) for options in outputs]
     sizes = [geometry.scaled for geometry in geometries]
     scale = max(max(across / width, down / height) for across, down in sizes)
-    request = DecodeRequest(
-        upload=upload, header=header.embedded or header, scale=min(1.0, scale), page=outputs[0].page
-    )
-    decode = _decode_cost(request)
+    frames = header.frames
+    count = 1 if frames is None else frames.count
+    if frames is None:
+        decode = _decode_view(upload, header, min(1.0, scale), view_of(outputs[0]).page)
+    else:
+        # Each frame is decoded at its full size.
+        decode = _decode_view(upload, header, 1.0, frames.last)
     bands = 4 if info.has_alpha else 3
     areas = [across * down for across, down in sizes]
-    held = _held_between(info, outputs, areas, request.header.pixel_bytes)
+    held = _held_between(info, outputs, areas, (header.source.embedded or header.source).pixel_bytes)
+    if header.angle:
+        # The image before the rotation, which is in memory as a whole: no larger than the one after it.
+        held += min(max(areas), info.width * info.height) * bands
     held += max(across for across, _ in sizes) * bands * _OUTPUT_ROWS
     results = [geometry.width * geometry.height for geometry in geometries]
-    encoders = [_encode_cost(options, info) for options in outputs]
+    encoders = [_encode_cost(options, info, count) for options in outputs]
     encode = max(
         encoder.memory(area, alpha=info.has_alpha) for encoder, area in zip(encoders, results, strict=True)
     )
@@ -179,23 +217,48 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     searching = sum(
         seconds * max_encodes(options) for seconds, options in zip(encode_seconds, outputs, strict=True)
     )
+    for number, options in enumerate(outputs):
+        if options.min_ssim is not None:
+            comparing = max_encodes(options) * likeness.SECONDS_PER_MEGAPIXEL * results[number] / MEGA
+            searching += comparing
+            # The search takes all of its encodes, or all but one.
+            encode_seconds[number] = (max_encodes(options) - 1) * encode_seconds[number] + comparing / 2
+            held += likeness.MEMORY_PER_PIXEL * results[number]
+    effects = [
+        effects_cost(options, area, alpha=info.has_alpha)
+        for options, area in zip(outputs, results, strict=True)
+    ]
+    encode += max(one.memory for one in effects)
+    effects_seconds = sum(one.seconds for one in effects)
     # The last result exists only when its encoder is done.
     waiting = results_memory - _RESULT * results[-1]
+    if count > 1:
+        # The frames of all results are collected before they are encoded.
+        held += count * sum(results) * bands
+        waiting, results_memory = waiting * count, results_memory * count
+        encode_seconds = [seconds * count for seconds in encode_seconds]
+        searching, effects_seconds = searching * count, effects_seconds * count
     memory = _BASE + copied + header.metadata_memory + decode.memory + held + encode + waiting
     return Cost(
         memory=int(memory),
         results=int(results_memory),
-        seconds=decode.seconds + sum(encode_seconds),
-        at_worst=decode.at_worst + searching,
+        seconds=decode.seconds + (count - 1) * _SECONDS_PER_FRAME + sum(encode_seconds) + effects_seconds,
+        at_worst=decode.at_worst + (count - 1) * _SECONDS_PER_FRAME + searching + effects_seconds,
     )
 
 
 def max_encodes(options: ResizeOptions) -> int:
-    """Return how many times a result may be encoded: ``max_bytes`` searches the highest quality that fits."""
-    if options.max_bytes is None:
+    """Return how many times a result may be encoded: ``max_bytes`` searches the highest quality that fits,
+    ``min_ssim`` the lowest that looks well enough.
+    """
+    if options.max_bytes is None and options.min_ssim is None:
         return 1
+    highest = options.quality or HIGHEST_QUALITY
+    if options.min_ssim is not None:
+        # Each one halves the range of those that may be the lowest.
+        return highest.bit_length()
     # The first with the wanted quality; then each one halves the range of those that may fit.
-    return 1 + ((options.quality or _HIGHEST_QUALITY) - 1).bit_length()
+    return 1 + (highest - 1).bit_length()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +268,20 @@ class _DecodePart:
     memory: float
     seconds: float
     at_worst: float
+
+
+def _decode_view(upload: Upload, header: ImageHeader, scale: float, page: int) -> _DecodePart:
+    """Return the cost of decoding what a view needs of its page."""
+    source = header.source.embedded or header.source
+    cost = _decode_cost(DecodeRequest(upload=upload, header=source, scale=scale, page=page))
+    if header.region is None:
+        return cost
+    # A part may be decoded at the full size, if its edges are not those of pixels of a smaller decode.
+    whole = _decode_cost(DecodeRequest(upload=upload, header=source, page=page))
+    share = header.region.width * header.region.height / (source.info.width * source.info.height)
+    return _DecodePart(
+        memory=max(cost.memory, whole.memory), seconds=cost.seconds * share, at_worst=whole.at_worst
+    )
 
 
 def _decode_cost(request: DecodeRequest) -> _DecodePart:
@@ -244,11 +321,11 @@ def _held_between(
         kept += areas[0] * pixel
     if options.position in {Position.ENTROPY, Position.ATTENTION}:
         kept += areas[0] * (2 * bands if info.has_alpha else bands)
-    if options.max_bytes is not None:
+    if options.max_bytes is not None or options.min_ssim is not None:
         kept += areas[0] * bands
     return kept
 
 
-def _encode_cost(options: ResizeOptions, info: ImageInfo) -> EncodeCost:
-    writer = likely_writer(options.format, info)
-    return writer.cost_of(lossless=options.lossless, effort=options.effort)
+def _encode_cost(options: ResizeOptions, info: ImageInfo, frames: int) -> EncodeCost:
+    writer = likely_writer(options.format, info, frames)
+    return writer.cost_of(options)

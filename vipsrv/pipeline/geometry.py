@@ -12,6 +12,7 @@ a frame around it.
 If only one of the two sides is given, all but ``fill`` keep the proportions of the image. Without ``enlarge``
 no side of the image grows: ``fill`` limits each side on its own, the others stop at the size of the image,
 ``cover`` crops the image at its own size, and ``contain`` places the small image on its full canvas.
+``pad`` adds its border to all of these sizes.
 """
 
 from dataclasses import dataclass
@@ -21,9 +22,12 @@ from vipsrv.options import Fit, ResizeOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """Sizes in pixels: the whole image is scaled to ``scaled``; the result is ``width`` × ``height``."""
+    """Sizes in pixels: the whole image is scaled to ``scaled``, then cropped or placed on a canvas to
+    ``fitted``; the result, with the border of ``pad``, is ``width`` × ``height``.
+    """
 
     scaled: tuple[int, int]
+    fitted: tuple[int, int]
     width: int
     height: int
 
@@ -44,7 +48,12 @@ def fit(options: ResizeOptions, width: int, height: int) -> Geometry:
             across, down = options.width, options.height
         elif options.fit is Fit.COVER:
             across, down = min(across, options.width), min(down, options.height)
-    return Geometry(scaled=scaled, width=across, height=down)
+    if options.pad is None:
+        return Geometry(scaled=scaled, fitted=(across, down), width=across, height=down)
+    top, right, bottom, left = options.pad
+    return Geometry(
+        scaled=scaled, fitted=(across, down), width=left + across + right, height=top + down + bottom
+    )
 
 
 def _scaled(options: ResizeOptions, width: int, height: int) -> tuple[int, int]:

@@ -1,12 +1,17 @@
 """The facts about an image after its header was read and before its pixels are decoded."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
 import pyvips
 
 from vipsrv.options import ImageInfo
+from vipsrv.pipeline.colour.space import ColourSpace
+from vipsrv.pipeline.frames import Frames
+from vipsrv.pipeline.notes import NOTHING, FileNotes
+from vipsrv.pipeline.orientation import Region, rotated_size
 from vipsrv.pipeline.vips.fields import PROFILE, get_field
 from vipsrv.pipeline.vips.operations import Shape, shape
 
@@ -43,7 +48,13 @@ class ImageHeader:
     order blue, green, red. ``shrink`` is 2, 4 or 8 if ``image`` is a JPEG that is decoded at this fraction of
     the size in ``info``. ``metadata_memory`` is the bytes of memory that the metadata take. ``embedded`` is
     the header of the embedded image if this format is a container (PNG in ICO). With ``shape`` and ``fields``
-    (of an image without a profile) what they say is known before libvips opens the file.
+    (of an image without a profile) what they say is known before libvips opens the file. With ``frames``
+    this is the header of an animation: ``info`` and ``image`` describe each frame, but only ``frames`` have
+    pixels. ``notes`` are what vipsrv read in the file.
+
+    The header of a view (``vipsrv/pipeline/view.py``) has ``info`` and ``image`` of the view. ``source`` is
+    the header of the page that it is a view of; ``region`` is the part of the page as stored, ``None`` for
+    all of it; and ``angle`` the degrees by which the upright image is still to be rotated.
     """
 
     def __init__(
@@ -59,6 +70,12 @@ class ImageHeader:
         embedded: "ImageHeader | None" = None,
         shape: Shape | None = None,
         fields: Mapping[str, Any] | None = None,
+        frames: Frames | None = None,
+        notes: FileNotes = NOTHING,
+        source: "ImageHeader | None" = None,
+        region: Region | None = None,
+        angle: int = 0,
+        finish: Callable[[pyvips.Image], pyvips.Image] | None = None,
     ) -> None:
         self.info = info
         self.decoder = decoder
@@ -67,10 +84,16 @@ class ImageHeader:
         self.shrink = shrink
         self.metadata_memory = metadata_memory
         self.embedded = embedded
+        self.frames = frames
+        self.notes = notes
+        self.finish = finish
         self._build = build
         self._image: pyvips.Image | None = None
         self._shape = shape
         self._fields = fields
+        self._source = source
+        self.region = region
+        self.angle = angle
 
     @property
     def image(self) -> pyvips.Image:
@@ -81,13 +104,45 @@ class ImageHeader:
             self._image = self._build()
         return self._image
 
+    def of_frame(self, image: pyvips.Image, *, is_opaque: bool) -> "ImageHeader":
+        """Return the header of one of the frames, whose ``image`` is what the view shows of it; ``is_opaque``
+        if its alpha was dropped.
+        """
+        info = replace(self.info, has_alpha=False) if is_opaque else self.info
+        return ImageHeader(
+            info,
+            lambda: image,
+            decoder=Decoder.CORRECTED,
+            fail_on=self.fail_on,
+            notes=self.notes,
+            source=self._source,
+            angle=self.angle,
+        )
+
     def release(self) -> None:
         """Drop the image, and with it the memory of its decoder. The facts stay; the image cannot be used
         again.
         """
-        self._image, self._build = None, _released
+        self._image, self._build, self.frames, self.finish = None, _released, None, None
         if self.embedded is not None:
             self.embedded.release()
+        if self._source is not None:
+            self._source.release()
+
+    @property
+    def is_view(self) -> bool:
+        """Whether this is a part of a page, or a page that is mirrored or turned."""
+        return self._source is not None
+
+    @property
+    def source(self) -> "ImageHeader":
+        """The header of the whole page as it is stored."""
+        return self if self._source is None else self._source
+
+    @property
+    def seen_size(self) -> tuple[int, int]:
+        """Width and height in pixels of what is resized: upright and rotated."""
+        return rotated_size(self.info.upright_size, self.angle) if self.angle else self.info.upright_size
 
     @property
     def shape(self) -> Shape:
@@ -120,6 +175,18 @@ class ImageHeader:
     def is_plain_file(self) -> bool:
         """Whether the header was read from a file of the usual form, without libvips."""
         return self._fields is not None
+
+    @property
+    def plain_fields(self) -> Mapping[str, Any] | None:
+        """The fields of such a file; ``None`` for all others."""
+        return self._fields
+
+    @property
+    def colours(self) -> ColourSpace | None:
+        """The colours that the file states by numbers, which count even beside a profile; ``None`` for sRGB
+        or the profile.
+        """
+        return self.notes.colours
 
     @property
     def has_profile(self) -> bool:

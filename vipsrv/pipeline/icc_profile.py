@@ -82,11 +82,16 @@ def colour_in(image: pyvips.Image, background: str, *, own_profile: bool) -> lis
     if not own_profile:
         return colour
     pixel = (pyvips.Image.black(1, 1, bands=3) + colour).cast("uchar").copy(interpretation="srgb")
-    try:
-        exported: list[float] = _with_profile_of(image, pixel.colourspace("lab")).icc_export(depth=8)(0, 0)
-    except pyvips.Error:
-        return colour
+    exported: list[float] = pixels_in(image, pixel)(0, 0)
     return exported
+
+
+def pixels_in(image: pyvips.Image, pixels: pyvips.Image) -> pyvips.Image:
+    """Return sRGB pixels in the RGB space of an image's profile; unchanged if that does not say how."""
+    try:
+        return _with_profile_of(image, pixels.colourspace("lab")).icc_export(depth=8).copy_memory()
+    except pyvips.Error:
+        return pixels
 
 
 def _with_profile_of(image: pyvips.Image, pixel: pyvips.Image) -> pyvips.Image:

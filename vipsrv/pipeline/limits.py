@@ -25,8 +25,13 @@ def check_format(name: str, what: str, allowed: Collection[str] | None) -> None:
         )
 
 
-def check_source(source: ImageInfo, config: WorkerConfig) -> None:
-    """Raise ``TooLarge`` if a page of the source has too many pixels."""
+def check_source(source: ImageInfo, config: WorkerConfig, frames: int = 1) -> None:
+    """Raise ``TooLarge`` if a page of the source has too many pixels, or all of its ``frames`` together."""
+    if frames > 1 and source.width * source.height * frames > config.max_pixels:
+        raise TooLarge(
+            f"the {frames} frames have {source.width * source.height * frames} pixels "
+            f"({source.width} x {source.height} each); max-pixels allows {config.max_pixels}"
+        )
     if source.width * source.height > config.max_pixels:
         raise TooLarge(_over("the image", source.width, source.height, "max-pixels", config.max_pixels))
 

@@ -1,12 +1,13 @@
 """Choose the format of a result among those that this libvips can write."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 
 import pyvips
 
 from vipsrv.errors import BadRequest
-from vipsrv.options import Format, ImageInfo, Keep
+from vipsrv.options import Chroma, Format, ImageInfo, Keep
 from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import Writer
 
@@ -31,7 +32,18 @@ def try_writers() -> None:
             if format_ is Format.JPEG:
                 raise
         else:
-            _writers[format_] = writer
+            _writers[format_] = _tried(writer, image)
+
+
+def _tried(writer: Writer, image: pyvips.Image) -> Writer:
+    """Return the writer, without its palette if this libvips cannot choose one."""
+    if writer.palette is None:
+        return writer
+    try:
+        pyvips.Operation.call(writer.saver, image, **writer.options, **writer.palette.options)
+    except pyvips.Error:
+        return replace(writer, palette=None)
+    return writer
 
 
 def written_formats() -> tuple[str, ...]:
@@ -39,10 +51,13 @@ def written_formats() -> tuple[str, ...]:
     return tuple(format_.value for format_ in _writers)
 
 
-def find_writer(asked: Format, source: ImageInfo) -> Writer:
+def find_writer(asked: Format, source: ImageInfo, frames: int = 1) -> Writer:
     """Return the writer of the requested format. ``auto`` is the format of the source; if that cannot be
-    written, PNG for an image with transparency and JPEG for one without. Raises ``BadRequest``.
+    written, PNG for an image with transparency and JPEG for one without, and WebP for several ``frames``.
+    Raises ``BadRequest``.
     """
+    if frames > 1:
+        return _find_animator(asked, source, frames)
     if asked is Format.AUTO:
         same = _writers.get(Format(source.format)) if source.format in list(Format) else None
         instead = Format.PNG if source.has_alpha and Format.PNG in _writers else Format.JPEG
@@ -53,10 +68,25 @@ def find_writer(asked: Format, source: ImageInfo) -> Writer:
     return writer
 
 
-def likely_writer(asked: Format, source: ImageInfo) -> Writer:
+def _find_animator(asked: Format, source: ImageInfo, frames: int) -> Writer:
+    animators = {name: writer for name, writer in _writers.items() if writer.animation is not None}
+    if asked is Format.AUTO:
+        same = animators.get(Format(source.format)) if source.format in list(Format) else None
+        found = same or animators.get(Format.WEBP) or animators.get(Format.GIF)
+    else:
+        found = animators.get(asked)
+    if found is None:
+        raise BadRequest(f"format: {asked} cannot hold the {frames} frames of 'pages'; {_choose(animators)}")
+    return found
+
+
+def likely_writer(asked: Format, source: ImageInfo, frames: int = 1) -> Writer:
     """Return the writer whose cost is that of ``asked``: for ``auto`` the format of the source, or PNG, which
-    costs at least as much as the others that ``find_writer`` may choose.
+    costs at least as much as the others that ``find_writer`` may choose. With ``frames`` it is the one that
+    ``find_writer`` returns.
     """
+    if frames > 1:
+        return _find_animator(asked, source, frames)
     if asked is Format.AUTO:
         asked = Format(source.format) if source.format in list(Format) else Format.PNG
     return _all_writers()[asked]
@@ -64,7 +94,12 @@ def likely_writer(asked: Format, source: ImageInfo) -> Writer:
 
 def formats_with_quality() -> str:
     """Return a hint that names the formats whose quality can be lowered."""
-    return _choose(name for name, writer in _writers.items() if writer.lossy)
+    return _choose(name for name, writer in _writers.items() if writer.lossy) + ", or png with palette"
+
+
+def formats_with_chroma(chroma: Chroma) -> str:
+    """Return a hint that names the formats that can store colours like this."""
+    return _choose(name for name, writer in _writers.items() if writer.lossy and chroma in writer.chroma)
 
 
 def lossless_formats() -> str:

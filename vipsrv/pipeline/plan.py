@@ -14,15 +14,19 @@ from vipsrv.pipeline.icc_profile import has_rgb_profile, is_written
 from vipsrv.pipeline.limits import check_effort, check_result, check_source
 from vipsrv.pipeline.option_rules import check_options
 from vipsrv.pipeline.output_format import find_writer
+from vipsrv.pipeline.pixels import PIXELS, PixelOptions
 from vipsrv.pipeline.upload import Upload
+from vipsrv.pipeline.view import view_of
 from vipsrv.pipeline.vips.stopping import StopCheck
+from vipsrv.pipeline.watermarks import find_watermark
 from vipsrv.worker_config import WorkerConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputPlan:
     """One result. ``background`` is ``None`` if transparency is kept. ``keep_profile``: the result keeps the
-    colours of the source's ICC profile, and carries that profile.
+    colours of the source's ICC profile, and carries that profile. ``frames`` is how many images it has.
+    ``place`` is the left and top of what ``cover`` keeps, if another frame has decided it.
     """
 
     options: ResizeOptions
@@ -31,22 +35,25 @@ class OutputPlan:
     geometry: Geometry
     background: str | None
     keep_profile: bool
+    frames: int = 1
+    place: tuple[int, int] | None = None
 
     @property
     def lossless(self) -> bool:
         """Whether the result has no quality."""
-        return self.options.lossless or not self.writer.lossy
+        return not self.writer.has_quality(self.options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodePlan:
     """One page of an image that is decoded for one or several results.
 
-    The whole page is scaled to ``width`` × ``height``, in pixels as a viewer sees it. Its transparency is
-    flattened onto ``background`` (``#rrggbb``), or kept if that is ``None``. With ``keep_profile`` its
-    colours stay in the RGB space of the embedded profile instead of becoming sRGB. ``header`` is that of the
-    ``page``, counted from 0. ``direct``: libjpeg-turbo may decode the image. ``threads`` is how many may
-    compute at a time; ``watch`` returns a reason if the job must stop.
+    The page, or the view of it, is scaled to ``width`` × ``height``, in pixels as a viewer sees it (after a
+    rotation by an angle). Its transparency is flattened onto ``background`` (``#rrggbb``), or kept if that
+    is ``None``. With ``keep_profile`` its colours stay in the RGB space of the embedded profile instead of
+    becoming sRGB. ``header`` is that of the ``page``, counted from 0, or of the view. ``corners`` is the
+    colour that a rotation uncovers. ``direct``: libjpeg-turbo may decode the image. ``threads`` is how many
+    may compute at a time; ``watch`` returns a reason if the job must stop.
     """
 
     upload: Upload
@@ -56,6 +63,7 @@ class DecodePlan:
     background: str | None
     keep_profile: bool = False
     page: int = 0
+    corners: str = "#ffffff"
     direct: bool = True
     threads: int = 1
     watch: StopCheck | None = None
@@ -68,7 +76,17 @@ class DecodePlan:
     @property
     def stored_size(self) -> tuple[int, int]:
         """The target size before the image is rotated by its orientation."""
-        return self.header.info.swap_if_rotated(self.width, self.height)
+        return self.header.info.swap_if_rotated(*self.upright_size)
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """The target size before the upright image is rotated by an angle; then it is not enlarged."""
+        header = self.header
+        if not header.angle:
+            return self.width, self.height
+        (across, down), (own_across, own_down) = header.info.upright_size, header.seen_size
+        scale = min(1.0, max(self.width / own_across, self.height / own_down))
+        return max(1, round(across * scale)), max(1, round(down * scale))
 
     @property
     def libvips_reader(self) -> LibvipsReader | None:
@@ -80,12 +98,15 @@ class DecodePlan:
 def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfig) -> OutputPlan:
     """Plan one result of the page with this header. Raises ``BadRequest`` and ``TooLarge``."""
     info = header.info
-    writer = find_writer(options.format, info)
-    check_options(options, writer)
+    frames = 1 if header.frames is None else header.frames.count
+    writer = PIXELS if isinstance(options, PixelOptions) else find_writer(options.format, info, frames)
+    check_options(options, writer, frames)
+    if options.watermark is not None:
+        find_watermark(options.watermark)
     if writer.effort is not None:
         check_effort(options.effort, config)
-    geometry = fit(options, *info.upright_size)
-    check_source(info, config)
+    geometry = fit(options, *header.seen_size)
+    check_source(header.source.info, config, frames)
     check_result(geometry.width, geometry.height, writer.format, writer.max_side, config)
     keeps_alpha = info.has_alpha and writer.alpha
     wants_profile = options.keep in {Keep.ICC, Keep.ALL} and Keep.ICC in writer.keeps
@@ -96,8 +117,10 @@ def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfi
         geometry=geometry,
         background=None if keeps_alpha else options.background,
         keep_profile=wants_profile
+        and header.colours is None
         and has_rgb_profile(header.image)
         and (not writer.checks_profile or is_written(header.image, writer.saver)),
+        frames=frames,
     )
 
 
@@ -107,6 +130,8 @@ def likely_shrink(outputs: Sequence[ResizeOptions], width: int, height: int) -> 
 
     The EXIF orientation is not known yet; if it swaps width and height, the factor may turn out different.
     """
+    if any(view_of(options).is_part for options in outputs):
+        return 1
     scaled = [fit(options, width, height).scaled for options in outputs]
     across, down = max(one for one, _ in scaled), max(one for _, one in scaled)
     return shrink_factor((width, height), (min(width, across), min(height, down)))
@@ -124,8 +149,14 @@ def check_together(plans: Sequence[OutputPlan], config: WorkerConfig) -> None:
                 f"the result is cropped from {width * height} pixels ({width} x {height}); "
                 f"max-output-pixels allows {allowed}"
             )
-    together = sum(plan.geometry.computed_pixels for plan in plans)
+    together = sum(plan.geometry.computed_pixels * plan.frames for plan in plans)
     if together > allowed:
+        frames = max(plan.frames for plan in plans)
+        if frames > 1:
+            raise TooLarge(
+                f"the {frames} frames of the result take {together} pixels together; "
+                f"max-output-pixels allows {allowed}"
+            )
         raise TooLarge(
             f"the {len(plans)} results take {together} pixels together; max-output-pixels allows {allowed}"
         )
@@ -141,7 +172,7 @@ def plan_decode(
     height = max(plan.geometry.scaled[1] for plan in plans)
     if len(plans) > 1:
         # Results that are larger than the image are enlarged from it one by one.
-        own_width, own_height = header.info.upright_size
+        own_width, own_height = header.seen_size
         width, height = min(width, own_width), min(height, own_height)
         if width * height > config.max_output_pixels:
             raise TooLarge(
@@ -156,5 +187,6 @@ def plan_decode(
         height=height,
         background=backgrounds.pop() if len(backgrounds) == 1 else None,
         keep_profile=any(plan.keep_profile for plan in plans),
-        page=plans[0].options.page,
+        page=view_of(plans[0].options).page,
+        corners=plans[0].options.background,
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pyvips
 
 from vipsrv.errors import BadRequest, CorruptImage, RequestError, UnsupportedFormat
-from vipsrv.options import ImageInfo
+from vipsrv.options import ImageInfo, page_range
 from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import (
     BuiltinReader,
@@ -14,10 +14,12 @@ from vipsrv.pipeline.formats.base import (
     ImageFormat,
     LibvipsReader,
     LoadedFile,
+    OpenedPage,
     ShrinkFor,
 )
 from vipsrv.pipeline.header import Decoder, ImageHeader
-from vipsrv.pipeline.limits import check_format
+from vipsrv.pipeline.limits import MAX_PAGES, check_format, too_many_pages
+from vipsrv.pipeline.notes import FileNotes
 from vipsrv.pipeline.refusals import refusal
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.errors import forget_errors
@@ -73,27 +75,45 @@ def _read_by_libvips(
         if facts is not None:
             return _header_of(facts, upload, name, reader, fail_on, shrink_for)
     metadata_memory = reader.check_metadata(upload)
-    reader.check_page(upload, 0)
-    file = _open(upload, name, reader, fail_on, shrink_for)
+    page = _open_page(upload, name, reader, fail_on, 0)
+    if page is not None:
+        return _page_header(page, upload, name, fail_on, metadata_memory)
+    notes = reader.read_notes(upload)
+    film = notes.film
+    if film is None or film.has_still:
+        file = _open(upload, name, reader, fail_on, shrink_for)
+    else:
+        file = _open(Upload.from_memory(film.file(0)), name, reader, fail_on, None)
+    image = notes.corrected(file.image)
     info = ImageInfo(
         format=name,
         width=file.width,
         height=file.height,
-        pages=get_field(file.image, "n-pages", 1),
-        has_alpha=bool(file.image.hasalpha()),
-        orientation=orientation_of(file.image),
+        pages=_count_pages(upload, reader, image, notes),
+        has_alpha=bool(image.hasalpha()),
+        orientation=orientation_of(image),
         size=upload.size,
     )
-    shown = _as_shown(upload, info, reader, file.image, 0, fail_on, metadata_memory)
+    shown = _as_shown(upload, info, reader, image, 0, fail_on, metadata_memory)
     return shown or _libvips_header(
         info,
         reader,
-        file.image,
+        image,
         fail_on,
         shrink=file.shrink,
         metadata_memory=metadata_memory,
+        notes=notes,
         is_last=file.whole_only,
     )
+
+
+def _count_pages(upload: Upload, reader: LibvipsReader, image: pyvips.Image, notes: FileNotes) -> int:
+    if notes.film is not None:
+        return notes.film.count
+    if reader.count_pages is not None:
+        return reader.count_pages(upload)
+    pages: int = get_field(image, "n-pages", 1)
+    return pages
 
 
 def _header_of(
@@ -160,6 +180,40 @@ def _as_shown(
     )
 
 
+def _open_page(
+    upload: Upload, name: str, reader: LibvipsReader, fail_on: str, number: int
+) -> OpenedPage | None:
+    try:
+        return reader.open_page(upload, number, fail_on)
+    except pyvips.Error as error:
+        where = "the header" if number == 0 else f"page {number}"
+        what = f"{where} of this {name} cannot be read"
+        raise refusal(what, upload, error, reader=reader) from error
+
+
+def _page_header(
+    page: OpenedPage, upload: Upload, name: str, fail_on: str, metadata_memory: int
+) -> ImageHeader:
+    image = page.image
+    info = ImageInfo(
+        format=name,
+        width=image.width,
+        height=image.height,
+        pages=page.pages,
+        has_alpha=page.has_alpha,
+        orientation=orientation_of(image),
+        size=upload.size,
+    )
+    return ImageHeader(
+        info,
+        lambda: image,
+        decoder=Decoder.CORRECTED,
+        fail_on=fail_on,
+        metadata_memory=metadata_memory,
+        finish=page.finish,
+    )
+
+
 def _libvips_header(
     info: ImageInfo,
     reader: LibvipsReader,
@@ -168,17 +222,20 @@ def _libvips_header(
     *,
     shrink: int = 1,
     metadata_memory: int,
+    notes: FileNotes,
     is_last: bool = False,
 ) -> ImageHeader:
     """``is_last``: the image must not be opened again in another way."""
-    corrected = reader.corrected(image) or (image if is_last else None)
+    corrected = reader.corrected(image)
+    is_plain = corrected is None and notes.correct is None and notes.film is None and not is_last
     return ImageHeader(
         info,
         lambda: image if corrected is None else corrected,
-        decoder=Decoder.LIBVIPS if corrected is None else Decoder.CORRECTED,
+        decoder=Decoder.LIBVIPS if is_plain else Decoder.CORRECTED,
         fail_on=fail_on,
         shrink=shrink,
         metadata_memory=metadata_memory,
+        notes=notes,
     )
 
 
@@ -204,6 +261,7 @@ def _read_by_builtin(
             decoder=Decoder.LIBVIPS,
             fail_on=fail_on,
             metadata_memory=found.memory,
+            notes=found.notes,
         )
     return ImageHeader(
         info,
@@ -213,6 +271,7 @@ def _read_by_builtin(
         is_bgr=found.is_bgr,
         metadata_memory=found.memory,
         embedded=embedded,
+        notes=found.notes,
     )
 
 
@@ -230,14 +289,19 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
         raise BadRequest(f"page: {page} is beyond the last; this {info.format} has {count}, counted from 0")
     reader = registry.format_named(info.format).reader
     assert isinstance(reader, LibvipsReader), "images of built-in formats have one page"  # noqa: S101
-    reader.check_page(upload, page)
-    try:
-        image = pyvips.Operation.call(
-            reader.loader, upload.source, access="sequential", fail_on=header.fail_on, page=page
-        )
-    except pyvips.Error as error:
-        what = f"page {page} of this {info.format} cannot be read"
-        raise refusal(what, upload, error, reader=reader) from error
+    if reader.count_pages is not None:
+        return _open_frames(upload, header, reader, page, 1)
+    opened = _open_page(upload, info.format, reader, header.fail_on, page)
+    if opened is not None:
+        return _page_header(opened, upload, info.format, header.fail_on, header.metadata_memory)
+    film, metadata_memory = header.notes.film, header.metadata_memory
+    if film is None:
+        image = _load_page(upload, info.format, reader, header.fail_on, page)
+    else:
+        file = Upload.from_memory(film.file(page))
+        metadata_memory += file.size
+        image = _open(file, info.format, reader, header.fail_on, None).image
+    image = header.notes.corrected(image)
     shown = _as_shown(upload, info, reader, image, page, header.fail_on, header.metadata_memory)
     if shown is not None:
         return shown
@@ -248,7 +312,70 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
         has_alpha=bool(image.hasalpha()),
         orientation=orientation_of(image),
     )
-    return _libvips_header(page_info, reader, image, header.fail_on, metadata_memory=header.metadata_memory)
+    return _libvips_header(
+        page_info,
+        reader,
+        image,
+        header.fail_on,
+        metadata_memory=metadata_memory,
+        notes=header.notes,
+    )
+
+
+def _load_page(upload: Upload, name: str, reader: LibvipsReader, fail_on: str, page: int) -> pyvips.Image:
+    try:
+        return pyvips.Operation.call(
+            reader.loader, upload.source, access="sequential", fail_on=fail_on, page=page
+        )
+    except pyvips.Error as error:
+        what = f"page {page} of this {name} cannot be read"
+        raise refusal(what, upload, error, reader=reader) from error
+
+
+def open_frames(upload: Upload, header: ImageHeader, pages: str) -> ImageHeader:
+    """Open the header of frames of an animation; that of one page if ``pages`` is only one.
+
+    Raises ``BadRequest`` for frames beyond the last one and for pages that are no frames, ``CorruptImage``
+    and ``TooLarge``.
+    """
+    info = header.info
+    first, last = page_range(pages)
+    if last is None:
+        last = info.pages - 1
+    if last >= info.pages:
+        count = f"{info.pages} page{'s' if info.pages > 1 else ''}"
+        raise BadRequest(f"pages: {last} is beyond the last; this {info.format} has {count}, counted from 0")
+    if first == last:
+        return open_page(upload, header, first)
+    reader = registry.format_named(info.format).reader
+    if not isinstance(reader, LibvipsReader) or reader.open_frames is None:
+        raise BadRequest(
+            f"pages: the {info.pages} pages of this {info.format} are no animation; choose one with 'page'"
+        )
+    return _open_frames(upload, header, reader, first, last - first + 1)
+
+
+def _open_frames(
+    upload: Upload, header: ImageHeader, reader: LibvipsReader, first: int, count: int
+) -> ImageHeader:
+    info = header.info
+    assert reader.open_frames is not None, "the reader counts frames"  # noqa: S101
+    if info.pages > MAX_PAGES:
+        raise too_many_pages(info.pages)
+    try:
+        frames = reader.open_frames(upload, header, first, count)
+    except pyvips.Error as error:
+        what = f"the frames of this {info.format} cannot be read"
+        raise refusal(what, upload, error, reader=reader) from error
+    return ImageHeader(
+        replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha, orientation=1),
+        lambda: frames.image,
+        decoder=Decoder.CORRECTED,
+        fail_on=header.fail_on,
+        metadata_memory=header.metadata_memory,
+        frames=frames,
+        notes=header.notes,
+    )
 
 
 def _refusal(head: bytes) -> RequestError:

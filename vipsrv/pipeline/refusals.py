@@ -4,7 +4,7 @@ import re
 
 import pyvips
 
-from vipsrv.errors import CorruptImage, RequestError
+from vipsrv.errors import CorruptImage, RequestError, UnsupportedFormat
 from vipsrv.pipeline.formats.base import LibvipsReader
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.errors import reason, text_of
@@ -27,4 +27,6 @@ def refusal(
         explained = f"it refers to byte {beyond[1]}, but ends after {upload.size}"
     if explained is None and message.startswith(_NO_REASON):
         explained = "libvips gives no reason"
+    if reader is not None and any(one in message for one in reader.not_read):
+        return UnsupportedFormat(f"{what}: {explained or message}")
     return CorruptImage(f"{what}: {explained or message}")

@@ -8,9 +8,12 @@ import pyvips
 
 from vipsrv.errors import CorruptImage, InternalError, RequestError
 from vipsrv.options import ImageInfo, OutputInfo, ResizeOptions
+from vipsrv.pipeline.animate import render_frames
 from vipsrv.pipeline.cost import admit
+from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import check_format
 from vipsrv.pipeline.option_rules import is_by_content
+from vipsrv.pipeline.pixels import PIXELS
 from vipsrv.pipeline.plan import (
     DecodePlan,
     OutputPlan,
@@ -19,29 +22,33 @@ from vipsrv.pipeline.plan import (
     plan_decode,
     plan_output,
 )
-from vipsrv.pipeline.probe import open_page, read_header
+from vipsrv.pipeline.probe import open_frames, open_page, read_header
 from vipsrv.pipeline.refusals import refusal
 from vipsrv.pipeline.steps.background import flatten_alpha, flatten_result
 from vipsrv.pipeline.steps.colours import bgr_to_rgb, drop_extra_bands, result_to_srgb, to_srgb
-from vipsrv.pipeline.steps.crop_or_pad import crop_or_pad
-from vipsrv.pipeline.steps.encode import encode
+from vipsrv.pipeline.steps.crop_or_pad import add_border, crop_or_pad, with_place
+from vipsrv.pipeline.steps.effects import EFFECT_STEPS
+from vipsrv.pipeline.steps.encode import Encoded, encode
 from vipsrv.pipeline.steps.jpeg_to_jpeg import resize_jpeg
 from vipsrv.pipeline.steps.metadata import clean_metadata
 from vipsrv.pipeline.steps.reopen import reopen
+from vipsrv.pipeline.steps.rotate import rotate
 from vipsrv.pipeline.steps.scale import scale_to
 from vipsrv.pipeline.steps.shrink import shrink
+from vipsrv.pipeline.trim import Terms, trimmed
 from vipsrv.pipeline.turbo.codec import NeedsLibvips
 from vipsrv.pipeline.upload import Upload
-from vipsrv.pipeline.vips.errors import forget_errors, logged_error, reason, text_of
+from vipsrv.pipeline.view import View, open_view, part_of, view_of
+from vipsrv.pipeline.vips.errors import forget_errors, logged_errors, reason, text_of
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked, stop_while_computing
 from vipsrv.pipeline.vips.threads import use_threads
 from vipsrv.worker_config import WorkerConfig
 
-DECODE_STEPS = (reopen, flatten_alpha, shrink, bgr_to_rgb, to_srgb, drop_extra_bands)
+DECODE_STEPS = (reopen, flatten_alpha, shrink, bgr_to_rgb, to_srgb, drop_extra_bands, rotate)
 """The steps after the header was read, in this order, once for all results. After them the image has the size
 that the largest result needs."""
 
-OUTPUT_STEPS = (result_to_srgb, flatten_result, crop_or_pad, clean_metadata)
+OUTPUT_STEPS = (result_to_srgb, flatten_result, crop_or_pad, *EFFECT_STEPS, add_border, clean_metadata)
 """The steps for each result, in this order, between its scaling and its encoding."""
 
 _MIN_WATCHED = 2_000_000
@@ -104,14 +111,19 @@ def resize(
         watch=watch,
     )
     check_format(header.info.format, "the image", formats)
-    pages = {page: open_page(upload, header, page) for page in {options.page for options in outputs}}
-    plans = [plan_output(options, pages[options.page], config) for options in outputs]
+    of_outputs = [view_of(options) for options in outputs]
+    terms = Terms(config=config, seconds=seconds, heavy_ok=heavy_ok, watch=watch)
+    views = _open_views(upload, header, sorted(dict.fromkeys(of_outputs), key=lambda view: view.page), terms)
+    plans = [
+        plan_output(options, views[view], config) for options, view in zip(outputs, of_outputs, strict=True)
+    ]
     for plan in plans:
-        check_format(plan.writer.format.value, "the result", formats)
+        if plan.writer is not PIXELS:
+            check_format(plan.writer.format.value, "the result", formats)
     check_together(plans, config)
     parts = [
-        (pages[page], [options for options in outputs if options.page == page])
-        for page in reversed(pages)  # in the order in which they are done
+        (views[view], [plan.options for plan, of in zip(plans, of_outputs, strict=True) if of == view])
+        for view in reversed(views)  # in the order in which they are done
     ]
     cost = admit(upload, parts, config=config, seconds=seconds, heavy_ok=heavy_ok)
     # An additional thread takes at most as much memory as the whole job with one thread.
@@ -120,15 +132,33 @@ def resize(
     done: dict[int, Output] = {}
     # The memory of a page's decoder is freed together with its header.
     del header, parts
-    while pages:
-        page, page_header = pages.popitem()
-        numbers = [number for number, plan in enumerate(plans) if plan.options.page == page]
-        page_plans = [plans[number] for number in numbers]
-        decode = replace(plan_decode(upload, page_header, page_plans, config), threads=threads, watch=watch)
+    while views:
+        view, view_header = views.popitem()
+        numbers = [number for number, of in enumerate(of_outputs) if of == view]
+        view_plans = [plans[number] for number in numbers]
+        decode = replace(plan_decode(upload, view_header, view_plans, config), threads=threads, watch=watch)
         with use_threads(threads):
-            done |= zip(numbers, run_page(decode, page_plans), strict=True)
-        del decode, page_header
+            done |= zip(numbers, run_page(decode, view_plans), strict=True)
+        del decode, view_header
     return Result(source=source, outputs=tuple(done[number] for number in range(len(plans))))
+
+
+def _open_views(
+    upload: Upload, first: ImageHeader, views: Sequence[View], terms: Terms
+) -> dict[View, ImageHeader]:
+    """Open the header of each view. Each has a decoder of its own, because most can be read only once."""
+    headers: dict[View, ImageHeader] = {}
+    for number, view in enumerate(views):
+        if number and not view.page:
+            first = read_header(upload, tolerant=first.fail_on == "none")
+        page = (
+            open_page(upload, first, view.page)
+            if view.pages is None
+            else open_frames(upload, first, view.pages)
+        )
+        header = open_view(upload, page, view)
+        headers[view] = header if view.trim is None else trimmed(upload, header, view, terms)
+    return headers
 
 
 def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
@@ -144,11 +174,14 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
         # The text first: the second decode replaces it. Both decodes at a time would take twice the memory.
         message = reason(error)
         traceback.clear_frames(error.__traceback__)
+        # Of an animation only the encoder's errors come here.
+        is_animation = decode.header.frames is not None
         decode.header.release()
-        completed = _run_completed(decode, plans, text_of(error))
+        completed = None if is_animation else _run_completed(decode, plans, text_of(error))
         if completed is not None:
             return completed
-        is_valid = not _is_of_decoder(decode, message) and _decodes(replace(decode, direct=False), plans)
+        decode = replace(decode, direct=False)
+        is_valid = is_animation or (not _is_of_decoder(decode, message) and _decodes(decode, plans))
         stop_if_asked(decode.watch)
         if is_valid:
             raise InternalError(f"the result could not be written: {message}") from error
@@ -157,7 +190,8 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
     reader = decode.libvips_reader
     if reader is not None and reader.continues_after_errors and decode.header.fail_on != "none":
         # Not for all formats: libjpeg logs warnings, most of them about images that look right.
-        logged = logged_error()
+        # A profile that could not be applied has logged an error, too, which is not one of the pixels.
+        logged = next((error for error in logged_errors() if _is_of_decoder(decode, error)), None)
         if logged:
             raise CorruptImage(f"{_cannot_be_decoded(decode)}: {logged}")
     return outputs
@@ -172,9 +206,8 @@ def _run_completed(decode: DecodePlan, plans: Sequence[OutputPlan], text: str) -
         upload = reader.completed(decode.upload, text, decode.watch)
         if upload is None:
             return None
-        header = read_header(upload, tolerant=decode.header.fail_on == "none", shrink_for=_whole)
-        header = open_page(upload, header, decode.page)
-        return _run_either(replace(decode, upload=upload, header=header), plans)
+        first = read_header(upload, tolerant=decode.header.fail_on == "none", shrink_for=_whole)
+        return _run_either(replace(decode, upload=upload, header=_same_view(decode, upload, first)), plans)
     except (pyvips.Error, RequestError):
         stop_if_asked(decode.watch)
         return None
@@ -198,12 +231,20 @@ def _decodes(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:
     """
     try:
         tolerant = decode.header.fail_on == "none"
-        header = read_header(decode.upload, tolerant=tolerant, shrink_for=_whole)
-        decode = replace(decode, header=open_page(decode.upload, header, decode.page))
+        first = read_header(decode.upload, tolerant=tolerant, shrink_for=_whole)
+        decode = replace(decode, header=_same_view(decode, decode.upload, first))
         _decode(decode, plans).avg()  # reads every pixel and keeps none
     except (pyvips.Error, RequestError):
         return False
     return True
+
+
+def _same_view(decode: DecodePlan, upload: Upload, first: ImageHeader) -> ImageHeader:
+    """The header of the plan's page, and of the same part of it, opened anew."""
+    header, page = decode.header, open_page(upload, first, decode.page)
+    if not header.is_view:
+        return page
+    return part_of(upload, page, decode.page, header.region, header.info.orientation, header.angle)
 
 
 def _decode(decode: DecodePlan, plans: Sequence[OutputPlan]) -> pyvips.Image:
@@ -224,21 +265,41 @@ def _run_either(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]
 
 
 def _run(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
+    if decode.header.frames is not None:
+        images = render_frames(decode, plans, _render)
+        pages = decode.header.info.pages
+        return [
+            _output(plan, encode(image, plan, decode.watch), pages)
+            for plan, image in zip(plans, images, strict=True)
+        ]
     if len(plans) == 1:
         data = resize_jpeg(decode, plans[0])
         if data is not None:
-            return [_output(plans[0], data, plans[0].quality)]
+            return [_output(plans[0], Encoded(data, plans[0].quality), decode.header.info.pages)]
     image = _decode(decode, plans)
-    if len(plans) == 1 and not is_by_content(plans[0].options):
-        return [_finish(image, plans[0], decode)]
-    # From here on the image is read more than once.
-    image = image.copy_memory()
-    scaled = dict(_scale_to_each(image, plans))
     outputs = []
-    for number, plan in enumerate(plans):
+    for plan, scaled in zip(plans, _scale(image, plans), strict=True):
         stop_if_asked(decode.watch)
-        outputs.append(_finish(scaled[number], plan, decode))
+        outputs.append(_finish(scaled, plan, decode))
     return outputs
+
+
+def _render(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[tuple[OutputPlan, pyvips.Image]]:
+    """Make the image of each plan from one frame of an animation."""
+    rendered = []
+    for plan, image in zip(plans, _scale(_decode(decode, plans), plans), strict=True):
+        placed = with_place(plan, image)
+        rendered.append((placed, _apply(image, placed, decode)))
+    return rendered
+
+
+def _scale(image: pyvips.Image, plans: Sequence[OutputPlan]) -> list[pyvips.Image]:
+    """Return the decoded image in the size of each plan."""
+    if len(plans) == 1 and not is_by_content(plans[0].options):
+        return [image]
+    # From here on the image is read more than once.
+    scaled = dict(_scale_to_each(image.copy_memory(), plans))
+    return [scaled[number] for number in range(len(plans))]
 
 
 def _scale_to_each(image: pyvips.Image, plans: Sequence[OutputPlan]) -> Iterator[tuple[int, pyvips.Image]]:
@@ -260,21 +321,33 @@ def _scale_to_each(image: pyvips.Image, plans: Sequence[OutputPlan]) -> Iterator
         yield number, scaled
 
 
-def _finish(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> Output:
+def _apply(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> pyvips.Image:
     for step in OUTPUT_STEPS:
         image = step(image, plan, decode)
-    return _output(plan, *encode(image, plan, decode.watch))
+    return image
 
 
-def _output(plan: OutputPlan, data: bytes, quality: int) -> Output:
+def _finish(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> Output:
+    encoded = encode(_apply(image, plan, decode), plan, decode.watch)
+    return _output(plan, encoded, decode.header.info.pages)
+
+
+def _output(plan: OutputPlan, encoded: Encoded, pages: int) -> Output:
+    frames: int | None = plan.frames
+    if plan.frames > 1 and plan.writer.count_frames is not None:
+        frames = plan.writer.count_frames(encoded.data)
+    elif pages == 1 and plan.options.pages is None:
+        frames = None
     info = OutputInfo(
         width=plan.geometry.width,
         height=plan.geometry.height,
         format=plan.writer.format.value,
-        quality=quality,
-        size=len(data),
+        quality=encoded.quality,
+        size=len(encoded.data),
+        frames=frames,
+        ssim=encoded.ssim,
     )
-    return Output(info=info, data=data)
+    return Output(info=info, data=encoded.data)
 
 
 def _cannot_be_decoded(decode: DecodePlan) -> str:

@@ -6,6 +6,7 @@ This starts a worker, because this process does not load libvips.
 import asyncio
 
 from vipsrv.server.settings import ServerSettings
+from vipsrv.server.watermarks import Watermarks
 from vipsrv.storage import Spool
 from vipsrv.workers.channel import Ready
 from vipsrv.workers.pool import WorkerPool
@@ -17,13 +18,16 @@ def formats_of(settings: ServerSettings) -> Ready:
 
 
 async def _formats_of(settings: ServerSettings) -> Ready:
+    watermarks = Watermarks(settings)
+    config = watermarks.config(settings)
     spool = Spool(directory=settings.spool_dir, memory=0, disk=0)
-    pool = WorkerPool(
-        spool, settings.worker_config(), size=1, on_idle=lambda: None, on_heavy=lambda _job: None
-    )
-    await pool.start()
+    pool = WorkerPool(spool, config, size=1, on_idle=lambda: None, on_heavy=lambda _job: None)
     try:
-        return pool.formats
+        await pool.start()
+        try:
+            return pool.formats
+        finally:
+            await pool.stop()
+            spool.close()
     finally:
-        await pool.stop()
-        spool.close()
+        watermarks.close()

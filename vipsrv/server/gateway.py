@@ -35,6 +35,7 @@ from vipsrv.server.systemd import Notifier, Watchdog
 from vipsrv.server.tls import ServerCertificates
 from vipsrv.server.uploads import Uploads
 from vipsrv.server.user import change_user
+from vipsrv.server.watermarks import Watermarks
 from vipsrv.storage.spool import Spool
 from vipsrv.version import __version__
 from vipsrv.workers.confinement import log_confinement
@@ -94,6 +95,7 @@ class Gateway:
         self._notifier = notifier or Notifier(None)
         self._on_handed_over = on_handed_over
         self._access = Access.of(settings, quotas)
+        self._watermarks = Watermarks(settings)
         self._spool = Spool(
             directory=settings.spool_dir,
             memory=settings.spool_memory,
@@ -103,7 +105,7 @@ class Gateway:
         self._uploads = Uploads(self._spool, settings, shared=gateways > 1)
         self._pool = WorkerPool(
             self._spool,
-            settings.worker_config(),
+            self._watermarks.config(settings),
             size=settings.workers,
             on_idle=self._worker_idle,
             on_heavy=self._job_is_heavy,
@@ -265,7 +267,7 @@ class Gateway:
             files = files_that_fit(settings, limit)
             self._uploads.change_settings(settings)
             self._spool.resize(memory=settings.spool_memory, disk=settings.spool_disk, files=files)
-            self._pool.reconfigure(settings.worker_config(), max_jobs=settings.jobs_per_worker)
+            self._pool.reconfigure(self._watermarks.config(settings), max_jobs=settings.jobs_per_worker)
             self._admission.change_limits(
                 limit=settings.queue, per_client=settings.client_queue, memory=settings.decode_memory
             )
@@ -320,6 +322,7 @@ class Gateway:
         if self._operator is not None:
             self._operator.canary.close()
         await self._pool.stop()
+        self._watermarks.close()
         self._listeners.close()
         if self._operator is not None:
             await self._operator.close(FAREWELL_SECONDS)
@@ -430,6 +433,7 @@ class Gateway:
         settings, formats = self._settings, self._pool.formats
         worker = settings.worker_config()
         uploads = {"uploads": self._uploads.describe()} if self._uploads.offered else {}
+        watermarks = {"watermarks": self._watermarks.names} if self._watermarks.files else {}
         return {
             "server": f"vipsrv/{__version__}",
             "limits": {
@@ -444,6 +448,7 @@ class Gateway:
             "formats": {"in": list(formats.readers), "out": list(formats.writers)},
             "libraries": formats.readers,
             "fits": list(Fit),
+            **watermarks,
             **uploads,
         }
 

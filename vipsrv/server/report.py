@@ -28,7 +28,8 @@ def report_json(outcome: Outcome, timeline: Timeline) -> tuple[bytes, int]:
         size += output.size
         outputs.append(
             f'{{"width":{output.width},"height":{output.height},"format":"{output.format}",'
-            f'"quality":{output.quality},"size":{output.size}}}'
+            f'"quality":{output.quality},"size":{output.size}'
+            + ("}" if output.ssim is None else f',"ssim":{output.ssim:.5f}}}')
         )
     report = (
         f'{{"source":{source_json},"outputs":[{",".join(outputs)}],'

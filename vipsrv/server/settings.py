@@ -11,8 +11,9 @@ may have the name of another one with ``_file`` after it: ``VIPSRV_X_FILE`` name
 
 import ipaddress
 import logging
+import re
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -28,6 +29,7 @@ from pydantic import (
 )
 
 from vipsrv.address import Address, Wire
+from vipsrv.options import WATERMARK_PATTERN
 from vipsrv.protocol import DEFAULT_HOST, DEFAULT_PORT
 from vipsrv.server.api.origins import check_origin
 from vipsrv.server.cpus import available_cpus
@@ -52,6 +54,9 @@ _LEAST_CONNECTIONS_PER_CLIENT = 64
 _LEAST_QUEUE_PER_CLIENT = 32
 """As many requests as one connection may have in flight."""
 
+
+_MOST_WATERMARKS = 16
+"""Each may take 16 MiB of memory in every worker."""
 
 _CORES_PER_GATEWAY = 8
 """A gateway keeps at least so many workers busy, even with small images (decision 34)."""
@@ -196,6 +201,12 @@ class ServerSettings(_WorkerSettings):
     The limits of the workers are read by ``worker_config``.
     """
 
+    watermark: Words = Field(
+        (),
+        description="Image that requests may lay over their results by its name: NAME=FILE, where NAME is of "
+        "lower-case letters, digits, hyphens and underscores. Each worker holds it in memory, with at most "
+        "2,048 pixels on a side. For several, repeat the flag or separate them by commas.",
+    )
     decode_memory: ByteSize = Field(
         ByteSize(2 * _GIB),
         ge=_MIB,
@@ -477,6 +488,21 @@ class ServerSettings(_WorkerSettings):
             raise ValueError(f"{given!r} is not HOST:PORT, [IPV6]:PORT, unix:/path or off")
         return given
 
+    @field_validator("watermark")
+    @classmethod
+    def _watermarks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        names = set()
+        for text in given:
+            name, equals, path = text.partition("=")
+            if not (re.fullmatch(WATERMARK_PATTERN, name) and equals and path):
+                raise ValueError(f"{text!r} is not NAME=FILE with a name such as logo or logo-2")
+            if name in names:
+                raise ValueError(f"{name!r} is given twice")
+            names.add(name)
+        if len(names) > _MOST_WATERMARKS:
+            raise ValueError(f"there are {len(names)}; {_MOST_WATERMARKS} are allowed")
+        return given
+
     @field_validator("trusted_proxies", "allow_v1")
     @classmethod
     def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -503,4 +529,4 @@ class ServerSettings(_WorkerSettings):
 
     def worker_config(self) -> WorkerConfig:
         """Return the settings that are passed to every worker."""
-        return WorkerConfig(**{field.name: getattr(self, field.name) for field in fields(WorkerConfig)})
+        return WorkerConfig(**{field.name: getattr(self, field.name) for field, _ in declarations()})

@@ -13,6 +13,7 @@ A worker that breaks these rules is killed. All integers are big-endian.
 """
 
 import json
+import math
 import re
 import struct
 from dataclasses import dataclass
@@ -30,9 +31,9 @@ from vipsrv.errors import (
     TooLarge,
     UnsupportedFormat,
 )
-from vipsrv.options import Format, ImageInfo, OutputInfo
+from vipsrv.options import HIGHEST_QUALITY, Format, ImageInfo, OutputInfo
 
-CHANNEL_VERSION = 7
+CHANNEL_VERSION = 8
 """Increase it with every change of a layout: the handshake then detects a worker of another installation."""
 
 MAX_THREADS = 64
@@ -48,7 +49,7 @@ _READERS_SIZE = 4096
 _READY = struct.Struct(f"!4sHI{_READERS_SIZE}s256s256s")
 _JOB = struct.Struct("!4sBBBBIIQQ")
 _REPLY = struct.Struct("!4sHQ 16sIIIBB 400s QIB")
-_OUTPUT = struct.Struct("!IIBBQ")
+_OUTPUT = struct.Struct("!IIBBQd")
 _DIGEST = struct.Struct(f"!{TAG_SIZE}sI")
 
 READY_SIZE = _READY.size
@@ -60,7 +61,6 @@ _JOB_MAGIC = b"VJOB"
 _REPLY_MAGIC = b"VRPL"
 _NAME = re.compile(rb"[a-z][a-z0-9-]{0,15}")
 _MOST_ORIENTATION = 8  # EXIF 2.3, tag 0x0112
-_MOST_QUALITY = 100
 _PRINTABLE = range(0x20, 0x7F)
 
 _WORKER_ERRORS: dict[int, type[RequestError]] = {
@@ -368,14 +368,23 @@ def _add_option(options: bytes, name: str, value: Any) -> bytes:
 
 def _pack_output(output: OutputInfo) -> bytes:
     number = _RESULTS.index(output.format)
-    return _OUTPUT.pack(output.width, output.height, output.quality, number, output.size)
+    ssim = math.nan if output.ssim is None else output.ssim
+    return _OUTPUT.pack(output.width, output.height, output.quality, number, output.size, ssim)
 
 
 def _unpack_output(data: bytes | bytearray, number: int) -> OutputInfo:
-    width, height, quality, format_, size = _OUTPUT.unpack_from(data, _REPLY.size + number * _OUTPUT.size)
-    if format_ >= len(_RESULTS) or not (width and height and size and quality <= _MOST_QUALITY):
+    width, height, quality, format_, size, ssim = _OUTPUT.unpack_from(
+        data, _REPLY.size + number * _OUTPUT.size
+    )
+    if format_ >= len(_RESULTS) or not (width and height and size and quality <= HIGHEST_QUALITY):
         raise ChannelError("its reply describes an impossible result")
-    return OutputInfo(width=width, height=height, format=_RESULTS[format_], quality=quality, size=size)
+    if math.isnan(ssim):
+        return OutputInfo(width=width, height=height, format=_RESULTS[format_], quality=quality, size=size)
+    if not 0 <= ssim <= 1:
+        raise ChannelError("its reply describes an impossible result")
+    return OutputInfo(
+        width=width, height=height, format=_RESULTS[format_], quality=quality, size=size, ssim=ssim
+    )
 
 
 @lru_cache(64)

@@ -67,7 +67,7 @@ def launch(config: WorkerConfig, command: Command = worker_command) -> Launched:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            pass_fds=inherited,
+            pass_fds=[*inherited, *(one.descriptor for one in config.watermarks)],
             env=worker_environment(),
         )
     except OSError:

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from vipsrv.errors import BadRequest
-from vipsrv.options import Fit, Format, Keep, Position, ResizeOptions, ResizeRequest
+from vipsrv.options import (
+    LIST_LENGTHS,
+    Chroma,
+    Fit,
+    Flip,
+    Format,
+    Keep,
+    Position,
+    ResizeOptions,
+    ResizeRequest,
+)
 from vipsrv.server.api.parameters import PARAMETERS, ResizeParameters
 from vipsrv.workers.channel import MAX_OUTPUTS
 
@@ -38,7 +48,7 @@ def refusal(*given: tuple[str, str]) -> str:
 def test_every_option_of_a_resize_is_a_parameter() -> None:
     assert set(PARAMETERS) == {
         *ResizeOptions.__dataclass_fields__,
-        *("withoutEnlargement", "deadline_ms", "outputs"),
+        *("withoutEnlargement", "flop", "deadline_ms", "outputs"),
     }
 
 
@@ -57,6 +67,26 @@ def test_all_options() -> None:
         keep="icc",
         page="1",
         enlarge="0",
+        crop="1,2,30,40",
+        trim="9",
+        flip="both",
+        rotate="90",
+        focus="0.5,.25",
+        modulate="1.5,0",
+        grey="true",
+        blur="2.5",
+        sharpen="true",
+        watermark="logo",
+        watermark_position="southeast",
+        watermark_scale="0.5",
+        watermark_opacity=".5",
+        rounded="12",
+        pad="1,2,3,4",
+        progressive="true",
+        chroma="4:2:0",
+        palette="false",
+        optimize="0",
+        min_ssim="0.97",
     ) == ResizeOptions(
         width=800,
         height=600,
@@ -70,6 +100,24 @@ def test_all_options() -> None:
         keep=Keep.ICC,
         page=1,
         enlarge=False,
+        crop=(1, 2, 30, 40),
+        trim=9,
+        flip=Flip.BOTH,
+        rotate=90,
+        focus=(0.5, 0.25),
+        modulate=(1.5, 0),
+        grey=True,
+        blur=2.5,
+        sharpen=True,
+        watermark="logo",
+        watermark_scale=0.5,
+        watermark_opacity=0.5,
+        rounded=12,
+        pad=(1, 2, 3, 4),
+        progressive=True,
+        chroma=Chroma.HALF,
+        optimize=False,
+        min_ssim=0.97,
     )
 
 
@@ -84,6 +132,9 @@ def test_the_default_fit_is_that_of_the_clients() -> None:
     ("given", "expected"),
     [
         ({"gravity": "north"}, {"position": "top"}),
+        ({"chromaSubsampling": "4:4:4"}, {"chroma": "4:4:4"}),
+        ({"optimiseCoding": "true"}, {"optimize": True}),
+        ({"min_ssim": "1"}, {"min_ssim": 1}),
         ({"position": "northeast"}, {"position": "right top"}),
         ({"position": "center"}, {"position": "centre"}),
         ({"position": "top right"}, {"position": "right top"}),
@@ -92,6 +143,13 @@ def test_the_default_fit_is_that_of_the_clients() -> None:
         ({"format": "tif"}, {"format": "tiff"}),
         ({"withoutEnlargement": "true"}, {"enlarge": False}),
         ({"withoutEnlargement": "false"}, {"enlarge": True}),
+        ({"extract": "0,0,0.5,1.0"}, {"crop": [0, 0, 0.5, 1.0]}),
+        ({"flip": "true"}, {"flip": "vertical"}),
+        ({"flip": "false"}, {"flip": None}),
+        ({"flop": "true"}, {"flip": "horizontal"}),
+        ({"flip": "true", "flop": "true"}, {"flip": "both"}),
+        ({"flip": "vertical", "flop": "false"}, {"flip": "vertical"}),
+        ({"extend": "5"}, {"pad": 5}),
         ({"background": "AABBCC"}, {"background": "#AABBCC"}),
     ],
 )
@@ -137,6 +195,23 @@ def test_auto_becomes_what_the_client_prefers() -> None:
         ([("width", "9" * 5000)], "width: must be a whole number"),
         ([("quality", "101")], "quality: must be from 1 to 100"),
         ([("fit", "Cover")], "fit: must be one of fill, contain,"),
+        ([("crop", "1,2,3")], 'crop: must be 4 numbers with commas, not "1,2,3"'),
+        ([("crop", "1,2,3,-4")], 'crop: must be a number such as 12 or 0.5, not "-4"'),
+        ([("crop", "1,2,3,1e3")], "crop: must be a number such as 12 or 0.5"),
+        ([("crop", f"1,2,3,{'9' * 20}")], "crop: must be from 0 to 4294967295"),
+        ([("focus", "2,0")], "focus: must be from 0 to 1, not"),
+        ([("modulate", "1")], 'modulate: must be 2 numbers with commas, not "1"'),
+        ([("blur", "0.2")], "blur: must be from 0.3 to 250"),
+        ([("sharpen", "1"), ("sharpen", "2")], "sharpen: is given twice"),
+        ([("sharpen", "yes")], "sharpen: must be a number such as"),
+        ([("watermark", "A/b")], "watermark: must be 1 to 32 lower-case letters"),
+        ([("watermark_position", "entropy")], "watermark_position: must be one of centre, top,"),
+        ([("greyscale", "true"), ("grey", "true")], "grey: is given twice, before as greyscale"),
+        ([("pad", "1,2")], "pad: must be one number or four with commas"),
+        ([("flip", "left")], "flip: must be one of horizontal, vertical, both, not"),
+        ([("rotate", "-90")], "rotate: must be a whole number"),
+        ([("flip", "both"), ("flop", "1")], "flop: leave it out; flip is 'both'"),
+        ([("crop", "1,2,3,4"), ("extract", "1,2,3,4")], "extract: is given twice, before as crop"),
         ([("lossless", "yes")], "lossless: must be true or false"),
         ([("lossless", "")], "lossless: must be true or false"),
         ([("background", "white")], "background: must look like"),
@@ -170,8 +245,8 @@ def test_a_schema_accepts_what_is_accepted(name: str, data: st.DataObject) -> No
     try:
         parameter.read(text)
     except BadRequest:
-        # Sides of ten digits match the pattern of sizes although only some are in range.
-        assert not valid or name == "outputs"
+        # A pattern has no range: not every number of ten digits is a side.
+        assert not valid or name in {"outputs", "sharpen", *LIST_LENGTHS}
     else:
         assert valid
 
@@ -181,6 +256,10 @@ def _values(schema: dict[str, Any]) -> st.SearchStrategy[tuple[Any, str]]:
         edges = st.sampled_from([schema["minimum"], schema["maximum"]])
         numbers = st.one_of(st.integers(0, 2**64), edges, edges.map(lambda edge: edge + 1), st.just(0))
         return numbers.map(lambda number: (number, str(number)))
+    if schema["type"] == "number":
+        least, most = schema["minimum"], schema["maximum"]
+        decimals = st.decimals(0, 2 * most, places=3).map(float)
+        return st.one_of(decimals, st.sampled_from([least, most])).map(lambda one: (one, f"{one:.3f}"))
     if schema["type"] == "boolean":
         return st.booleans().map(lambda one: (one, str(one).lower()))
     if "enum" in schema:

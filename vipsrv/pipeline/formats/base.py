@@ -18,8 +18,10 @@ from typing import Any, Protocol
 import pyvips
 
 from vipsrv.errors import RequestError, TooLarge
-from vipsrv.options import MAX_EFFORT, Format, Keep
+from vipsrv.options import MAX_EFFORT, Chroma, Format, Keep, ResizeOptions
+from vipsrv.pipeline.frames import Frames, open_roll
 from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.notes import NOTHING, FileNotes
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.operations import PreparedOperation, shape
 from vipsrv.pipeline.vips.stopping import StopCheck
@@ -175,6 +177,18 @@ class ImageFacts:
     fields: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedPage:
+    """A page whose pixels a format's own code makes right. ``image`` is what is known before they are
+    decoded; ``finish`` makes the right image of it when it is decoded, ``None`` if it is right.
+    """
+
+    image: pyvips.Image
+    has_alpha: bool
+    pages: int = 1
+    finish: Callable[[pyvips.Image], pyvips.Image] | None = None
+
+
 ShrinkFor = Callable[[int, int], int]
 """Width and height of a JPEG as stored → the fraction (1, 2, 4, 8) at which it will probably be decoded."""
 
@@ -191,12 +205,16 @@ def _no_metadata(_upload: Upload) -> int:
     return 0
 
 
-def _check_nothing(_upload: Upload, _page: int) -> None:
-    pass
+def _open_nothing(_upload: Upload, _page: int, _fail_on: str) -> OpenedPage | None:
+    return None
 
 
 def _check_no_decode(_request: DecodeRequest) -> None:
     pass
+
+
+def _note_nothing(_upload: Upload) -> FileNotes:
+    return NOTHING
 
 
 def _is_right(_image: pyvips.Image) -> None:
@@ -237,6 +255,11 @@ def _prepared(loader: str, fail_on: str) -> PreparedOperation:
     return PreparedOperation(loader, "source", access="sequential", fail_on=fail_on)
 
 
+def frames_of_roll(loader: str) -> Callable[[Upload, ImageHeader, int, int], Frames]:
+    """Return what opens the frames of a format that ``loader`` of libvips reads as a roll."""
+    return lambda upload, header, first, count: open_roll(loader, upload.source, header.fail_on, first, count)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LibvipsReader:
     """How libvips reads a format: the ``loader`` for sources and its ``family`` of classes.
@@ -265,9 +288,6 @@ class LibvipsReader:
     """Before libvips opens the file: raise ``TooLarge`` if its header would take too long or too much memory
     to read; return the bytes of memory that its metadata will take."""
 
-    check_page: Callable[[Upload, int], None] = _check_nothing
-    """Before libvips opens a page: raise ``CorruptImage`` if it would decode the page wrongly."""
-
     read_facts: Callable[[Upload], ImageFacts | None] | None = None
     """Read the facts of a plain file, which libvips then opens only if it is needed; ``None`` if libvips must
     open it at once."""
@@ -275,6 +295,9 @@ class LibvipsReader:
     open_shrunk: Callable[[Upload, str, ShrinkFor], LoadedFile | None] | None = None
     """Open an upload (with ``fail_on``) as small as it will probably be decoded, which saves opening it
     again; ``None`` if it must be opened whole. Raises ``pyvips.Error``."""
+
+    read_notes: Callable[[Upload], FileNotes] = _note_nothing
+    """Before libvips opens the file: read what it does not tell or apply. Raises ``TooLarge``."""
 
     corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
     """Return the opened image, corrected; ``None`` if it needs no correction."""
@@ -284,6 +307,13 @@ class LibvipsReader:
     opened image, from a copy of at most the whole file; ``None`` if the opened image is that. Raises
     ``pyvips.Error`` and ``TooLarge``.
     """
+
+    open_page: Callable[[Upload, int, str], OpenedPage | None] = _open_nothing
+    """Open a page (upload, page, ``fail_on``) that libvips would decode wrongly or not at all; ``None`` if
+    libvips opens it. Raises ``pyvips.Error``, ``CorruptImage`` and ``UnsupportedFormat``."""
+
+    not_read: tuple[str, ...] = ()
+    """Parts of the texts of errors: not the file is broken, but this libvips cannot read it."""
 
     reopen: Callable[[Upload, ImageHeader, int, tuple[int, int]], pyvips.Image | None] | None = None
     """Open a page (upload, header, page, size) so that it takes less time to decode, with all its metadata,
@@ -299,8 +329,19 @@ class LibvipsReader:
     """After a decode failed with this text: return the file without the fault, if the fault changes no pixel;
     otherwise ``None``. Raises ``pyvips.Error``, also if the job must stop."""
 
+    count_pages: Callable[[Upload], int] | None = None
+    """Return the number of pages, if libvips does not know it: its loader then reads only the first one."""
+
+    open_frames: Callable[[Upload, ImageHeader, int, int], Frames] | None = None
+    """Open frames of an animation (upload, header, the first, how many); ``None`` if the pages of this format
+    are no animation. Raises ``pyvips.Error``, ``CorruptImage`` and ``TooLarge``."""
+
+    open_for_part: Callable[[Upload, ImageHeader, int], pyvips.Image | None] | None = None
+    """Open a page (upload, header, page) so that taking a part of it decodes no more than that part; ``None``
+    if the image of the header serves as well. Raises ``pyvips.Error``."""
+
     decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
-    """Return the cost of decoding a page."""
+    """Return the cost of decoding a page, or of each frame: the ``page`` of the request is the last one."""
 
     coded_pixels: Callable[[DecodeRequest], int] = _page_pixels
     """Return the number of pixels that are decoded to show the page. Raises ``CorruptImage``."""
@@ -331,6 +372,7 @@ class BuiltinImage:
 
     ``is_bgr``: the three bands of the image are in the order blue, green, red. ``embedded``: the image of a
     container, opened already, and the name of its format; ``memory``: the bytes that opening it took.
+    ``notes``: what the file of ``embedded`` states and libvips does not apply.
     """
 
     width: int
@@ -340,6 +382,7 @@ class BuiltinImage:
     is_bgr: bool = False
     embedded: tuple[str, pyvips.Image] | None = None
     memory: int = 0
+    notes: FileNotes = NOTHING
 
 
 class OpenBuiltin(Protocol):
@@ -368,13 +411,15 @@ class BuiltinReader:
     """How vipsrv itself reads a format for which libvips has no loader that is safe for hostile files.
 
     ``recognises`` gets the upload and its first bytes. A format without a magic number sets ``has_magic`` to
-    false: its ``recognises`` is called only for files that no other reader recognises.
+    false: its ``recognises`` is called only for files that no other reader recognises. ``loader_family``: the
+    loaders of libvips that decode a part of the file, and must not be blocked.
     """
 
     recognises: Callable[[Upload, bytes], object]
     open: OpenBuiltin
     has_magic: bool = True
     decode_cost: Callable[[DecodeRequest], DecodeCost] = streamed_rows_cost
+    loader_family: str | None = None
 
     @property
     def library(self) -> str:
@@ -393,15 +438,55 @@ def check_sides(name: str, width: int, height: int) -> None:
 ANY_METADATA = frozenset(Keep)
 
 
+def _any_chroma() -> Mapping[Chroma, Mapping[str, Any]]:
+    """A format without a chroma of its own: whatever is asked, it stores colours as they are."""
+    return {chroma: {} for chroma in Chroma}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressiveWriting:
+    """How a saver writes a file whose first bytes show the whole image coarsely.
+
+    ``argument`` of the saver turns it on. It takes ``times`` the CPU time, and ``pixel`` more bytes of memory
+    per pixel.
+    """
+
+    argument: str
+    times: float
+    pixel: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaletteWriting:
+    """How the writer of a lossless format writes results with a palette, which have a quality: ``options``
+    and ``effort`` of the saver besides those of the writer, and the ``cost``.
+    """
+
+    options: Mapping[str, Any]
+    effort: EncoderEffort
+    cost: EncodeCost
+
+
+class SavePlain(Protocol):
+    """A function that writes a result without metadata, with the writer's own effort."""
+
+    def __call__(self, image: pyvips.Image, quality: int, chroma: Chroma, /) -> bytes:
+        """Return the file. Raises ``pyvips.Error`` and ``InternalError``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
     """How results of a format are written. ``lossy``: there is a quality; ``lossless``: every pixel can be
     preserved; ``keeps``: the metadata that a request may keep (``all`` is as much as the format holds);
     ``max_side``: the most pixels on a side, ``None`` if that is above every limit of the server.
 
+    ``animation``: the arguments of the saver for several frames, ``None`` if the format holds one image.
     ``checks_profile``: the saver fails for some of the profiles with which libvips can convert.
     ``lossless_cost`` is the cost of lossless results, ``None`` if it is the same. ``effort`` is how the saver
-    takes the option ``effort``, ``None`` if it has none.
+    takes the option ``effort``, ``None`` if it has none; ``optimizes``: it has only two efforts, which the
+    option ``optimize`` names as well. ``chroma`` has the saver's arguments for each way to store the colours
+    of a lossy result. ``progressive`` and ``palette`` are ``None`` for a format that has neither.
     """
 
     format: Format
@@ -413,42 +498,85 @@ class Writer:
     keeps: frozenset[Keep] = ANY_METADATA
     max_side: int | None = None
     checks_profile: bool = False
+    animation: Mapping[str, Any] | None = None
     cost: EncodeCost
     lossless_cost: EncodeCost | None = None
     effort: EncoderEffort | None = None
+    optimizes: bool = False
+    chroma: Mapping[Chroma, Mapping[str, Any]] = field(default_factory=_any_chroma)
+    progressive: ProgressiveWriting | None = None
+    palette: PaletteWriting | None = None
 
-    save_plain: Callable[[pyvips.Image, int], bytes] | None = None
-    """A faster way to write a result without metadata, with a quality and the writer's own effort."""
+    count_frames: Callable[[bytes], int] | None = None
+    """Return how many frames a result has, if its encoder may write fewer than it got."""
 
-    def is_own(self, effort: int | None) -> bool:
-        """Whether this ``effort`` is ``None`` or the one of the writer's ``options``."""
+    save_plain: SavePlain | None = None
+    """A faster way to write a lossy result of one image that ``is_plain``."""
+
+    def has_quality(self, options: ResizeOptions) -> bool:
+        """Whether a result with these options has a quality."""
+        return not options.lossless and (self.lossy or self.has_palette(options))
+
+    def has_palette(self, options: ResizeOptions) -> bool:
+        """Whether a result with these options is reduced to a palette that has a quality."""
+        return options.palette and self.palette is not None
+
+    def is_plain(self, options: ResizeOptions) -> bool:
+        """Whether a lossy result carries no metadata and is written with the effort of the writer's
+        ``options``, row after row: only quality and chroma may differ from one such result to the next.
+        """
+        if options.keep is not Keep.NONE or (options.progressive and self.progressive is not None):
+            return False
+        effort = self._effort(options)
         if self.effort is None or effort is None:
             return True
         return bool(self.effort.values[effort] == self.options.get(self.effort.argument))
 
-    def arguments(self, *, lossless: bool, effort: int | None) -> dict[str, Any]:
-        """Return the arguments of the saver, but the quality; an ``effort`` of ``None`` is the default."""
+    def arguments(self, options: ResizeOptions) -> dict[str, Any]:
+        """Return the arguments of the saver, but the quality and the metadata."""
         arguments = dict(self.options)
-        if lossless and self.lossy:
+        effort, scale = self._effort(options), self.effort
+        if self.lossy and options.lossless:
             arguments["lossless"] = True
-        if self.effort is not None:
-            if effort is None and lossless:
-                effort = self.effort.lossless_default
-            if effort is not None:
-                arguments[self.effort.argument] = self.effort.values[effort]
+            if effort is None and scale is not None:
+                effort = scale.lossless_default
+        elif self.lossy:
+            arguments |= self.chroma.get(options.chroma, {})
+        if options.palette and self.palette is not None:
+            arguments |= self.palette.options
+            scale = self.palette.effort
+        if scale is not None and effort is not None:
+            arguments[scale.argument] = scale.values[effort]
+        if options.progressive and self.progressive is not None:
+            arguments[self.progressive.argument] = True
         return arguments
 
-    def cost_of(self, *, lossless: bool, effort: int | None) -> EncodeCost:
-        """Return the cost of a result with these options."""
-        cost = (lossless and self.lossless_cost) or self.cost
-        if effort is None or self.effort is None:
+    def cost_of(self, options: ResizeOptions) -> EncodeCost:
+        """Return the cost of one encode with these options."""
+        is_lossless = self.lossy and options.lossless
+        cost, scale = self.cost, self.effort
+        if options.palette and self.palette is not None:
+            cost, scale = self.palette.cost, self.palette.effort
+        elif options.lossless and self.lossless_cost is not None:
+            cost = self.lossless_cost
+        effort = self._effort(options)
+        is_progressive = options.progressive and self.progressive is not None
+        if effort is None and not is_progressive:
             return cost
-        times = self.effort.lossless_times if lossless and self.lossy else self.effort.times
-        return replace(
-            cost,
-            pixel=cost.pixel + (0 if self.effort.memory is None else self.effort.memory[effort]),
-            seconds=cost.seconds * (1 if times is None else times[effort]),
-        )
+        pixel, seconds = cost.pixel, cost.seconds
+        if effort is not None and scale is not None:
+            times = scale.lossless_times if is_lossless else scale.times
+            pixel += 0 if scale.memory is None else scale.memory[effort]
+            seconds *= 1 if times is None else times[effort]
+        if options.progressive and self.progressive is not None:
+            pixel += self.progressive.pixel
+            seconds *= self.progressive.times
+        return replace(cost, pixel=pixel, seconds=seconds)
+
+    def _effort(self, options: ResizeOptions) -> int | None:
+        if self.optimizes and options.optimize is not None:
+            return MAX_EFFORT if options.optimize else 0
+        return options.effort
 
 
 # All together

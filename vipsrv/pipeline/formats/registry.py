@@ -59,6 +59,8 @@ def activate(wanted: Collection[str] | None = None) -> None:
         if isinstance(reader, BuiltinReader):
             if wanted is None or format_.name in wanted:
                 _builtin.append((format_, reader))
+                if reader.loader_family is not None:
+                    setup.allow_loader(reader.loader_family)
         elif isinstance(reader, LibvipsReader) and _is_wanted(format_.name, reader, wanted):
             setup.allow_loader(reader.family)
             _libvips.append((format_, reader))
@@ -74,7 +76,8 @@ def _is_wanted(name: str, reader: LibvipsReader, wanted: Collection[str] | None)
 def deactivate(format_: ImageFormat, reader: LibvipsReader) -> None:
     """Switch the reader of a format off. Its loaders stay if another format needs them."""
     _libvips.remove((format_, reader))
-    if all(other.family != reader.family for _, other in _libvips):
+    needed = {other.family for _, other in _libvips} | {other.loader_family for _, other in _builtin}
+    if reader.family not in needed:
         setup.block_loader(reader.family)
     _find_certain()
 
@@ -119,7 +122,8 @@ def _find_builtin(upload: Upload, head: bytes, *, has_magic: bool) -> ImageForma
 def _find_libvips(source: pyvips.Source, head: bytes) -> ImageFormat | None:
     name = setup.find_loader(source)
     if name is None:
-        return None
+        # libvips 8.18 does not know all brands of the files that it reads.
+        return next((one for one, its in _libvips if its.shares_loader and _looks_like(head, one)), None)
     for format_, reader in _libvips:
         # A family has loaders for files, buffers and sources, and some, such as PDF's, two implementations.
         if name.startswith(reader.family) and (not reader.shares_loader or _looks_like(head, format_)):

@@ -3,15 +3,11 @@
 from vipsrv.pipeline.formats.base import signature
 
 SIGNATURES = (
-    signature("Photoshop", rb"8BPS"),
     signature("OpenEXR", rb"\x76\x2f\x31\x01"),
     signature("PostScript", rb"%!PS"),
     signature("HTML", rb"(?i:\s*<(!doctype html|html))"),
     signature("MP4 or QuickTime", rb"....ftyp"),
     signature("ZIP", rb"PK\x03\x04"),
     signature("gzip", rb"\x1f\x8b"),
-    signature("QOI", rb"qoif"),
-    signature("DDS", rb"DDS "),
-    signature("PCX", rb"\x0a[\0\x02-\x05]\x01[\x01\x02\x04\x08]"),
 )
 """In the order in which they are tried, after those of all formats that are read."""

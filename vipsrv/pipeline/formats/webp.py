@@ -5,7 +5,7 @@ Source for the layout of the file: RFC 9649, section 2.
 
 import pyvips
 
-from vipsrv.options import Format
+from vipsrv.options import Chroma, Format
 from vipsrv.pipeline import libwebp
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
@@ -16,6 +16,7 @@ from vipsrv.pipeline.formats.base import (
     LibvipsReader,
     Trial,
     Writer,
+    frames_of_roll,
     signature,
 )
 from vipsrv.pipeline.header import ImageHeader
@@ -157,7 +158,7 @@ def _held(request: DecodeRequest) -> float:
     return 5 * pixels + 4.5 * reduced if request.header.info.has_alpha else 7.5 * reduced
 
 
-def _write_plain(image: pyvips.Image, quality: int) -> bytes:
+def _write_plain(image: pyvips.Image, quality: int, _chroma: Chroma) -> bytes:
     width, height, bands, band_format, _ = shape(image)
     # libvips can stop an encode in the middle, libwebp called like this cannot.
     is_small = width * height <= _MAX_UNINTERRUPTED
@@ -165,6 +166,16 @@ def _write_plain(image: pyvips.Image, quality: int) -> bytes:
         return libwebp.encode(image, quality)
     result: bytes = _save_plain(image, quality)
     return result
+
+
+def _count_frames(data: bytes) -> int:
+    """Count the frames of a result: the encoder makes equal ones a single frame that is shown for longer."""
+    position, frames = _FIRST_CHUNK, 0
+    while position + _CHUNK_HEAD <= len(data):
+        frames += data[position : position + 4] == _FRAME
+        length = int.from_bytes(data[position + 4 : position + _CHUNK_HEAD], "little")
+        position += _CHUNK_HEAD + length + length % 2
+    return max(1, frames)
 
 
 WEBP = ImageFormat(
@@ -178,6 +189,7 @@ WEBP = ImageFormat(
         error_beginnings=("webp2vips:",),
         check_metadata=_check_metadata,
         reopen=_reopen,
+        open_frames=frames_of_roll("webpload_source"),
         decode_cost=_decode_cost,
     ),
     writer=Writer(
@@ -186,6 +198,8 @@ WEBP = ImageFormat(
         lossy=True,
         lossless=True,
         alpha=True,
+        animation={},
+        count_frames=_count_frames,
         max_side=16_383,  # 14 bits
         options={"effort": 4},
         effort=EncoderEffort(
@@ -194,6 +208,7 @@ WEBP = ImageFormat(
             times=(0.3, 0.4, 0.4, 1, 1, 1.1, 2, 2, 2, 2),
             lossless_times=(0.2, 0.5, 0.8, 1, 1, 1.2, 1.2, 1.2, 1.2, 1.2),
         ),
+        chroma={Chroma.AUTO: {}, Chroma.HALF: {}},  # RFC 9649, 3: VP8 has no other
         cost=EncodeCost(pixel=7, alpha=15, seconds=0.04),
         lossless_cost=EncodeCost(pixel=38, alpha=4, base=20 << 20, seconds=0.1),
         save_plain=_write_plain,

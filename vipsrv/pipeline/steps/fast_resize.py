@@ -9,11 +9,11 @@ and similarity.)
 
 import pyvips
 
-from vipsrv.options import ImageInfo
 from vipsrv.pipeline.formats import jpeg
 from vipsrv.pipeline.formats.jpeg.shrink import shrink_factor
-from vipsrv.pipeline.header import Decoder
+from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.plan import DecodePlan
+from vipsrv.pipeline.vips.fields import set_orientation
 from vipsrv.pipeline.vips.operations import PreparedOperation, shape
 
 _GREY_OR_RGB = {(1, "uchar", "b-w"), (3, "uchar", "srgb")}
@@ -33,7 +33,7 @@ def reduce_fast(image: pyvips.Image, decode: DecodePlan, width: int, height: int
     info, header = decode.header.info, decode.header
     # One that was corrected cannot be opened at another fraction.
     is_jpeg = info.format == jpeg.JPEG.name and header.decoder is Decoder.LIBVIPS
-    if header.decoder is Decoder.LIBVIPS and image is header.image and not is_jpeg:
+    if header.region is None and header.decoder is Decoder.LIBVIPS and image is header.image and not is_jpeg:
         reader = decode.libvips_reader
         if reader is not None and not reader.decodes_whole:
             return None
@@ -41,10 +41,10 @@ def reduce_fast(image: pyvips.Image, decode: DecodePlan, width: int, height: int
         return None
     width, height = info.swap_if_rotated(width, height)
     shrink = shrink_factor((info.width, info.height), (width, height)) if is_jpeg else 1
-    if shrink != header.shrink:
+    if header.region is None and shrink != header.shrink:
         # It was chosen before the EXIF orientation was known.
         image = jpeg.open_at[header.fail_on](decode.upload.source, shrink)
-    return rotate_upright(reduce_to(image, width, height), info)
+    return rotate_upright(reduce_to(image, width, height), header)
 
 
 def reduce_to(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
@@ -60,12 +60,17 @@ def reduce_to(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
     return image
 
 
-def rotate_upright(image: pyvips.Image, info: ImageInfo) -> pyvips.Image:
-    """Rotate the image by its EXIF orientation. Raises ``pyvips.Error``, because it may be decoded here."""
-    if info.orientation == 1:
+def rotate_upright(image: pyvips.Image, header: ImageHeader) -> pyvips.Image:
+    """Rotate the image by the orientation of its header. Raises ``pyvips.Error``, because it may be decoded
+    here.
+    """
+    if header.info.orientation == 1:
         return image
     # Rotating reads from the bottom, or column by column, which a decoder cannot do: keep the small image.
-    return _rotate(image.copy_memory())
+    kept = image.copy_memory()
+    if header.is_view:  # the file has another one
+        kept = set_orientation(kept, header.info.orientation)
+    return _rotate(kept)
 
 
 def is_simple(image: pyvips.Image) -> bool:

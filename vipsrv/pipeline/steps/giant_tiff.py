@@ -45,7 +45,12 @@ def reduce_giant(image: pyvips.Image, decode: DecodePlan, width: int, height: in
     ``CorruptImage``.
     """
     info = decode.header.info
-    if info.format != TIFF.name or decode.upload.memory is not None or image is not decode.header.image:
+    if (
+        decode.header.region is not None
+        or info.format != TIFF.name
+        or decode.upload.memory is not None
+        or image is not decode.header.image
+    ):
         return None
     # ``thumbnail`` does not decode the largest level of a pyramid.
     if info.pages > 1 or decode.page or image.get_typeof("n-subifds") or not is_simple(image):
@@ -59,7 +64,7 @@ def reduce_giant(image: pyvips.Image, decode: DecodePlan, width: int, height: in
             # Set by the loader: it would make the threads wait for each other to read in order.
             rows.remove("vips-sequential")
         reduced = reduce_to(rows, width, height)
-    return None if reduced is None else rotate_upright(reduced, info)
+    return None if reduced is None else rotate_upright(reduced, decode.header)
 
 
 def _rows(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image | None:

@@ -4,7 +4,7 @@ import pyvips
 
 from vipsrv.pipeline.plan import DecodePlan
 from vipsrv.pipeline.steps.colours import transform_profile
-from vipsrv.pipeline.steps.fast_resize import reduce_to
+from vipsrv.pipeline.steps.fast_resize import reduce_to, rotate_upright
 from vipsrv.pipeline.vips.fields import PROFILE
 from vipsrv.pipeline.vips.operations import shape
 
@@ -30,8 +30,7 @@ def scale_with_alpha(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
     ``thumbnail`` is not used, because libvips 8.18 omits the weighting if only one of the two sides changes.
     """
     image = scale_to(image, *decode.stored_size)
-    if decode.header.info.orientation != 1:
-        image = image.copy_memory().autorot()  # rotating reads column by column
+    image = rotate_upright(image, decode.header)
     if image.get_typeof(PROFILE) and not decode.keep_profile:
         image = transform_profile(image)
     return image

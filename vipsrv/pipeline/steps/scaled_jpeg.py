@@ -25,13 +25,13 @@ def decode_scaled(decode: DecodePlan, width: int, height: int) -> Pixels | None:
     before or after the decode.
     """
     header, info = decode.header, decode.header.info
-    if not (turbo.AVAILABLE and decode.direct) or not _is_plain(header):
+    if not (turbo.AVAILABLE and decode.direct) or header.region is not None or not _is_plain(header):
         return None
     size, target = (info.width, info.height), info.swap_if_rotated(width, height)
     shrink = direct_shrink(size, target)
     if shrink is None or not (header.is_plain_file or has_plain_frame(decode.upload, size)):
         return None
-    box = size[0] / shrink, size[1] / shrink
+    box = 0.0, 0.0, size[0] / shrink, size[1] / shrink
     return reduce_to(_decode(decode, shrink), box, *target).upright(info.orientation)
 
 

@@ -1,6 +1,7 @@
 """Step: decode and resize, upright.
 
-``fast_resize`` handles 8-bit grey and RGB, ``giant_tiff`` a large TIFF. All others go through ``thumbnail``,
+``stated_colours`` handles colours that the file states by numbers, ``fast_resize`` 8-bit grey and RGB,
+``giant_tiff`` a large TIFF. All others go through ``thumbnail``,
 which decodes no more than the target needs (a TIFF from a level of its pyramid), reads
 row by row, rotates the image by its EXIF orientation, and converts from the ICC profile after the resize,
 where it is the least work. None of these enlarges the image; that is done last.
@@ -19,15 +20,26 @@ from vipsrv.pipeline.steps.fast_resize import reduce_fast
 from vipsrv.pipeline.steps.giant_tiff import reduce_giant
 from vipsrv.pipeline.steps.scale import enlarge, scale_with_alpha
 from vipsrv.pipeline.steps.scaled_jpeg import decode_scaled
-from vipsrv.pipeline.vips.fields import PROFILE, SEQUENTIAL, with_metadata
+from vipsrv.pipeline.steps.stated_colours import resize_stated
+from vipsrv.pipeline.vips.fields import PROFILE, SEQUENTIAL, set_orientation, with_metadata
 
 
 def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
     """Return the image in exactly the plan's size. Raises ``pyvips.Error``."""
-    if decode.keeps_alpha:
-        return scale_with_alpha(image, decode)
+    if decode.header.colours is not None:
+        reduced = resize_stated(image, decode, decode.header.colours)
+    elif decode.keeps_alpha:
+        reduced = scale_with_alpha(image, decode)
+    else:
+        reduced = _without_alpha(image, decode)
+    # The file of a view may have another orientation than the view, which has been applied.
+    return set_orientation(reduced, 1) if decode.header.is_view else reduced
+
+
+def _without_alpha(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
     own_width, own_height = decode.header.info.upright_size
-    width, height = min(decode.width, own_width), min(decode.height, own_height)
+    wanted = decode.upright_size
+    width, height = min(wanted[0], own_width), min(wanted[1], own_height)
     has_profile = not decode.keep_profile and bool(image.get_typeof(PROFILE))
     reduced = reduce_giant(image, decode, width, height)
     if reduced is None:
@@ -38,7 +50,7 @@ def shrink(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
         reduced = _by_thumbnail(image, decode, width, height, has_profile=has_profile)
     elif has_profile:
         reduced = transform_profile(reduced)
-    return enlarge(reduced, decode.width, decode.height)
+    return enlarge(reduced, *wanted)
 
 
 def _from_pixels(image: pyvips.Image, decode: DecodePlan, width: int, height: int) -> pyvips.Image | None:
@@ -69,11 +81,12 @@ def _thumbnail(
     if header.info.format == jpeg.JPEG.name and header.decoder is Decoder.LIBVIPS:
         stored, target = (header.info.width, header.info.height), header.info.swap_if_rotated(width, height)
         shrink = shrink_factor(stored, target)
-        if shrink < thumbnail_shrink(stored, target):
+        if not header.is_view and shrink < thumbnail_shrink(stored, target):
             # ``thumbnail`` would cut off too much of the edges.
             image = jpeg.open_at[header.fail_on](decode.upload.source, shrink)
             return image.thumbnail_image(width, **size, **profile)
     is_reopenable = header.decoder is Decoder.LIBVIPS and image is header.image and not decode.page
+    is_reopenable &= not header.is_view
     if not is_reopenable or _has_unrelated_pages(decode):
         # Use the image that is open: thumbnail would take pages that halve in size for a pyramid.
         return image.thumbnail_image(width, **size, **profile)

@@ -6,6 +6,8 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
+from vipsrv.pipeline.orientation import STEPS, TRANSPOSED
+
 BANDS = 3
 
 
@@ -36,9 +38,9 @@ class Pixels:
             return self
         # One element a pixel, so that three bytes are copied at a time.
         pixels = self.array.view("V3")[:, :, 0]
-        if orientation in _TRANSPOSED:
+        if orientation in TRANSPOSED:
             pixels = pixels.T
-        down, across = _STEPS[orientation]
+        down, across = STEPS[orientation]
         pixels = pixels[::down, ::across].copy()
         return Pixels(pixels[:, :, None].view("u1"))
 
@@ -46,10 +48,3 @@ class Pixels:
         """Return a libvips image of these pixels, without a copy."""
         image = pyvips.Image.new_from_memory(self.array, self.width, self.height, BANDS, "uchar")
         return image.copy(interpretation="srgb")
-
-
-_TRANSPOSED = {5, 6, 7, 8}
-"""The orientations in which a row of the file is a column of what a viewer sees."""
-
-_STEPS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
-"""By orientation: the directions, down and across, in which the (transposed) image is read."""

@@ -3,6 +3,8 @@
 import pyvips
 from pyvips import vips_lib
 
+_MAX_LINES = 1000
+
 
 def forget_errors() -> None:
     """Empty libvips' error buffer. It is shared by the whole process and would carry one job's errors into
@@ -11,10 +13,15 @@ def forget_errors() -> None:
     vips_lib.vips_error_clear()
 
 
-def logged_error() -> str | None:
-    """Return the first error that libvips logged since ``forget_errors``: it continues after some errors."""
+def logged_errors() -> list[str]:
+    """Return the errors that libvips logged since ``forget_errors``, one a line: it continues after some."""
     text = pyvips.ffi.string(vips_lib.vips_error_buffer()).decode("utf-8", "replace")
-    return _first_line(text) if text else None
+    return [_first_line(line) for line in text.splitlines() if line.strip()][:_MAX_LINES]
+
+
+def logged_error() -> str | None:
+    """Return the first of the ``logged_errors``."""
+    return next(iter(logged_errors()), None)
 
 
 def text_of(error: pyvips.Error) -> str:

@@ -7,6 +7,12 @@ import pyvips
 PROFILE = "icc-profile-data"
 """The field that holds an embedded ICC profile."""
 
+EXIF = "exif-data"
+"""The field that holds EXIF data."""
+
+ORIENTATION = "orientation"
+"""The field that holds the EXIF orientation."""
+
 EXIF_THUMBNAIL = "jpeg-thumbnail-data"
 """The field that holds the thumbnail that cameras embed in EXIF."""
 
@@ -35,6 +41,16 @@ def orientation_of(image: pyvips.Image) -> int:
     """Return the EXIF orientation (1–8), 1 if it is missing or invalid."""
     orientation: int = get_field(image, "orientation", 1)
     return orientation if 1 <= orientation <= _LAST_ORIENTATION else 1
+
+
+def set_orientation(image: pyvips.Image, orientation: int) -> pyvips.Image:
+    """Return the image with this EXIF orientation (1–8) instead of its own."""
+    image = image.copy()
+    for name in _ORIENTATIONS:
+        image.remove(name)
+    if orientation > 1:
+        image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
+    return image
 
 
 def with_metadata(image: pyvips.Image, source: pyvips.Image, *, upright: bool = False) -> pyvips.Image:

@@ -86,3 +86,13 @@ def to_colours(rows: pyvips.Image, bits: int, width: int, colours: Sequence[byte
     if len(shifts) > 1:
         image = image.bandunfold(factor=len(shifts)).crop(0, 0, width, rows.height)
     return image
+
+
+def split_by_masks(numbers: pyvips.Image, masks: Sequence[int]) -> pyvips.Image:
+    """Return a band for each mask: its bits, scaled to 8 bits, so that their highest value becomes 255."""
+    first, *others = (
+        # libvips takes the mask as a signed integer of 32 bits.
+        (numbers & (mask if mask < 1 << 31 else mask - (1 << 32))).linear(255 / (mask or 1), 0.5, uchar=True)
+        for mask in masks
+    )
+    return first.bandjoin(others) if others else first

@@ -14,12 +14,12 @@ _MAX_RANGES = 64
 _RANGE = re.compile(r"\s*([a-z0-9!#$&^_.+*-]+)/([a-z0-9!#$&^_.+*-]+)\s*((?:;[^;]*)*)", re.ASCII)
 _WEIGHT = re.compile(r"\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*", re.ASCII)
 
-_PREFERRED = (Format.AVIF, Format.WEBP)
+_PREFERRED = (Format.AVIF, Format.JXL, Format.WEBP)
 """The formats that ``auto`` chooses if a client accepts both equally, the smallest first."""
 
 
 def preferred_format(accept: str, allowed: Collection[str]) -> Format | None:
-    """Return AVIF or WebP if a client names it as one of the image types that it likes best.
+    """Return AVIF, JPEG XL or WebP if a client names it as one of the image types that it likes best.
 
     A wildcard names no format: clients that know neither send ``*/*``, too. ``allowed`` are the formats that
     may be written.

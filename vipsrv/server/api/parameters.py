@@ -12,14 +12,21 @@ from typing import Any
 
 from vipsrv.errors import BadRequest
 from vipsrv.options import (
+    BY_CONTENT,
     DEADLINE_MS_BOUNDS,
     INTEGER_BOUNDS,
+    LIST_LENGTHS,
+    NUMBER_BOUNDS,
+    WATERMARK_PATTERN,
+    Chroma,
     Fit,
+    Flip,
     Format,
     Keep,
     Position,
     ResizeOptions,
     default_fit,
+    read_watermark,
 )
 from vipsrv.printable import printable
 from vipsrv.workers.channel import MAX_OUTPUTS
@@ -28,6 +35,7 @@ _DEFAULTS = {option.name: option.default for option in fields(ResizeOptions)}
 _SHOWN = 40  # characters of a value in a message
 
 _DIGITS = re.compile(r"[0-9]{1,20}", re.ASCII)
+_DECIMAL = re.compile(r"[0-9]{1,20}|[0-9]{0,20}\.[0-9]{1,20}", re.ASCII)
 _COLOUR = re.compile(r"#?([0-9a-fA-F]{6})")
 _SIZE = re.compile(r"([0-9]{0,10})x([0-9]{0,10})", re.ASCII)
 
@@ -83,10 +91,16 @@ def _number(name: str, description: str, bounds: tuple[int, int]) -> Parameter:
     return Parameter(name=name, description=description, schema=schema, read=read)
 
 
-def _boolean(name: str, description: str) -> Parameter:
-    schema = {"type": "boolean", "default": _DEFAULTS[name]}
+def _boolean(name: str, description: str, *, aliases: tuple[str, ...] = ()) -> Parameter:
+    schema: dict[str, Any] = {"type": "boolean"}
+    if _DEFAULTS[name] is not None:
+        schema["default"] = _DEFAULTS[name]
     return Parameter(
-        name=name, description=description, schema=schema, read=lambda text: _read_boolean(name, text)
+        name=name,
+        description=description,
+        schema=schema,
+        read=lambda text: _read_boolean(name, text),
+        aliases=aliases,
     )
 
 
@@ -96,19 +110,91 @@ def _choice(
     kind: type[StrEnum],
     others: dict[str, StrEnum] | None = None,
     aliases: tuple[str, ...] = (),
+    without: frozenset[StrEnum] = frozenset(),
 ) -> Parameter:
-    values = {one.value: one for one in kind} | (others or {})
+    values = {one.value: one for one in kind if one not in without} | (others or {})
 
     def read(text: str) -> str:
         value = values.get(text)
         if value is None:
-            raise BadRequest(f"{name}: must be one of {', '.join(kind)}, not {_shown(text)}")
+            known = ", ".join(one for one in kind if one not in without)
+            raise BadRequest(f"{name}: must be one of {known}, not {_shown(text)}")
         return value.value
 
     schema: dict[str, Any] = {"type": "string", "enum": list(values)}
     if name != "fit":  # whose default depends on the other parameters
         schema["default"] = _DEFAULTS[name].value
     return Parameter(name=name, description=description, schema=schema, read=read, aliases=aliases)
+
+
+def _decimal(name: str, text: str) -> float:
+    if not _DECIMAL.fullmatch(text):
+        raise BadRequest(f"{name}: must be a number such as 12 or 0.5, not {_shown(text)}")
+    value = float(text) if "." in text else int(text)
+    least, most = NUMBER_BOUNDS[name]
+    if not least <= value <= most:
+        raise BadRequest(f"{name}: must be from {least:.12g} to {most:.12g}, not {_shown(text)}")
+    return value
+
+
+def _fraction(name: str, description: str) -> Parameter:
+    least, most = NUMBER_BOUNDS[name]
+    schema = {"type": "number", "minimum": least, "maximum": most}
+    return Parameter(
+        name=name, description=description, schema=schema, read=lambda text: _decimal(name, text)
+    )
+
+
+def _numbers(name: str, description: str, *, aliases: tuple[str, ...] = ()) -> Parameter:
+    """A list of numbers with commas between them. ``ResizeOptions`` checks what they mean together."""
+    length = LIST_LENGTHS[name]
+
+    def read(text: str) -> list[float]:
+        words = text.split(",")
+        if len(words) != length:
+            raise BadRequest(f"{name}: must be {length} numbers with commas, not {_shown(text)}")
+        return [_decimal(name, word) for word in words]
+
+    schema = {"type": "string", "pattern": f"^{_NUMBER_PATTERN}(,{_NUMBER_PATTERN}){{{length - 1}}}$"}
+    return Parameter(name=name, description=description, schema=schema, read=read, aliases=aliases)
+
+
+def _one_number(name: str, description: str) -> Parameter:
+    least, most = NUMBER_BOUNDS[name]
+    schema: dict[str, Any] = {"type": "number", "minimum": least, "maximum": most}
+    default = _DEFAULTS.get(name)
+    if default is not None:
+        schema["default"] = default
+    return Parameter(
+        name=name, description=description, schema=schema, read=lambda text: _decimal(name, text)
+    )
+
+
+def _read_sharpen(text: str) -> bool | float:
+    return text == "true" if text in {"true", "false"} else _decimal("sharpen", text)
+
+
+def _read_watermark(text: str) -> str:
+    try:
+        return read_watermark("watermark", text)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+
+
+def _read_pad(text: str) -> float | list[float]:
+    words = [_decimal("pad", word) for word in text.split(",")]
+    if len(words) not in {1, LIST_LENGTHS["pad"]}:
+        raise BadRequest(f"pad: must be one number or four with commas, not {_shown(text)}")
+    return words if len(words) > 1 else words[0]
+
+
+def _read_flip(text: str) -> str | None:
+    """Return what ``flip`` means; true is that of sharp, which mirrors top and bottom."""
+    if text in _BOOLEANS:
+        return Flip.VERTICAL.value if _BOOLEANS[text] else None
+    if text not in set(Flip):
+        raise BadRequest(f"flip: must be one of {', '.join(Flip)}, not {_shown(text)}")
+    return text
 
 
 def _read_boolean(name: str, text: str) -> bool:
@@ -148,6 +234,7 @@ def _shown(text: str) -> str:
     return f'"{printable(text[:_SHOWN])}"'
 
 
+_NUMBER_PATTERN = r"([0-9]{1,20}|[0-9]{0,20}\.[0-9]{1,20})"
 _SIZES_PATTERN = r"([1-9][0-9]{0,9}x([1-9][0-9]{0,9})?|x[1-9][0-9]{0,9})"
 
 _DECLARED = (
@@ -168,8 +255,8 @@ _DECLARED = (
     ),
     _choice(
         "format",
-        "Format of the result. `auto` is AVIF or WebP if the header Accept names it, and otherwise the "
-        "format of the image if the server writes it.",
+        "Format of the result. `auto` is AVIF, JPEG XL or WebP if the header Accept names it, and otherwise "
+        "the format of the image if the server writes it.",
         Format,
         dict(_SHARP_FORMATS),
         ("toFormat",),
@@ -205,6 +292,94 @@ _DECLARED = (
         schema={"type": "boolean", "default": False},
         read=lambda text: not _read_boolean("withoutEnlargement", text),
     ),
+    _numbers(
+        "crop",
+        "The part of the upright page to take: left, top, width and height; pixels if all four are whole, "
+        "else fractions of the page from 0 to 1.",
+        aliases=("extract",),
+    ),
+    _number(
+        "trim",
+        "Remove borders of one colour, that of the top left corner; the number is how much they may differ.",
+        INTEGER_BOUNDS["trim"],
+    ),
+    Parameter(
+        name="flip",
+        description="Mirror the image: left and right, top and bottom, or both. `true` is `vertical`.",
+        schema={"type": "string", "enum": [*Flip, *_BOOLEANS]},
+        read=_read_flip,
+    ),
+    Parameter(
+        name="flop",
+        description="Whether left and right are mirrored; together with `flip=true` both are.",
+        schema={"type": "boolean", "default": False},
+        read=lambda text: _read_boolean("flop", text),
+    ),
+    _number(
+        "rotate",
+        "Degrees clockwise. What other angles than multiples of 90 uncover has the background.",
+        INTEGER_BOUNDS["rotate"],
+    ),
+    _numbers(
+        "focus", "The point that `cover` keeps as close to the centre as it can: x and y, as fractions."
+    ),
+    _numbers(
+        "modulate",
+        "Factors of brightness and saturation, such as `1.2,0.8`; 1 changes nothing.",
+    ),
+    _boolean("grey", "Whether the colours are removed.", aliases=("greyscale", "grayscale")),
+    _one_number("blur", "Sigma of a Gaussian blur in pixels of the result."),
+    Parameter(
+        name="sharpen",
+        description="`true` for what suits a thumbnail, or the sigma of an unsharp mask.",
+        schema={"type": "string", "pattern": f"^(true|false|{_NUMBER_PATTERN})$", "default": "false"},
+        read=_read_sharpen,
+    ),
+    Parameter(
+        name="watermark",
+        description="Name of an image that the server was started with, to be laid over the result.",
+        schema={"type": "string", "pattern": f"^{WATERMARK_PATTERN}$"},
+        read=_read_watermark,
+    ),
+    _choice(
+        "watermark_position",
+        "Where the watermark is placed.",
+        Position,
+        dict(_SHARP_POSITIONS),
+        without=BY_CONTENT,
+    ),
+    _one_number("watermark_scale", "Width of the watermark as a part of that of the result."),
+    _one_number("watermark_opacity", "How opaque the watermark is, from 0 to 1."),
+    _number(
+        "rounded",
+        "Radius of the corners in pixels of the result; one of half a side or more makes a circle.",
+        INTEGER_BOUNDS["rounded"],
+    ),
+    Parameter(
+        name="pad",
+        description="Border around the result in pixels of the background: one number, or top, right, "
+        "bottom and left.",
+        schema={"type": "string", "pattern": "^[0-9]{1,10}((,[0-9]{1,10}){3})?$"},
+        read=_read_pad,
+        aliases=("extend",),
+    ),
+    _boolean("progressive", "Whether a JPEG, PNG or GIF shows the whole image when its first part arrived."),
+    _choice(
+        "chroma",
+        "How a lossy result stores colours: at half its width and height, or whole.",
+        Chroma,
+        aliases=("chromaSubsampling",),
+    ),
+    _boolean("palette", "Whether a PNG is reduced to at most 256 colours, by `quality`."),
+    _boolean(
+        "optimize",
+        "Whether a JPEG gets Huffman tables of its own, which `effort` decides otherwise.",
+        aliases=("optimizeCoding", "optimiseCoding"),
+    ),
+    _fraction(
+        "min_ssim",
+        "The quality is lowered as long as the SSIM of the result, 1 for an equal one, is at least this.",
+    ),
     _number(
         "deadline_ms",
         "Milliseconds from the arrival of the image's last byte to the reply.",
@@ -227,6 +402,7 @@ PARAMETERS: dict[str, Parameter] = {one.name: one for one in _DECLARED}
 
 _BY_NAME = PARAMETERS | {alias: one for one in _DECLARED for alias in one.aliases}
 _OPTION = {"withoutEnlargement": "enlarge"}
+_FLOPPED = (Flip.HORIZONTAL.value, Flip.BOTH.value)
 _OF_ALL_RESULTS = ("deadline_ms",)
 _SIDES = ("width", "height")
 
@@ -258,6 +434,8 @@ class ResizeParameters:
             raise BadRequest(f"{name}: is given twice" + ("" if before == name else f", before as {before}"))
         self._given_as[option] = name
         self._values[option] = parameter.read(text)
+        if "flop" in self._values and self._values.get("flip") in _FLOPPED:
+            raise BadRequest(f"flop: leave it out; flip is '{self._values['flip']}'")
         if self.has_outputs and not self._values.keys().isdisjoint(_SIDES):
             raise BadRequest("outputs: has all sizes; leave out width and height")
 
@@ -269,6 +447,8 @@ class ResizeParameters:
     def meta(self, auto: Format | None) -> dict[str, Any]:
         """Return the meta of the RESIZE; ``auto`` is the format that the client prefers, if any."""
         values = dict(self._values)
+        if values.pop("flop", False):
+            values["flip"] = (Flip.BOTH if values.get("flip") else Flip.HORIZONTAL).value
         common = {name: values.pop(name) for name in _OF_ALL_RESULTS if name in values}
         if self.is_auto and auto is not None:
             values["format"] = auto.value

@@ -24,6 +24,7 @@ MEDIA_TYPES = {
     "avif": "image/avif",
     "tiff": "image/tiff",
     "gif": "image/gif",
+    "jxl": "image/jxl",
 }
 """The media type of each format of results."""
 
@@ -41,6 +42,7 @@ def result_field(outputs: Sequence[OutputInfo]) -> tuple[str, str]:
     """Return the field that describes results."""
     described = [
         f"{one.format};width={one.width};height={one.height};quality={one.quality};size={one.size}"
+        + ("" if one.ssim is None else f";ssim={one.ssim:.3f}")
         for one in outputs
     ]
     return "Vipsrv-Result", ", ".join(described)

@@ -20,7 +20,7 @@ _MOST = 2.0**53
 FORMATS = frozenset(
     {
         *("jpeg", "png", "webp", "tiff", "gif", "avif", "bmp", "pnm", "ico", "tga"),
-        *("heic", "jxl", "jp2", "svg", "pdf", "hdr"),
+        *("psd", "dds", "qoi", "sgi", "hdr", "pcx", "dib", "heic", "jxl", "jp2", "svg", "pdf"),
     }
 )
 """The formats that a limit may name: those that some build of libvips or vipsrv itself reads or writes."""

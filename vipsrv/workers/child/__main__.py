@@ -18,7 +18,7 @@ import socket
 import sys
 from dataclasses import dataclass, replace
 
-from vipsrv.worker_config import WorkerConfig
+from vipsrv.worker_config import WatermarkFile, WorkerConfig
 from vipsrv.workers.channel import ChannelError
 from vipsrv.workers.child import sandbox
 from vipsrv.workers.child.loop import JobLoop
@@ -71,6 +71,7 @@ def _arguments() -> _Arguments:
     shared = memoryview(b"") if arguments.shared is None else attach(arguments.shared)
     config = json.loads(arguments.config)
     parent: int = config.pop("parent")
+    config["watermarks"] = tuple(WatermarkFile(**one) for one in config["watermarks"])
     return _Arguments(channel, shared, WorkerConfig(**config), parent)
 
 
@@ -88,11 +89,17 @@ def _start(arguments: _Arguments) -> JobLoop:
         worker_uid=config.worker_uid,
     )
     confinement.begin()
-    run, ready = start_pipeline(config)
+    run, ready = start_pipeline(config, {one.name: _take(one) for one in config.watermarks})
     loop = JobLoop(arguments.channel, arguments.shared, run)
     layers = confinement.complete(arguments.channel.fileno())
     arguments.channel.sendall(replace(ready, layers=layers).pack())
     return loop
+
+
+def _take(file: WatermarkFile) -> bytes:
+    data = os.pread(file.descriptor, file.size, 0)
+    os.close(file.descriptor)
+    return data
 
 
 if __name__ == "__main__":

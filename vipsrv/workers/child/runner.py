@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 
@@ -18,8 +19,10 @@ _MAX_MS = 2**32 - 1
 """The most milliseconds that a reply can state."""
 
 
-def start_pipeline(config: WorkerConfig) -> tuple[RunJob, Ready]:
-    """Set up libvips and try every format; return the function that runs jobs, and the handshake."""
+def start_pipeline(config: WorkerConfig, watermarks: Mapping[str, bytes]) -> tuple[RunJob, Ready]:
+    """Set up libvips, try every format and decode the watermarks; return the function that runs jobs, and the
+    handshake.
+    """
 
     def run(
         head: JobHead, options: bytes, image: memoryview | int, watch: JobWatch
@@ -54,6 +57,7 @@ def start_pipeline(config: WorkerConfig) -> tuple[RunJob, Ready]:
         return ReplyHead(job_id=head.job_id, source=result.source, outputs=facts, digests=digests), data
 
     readers = {one.name: f"{one.library} {one.version}" for one in pipeline.start(config.formats)}
+    pipeline.load_watermarks(watermarks, config)
     return run, Ready(pid=os.getpid(), readers=readers, writers=pipeline.written_formats())
 
 

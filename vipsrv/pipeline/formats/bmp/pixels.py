@@ -8,7 +8,7 @@ from vipsrv.pipeline.formats.bmp import rle
 from vipsrv.pipeline.formats.bmp.header import FILE_HEADER, MAX_HEADER, BmpHeader, Compression, parse_header
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.fields import PROFILE
-from vipsrv.pipeline.vips.raw_rows import RowLayout, read_rows, to_colours, to_numbers
+from vipsrv.pipeline.vips.raw_rows import RowLayout, read_rows, split_by_masks, to_colours, to_numbers
 from vipsrv.pipeline.vips.stopping import StopCheck
 
 _RUNS = {Compression.RLE4, Compression.RLE8}
@@ -97,11 +97,4 @@ def _in_order(image: pyvips.Image, bands: int) -> pyvips.Image:
 
 
 def _by_masks(numbers: pyvips.Image, header: BmpHeader) -> pyvips.Image:
-    """The bits of each mask, scaled to 8 bits: their highest value becomes 255."""
-    masks = header.masks if header.masks[3] else header.masks[:3]
-    bands = [
-        # libvips takes the mask as a signed integer of 32 bits.
-        (numbers & (mask if mask < 1 << 31 else mask - (1 << 32))).linear(255 / (mask or 1), 0.5, uchar=True)
-        for mask in masks
-    ]
-    return bands[0].bandjoin(bands[1:])
+    return split_by_masks(numbers, header.masks if header.masks[3] else header.masks[:3])

@@ -9,8 +9,10 @@ from vipsrv.pipeline.formats.base import (
     EncoderEffort,
     ImageFormat,
     LibvipsReader,
+    ProgressiveWriting,
     Trial,
     Writer,
+    frames_of_roll,
     signature,
 )
 from vipsrv.pipeline.formats.gif.screen import as_shown
@@ -36,6 +38,7 @@ GIF = ImageFormat(
         trial=Trial(saver="gifsave_buffer"),
         decodes_whole=True,
         as_shown=as_shown,
+        open_frames=frames_of_roll("gifload_source"),
         decode_cost=_decode_cost,
     ),
     writer=Writer(
@@ -48,9 +51,12 @@ GIF = ImageFormat(
             values=(1, 1, 2, 3, 4, 5, 6, 7, 8, 9),
             times=(0.7, 0.7, 0.7, 0.7, 1, 1.3, 1.8, 1.9, 2.2, 2.4),
         ),
+        progressive=ProgressiveWriting(argument="interlace", times=1, pixel=1),
         lossy=False,
         lossless=False,
         alpha=True,
+        # One frame of the result for each of the source, also if two are equal.
+        animation={"keep_duplicate_frames": True},
         keeps=ANY_METADATA - {Keep.EXIF, Keep.ICC},
         max_side=65_535,  # 16 bits
         cost=EncodeCost(pixel=10, base=24 << 20, seconds=0.1),

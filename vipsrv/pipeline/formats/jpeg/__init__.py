@@ -12,7 +12,7 @@
 import pyvips
 
 from vipsrv.errors import TooLarge
-from vipsrv.options import Format
+from vipsrv.options import Chroma, Format
 from vipsrv.pipeline import turbo
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
@@ -22,6 +22,7 @@ from vipsrv.pipeline.formats.base import (
     ImageFormat,
     LibvipsReader,
     LoadedFile,
+    ProgressiveWriting,
     ShrinkFor,
     Trial,
     Writer,
@@ -58,6 +59,10 @@ _MAX_WHOLE_RESULT = 2_100_000
 """Pixels of a result that is put into memory as a whole to be encoded: up to 1920 × 1080."""
 
 _CMYK_PIXEL = 4  # bytes
+
+_COEFFICIENTS = 10
+"""Bytes per pixel at quality 95: libjpeg keeps all coefficients of a result to find its Huffman tables, and
+to write it in several scans."""
 
 open_at = {
     fail_on: PreparedOperation("jpegload_source", "source", "shrink", access="sequential", fail_on=fail_on)
@@ -141,11 +146,22 @@ def _decode_cost(request: DecodeRequest) -> DecodeCost:
     return DecodeCost(seconds=0.0013, size=size, held=held)
 
 
-def _write_plain(image: pyvips.Image, quality: int) -> bytes:
+_CHROMA: dict[Chroma, dict[str, str]] = {
+    Chroma.AUTO: {},
+    Chroma.HALF: {"subsample_mode": "on"},
+    Chroma.FULL: {"subsample_mode": "off"},
+}
+
+
+def _write_plain(image: pyvips.Image, quality: int, chroma: Chroma) -> bytes:
     width, height, *kind = shape(image)
     if turbo.AVAILABLE and width * height <= _MAX_WHOLE_RESULT and kind == [3, "uchar", "srgb"]:
-        return codec.encode(Pixels.from_libvips(image), quality)
-    data: bytes = _save_plain(image, quality)
+        return codec.encode(Pixels.from_libvips(image), quality, chroma)
+    data: bytes
+    if chroma is Chroma.AUTO:
+        data = _save_plain(image, quality)
+    else:
+        data = image.jpegsave_buffer(Q=quality, keep="none", **_CHROMA[chroma])
     return data
 
 
@@ -181,7 +197,11 @@ JPEG = ImageFormat(
             argument="optimize_coding",
             values=(False,) * 5 + (True,) * 5,
             times=(1.0,) * 5 + (2.5,) * 5,
+            memory=(0,) * 5 + (_COEFFICIENTS,) * 5,
         ),
+        optimizes=True,
+        chroma=_CHROMA,
+        progressive=ProgressiveWriting(argument="interlace", times=4, pixel=_COEFFICIENTS),
         save_plain=_write_plain,
     ),
 )

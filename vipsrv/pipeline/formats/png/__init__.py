@@ -17,10 +17,14 @@ from vipsrv.pipeline.formats.base import (
     EncoderEffort,
     ImageFormat,
     LibvipsReader,
+    PaletteWriting,
+    ProgressiveWriting,
     Trial,
     Writer,
     signature,
 )
+from vipsrv.pipeline.formats.png import apng
+from vipsrv.pipeline.formats.png.chunks import read_notes
 from vipsrv.pipeline.formats.png.inflate import row_bytes, stored
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.upload import Upload
@@ -118,6 +122,8 @@ def _is_inflated_first(upload: Upload, header: ImageHeader) -> bool:
 
 
 def _decode_cost(request: DecodeRequest) -> DecodeCost:
+    if request.header.frames is not None:
+        return _frames_cost(request)
     if request.header.field("interlaced"):
         pixel = request.header.pixel_bytes
         # Each of the seven passes goes over all pixels, for 1 bit (7 ns per pixel) as for RGB (10 ns).
@@ -133,6 +139,14 @@ def _decode_cost(request: DecodeRequest) -> DecodeCost:
     return DecodeCost(seconds=0.0005, held=2.1 * inflated)
 
 
+def _frames_cost(request: DecodeRequest) -> DecodeCost:
+    # The canvas, the decoded frame, the area that is restored after it, and the file of a frame.
+    pixel = request.header.pixel_bytes + request.header.sample_bytes
+    held = request.pixels * pixel * 4 + 2 * request.upload.size
+    # Blending takes some 40 ns per pixel.
+    return DecodeCost(seconds=0.008, held=held, frames=request.page + 1)
+
+
 PNG = ImageFormat(
     name="png",
     order=20,
@@ -144,7 +158,10 @@ PNG = ImageFormat(
         decodes_whole=True,
         error_beginnings=("vipspng: libpng read error",),
         check_metadata=check_metadata,
+        read_notes=read_notes,
         reopen=_reopen,
+        count_pages=apng.count_frames,
+        open_frames=apng.open_frames,
         decode_cost=_decode_cost,
     ),
     writer=Writer(
@@ -161,6 +178,18 @@ PNG = ImageFormat(
             times=(0.6, 0.6, 1, 1, 1, 1, 1, 1, 1.1, 1.5),
         ),
         cost=EncodeCost(pixel=4, alpha=1, seconds=0.008),
+        progressive=ProgressiveWriting(argument="interlace", times=1, pixel=4),
+        palette=PaletteWriting(
+            # docs/decisions/0058-how-results-are-encoded.md has the table.
+            options={"palette": True, "effort": 4},
+            effort=EncoderEffort(
+                argument="effort",
+                values=(1, 1, 2, 3, 4, 5, 6, 7, 8, 9),
+                times=(0.7, 0.7, 0.7, 0.7, 1, 1.3, 1.8, 3, 3.2, 4),
+                memory=(0,) * 5 + (25,) * 5,
+            ),
+            cost=EncodeCost(pixel=32, seconds=0.06),
+        ),
     ),
 )
 

@@ -25,14 +25,31 @@ class Tag(IntEnum):
     FILL_ORDER = 266
     DESCRIPTION = 270
     STRIP_OFFSETS = 273
+    ORIENTATION = 274
     SAMPLES = 277
     ROWS_PER_STRIP = 278
     STRIP_SIZES = 279
     PLANAR = 284
+    RESOLUTION_UNIT = 296
+    PREDICTOR = 317
+    COLOUR_MAP = 320
     TILE_WIDTH = 322
     TILE_LENGTH = 323
     TILE_OFFSETS = 324
     TILE_SIZES = 325
+    SUB_DIRECTORIES = 330
+    INK_NAMES = 333
+    EXTRA_SAMPLES = 338
+    SAMPLE_FORMAT = 339
+    MIN_SAMPLE = 340
+    MAX_SAMPLE = 341
+    JPEG_TABLES = 347
+    DECODE = 433
+    COEFFICIENTS = 529
+    SUBSAMPLING = 530
+    REFERENCE_BLACK_WHITE = 532
+    PROFILE = 34_675
+    NO_DATA = 42_113
 
 
 _POSITIONS = {Tag.STRIP_OFFSETS, Tag.STRIP_SIZES, Tag.TILE_OFFSETS, Tag.TILE_SIZES}
@@ -40,7 +57,19 @@ _MAX_FIELD = 64 << 20
 """Bytes of a field: libvips gives libtiff 50 MB for one, and a longer one is skipped."""
 
 _INTEGER_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
-_TYPE_BYTES = {
+_FRACTIONS = {5, 10}
+_NUMBER_TYPES = {
+    **_INTEGER_TYPES,
+    5: "I",
+    6: "b",
+    8: "h",
+    9: "i",
+    10: "i",
+    11: "f",
+    12: "d",
+    17: "q",
+}
+TYPE_BYTES = {
     1: 1,
     2: 1,
     3: 2,
@@ -94,7 +123,7 @@ class TiffStructure:
     def fields(self, upload: Upload, position: int) -> dict[int, int]:
         """Return the fields that hold a single integer, by tag."""
         found = {}
-        for tag, kind, amount, value in self._entries(upload, position):
+        for tag, kind, amount, value in self.entries(upload, position):
             if kind in _INTEGER_TYPES and amount == 1:
                 integer = struct.Struct(f"{self.order}{_INTEGER_TYPES[kind]}")
                 if integer.size <= len(value):
@@ -105,26 +134,57 @@ class TiffStructure:
         """Return the integers of the field with the tag ``wanted``; an empty list if it is missing,
         truncated, or has more than ``limit``.
         """
-        for tag, kind, amount, value in self._entries(upload, position):
-            if tag == wanted and kind in _INTEGER_TYPES and amount <= limit:
-                numbers = struct.Struct(f"{self.order}{amount}{_INTEGER_TYPES[kind]}")
-                if numbers.size > len(value):
-                    start = struct.unpack(f"{self.order}{self.offset}", value)[0]
-                    value = upload.read(start, numbers.size)  # noqa: PLW2901 - the value is elsewhere
-                return list(numbers.unpack_from(value)) if len(value) >= numbers.size else []
+        for tag, kind, amount, value in self.entries(upload, position):
+            if tag == wanted:
+                return list(self.integers(upload, kind, amount, value, limit))
         return []
+
+    def integers(self, upload: Upload, kind: int, amount: int, value: bytes, limit: int) -> tuple[int, ...]:
+        """Return the integers of a field; none if it has others, is truncated, or has more than ``limit``."""
+        if kind not in _INTEGER_TYPES or amount > limit:
+            return ()
+        numbers = struct.Struct(f"{self.order}{amount}{_INTEGER_TYPES[kind]}")
+        data = self._data(upload, numbers.size, value)
+        return numbers.unpack_from(data) if len(data) >= numbers.size else ()
+
+    def decimals(self, upload: Upload, kind: int, amount: int, value: bytes) -> tuple[float, ...]:
+        """Return the numbers of a field with integers, fractions or floats; none if it is truncated. The
+        caller bounds the ``amount``.
+        """
+        letter = _NUMBER_TYPES.get(kind)
+        if letter is None:
+            return ()
+        is_fraction = kind in _FRACTIONS
+        numbers = struct.Struct(f"{self.order}{amount * (2 if is_fraction else 1)}{letter}")
+        data = self._data(upload, numbers.size, value)
+        if len(data) < numbers.size:
+            return ()
+        found = numbers.unpack_from(data)
+        if not is_fraction:
+            return found
+        return tuple(
+            top / bottom if bottom else 0.0 for top, bottom in zip(found[::2], found[1::2], strict=True)
+        )
+
+    def start(self, value: bytes) -> int:
+        """Return the position of values that are not in the directory itself."""
+        start: int = struct.unpack(f"{self.order}{self.offset}", value)[0]
+        return start
+
+    def _data(self, upload: Upload, size: int, value: bytes) -> bytes:
+        return value if size <= len(value) else upload.read(self.start(value), size)
 
     def sizes(self, upload: Upload, position: int) -> Iterator[tuple[int, int]]:
         """Yield tag and size in bytes of each field whose values are stored outside of the directory. Bytes
         beyond the end of the file do not count.
         """
-        for tag, kind, amount, value in self._entries(upload, position):
-            size = amount * _TYPE_BYTES.get(kind, 0)
+        for tag, kind, amount, value in self.entries(upload, position):
+            size = amount * TYPE_BYTES.get(kind, 0)
             if size > len(value):
                 start = struct.unpack(f"{self.order}{self.offset}", value)[0]
                 yield tag, max(0, min(size, upload.size - start))
 
-    def _entries(self, upload: Upload, position: int) -> Iterator[tuple[int, int, int, bytes]]:
+    def entries(self, upload: Upload, position: int) -> Iterator[tuple[int, int, int, bytes]]:
         """Yield tag, type, number of values, and the value or its offset, of each field."""
         count = self.number(upload, position, self.count) or 0
         size = min(count, _MAX_ENTRIES) * self.entry_size

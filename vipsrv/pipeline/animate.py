@@ -1,0 +1,109 @@
+"""Make the frames of an animation one by one, and collect those of each result for its encoder.
+
+Every frame goes through the same steps as a still image. libvips' own way, to resize the whole roll of
+frames, mixes the last rows of a frame with the first ones of the next.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pyvips
+
+from vipsrv.errors import CorruptImage
+from vipsrv.options import Keep
+from vipsrv.pipeline.frames import Frames
+from vipsrv.pipeline.plan import DecodePlan, OutputPlan
+from vipsrv.pipeline.vips.errors import reason
+from vipsrv.pipeline.vips.fields import set_orientation, with_metadata
+from vipsrv.pipeline.vips.operations import shape
+from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked, stop_while_computing
+
+Render = Callable[[DecodePlan, Sequence[OutputPlan]], list[tuple[OutputPlan, pyvips.Image]]]
+"""Makes the image of each plan from a frame. A plan comes back with what the frame has decided for all."""
+
+_RGBA = (4, "uchar", "srgb")
+_ALPHA = 3
+"""The number of the band."""
+
+_OPAQUE = 255
+
+
+class _Roll:
+    """The frames of one result, below each other in memory; ``has_alpha`` holds for all of them."""
+
+    def __init__(self, plan: OutputPlan, *, has_alpha: bool) -> None:
+        self._plan = plan
+        self._has_alpha = has_alpha
+        self._pixels = bytearray()
+        self._first: pyvips.Image | None = None
+
+    def add(self, number: int, frame: pyvips.Image) -> None:
+        if self._has_alpha and not frame.hasalpha():
+            frame = frame.addalpha()
+        pixels = frame.write_to_memory()
+        if self._first is None:
+            self._first = frame
+            self._pixels = bytearray(len(pixels) * self._plan.frames)
+        start = number * len(pixels)
+        self._pixels[start : start + len(pixels)] = pixels
+
+    def image(self, frames: Frames, watch: StopCheck | None) -> pyvips.Image:
+        first, count = self._first, self._plan.frames
+        assert first is not None, "there is at least one frame"  # noqa: S101
+        height = first.height * count
+        roll = pyvips.Image.new_from_memory(self._pixels, first.width, height, first.bands, first.format)
+        roll = roll.copy(interpretation=first.interpretation)
+        if self._plan.options.keep is not Keep.NONE:
+            roll = with_metadata(roll, first)
+        if count > 1:
+            roll.set_type(pyvips.GValue.gint_type, "page-height", first.height)
+            roll.set_type(pyvips.GValue.array_int_type, "delay", list(frames.delays))
+            roll.set_type(pyvips.GValue.gint_type, "loop", frames.loop)
+            if watch is not None:
+                stop_while_computing(roll, watch)
+        return roll
+
+
+def _of_frame(decode: DecodePlan, image: pyvips.Image) -> DecodePlan:
+    """Return the plan for one frame.
+
+    Most frames of an animation with alpha are opaque: it is needed for the part that changes. Without alpha
+    the steps take half of the time.
+    """
+    header, is_opaque = decode.header, False
+    if header.region is not None:
+        image = image.crop(*header.region)
+    if header.is_view:
+        image = set_orientation(image, header.info.orientation)
+    if shape(image)[2:] == _RGBA:
+        image = image.copy_memory()
+        is_opaque = image.extract_band(_ALPHA).min() == _OPAQUE
+        if is_opaque:
+            image = image.extract_band(0, n=_ALPHA)
+    return replace(decode, header=header.of_frame(image, is_opaque=is_opaque))
+
+
+def render_frames(decode: DecodePlan, plans: Sequence[OutputPlan], render: Render) -> list[pyvips.Image]:
+    """Return the image of each plan: its frames below each other, with the fields that tell a saver so.
+
+    Raises ``CorruptImage`` for a frame that cannot be decoded, and the reason to stop.
+    """
+    frames = decode.header.frames
+    assert frames is not None, "called for an animation"  # noqa: S101
+    rolls = [_Roll(plan, has_alpha=frames.has_alpha and plan.background is None) for plan in plans]
+    images = frames.images()
+    for number in range(frames.count):
+        stop_if_asked(decode.watch)
+        try:
+            rendered = render(_of_frame(decode, next(images)), plans)
+            plans = [plan for plan, _ in rendered]
+            for roll, (_, image) in zip(rolls, rendered, strict=True):
+                roll.add(number, image)
+            del rendered, image
+        except pyvips.Error as error:
+            stop_if_asked(decode.watch)
+            raise CorruptImage(
+                f"frame {frames.first + number} of this {decode.header.info.format} cannot be decoded: "
+                f"{reason(error)}"
+            ) from error
+    return [roll.image(frames, decode.watch) for roll in rolls]
