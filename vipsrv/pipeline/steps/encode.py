@@ -4,12 +4,16 @@ from typing import NamedTuple
 
 import pyvips
 
+from vipsrv.options import Keep
 from vipsrv.pipeline.plan import OutputPlan
 from vipsrv.pipeline.steps.quality_search import highest_quality, lowest_quality
 from vipsrv.pipeline.vips.stopping import StopCheck
 
 LOSSLESS_QUALITY = 100
 """The quality that is reported for a result that has none."""
+
+_WITH_RESOLUTION = {Keep.ALL, Keep.EXIF}
+"""What keeps the resolution of the source."""
 
 
 class Encoded(NamedTuple):
@@ -53,4 +57,6 @@ def _write(image: pyvips.Image, output: OutputPlan, quality: int | None) -> byte
     if output.frames > 1:
         arguments |= writer.animation or {}
     data: bytes = pyvips.Operation.call(writer.saver, image, keep=options.keep.value, **arguments)
+    if writer.without_resolution is not None and options.keep not in _WITH_RESOLUTION:
+        return writer.without_resolution(data)
     return data
