@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
     from vipsrv.options import (
         Fit,
+        Flip,
         Format,
         ImageInfo,
         Keep,

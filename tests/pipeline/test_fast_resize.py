@@ -189,7 +189,7 @@ def test_bytes_between_markers_are_skipped_as_by_libjpeg() -> None:
 def test_a_size_that_libvips_does_not_confirm_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turbo, "AVAILABLE", False)
     image = encode(stretched(1600, 1200), "JPEG")
-    monkeypatch.setattr(jpeg, "size_of", lambda _: (160, 120))
+    monkeypatch.setattr(jpeg, "size_of", lambda _: (160, 120, False))
     opened = read_header(Upload.from_memory(image), shrink_for=lambda *_: 2)
     assert (opened.info.width, opened.info.height, opened.shrink) == (1600, 1200, 1)
 

@@ -39,6 +39,7 @@ from vipsrv.options.names import (
     PositionName,
 )
 from vipsrv.options.pages import PAGES_PATTERN, page_range, read_pages
+from vipsrv.options.placeholder import Placeholder, PlaceholderName, Placeholders, read_placeholders
 from vipsrv.options.request import ResizeRequest, UploadSlot, check_request_id, is_traceparent
 from vipsrv.options.resize import ResizeArguments, ResizeOptions, default_fit
 
@@ -70,6 +71,9 @@ __all__ = [
     "Keep",
     "KeepName",
     "OutputInfo",
+    "Placeholder",
+    "PlaceholderName",
+    "Placeholders",
     "Position",
     "PositionName",
     "ResizeArguments",
@@ -83,5 +87,6 @@ __all__ = [
     "is_traceparent",
     "page_range",
     "read_pages",
+    "read_placeholders",
     "read_watermark",
 ]

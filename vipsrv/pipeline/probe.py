@@ -20,8 +20,9 @@ from vipsrv.pipeline.formats.base import (
 from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.limits import MAX_PAGES, check_format, too_many_pages
 from vipsrv.pipeline.notes import FileNotes
+from vipsrv.pipeline.refusals import refusal
 from vipsrv.pipeline.upload import Upload
-from vipsrv.pipeline.vips.errors import forget_errors, reason
+from vipsrv.pipeline.vips.errors import forget_errors
 from vipsrv.pipeline.vips.fields import get_field, orientation_of
 from vipsrv.pipeline.vips.operations import Shape
 from vipsrv.pipeline.vips.stopping import StopCheck
@@ -102,6 +103,7 @@ def _read_by_libvips(
         shrink=file.shrink,
         metadata_memory=metadata_memory,
         notes=notes,
+        is_last=file.whole_only,
     )
 
 
@@ -149,7 +151,7 @@ def _open(
         if file is None:
             file = reader.open_whole(upload, fail_on)
     except pyvips.Error as error:
-        raise unreadable(reader, f"the header of this {name} cannot be read: {reason(error)}") from error
+        raise refusal(f"the header of this {name} cannot be read", upload, error, reader=reader) from error
     return file
 
 
@@ -165,7 +167,8 @@ def _as_shown(
     try:
         shown = reader.as_shown(upload, image, page, fail_on)
     except pyvips.Error as error:
-        raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
+        what = f"page {page} of this {info.format} cannot be read"
+        raise refusal(what, upload, error, reader=reader) from error
     if shown is None:
         return None
     return ImageHeader(
@@ -177,13 +180,6 @@ def _as_shown(
     )
 
 
-def unreadable(reader: LibvipsReader | None, message: str) -> RequestError:
-    """Return the refusal of an image that is broken, or that this libvips cannot read."""
-    if reader is not None and any(text in message for text in reader.not_read):
-        return UnsupportedFormat(message)
-    return CorruptImage(message)
-
-
 def _open_page(
     upload: Upload, name: str, reader: LibvipsReader, fail_on: str, number: int
 ) -> OpenedPage | None:
@@ -191,7 +187,7 @@ def _open_page(
         return reader.open_page(upload, number, fail_on)
     except pyvips.Error as error:
         where = "the header" if number == 0 else f"page {number}"
-        raise unreadable(reader, f"{where} of this {name} cannot be read: {reason(error)}") from error
+        raise refusal(f"{where} of this {name} cannot be read", upload, error, reader=reader) from error
 
 
 def _page_header(
@@ -212,7 +208,7 @@ def _page_header(
         lambda: image,
         decoder=Decoder.CORRECTED,
         fail_on=fail_on,
-        metadata_memory=metadata_memory,
+        metadata_memory=metadata_memory + page.memory,
         finish=page.finish,
     )
 
@@ -226,8 +222,10 @@ def _libvips_header(
     shrink: int = 1,
     metadata_memory: int,
     notes: FileNotes,
+    is_last: bool = False,
 ) -> ImageHeader:
-    corrected = reader.corrected(image)
+    """``is_last``: the image must not be opened again in another way."""
+    corrected = reader.corrected(image) or (image if is_last else None)
     is_plain = corrected is None and notes.correct is None and notes.film is None
     return ImageHeader(
         info,
@@ -329,7 +327,7 @@ def _load_page(upload: Upload, name: str, reader: LibvipsReader, fail_on: str, p
             reader.loader, upload.source, access="sequential", fail_on=fail_on, page=page
         )
     except pyvips.Error as error:
-        raise CorruptImage(f"page {page} of this {name} cannot be read: {reason(error)}") from error
+        raise refusal(f"page {page} of this {name} cannot be read", upload, error, reader=reader) from error
 
 
 def open_frames(upload: Upload, header: ImageHeader, pages: str) -> ImageHeader:
@@ -366,7 +364,9 @@ def _open_frames(
     try:
         frames = reader.open_frames(upload, header, first, count)
     except pyvips.Error as error:
-        raise CorruptImage(f"the frames of this {info.format} cannot be read: {reason(error)}") from error
+        raise refusal(
+            f"the frames of this {info.format} cannot be read", upload, error, reader=reader
+        ) from error
     return ImageHeader(
         replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha),
         lambda: frames.image,

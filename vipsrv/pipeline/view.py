@@ -6,7 +6,6 @@ the orientation of the view, and a part becomes a region of the stored page: so 
 decoded, and all steps that follow treat the view like an image of its size.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -86,7 +85,7 @@ def part_of(
 ) -> ImageHeader:
     """Return the header of a ``region`` of a page, as stored, which is seen with this ``orientation``.
 
-    ``number`` is that of the page. ``held`` is the decoded region, if it is in memory already.
+    ``number`` is that of the page. ``held`` is the decoded region in its colours, if it is in memory.
     """
     info = page.info
     width, height = (info.width, info.height) if region is None else region[2:]
@@ -111,17 +110,9 @@ def part_of(
         angle=angle,
         frames=page.frames,
         notes=page.notes,
-        finish=_finish_part(page, region),
+        finish=page.finish if held is None else None,
         **_known(page, width, height),
     )
-
-
-def _finish_part(page: ImageHeader, region: Region | None) -> Callable[[pyvips.Image], pyvips.Image] | None:
-    """Return how a part of a page is made right: all of the page is, because some need all of its pixels."""
-    finish = page.finish
-    if finish is None or region is None:
-        return finish
-    return lambda _part: finish(page.image).crop(*region)
 
 
 def _known(page: ImageHeader, width: int, height: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import pyvips
 
-from vipsrv.errors import TooLarge
+from vipsrv.errors import RequestError, TooLarge
 from vipsrv.options import MAX_EFFORT, Chroma, Format, Keep, ResizeOptions
 from vipsrv.pipeline.frames import Frames, open_roll
 from vipsrv.pipeline.header import ImageHeader
@@ -148,12 +148,16 @@ _BASE_PER_PIXEL = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedFile:
-    """An image that a loader opened, the size of the whole image, and the fraction at which it is decoded."""
+    """An image that a loader opened, the size of the whole image, and the fraction at which it is decoded.
+
+    ``whole_only``: the loader would decode this file wrongly at any other fraction.
+    """
 
     image: pyvips.Image
     width: int
     height: int
     shrink: int = 1
+    whole_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,12 +180,14 @@ class ImageFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedPage:
     """A page whose pixels a format's own code makes right. ``image`` is what is known before they are
-    decoded; ``finish`` makes the right image of it when it is decoded, ``None`` if it is right.
+    decoded; ``finish`` makes the right image of it when it is decoded, ``None`` if it is right. Its copy
+    of the file takes ``memory`` bytes.
     """
 
     image: pyvips.Image
     has_alpha: bool
     pages: int = 1
+    memory: int = 0
     finish: Callable[[pyvips.Image], pyvips.Image] | None = None
 
 
@@ -218,6 +224,14 @@ def _is_right(_image: pyvips.Image) -> None:
 
 
 def _is_shown(_upload: Upload, _image: pyvips.Image, _page: int, _fail_on: str) -> pyvips.Image | None:
+    return None
+
+
+def _explain_nothing(_upload: Upload, _text: str) -> None:
+    return None
+
+
+def _complete_nothing(_upload: Upload, _text: str, _watch: StopCheck | None) -> None:
     return None
 
 
@@ -320,6 +334,15 @@ class LibvipsReader:
     open_for_part: Callable[[Upload, ImageHeader, int], pyvips.Image | None] | None = None
     """Open a page (upload, header, page) so that taking a part of it decodes no more than that part; ``None``
     if the image of the header serves as well. Raises ``pyvips.Error``."""
+
+    explain: Callable[[Upload, str], str | RequestError | None] = _explain_nothing
+    """After libvips failed with this text: say what is wrong with the file, where the first line of the text
+    does not say it, or return the error that is right; ``None`` if that line says it.
+    """
+
+    completed: Callable[[Upload, str, StopCheck | None], Upload | None] = _complete_nothing
+    """After a decode failed with this text: return the file without the fault, if the fault changes no pixel;
+    otherwise ``None``. Raises ``pyvips.Error``, also if the job must stop."""
 
     decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
     """Return the cost of decoding a page, or of each frame: the ``page`` of the request is the last one."""
@@ -462,6 +485,7 @@ class Writer:
     preserved; ``keeps``: the metadata that a request may keep (``all`` is as much as the format holds);
     ``max_side``: the most pixels on a side, ``None`` if that is above every limit of the server.
 
+    ``untrusted_family``: the classes of a saver that some libvips does not trust, ``None`` if all do.
     ``animation``: the arguments of the saver for several frames, ``None`` if the format holds one image.
     ``checks_profile``: the saver fails for some of the profiles with which libvips can convert.
     ``lossless_cost`` is the cost of lossless results, ``None`` if it is the same. ``effort`` is how the saver
@@ -472,6 +496,7 @@ class Writer:
 
     format: Format
     saver: str
+    untrusted_family: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     lossy: bool
     lossless: bool

@@ -31,7 +31,8 @@ def reduce_fast(image: pyvips.Image, decode: DecodePlan, width: int, height: int
     The size is the one that a viewer sees, and not larger than the image. Raises ``pyvips.Error``.
     """
     info, header = decode.header.info, decode.header
-    is_jpeg = info.format == jpeg.JPEG.name
+    # One that was corrected cannot be opened at another fraction.
+    is_jpeg = info.format == jpeg.JPEG.name and header.decoder is Decoder.LIBVIPS
     if header.region is None and header.decoder is Decoder.LIBVIPS and image is header.image and not is_jpeg:
         reader = decode.libvips_reader
         if reader is not None and not reader.decodes_whole:

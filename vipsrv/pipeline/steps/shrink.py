@@ -78,7 +78,7 @@ def _thumbnail(
     image: pyvips.Image, decode: DecodePlan, width: int, height: int, **profile: str
 ) -> pyvips.Image:
     header, size = decode.header, {"height": height, "size": "force"}
-    if header.info.format == jpeg.JPEG.name:
+    if header.info.format == jpeg.JPEG.name and header.decoder is Decoder.LIBVIPS:
         stored, target = (header.info.width, header.info.height), header.info.swap_if_rotated(width, height)
         shrink = shrink_factor(stored, target)
         if not header.is_view and shrink < thumbnail_shrink(stored, target):

@@ -22,6 +22,7 @@ _MAX_META = 8 << 20
 _MAX_DEPTH = 8
 """How deep derived images may be nested."""
 
+_MONOCHROME = 0x10  # of the third byte of av1C
 _WIDE_LOCATIONS = 2  # the version of iloc from which on numbers of items have four bytes
 _WIDE_INDEX = 1  # of the flags of ipma
 
@@ -47,6 +48,12 @@ class Shown:
     configuration: bytes
     data: int | None
     is_premultiplied: bool
+
+    @property
+    def is_monochrome(self) -> bool:
+        """Whether an AVIF has no colours."""
+        flags = self.configuration[2:3]
+        return bool(flags and flags[0] & _MONOCHROME)
 
 
 @dataclass(slots=True)

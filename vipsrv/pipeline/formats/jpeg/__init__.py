@@ -4,6 +4,8 @@
 ``segments``  the segments and scans of a file, read from its bytes
 ``facts``     what a plain file says of its image, without opening it with libvips
 ``shrink``    the fraction at which it is decoded
+``completion``  completes a file whose end marker is missing
+``faults``    says why one is refused
 ============  ====================================================================
 """
 
@@ -26,7 +28,9 @@ from vipsrv.pipeline.formats.base import (
     Writer,
     signature,
 )
+from vipsrv.pipeline.formats.jpeg.completion import completed
 from vipsrv.pipeline.formats.jpeg.facts import MULTISCAN, read_facts
+from vipsrv.pipeline.formats.jpeg.faults import explain
 from vipsrv.pipeline.formats.jpeg.segments import (
     HEAD_COPIES,
     Scans,
@@ -36,7 +40,7 @@ from vipsrv.pipeline.formats.jpeg.segments import (
     size_of,
 )
 from vipsrv.pipeline.formats.jpeg.shrink import direct_memory, direct_shrink, shrink_factor
-from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.turbo import codec
 from vipsrv.pipeline.turbo.pixels import Pixels
 from vipsrv.pipeline.upload import Upload
@@ -85,9 +89,14 @@ def _open_shrunk(upload: Upload, fail_on: str, shrink_for: ShrinkFor) -> LoadedF
     that of the image times the shrink factor, apart from what libvips cuts off. So the limits are
     never checked against a size that libvips does not confirm.
     """
-    size = size_of(upload)
-    if size is None:
+    found = size_of(upload)
+    if found is None:
         return None
+    *size, is_lossless = found
+    if is_lossless:
+        # libjpeg decodes all pixels whatever scale it is asked for, and libvips would cut off the most.
+        image = open_at[fail_on](upload.source, 1)
+        return LoadedFile(image=image, width=size[0], height=size[1], whole_only=True)
     shrink = shrink_for(*size)
     if shrink == 1:
         return None
@@ -120,13 +129,14 @@ def _check_decode(request: DecodeRequest) -> None:
 def _decode_cost(request: DecodeRequest) -> DecodeCost:
     info, pixel = request.header.info, request.header.pixel_bytes
     target = max(1, int(info.width * request.scale)), max(1, int(info.height * request.scale))
-    shrink = shrink_factor((info.width, info.height), target)
+    is_scaled = request.header.decoder is not Decoder.CORRECTED
+    shrink = shrink_factor((info.width, info.height), target) if is_scaled else 1
     if pixel == _CMYK_PIXEL:
         # ``thumbnail``, which CMYK goes through, reduces by half of the factor.
         shrink = max(1, shrink // 2)
     size = info.width / shrink, float(info.height)
     held = 0.0
-    if turbo.AVAILABLE and pixel != _CMYK_PIXEL:
+    if turbo.AVAILABLE and is_scaled and pixel != _CMYK_PIXEL:
         direct = direct_shrink((info.width, info.height), target)
         if direct is not None:
             held = direct_memory(request.pixels / direct**2, request.pixels * request.scale**2)
@@ -168,6 +178,8 @@ JPEG = ImageFormat(
         check_metadata=_check_metadata,
         read_facts=read_facts,
         open_shrunk=_open_shrunk,
+        explain=explain,
+        completed=completed,
         check_decode=_check_decode,
         decode_cost=_decode_cost,
     ),

@@ -7,6 +7,7 @@
 ``rearrange``   shows libvips a page that it does not as a plainer one, which it does
 ``samples``     the numbers of such a page
 ``ranges``      which numbers are black and white
+``old_jpeg``    old-style JPEG, as JPEG files
 ``colours``     grey, sRGB or CMYK of these numbers, and alpha
 ==============  =======================================================================
 
@@ -88,7 +89,7 @@ TIFF = ImageFormat(
         error_beginnings=("tiff2vips:",),
         check_metadata=_check_metadata,
         open_page=_open_page,
-        not_read=("support is not configured", "is not implemented"),
+        not_read=("support is not configured", "is not implemented", "Unsupported JPEG"),
         decode_cost=decode_cost,
     ),
     writer=Writer(
