@@ -263,6 +263,7 @@ def test_json_of_several_results(photo: Path, tmp_path: Path) -> None:
         "result_bytes",
         "ratio",
         "original",
+        "pages",
     }
 
 

@@ -180,12 +180,14 @@ class ImageFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedPage:
     """A page whose pixels a format's own code makes right. ``image`` is what is known before they are
-    decoded; ``finish`` makes the right image of it when it is decoded, ``None`` if it is right.
+    decoded; ``finish`` makes the right image of it when it is decoded, ``None`` if it is right. Its copy
+    of the file takes ``memory`` bytes.
     """
 
     image: pyvips.Image
     has_alpha: bool
     pages: int = 1
+    memory: int = 0
     finish: Callable[[pyvips.Image], pyvips.Image] | None = None
 
 
@@ -516,6 +518,9 @@ class Writer:
 
     count_frames: Callable[[bytes], int] | None = None
     """Return how many frames a result has, if its encoder may write fewer than it got."""
+
+    without_resolution: Callable[[bytes], bytes] | None = None
+    """Remove the resolution from a result, if the saver always writes one."""
 
     save_plain: SavePlain | None = None
     """A faster way to write a lossy result of one image that ``is_plain``."""

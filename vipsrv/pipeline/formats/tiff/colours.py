@@ -10,6 +10,7 @@ import pyvips
 from vipsrv.errors import UnsupportedFormat
 from vipsrv.pipeline.formats.base import OpenedPage
 from vipsrv.pipeline.formats.tiff.directory import Tag
+from vipsrv.pipeline.formats.tiff.old_jpeg import open_old_jpeg
 from vipsrv.pipeline.formats.tiff.page import Compression, Numbers, Page, Photometric, is_usual
 from vipsrv.pipeline.formats.tiff.ranges import Range, find_range, is_really_unsigned, no_data, stated_range
 from vipsrv.pipeline.formats.tiff.rearrange import open_rearranged, shorts
@@ -25,7 +26,9 @@ _RED_GREEN_BLUE = (0.299, 0.587, 0.114)
 
 def open_unusual(page: Page, fail_on: str) -> OpenedPage:
     """Open a page. Raises ``pyvips.Error`` and ``UnsupportedFormat``."""
-    if page.compression == Compression.OLD_JPEG or _is_subsampled(page):
+    if page.compression == Compression.OLD_JPEG:
+        return open_old_jpeg(page, fail_on)
+    if _is_subsampled(page):
         return OpenedPage(image=_by_libtiff(page, fail_on), has_alpha=False)
     if is_usual(page, but_sound=True):
         return _as_libvips(page, fail_on)
@@ -85,7 +88,7 @@ def _is_subsampled(page: Page) -> bool:
 
 
 def _by_libtiff(page: Page, fail_on: str) -> pyvips.Image:
-    """Let libtiff make RGB of it: old JPEG, and YCbCr whose chroma has less resolution."""
+    """Let libtiff make RGB of YCbCr whose chroma has less resolution."""
     image = open_rearranged(page, {Tag.PHOTOMETRIC: shorts(page.photometric)}, fail_on)
     return image.extract_band(0, n=3).copy(interpretation="srgb") if image.bands > 3 else image  # noqa: PLR2004
 
