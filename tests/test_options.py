@@ -14,6 +14,7 @@ from vipsrv.options import (
     INTEGER_BOUNDS,
     MAX_DIMENSION,
     WATERMARK_PATTERN,
+    Chroma,
     Fit,
     FitName,
     Flip,
@@ -95,6 +96,11 @@ def resize_options(draw: st.DrawFn) -> ResizeOptions:
         watermark_opacity=draw(st.floats(0, 1)),
         rounded=draw(st.none() | dimensions),
         pad=draw(st.none() | st.tuples(*[st.integers(0, MAX_DIMENSION)] * 4).filter(any)),
+        progressive=draw(st.none() | st.booleans()),
+        chroma=draw(st.sampled_from(Chroma)),
+        palette=draw(st.booleans()),
+        optimize=draw(st.none() | st.booleans()),
+        min_ssim=draw(st.none() | fractions),
     )
 
 
@@ -197,6 +203,11 @@ def test_the_defaults_are_those_of_the_protocol() -> None:
         "watermark_opacity": 1.0,
         "rounded": None,
         "pad": None,
+        "progressive": None,
+        "chroma": "auto",
+        "palette": False,
+        "optimize": None,
+        "min_ssim": None,
     }
 
 
@@ -359,6 +370,13 @@ UPLOAD = {"id": "0" * 32, "size": 10, "offset": 0}
         ({**GOOD, "watermark_scale": 0}, "watermark_scale: must be from 0.01 to 1, not 0"),
         ({**GOOD, "watermark_opacity": 1.1}, "watermark_opacity: must be from 0 to 1, not 1.1"),
         ({**GOOD, "rounded": 0}, "rounded: must be from 1 to 4294967295, not 0"),
+        ({**GOOD, "progressive": 1}, "progressive: must be true or false, not 1"),
+        ({**GOOD, "optimize": "yes"}, 'optimize: must be true or false, not "yes"'),
+        ({**GOOD, "palette": None}, "palette: must be true or false, not null"),
+        ({**GOOD, "chroma": "4:2:2"}, "chroma: must be one of auto, 4:2:0, 4:4:4, not"),
+        ({**GOOD, "min_ssim": 1.01}, "min_ssim: must be from 0 to 1, not 1.01"),
+        ({**GOOD, "min_ssim": float("nan")}, "min_ssim: must be from 0 to 1, not NaN"),
+        ({**GOOD, "min_ssim": "0.9"}, 'min_ssim: must be a number, not "0.9"'),
         ({**GOOD, "pad": [1, 2]}, "pad: must be a list of 4 numbers, not of 2"),
         ({**GOOD, "pad": 1.5}, "pad: must be a list of 4 numbers, not 1.5"),
         ({**GOOD, "pad": [1, 2, 3, 4.5]}, "pad: must be whole numbers of pixels, not 4.5"),

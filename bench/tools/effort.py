@@ -30,7 +30,7 @@ import typer
 from bench.image_quality import Pixels, colour_difference, reference, ssim
 from bench.image_quality import decode as decode_by_pillow
 from bench.images import image_file
-from vipsrv.options import MAX_EFFORT, Format
+from vipsrv.options import MAX_EFFORT, Format, ResizeOptions
 from vipsrv.pipeline.formats.base import Writer
 from vipsrv.pipeline.formats.registry import all_formats
 
@@ -73,7 +73,10 @@ def _way(text: str, writer: Writer, *, lossless: bool) -> Way:
     effort, *others = text.split("+")
     if effort != DEFAULT and effort not in map(str, range(MAX_EFFORT + 1)):
         raise typer.BadParameter(f"{effort!r} is no effort from 0 to {MAX_EFFORT}", param_hint="--ways")
-    arguments = writer.arguments(lossless=lossless, effort=None if effort == DEFAULT else int(effort))
+    asked = None if effort == DEFAULT else int(effort)
+    arguments = writer.arguments(
+        ResizeOptions(width=1, height=1, format=writer.format, lossless=lossless, effort=asked)
+    )
     for other in others:
         name, _, value = other.partition("=")
         arguments[name] = int(value) if value.isdecimal() else value
@@ -89,7 +92,8 @@ def _qualities(text: str) -> list[int]:
     return sorted(map(int, words))
 
 
-def _files(paths: list[Path]) -> Iterator[Path]:
+def image_paths(paths: list[Path]) -> Iterator[Path]:
+    """Yield the images that were named, and those in named folders; without any, the drawn ones."""
     if not paths:
         yield from (image_file(name) for name in IMAGES)
     for path in paths:
@@ -191,7 +195,7 @@ def main(
     all_ways = [_way(text, writer, lossless=lossless) for text in ways.split(",")]
     asked = [100] if lossless else _qualities(qualities)
     curves = []
-    for path in _files(paths or []):
+    for path in image_paths(paths or []):
         pixels = np.ascontiguousarray(reference(path, width, height))
         curves.append(_curves(pixels, writer, all_ways, asked, rounds))
         if each:

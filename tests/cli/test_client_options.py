@@ -123,6 +123,15 @@ def assert_refused(done: Result, code: ExitCode, *words: str) -> None:
         ),
         (["--max-bytes", "100KB"], {"width": 800, "height": 600, "max_bytes": 100_000}),
         (["--background", "#102030"], {"width": 800, "height": 600, "background": "#102030"}),
+        (["--progressive"], {"width": 800, "height": 600, "progressive": True}),
+        (["--no-progressive"], {"width": 800, "height": 600, "progressive": False}),
+        (["--chroma", "4:4:4"], {"width": 800, "height": 600, "chroma": "4:4:4"}),
+        (
+            ["--format", "png", "--palette", "--quality", 40],
+            {"width": 800, "height": 600, "format": "png", "palette": True, "quality": 40},
+        ),
+        (["--optimize"], {"width": 800, "height": 600, "optimize": True}),
+        (["--min-ssim", 0.97], {"width": 800, "height": 600, "min_ssim": 0.97}),
         (["--keep", "icc"], {"width": 800, "height": 600, "keep": "icc"}),
         (["--page", 2], {"width": 800, "height": 600, "page": 2}),
         (["--crop", "1,2,30,40"], {"width": 800, "height": 600, "crop": [1, 2, 30, 40]}),
@@ -153,6 +162,10 @@ def assert_refused(done: Result, code: ExitCode, *words: str) -> None:
         ),
         (["--pad", 7], {"width": 800, "height": 600, "pad": [7, 7, 7, 7]}),
         (["--pad", "1,2,3,4"], {"width": 800, "height": 600, "pad": [1, 2, 3, 4]}),
+        (
+            ["--format", "gif", "--pages", "0-3"],
+            {"width": 800, "height": 600, "format": "gif", "pages": "0-3"},
+        ),
         (["--no-enlarge"], {"width": 800, "height": 600, "enlarge": False}),
         (["--enlarge"], {"width": 800, "height": 600}),
         (["--deadline", 2.5], {"width": 800, "height": 600, "deadline_ms": 2500}),
@@ -230,6 +243,7 @@ def test_json_of_several_results(photo: Path, tmp_path: Path) -> None:
         "ratio": pytest.approx(len(PHOTO) / path.stat().st_size, abs=1e-3),
         "format": "jpeg",
         "quality": 70,
+        "frames": 1,
         "saved": str(path),
         "processed": {"width": 320, "height": 240, "by": "Pillow"},
     }
@@ -249,6 +263,7 @@ def test_json_of_several_results(photo: Path, tmp_path: Path) -> None:
         "result_bytes",
         "ratio",
         "original",
+        "pages",
     }
 
 

@@ -27,15 +27,7 @@ _LISTED = FOLDER / "cases.json"
 # Cases that are not right yet, each with the point of the plan that mends it. One that becomes right fails
 # the test until it is removed here.
 NOT_RIGHT_YET: dict[str, int] = {
-    "avif_animated.avif to png": 4,
-    "jpeg_300_dpi.jpg to png": 8,
-    "jpeg_407x407_border_3px.jpg to png": 6,
-    "jpeg_lossless_sof3_240x160.jpg to png": 6,
-    "jpeg_ultra_hdr_gain_map.jpg to jpeg": 8,
-    "jpeg_without_eoi.jpg to png": 6,
     "png_interlaced_1bit_20000x20000.png to jpeg": 9,
-    # Its samples are stored without the bits above the lowest eight: no reader can know them.
-    "tiff_grey_12bit.tif to png": 2,
     "webp_lossless_logo_5790x5790.webp to png": 9,
 }
 

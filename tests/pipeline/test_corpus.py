@@ -35,7 +35,6 @@ REFUSED = {
     "png__corpus__5c3ed56ce71be1412d4d679d15d4b0c081385cfe-3": "a damaged chunk",
     "crashers__badcrc.png": "a chunk with a wrong checksum",
     "tiff__corpus__f57321e11d92e5baa5d6dd9fbd5eae9495948f87-1": "its second page lies behind its end",
-    "avif__star.avifs": "an AVIF that is a film only",
     "crash-0da013a13571cc8eb457a39fee8db18f8a3c7127.tif": "damaged CCITT data",
     "crash-74d2a78403a5a59db1fb0a2b8735ac068a75f6e3.tif": "damaged CCITT data",
     "hopper_lzma.tif": "TIFF compressed with LZMA",
@@ -48,15 +47,15 @@ _TRNS = "Pillow compares the transparent grey of a PNG of 2 and 4 bits with the 
 _CMYK = "CMYK without a profile: converted by that of a press, where Pillow takes 255 minus ink"
 _XMP = "Pillow turns by an orientation that is in XMP or in text only"
 _RUNS = "damaged runs: what lies outside of its row is dropped, where Pillow goes on in the next"
-_SIGNED = "signed 16-bit grey: the greatest number is white, where the reference takes them for unsigned"
 _FRAME = "a GIF's frame smaller than its canvas: transparent around it, where Pillow takes its background"
+_SIGNED = "signed 16-bit grey: the greatest number is white, where the reference takes them for unsigned"
 
 # Files whose results differ from those of Pillow, by parts of their names.
 DIFFERENT = {
     "testpngs__gray-2": _TRNS,
     "testpngs__gray-4": _TRNS,
     "i_trns.png": "Pillow's reference knows no transparency beside 16-bit grey",
-    "libpng/pngtest.png": "Pillow turns by an orientation that comes behind the pixels",
+    "cicp-display-p3_reencoded.png": "Pillow does not apply cICP",
     "xmp_tags_orientation": _XMP,
     "exif_imagemagick_orientation.png": _XMP,
     "pil_sample_cmyk.jpg": _CMYK,

@@ -345,3 +345,11 @@ def test_an_effect_that_was_told_to_stop_stops() -> None:
             config=LIMITS,
             watch=watch,
         )
+
+
+def test_the_border_of_a_grey_result_has_its_colour() -> None:
+    made = make(flat(RED), grey=True, pad=5, background="#0000ff", width=80, height=50)
+    assert made.size == (90, 60)
+    assert colour(made, 1, 1) == BLUE
+    assert make(flat(RED), grey=True, pad=5).mode == "L"
+    assert make(flat((*RED, 9)), grey=True, pad=5).mode == "LA"

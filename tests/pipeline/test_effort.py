@@ -104,9 +104,7 @@ def test_the_search_of_max_bytes_uses_the_effort() -> None:
     ],
 )
 def test_what_an_encoder_gets(name: str, argument: str, first: list[int], last: list[int]) -> None:
-    values = [
-        writer(name).arguments(lossless=False, effort=effort)[argument] for effort in range(MAX_EFFORT + 1)
-    ]
+    values = [writer(name).arguments(asked(name, effort))[argument] for effort in range(MAX_EFFORT + 1)]
     assert values[:2] == first
     assert values[2:6] == [2, 3, 4, 5]
     assert values[-2:] == last

@@ -6,6 +6,7 @@ import itertools
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 import pyvips
 from PIL import Image, ImageCms, ImageStat
@@ -13,7 +14,7 @@ from PIL import Image, ImageCms, ImageStat
 from tests.pipeline.run import resize, run
 from tests.support.image_comparison import mean_abs_difference, open_exact, reference, ssim
 from tests.support.images import encode, photo
-from vipsrv.options import Format, ResizeOptions
+from vipsrv.options import Format, Keep, ResizeOptions
 from vipsrv.pipeline import Upload, turbo
 from vipsrv.pipeline.formats import jpeg
 from vipsrv.pipeline.formats.jpeg.shrink import shrink_factor
@@ -78,15 +79,39 @@ def test_the_shrink_factor_is_as_large_as_the_target_allows() -> None:
     assert shrink_factor((8, 8), (1, 1)) == 8
 
 
-def test_shrink_on_load_never_cuts_off_half_a_pixel() -> None:
-    # At 1/8 the last 7 of 1,607 columns would be lost, nearly a pixel of the result.
-    assert shrink_factor((1607, 1207), (200, 150)) == 4
+def test_shrink_on_load_cuts_off_less_than_a_sixteenth_of_a_pixel() -> None:
+    # At 1/8 the last 7 of 1,607 columns would be lost, nearly a pixel of the result; at 1/4 still 3.
+    assert shrink_factor((1607, 1204), (100, 75)) == 2
+    assert shrink_factor((1600, 1201), (100, 75)) == 8
     for width, height, target in itertools.product(range(1, 140), (97, 128), (1, 2, 5, 12, 30)):
         for across in {min(width, target), min(width, 3 * target)}:
             scale = shrink_factor((width, height), (across, min(height, target)))
-            assert (width % scale) * across < width / 2
+            assert (width % scale) * across <= width / 16
             assert width // scale >= across
             assert height // scale >= min(height, target)
+    # Of a large image a quarter of a pixel may be lost, or more if the rest is reduced by at least two.
+    assert shrink_factor((16_007, 12_000), (1600, 1200)) == 4
+
+
+@pytest.mark.parametrize("side", [402, 404, 405, 407, 813])
+@pytest.mark.parametrize("kind", ["RGB", "L", "CMYK", "progressive", "rotated", "kept", "libvips"])
+def test_a_border_survives_the_shrink_on_load(side: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "libvips":
+        monkeypatch.setattr(turbo, "AVAILABLE", False)
+    image = Image.new("RGB", (side, side + 2), (30, 30, 30))
+    image.paste((255, 255, 255), (3, 3, side - 3, side - 1))
+    exif = Image.Exif()
+    exif[0x0112] = 6 if kind == "rotated" else 1
+    mode = kind if kind in {"L", "CMYK"} else "RGB"
+    data = encode(image.convert(mode), "JPEG", quality=95, progressive=kind == "progressive", exif=exif)
+    keep = Keep.ALL if kind == "kept" else Keep.NONE
+    options = ResizeOptions(width=50, height=50, format=Format.PNG, keep=keep)
+    with open_exact(run(data, options).outputs[0].data) as result:
+        grey = np.asarray(result.convert("L")).astype(float)
+    # Nothing of the first columns and rows is ever lost.
+    assert max(grey[25, 0], grey[0, 25]) < 235
+    assert grey[25, -1] == pytest.approx(grey[25, 0], abs=20)
+    assert grey[-1, 25] == pytest.approx(grey[0, 25], abs=20)
 
 
 THIN = {(843, 11): (105, 1), (845, 10): (121, 1), (8400, 31): (840, 3), (4000, 47): (400, 4)}
@@ -133,8 +158,8 @@ def test_what_a_shrink_factor_cuts_off_is_a_small_part_of_each_side() -> None:
         scale = shrink_factor((width, height), (min(width, target), min(height, target)))
         assert (width % scale) * 64 <= width
         assert (height % scale) * 64 <= height
-    # A photo is reduced as far as before.
-    assert shrink_factor((4032, 3024), (100, 75)) == shrink_factor((1607, 1207), (50, 37)) == 8
+    # A photo of whole blocks is reduced as far as can be.
+    assert shrink_factor((4032, 3024), (100, 75)) == 8
 
 
 @pytest.mark.parametrize("size", [(1607, 1207), (1600, 1200), (333, 8)])
@@ -164,7 +189,7 @@ def test_bytes_between_markers_are_skipped_as_by_libjpeg() -> None:
 def test_a_size_that_libvips_does_not_confirm_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turbo, "AVAILABLE", False)
     image = encode(stretched(1600, 1200), "JPEG")
-    monkeypatch.setattr(jpeg, "size_of", lambda _: (160, 120))
+    monkeypatch.setattr(jpeg, "size_of", lambda _: (160, 120, False))
     opened = read_header(Upload.from_memory(image), shrink_for=lambda *_: 2)
     assert (opened.info.width, opened.info.height, opened.shrink) == (1600, 1200, 1)
 

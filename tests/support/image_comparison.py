@@ -69,10 +69,11 @@ def reference(image_bytes: bytes, width: int, height: int) -> Image.Image:
     profile is converted the simple way, 255 minus ink, which colour-managed software does not do. Raises
     OSError if Pillow cannot read the image.
     """
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(image_bytes)))
+    opened = Image.open(io.BytesIO(image_bytes))
+    image = ImageOps.exif_transpose(opened)
     # Flatten before reducing: flattening onto one colour and reducing premultiplied colours are both linear,
     # so their order does not matter, and the colours of transparent pixels never bleed into others.
-    flat = _on_white(_srgb(_eight_bits(image)))
+    flat = _on_white(_by_gamma(_srgb(_eight_bits(image)), _gamma(opened)))
     return flat.resize((width, height), Image.Resampling.LANCZOS)
 
 
@@ -107,6 +108,24 @@ def _srgb(image: Image.Image) -> Image.Image:
     converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), intent, target)
     assert converted is not None, "a copy was asked for"
     return converted
+
+
+def _gamma(image: Image.Image) -> float | None:
+    """The gamma of a PNG, which Pillow does not apply; `None` if another chunk counts, or it is nonsense."""
+    gamma = image.info.get("gamma", 0)
+    is_overruled = image.format != "PNG" or "srgb" in image.info or "icc_profile" in image.info
+    return None if is_overruled or not 0.2 < gamma < 5 or abs(gamma * 2.2 - 1) < 0.05 else gamma
+
+
+def _by_gamma(image: Image.Image, gamma: float | None) -> Image.Image:
+    if gamma is None:
+        return image
+    light = [(code / 255) ** (1 / gamma) for code in range(256)]
+    curve = [
+        round(255 * (12.92 * one if one <= 0.0031308 else 1.055 * one ** (1 / 2.4) - 0.055)) for one in light
+    ]
+    image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return image.point([*curve * 3, *range(256)] if image.mode == "RGBA" else curve * 3)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

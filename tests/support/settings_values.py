@@ -9,7 +9,7 @@ from pydantic import ByteSize, ValidationError
 from vipsrv.server.configuration.types import bare_type, choices_of
 from vipsrv.server.settings import ServerSettings
 
-_WORDS = ("127.0.0.1:7001", "10.0.0.0/8", "jpeg", "unix", "https://example.com")
+_WORDS = ("127.0.0.1:7001", "10.0.0.0/8", "jpeg", "unix", "https://example.com", "logo=/tmp/logo.png")
 _TEXTS = ("/tmp/vipsrv-x", "other", "10.1.1.1", "warning", "off")  # noqa: S108 - nothing is written there
 
 

@@ -61,6 +61,7 @@ OUTPUTS = st.builds(
     format=st.sampled_from([format_.value for format_ in Format if format_ is not Format.AUTO]),
     quality=st.integers(0, 100),
     size=st.integers(1, 2**64 - 1),
+    ssim=st.none() | st.floats(0, 1),
 )
 JOBS = st.builds(
     JobHead,

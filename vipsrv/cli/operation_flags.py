@@ -1,5 +1,7 @@
 """The flags of the operations on an image, such as ``--crop``, which both commands for images take.
 
+Those of ``encoder_flags`` are added in the same way.
+
 ``with_operations`` adds them to a command, whose function gets the ones that were given as ``operations``.
 """
 
@@ -11,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from vipsrv.cli.encoder_flags import ENCODER_FLAGS
 from vipsrv.options import INTEGER_BOUNDS, NUMBER_BOUNDS, Flip, Position
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -115,18 +118,20 @@ OPERATION_FLAGS: dict[str, Any] = {
 }
 """The type of each flag by the name of its option. A flag that is not given is ``None``."""
 
+_FLAGS = OPERATION_FLAGS | ENCODER_FLAGS
+
 
 def with_operations(command: _Command) -> _Command:
     """Add the flags to a command, whose keyword parameter ``operations`` they replace."""
     own = inspect.signature(command)
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=flag)
-        for name, flag in OPERATION_FLAGS.items()
+        for name, flag in _FLAGS.items()
     ]
 
     @wraps(command)
     def wrapper(*arguments: Any, **named: Any) -> Any:
-        given = {name: named.pop(name) for name in OPERATION_FLAGS}
+        given = {name: named.pop(name) for name in _FLAGS}
         operations = {name: value for name, value in given.items() if value is not None}
         return command(*arguments, **named, operations=operations)
 

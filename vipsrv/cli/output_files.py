@@ -18,6 +18,7 @@ _ENDINGS = {
     Format.AVIF: ".avif",
     Format.TIFF: ".tif",
     Format.GIF: ".gif",
+    Format.JXL: ".jxl",
 }
 
 UNKNOWN_ENDING = ".bin"

@@ -3,6 +3,9 @@
 DEFAULT_QUALITY = 85
 """JPEG quality of the original server, and therefore of every version 1 reply."""
 
+HIGHEST_QUALITY = 100
+"""The highest value of ``quality``."""
+
 MAX_DIMENSION = 2**32 - 1
 """Pixels: the most that a version 1 header can carry. The server's ``--max-output-pixels`` is lower."""
 
@@ -12,6 +15,9 @@ each pixel in three colours a code of at most 16 bits and 10 more (ITU-T T.81, F
 
 MOST_BYTES_BESIDE_PIXELS = 2**20
 """More than the headers and the padding of a result take, without metadata that is kept."""
+
+MOST_BYTES_BESIDE_FRAME = 1024
+"""The same for a frame of an animation: each of a GIF may have a palette of 768 bytes."""
 
 MAX_EFFORT = 9
 """The slowest of the efforts from 0 that an encoder may make to write a smaller file."""
@@ -24,7 +30,7 @@ INT64_MAX = 2**63 - 1
 INTEGER_BOUNDS: dict[str, tuple[int, int]] = {
     "width": (1, MAX_DIMENSION),
     "height": (1, MAX_DIMENSION),
-    "quality": (1, 100),
+    "quality": (1, HIGHEST_QUALITY),
     "effort": (0, MAX_EFFORT),
     "max_bytes": (1, INT64_MAX),
     "rounded": (1, MAX_DIMENSION),
@@ -43,6 +49,7 @@ NUMBER_BOUNDS: dict[str, tuple[float, float]] = {
     "sharpen": (0.3, 10),
     "watermark_scale": (0.01, 1),
     "watermark_opacity": (0, 1),
+    "min_ssim": (0, 1),
 }
 """The same for each option that is a number with a fraction, and for each element of a list of numbers."""
 

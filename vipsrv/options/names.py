@@ -42,6 +42,7 @@ class Format(StrEnum):
     AVIF = "avif"
     TIFF = "tiff"
     GIF = "gif"
+    JXL = "jxl"
     AUTO = "auto"
 
     @classmethod
@@ -56,6 +57,17 @@ class Keep(StrEnum):
     ICC = "icc"
     EXIF = "exif"
     ALL = "all"
+
+
+class Chroma(StrEnum):
+    """How a lossy result stores colours: at half its width and height (``4:2:0``), or whole (``4:4:4``).
+
+    ``auto`` leaves it to the format: JPEG and AVIF store them whole from quality 90 on.
+    """
+
+    AUTO = "auto"
+    HALF = "4:2:0"
+    FULL = "4:4:4"
 
 
 class Flip(StrEnum):
@@ -80,6 +92,7 @@ PositionName = Literal[
     "entropy",
     "attention",
 ]
-FormatName = Literal["jpeg", "jpg", "png", "webp", "avif", "tiff", "gif", "auto"]
+FormatName = Literal["jpeg", "jpg", "png", "webp", "avif", "tiff", "gif", "jxl", "auto"]
 KeepName = Literal["none", "icc", "exif", "all"]
+ChromaName = Literal["auto", "4:2:0", "4:4:4"]
 FlipName = Literal["horizontal", "vertical", "both"]

@@ -1,6 +1,6 @@
 """The options of one result: their defaults, their checks and their JSON."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Self, SupportsIndex, TypedDict
@@ -16,6 +16,8 @@ from vipsrv.options.checks import (
 )
 from vipsrv.options.effects import read_sharpen, read_watermark, read_watermark_position
 from vipsrv.options.names import (
+    Chroma,
+    ChromaName,
     Fit,
     FitName,
     Flip,
@@ -28,6 +30,7 @@ from vipsrv.options.names import (
     PositionName,
 )
 from vipsrv.options.pages import read_pages
+from vipsrv.options.placeholder import Placeholder, PlaceholderName
 from vipsrv.options.regions import read_crop, read_pad
 
 
@@ -66,6 +69,12 @@ class ResizeOptions:
     the sigma of an unsharp mask. ``watermark`` is the name of an image that the server was started with; it
     is placed at ``watermark_position``, ``watermark_scale`` times as wide as the result, and as opaque as
     ``watermark_opacity``, 0 to 1. ``rounded`` is the radius of the corners in pixels of the result.
+
+    How the result is encoded: ``progressive`` makes a JPEG, PNG or GIF that shows the whole image, coarsely,
+    when its first part has arrived. ``chroma`` is how a lossy result stores colours. ``palette`` reduces a
+    PNG to at most 256 colours, by ``quality``. ``optimize`` is whether a JPEG gets Huffman tables of its own,
+    which its ``effort`` decides otherwise. ``min_ssim`` (0–1) lowers the quality as long as the SSIM of
+    the result to the image before encoding is at least this; the reply has the ``ssim``.
     """
 
     width: int | None = None
@@ -97,6 +106,11 @@ class ResizeOptions:
     watermark_opacity: float = 1.0
     rounded: int | None = None
     pad: tuple[int, int, int, int] | None = None
+    progressive: bool | None = None
+    chroma: Chroma = Chroma.AUTO
+    palette: bool = False
+    optimize: bool | None = None
+    min_ssim: float | None = None
 
     def __post_init__(self) -> None:
         # What has its default needs no check: most options are left out of most requests.
@@ -168,6 +182,11 @@ _READ: dict[str, Callable[[str, Any], Any]] = {
     "watermark_opacity": read_number,
     "rounded": read_integer,
     "pad": read_pad,
+    "progressive": read_bool,
+    "chroma": _choice(Chroma),
+    "palette": read_bool,
+    "optimize": read_bool,
+    "min_ssim": read_number,
 }
 """How each option is read: a function of the name and the value, which returns the checked value."""
 
@@ -187,6 +206,9 @@ class ResizeArguments(TypedDict, total=False):
 
     ``deadline_ms``: milliseconds that the server may take from the arrival of the request to the result.
     After them it gives up with ``DeadlineExceeded``. By default the server's own ``--deadline`` applies.
+
+    ``placeholder``: what the result shall have that stands for the image until it is loaded: ``thumbhash``,
+    ``blurhash``, ``dominant`` and ``average``.
 
     ``request_id`` (1 to 128 characters) and ``traceparent`` (W3C Trace Context) are written into the line of
     the request in the server's log. What is no valid ``traceparent`` is left out.
@@ -221,6 +243,12 @@ class ResizeArguments(TypedDict, total=False):
     watermark_opacity: float
     rounded: SupportsIndex | None
     pad: Sequence[SupportsIndex] | SupportsIndex | None
+    progressive: bool | None
+    chroma: Chroma | ChromaName
+    palette: bool
+    optimize: bool | None
+    min_ssim: float | None
+    placeholder: Iterable[Placeholder | PlaceholderName]
     deadline_ms: SupportsIndex | None
     request_id: str | None
     traceparent: str | None

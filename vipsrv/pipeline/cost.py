@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
-from vipsrv.options import ImageInfo, Position, ResizeOptions
+from vipsrv.options import HIGHEST_QUALITY, ImageInfo, Position, ResizeOptions
+from vipsrv.pipeline import likeness
 from vipsrv.pipeline.effects_cost import effects_cost
 from vipsrv.pipeline.formats.base import MEGA, BuiltinReader, DecodeRequest, EncodeCost, LibvipsReader
 from vipsrv.pipeline.formats.registry import format_named
@@ -56,8 +57,6 @@ _EXTRA_ROWS = 800
 
 _SECONDS_PER_FRAME = 0.0005
 """CPU seconds of the steps for another frame of an animation, besides its pixels."""
-
-_HIGHEST_QUALITY = 100
 
 TRIM_HELD = 32_000_000
 """Bytes: a view of no more is decoded once, to find its borders and to resize it, and kept in between."""
@@ -218,6 +217,13 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     searching = sum(
         seconds * max_encodes(options) for seconds, options in zip(encode_seconds, outputs, strict=True)
     )
+    for number, options in enumerate(outputs):
+        if options.min_ssim is not None:
+            comparing = max_encodes(options) * likeness.SECONDS_PER_MEGAPIXEL * results[number] / MEGA
+            searching += comparing
+            # The search takes all of its encodes, or all but one.
+            encode_seconds[number] = (max_encodes(options) - 1) * encode_seconds[number] + comparing / 2
+            held += likeness.MEMORY_PER_PIXEL * results[number]
     effects = [
         effects_cost(options, area, alpha=info.has_alpha)
         for options, area in zip(outputs, results, strict=True)
@@ -228,7 +234,8 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     waiting = results_memory - _RESULT * results[-1]
     if count > 1:
         # The frames of all results are collected before they are encoded.
-        held += count * sum(results) * bands
+        # Those of one are copied when alpha is added to them.
+        held += count * (sum(results) + max(results)) * bands
         waiting, results_memory = waiting * count, results_memory * count
         encode_seconds = [seconds * count for seconds in encode_seconds]
         searching, effects_seconds = searching * count, effects_seconds * count
@@ -242,11 +249,17 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
 
 
 def max_encodes(options: ResizeOptions) -> int:
-    """Return how many times a result may be encoded: ``max_bytes`` searches the highest quality that fits."""
-    if options.max_bytes is None:
+    """Return how many times a result may be encoded: ``max_bytes`` searches the highest quality that fits,
+    ``min_ssim`` the lowest that looks well enough.
+    """
+    if options.max_bytes is None and options.min_ssim is None:
         return 1
+    highest = options.quality or HIGHEST_QUALITY
+    if options.min_ssim is not None:
+        # Each one halves the range of those that may be the lowest.
+        return highest.bit_length()
     # The first with the wanted quality; then each one halves the range of those that may fit.
-    return 1 + ((options.quality or _HIGHEST_QUALITY) - 1).bit_length()
+    return 1 + (highest - 1).bit_length()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,11 +322,11 @@ def _held_between(
         kept += areas[0] * pixel
     if options.position in {Position.ENTROPY, Position.ATTENTION}:
         kept += areas[0] * (2 * bands if info.has_alpha else bands)
-    if options.max_bytes is not None:
+    if options.max_bytes is not None or options.min_ssim is not None:
         kept += areas[0] * bands
     return kept
 
 
 def _encode_cost(options: ResizeOptions, info: ImageInfo, frames: int) -> EncodeCost:
     writer = likely_writer(options.format, info, frames)
-    return writer.cost_of(lossless=options.lossless, effort=options.effort)
+    return writer.cost_of(options)

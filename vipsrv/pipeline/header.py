@@ -10,6 +10,7 @@ import pyvips
 from vipsrv.options import ImageInfo
 from vipsrv.pipeline.colour.space import ColourSpace
 from vipsrv.pipeline.frames import Frames
+from vipsrv.pipeline.notes import NOTHING, FileNotes
 from vipsrv.pipeline.orientation import Region, rotated_size
 from vipsrv.pipeline.vips.fields import PROFILE, get_field
 from vipsrv.pipeline.vips.operations import Shape, shape
@@ -49,9 +50,8 @@ class ImageHeader:
     the header of the embedded image if this format is a container (PNG in ICO). With ``shape`` and ``fields``
     (of an image without a profile) what they say is known before libvips opens the file. With ``frames``
     this is the header of an animation: ``info`` and ``image`` describe each frame, but only ``frames`` have
-    pixels. ``colours`` are those that the file states by numbers, even beside a profile; ``None`` for sRGB or
-    the profile. ``finish`` makes the right colours of ``image``, or of a part of it, when it is decoded;
-    ``None`` if it has them.
+    pixels. ``notes`` are what vipsrv read in the file. ``finish`` makes the right colours of ``image``, or of
+    a part of it, when it is decoded; ``None`` if it has them.
 
     The header of a view (``vipsrv/pipeline/view.py``) has ``info`` and ``image`` of the view. ``source`` is
     the header of the page that it is a view of; ``region`` is the part of the page as stored, ``None`` for
@@ -71,12 +71,12 @@ class ImageHeader:
         embedded: "ImageHeader | None" = None,
         shape: Shape | None = None,
         fields: Mapping[str, Any] | None = None,
-        finish: Callable[[pyvips.Image], pyvips.Image] | None = None,
         frames: Frames | None = None,
-        colours: ColourSpace | None = None,
+        notes: FileNotes = NOTHING,
         source: "ImageHeader | None" = None,
         region: Region | None = None,
         angle: int = 0,
+        finish: Callable[[pyvips.Image], pyvips.Image] | None = None,
     ) -> None:
         self.info = info
         self.decoder = decoder
@@ -85,9 +85,9 @@ class ImageHeader:
         self.shrink = shrink
         self.metadata_memory = metadata_memory
         self.embedded = embedded
-        self.finish = finish
         self.frames = frames
-        self.colours = colours
+        self.notes = notes
+        self.finish = finish
         self._build = build
         self._image: pyvips.Image | None = None
         self._shape = shape
@@ -115,6 +115,7 @@ class ImageHeader:
             lambda: image,
             decoder=Decoder.CORRECTED,
             fail_on=self.fail_on,
+            notes=self.notes,
             source=self._source,
             angle=self.angle,
         )
@@ -180,6 +181,13 @@ class ImageHeader:
     def plain_fields(self) -> Mapping[str, Any] | None:
         """The fields of such a file; ``None`` for all others."""
         return self._fields
+
+    @property
+    def colours(self) -> ColourSpace | None:
+        """The colours that the file states by numbers, which count even beside a profile; ``None`` for sRGB
+        or the profile.
+        """
+        return self.notes.colours
 
     @property
     def has_profile(self) -> bool:

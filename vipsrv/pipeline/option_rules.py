@@ -1,34 +1,60 @@
 """Refuse options that contradict each other, instead of silently ignoring one of them.
 
-``quality`` alone is accepted for every format: PNG, TIFF, GIF and lossless results ignore it. ``effort`` is
-accepted likewise: TIFF ignores it.
+``quality`` alone is accepted for every format: PNG, TIFF, GIF and lossless results ignore it. So are
+``effort``, which TIFF ignores, ``optimize``, which is for JPEG alone, and ``progressive``, which is for JPEG,
+PNG and GIF: what a viewer sees in the end is the same without them.
 """
 
 from vipsrv.errors import BadRequest
 from vipsrv.options import Fit, Format, Position, ResizeOptions
 from vipsrv.pipeline.formats.base import Writer
-from vipsrv.pipeline.output_format import formats_keeping, formats_with_quality, lossless_formats
+from vipsrv.pipeline.output_format import (
+    formats_keeping,
+    formats_with_chroma,
+    formats_with_quality,
+    lossless_formats,
+)
+from vipsrv.pipeline.read_back import is_read_back
 
 _BY_CONTENT = {Position.ENTROPY, Position.ATTENTION}
 
 
-def check_options(options: ResizeOptions, writer: Writer) -> None:
+def check_options(options: ResizeOptions, writer: Writer, frames: int) -> None:
     """Raise ``BadRequest`` with a message that begins with the option's name. ``writer`` is that of the
-    result's format.
+    result's format, and ``frames`` is how many frames the result has.
     """
     name = f"{writer.format}"
     if options.format is Format.AUTO:
         name += ", which 'auto' gives here,"
     if options.lossless and not writer.lossless:
         raise BadRequest(f"lossless: {name} cannot be lossless; {lossless_formats()}")
-    if options.max_bytes is not None and options.lossless:
-        raise BadRequest("max_bytes: a lossless result has no quality to lower; leave one of the two out")
-    if options.max_bytes is not None and not writer.lossy:
-        raise BadRequest(f"max_bytes: {name} has no quality to lower; {formats_with_quality()}")
+    if options.max_bytes is not None:
+        _check_has_quality("max_bytes", options, writer, name)
+    if options.min_ssim is not None:
+        _check_has_quality("min_ssim", options, writer, name)
+        if not is_read_back(writer.format):
+            raise BadRequest(f"min_ssim: {name} cannot be decoded by this server, so its SSIM is not known")
+        if frames > 1:
+            raise BadRequest("min_ssim: is for a single image; leave out min_ssim or pages")
+    if options.palette:
+        _check_palette(options, writer, name)
+    if options.chroma not in writer.chroma and not (options.lossless or options.format is Format.AUTO):
+        raise BadRequest(f"chroma: {name} cannot be {options.chroma}; {formats_with_chroma(options.chroma)}")
     if options.keep not in writer.keeps and options.format is not Format.AUTO:
         raise BadRequest(
             f"keep: {name} holds no {options.keep.upper()} here; {formats_keeping(options.keep)}"
         )
+    _check_placing(options)
+
+
+def _check_has_quality(option: str, options: ResizeOptions, writer: Writer, name: str) -> None:
+    if options.lossless:
+        raise BadRequest(f"{option}: a lossless result has no quality to lower; leave one of the two out")
+    if not writer.has_quality(options):
+        raise BadRequest(f"{option}: {name} has no quality to lower; {formats_with_quality()}")
+
+
+def _check_placing(options: ResizeOptions) -> None:
     if options.position is not Position.CENTRE:
         _check_position(options)
     if options.focus is not None:
@@ -45,6 +71,13 @@ def _check_focus(options: ResizeOptions) -> None:
 def is_by_content(options: ResizeOptions) -> bool:
     """Whether the image must be analysed to find the part that ``cover`` keeps."""
     return options.position in _BY_CONTENT
+
+
+def _check_palette(options: ResizeOptions, writer: Writer, name: str) -> None:
+    if options.lossless:
+        raise BadRequest("palette: a lossless result keeps all of its colours; leave one of the two out")
+    if writer.palette is None and writer.format is not Format.GIF and options.format is not Format.AUTO:
+        raise BadRequest(f"palette: {name} has no palette; choose one of: png, gif")
 
 
 def _check_position(options: ResizeOptions) -> None:

@@ -1,14 +1,16 @@
 """Choose the format of a result among those that this libvips can write."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 
 import pyvips
 
 from vipsrv.errors import BadRequest
-from vipsrv.options import Format, ImageInfo, Keep
+from vipsrv.options import Chroma, Format, ImageInfo, Keep
 from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import Writer
+from vipsrv.pipeline.vips import setup
 
 _writers: dict[Format, Writer] = {}
 """The writers that work, in the order of ``Format``."""
@@ -25,13 +27,26 @@ def try_writers() -> None:
         writer = _all_writers().get(format_)
         if writer is None:
             continue
+        if writer.untrusted_family is not None:
+            setup.allow_saver(writer.untrusted_family)
         try:
             pyvips.Operation.call(writer.saver, image, **writer.options)
         except pyvips.Error:
             if format_ is Format.JPEG:
                 raise
         else:
-            _writers[format_] = writer
+            _writers[format_] = _tried(writer, image)
+
+
+def _tried(writer: Writer, image: pyvips.Image) -> Writer:
+    """Return the writer, without its palette if this libvips cannot choose one."""
+    if writer.palette is None:
+        return writer
+    try:
+        pyvips.Operation.call(writer.saver, image, **writer.options, **writer.palette.options)
+    except pyvips.Error:
+        return replace(writer, palette=None)
+    return writer
 
 
 def written_formats() -> tuple[str, ...]:
@@ -82,7 +97,12 @@ def likely_writer(asked: Format, source: ImageInfo, frames: int = 1) -> Writer:
 
 def formats_with_quality() -> str:
     """Return a hint that names the formats whose quality can be lowered."""
-    return _choose(name for name, writer in _writers.items() if writer.lossy)
+    return _choose(name for name, writer in _writers.items() if writer.lossy) + ", or png with palette"
+
+
+def formats_with_chroma(chroma: Chroma) -> str:
+    """Return a hint that names the formats that can store colours like this."""
+    return _choose(name for name, writer in _writers.items() if writer.lossy and chroma in writer.chroma)
 
 
 def lossless_formats() -> str:

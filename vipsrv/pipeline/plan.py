@@ -14,6 +14,7 @@ from vipsrv.pipeline.icc_profile import has_rgb_profile, is_written
 from vipsrv.pipeline.limits import check_effort, check_result, check_source
 from vipsrv.pipeline.option_rules import check_options
 from vipsrv.pipeline.output_format import find_writer
+from vipsrv.pipeline.pixels import PIXELS, PixelOptions
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.view import view_of
 from vipsrv.pipeline.vips.stopping import StopCheck
@@ -40,7 +41,7 @@ class OutputPlan:
     @property
     def lossless(self) -> bool:
         """Whether the result has no quality."""
-        return self.options.lossless or not self.writer.lossy
+        return not self.writer.has_quality(self.options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +99,8 @@ def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfi
     """Plan one result of the page with this header. Raises ``BadRequest`` and ``TooLarge``."""
     info = header.info
     frames = 1 if header.frames is None else header.frames.count
-    writer = find_writer(options.format, info, frames)
-    check_options(options, writer)
+    writer = PIXELS if isinstance(options, PixelOptions) else find_writer(options.format, info, frames)
+    check_options(options, writer, frames)
     if options.watermark is not None:
         find_watermark(options.watermark)
     if writer.effort is not None:

@@ -10,7 +10,6 @@ from vipsrv.options import ImageInfo, page_range
 from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import (
     BuiltinReader,
-    FileNotes,
     ImageFacts,
     ImageFormat,
     LibvipsReader,
@@ -20,8 +19,10 @@ from vipsrv.pipeline.formats.base import (
 )
 from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.limits import MAX_PAGES, check_format, too_many_pages
+from vipsrv.pipeline.notes import FileNotes
+from vipsrv.pipeline.refusals import refusal
 from vipsrv.pipeline.upload import Upload
-from vipsrv.pipeline.vips.errors import forget_errors, reason
+from vipsrv.pipeline.vips.errors import forget_errors
 from vipsrv.pipeline.vips.fields import get_field, orientation_of
 from vipsrv.pipeline.vips.operations import Shape
 from vipsrv.pipeline.vips.stopping import StopCheck
@@ -77,14 +78,18 @@ def _read_by_libvips(
     page = _open_page(upload, name, reader, fail_on, 0)
     if page is not None:
         return _page_header(page, upload, name, fail_on, metadata_memory)
-    notes = reader.read_notes(upload) if reader.read_notes is not None else None
-    file = _open(upload, name, reader, fail_on, shrink_for)
-    image = file.image if notes is None or notes.correct is None else notes.correct(file.image)
+    notes = reader.read_notes(upload)
+    film = notes.film
+    if film is None or film.has_still:
+        file = _open(upload, name, reader, fail_on, shrink_for)
+    else:
+        file = _open(Upload.from_memory(film.file(0)), name, reader, fail_on, None)
+    image = notes.corrected(file.image)
     info = ImageInfo(
         format=name,
         width=file.width,
         height=file.height,
-        pages=get_field(image, "n-pages", 1) if reader.count_pages is None else reader.count_pages(upload),
+        pages=_count_pages(upload, reader, image, notes),
         has_alpha=bool(image.hasalpha()),
         orientation=orientation_of(image),
         size=upload.size,
@@ -98,7 +103,17 @@ def _read_by_libvips(
         shrink=file.shrink,
         metadata_memory=metadata_memory,
         notes=notes,
+        is_last=file.whole_only,
     )
+
+
+def _count_pages(upload: Upload, reader: LibvipsReader, image: pyvips.Image, notes: FileNotes) -> int:
+    if notes.film is not None:
+        return notes.film.count
+    if reader.count_pages is not None:
+        return reader.count_pages(upload)
+    pages: int = get_field(image, "n-pages", 1)
+    return pages
 
 
 def _header_of(
@@ -136,15 +151,33 @@ def _open(
         if file is None:
             file = reader.open_whole(upload, fail_on)
     except pyvips.Error as error:
-        raise unreadable(reader, f"the header of this {name} cannot be read: {reason(error)}") from error
+        raise refusal(f"the header of this {name} cannot be read", upload, error, reader=reader) from error
     return file
 
 
-def unreadable(reader: LibvipsReader | None, message: str) -> RequestError:
-    """Return the refusal of an image that is broken, or that this libvips cannot read."""
-    if reader is not None and any(text in message for text in reader.not_read):
-        return UnsupportedFormat(message)
-    return CorruptImage(message)
+def _as_shown(
+    upload: Upload,
+    info: ImageInfo,
+    reader: LibvipsReader,
+    image: pyvips.Image,
+    page: int,
+    fail_on: str,
+    metadata_memory: int,
+) -> ImageHeader | None:
+    try:
+        shown = reader.as_shown(upload, image, page, fail_on)
+    except pyvips.Error as error:
+        what = f"page {page} of this {info.format} cannot be read"
+        raise refusal(what, upload, error, reader=reader) from error
+    if shown is None:
+        return None
+    return ImageHeader(
+        replace(info, width=shown.width, height=shown.height, has_alpha=bool(shown.hasalpha())),
+        lambda: shown,
+        decoder=Decoder.CORRECTED,
+        fail_on=fail_on,
+        metadata_memory=metadata_memory + upload.size,  # of the copy
+    )
 
 
 def _open_page(
@@ -154,7 +187,7 @@ def _open_page(
         return reader.open_page(upload, number, fail_on)
     except pyvips.Error as error:
         where = "the header" if number == 0 else f"page {number}"
-        raise unreadable(reader, f"{where} of this {name} cannot be read: {reason(error)}") from error
+        raise refusal(f"{where} of this {name} cannot be read", upload, error, reader=reader) from error
 
 
 def _page_header(
@@ -180,30 +213,6 @@ def _page_header(
     )
 
 
-def _as_shown(
-    upload: Upload,
-    info: ImageInfo,
-    reader: LibvipsReader,
-    image: pyvips.Image,
-    page: int,
-    fail_on: str,
-    metadata_memory: int,
-) -> ImageHeader | None:
-    try:
-        shown = reader.as_shown(upload, image, page, fail_on)
-    except pyvips.Error as error:
-        raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
-    if shown is None:
-        return None
-    return ImageHeader(
-        replace(info, width=shown.width, height=shown.height, has_alpha=bool(shown.hasalpha())),
-        lambda: shown,
-        decoder=Decoder.CORRECTED,
-        fail_on=fail_on,
-        metadata_memory=metadata_memory + upload.size,  # of the copy
-    )
-
-
 def _libvips_header(
     info: ImageInfo,
     reader: LibvipsReader,
@@ -212,10 +221,12 @@ def _libvips_header(
     *,
     shrink: int = 1,
     metadata_memory: int,
-    notes: FileNotes | None = None,
+    notes: FileNotes,
+    is_last: bool = False,
 ) -> ImageHeader:
+    """``is_last``: the image must not be opened again in another way."""
     corrected = reader.corrected(image)
-    is_plain = corrected is None and (notes is None or notes.correct is None)
+    is_plain = corrected is None and notes.correct is None and notes.film is None and not is_last
     return ImageHeader(
         info,
         lambda: image if corrected is None else corrected,
@@ -223,7 +234,7 @@ def _libvips_header(
         fail_on=fail_on,
         shrink=shrink,
         metadata_memory=metadata_memory,
-        colours=None if notes is None else notes.colours,
+        notes=notes,
     )
 
 
@@ -249,7 +260,7 @@ def _read_by_builtin(
             decoder=Decoder.LIBVIPS,
             fail_on=fail_on,
             metadata_memory=found.memory,
-            colours=found.colours,
+            notes=found.notes,
         )
     return ImageHeader(
         info,
@@ -259,7 +270,7 @@ def _read_by_builtin(
         is_bgr=found.is_bgr,
         metadata_memory=found.memory,
         embedded=embedded,
-        colours=found.colours,
+        notes=found.notes,
     )
 
 
@@ -277,17 +288,19 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
         raise BadRequest(f"page: {page} is beyond the last; this {info.format} has {count}, counted from 0")
     reader = registry.format_named(info.format).reader
     assert isinstance(reader, LibvipsReader), "images of built-in formats have one page"  # noqa: S101
+    if reader.count_pages is not None:
+        return _open_frames(upload, header, reader, page, 1)
     opened = _open_page(upload, info.format, reader, header.fail_on, page)
     if opened is not None:
         return _page_header(opened, upload, info.format, header.fail_on, header.metadata_memory)
-    if reader.count_pages is not None:
-        return _open_frames(upload, header, reader, page, 1)
-    try:
-        image = pyvips.Operation.call(
-            reader.loader, upload.source, access="sequential", fail_on=header.fail_on, page=page
-        )
-    except pyvips.Error as error:
-        raise CorruptImage(f"page {page} of this {info.format} cannot be read: {reason(error)}") from error
+    film, metadata_memory = header.notes.film, header.metadata_memory
+    if film is None:
+        image = _load_page(upload, info.format, reader, header.fail_on, page)
+    else:
+        file = Upload.from_memory(film.file(page))
+        metadata_memory += file.size
+        image = _open(file, info.format, reader, header.fail_on, None).image
+    image = header.notes.corrected(image)
     shown = _as_shown(upload, info, reader, image, page, header.fail_on, header.metadata_memory)
     if shown is not None:
         return shown
@@ -298,7 +311,23 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
         has_alpha=bool(image.hasalpha()),
         orientation=orientation_of(image),
     )
-    return _libvips_header(page_info, reader, image, header.fail_on, metadata_memory=header.metadata_memory)
+    return _libvips_header(
+        page_info,
+        reader,
+        image,
+        header.fail_on,
+        metadata_memory=metadata_memory,
+        notes=header.notes,
+    )
+
+
+def _load_page(upload: Upload, name: str, reader: LibvipsReader, fail_on: str, page: int) -> pyvips.Image:
+    try:
+        return pyvips.Operation.call(
+            reader.loader, upload.source, access="sequential", fail_on=fail_on, page=page
+        )
+    except pyvips.Error as error:
+        raise refusal(f"page {page} of this {name} cannot be read", upload, error, reader=reader) from error
 
 
 def open_frames(upload: Upload, header: ImageHeader, pages: str) -> ImageHeader:
@@ -319,7 +348,8 @@ def open_frames(upload: Upload, header: ImageHeader, pages: str) -> ImageHeader:
     reader = registry.format_named(info.format).reader
     if not isinstance(reader, LibvipsReader) or reader.open_frames is None:
         raise BadRequest(
-            f"pages: the {info.pages} pages of this {info.format} are no animation; choose one with 'page'"
+            f"pages: no animation is made of the {info.pages} pages of this {info.format}; "
+            "choose one with 'page'"
         )
     return _open_frames(upload, header, reader, first, last - first + 1)
 
@@ -334,14 +364,16 @@ def _open_frames(
     try:
         frames = reader.open_frames(upload, header, first, count)
     except pyvips.Error as error:
-        raise CorruptImage(f"the frames of this {info.format} cannot be read: {reason(error)}") from error
+        what = f"the frames of this {info.format} cannot be read"
+        raise refusal(what, upload, error, reader=reader) from error
     return ImageHeader(
-        replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha, orientation=1),
+        replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha),
         lambda: frames.image,
         decoder=Decoder.CORRECTED,
         fail_on=header.fail_on,
         metadata_memory=header.metadata_memory,
         frames=frames,
+        notes=header.notes,
     )
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 
 import pyvips
 
-from vipsrv.errors import InternalError, RequestError
+from vipsrv.errors import CorruptImage, InternalError, RequestError
 from vipsrv.options import ImageInfo, OutputInfo, ResizeOptions
 from vipsrv.pipeline.animate import render_frames
 from vipsrv.pipeline.cost import admit
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import check_format
 from vipsrv.pipeline.option_rules import is_by_content
+from vipsrv.pipeline.pixels import PIXELS
 from vipsrv.pipeline.plan import (
     DecodePlan,
     OutputPlan,
@@ -21,12 +22,13 @@ from vipsrv.pipeline.plan import (
     plan_decode,
     plan_output,
 )
-from vipsrv.pipeline.probe import open_frames, open_page, read_header, unreadable
+from vipsrv.pipeline.probe import open_frames, open_page, read_header
+from vipsrv.pipeline.refusals import refusal
 from vipsrv.pipeline.steps.background import flatten_alpha, flatten_result
 from vipsrv.pipeline.steps.colours import bgr_to_rgb, drop_extra_bands, result_to_srgb, to_srgb
 from vipsrv.pipeline.steps.crop_or_pad import add_border, crop_or_pad, with_place
 from vipsrv.pipeline.steps.effects import EFFECT_STEPS
-from vipsrv.pipeline.steps.encode import encode
+from vipsrv.pipeline.steps.encode import Encoded, encode
 from vipsrv.pipeline.steps.jpeg_to_jpeg import resize_jpeg
 from vipsrv.pipeline.steps.metadata import clean_metadata
 from vipsrv.pipeline.steps.reopen import reopen
@@ -37,7 +39,7 @@ from vipsrv.pipeline.trim import Terms, trimmed
 from vipsrv.pipeline.turbo.codec import NeedsLibvips
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.view import View, open_view, part_of, view_of
-from vipsrv.pipeline.vips.errors import forget_errors, logged_errors, reason
+from vipsrv.pipeline.vips.errors import forget_errors, logged_errors, reason, text_of
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked, stop_while_computing
 from vipsrv.pipeline.vips.threads import use_threads
 from vipsrv.worker_config import WorkerConfig
@@ -116,7 +118,8 @@ def resize(
         plan_output(options, views[view], config) for options, view in zip(outputs, of_outputs, strict=True)
     ]
     for plan in plans:
-        check_format(plan.writer.format.value, "the result", formats)
+        if plan.writer is not PIXELS:
+            check_format(plan.writer.format.value, "the result", formats)
     check_together(plans, config)
     parts = [
         (views[view], [plan.options for plan, of in zip(plans, of_outputs, strict=True) if of == view])
@@ -165,11 +168,7 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
     does not tell which one failed, the image is decoded once more with nothing after it.
     """
     try:
-        try:
-            outputs = _run(decode, plans)
-        except NeedsLibvips:
-            decode = replace(decode, direct=False)
-            outputs = _run(decode, plans)
+        outputs = _run_either(decode, plans)
     except pyvips.Error as error:
         stop_if_asked(decode.watch)
         # The text first: the second decode replaces it. Both decodes at a time would take twice the memory.
@@ -178,19 +177,56 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
         # Of an animation only the encoder's errors come here.
         is_animation = decode.header.frames is not None
         decode.header.release()
+        completed = None if is_animation else _run_completed(decode, plans, text_of(error))
+        if completed is not None:
+            return completed
+        decode = replace(decode, direct=False)
         is_valid = is_animation or (not _is_of_decoder(decode, message) and _decodes(decode, plans))
         stop_if_asked(decode.watch)
         if is_valid:
             raise InternalError(f"the result could not be written: {message}") from error
-        raise _corrupt(decode, message) from error
+        what = _cannot_be_decoded(decode)
+        raise refusal(what, decode.upload, error, reader=decode.libvips_reader) from error
     reader = decode.libvips_reader
     if reader is not None and reader.continues_after_errors and decode.header.fail_on != "none":
         # Not for all formats: libjpeg logs warnings, most of them about images that look right.
         # A profile that could not be applied has logged an error, too, which is not one of the pixels.
         logged = next((error for error in logged_errors() if _is_of_decoder(decode, error)), None)
         if logged:
-            raise _corrupt(decode, logged)
+            raise CorruptImage(f"{_cannot_be_decoded(decode)}: {logged}")
     return outputs
+
+
+def _run_completed(decode: DecodePlan, plans: Sequence[OutputPlan], text: str) -> list[Output] | None:
+    """Make the results of a file that lacks nothing that any pixel needs; ``None`` if it lacks more."""
+    reader = decode.libvips_reader
+    if reader is None:
+        return None
+    try:
+        upload = reader.completed(decode.upload, text, decode.watch)
+        if upload is None:
+            return None
+        header = _opened_again(upload, decode)
+        return _run_either(replace(decode, upload=upload, header=header), plans)
+    except (pyvips.Error, RequestError):
+        stop_if_asked(decode.watch)
+        return None
+
+
+def _opened_again(upload: Upload, decode: DecodePlan) -> ImageHeader:
+    """Return the header of the same view of the same page, because an image can be read only once.
+
+    Raises as ``read_header`` does.
+    """
+    first = read_header(upload, tolerant=decode.header.fail_on == "none", shrink_for=_whole)
+    header, page = decode.header, open_page(upload, first, decode.page)
+    if not header.is_view:
+        return page
+    return part_of(upload, page, decode.page, header.region, header.info.orientation, header.angle)
+
+
+def _whole(_width: int, _height: int) -> int:
+    return 1
 
 
 def _is_of_decoder(decode: DecodePlan, message: str) -> bool:
@@ -202,16 +238,9 @@ def _is_of_decoder(decode: DecodePlan, message: str) -> bool:
 
 
 def _decodes(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:
-    """Whether the image can be decoded as far as the job needs. It is opened again, because it can be read
-    only once.
-    """
+    """Whether the image can be decoded as far as the job needs."""
     try:
-        first = read_header(decode.upload, tolerant=decode.header.fail_on == "none")
-        header, page = decode.header, open_page(decode.upload, first, decode.page)
-        if header.is_view:
-            orientation = header.info.orientation
-            page = part_of(decode.upload, page, decode.page, header.region, orientation, header.angle)
-        decode = replace(decode, header=page)
+        decode = replace(decode, header=_opened_again(decode.upload, decode))
         _decode(decode, plans).avg()  # reads every pixel and keeps none
     except (pyvips.Error, RequestError):
         return False
@@ -227,18 +256,26 @@ def _decode(decode: DecodePlan, plans: Sequence[OutputPlan]) -> pyvips.Image:
     return image
 
 
+def _run_either(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
+    """Make the results by libjpeg-turbo, if it decodes the image, or else by libvips."""
+    try:
+        return _run(decode, plans)
+    except NeedsLibvips:
+        return _run(replace(decode, direct=False), plans)
+
+
 def _run(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
     if decode.header.frames is not None:
         images = render_frames(decode, plans, _render)
         pages = decode.header.info.pages
         return [
-            _output(plan, *encode(image, plan, decode.watch), pages)
+            _output(plan, encode(image, plan, decode.watch), pages)
             for plan, image in zip(plans, images, strict=True)
         ]
     if len(plans) == 1:
         data = resize_jpeg(decode, plans[0])
         if data is not None:
-            return [_output(plans[0], data, plans[0].quality, decode.header.info.pages)]
+            return [_output(plans[0], Encoded(data, plans[0].quality), decode.header.info.pages)]
     image = _decode(decode, plans)
     outputs = []
     for plan, scaled in zip(plans, _scale(image, plans), strict=True):
@@ -291,29 +328,30 @@ def _apply(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> pyvips.
 
 
 def _finish(image: pyvips.Image, plan: OutputPlan, decode: DecodePlan) -> Output:
-    data, quality = encode(_apply(image, plan, decode), plan, decode.watch)
-    return _output(plan, data, quality, decode.header.info.pages)
+    encoded = encode(_apply(image, plan, decode), plan, decode.watch)
+    return _output(plan, encoded, decode.header.info.pages)
 
 
-def _output(plan: OutputPlan, data: bytes, quality: int, pages: int) -> Output:
+def _output(plan: OutputPlan, encoded: Encoded, pages: int) -> Output:
     frames: int | None = plan.frames
     if plan.frames > 1 and plan.writer.count_frames is not None:
-        frames = plan.writer.count_frames(data)
+        frames = plan.writer.count_frames(encoded.data)
     elif pages == 1 and plan.options.pages is None:
         frames = None
     info = OutputInfo(
         width=plan.geometry.width,
         height=plan.geometry.height,
         format=plan.writer.format.value,
-        quality=quality,
-        size=len(data),
+        quality=encoded.quality,
+        size=len(encoded.data),
         frames=frames,
+        ssim=encoded.ssim,
     )
-    return Output(info=info, data=data)
+    return Output(info=info, data=encoded.data)
 
 
-def _corrupt(decode: DecodePlan, message: str) -> RequestError:
-    return unreadable(decode.libvips_reader, f"this {decode.header.info.format} cannot be decoded: {message}")
+def _cannot_be_decoded(decode: DecodePlan) -> str:
+    return f"this {decode.header.info.format} cannot be decoded"
 
 
 def _is_long(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:

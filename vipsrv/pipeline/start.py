@@ -1,6 +1,6 @@
 """Set up the pipeline once in a process, before the first job: configure libvips and try every format."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import pyvips
@@ -10,9 +10,11 @@ from vipsrv.options import ResizeOptions
 from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import LibvipsReader
 from vipsrv.pipeline.output_format import try_writers
+from vipsrv.pipeline.pixels import BANDS, pixels_within
 from vipsrv.pipeline.resize import resize
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips import setup
+from vipsrv.pipeline.watermarks import MAX_SIDE, use_watermarks
 from vipsrv.version import __version__
 from vipsrv.worker_config import WorkerConfig
 
@@ -55,8 +57,27 @@ def start(formats: Collection[str] | None = None) -> tuple[FormatInfo, ...]:
     )
     missing = [name for name in formats or () if name not in {one.name for one in started}]
     if missing:
-        raise ValueError(f"formats: this libvips {setup.version()} does not read {', '.join(missing)}")
+        reasons = ", ".join(f"{name} ({_why_not_read(name)})" for name in missing)
+        raise ValueError(f"formats: this libvips {setup.version()} does not read {reasons}")
     return started
+
+
+def load_watermarks(files: Mapping[str, bytes], config: WorkerConfig) -> None:
+    """Decode the images that ``watermark`` may name, with the limits of ``config``, after ``start``.
+
+    Raises ``ValueError`` with the name of one that cannot be decoded.
+    """
+    images = {}
+    for name, data in files.items():
+        try:
+            result = resize(Upload.from_memory(data), (pixels_within(MAX_SIDE),), config=config)
+        except RequestError as error:
+            raise ValueError(f"watermark: {name}: {error}") from None
+        (output,) = result.outputs
+        size = output.info.width, output.info.height
+        image = pyvips.Image.new_from_memory(output.data, *size, BANDS, "uchar")
+        images[name] = image.copy(interpretation="srgb")
+    use_watermarks(images)
 
 
 def _check_names(formats: Collection[str] | None) -> None:
@@ -64,6 +85,14 @@ def _check_names(formats: Collection[str] | None) -> None:
     unknown = [name for name in formats or () if name not in known]
     if unknown:
         raise ValueError(f"formats: {', '.join(unknown)} is unknown; known are {', '.join(known)}")
+
+
+def _why_not_read(name: str) -> str:
+    reader = registry.format_named(name).reader
+    if isinstance(reader, LibvipsReader) and setup.has_loader(reader.loader):
+        # libheif, for example, is there for AVIF, but without the decoder of HEIC, which is HEVC.
+        return "its loader is there, but cannot decode a test image"
+    return "it has no loader for it"
 
 
 def _try_readers() -> None:

@@ -109,7 +109,7 @@ def part_of(
         region=region,
         angle=angle,
         frames=page.frames,
-        colours=page.colours,
+        notes=page.notes,
         finish=page.finish if held is None else None,
         **_known(page, width, height),
     )
@@ -127,7 +127,7 @@ def _open_part(upload: Upload, page: ImageHeader, number: int, region: Region) -
     reader = format_named(page.info.format).reader
     if page.decoder is Decoder.LIBVIPS and isinstance(reader, LibvipsReader) and reader.open_for_part:
         image = reader.open_for_part(upload, page, number)
-    return (image or page.image).crop(*region)
+    return (page.image if image is None else image).crop(*region)
 
 
 def _region(crop: tuple[float, float, float, float], size: tuple[int, int]) -> Region:

@@ -204,8 +204,8 @@ class ServerSettings(_WorkerSettings):
     watermark: Words = Field(
         (),
         description="Image that requests may lay over their results by its name: NAME=FILE, where NAME is of "
-        "lower-case letters, digits, hyphens and underscores. Each worker holds it in memory, at 2,048 pixels "
-        "a side at most. For several, repeat the flag or separate them by commas.",
+        "lower-case letters, digits, hyphens and underscores. Each worker holds it in memory, with at most "
+        "2,048 pixels on a side. For several, repeat the flag or separate them by commas.",
     )
     decode_memory: ByteSize = Field(
         ByteSize(2 * _GIB),

@@ -20,8 +20,9 @@ MAX_FILE = 4 << 20
 
 
 class Watermarks:
-    """The files that the settings name, in memory until ``close``. Raises ``StartFailed`` with the name of one
-    that cannot be read.
+    """The files that the settings name, in memory until ``close``.
+
+    Raises ``StartFailed`` with the name of one that cannot be read.
     """
 
     def __init__(self, settings: ServerSettings) -> None:

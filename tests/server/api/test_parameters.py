@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from vipsrv.errors import BadRequest
-from vipsrv.options import LIST_LENGTHS, Fit, Flip, Format, Keep, Position, ResizeOptions, ResizeRequest
+from vipsrv.options import (
+    LIST_LENGTHS,
+    Chroma,
+    Fit,
+    Flip,
+    Format,
+    Keep,
+    Position,
+    ResizeOptions,
+    ResizeRequest,
+)
 from vipsrv.server.api.parameters import PARAMETERS, ResizeParameters
 from vipsrv.workers.channel import MAX_OUTPUTS
 
@@ -38,7 +48,7 @@ def refusal(*given: tuple[str, str]) -> str:
 def test_every_option_of_a_resize_is_a_parameter() -> None:
     assert set(PARAMETERS) == {
         *ResizeOptions.__dataclass_fields__,
-        *("withoutEnlargement", "flop", "deadline_ms", "outputs"),
+        *("withoutEnlargement", "flop", "deadline_ms", "outputs", "placeholder"),
     }
 
 
@@ -72,6 +82,11 @@ def test_all_options() -> None:
         watermark_opacity=".5",
         rounded="12",
         pad="1,2,3,4",
+        progressive="true",
+        chroma="4:2:0",
+        palette="false",
+        optimize="0",
+        min_ssim="0.97",
     ) == ResizeOptions(
         width=800,
         height=600,
@@ -99,7 +114,18 @@ def test_all_options() -> None:
         watermark_opacity=0.5,
         rounded=12,
         pad=(1, 2, 3, 4),
+        progressive=True,
+        chroma=Chroma.HALF,
+        optimize=False,
+        min_ssim=0.97,
     )
+
+
+def test_pages() -> None:
+    assert options(width="8", pages="all").pages == "all"
+    assert options(width="8", pages="00-9").pages == "0-9"
+    assert refusal(("pages", "3")).startswith("pages: must be all")
+    assert refusal(("pages", "3-2")).startswith("pages: 3-2 must begin")
 
 
 def test_the_default_fit_is_that_of_the_clients() -> None:
@@ -113,6 +139,9 @@ def test_the_default_fit_is_that_of_the_clients() -> None:
     ("given", "expected"),
     [
         ({"gravity": "north"}, {"position": "top"}),
+        ({"chromaSubsampling": "4:4:4"}, {"chroma": "4:4:4"}),
+        ({"optimiseCoding": "true"}, {"optimize": True}),
+        ({"min_ssim": "1"}, {"min_ssim": 1}),
         ({"position": "northeast"}, {"position": "right top"}),
         ({"position": "center"}, {"position": "centre"}),
         ({"position": "top right"}, {"position": "right top"}),
@@ -224,7 +253,7 @@ def test_a_schema_accepts_what_is_accepted(name: str, data: st.DataObject) -> No
         parameter.read(text)
     except BadRequest:
         # A pattern has no range: not every number of ten digits is a side.
-        assert not valid or name in {"outputs", "sharpen", *LIST_LENGTHS}
+        assert not valid or name in {"outputs", "pages", "sharpen", *LIST_LENGTHS}
     else:
         assert valid
 

@@ -20,7 +20,7 @@ _OTHER_OPTIONS = ""
 """The code of an image whose results were since replaced by those of other options."""
 
 _SAMPLE_FOLDERS = ("", "folder/")
-_SAMPLE_ENDINGS = ("jpg", "jpeg", "png", "webp", "avif", "tif", "tiff", "gif")
+_SAMPLE_ENDINGS = ("jpg", "jpeg", "png", "webp", "avif", "tif", "tiff", "gif", "jxl")
 
 
 class Relation(Enum):

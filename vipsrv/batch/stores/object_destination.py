@@ -9,7 +9,12 @@ from vipsrv.batch.stores.keys import checked_key
 from vipsrv.batch.stores.object_faults import Access, object_error
 from vipsrv.batch.stores.object_place import open_place
 
-_TYPES = {"webp": "image/webp", "avif": "image/avif", "parquet": "application/vnd.apache.parquet"}
+_TYPES = {
+    "webp": "image/webp",
+    "avif": "image/avif",
+    "jxl": "image/jxl",
+    "parquet": "application/vnd.apache.parquet",
+}
 """Content types that not every machine's table has."""
 
 

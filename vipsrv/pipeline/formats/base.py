@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 import pyvips
 
-from vipsrv.errors import TooLarge
-from vipsrv.options import MAX_EFFORT, Format, Keep
-from vipsrv.pipeline.colour.space import ColourSpace
+from vipsrv.errors import RequestError, TooLarge
+from vipsrv.options import MAX_EFFORT, Chroma, Format, Keep, ResizeOptions
 from vipsrv.pipeline.frames import Frames, open_roll
 from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.notes import NOTHING, FileNotes
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.operations import PreparedOperation, shape
 from vipsrv.pipeline.vips.stopping import StopCheck
@@ -148,12 +148,16 @@ _BASE_PER_PIXEL = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedFile:
-    """An image that a loader opened, the size of the whole image, and the fraction at which it is decoded."""
+    """An image that a loader opened, the size of the whole image, and the fraction at which it is decoded.
+
+    ``whole_only``: the loader would decode this file wrongly at any other fraction.
+    """
 
     image: pyvips.Image
     width: int
     height: int
     shrink: int = 1
+    whole_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,16 +191,6 @@ class OpenedPage:
     finish: Callable[[pyvips.Image], pyvips.Image] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileNotes:
-    """What vipsrv itself reads in a file, because libvips does not tell it: the ``colours``, if they are not
-    those of sRGB or of an embedded profile, and ``correct``, which returns the opened image corrected.
-    """
-
-    colours: ColourSpace | None = None
-    correct: Callable[[pyvips.Image], pyvips.Image] | None = None
-
-
 ShrinkFor = Callable[[int, int], int]
 """Width and height of a JPEG as stored → the fraction (1, 2, 4, 8) at which it will probably be decoded."""
 
@@ -221,11 +215,23 @@ def _check_no_decode(_request: DecodeRequest) -> None:
     pass
 
 
+def _note_nothing(_upload: Upload) -> FileNotes:
+    return NOTHING
+
+
 def _is_right(_image: pyvips.Image) -> None:
     return None
 
 
 def _is_shown(_upload: Upload, _image: pyvips.Image, _page: int, _fail_on: str) -> pyvips.Image | None:
+    return None
+
+
+def _explain_nothing(_upload: Upload, _text: str) -> None:
+    return None
+
+
+def _complete_nothing(_upload: Upload, _text: str, _watch: StopCheck | None) -> None:
     return None
 
 
@@ -253,7 +259,9 @@ def _prepared(loader: str, fail_on: str) -> PreparedOperation:
 
 def frames_of_roll(loader: str) -> Callable[[Upload, ImageHeader, int, int], Frames]:
     """Return what opens the frames of a format that ``loader`` of libvips reads as a roll."""
-    return lambda upload, header, first, count: open_roll(loader, upload.source, header.fail_on, first, count)
+    return lambda upload, header, first, count: open_roll(
+        loader, upload.source, header.fail_on, range(first, first + count)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,7 +273,8 @@ class LibvipsReader:
     is. ``sample``: a small file of the format for the trial, where this libvips may read what it cannot
     write, or have a loader without the decoder for this format. ``decodes_whole``: ``thumbnail`` also decodes
     all of the image, and is no faster than a plain open. ``continues_after_errors``: libvips logs an error in
-    the pixels and goes on with a blank area.
+    the pixels and goes on with a blank area. ``by_signature``: the signature decides which files are of the
+    format, because libvips looks at more of them and does not say what it dislikes.
     """
 
     loader: str
@@ -276,6 +285,7 @@ class LibvipsReader:
     shares_loader: bool = False
     decodes_whole: bool = False
     continues_after_errors: bool = False
+    by_signature: bool = False
 
     error_beginnings: tuple[str, ...] = ()
     """How the texts of errors in the pixels begin, besides the name of the loader: none of a saver does."""
@@ -292,11 +302,17 @@ class LibvipsReader:
     """Open an upload (with ``fail_on``) as small as it will probably be decoded, which saves opening it
     again; ``None`` if it must be opened whole. Raises ``pyvips.Error``."""
 
-    read_notes: Callable[[Upload], FileNotes | None] | None = None
-    """Before libvips opens the file: read what it does not tell; ``None`` if there is nothing."""
+    read_notes: Callable[[Upload], FileNotes] = _note_nothing
+    """Before libvips opens the file: read what it does not tell or apply. Raises ``TooLarge``."""
 
     corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
     """Return the opened image, corrected; ``None`` if it needs no correction."""
+
+    as_shown: Callable[[Upload, pyvips.Image, int, str], pyvips.Image | None] = _is_shown
+    """Return a page (upload, opened image, page, ``fail_on``) as viewers show it, with the metadata of the
+    opened image, from a copy of at most the whole file; ``None`` if the opened image is that. Raises
+    ``pyvips.Error`` and ``TooLarge``.
+    """
 
     open_page: Callable[[Upload, int, str], OpenedPage | None] = _open_nothing
     """Open a page (upload, page, ``fail_on``) that libvips would decode wrongly or not at all; ``None`` if
@@ -304,12 +320,6 @@ class LibvipsReader:
 
     not_read: tuple[str, ...] = ()
     """Parts of the texts of errors: not the file is broken, but this libvips cannot read it."""
-
-    as_shown: Callable[[Upload, pyvips.Image, int, str], pyvips.Image | None] = _is_shown
-    """Return a page (upload, opened image, page, ``fail_on``) as viewers show it, with the metadata of the
-    opened image, from a copy of at most the whole file; ``None`` if the opened image is that. Raises
-    ``pyvips.Error`` and ``TooLarge``.
-    """
 
     reopen: Callable[[Upload, ImageHeader, int, tuple[int, int]], pyvips.Image | None] | None = None
     """Open a page (upload, header, page, size) so that it takes less time to decode, with all its metadata,
@@ -326,6 +336,15 @@ class LibvipsReader:
     open_for_part: Callable[[Upload, ImageHeader, int], pyvips.Image | None] | None = None
     """Open a page (upload, header, page) so that taking a part of it decodes no more than that part; ``None``
     if the image of the header serves as well. Raises ``pyvips.Error``."""
+
+    explain: Callable[[Upload, str], str | RequestError | None] = _explain_nothing
+    """After libvips failed with this text: say what is wrong with the file, where the first line of the text
+    does not say it, or return the error that is right; ``None`` if that line says it.
+    """
+
+    completed: Callable[[Upload, str, StopCheck | None], Upload | None] = _complete_nothing
+    """After a decode failed with this text: return the file without the fault, if the fault changes no pixel;
+    otherwise ``None``. Raises ``pyvips.Error``, also if the job must stop."""
 
     decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
     """Return the cost of decoding a page, or of each frame: the ``page`` of the request is the last one."""
@@ -359,7 +378,7 @@ class BuiltinImage:
 
     ``is_bgr``: the three bands of the image are in the order blue, green, red. ``embedded``: the image of a
     container, opened already, and the name of its format; ``memory``: the bytes that opening it took.
-    ``colours``: those of the image, ``None`` for sRGB or an embedded profile.
+    ``notes``: what the file of ``embedded`` states and libvips does not apply.
     """
 
     width: int
@@ -369,7 +388,7 @@ class BuiltinImage:
     is_bgr: bool = False
     embedded: tuple[str, pyvips.Image] | None = None
     memory: int = 0
-    colours: ColourSpace | None = None
+    notes: FileNotes = NOTHING
 
 
 class OpenBuiltin(Protocol):
@@ -425,20 +444,61 @@ def check_sides(name: str, width: int, height: int) -> None:
 ANY_METADATA = frozenset(Keep)
 
 
+def _any_chroma() -> Mapping[Chroma, Mapping[str, Any]]:
+    """A format without a chroma of its own: whatever is asked, it stores colours as they are."""
+    return {chroma: {} for chroma in Chroma}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressiveWriting:
+    """How a saver writes a file whose first bytes show the whole image coarsely.
+
+    ``argument`` of the saver turns it on. It takes ``times`` the CPU time, and ``pixel`` more bytes of memory
+    per pixel.
+    """
+
+    argument: str
+    times: float
+    pixel: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaletteWriting:
+    """How the writer of a lossless format writes results with a palette, which have a quality: ``options``
+    and ``effort`` of the saver besides those of the writer, and the ``cost``.
+    """
+
+    options: Mapping[str, Any]
+    effort: EncoderEffort
+    cost: EncodeCost
+
+
+class SavePlain(Protocol):
+    """A function that writes a result without metadata, with the writer's own effort."""
+
+    def __call__(self, image: pyvips.Image, quality: int, chroma: Chroma, /) -> bytes:
+        """Return the file. Raises ``pyvips.Error`` and ``InternalError``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writer:
     """How results of a format are written. ``lossy``: there is a quality; ``lossless``: every pixel can be
     preserved; ``keeps``: the metadata that a request may keep (``all`` is as much as the format holds);
     ``max_side``: the most pixels on a side, ``None`` if that is above every limit of the server.
 
+    ``untrusted_family``: the classes of a saver that some libvips does not trust, ``None`` if all do.
     ``animation``: the arguments of the saver for several frames, ``None`` if the format holds one image.
     ``checks_profile``: the saver fails for some of the profiles with which libvips can convert.
     ``lossless_cost`` is the cost of lossless results, ``None`` if it is the same. ``effort`` is how the saver
-    takes the option ``effort``, ``None`` if it has none.
+    takes the option ``effort``, ``None`` if it has none; ``optimizes``: it has only two efforts, which the
+    option ``optimize`` names as well. ``chroma`` has the saver's arguments for each way to store the colours
+    of a lossy result. ``progressive`` and ``palette`` are ``None`` for a format that has neither.
     """
 
     format: Format
     saver: str
+    untrusted_family: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     lossy: bool
     lossless: bool
@@ -450,42 +510,87 @@ class Writer:
     cost: EncodeCost
     lossless_cost: EncodeCost | None = None
     effort: EncoderEffort | None = None
+    optimizes: bool = False
+    chroma: Mapping[Chroma, Mapping[str, Any]] = field(default_factory=_any_chroma)
+    progressive: ProgressiveWriting | None = None
+    palette: PaletteWriting | None = None
+
+    mark_transparent: Callable[[bytes], bytes] | None = None
+    """Make it known of a result of several frames that it has transparency, if its encoder may not."""
 
     count_frames: Callable[[bytes], int] | None = None
     """Return how many frames a result has, if its encoder may write fewer than it got."""
 
-    save_plain: Callable[[pyvips.Image, int], bytes] | None = None
-    """A faster way to write a result without metadata, with a quality and the writer's own effort."""
+    without_resolution: Callable[[bytes], bytes] | None = None
+    """Remove the resolution from a result, if the saver always writes one."""
 
-    def is_own(self, effort: int | None) -> bool:
-        """Whether this ``effort`` is ``None`` or the one of the writer's ``options``."""
+    save_plain: SavePlain | None = None
+    """A faster way to write a lossy result of one image that ``is_plain``."""
+
+    def has_quality(self, options: ResizeOptions) -> bool:
+        """Whether a result with these options has a quality."""
+        return not options.lossless and (self.lossy or self.has_palette(options))
+
+    def has_palette(self, options: ResizeOptions) -> bool:
+        """Whether a result with these options is reduced to a palette that has a quality."""
+        return options.palette and self.palette is not None
+
+    def is_plain(self, options: ResizeOptions) -> bool:
+        """Whether a lossy result carries no metadata and is written with the effort of the writer's
+        ``options``, row after row: only quality and chroma may differ from one such result to the next.
+        """
+        if options.keep is not Keep.NONE or (options.progressive and self.progressive is not None):
+            return False
+        effort = self._effort(options)
         if self.effort is None or effort is None:
             return True
         return bool(self.effort.values[effort] == self.options.get(self.effort.argument))
 
-    def arguments(self, *, lossless: bool, effort: int | None) -> dict[str, Any]:
-        """Return the arguments of the saver, but the quality; an ``effort`` of ``None`` is the default."""
+    def arguments(self, options: ResizeOptions) -> dict[str, Any]:
+        """Return the arguments of the saver, but the quality and the metadata."""
         arguments = dict(self.options)
-        if lossless and self.lossy:
+        effort, scale = self._effort(options), self.effort
+        if self.lossy and options.lossless:
             arguments["lossless"] = True
-        if self.effort is not None:
-            if effort is None and lossless:
-                effort = self.effort.lossless_default
-            if effort is not None:
-                arguments[self.effort.argument] = self.effort.values[effort]
+            if effort is None and scale is not None:
+                effort = scale.lossless_default
+        elif self.lossy:
+            arguments |= self.chroma.get(options.chroma, {})
+        if options.palette and self.palette is not None:
+            arguments |= self.palette.options
+            scale = self.palette.effort
+        if scale is not None and effort is not None:
+            arguments[scale.argument] = scale.values[effort]
+        if options.progressive and self.progressive is not None:
+            arguments[self.progressive.argument] = True
         return arguments
 
-    def cost_of(self, *, lossless: bool, effort: int | None) -> EncodeCost:
-        """Return the cost of a result with these options."""
-        cost = (lossless and self.lossless_cost) or self.cost
-        if effort is None or self.effort is None:
+    def cost_of(self, options: ResizeOptions) -> EncodeCost:
+        """Return the cost of one encode with these options."""
+        is_lossless = self.lossy and options.lossless
+        cost, scale = self.cost, self.effort
+        if options.palette and self.palette is not None:
+            cost, scale = self.palette.cost, self.palette.effort
+        elif options.lossless and self.lossless_cost is not None:
+            cost = self.lossless_cost
+        effort = self._effort(options)
+        is_progressive = options.progressive and self.progressive is not None
+        if effort is None and not is_progressive:
             return cost
-        times = self.effort.lossless_times if lossless and self.lossy else self.effort.times
-        return replace(
-            cost,
-            pixel=cost.pixel + (0 if self.effort.memory is None else self.effort.memory[effort]),
-            seconds=cost.seconds * (1 if times is None else times[effort]),
-        )
+        pixel, seconds = cost.pixel, cost.seconds
+        if effort is not None and scale is not None:
+            times = scale.lossless_times if is_lossless else scale.times
+            pixel += 0 if scale.memory is None else scale.memory[effort]
+            seconds *= 1 if times is None else times[effort]
+        if options.progressive and self.progressive is not None:
+            pixel += self.progressive.pixel
+            seconds *= self.progressive.times
+        return replace(cost, pixel=pixel, seconds=seconds)
+
+    def _effort(self, options: ResizeOptions) -> int | None:
+        if self.optimizes and options.optimize is not None:
+            return MAX_EFFORT if options.optimize else 0
+        return options.effort
 
 
 # All together

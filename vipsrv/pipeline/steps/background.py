@@ -9,7 +9,7 @@ import pyvips
 
 from vipsrv.pipeline.icc_profile import colour_in
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
-from vipsrv.pipeline.steps.colours import three_bands, to_srgb, transform_profile
+from vipsrv.pipeline.steps.colours import grey_to_rgb, three_bands, to_srgb, transform_profile
 from vipsrv.pipeline.vips.fields import PROFILE
 
 _WHITE = {"srgb": 255, "b-w": 255, "rgb16": 65535, "grey16": 65535}
@@ -38,3 +38,13 @@ def flatten_result(image: pyvips.Image, output: OutputPlan, decode: DecodePlan) 
     if not decode.keeps_alpha or output.background is None:
         return image
     return image.flatten(background=colour_in(image, output.background, own_profile=output.keep_profile))
+
+
+def with_colour(image: pyvips.Image, output: OutputPlan) -> tuple[pyvips.Image, list[float]]:
+    """Return an image in which the background's colour can be shown, and that colour as the
+    values of its bands but alpha. A result that ``grey`` has made grey becomes RGB for a colour that is not.
+    """
+    colour = colour_in(image, output.options.background, own_profile=output.keep_profile)
+    if len(set(colour)) > 1:
+        image = grey_to_rgb(image)
+    return image, colour[: 1 if image.interpretation == "b-w" else None]

@@ -39,6 +39,14 @@ def result_to_srgb(image: pyvips.Image, output: OutputPlan, decode: DecodePlan) 
     return transform_profile(image) if decode.keep_profile and not output.keep_profile else image
 
 
+def grey_to_rgb(image: pyvips.Image) -> pyvips.Image:
+    """Return a grey image, with or without alpha, as sRGB; another one unchanged."""
+    if image.interpretation != "b-w":
+        return image
+    alpha = [image[1]] if image.hasalpha() else []
+    return image[0].bandjoin([image[0], image[0], *alpha]).copy(interpretation="srgb")
+
+
 def transform_profile(image: pyvips.Image) -> pyvips.Image:
     """Convert the image from its embedded profile to 8-bit sRGB. An invalid profile is removed.
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pyvips
 
 from vipsrv.options import Fit, Position
-from vipsrv.pipeline.icc_profile import colour_in
 from vipsrv.pipeline.option_rules import is_by_content
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
+from vipsrv.pipeline.steps.background import with_colour
 
 HALVES = {
     Position.CENTRE: (1, 1),
@@ -67,7 +67,7 @@ def add_border(image: pyvips.Image, output: OutputPlan, _decode: DecodePlan) -> 
 def _placed(
     image: pyvips.Image, output: OutputPlan, left: int, above: int, size: tuple[int, int]
 ) -> pyvips.Image:
-    colour = colour_in(image, output.options.background, own_profile=output.keep_profile)
+    image, colour = with_colour(image, output)
     if image.hasalpha():
         colour.append(255.0)
     return image.embed(left, above, *size, extend="background", background=colour)

@@ -1,6 +1,6 @@
 """Resize a JPEG to a plain JPEG without libvips: what most requests ask for."""
 
-from vipsrv.options import Format, Keep
+from vipsrv.options import Format
 from vipsrv.pipeline import turbo
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
 from vipsrv.pipeline.steps.colours import needs_transform
@@ -17,10 +17,10 @@ def resize_jpeg(decode: DecodePlan, plan: OutputPlan) -> bytes | None:
     is_plain = (
         turbo.AVAILABLE
         and plan.writer.format is Format.JPEG
-        and options.keep is Keep.NONE
         and options.max_bytes is None
+        and options.min_ssim is None
         and not options.has_effects
-        and plan.writer.is_own(options.effort)
+        and plan.writer.is_plain(options)
         and (geometry.width, geometry.height) == geometry.scaled
         and not decode.header.angle
         and not (decode.header.has_profile and needs_transform(decode.header.image))
@@ -28,4 +28,4 @@ def resize_jpeg(decode: DecodePlan, plan: OutputPlan) -> bytes | None:
     if not is_plain:
         return None
     pixels = decode_scaled(decode, geometry.width, geometry.height)
-    return None if pixels is None else codec.encode(pixels, plan.quality)
+    return None if pixels is None else codec.encode(pixels, plan.quality, options.chroma)

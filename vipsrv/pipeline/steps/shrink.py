@@ -10,7 +10,7 @@ where it is the least work. None of these enlarges the image; that is done last.
 import pyvips
 
 from vipsrv.pipeline.formats import jpeg
-from vipsrv.pipeline.formats.jpeg.shrink import keeps_edges, shrink_factor, thumbnail_shrink
+from vipsrv.pipeline.formats.jpeg.shrink import shrink_factor, thumbnail_shrink
 from vipsrv.pipeline.formats.tiff import TIFF
 from vipsrv.pipeline.formats.tiff.layout import is_pyramid
 from vipsrv.pipeline.header import Decoder
@@ -78,11 +78,11 @@ def _thumbnail(
     image: pyvips.Image, decode: DecodePlan, width: int, height: int, **profile: str
 ) -> pyvips.Image:
     header, size = decode.header, {"height": height, "size": "force"}
-    if header.info.format == jpeg.JPEG.name:
+    if header.info.format == jpeg.JPEG.name and header.decoder is Decoder.LIBVIPS:
         stored, target = (header.info.width, header.info.height), header.info.swap_if_rotated(width, height)
-        if not header.is_view and not keeps_edges(stored, thumbnail_shrink(stored, target)):
-            # ``thumbnail`` would cut off too much of a thin image.
-            shrink = shrink_factor(stored, target)
+        shrink = shrink_factor(stored, target)
+        if not header.is_view and shrink < thumbnail_shrink(stored, target):
+            # ``thumbnail`` would cut off too much of the edges.
             image = jpeg.open_at[header.fail_on](decode.upload.source, shrink)
             return image.thumbnail_image(width, **size, **profile)
     is_reopenable = header.decoder is Decoder.LIBVIPS and image is header.image and not decode.page

@@ -3,13 +3,17 @@
 Neither can be interrupted. Each takes a time in proportion to its pixels, so the caller bounds those.
 """
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vipsrv.errors import InternalError
+from vipsrv.options import Chroma
 from vipsrv.pipeline.turbo.packages import simplejpeg
 from vipsrv.pipeline.turbo.pixels import Pixels
 from vipsrv.pipeline.upload import Memory
 
 _FULL_CHROMA = 90
-"""From this quality on, colours are stored at full resolution, as libvips does."""
+"""From this quality on, ``auto`` stores colours at full resolution, as libvips does."""
 
 
 def scaled_size(size: tuple[int, int], shrink: int) -> tuple[int, int]:
@@ -48,9 +52,19 @@ def decode(data: Memory, size: tuple[int, int], shrink: int) -> Pixels:
     return Pixels(array)
 
 
-def encode(pixels: Pixels, quality: int) -> bytes:
+def decode_luma(data: Memory) -> NDArray[np.uint8]:
+    """Decode only the luma of a JPEG, at its full size. Raises ``NeedsLibvips``."""
+    try:
+        array: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY")[..., 0]
+    except ValueError as error:
+        raise NeedsLibvips(str(error)) from error
+    return array
+
+
+def encode(pixels: Pixels, quality: int, chroma: Chroma = Chroma.AUTO) -> bytes:
     """Encode as a baseline JPEG without metadata. Raises ``InternalError``."""
-    subsampling = "444" if quality >= _FULL_CHROMA else "420"
+    is_full = quality >= _FULL_CHROMA if chroma is Chroma.AUTO else chroma is Chroma.FULL
+    subsampling = "444" if is_full else "420"
     try:
         data: bytes = simplejpeg.encode_jpeg(pixels.array, quality, "RGB", subsampling, fastdct=False)
     except ValueError as error:

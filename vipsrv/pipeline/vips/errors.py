@@ -24,12 +24,20 @@ def logged_error() -> str | None:
     return next(iter(logged_errors()), None)
 
 
+def text_of(error: pyvips.Error) -> str:
+    """Return everything that libvips says about the failure of a call, which may be nothing."""
+    return error.detail if isinstance(error.detail, str) else ""
+
+
 def reason(error: pyvips.Error) -> str:
     """Return the reason why a call of libvips failed, in one line."""
-    return _first_line(error.detail if isinstance(error.detail, str) else "") or _first_line(error.message)
+    return _first_line(text_of(error)) or _first_line(error.message)
 
 
 def _first_line(text: str) -> str:
+    return printable(next((line.strip() for line in text.splitlines() if line.strip()), ""))
+
+
+def printable(line: str) -> str:
     """Return short, printable text, because libvips may quote from a hostile file."""
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return "".join(letter if " " <= letter <= "~" else "?" for letter in line)[:120]

@@ -16,7 +16,15 @@ from vipsrv.server.api.negotiation import MIXED, ZIP
 from vipsrv.server.api.reply_headers import MEDIA_TYPES, result_field
 from vipsrv.workers.channel import TAG_SIZE, ResultDigest
 
-EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp", "avif": "avif", "tiff": "tif", "gif": "gif"}
+EXTENSIONS = {
+    "jpeg": "jpg",
+    "png": "png",
+    "webp": "webp",
+    "avif": "avif",
+    "tiff": "tif",
+    "gif": "gif",
+    "jxl": "jxl",
+}
 """The ending of a file name for each format of results."""
 
 _MAX_ZIP = 0xFFFF_FFFE

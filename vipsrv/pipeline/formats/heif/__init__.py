@@ -1,6 +1,6 @@
 """AVIF and HEIC, which libvips reads with one loader (libheif)."""
 
-from vipsrv.options import Format
+from vipsrv.options import Chroma, Format
 from vipsrv.pipeline.formats import samples
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
@@ -14,23 +14,37 @@ from vipsrv.pipeline.formats.base import (
     signature,
     whole_image_pixel,
 )
-from vipsrv.pipeline.formats.heif.items import coded_pixels
+from vipsrv.pipeline.formats.heif.items import CodedPixels, coded_pixels
 from vipsrv.pipeline.formats.heif.notes import read_notes
+
+_REFERENCES = 8
+"""Frames that an AV1 decoder keeps for those after them."""
 
 
 def _all_coded_pixels(request: DecodeRequest) -> int:
-    return max(request.pixels, coded_pixels(request.upload, request.pixels).total)
+    return max(request.pixels, _coded_pixels(request).total)
+
+
+def _coded_pixels(request: DecodeRequest) -> CodedPixels:
+    film = request.header.notes.film
+    if film is not None and (request.page or not film.has_still):
+        # Counted as colour and alpha, like the parts of a still image.
+        return CodedPixels(request.pixels * (2 if request.header.info.has_alpha else 1), request.pixels)
+    return coded_pixels(request.upload, request.pixels)
 
 
 def _decode_cost(request: DecodeRequest, seconds: float) -> DecodeCost:
     pixels = request.pixels
-    coded = coded_pixels(request.upload, pixels)
+    coded = _coded_pixels(request)
+    film = request.header.notes.film
+    decoded = 1 if film is None else film.decoded(request.page)
     # The planes of one part; of several, one after another, also the image that they are copied into.
     held = coded.largest + (pixels / 2 if coded.total > coded.largest else 0)
+    references = _REFERENCES * pixels * request.header.pixel_bytes if decoded > 1 else 0
     return DecodeCost(
         seconds=seconds,
-        held=held * whole_image_pixel(request.header),
-        pixels=max(pixels, coded.total),
+        held=held * whole_image_pixel(request.header) + references,
+        pixels=max(pixels, coded.total) * decoded,
     )
 
 
@@ -39,7 +53,7 @@ AVIF = ImageFormat(
     order=60,
     # After the word ftyp: the file's own brand, its version, and the brands that it is compatible with.
     signatures=(
-        signature("AVIF image sequence", rb"....ftypavis", is_read=False),
+        signature("AVIF image sequence", rb"....ftypavis"),
         signature("AVIF", rb"....ftyp(.{4}){0,16}?avif"),
     ),
     reader=LibvipsReader(
@@ -65,6 +79,11 @@ AVIF = ImageFormat(
             lossless_times=(0.3, 0.4, 0.9, 1, 1.5, 1.5, 4, 4, 4, 4),
             memory=(0, 0, 0, 0, 20, 20, 20, 20, 20, 20),
         ),
+        chroma={
+            Chroma.AUTO: {},
+            Chroma.HALF: {"subsample_mode": "on"},
+            Chroma.FULL: {"subsample_mode": "off"},
+        },
         lossy=True,
         lossless=True,
         alpha=True,

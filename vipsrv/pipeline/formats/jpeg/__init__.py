@@ -4,13 +4,15 @@
 ``segments``  the segments and scans of a file, read from its bytes
 ``facts``     what a plain file says of its image, without opening it with libvips
 ``shrink``    the fraction at which it is decoded
+``completion``  completes a file whose end marker is missing
+``faults``    says why one is refused
 ============  ====================================================================
 """
 
 import pyvips
 
 from vipsrv.errors import TooLarge
-from vipsrv.options import Format
+from vipsrv.options import Chroma, Format
 from vipsrv.pipeline import turbo
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
@@ -20,12 +22,15 @@ from vipsrv.pipeline.formats.base import (
     ImageFormat,
     LibvipsReader,
     LoadedFile,
+    ProgressiveWriting,
     ShrinkFor,
     Trial,
     Writer,
     signature,
 )
+from vipsrv.pipeline.formats.jpeg.completion import completed
 from vipsrv.pipeline.formats.jpeg.facts import MULTISCAN, read_facts
+from vipsrv.pipeline.formats.jpeg.faults import explain
 from vipsrv.pipeline.formats.jpeg.segments import (
     HEAD_COPIES,
     Scans,
@@ -34,8 +39,8 @@ from vipsrv.pipeline.formats.jpeg.segments import (
     head_size,
     size_of,
 )
-from vipsrv.pipeline.formats.jpeg.shrink import SHRINKS, direct_memory, direct_shrink, keeps_edges
-from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.formats.jpeg.shrink import direct_memory, direct_shrink, shrink_factor
+from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.turbo import codec
 from vipsrv.pipeline.turbo.pixels import Pixels
 from vipsrv.pipeline.upload import Upload
@@ -54,6 +59,10 @@ _MAX_WHOLE_RESULT = 2_100_000
 """Pixels of a result that is put into memory as a whole to be encoded: up to 1920 × 1080."""
 
 _CMYK_PIXEL = 4  # bytes
+
+_COEFFICIENTS = 10
+"""Bytes per pixel at quality 95: libjpeg keeps all coefficients of a result to find its Huffman tables, and
+to write it in several scans."""
 
 open_at = {
     fail_on: PreparedOperation("jpegload_source", "source", "shrink", access="sequential", fail_on=fail_on)
@@ -80,9 +89,14 @@ def _open_shrunk(upload: Upload, fail_on: str, shrink_for: ShrinkFor) -> LoadedF
     that of the image times the shrink factor, apart from what libvips cuts off. So the limits are
     never checked against a size that libvips does not confirm.
     """
-    size = size_of(upload)
-    if size is None:
+    found = size_of(upload)
+    if found is None:
         return None
+    *size, is_lossless = found
+    if is_lossless:
+        # libjpeg decodes all pixels whatever scale it is asked for, and libvips would cut off the most.
+        image = open_at[fail_on](upload.source, 1)
+        return LoadedFile(image=image, width=size[0], height=size[1], whole_only=True)
     shrink = shrink_for(*size)
     if shrink == 1:
         return None
@@ -114,18 +128,15 @@ def _check_decode(request: DecodeRequest) -> None:
 
 def _decode_cost(request: DecodeRequest) -> DecodeCost:
     info, pixel = request.header.info, request.header.pixel_bytes
-    # libjpeg reduces by 2, 4 or 8. ``thumbnail``, which CMYK goes through, uses half of that factor, and so
-    # does the fast path if the edge of the result would be wrong otherwise. A thin image is reduced by less.
-    shrink = next((by for by in SHRINKS if request.scale * by <= 1), 1)
-    is_exact = info.width % shrink == 0 == info.height % shrink and pixel != _CMYK_PIXEL
-    if not is_exact:
+    target = max(1, int(info.width * request.scale)), max(1, int(info.height * request.scale))
+    is_scaled = request.header.decoder is not Decoder.CORRECTED
+    shrink = shrink_factor((info.width, info.height), target) if is_scaled else 1
+    if pixel == _CMYK_PIXEL:
+        # ``thumbnail``, which CMYK goes through, reduces by half of the factor.
         shrink = max(1, shrink // 2)
-    while not keeps_edges((info.width, info.height), shrink):
-        shrink //= 2
     size = info.width / shrink, float(info.height)
     held = 0.0
-    if turbo.AVAILABLE and pixel != _CMYK_PIXEL:
-        target = info.width * request.scale, info.height * request.scale
+    if turbo.AVAILABLE and is_scaled and pixel != _CMYK_PIXEL:
         direct = direct_shrink((info.width, info.height), target)
         if direct is not None:
             held = direct_memory(request.pixels / direct**2, request.pixels * request.scale**2)
@@ -135,11 +146,22 @@ def _decode_cost(request: DecodeRequest) -> DecodeCost:
     return DecodeCost(seconds=0.0013, size=size, held=held)
 
 
-def _write_plain(image: pyvips.Image, quality: int) -> bytes:
+_CHROMA: dict[Chroma, dict[str, str]] = {
+    Chroma.AUTO: {},
+    Chroma.HALF: {"subsample_mode": "on"},
+    Chroma.FULL: {"subsample_mode": "off"},
+}
+
+
+def _write_plain(image: pyvips.Image, quality: int, chroma: Chroma) -> bytes:
     width, height, *kind = shape(image)
     if turbo.AVAILABLE and width * height <= _MAX_WHOLE_RESULT and kind == [3, "uchar", "srgb"]:
-        return codec.encode(Pixels.from_libvips(image), quality)
-    data: bytes = _save_plain(image, quality)
+        return codec.encode(Pixels.from_libvips(image), quality, chroma)
+    data: bytes
+    if chroma is Chroma.AUTO:
+        data = _save_plain(image, quality)
+    else:
+        data = image.jpegsave_buffer(Q=quality, keep="none", **_CHROMA[chroma])
     return data
 
 
@@ -156,6 +178,8 @@ JPEG = ImageFormat(
         check_metadata=_check_metadata,
         read_facts=read_facts,
         open_shrunk=_open_shrunk,
+        explain=explain,
+        completed=completed,
         check_decode=_check_decode,
         decode_cost=_decode_cost,
     ),
@@ -173,7 +197,11 @@ JPEG = ImageFormat(
             argument="optimize_coding",
             values=(False,) * 5 + (True,) * 5,
             times=(1.0,) * 5 + (2.5,) * 5,
+            memory=(0,) * 5 + (_COEFFICIENTS,) * 5,
         ),
+        optimizes=True,
+        chroma=_CHROMA,
+        progressive=ProgressiveWriting(argument="interlace", times=4, pixel=_COEFFICIENTS),
         save_plain=_write_plain,
     ),
 )

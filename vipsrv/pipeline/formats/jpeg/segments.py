@@ -11,6 +11,7 @@ from vipsrv.pipeline.upload import Upload
 
 # SOF0 to SOF15 hold the dimensions, but DHT, JPG and DAC are numbered among them.
 FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})
 START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 SEGMENT_BYTES = 150
@@ -42,18 +43,20 @@ class Scans:
     segments: int
 
 
-def size_of(upload: Upload) -> tuple[int, int] | None:
-    """Return width and height in pixels from the first frame header; ``None`` if there is none."""
-    frame = _frame_header(upload)
+def size_of(upload: Upload) -> tuple[int, int, bool] | None:
+    """Return width and height in pixels from the first frame header, and whether it is lossless; ``None`` if
+    there is none.
+    """
+    marker, frame = _frame_header(upload)
     height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
-    return (width, height) if width and height else None
+    return (width, height, marker in LOSSLESS) if width and height else None
 
 
 def coefficient_bytes(upload: Upload) -> int:
     """Return the bytes that libjpeg holds for a JPEG of several scans: the coefficients of all components,
     padded to whole minimum coded units.
     """
-    frame = _frame_header(upload)
+    _, frame = _frame_header(upload)
     if len(frame) < 6:  # noqa: PLR2004 - precision, height, width, number of components
         return 0
     height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
@@ -91,14 +94,14 @@ def count_scans(upload: Upload, limit: Scans) -> Scans:
     return Scans(count=count, segments=segments)
 
 
-def _frame_header(upload: Upload) -> bytes:
-    """The first frame header after its length; empty if a scan comes before it."""
+def _frame_header(upload: Upload) -> tuple[int, bytes]:
+    """The marker of the first frame header, and what follows its length; empty if a scan comes before it."""
     for marker, position, length in markers(upload, upload.size):
         if marker in FRAME_HEADERS:
-            return upload.read(position + 2, max(0, length - 2))
+            return marker, upload.read(position + 2, max(0, length - 2))
         if marker == START_OF_SCAN:
             break
-    return b""
+    return 0, b""
 
 
 def markers(upload: Upload, end: int) -> Iterator[tuple[int, int, int]]:

@@ -17,6 +17,8 @@ from vipsrv.pipeline.formats.base import (
     EncoderEffort,
     ImageFormat,
     LibvipsReader,
+    PaletteWriting,
+    ProgressiveWriting,
     Trial,
     Writer,
     signature,
@@ -99,9 +101,20 @@ def _text_size(name: bytes, chunk: bytes, limit: int) -> int:
         return len(chunk)
 
 
+def _without_resolution(data: bytes) -> bytes:
+    """Remove the chunk pHYs, which libvips always writes."""
+    position = len(MAGIC)
+    while data[position + 4 : position + 8] not in {b"IDAT", b""}:
+        end = position + 12 + int.from_bytes(data[position : position + 4])
+        if data[position + 4 : position + 8] == b"pHYs":
+            return data[:position] + data[end:]
+        position = end
+    return data
+
+
 def _reopen(upload: Upload, header: ImageHeader, _page: int, _size: tuple[int, int]) -> pyvips.Image | None:
     """Inflate the pixels now, if the image is neither tiny nor large."""
-    if not _is_inflated_first(upload, header):
+    if header.region is not None or not _is_inflated_first(upload, header):
         return None
     data = upload.view()
     size = row_bytes(data)
@@ -169,6 +182,7 @@ PNG = ImageFormat(
         lossless=True,
         alpha=True,
         checks_profile=True,
+        without_resolution=_without_resolution,
         # The level of zlib; level 0 would not compress at all.
         effort=EncoderEffort(
             argument="compression",
@@ -176,6 +190,18 @@ PNG = ImageFormat(
             times=(0.6, 0.6, 1, 1, 1, 1, 1, 1, 1.1, 1.5),
         ),
         cost=EncodeCost(pixel=4, alpha=1, seconds=0.008),
+        progressive=ProgressiveWriting(argument="interlace", times=1, pixel=4),
+        palette=PaletteWriting(
+            # docs/decisions/0058-how-results-are-encoded.md has the table.
+            options={"palette": True, "effort": 4},
+            effort=EncoderEffort(
+                argument="effort",
+                values=(1, 1, 2, 3, 4, 5, 6, 7, 8, 9),
+                times=(0.7, 0.7, 0.7, 0.7, 1, 1.3, 1.8, 3, 3.2, 4),
+                memory=(0,) * 5 + (25,) * 5,
+            ),
+            cost=EncodeCost(pixel=32, seconds=0.06),
+        ),
     ),
 )
 

@@ -6,7 +6,6 @@ W3C, table 13). A chunk with a wrong checksum or length, or with impossible valu
 
 import struct
 import zlib
-from collections.abc import Callable
 from functools import partial
 
 import pyvips
@@ -14,7 +13,7 @@ import pyvips
 from vipsrv.pipeline.colour.primaries import Primaries
 from vipsrv.pipeline.colour.space import SRGB, ColourSpace, from_cicp, from_gamma
 from vipsrv.pipeline.exif import PREFIX, orientation_in
-from vipsrv.pipeline.formats.base import FileNotes
+from vipsrv.pipeline.notes import NOTHING, FileNotes
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.fields import EXIF, ORIENTATION
 
@@ -33,7 +32,7 @@ _PER_UNIT = 100_000
 """Gamma and chromaticities are stored as whole numbers of hundred-thousandths."""
 
 
-def read_notes(upload: Upload) -> FileNotes | None:
+def read_notes(upload: Upload) -> FileNotes:
     """Return the colours, if they are stated by numbers, and the EXIF data behind the pixels."""
     small: dict[bytes, bytes] = {}
     has_profile = has_exif = has_pixels = False
@@ -57,8 +56,8 @@ def read_notes(upload: Upload) -> FileNotes | None:
                 small[name] = _content(upload, position, name, length)
         position += 12 + length
     colours = _colours(small, has_profile=has_profile) if small else None
-    correct = _with_exif(exif) if exif else None
-    return None if colours is None and correct is None else FileNotes(colours=colours, correct=correct)
+    correct = partial(_add_exif, data=exif) if exif else None
+    return NOTHING if colours is None and correct is None else FileNotes(colours=colours, correct=correct)
 
 
 def _content(upload: Upload, position: int, name: bytes, length: int) -> bytes:
@@ -93,11 +92,8 @@ def _pairs(content: bytes) -> list[tuple[float, float]]:
     return [(x / _PER_UNIT, y / _PER_UNIT) for x, y in struct.iter_unpack(">2i", content)]
 
 
-def _with_exif(data: bytes) -> Callable[[pyvips.Image], pyvips.Image] | None:
-    return partial(_add_exif, data=data)
-
-
 def _add_exif(image: pyvips.Image, *, data: bytes) -> pyvips.Image:
+    """Return the image with the EXIF data that libvips did not read."""
     image = image.copy()
     image.set_type(pyvips.GValue.blob_type, EXIF, PREFIX + data)
     image.set_type(pyvips.GValue.gint_type, ORIENTATION, orientation_in(data))

@@ -21,11 +21,3 @@ def grey(image: pyvips.Image, output: OutputPlan, _decode: DecodePlan) -> pyvips
     if output.keep_profile:
         lightness = lightness.bandjoin([lightness, lightness]).copy(interpretation=image.interpretation)
     return join(lightness, alpha)
-
-
-def to_rgb(image: pyvips.Image) -> pyvips.Image:
-    """Return a grey image as RGB, with its alpha, for a step that adds colour; another image unchanged."""
-    if image.interpretation != "b-w":
-        return image
-    lightness, alpha = split(image)
-    return join(lightness.bandjoin([lightness, lightness]).copy(interpretation="srgb"), alpha)

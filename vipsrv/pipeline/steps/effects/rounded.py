@@ -8,9 +8,8 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
-from vipsrv.pipeline.icc_profile import colour_in
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
-from vipsrv.pipeline.steps.effects.grey import to_rgb
+from vipsrv.pipeline.steps.background import with_colour
 from vipsrv.pipeline.steps.effects.pixels import OPAQUE, join, split
 from vipsrv.pipeline.vips.operations import shape
 
@@ -25,10 +24,8 @@ def rounded(image: pyvips.Image, output: OutputPlan, _decode: DecodePlan) -> pyv
     colours, alpha = split(image)
     if output.writer.alpha:
         return join(colours, mask if alpha is None else _product(alpha, mask))
-    background = colour_in(image, output.options.background, own_profile=output.keep_profile)
-    if len(set(background)) > 1:
-        colours = to_rgb(colours)
-    mixed = mask.ifthenelse(colours, background[: shape(colours).bands], blend=True)
+    colours, background = with_colour(colours, output)
+    mixed = mask.ifthenelse(colours, background, blend=True)
     return mixed.copy(interpretation=colours.interpretation)
 
 

@@ -10,8 +10,8 @@ import pyvips
 
 from vipsrv.pipeline.icc_profile import pixels_in
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
+from vipsrv.pipeline.steps.colours import grey_to_rgb
 from vipsrv.pipeline.steps.crop_or_pad import HALVES
-from vipsrv.pipeline.steps.effects.grey import to_rgb
 from vipsrv.pipeline.steps.effects.pixels import RGB_BANDS, in_memory, join
 from vipsrv.pipeline.steps.scale import scale_to
 from vipsrv.pipeline.vips.operations import shape
@@ -41,7 +41,7 @@ def watermark(image: pyvips.Image, output: OutputPlan, decode: DecodePlan) -> py
         alpha = alpha.linear(options.watermark_opacity, 0.5, uchar=True)
     halves_left, halves_above = HALVES[options.watermark_position]
     left, above = (width - across) * halves_left // 2, (height - down) * halves_above // 2
-    image = to_rgb(in_memory(image, decode))  # the part under the watermark is read twice
+    image = grey_to_rgb(in_memory(image, decode))  # the part under the watermark is read twice
     below = image.crop(left, above, across, down)
     if shape(image).bands == RGB_BANDS:
         mixed = alpha.ifthenelse(colours, below, blend=True)

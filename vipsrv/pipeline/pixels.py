@@ -1,0 +1,39 @@
+"""Results that are pixels in memory instead of a file, for what the pipeline itself makes of an image."""
+
+from dataclasses import dataclass
+
+import pyvips
+
+from vipsrv.options import Chroma, Fit, Format, ResizeOptions
+from vipsrv.pipeline.formats.base import EncodeCost, Writer
+from vipsrv.pipeline.vips.operations import shape
+
+BANDS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelOptions(ResizeOptions):
+    """The options of a result that is 8-bit sRGB with alpha, row after row."""
+
+
+def pixels_within(side: int, *, page: int = 0) -> PixelOptions:
+    """Return the options for an image of at most ``side`` pixels on a side."""
+    return PixelOptions(width=side, height=side, fit=Fit.INSIDE, enlarge=False, page=page)
+
+
+def _pixels(image: pyvips.Image, _quality: int, _chroma: Chroma) -> bytes:
+    if shape(image).bands != BANDS:
+        image = image.addalpha()
+    data: bytes = image.write_to_memory()
+    return data
+
+
+PIXELS = Writer(
+    format=Format.PNG,  # the name is told to nobody
+    saver="rawsave_buffer",
+    lossy=True,  # so that ``save_plain`` is used
+    lossless=False,
+    alpha=True,
+    cost=EncodeCost(pixel=BANDS, seconds=0.001),
+    save_plain=_pixels,
+)
