@@ -273,7 +273,8 @@ class LibvipsReader:
     is. ``sample``: a small file of the format for the trial, where this libvips may read what it cannot
     write, or have a loader without the decoder for this format. ``decodes_whole``: ``thumbnail`` also decodes
     all of the image, and is no faster than a plain open. ``continues_after_errors``: libvips logs an error in
-    the pixels and goes on with a blank area.
+    the pixels and goes on with a blank area. ``by_signature``: the signature decides which files are of the
+    format, because libvips looks at more of them and does not say what it dislikes.
     """
 
     loader: str
@@ -284,6 +285,7 @@ class LibvipsReader:
     shares_loader: bool = False
     decodes_whole: bool = False
     continues_after_errors: bool = False
+    by_signature: bool = False
 
     error_beginnings: tuple[str, ...] = ()
     """How the texts of errors in the pixels begin, besides the name of the loader: none of a saver does."""
