@@ -116,7 +116,7 @@ def test_one_frame_is_a_still_image_in_any_format(kind: str) -> None:
     [{"rotate": 30}, {"grey": True}, {"rounded": 6}, {"blur": 1.5}, {"pad": 3}, {"crop": [5, 5, 40, 30]}],
 )
 def test_operations_are_those_of_a_still_image(options: dict[str, Any], *, alpha: bool) -> None:
-    data = animation("GIF", pictures(alpha=alpha), disposal=2)
+    data = animation("GIF", pictures(alpha=alpha), disposal=2 if alpha else 0)
     frames = seen(animate(data, lossless=True, **options).data)
     for number, frame in enumerate(frames):
         (still,) = seen(animate(data, pages=None, page=number, format="png", **options).data)
