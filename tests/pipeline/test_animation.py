@@ -368,6 +368,15 @@ def test_nothing_is_restored_before_the_first_frame() -> None:
     assert frames[1].getpixel((5, 5))[3] == 0  # type: ignore[index]
 
 
+def test_long_delays_and_many_plays_are_cut_to_what_the_format_holds() -> None:
+    data = broken().replace(control(0, (0, 0, 10, 10)), control(0, (0, 0, 10, 10), delay=(65535, 1)))
+    data = data.replace(
+        chunk(b"acTL", struct.pack(">II", 2, 0)), chunk(b"acTL", struct.pack(">II", 2, 2**31))
+    )
+    assert timing(animate(data, format="gif").data) == ([655_350, 100], 65_534)
+    assert timing(animate(data).data) == ([2**24 - 1, 100], 65_535)
+
+
 def test_a_default_image_is_no_frame() -> None:
     frames = [(square(colour), (0, 0), 0, 0) for colour in ((250, 0, 0, 255), (0, 250, 0, 255))]
     data = apng((10, 10), frames, default=square((0, 0, 250, 255)))
