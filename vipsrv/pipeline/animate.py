@@ -30,6 +30,8 @@ _ALPHA_SHIFT = 24
 """Where alpha is in the four bytes of a pixel as a little-endian number."""
 
 _OPAQUE = 255
+_MAX_LOOP = 65_535
+"""The most plays of a WebP and of a GIF: 16 bits."""
 
 
 class _Roll:
@@ -71,8 +73,10 @@ class _Roll:
             roll = with_metadata(roll, first)
         if count > 1:
             roll.set_type(pyvips.GValue.gint_type, "page-height", first.height)
-            roll.set_type(pyvips.GValue.array_int_type, "delay", list(frames.delays))
-            roll.set_type(pyvips.GValue.gint_type, "loop", frames.loop)
+            longest = self._plan.writer.max_delay
+            delays = [min(delay, longest) for delay in frames.delays]
+            roll.set_type(pyvips.GValue.array_int_type, "delay", delays)
+            roll.set_type(pyvips.GValue.gint_type, "loop", min(frames.loop, _MAX_LOOP))
             if watch is not None:
                 stop_while_computing(roll, watch)
         return roll

@@ -488,7 +488,8 @@ class Writer:
     ``max_side``: the most pixels on a side, ``None`` if that is above every limit of the server.
 
     ``untrusted_family``: the classes of a saver that some libvips does not trust, ``None`` if all do.
-    ``animation``: the arguments of the saver for several frames, ``None`` if the format holds one image.
+    ``animation``: the arguments of the saver for several frames, ``None`` if the format holds one image;
+    ``max_delay``: the most milliseconds that it holds for one of them.
     ``checks_profile``: the saver fails for some of the profiles with which libvips can convert.
     ``lossless_cost`` is the cost of lossless results, ``None`` if it is the same. ``effort`` is how the saver
     takes the option ``effort``, ``None`` if it has none; ``optimizes``: it has only two efforts, which the
@@ -507,6 +508,7 @@ class Writer:
     max_side: int | None = None
     checks_profile: bool = False
     animation: Mapping[str, Any] | None = None
+    max_delay: int = 0
     cost: EncodeCost
     lossless_cost: EncodeCost | None = None
     effort: EncoderEffort | None = None
