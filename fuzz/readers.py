@@ -36,8 +36,9 @@ def _parse(format_: str, reader: BuiltinReader, data: bytes) -> None:
         try:
             image.write_to_memory()
         except pyvips.Error:
-            # Only libvips' own decoder of an embedded image may find fault with its pixels.
-            assert found.embedded is not None
+            # Only libvips' own decoder, of an embedded image or of a part of the file, may find fault with
+            # the pixels.
+            assert found.embedded is not None or reader.loader_family is not None
 
 
 TARGETS = tuple(

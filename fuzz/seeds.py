@@ -91,7 +91,7 @@ def _psd() -> Iterator[bytes]:
         planes[:1], 2, 8, palette=bytes(range(256)) * 3, resources=rare_formats.resource(1047, b"\0\1")
     )
     yield rare_formats.psd(planes[:1], 0, 1, compression=0)
-    yield rare_formats.psd(planes[:3] | 255, 3, 8, resources=rare_formats.resource(1057, bytes(5)))
+    yield rare_formats.psd(planes[:3], 3, 8, resources=rare_formats.resource(1057, bytes(5)))
 
 
 def _dds() -> Iterator[bytes]:

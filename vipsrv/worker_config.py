@@ -78,7 +78,7 @@ class WorkerConfig:
     formats: tuple[str, ...] | None = _declare(
         None,
         "Formats to read, separated by commas, by the names that 'vipsrv formats' lists; "
-        "by default all that libvips does not mark as untrusted.",
+        "by default all but those whose loader libvips marks as untrusted.",
         reloadable=False,  # only a worker knows which names there are
     )
     tolerate_truncated: bool = _declare(
@@ -94,10 +94,14 @@ class WorkerConfig:
         least=1,
         most=_MOST_ON_THE_WIRE,
     )
+    max_frames: int = _declare(
+        2000, "Most frames of an animation that a result may have (the option 'pages').", least=1, most=10_000
+    )
     max_effort: int = _declare(
         9,
-        "Highest 'effort' that a request may ask of the encoder of an AVIF, WebP, PNG, GIF or JPEG. A photo "
-        "takes as AVIF some 40 times the CPU time at 4 that it takes at 0, and 100 times at 6.",
+        "Highest 'effort' that a request may ask of the encoder of an AVIF, WebP, PNG, GIF, JPEG "
+        "or JPEG XL. A photo takes as AVIF some 40 times the CPU time at 4 that it takes at 0, and 100 times "
+        "at 6.",
         least=0,
         most=9,
     )

@@ -162,6 +162,10 @@ def assert_refused(done: Result, code: ExitCode, *words: str) -> None:
         ),
         (["--pad", 7], {"width": 800, "height": 600, "pad": [7, 7, 7, 7]}),
         (["--pad", "1,2,3,4"], {"width": 800, "height": 600, "pad": [1, 2, 3, 4]}),
+        (
+            ["--format", "gif", "--pages", "0-3"],
+            {"width": 800, "height": 600, "format": "gif", "pages": "0-3"},
+        ),
         (["--no-enlarge"], {"width": 800, "height": 600, "enlarge": False}),
         (["--enlarge"], {"width": 800, "height": 600}),
         (["--deadline", 2.5], {"width": 800, "height": 600, "deadline_ms": 2500}),
@@ -239,6 +243,7 @@ def test_json_of_several_results(photo: Path, tmp_path: Path) -> None:
         "ratio": pytest.approx(len(PHOTO) / path.stat().st_size, abs=1e-3),
         "format": "jpeg",
         "quality": 70,
+        "frames": 1,
         "saved": str(path),
         "processed": {"width": 320, "height": 240, "by": "Pillow"},
     }
@@ -258,6 +263,7 @@ def test_json_of_several_results(photo: Path, tmp_path: Path) -> None:
         "result_bytes",
         "ratio",
         "original",
+        "pages",
     }
 
 

@@ -48,7 +48,8 @@ def test_it_serves_within_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
 PASSED_ON = {
     *("workers", "jobs_per_worker", "gateways", "pin_workers", "sandbox", "worker_uid"),
     *("max_upload", "quality", "formats", "tolerate_truncated"),
-    *("max_pixels", "max_output_pixels", "max_effort", "max_expansion", "job_memory", "decode_memory"),
+    *("max_pixels", "max_output_pixels", "max_frames", "max_effort", "max_expansion"),
+    *("job_memory", "decode_memory"),
     *("connections", "connections_per_client", "queue", "queue_per_client"),
     *("deadline", "idle_timeout", "receive_timeout", "min_rate", "drain"),
     *("spool_dir", "spool_memory", "spool_disk"),

@@ -11,9 +11,10 @@ from PIL import Image, features
 
 from tests.pipeline.run import info, run
 from tests.support.image_comparison import open_exact
+from tests.support.images import adobe_rgb_profile
 from vipsrv.errors import BadRequest, CorruptImage, RequestError, TooLarge
-from vipsrv.options import Format, ResizeOptions
-from vipsrv.pipeline.formats.heif.av1 import colour_numbers
+from vipsrv.options import Format, Keep, ResizeOptions
+from vipsrv.pipeline.formats.heif.av1 import StreamColours, stream_colours
 from vipsrv.pipeline.formats.heif.items import shown_image
 from vipsrv.pipeline.formats.heif.sequence import read_film
 from vipsrv.pipeline.upload import Upload
@@ -174,6 +175,32 @@ def test_premultiplied_alpha_is_undone_once() -> None:
         assert flat.getpixel((4, 12)) == pytest.approx((255, 255, 255), abs=3)
 
 
+def test_a_profile_counts_before_the_numbers() -> None:
+    file = io.BytesIO()
+    image = Image.new("RGB", SIZE, (60, 200, 60))
+    image.save(file, "AVIF", quality=95, icc_profile=adobe_rgb_profile())
+    data = file.getvalue()
+    place = data.index(b"colrnclx") + 8
+    other = data[:place] + struct.pack(">HH", 9, 16) + data[place + 4 :]
+    for keep in (Keep.NONE, Keep.ICC):
+        options = ResizeOptions(width=32, height=24, format=Format.PNG, keep=keep)
+        one, two = (open_exact(run(each, options).outputs[0].data) for each in (data, other))
+        assert one.getpixel((9, 9)) == two.getpixel((9, 9))
+        assert ("icc_profile" in two.info) is (keep is Keep.ICC)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+@pytest.mark.parametrize("has_box", [True, False])
+def test_narrow_range_of_a_monochrome_image(mode: str, has_box: bool) -> None:  # noqa: FBT001
+    for grey in (0, 100, 255):
+        file = io.BytesIO()
+        image = Image.new(mode, SIZE, grey if mode == "L" else (grey, 128))
+        image.save(file, "AVIF", quality=95, range="limited", subsampling="4:0:0")
+        data = file.getvalue() if has_box else file.getvalue().replace(b"colrnclx", b"freenclx")
+        wanted = (grey, grey, grey) if mode == "L" else (grey, grey, grey, 128)
+        assert page(data, 0).getpixel((5, 5)) == pytest.approx(wanted, abs=3)
+
+
 def test_the_header_of_a_stream() -> None:
     # With timing, a decoder model, two operating points and ten bits, as the specification lays them out.
     def bits(*fields: tuple[int, int]) -> str:
@@ -187,12 +214,12 @@ def test_the_header_of_a_stream() -> None:
         *[(0, 12), (3, 5), (0, 1), (0, 1)],
         *[(9, 4), (8, 4), (639, 10), (399, 9), (1, 1), (3, 4), (2, 3), (7, 3)],
         *[(0, 4), (1, 1), (3, 2), (0, 1), (1, 1), (0, 1), (1, 1), (6, 3), (7, 3)],
-        *[(1, 1), (0, 1), (1, 1), (9, 8), (16, 8), (9, 8)],
+        *[(1, 1), (0, 1), (1, 1), (9, 8), (16, 8), (9, 8), (0, 1)],
     )
     body = int(stream.ljust(-(-len(stream) // 8) * 8, "0"), 2).to_bytes(-(-len(stream) // 8))
     unit = bytes([0x12, 0, 0x0A, len(body)]) + body
-    assert colour_numbers(unit) == (9, 16)
+    assert stream_colours(unit) == StreamColours(primaries=9, transfer=16, is_narrow=True)
     for length in range(len(unit) - 4):
-        assert colour_numbers(unit[:length]) in {None, (9, 16)}
-    assert colour_numbers(b"\xff" * 300) is None
-    assert colour_numbers(bytes(300)) is None
+        assert stream_colours(unit[:length]) is None
+    assert stream_colours(b"\xff" * 300) is None
+    assert stream_colours(bytes(300)) is None

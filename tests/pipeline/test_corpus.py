@@ -56,7 +56,6 @@ DIFFERENT = {
     "testpngs__gray-4": _TRNS,
     "i_trns.png": "Pillow's reference knows no transparency beside 16-bit grey",
     "cicp-display-p3_reencoded.png": "Pillow does not apply cICP",
-    "libpng/pngtest.png": "Pillow turns by an orientation that comes behind the pixels",
     "xmp_tags_orientation": _XMP,
     "exif_imagemagick_orientation.png": _XMP,
     "pil_sample_cmyk.jpg": _CMYK,

@@ -184,11 +184,11 @@ def assert_near(found: Sequence[Colour], wanted: Sequence[Sequence[float]], with
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("transfer", [13, 1, 8, 4, 5, 16, 18])
-@pytest.mark.parametrize("primaries", [1, 6, 9, 12])
+@pytest.mark.parametrize(
+    ("primaries", "transfer"),
+    [(1, 8), (1, 4), (1, 5), (1, 16), (6, 13), (6, 16), (9, 18), (9, 16), (9, 1), (12, 13), (12, 8), (12, 4)],
+)
 def test_png_with_cicp(primaries: int, transfer: int, bits: int) -> None:
-    if transfer == 18 and primaries != 9:
-        pytest.skip("HLG is made with the luminance of BT.2020 here")
     colours = PATCHES
     if primaries == 6:  # cannot show all of sRGB
         colours = [tuple((band + 128) // 2 for band in colour) for colour in PATCHES]

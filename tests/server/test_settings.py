@@ -27,6 +27,7 @@ def test_a_worker_is_told_the_defaults_unless_settings_say_otherwise() -> None:
         "tolerate_truncated": True,
         "max_pixels": 2,
         "max_output_pixels": 3,
+        "max_frames": 7,
         "max_effort": 8,
         "max_expansion": 4,
         "job_memory": 1 << 20,

@@ -66,6 +66,14 @@ KeepFlag = Annotated[Keep, typer.Option("--keep", help="Metadata to copy to the 
 PageFlag = Annotated[
     int, typer.Option("--page", min=0, help="Page of a document or frame of an animation, from 0.")
 ]
+PagesFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--pages",
+        metavar="all|FIRST-LAST",
+        help="Frames of an animation, from 0; the result is an animated webp or gif.",
+    ),
+]
 EnlargeFlag = Annotated[
     bool, typer.Option("--enlarge/--no-enlarge", help="Whether to enlarge smaller images.")
 ]

@@ -41,6 +41,7 @@ class OutputReport:
     ratio: float
     format: str
     quality: int
+    frames: int
     ssim: float | None
     saved: str | None
     processed: Dimensions
@@ -55,6 +56,7 @@ class OutputReport:
             ratio=round(result.ratio, 3),
             format=result.format,
             quality=result.quality,
+            frames=result.frames,
             ssim=result.ssim,
             saved=None if saved is None else str(saved),
             processed=measure(verified) or Dimensions(result.width, result.height, SERVER),
@@ -78,7 +80,7 @@ class ResultReport:
 
     ``sent_bytes`` are those of the last of the ``attempts``, which did not have to send ``resumed_bytes``.
     ``ratio`` and ``result_bytes`` are those of all ``outputs`` together. ``listed`` shows the outputs as a
-    list even if there is only one. ``None`` is a value that is not known.
+    list even if there is only one. ``pages`` are also frames. ``None`` is a value that is not known.
     """
 
     image: str
@@ -94,8 +96,10 @@ class ResultReport:
     result_bytes: int
     ratio: float
     original: Dimensions | None
+    pages: int | None
     outputs: tuple[OutputReport, ...]
     listed: bool
+    placeholder: dict[str, str]
 
     @classmethod
     def of(
@@ -114,11 +118,13 @@ class ResultReport:
         """
         if isinstance(results, Version1Result):
             outputs: tuple[ResizedImage, ...] = (results,)
-            stated, timings = None, None
+            stated, timings, pages = None, None, None
+            placeholder = {}
         else:
             outputs = results.outputs
             stated = Dimensions(results.source.width, results.source.height, SERVER)
-            timings = asdict(results.timings)
+            timings, pages = asdict(results.timings), results.source.pages
+            placeholder = {} if results.placeholder is None else results.placeholder.to_meta()
         return cls(
             image=image.shown,
             server=server,
@@ -133,8 +139,10 @@ class ResultReport:
             result_bytes=sum(len(output.data) for output in outputs),
             ratio=round(results.ratio, 3),
             original=measure(image.content) or stated,
+            pages=pages,
             outputs=tuple(OutputReport.of(output, path) for output, path in zip(outputs, saved, strict=True)),
             listed=listed,
+            placeholder=placeholder,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -142,6 +150,8 @@ class ResultReport:
         report = asdict(self) | path_fields("image", self.image)
         outputs = tuple(output.to_json() for output in self.outputs)
         del report["outputs"]
+        if not self.placeholder:
+            del report["placeholder"]
         if report.pop("listed"):
             return report | {"outputs": outputs}
         return outputs[0] | report
@@ -164,6 +174,7 @@ class ResultReport:
                 rows.append(("saved", printable(output.saved or "standard output")))
                 rows.append(("  dimensions", str(output.processed)))
                 rows.append(("  size", f"{_size(output.result_bytes)}, {output.ratio:.2f} : 1"))
+                rows += self._frames("  frames", output)
                 rows.extend([] if output.ssim is None else [("  quality", output.seen())])
         else:
             (output,) = self.outputs
@@ -171,7 +182,15 @@ class ResultReport:
             rows.append(original)
             rows.extend([] if output.ssim is None else [("quality", output.seen())])
             rows.append(("processed dimensions", str(output.processed)))
+            rows += self._frames("frames", output)
+        rows += self.placeholder.items()
         return [f"{name:<21} {value}" for name, value in rows]
+
+    def _frames(self, name: str, output: OutputReport) -> list[tuple[str, str]]:
+        """Return the row with how many of the image's pages or frames a result has; none if it has one."""
+        if self.pages is None or self.pages == 1:
+            return []
+        return [(name, f"{output.frames} of {self.pages}")]
 
     def _resumed(self) -> str:
         """Return where the upload was resumed: ``sent`` is what was sent from there on."""

@@ -13,7 +13,16 @@ from vipsrv.client.core import Reply
 from vipsrv.client.requests import ClientRequest
 from vipsrv.client.save import save
 from vipsrv.errors import ProtocolError
-from vipsrv.options import DEFAULT_QUALITY, Format, ImageInfo, OutputInfo, ResizeReport, Timings
+from vipsrv.options import (
+    DEFAULT_QUALITY,
+    Format,
+    ImageInfo,
+    OutputInfo,
+    Placeholders,
+    ResizeReport,
+    Timings,
+    placeholders_of,
+)
 
 MAX_LIMIT = 2**63 - 1
 """The largest limit that a server may state."""
@@ -25,7 +34,8 @@ class ResizedImage:
 
     ``data`` is the encoded image; ``width`` and ``height`` are pixels; ``quality`` is the quality used,
     1–100; ``ratio`` is the bytes of the original divided by the bytes of this image. ``ssim`` is how much the
-    image looks like itself before it was encoded, 1 for equal, where ``min_ssim`` was asked.
+    image looks like itself before it was encoded, 1 for equal, where ``min_ssim`` was asked. ``frames`` is
+    how many images it has: more than 1 in an animation.
     """
 
     data: bytes = field(repr=False)
@@ -34,6 +44,7 @@ class ResizedImage:
     format: str
     quality: int
     ratio: float
+    frames: int = 1
     ssim: float | None = None
 
     def save(self, path: str | os.PathLike[str], *, follow_symlinks: bool = True) -> Path:
@@ -57,7 +68,7 @@ class ResizeResult(ResizedImage):
     ``received`` are bytes on the wire, headers included. ``elapsed`` is seconds for the whole call by the
     client's clock, including the time to connect. ``attempts`` is how often the request was sent; ``sent``
     and ``received`` are of the last attempt, to the address ``server``, which had ``resumed`` bytes of the
-    image already.
+    image already. ``placeholder`` is what was asked for that stands for the image until it is loaded.
     """
 
     source: ImageInfo
@@ -68,6 +79,7 @@ class ResizeResult(ResizedImage):
     attempts: int = 1
     resumed: int = 0
     server: str = ""
+    placeholder: Placeholders | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +100,7 @@ class ResizeResults:
     attempts: int = 1
     resumed: int = 0
     server: str = ""
+    placeholder: Placeholders | None = None
 
     def only(self) -> ResizeResult:
         """Return the single output as a ``ResizeResult``. Raises ``ValueError`` if there are several."""
@@ -99,6 +112,7 @@ class ResizeResults:
             format=output.format,
             quality=output.quality,
             ratio=self.ratio,
+            frames=output.frames,
             ssim=output.ssim,
             source=self.source,
             timings=self.timings,
@@ -108,6 +122,7 @@ class ResizeResults:
             attempts=self.attempts,
             resumed=self.resumed,
             server=self.server,
+            placeholder=self.placeholder,
         )
 
 
@@ -124,6 +139,13 @@ class Version1Result(ResizedImage):
     elapsed: float
     attempts: int = 1
     server: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedImage(ImageInfo):
+    """Facts from the header of an image, and what was asked for that stands for it until it is loaded."""
+
+    placeholder: Placeholders | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +202,7 @@ def resize_results(request: ClientRequest, answer: Answer, *, size: int, started
         attempts=answer.attempts,
         resumed=answer.resumed,
         server=answer.pending.peer,
+        placeholder=report.placeholder,
     )
 
 
@@ -234,14 +257,17 @@ def _cut(announced: tuple[OutputInfo, ...], body: bytes, size: int) -> Iterator[
             format=output.format,
             quality=output.quality,
             ratio=size / output.size,
+            frames=output.frames or 1,
             ssim=output.ssim,
         )
 
 
-def image_info(reply: Reply) -> ImageInfo:
+def image_info(reply: Reply) -> DescribedImage:
     """Make the result of an INFO. Raises ``ProtocolError``."""
     try:
-        return ImageInfo.from_meta(reply.meta["source"])
+        info = ImageInfo.from_meta(reply.meta["source"])
+        facts = {name: getattr(info, name) for name in ImageInfo.__dataclass_fields__}
+        return DescribedImage(**facts, placeholder=placeholders_of(reply.meta))
     except (KeyError, ValueError) as error:
         raise _invalid_reply("INFO", error) from None
 

@@ -17,12 +17,13 @@ from vipsrv.options.bounds import (
     MAX_DIMENSION,
     MAX_EFFORT,
     MAX_REQUEST_ID,
+    MOST_BYTES_BESIDE_FRAME,
     MOST_BYTES_BESIDE_PIXELS,
     MOST_BYTES_PER_PIXEL,
     NUMBER_BOUNDS,
 )
 from vipsrv.options.effects import BY_CONTENT, WATERMARK_PATTERN, read_watermark
-from vipsrv.options.facts import ImageInfo, OutputInfo, ResizeReport, Timings
+from vipsrv.options.facts import ImageInfo, OutputInfo, ResizeReport, Timings, placeholders_of
 from vipsrv.options.names import (
     Chroma,
     ChromaName,
@@ -37,7 +38,8 @@ from vipsrv.options.names import (
     Position,
     PositionName,
 )
-from vipsrv.options.pages import PAGES_PATTERN, page_range
+from vipsrv.options.pages import PAGES_PATTERN, page_range, read_pages
+from vipsrv.options.placeholder import Placeholder, PlaceholderName, Placeholders, read_placeholders
 from vipsrv.options.request import ResizeRequest, UploadSlot, check_request_id, is_traceparent
 from vipsrv.options.resize import ResizeArguments, ResizeOptions, default_fit
 
@@ -51,6 +53,7 @@ __all__ = [
     "MAX_DIMENSION",
     "MAX_EFFORT",
     "MAX_REQUEST_ID",
+    "MOST_BYTES_BESIDE_FRAME",
     "MOST_BYTES_BESIDE_PIXELS",
     "MOST_BYTES_PER_PIXEL",
     "NUMBER_BOUNDS",
@@ -68,6 +71,9 @@ __all__ = [
     "Keep",
     "KeepName",
     "OutputInfo",
+    "Placeholder",
+    "PlaceholderName",
+    "Placeholders",
     "Position",
     "PositionName",
     "ResizeArguments",
@@ -80,5 +86,8 @@ __all__ = [
     "default_fit",
     "is_traceparent",
     "page_range",
+    "placeholders_of",
+    "read_pages",
+    "read_placeholders",
     "read_watermark",
 ]

@@ -16,6 +16,9 @@ each pixel in three colours a code of at most 16 bits and 10 more (ITU-T T.81, F
 MOST_BYTES_BESIDE_PIXELS = 2**20
 """More than the headers and the padding of a result take, without metadata that is kept."""
 
+MOST_BYTES_BESIDE_FRAME = 1024
+"""The same for a frame of an animation: each of a GIF may have a palette of 768 bytes."""
+
 MAX_EFFORT = 9
 """The slowest of the efforts from 0 that an encoder may make to write a smaller file."""
 

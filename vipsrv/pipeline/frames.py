@@ -4,7 +4,7 @@ libvips opens an animation as a roll: one image with all frames below each other
 to bottom, so each frame is cut from the roll, computed and dropped before the next one is decoded.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyvips
@@ -42,24 +42,31 @@ class Frames:
         return self.first + self.count - 1
 
 
-def open_roll(loader: str, source: pyvips.Source, fail_on: str, first: int, count: int) -> Frames:
-    """Open frames with a loader of libvips. Raises ``pyvips.Error``."""
-    roll = pyvips.Operation.call(loader, source, access="sequential", fail_on=fail_on, page=first, n=count)
-    width, height = roll.width, roll.height // count
+def open_roll(
+    loader: str, source: pyvips.Source, fail_on: str, numbers: Sequence[int], first: int | None = None
+) -> Frames:
+    """Open the frames that have these rising ``numbers`` in the file of ``source`` with a loader of libvips.
 
-    def images() -> Iterator[pyvips.Image]:
-        for number in range(count):
-            yield roll.crop(0, number * height, width, height)
+    ``first`` is what the first of them is called, if that is not its number. Raises ``pyvips.Error``.
+    """
+    start, length = numbers[0], numbers[-1] - numbers[0] + 1
+    roll = pyvips.Operation.call(loader, source, access="sequential", fail_on=fail_on, page=start, n=length)
+    width, height = roll.width, roll.height // length
 
-    delays = get_field(roll, "delay", [])[first : first + count]
+    def images(_source: pyvips.Source = source) -> Iterator[pyvips.Image]:
+        # The source is kept here: the roll reads from its memory, and pyvips does not keep it.
+        for number in numbers:
+            yield roll.crop(0, (number - start) * height, width, height)
+
+    delays = get_field(roll, "delay", [])
     return Frames(
-        first=first,
-        count=count,
+        first=start if first is None else first,
+        count=len(numbers),
         image=roll,
         width=width,
         height=height,
         has_alpha=bool(roll.hasalpha()),
-        delays=(*delays, *[_DEFAULT_DELAY] * (count - len(delays))),
+        delays=tuple(delays[number] if number < len(delays) else _DEFAULT_DELAY for number in numbers),
         loop=get_field(roll, "loop", 0),
         images=images,
     )

@@ -50,7 +50,8 @@ class ImageHeader:
     the header of the embedded image if this format is a container (PNG in ICO). With ``shape`` and ``fields``
     (of an image without a profile) what they say is known before libvips opens the file. With ``frames``
     this is the header of an animation: ``info`` and ``image`` describe each frame, but only ``frames`` have
-    pixels. ``notes`` are what vipsrv read in the file.
+    pixels. ``notes`` are what vipsrv read in the file. ``finish`` makes the right colours of ``image``, or of
+    a part of it, when it is decoded; ``None`` if it has them.
 
     The header of a view (``vipsrv/pipeline/view.py``) has ``info`` and ``image`` of the view. ``source`` is
     the header of the page that it is a view of; ``region`` is the part of the page as stored, ``None`` for

@@ -27,6 +27,8 @@ def check_format(name: str, what: str, allowed: Collection[str] | None) -> None:
 
 def check_source(source: ImageInfo, config: WorkerConfig, frames: int = 1) -> None:
     """Raise ``TooLarge`` if a page of the source has too many pixels, or all of its ``frames`` together."""
+    if frames > config.max_frames:
+        raise TooLarge(f"the result would have {frames} frames; max-frames allows {config.max_frames}")
     if frames > 1 and source.width * source.height * frames > config.max_pixels:
         raise TooLarge(
             f"the {frames} frames have {source.width * source.height * frames} pixels "

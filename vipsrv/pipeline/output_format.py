@@ -10,6 +10,7 @@ from vipsrv.errors import BadRequest
 from vipsrv.options import Chroma, Format, ImageInfo, Keep
 from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import Writer
+from vipsrv.pipeline.vips import setup
 
 _writers: dict[Format, Writer] = {}
 """The writers that work, in the order of ``Format``."""
@@ -26,6 +27,8 @@ def try_writers() -> None:
         writer = _all_writers().get(format_)
         if writer is None:
             continue
+        if writer.untrusted_family is not None:
+            setup.allow_saver(writer.untrusted_family)
         try:
             pyvips.Operation.call(writer.saver, image, **writer.options)
         except pyvips.Error:

@@ -187,8 +187,7 @@ def _open_page(
         return reader.open_page(upload, number, fail_on)
     except pyvips.Error as error:
         where = "the header" if number == 0 else f"page {number}"
-        what = f"{where} of this {name} cannot be read"
-        raise refusal(what, upload, error, reader=reader) from error
+        raise refusal(f"{where} of this {name} cannot be read", upload, error, reader=reader) from error
 
 
 def _page_header(
@@ -209,7 +208,7 @@ def _page_header(
         lambda: image,
         decoder=Decoder.CORRECTED,
         fail_on=fail_on,
-        metadata_memory=metadata_memory,
+        metadata_memory=metadata_memory + page.memory,
         finish=page.finish,
     )
 
@@ -328,8 +327,7 @@ def _load_page(upload: Upload, name: str, reader: LibvipsReader, fail_on: str, p
             reader.loader, upload.source, access="sequential", fail_on=fail_on, page=page
         )
     except pyvips.Error as error:
-        what = f"page {page} of this {name} cannot be read"
-        raise refusal(what, upload, error, reader=reader) from error
+        raise refusal(f"page {page} of this {name} cannot be read", upload, error, reader=reader) from error
 
 
 def open_frames(upload: Upload, header: ImageHeader, pages: str) -> ImageHeader:
@@ -350,7 +348,8 @@ def open_frames(upload: Upload, header: ImageHeader, pages: str) -> ImageHeader:
     reader = registry.format_named(info.format).reader
     if not isinstance(reader, LibvipsReader) or reader.open_frames is None:
         raise BadRequest(
-            f"pages: the {info.pages} pages of this {info.format} are no animation; choose one with 'page'"
+            f"pages: no animation is made of the {info.pages} pages of this {info.format}; "
+            "choose one with 'page'"
         )
     return _open_frames(upload, header, reader, first, last - first + 1)
 
@@ -368,7 +367,7 @@ def _open_frames(
         what = f"the frames of this {info.format} cannot be read"
         raise refusal(what, upload, error, reader=reader) from error
     return ImageHeader(
-        replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha, orientation=1),
+        replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha),
         lambda: frames.image,
         decoder=Decoder.CORRECTED,
         fail_on=header.fail_on,

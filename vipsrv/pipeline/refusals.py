@@ -27,6 +27,6 @@ def refusal(
         explained = f"it refers to byte {beyond[1]}, but ends after {upload.size}"
     if explained is None and message.startswith(_NO_REASON):
         explained = "libvips gives no reason"
-    if reader is not None and any(one in message for one in reader.not_read):
+    if reader is not None and any(part in text for part in reader.not_read):
         return UnsupportedFormat(f"{what}: {explained or message}")
     return CorruptImage(f"{what}: {explained or message}")

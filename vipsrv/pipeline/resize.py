@@ -206,11 +206,23 @@ def _run_completed(decode: DecodePlan, plans: Sequence[OutputPlan], text: str) -
         upload = reader.completed(decode.upload, text, decode.watch)
         if upload is None:
             return None
-        first = read_header(upload, tolerant=decode.header.fail_on == "none", shrink_for=_whole)
-        return _run_either(replace(decode, upload=upload, header=_same_view(decode, upload, first)), plans)
+        header = _opened_again(upload, decode)
+        return _run_either(replace(decode, upload=upload, header=header), plans)
     except (pyvips.Error, RequestError):
         stop_if_asked(decode.watch)
         return None
+
+
+def _opened_again(upload: Upload, decode: DecodePlan) -> ImageHeader:
+    """Return the header of the same view of the same page, because an image can be read only once.
+
+    Raises as ``read_header`` does.
+    """
+    first = read_header(upload, tolerant=decode.header.fail_on == "none", shrink_for=_whole)
+    header, page = decode.header, open_page(upload, first, decode.page)
+    if not header.is_view:
+        return page
+    return part_of(upload, page, decode.page, header.region, header.info.orientation, header.angle)
 
 
 def _whole(_width: int, _height: int) -> int:
@@ -226,25 +238,13 @@ def _is_of_decoder(decode: DecodePlan, message: str) -> bool:
 
 
 def _decodes(decode: DecodePlan, plans: Sequence[OutputPlan]) -> bool:
-    """Whether the image can be decoded as far as the job needs. It is opened again, because it can be read
-    only once.
-    """
+    """Whether the image can be decoded as far as the job needs."""
     try:
-        tolerant = decode.header.fail_on == "none"
-        first = read_header(decode.upload, tolerant=tolerant, shrink_for=_whole)
-        decode = replace(decode, header=_same_view(decode, decode.upload, first))
+        decode = replace(decode, header=_opened_again(decode.upload, decode))
         _decode(decode, plans).avg()  # reads every pixel and keeps none
     except (pyvips.Error, RequestError):
         return False
     return True
-
-
-def _same_view(decode: DecodePlan, upload: Upload, first: ImageHeader) -> ImageHeader:
-    """The header of the plan's page, and of the same part of it, opened anew."""
-    header, page = decode.header, open_page(upload, first, decode.page)
-    if not header.is_view:
-        return page
-    return part_of(upload, page, decode.page, header.region, header.info.orientation, header.angle)
 
 
 def _decode(decode: DecodePlan, plans: Sequence[OutputPlan]) -> pyvips.Image:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pyvips
 
 from vipsrv.errors import CorruptImage
-from vipsrv.pipeline.cost import TRIM_HELD, admit_trim
+from vipsrv.pipeline.cost import admit_trim, held_by_trim
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import check_source
 from vipsrv.pipeline.orientation import Region, stored_region
@@ -52,16 +52,15 @@ def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms) -> Im
         seconds=terms.seconds,
         heavy_ok=terms.heavy_ok,
     )
-    is_small = info.width * info.height * header.source.pixel_bytes <= TRIM_HELD
-    is_held = is_small and header.source.finish is None
+    is_held = held_by_trim(header) > 0
     held = None
     try:
         if is_held:
-            held = _watched(header.image, terms).copy_memory()
+            held = _watched(_image(header), terms).copy_memory()
             kept = kept_region(held, held, header, view.trim)
         else:
             kept = kept_region(
-                _watched(header.image, terms), _again(upload, header, view).image, header, view.trim
+                _watched(_image(header), terms), _image(_again(upload, header, view)), header, view.trim
             )
     except pyvips.Error as error:
         stop_if_asked(terms.watch)
@@ -74,6 +73,10 @@ def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms) -> Im
         left, top = (0, 0) if region is None else region[:2]
         region = Region(left + kept.left, top + kept.top, kept.width, kept.height)
     return part_of(upload, page, view.page, region, info.orientation, header.angle, held)
+
+
+def _image(header: ImageHeader) -> pyvips.Image:
+    return header.image if header.finish is None else header.finish(header.image)
 
 
 def _again(upload: Upload, header: ImageHeader, view: View) -> ImageHeader:

@@ -6,7 +6,6 @@ the orientation of the view, and a part becomes a region of the stored page: so 
 decoded, and all steps that follow treat the view like an image of its size.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -86,9 +85,10 @@ def part_of(
 ) -> ImageHeader:
     """Return the header of a ``region`` of a page, as stored, which is seen with this ``orientation``.
 
-    ``number`` is that of the page. ``held`` is the decoded region, if it is in memory already.
+    ``number`` is that of the page. ``held`` is the decoded region in its colours, if it is in memory.
     """
     info = page.info
+    kept = 0 if held is None else held.width * held.height * page.pixel_bytes
     width, height = (info.width, info.height) if region is None else region[2:]
 
     def build() -> pyvips.Image:
@@ -104,24 +104,16 @@ def part_of(
         fail_on=page.fail_on,
         is_bgr=page.is_bgr,
         shrink=page.shrink,
-        metadata_memory=page.metadata_memory,
+        metadata_memory=page.metadata_memory + kept,
         embedded=page.embedded,
         source=page,
         region=region,
         angle=angle,
         frames=page.frames,
         notes=page.notes,
-        finish=_finish_part(page, region),
+        finish=page.finish if held is None else None,
         **_known(page, width, height),
     )
-
-
-def _finish_part(page: ImageHeader, region: Region | None) -> Callable[[pyvips.Image], pyvips.Image] | None:
-    """Return how a part of a page is made right: all of the page is, because some need all of its pixels."""
-    finish = page.finish
-    if finish is None or region is None:
-        return finish
-    return lambda _part: finish(page.image).crop(*region)
 
 
 def _known(page: ImageHeader, width: int, height: int) -> dict[str, Any]:
@@ -136,7 +128,7 @@ def _open_part(upload: Upload, page: ImageHeader, number: int, region: Region) -
     reader = format_named(page.info.format).reader
     if page.decoder is Decoder.LIBVIPS and isinstance(reader, LibvipsReader) and reader.open_for_part:
         image = reader.open_for_part(upload, page, number)
-    return (image or page.image).crop(*region)
+    return (page.image if image is None else image).crop(*region)
 
 
 def _region(crop: tuple[float, float, float, float], size: tuple[int, int]) -> Region:

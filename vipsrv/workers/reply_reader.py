@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from vipsrv.errors import RequestError
-from vipsrv.options import MOST_BYTES_BESIDE_PIXELS, MOST_BYTES_PER_PIXEL
+from vipsrv.options import MOST_BYTES_BESIDE_FRAME, MOST_BYTES_BESIDE_PIXELS, MOST_BYTES_PER_PIXEL
 from vipsrv.storage import Slot, Spool
 from vipsrv.workers.channel import (
     DIGEST,
@@ -263,10 +263,13 @@ class WorkerReplyReader:
             raise ChannelError("its reply is not of the kind of its job")
         size = sum(output.size for output in head.outputs)
         beside = MOST_BYTES_BESIDE_PIXELS + (job.image.size + _MOST_INFLATED if _KEEPS in job.options else 0)
+        frames = sum(output.frames or 1 for output in head.outputs)
         most = MOST_BYTES_PER_PIXEL * self._limits.output_pixels + beside * len(head.outputs)
+        most += MOST_BYTES_BESIDE_FRAME * frames
         if size > most:
             raise ChannelError("its result is larger than the job's result can be")
-        if sum(output.width * output.height for output in head.outputs) > self._limits.output_pixels:
+        pixels = sum(output.width * output.height * (output.frames or 1) for output in head.outputs)
+        if pixels > self._limits.output_pixels:
             raise ChannelError("its results have more pixels than a job's results may have")
         return size
 

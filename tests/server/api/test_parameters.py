@@ -48,7 +48,7 @@ def refusal(*given: tuple[str, str]) -> str:
 def test_every_option_of_a_resize_is_a_parameter() -> None:
     assert set(PARAMETERS) == {
         *ResizeOptions.__dataclass_fields__,
-        *("withoutEnlargement", "flop", "deadline_ms", "outputs"),
+        *("withoutEnlargement", "flop", "deadline_ms", "outputs", "placeholder"),
     }
 
 
@@ -119,6 +119,13 @@ def test_all_options() -> None:
         optimize=False,
         min_ssim=0.97,
     )
+
+
+def test_pages() -> None:
+    assert options(width="8", pages="all").pages == "all"
+    assert options(width="8", pages="00-9").pages == "0-9"
+    assert refusal(("pages", "3")).startswith("pages: must be all")
+    assert refusal(("pages", "3-2")).startswith("pages: 3-2 must begin")
 
 
 def test_the_default_fit_is_that_of_the_clients() -> None:
@@ -246,7 +253,7 @@ def test_a_schema_accepts_what_is_accepted(name: str, data: st.DataObject) -> No
         parameter.read(text)
     except BadRequest:
         # A pattern has no range: not every number of ten digits is a side.
-        assert not valid or name in {"outputs", "sharpen", *LIST_LENGTHS}
+        assert not valid or name in {"outputs", "pages", "sharpen", *LIST_LENGTHS}
     else:
         assert valid
 

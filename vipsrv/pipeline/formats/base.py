@@ -180,12 +180,14 @@ class ImageFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedPage:
     """A page whose pixels a format's own code makes right. ``image`` is what is known before they are
-    decoded; ``finish`` makes the right image of it when it is decoded, ``None`` if it is right.
+    decoded; ``finish`` makes the right image of it when it is decoded, ``None`` if it is right. Its copy
+    of the file takes ``memory`` bytes.
     """
 
     image: pyvips.Image
     has_alpha: bool
     pages: int = 1
+    memory: int = 0
     finish: Callable[[pyvips.Image], pyvips.Image] | None = None
 
 
@@ -257,7 +259,9 @@ def _prepared(loader: str, fail_on: str) -> PreparedOperation:
 
 def frames_of_roll(loader: str) -> Callable[[Upload, ImageHeader, int, int], Frames]:
     """Return what opens the frames of a format that ``loader`` of libvips reads as a roll."""
-    return lambda upload, header, first, count: open_roll(loader, upload.source, header.fail_on, first, count)
+    return lambda upload, header, first, count: open_roll(
+        loader, upload.source, header.fail_on, range(first, first + count)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +273,8 @@ class LibvipsReader:
     is. ``sample``: a small file of the format for the trial, where this libvips may read what it cannot
     write, or have a loader without the decoder for this format. ``decodes_whole``: ``thumbnail`` also decodes
     all of the image, and is no faster than a plain open. ``continues_after_errors``: libvips logs an error in
-    the pixels and goes on with a blank area.
+    the pixels and goes on with a blank area. ``by_signature``: the signature decides which files are of the
+    format, because libvips looks at more of them and does not say what it dislikes.
     """
 
     loader: str
@@ -280,6 +285,7 @@ class LibvipsReader:
     shares_loader: bool = False
     decodes_whole: bool = False
     continues_after_errors: bool = False
+    by_signature: bool = False
 
     error_beginnings: tuple[str, ...] = ()
     """How the texts of errors in the pixels begin, besides the name of the loader: none of a saver does."""
@@ -320,15 +326,6 @@ class LibvipsReader:
     no smaller than the stored ``size`` that is needed; ``None`` if the image of the header serves as well.
     Raises ``pyvips.Error`` and ``CorruptImage``."""
 
-    explain: Callable[[Upload, str], str | RequestError | None] = _explain_nothing
-    """After libvips failed with this text: say what is wrong with the file, where the first line of the text
-    does not say it, or return the error that is right; ``None`` if that line says it.
-    """
-
-    completed: Callable[[Upload, str, StopCheck | None], Upload | None] = _complete_nothing
-    """After a decode failed with this text: return the file without the fault, if the fault changes no pixel;
-    otherwise ``None``. Raises ``pyvips.Error``, also if the job must stop."""
-
     count_pages: Callable[[Upload], int] | None = None
     """Return the number of pages, if libvips does not know it: its loader then reads only the first one."""
 
@@ -339,6 +336,15 @@ class LibvipsReader:
     open_for_part: Callable[[Upload, ImageHeader, int], pyvips.Image | None] | None = None
     """Open a page (upload, header, page) so that taking a part of it decodes no more than that part; ``None``
     if the image of the header serves as well. Raises ``pyvips.Error``."""
+
+    explain: Callable[[Upload, str], str | RequestError | None] = _explain_nothing
+    """After libvips failed with this text: say what is wrong with the file, where the first line of the text
+    does not say it, or return the error that is right; ``None`` if that line says it.
+    """
+
+    completed: Callable[[Upload, str, StopCheck | None], Upload | None] = _complete_nothing
+    """After a decode failed with this text: return the file without the fault, if the fault changes no pixel;
+    otherwise ``None``. Raises ``pyvips.Error``, also if the job must stop."""
 
     decode_cost: Callable[[DecodeRequest], DecodeCost] = whole_image_cost
     """Return the cost of decoding a page, or of each frame: the ``page`` of the request is the last one."""
@@ -481,7 +487,9 @@ class Writer:
     preserved; ``keeps``: the metadata that a request may keep (``all`` is as much as the format holds);
     ``max_side``: the most pixels on a side, ``None`` if that is above every limit of the server.
 
-    ``animation``: the arguments of the saver for several frames, ``None`` if the format holds one image.
+    ``untrusted_family``: the classes of a saver that some libvips does not trust, ``None`` if all do.
+    ``animation``: the arguments of the saver for several frames, ``None`` if the format holds one image;
+    ``max_delay``: the most milliseconds that it holds for one of them.
     ``checks_profile``: the saver fails for some of the profiles with which libvips can convert.
     ``lossless_cost`` is the cost of lossless results, ``None`` if it is the same. ``effort`` is how the saver
     takes the option ``effort``, ``None`` if it has none; ``optimizes``: it has only two efforts, which the
@@ -491,6 +499,7 @@ class Writer:
 
     format: Format
     saver: str
+    untrusted_family: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     lossy: bool
     lossless: bool
@@ -499,6 +508,7 @@ class Writer:
     max_side: int | None = None
     checks_profile: bool = False
     animation: Mapping[str, Any] | None = None
+    max_delay: int = 0
     cost: EncodeCost
     lossless_cost: EncodeCost | None = None
     effort: EncoderEffort | None = None
@@ -506,6 +516,9 @@ class Writer:
     chroma: Mapping[Chroma, Mapping[str, Any]] = field(default_factory=_any_chroma)
     progressive: ProgressiveWriting | None = None
     palette: PaletteWriting | None = None
+
+    mark_transparent: Callable[[bytes], bytes] | None = None
+    """Make it known of a result of several frames that it has transparency, if its encoder may not."""
 
     count_frames: Callable[[bytes], int] | None = None
     """Return how many frames a result has, if its encoder may write fewer than it got."""

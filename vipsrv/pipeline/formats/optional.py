@@ -41,6 +41,7 @@ FORMATS = (
         writer=Writer(
             format=Format.JXL,
             saver="jxlsave_buffer",
+            untrusted_family="VipsForeignSaveJxl",  # before libvips 8.18
             lossy=True,
             lossless=True,
             alpha=True,

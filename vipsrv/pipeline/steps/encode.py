@@ -57,6 +57,8 @@ def _write(image: pyvips.Image, output: OutputPlan, quality: int | None) -> byte
     if output.frames > 1:
         arguments |= writer.animation or {}
     data: bytes = pyvips.Operation.call(writer.saver, image, keep=options.keep.value, **arguments)
+    if output.frames > 1 and writer.mark_transparent is not None and image.hasalpha():
+        data = writer.mark_transparent(data)
     if writer.without_resolution is not None and options.keep not in _WITH_RESOLUTION:
-        return writer.without_resolution(data)
+        data = writer.without_resolution(data)
     return data

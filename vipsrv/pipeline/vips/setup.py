@@ -61,6 +61,14 @@ def allow_loader(family: str) -> None:
     pyvips.operation_block_set(family, False)
 
 
+def allow_saver(family: str) -> None:
+    """Switch on a family of saver classes, such as ``VipsForeignSaveJxl``, that libvips does not trust.
+
+    That is about hostile files; a saver sees only pixels that libvips has decoded.
+    """
+    pyvips.operation_block_set(family, False)
+
+
 def block_loader(family: str) -> None:
     """Switch off a family of loader classes."""
     pyvips.operation_block_set(family, True)

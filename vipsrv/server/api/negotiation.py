@@ -17,14 +17,20 @@ _WEIGHT = re.compile(r"\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*", re.AS
 _PREFERRED = (Format.AVIF, Format.JXL, Format.WEBP)
 """The formats that ``auto`` chooses if a client accepts both equally, the smallest first."""
 
+_STILL = (Format.AVIF, Format.JXL)
+"""Those of them that hold only one frame here."""
 
-def preferred_format(accept: str, allowed: Collection[str]) -> Format | None:
+
+def preferred_format(accept: str, allowed: Collection[str], *, animated: bool = False) -> Format | None:
     """Return AVIF, JPEG XL or WebP if a client names it as one of the image types that it likes best.
 
     A wildcard names no format: clients that know neither send ``*/*``, too. ``allowed`` are the formats that
-    may be written.
+    may be written. A result that may be ``animated`` is WebP, which holds all of its frames.
     """
     weights = {range_: weight for range_, weight in _ranges(accept) if range_.startswith(("image/", "*/"))}
+    if animated:
+        for format_ in _STILL:
+            weights.pop(f"image/{format_}", None)
     best = max(weights.values(), default=0.0)
     for format_ in _PREFERRED:
         weight = weights.get(f"image/{format_}", 0.0)

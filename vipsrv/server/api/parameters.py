@@ -17,15 +17,19 @@ from vipsrv.options import (
     INTEGER_BOUNDS,
     LIST_LENGTHS,
     NUMBER_BOUNDS,
+    PAGES_PATTERN,
     WATERMARK_PATTERN,
     Chroma,
     Fit,
     Flip,
     Format,
     Keep,
+    Placeholder,
     Position,
     ResizeOptions,
     default_fit,
+    read_pages,
+    read_placeholders,
     read_watermark,
 )
 from vipsrv.printable import printable
@@ -211,6 +215,13 @@ def _read_colour(text: str) -> str:
     return f"#{match[1]}"
 
 
+def _read_pages(text: str) -> str | None:
+    try:
+        return read_pages("pages", text)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+
+
 def _read_sizes(text: str) -> list[tuple[int | None, int | None]]:
     sizes = text.split(",")
     if len(sizes) > MAX_OUTPUTS:
@@ -236,6 +247,24 @@ def _shown(text: str) -> str:
 
 _NUMBER_PATTERN = r"([0-9]{1,20}|[0-9]{0,20}\.[0-9]{1,20})"
 _SIZES_PATTERN = r"([1-9][0-9]{0,9}x([1-9][0-9]{0,9})?|x[1-9][0-9]{0,9})"
+
+
+def _read_placeholder(text: str) -> list[str]:
+    try:
+        return [one.value for one in read_placeholders(text.split(","))]
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+
+
+_ONE_PLACEHOLDER = f"({'|'.join(Placeholder)})"
+
+PLACEHOLDER = Parameter(
+    name="placeholder",
+    description="What the reply shall have that stands for the image until it is loaded, with commas between "
+    f"them: {', '.join(f'`{one}`' for one in Placeholder)}.",
+    schema={"type": "string", "pattern": f"^{_ONE_PLACEHOLDER}(,{_ONE_PLACEHOLDER}){{0,7}}$"},
+    read=_read_placeholder,
+)
 
 _DECLARED = (
     _number("width", "Pixels of the result, as a viewer sees it.", INTEGER_BOUNDS["width"]),
@@ -285,6 +314,13 @@ _DECLARED = (
     ),
     _choice("keep", "Metadata of the image that the result carries.", Keep),
     _number("page", "Page or frame of the image, from 0.", INTEGER_BOUNDS["page"]),
+    Parameter(
+        name="pages",
+        description="Frames of an animation, `all` or the first and the last, such as `0-9`; the result is "
+        "an animated WebP or GIF.",
+        schema={"type": "string", "pattern": f"^({PAGES_PATTERN})$"},
+        read=_read_pages,
+    ),
     _boolean("enlarge", "Whether an image smaller than the target is enlarged."),
     Parameter(
         name="withoutEnlargement",
@@ -385,6 +421,7 @@ _DECLARED = (
         "Milliseconds from the arrival of the image's last byte to the reply.",
         DEADLINE_MS_BOUNDS,
     ),
+    PLACEHOLDER,
     Parameter(
         name="outputs",
         description=f"Sizes of 1 to {MAX_OUTPUTS} results, such as `320x,640x480,x1280`, instead of "
@@ -403,7 +440,7 @@ PARAMETERS: dict[str, Parameter] = {one.name: one for one in _DECLARED}
 _BY_NAME = PARAMETERS | {alias: one for one in _DECLARED for alias in one.aliases}
 _OPTION = {"withoutEnlargement": "enlarge"}
 _FLOPPED = (Flip.HORIZONTAL.value, Flip.BOTH.value)
-_OF_ALL_RESULTS = ("deadline_ms",)
+_OF_ALL_RESULTS = ("deadline_ms", "placeholder")
 _SIDES = ("width", "height")
 
 
@@ -423,6 +460,11 @@ class ResizeParameters:
     def is_auto(self) -> bool:
         """Whether the format is to be chosen."""
         return self._values.get("format") == Format.AUTO
+
+    @property
+    def is_animated(self) -> bool:
+        """Whether the result may have several frames."""
+        return "pages" in self._values
 
     def add(self, name: str, text: str) -> None:
         """Add a parameter. Raises ``BadRequest`` if it is unknown, invalid, or given already."""

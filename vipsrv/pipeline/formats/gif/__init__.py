@@ -12,10 +12,9 @@ from vipsrv.pipeline.formats.base import (
     ProgressiveWriting,
     Trial,
     Writer,
-    frames_of_roll,
     signature,
 )
-from vipsrv.pipeline.formats.gif.screen import as_shown
+from vipsrv.pipeline.formats.gif.screen import as_shown, check_frames, open_frames
 
 _CANVAS_BYTES = 4
 """Bytes per pixel of the canvas; for a later frame the canvas before it is also held."""
@@ -31,14 +30,14 @@ GIF = ImageFormat(
     name="gif",
     order=50,
     signatures=(signature("GIF", rb"GIF8[79]a"),),
-    # Opening needs no bound: 100,000 frames take 14 ms and 7 MB.
     reader=LibvipsReader(
         loader="gifload_source",
         family="VipsForeignLoadNsgif",
         trial=Trial(saver="gifsave_buffer"),
         decodes_whole=True,
+        check_metadata=check_frames,
         as_shown=as_shown,
-        open_frames=frames_of_roll("gifload_source"),
+        open_frames=open_frames,
         decode_cost=_decode_cost,
     ),
     writer=Writer(
@@ -57,6 +56,7 @@ GIF = ImageFormat(
         alpha=True,
         # One frame of the result for each of the source, also if two are equal.
         animation={"keep_duplicate_frames": True},
+        max_delay=655_350,  # 16 bits of hundredths of a second
         keeps=ANY_METADATA - {Keep.EXIF, Keep.ICC},
         max_side=65_535,  # 16 bits
         cost=EncodeCost(pixel=10, base=24 << 20, seconds=0.1),

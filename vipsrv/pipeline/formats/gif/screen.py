@@ -18,10 +18,14 @@ the canvas, which the first frame may enlarge, what Chromium and Firefox do.
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import pyvips
 
 from vipsrv.errors import TooLarge
+from vipsrv.pipeline.frames import Frames, open_roll
+from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.limits import MAX_PAGES, too_many_pages
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.fields import with_metadata
 from vipsrv.pipeline.vips.operations import PreparedOperation
@@ -41,10 +45,21 @@ _ONE_CLEAR_PIXEL = bytes.fromhex("0202440100")
 """The data of an image that ends after a pixel of index 0: code size, a block of the codes 4 (clear), 0 and 5
 (end)."""
 
+_LOADER = "gifload_source"
 _open = {
-    fail_on: PreparedOperation("gifload_source", "source", "page", access="sequential", fail_on=fail_on)
+    fail_on: PreparedOperation(_LOADER, "source", "page", access="sequential", fail_on=fail_on)
     for fail_on in ("error", "none")
 }
+
+
+_MIN_SUSPICIOUS = 1 << 20
+"""Bytes of a file whose frames are counted: the 70,000 that a smaller one can have are opened in 10 ms."""
+
+_SAMPLES, _SAMPLE = 8, 1 << 14
+"""How many samples are taken of the file, and their bytes: looking at them takes 0.1 ms."""
+
+_END_AND_IMAGE = b"\0,"
+"""The end of a frame, or of an extension, and the beginning of the next frame."""
 
 
 class _Ends(Exception):
@@ -82,6 +97,30 @@ def as_shown(upload: Upload, image: pyvips.Image, page: int, fail_on: str) -> py
 
     Raises ``TooLarge`` and ``pyvips.Error``.
     """
+    copied = _corrected(upload, image, page)
+    if copied is None:
+        return None
+    data, frames = copied
+    # It keeps a reference to the data, as pyvips' own call does not.
+    shown = _open[fail_on](pyvips.Source.new_from_memory(data), frames[page])
+    return with_metadata(shown, image)
+
+
+def open_frames(upload: Upload, header: ImageHeader, first: int, count: int) -> Frames:
+    """Open frames of an animation on the logical screen. Raises ``TooLarge`` and ``pyvips.Error``."""
+    last = first + count - 1
+    image = _open[header.fail_on](upload.source, 0)
+    copied = _corrected(upload, image, last)
+    if copied is None:
+        return open_roll(_LOADER, upload.source, header.fail_on, range(first, last + 1))
+    data, frames = copied
+    return open_roll(_LOADER, pyvips.Source.new_from_memory(data), header.fail_on, frames[first:], first)
+
+
+def _corrected(upload: Upload, image: pyvips.Image, page: int) -> tuple[bytes, list[int]] | None:
+    """Return the file that libnsgif shows rightly up to the frame ``page``, and the numbers of its frames in
+    it; ``None`` if the upload is such a file. ``image`` is what libvips makes of a frame.
+    """
     try:
         width, height, *_ = _SCREEN.unpack(upload.head(_SCREEN.size))
         first = next(_frames(upload, data=False))
@@ -91,21 +130,15 @@ def as_shown(upload: Upload, image: pyvips.Image, page: int, fail_on: str) -> py
         is_right = (image.width, image.height) == size and (image.hasalpha() or first.covers(*size))
         if is_right and not page:
             return None
-        copied = _copy(upload, size, page, wanted=not is_right, opaque=not image.hasalpha())
+        return _copy(upload, size, page, wanted=not is_right, opaque=not image.hasalpha())
     except (_Ends, StopIteration, struct.error):
-        copied = None
-    if copied is None:
         return None
-    data, frame = copied
-    # It keeps a reference to the data, as pyvips' own call does not.
-    shown = _open[fail_on](pyvips.Source.new_from_memory(data), frame)
-    return with_metadata(shown, image)
 
 
 def _copy(
     upload: Upload, size: tuple[int, int], page: int, *, wanted: bool, opaque: bool
-) -> tuple[bytes, int] | None:
-    """The file up to the frame ``page`` with the added frames, and the number of that frame in it.
+) -> tuple[bytes, list[int]] | None:
+    """The file up to the frame ``page`` with the added frames, and the numbers of all others in it.
 
     ``None`` if it is not ``wanted`` for another reason and no frame before ``page`` needs it. If the GIF is
     ``opaque``, every frame that does not stay makes transparency appear.
@@ -123,17 +156,17 @@ def _copy(
     # A screen of one pixel, which the first frame enlarges.
     struct.pack_into("<HH", head, 6, 1, 1)
     parts: list[bytes | bytearray | memoryview] = [head, _added(size[0] - 1, size[1] - 1, 1, 1, _STAYS)]
-    number = 1
+    numbers, number = list[int](), 1
     for frame in frames:
         parts.append(view[frame.start : frame.end])
-        if frame is not frames[-1]:
+        numbers.append(number)
+        number += 1
+        if frame.is_cleared_to_a_colour and frame is not frames[-1]:
+            place = frame.left, frame.top, frame.width, frame.height
+            parts.append(_added(*place, _TO_BACKGROUND))
             number += 1
-            if frame.is_cleared_to_a_colour:
-                place = frame.left, frame.top, frame.width, frame.height
-                parts.append(_added(*place, _TO_BACKGROUND))
-                number += 1
     parts.append(bytes([_TRAILER]))
-    return b"".join(parts), number
+    return b"".join(parts), numbers
 
 
 def _added(left: int, top: int, width: int, height: int, disposal: int) -> bytes:
@@ -196,3 +229,23 @@ def _after_blocks(view: memoryview, position: int, blocks: int) -> tuple[int, in
         if blocks > _MAX_BLOCKS:
             raise TooLarge(f"this gif has more than {_MAX_BLOCKS} blocks of data")
     raise _Ends
+
+
+def check_frames(upload: Upload) -> int:
+    """Raise ``TooLarge`` for far too many frames: libvips looks at all when it opens the file, and a million
+    of a pixel each in 23 MB take it up to a second. The metadata take no memory: return 0.
+
+    Frames are counted only if samples of the file look as if there were too many.
+    """
+    if upload.size < _MIN_SUSPICIOUS:
+        return 0
+    step = upload.size // _SAMPLES
+    ends = sum(upload.read(number * step, _SAMPLE).count(_END_AND_IMAGE) for number in range(_SAMPLES))
+    if ends * step // _SAMPLE > 10 * MAX_PAGES:
+        try:
+            frames = sum(1 for _ in islice(_frames(upload, data=True), MAX_PAGES + 1))
+        except (_Ends, struct.error):
+            return 0
+        if frames > MAX_PAGES:
+            raise too_many_pages(None)
+    return 0

@@ -3,9 +3,15 @@
 Source: AV1 Bitstream & Decoding Process Specification (2019), sections 5.3 (OBU), 5.5 (sequence header).
 """
 
+from dataclasses import dataclass
+
 _SEQUENCE_HEADER = 1  # obu_type
 _MAX_UNITS = 8
 _WITH_TIER = 7  # the highest level without one
+_UNSPECIFIED = (2, 2, 2)
+_SRGB = (1, 13, 0)
+"""RGB itself instead of YCbCr: the range is then not stated."""
+
 _MAIN_PROFILE_HIGH, _PROFESSIONAL = 1, 2
 
 
@@ -33,10 +39,19 @@ class _Bits:
         self.read(min(zeros, 32) if zeros < 32 else 0)  # noqa: PLR2004
 
 
-def colour_numbers(data: bytes) -> tuple[int, int] | None:
-    """Return ``colour_primaries`` and ``transfer_characteristics`` (ITU-T H.273) of a stream that begins with
-    ``data``; ``None`` if its header does not state them, or is not found.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamColours:
+    """``colour_primaries`` and ``transfer_characteristics`` (ITU-T H.273), and whether black and white are
+    the codes 16 and 235 of 256.
     """
+
+    primaries: int
+    transfer: int
+    is_narrow: bool
+
+
+def stream_colours(data: bytes) -> StreamColours | None:
+    """Return the colours of a stream that begins with ``data``; ``None`` if its header is not found."""
     try:
         header = _sequence_header(data)
         return None if header is None else _colours(_Bits(header))
@@ -64,7 +79,7 @@ def _sequence_header(data: bytes) -> bytes | None:
     return None
 
 
-def _colours(bits: _Bits) -> tuple[int, int] | None:
+def _colours(bits: _Bits) -> StreamColours:
     profile = bits.read(3)
     bits.read(1)  # still_picture
     is_reduced = bits.read(1)
@@ -85,7 +100,9 @@ def _colours(bits: _Bits) -> tuple[int, int] | None:
         bits.read(1)  # twelve_bit
     if profile != _MAIN_PROFILE_HIGH:
         bits.read(1)  # mono_chrome
-    return (bits.read(8), bits.read(8)) if bits.read(1) else None
+    numbers = (bits.read(8), bits.read(8), bits.read(8)) if bits.read(1) else _UNSPECIFIED
+    is_narrow = numbers != _SRGB and not bits.read(1)
+    return StreamColours(primaries=numbers[0], transfer=numbers[1], is_narrow=is_narrow)
 
 
 def _skip_operating_points(bits: _Bits) -> None:

@@ -115,7 +115,7 @@ def _without_resolution(data: bytes) -> bytes:
 
 def _reopen(upload: Upload, header: ImageHeader, _page: int, _size: tuple[int, int]) -> pyvips.Image | None:
     """Inflate the pixels now, if the image is neither tiny nor large."""
-    if not _is_inflated_first(upload, header):
+    if header.region is not None or not _is_inflated_first(upload, header):
         return None
     data = upload.view()
     size = row_bytes(data)

@@ -173,11 +173,7 @@ def _coloured(planes: pyvips.Image, header: PsdHeader) -> pyvips.Image:
     if header.bits == FLOAT_BITS:
         return _from_light(colours, alpha)
     if header.mode is Mode.LAB:
-        neutral, white = _HALF[header.bits], _WHITE[header.bits]
-        step = 128 / neutral
-        colours = colours.linear([100 / white, step, step], [0, -128, -128])
-        alpha = None if alpha is None else alpha * (255 / white)
-        space = "lab"
+        colours, alpha, space = _from_lab(colours, header), _to_bytes(alpha), "srgb"
     elif count == 4:  # noqa: PLR2004 - inks
         # Ink is stored as what is left of the light.
         colours, alpha = (_to_bytes(one) for one in (colours, alpha))
@@ -225,6 +221,15 @@ def _without_white(colours: pyvips.Image, alpha: pyvips.Image, header: PsdHeader
         factors = alpha.maplut(lut)
     straight = (colours - matte) * factors + matte
     return straight if header.bits == FLOAT_BITS else (straight + 0.5).cast(colours.format)
+
+
+def _from_lab(colours: pyvips.Image, header: PsdHeader) -> pyvips.Image:
+    """Convert to 8-bit sRGB by a profile: the white of Photoshop's Lab is D50, that of libvips' is D65."""
+    step = 128 / _HALF[header.bits]
+    lab = colours.linear([100 / _WHITE[header.bits], step, step], [0, -128, -128])
+    rgb: pyvips.Image = lab.copy(interpretation="lab").icc_export(output_profile="srgb", pcs="lab", depth=8)
+    rgb.remove(PROFILE)
+    return rgb
 
 
 def _from_light(colours: pyvips.Image, alpha: pyvips.Image | None) -> pyvips.Image:

@@ -7,6 +7,7 @@
 ``rearrange``   shows libvips a page that it does not as a plainer one, which it does
 ``samples``     the numbers of such a page
 ``ranges``      which numbers are black and white
+``old_jpeg``    old-style JPEG, as JPEG files
 ``colours``     grey, sRGB or CMYK of these numbers, and alpha
 ==============  =======================================================================
 
@@ -14,10 +15,13 @@ Measured with libvips 8.18.7: it follows every page when it opens a TIFF (65,000
 take 12 s), and keeps all metadata, in copies.
 """
 
+import struct
 from dataclasses import replace
 from itertools import islice
 
-from vipsrv.errors import TooLarge
+import pyvips
+
+from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.options import Format, Keep
 from vipsrv.pipeline.formats.base import (
     ANY_METADATA,
@@ -31,8 +35,9 @@ from vipsrv.pipeline.formats.base import (
 )
 from vipsrv.pipeline.formats.tiff.colours import open_unusual
 from vipsrv.pipeline.formats.tiff.directory import directories, metadata_sizes
-from vipsrv.pipeline.formats.tiff.layout import decode_cost
+from vipsrv.pipeline.formats.tiff.layout import block_of, decode_cost
 from vipsrv.pipeline.formats.tiff.page import check_readable, is_usual, read_page
+from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import MAX_PAGES, too_many_pages
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.errors import forget_errors
@@ -71,8 +76,21 @@ def _open_page(upload: Upload, number: int, fail_on: str) -> OpenedPage | None:
     check_readable(page)
     # libvips looked at the directory to recognise the file, and logged what it found wrong.
     forget_errors()
-    opened = open_unusual(page, fail_on)
+    try:
+        opened = open_unusual(page, fail_on)
+    except struct.error as error:  # a number that no field of the new directory can hold
+        raise CorruptImage("this tiff has positions or sizes that are beyond its end") from error
     return replace(opened, pages=sum(1 for _ in islice(directories(upload), MAX_PAGES + 1)))
+
+
+def _open_for_part(upload: Upload, header: ImageHeader, page: int) -> pyvips.Image | None:
+    """Open a page in tiles, so that only those are decoded that are asked for."""
+    block = block_of(upload, page)
+    if block is None or not block.is_tile:
+        return None
+    return pyvips.Operation.call(
+        "tiffload_source", upload.source, access="random", fail_on=header.fail_on, page=page
+    )
 
 
 TIFF = ImageFormat(
@@ -85,10 +103,12 @@ TIFF = ImageFormat(
         trial=Trial(saver="tiffsave_buffer"),
         # libvips 8.18 continues after a missing or damaged tile, for any ``fail_on``.
         continues_after_errors=True,
+        by_signature=True,
         error_beginnings=("tiff2vips:",),
         check_metadata=_check_metadata,
         open_page=_open_page,
-        not_read=("support is not configured", "is not implemented"),
+        not_read=("support is not configured", "is not implemented", "Unsupported JPEG"),
+        open_for_part=_open_for_part,
         decode_cost=decode_cost,
     ),
     writer=Writer(

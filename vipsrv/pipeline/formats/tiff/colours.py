@@ -10,6 +10,7 @@ import pyvips
 from vipsrv.errors import UnsupportedFormat
 from vipsrv.pipeline.formats.base import OpenedPage
 from vipsrv.pipeline.formats.tiff.directory import Tag
+from vipsrv.pipeline.formats.tiff.old_jpeg import open_old_jpeg
 from vipsrv.pipeline.formats.tiff.page import Compression, Numbers, Page, Photometric, is_usual
 from vipsrv.pipeline.formats.tiff.ranges import Range, find_range, is_really_unsigned, no_data, stated_range
 from vipsrv.pipeline.formats.tiff.rearrange import open_rearranged, shorts
@@ -25,7 +26,9 @@ _RED_GREEN_BLUE = (0.299, 0.587, 0.114)
 
 def open_unusual(page: Page, fail_on: str) -> OpenedPage:
     """Open a page. Raises ``pyvips.Error`` and ``UnsupportedFormat``."""
-    if page.compression == Compression.OLD_JPEG or _is_subsampled(page):
+    if page.compression == Compression.OLD_JPEG:
+        return open_old_jpeg(page, fail_on)
+    if _is_subsampled(page):
         return OpenedPage(image=_by_libtiff(page, fail_on), has_alpha=False)
     if is_usual(page, but_sound=True):
         return _as_libvips(page, fail_on)
@@ -49,12 +52,17 @@ def open_unusual(page: Page, fail_on: str) -> OpenedPage:
 def _of_unknown_range(samples: pyvips.Image, page: Page, fail_on: str) -> OpenedPage:
     """Open a page whose numbers are looked at when it is decoded."""
 
-    def finish(_image: pyvips.Image) -> pyvips.Image:
-        if samples.format == "char" and is_really_unsigned(_wanted(read_samples(page, fail_on), page)[0]):
-            colours, alpha = _wanted(read_samples(page, fail_on).copy(format="uchar"), page)
-            return _coloured(colours if alpha is None else colours.bandjoin(alpha), page)
-        found = stated_range(page) or find_range(_wanted(read_samples(page, fail_on), page)[0], page)
-        return _coloured(_scaled(samples, page, found), page, is_light=found.is_light)
+    def whole() -> pyvips.Image:
+        return _wanted(read_samples(page, fail_on), page)[0]
+
+    def finish(part: pyvips.Image) -> pyvips.Image:
+        # ``part`` may be some of the page, whose range is that of all.
+        colours, alpha = _wanted(part, page)
+        if part.format == "char" and is_really_unsigned(whole()):
+            both = colours if alpha is None else colours.bandjoin(alpha)
+            return _coloured(both.copy(format="uchar"), page)
+        found = stated_range(page) or find_range(whole(), page)
+        return _coloured(_scaled(colours, alpha, page, found), page, is_light=found.is_light)
 
     name = {1: "grey16", 3: "rgb16"}.get(page.colours, "cmyk")
     return OpenedPage(
@@ -80,7 +88,7 @@ def _is_subsampled(page: Page) -> bool:
 
 
 def _by_libtiff(page: Page, fail_on: str) -> pyvips.Image:
-    """Let libtiff make RGB of it: old JPEG, and YCbCr whose chroma has less resolution."""
+    """Let libtiff make RGB of YCbCr whose chroma has less resolution."""
     image = open_rearranged(page, {Tag.PHOTOMETRIC: shorts(page.photometric)}, fail_on)
     return image.extract_band(0, n=3).copy(interpretation="srgb") if image.bands > 3 else image  # noqa: PLR2004
 
@@ -100,9 +108,8 @@ def _unsigned(samples: pyvips.Image, bits: int) -> pyvips.Image:
     return samples.linear(factor, 0.5).cast(kind)
 
 
-def _scaled(samples: pyvips.Image, page: Page, found: Range) -> pyvips.Image:
+def _scaled(colours: pyvips.Image, alpha: pyvips.Image | None, page: Page, found: Range) -> pyvips.Image:
     """Scale the range of the colours to 16 bits, or to 0…1 if they are light; alpha by its own range."""
-    colours, alpha = _wanted(samples, page)
     missing = no_data(page)
     if page.numbers_are == Numbers.FLOAT:
         # Comparisons with NaN are false.

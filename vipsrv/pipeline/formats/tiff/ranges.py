@@ -84,7 +84,6 @@ def is_really_unsigned(colours: pyvips.Image) -> bool:
 
     Read in the wrong way, neighbours on both sides of the middle (or of 0) differ by nearly everything. Where
     it makes no difference, or nearly nothing would be seen, they are bytes. All pixels are decoded for it.
-
     Raises ``pyvips.Error``.
     """
     bands = colours.bands
