@@ -107,7 +107,8 @@ class WorkerConfig:
     )
     max_expansion: int = _declare(
         250,
-        "Highest ratio of an image's decoded size to its file size; checked above 100 MB of decoded size.",
+        "Highest ratio of an image's decoded size to its file size; checked above 100 MB of decoded size or "
+        "1.5 s of computing, and not for a job that takes less than 256 MB of memory and 0.3 s.",
         least=1,
     )
     job_memory: int = _declare(_GIB, "Bytes of memory that one job may take.", unit=BYTES, least=_MIB)

@@ -252,7 +252,7 @@ def test_a_png_in_an_icon_has_the_same_limits_as_alone() -> None:
     with pytest.raises(TooLarge, match="metadata in this png's header"):
         resize(in_icon(text_png()))
     with pytest.raises(TooLarge, match="max-expansion"):
-        resize(in_icon(png(10_000, 10_000, bits=16)))
+        resize(in_icon(png(28_000, 28_000, bits=8)))
     resize(in_icon(text_png(2, 3_000_000)))
 
 
@@ -403,6 +403,24 @@ def test_a_small_file_that_expands_too_much_is_refused() -> None:
     assert cost(small).memory < 2 * LIGHT
     with pytest.raises(TooLarge, match="max-expansion"):
         resize(png(28_000, 28_000, bits=8))
+
+
+def test_a_flat_image_that_takes_little_is_no_bomb() -> None:
+    # A scan of 36 megapixels, a logo, and a photo of one colour.
+    for image, kind, options in (
+        (Image.new("RGB", (6000, 6000), (255, 255, 255)), "PNG", {"compress_level": 9}),
+        (Image.new("RGB", (5790, 5790), (255, 255, 255)), "WEBP", {"lossless": True, "method": 0}),
+        (Image.new("L", (11_000, 11_000), 200), "JPEG", {"optimize": True}),
+    ):
+        data = encode(image, kind, **options)
+        assert len(data) * 250 < image.width * image.height * len(image.getbands())
+        resize(data)
+
+
+def test_a_flat_image_that_takes_long_is_refused() -> None:
+    # 50 MB at one bit, but seven passes over all pixels.
+    with pytest.raises(TooLarge, match="max-expansion"):
+        resize(png(20_000, 20_000, bits=1, interlaced=True))
 
 
 @pytest.mark.parametrize("name", sorted(BOMBS))

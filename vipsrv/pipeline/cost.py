@@ -37,7 +37,14 @@ LIGHT_SECONDS = 0.15
 """Maximum predicted CPU seconds of a light job. The real time is three to ten times as long."""
 
 _MIN_EXPANDED = 100_000_000
-"""Bytes: ``max_expansion`` does not apply to an image that decodes to no more than this."""
+"""Bytes: ``max_expansion`` does not apply to an image that decodes to no more than this in little time."""
+
+_SMALL_MEMORY, _SMALL_SECONDS = 256 << 20, 0.3
+"""Bytes and predicted CPU seconds: ``max_expansion`` does not apply to a job that takes no more. Flat images
+take up to twice that time. (docs/decisions/0056-flat-images-and-edges.md)"""
+
+_LONG_SECONDS = 1.5
+"""Predicted CPU seconds: ``max_expansion`` applies to a job that takes longer, whatever it decodes to."""
 
 _MIN_HOPELESS = 1.0
 """Seconds: a job that takes less is tried even if its deadline is nearer. A long wait in the queue must not
@@ -103,8 +110,11 @@ def admit(
     ``NeedsHeavyLane`` if the job is heavy and ``heavy_ok`` is false, and ``CorruptImage``.
     """
     for header, _ in pages:
-        _check_decode(upload, header.source, config)
-    return _admit(predict_all(upload, pages), config=config, seconds=seconds, heavy_ok=heavy_ok)
+        _check_decode(upload, header.source)
+    cost = predict_all(upload, pages)
+    for header, _ in pages:
+        _check_expansion(upload, header.source, cost, config)
+    return _admit(cost, config=config, seconds=seconds, heavy_ok=heavy_ok)
 
 
 def held_by_trim(header: ImageHeader) -> int:
@@ -123,7 +133,7 @@ def admit_trim(
     heavy_ok: bool,
 ) -> None:
     """Check the cost of decoding a view of a ``page`` only to find its borders. Raises as ``admit``."""
-    _check_decode(upload, header.source, config)
+    _check_decode(upload, header.source)
     decode = _decode_view(upload, header, 1.0, page)
     copied = upload.size if upload.memory is not None else 0
     cost = Cost(
@@ -132,6 +142,7 @@ def admit_trim(
         seconds=decode.seconds,
         at_worst=decode.at_worst,
     )
+    _check_expansion(upload, header.source, cost, config)
     _admit(cost, config=config, seconds=seconds, heavy_ok=heavy_ok)
 
 
@@ -150,19 +161,26 @@ def _admit(cost: Cost, *, config: WorkerConfig, seconds: float | None, heavy_ok:
     return cost
 
 
-def _check_decode(upload: Upload, header: ImageHeader, config: WorkerConfig) -> None:
+def _check_decode(upload: Upload, header: ImageHeader) -> None:
     if header.info.pages > MAX_PAGES:
         raise too_many_pages(header.info.pages)
     request = DecodeRequest(upload=upload, header=header.embedded or header)
-    decoded = _decoded_bytes(request)
-    if decoded > _MIN_EXPANDED and decoded > config.max_expansion * upload.size:
+    reader = _reader_of(request)
+    if isinstance(reader, LibvipsReader):
+        reader.check_decode(request)
+
+
+def _check_expansion(upload: Upload, header: ImageHeader, cost: Cost, config: WorkerConfig) -> None:
+    """Raise ``TooLarge`` for a few bytes that decode to many, unless that takes little memory and time."""
+    if cost.memory <= _SMALL_MEMORY and cost.at_worst <= _SMALL_SECONDS:
+        return
+    decoded = _decoded_bytes(DecodeRequest(upload=upload, header=header.embedded or header))
+    is_much = decoded > _MIN_EXPANDED or cost.at_worst > _LONG_SECONDS
+    if is_much and decoded > config.max_expansion * upload.size:
         raise TooLarge(
             f"the image decodes to {decoded} bytes, {decoded // max(1, upload.size)} times its size of "
             f"{upload.size}; max-expansion allows {config.max_expansion} times"
         )
-    reader = _reader_of(request)
-    if isinstance(reader, LibvipsReader):
-        reader.check_decode(request)
 
 
 def _decoded_bytes(request: DecodeRequest) -> int:

@@ -25,6 +25,7 @@ from vipsrv.pipeline.formats.base import (
 from vipsrv.pipeline.formats.bmp.header import FILE_HEADER, MAX_HEADER, BmpHeader, parse_header
 from vipsrv.pipeline.formats.bmp.pixels import open_dib
 from vipsrv.pipeline.formats.png.chunks import read_notes
+from vipsrv.pipeline.formats.png.faults import explain as explain_png
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.errors import reason
 from vipsrv.pipeline.vips.raw_rows import RowLayout, read_rows, to_colours
@@ -148,7 +149,8 @@ def _open_png(view: memoryview, *, tolerant: bool) -> BuiltinImage:
             "pngload_source", embedded.source, access="sequential", fail_on="none" if tolerant else "error"
         )
     except pyvips.Error as error:
-        raise CorruptImage(f"the png in this ico cannot be read: {reason(error)}") from error
+        what = explain_png(embedded, "") or reason(error)
+        raise CorruptImage(f"the png in this ico cannot be read: {what}") from error
     return BuiltinImage(
         width=image.width,
         height=image.height,

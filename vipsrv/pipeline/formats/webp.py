@@ -71,6 +71,25 @@ def _end(upload: Upload) -> int:
     return _CHUNK_HEAD + int.from_bytes(upload.head(_FIRST_CHUNK)[_RIFF_SIZE], "little")
 
 
+def _explain(upload: Upload, _text: str) -> str | None:
+    """Return what is wrong with the chunks, of which libwebp says only that it cannot parse them."""
+    end = _end(upload)
+    if end > upload.size:
+        return f"it is truncated: its header states {end} bytes, of which {upload.size} are there"
+    position = _FIRST_CHUNK
+    for _ in range(_MAX_CHUNKS):
+        head = upload.read(position, _CHUNK_HEAD)
+        name, length = head[:4], int.from_bytes(head[4:], "little")
+        if len(head) < _CHUNK_HEAD or position >= end:
+            return "it has no image: there is no chunk VP8, VP8L or ANMF"
+        if position + _CHUNK_HEAD + length > upload.size:
+            return f"a chunk at byte {position} is longer than the file"
+        if name in {_LOSSY, _LOSSLESS, _FRAME}:
+            return None
+        position += _CHUNK_HEAD + length + length % 2
+    return None
+
+
 def _check_metadata(upload: Upload) -> int:
     """Raise ``TooLarge`` for too many frames: libvips looks at all of them when it opens the file, and
     100,000 in 5 MB take 11 s.
@@ -221,6 +240,7 @@ WEBP = ImageFormat(
         trial=Trial(saver="webpsave_buffer"),
         error_beginnings=("webp2vips:",),
         check_metadata=_check_metadata,
+        explain=_explain,
         reopen=_reopen,
         open_frames=frames_of_roll("webpload_source"),
         decode_cost=_decode_cost,

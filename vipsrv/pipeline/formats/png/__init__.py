@@ -25,6 +25,7 @@ from vipsrv.pipeline.formats.base import (
 )
 from vipsrv.pipeline.formats.png import apng
 from vipsrv.pipeline.formats.png.chunks import read_notes
+from vipsrv.pipeline.formats.png.faults import explain
 from vipsrv.pipeline.formats.png.inflate import row_bytes, stored
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.upload import Upload
@@ -169,6 +170,7 @@ PNG = ImageFormat(
         decodes_whole=True,
         error_beginnings=("vipspng: libpng read error",),
         check_metadata=check_metadata,
+        explain=explain,
         read_notes=read_notes,
         reopen=_reopen,
         count_pages=apng.count_frames,
