@@ -110,6 +110,19 @@ def test_one_frame_is_a_still_image_in_any_format(kind: str) -> None:
         assert difference(frame, reduced(seen(data)[2], (30, 20))) < 2
 
 
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [{"rotate": 30}, {"grey": True}, {"rounded": 6}, {"blur": 1.5}, {"pad": 3}, {"crop": [5, 5, 40, 30]}],
+)
+def test_operations_are_those_of_a_still_image(options: dict[str, Any], *, alpha: bool) -> None:
+    data = animation("GIF", pictures(alpha=alpha), disposal=2 if alpha else 0)
+    frames = seen(animate(data, lossless=True, **options).data)
+    for number, frame in enumerate(frames):
+        (still,) = seen(animate(data, pages=None, page=number, format="png", **options).data)
+        assert difference(frame, still) < 1
+
+
 @pytest.mark.parametrize(
     "options", [{"fit": "contain"}, {"fit": "cover"}, {"fit": "inside"}, {"flip": "both"}]
 )
@@ -216,7 +229,9 @@ def test_pages_of_a_document_are_no_animation() -> None:
     data = animation("TIFF")
     error = refusal(data)
     assert isinstance(error, BadRequest)
-    assert error.message == "pages: the 4 pages of this tiff are no animation; choose one with 'page'"
+    assert error.message == (
+        "pages: no animation is made of the 4 pages of this tiff; choose one with 'page'"
+    )
 
 
 def test_all_frames_of_a_still_image() -> None:
@@ -351,6 +366,15 @@ def test_nothing_is_restored_before_the_first_frame() -> None:
     data = apng((10, 10), [(square((250, 0, 0, 255)), (0, 0), 2, 0), (square((0, 0, 0, 0)), (0, 0), 0, 1)])
     frames = seen(animate(data, width=10, height=10, lossless=True).data)
     assert frames[1].getpixel((5, 5))[3] == 0  # type: ignore[index]
+
+
+def test_long_delays_and_many_plays_are_cut_to_what_the_format_holds() -> None:
+    data = broken().replace(control(0, (0, 0, 10, 10)), control(0, (0, 0, 10, 10), delay=(65535, 1)))
+    data = data.replace(
+        chunk(b"acTL", struct.pack(">II", 2, 0)), chunk(b"acTL", struct.pack(">II", 2, 2**31))
+    )
+    assert timing(animate(data, format="gif").data) == ([655_350, 100], 65_534)
+    assert timing(animate(data).data) == ([2**24 - 1, 100], 65_535)
 
 
 def test_a_default_image_is_no_frame() -> None:

@@ -348,7 +348,8 @@ def open_frames(upload: Upload, header: ImageHeader, pages: str) -> ImageHeader:
     reader = registry.format_named(info.format).reader
     if not isinstance(reader, LibvipsReader) or reader.open_frames is None:
         raise BadRequest(
-            f"pages: the {info.pages} pages of this {info.format} are no animation; choose one with 'page'"
+            f"pages: no animation is made of the {info.pages} pages of this {info.format}; "
+            "choose one with 'page'"
         )
     return _open_frames(upload, header, reader, first, last - first + 1)
 

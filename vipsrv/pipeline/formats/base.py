@@ -273,7 +273,8 @@ class LibvipsReader:
     is. ``sample``: a small file of the format for the trial, where this libvips may read what it cannot
     write, or have a loader without the decoder for this format. ``decodes_whole``: ``thumbnail`` also decodes
     all of the image, and is no faster than a plain open. ``continues_after_errors``: libvips logs an error in
-    the pixels and goes on with a blank area.
+    the pixels and goes on with a blank area. ``by_signature``: the signature decides which files are of the
+    format, because libvips looks at more of them and does not say what it dislikes.
     """
 
     loader: str
@@ -284,6 +285,7 @@ class LibvipsReader:
     shares_loader: bool = False
     decodes_whole: bool = False
     continues_after_errors: bool = False
+    by_signature: bool = False
 
     error_beginnings: tuple[str, ...] = ()
     """How the texts of errors in the pixels begin, besides the name of the loader: none of a saver does."""
@@ -486,7 +488,8 @@ class Writer:
     ``max_side``: the most pixels on a side, ``None`` if that is above every limit of the server.
 
     ``untrusted_family``: the classes of a saver that some libvips does not trust, ``None`` if all do.
-    ``animation``: the arguments of the saver for several frames, ``None`` if the format holds one image.
+    ``animation``: the arguments of the saver for several frames, ``None`` if the format holds one image;
+    ``max_delay``: the most milliseconds that it holds for one of them.
     ``checks_profile``: the saver fails for some of the profiles with which libvips can convert.
     ``lossless_cost`` is the cost of lossless results, ``None`` if it is the same. ``effort`` is how the saver
     takes the option ``effort``, ``None`` if it has none; ``optimizes``: it has only two efforts, which the
@@ -505,6 +508,7 @@ class Writer:
     max_side: int | None = None
     checks_profile: bool = False
     animation: Mapping[str, Any] | None = None
+    max_delay: int = 0
     cost: EncodeCost
     lossless_cost: EncodeCost | None = None
     effort: EncoderEffort | None = None

@@ -123,7 +123,14 @@ def _find_libvips(source: pyvips.Source, head: bytes) -> ImageFormat | None:
     name = setup.find_loader(source)
     if name is None:
         # libvips 8.18 does not know all brands of the files that it reads.
-        return next((one for one, its in _libvips if its.shares_loader and _looks_like(head, one)), None)
+        return next(
+            (
+                one
+                for one, its in _libvips
+                if (its.shares_loader or its.by_signature) and _looks_like(head, one)
+            ),
+            None,
+        )
     for format_, reader in _libvips:
         # A family has loaders for files, buffers and sources, and some, such as PDF's, two implementations.
         if name.startswith(reader.family) and (not reader.shares_loader or _looks_like(head, format_)):

@@ -232,6 +232,7 @@ WEBP = ImageFormat(
         lossless=True,
         alpha=True,
         animation={},
+        max_delay=2**24 - 1,
         mark_transparent=_mark_transparent,
         count_frames=_count_frames,
         max_side=16_383,  # 14 bits

@@ -71,7 +71,7 @@ def _arguments() -> _Arguments:
     shared = memoryview(b"") if arguments.shared is None else attach(arguments.shared)
     config = json.loads(arguments.config)
     parent: int = config.pop("parent")
-    config["watermarks"] = tuple(WatermarkFile(**one) for one in config["watermarks"])
+    config["watermarks"] = tuple(WatermarkFile(**one) for one in config.get("watermarks", ()))
     return _Arguments(channel, shared, WorkerConfig(**config), parent)
 
 

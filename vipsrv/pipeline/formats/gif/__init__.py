@@ -56,6 +56,7 @@ GIF = ImageFormat(
         alpha=True,
         # One frame of the result for each of the source, also if two are equal.
         animation={"keep_duplicate_frames": True},
+        max_delay=655_350,  # 16 bits of hundredths of a second
         keeps=ANY_METADATA - {Keep.EXIF, Keep.ICC},
         max_side=65_535,  # 16 bits
         cost=EncodeCost(pixel=10, base=24 << 20, seconds=0.1),

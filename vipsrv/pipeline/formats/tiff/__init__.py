@@ -15,12 +15,13 @@ Measured with libvips 8.18.7: it follows every page when it opens a TIFF (65,000
 take 12 s), and keeps all metadata, in copies.
 """
 
+import struct
 from dataclasses import replace
 from itertools import islice
 
 import pyvips
 
-from vipsrv.errors import TooLarge
+from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.options import Format, Keep
 from vipsrv.pipeline.formats.base import (
     ANY_METADATA,
@@ -75,7 +76,10 @@ def _open_page(upload: Upload, number: int, fail_on: str) -> OpenedPage | None:
     check_readable(page)
     # libvips looked at the directory to recognise the file, and logged what it found wrong.
     forget_errors()
-    opened = open_unusual(page, fail_on)
+    try:
+        opened = open_unusual(page, fail_on)
+    except struct.error as error:  # a number that no field of the new directory can hold
+        raise CorruptImage("this tiff has positions or sizes that are beyond its end") from error
     return replace(opened, pages=sum(1 for _ in islice(directories(upload), MAX_PAGES + 1)))
 
 
@@ -99,6 +103,7 @@ TIFF = ImageFormat(
         trial=Trial(saver="tiffsave_buffer"),
         # libvips 8.18 continues after a missing or damaged tile, for any ``fail_on``.
         continues_after_errors=True,
+        by_signature=True,
         error_beginnings=("tiff2vips:",),
         check_metadata=_check_metadata,
         open_page=_open_page,

@@ -115,8 +115,8 @@ def _blocks(page: Page) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if len(offsets) > _MAX_BLOCKS or page.is_planar:
         raise UnsupportedFormat("this tiff has old-style JPEG in planes or in very many parts")
     if len(sizes) != len(offsets):
-        ends = sorted((*offsets, page.upload.size))
-        sizes = tuple(ends[ends.index(offset) + 1] - offset for offset in offsets)
+        ends = sorted({*offsets, page.upload.size})
+        sizes = tuple(ends[min(ends.index(offset) + 1, len(ends) - 1)] - offset for offset in offsets)
     if sum(min(size, page.upload.size) for size in sizes) > page.upload.size:
         raise CorruptImage("this tiff has strips or tiles that are larger than the whole file")
     return offsets, sizes

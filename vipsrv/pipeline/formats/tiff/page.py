@@ -93,7 +93,17 @@ _ALLOWED: dict[int, Collection[int]] = {
     Tag.INK_NAMES: (),
 }
 _SEPARATE = 2
-_MAX_BITS = 64
+_READ_BITS: dict[int, Collection[int]] = {
+    Numbers.UNSIGNED: (*range(1, 33), 40, 48, 56, 64),
+    Numbers.SIGNED: (8, 16, 32, 64),
+    Numbers.FLOAT: (16, 24, 32, 64),
+}
+_NAMES: dict[int, str] = {
+    Numbers.UNSIGNED: "samples",
+    Numbers.SIGNED: "signed numbers",
+    Numbers.FLOAT: "floating point numbers",
+}
+_COMPLEX = {Numbers.COMPLEX, Numbers.COMPLEX_INTEGER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,21 +287,16 @@ def _has_usual_samples(page: Page) -> bool:
 
 def check_readable(page: Page) -> None:
     """Raise ``UnsupportedFormat``, with the reason, for an unusual page that is not read."""
+    bits, kind = page.bits, page.numbers_are
     what = None
-    if page.bits == 0:
-        what = f"samples of {', '.join(map(str, page.numbers(Tag.BITS)))} bits"
-    elif page.bits > _MAX_BITS:
-        what = f"samples of {page.bits} bits"
-    elif page.numbers_are == 0:
-        what = "samples of different kinds"
-    elif page.numbers_are in {Numbers.COMPLEX, Numbers.COMPLEX_INTEGER}:
-        what = "complex numbers"
-    elif page.numbers_are not in {Numbers.UNSIGNED, Numbers.SIGNED, Numbers.FLOAT}:
-        what = f"samples of the unknown kind {page.numbers_are}"
-    elif page.numbers_are == Numbers.FLOAT and page.bits not in {16, 24, 32, 64}:
-        what = f"floating point numbers of {page.bits} bits"
-    elif page.numbers_are == Numbers.SIGNED and page.bits not in {8, 16, 32, 64}:
-        what = f"signed numbers of {page.bits} bits"
+    if not page.is_known:
+        what = f"colours of the unknown kind {page.photometric}"
+    elif bits == 0:
+        what = f"samples of {', '.join(map(str, page.numbers(Tag.BITS)[:8]))} bits"
+    elif kind not in _READ_BITS:
+        what = "complex numbers" if kind in _COMPLEX else "samples of different or unknown kinds"
+    elif bits not in _READ_BITS[kind]:
+        what = f"{_NAMES[kind]} of {bits} bits"
     if what is not None:
         raise UnsupportedFormat(f"this tiff has {what}, which vipsrv does not read")
     if page.samples < page.colours:

@@ -181,7 +181,7 @@ def _read_packed(page: Page, samples: int, fields: Fields, fail_on: str) -> pyvi
     whole = -(-width // group) * group
     if whole > width:
         rows = rows.embed(0, 0, whole, rows.height)
-    parts = rows.bandfold(factor=group).cast("uint") if group > 1 else rows.cast("uint")
+    parts = rows.bandfold(factor=group) if group > 1 else rows
     count = group * 8 // bits
     numbers = _join([_bits(parts, at * bits, bits) for at in range(count)])
     if count > 1:
@@ -205,11 +205,10 @@ def _read_bits(page: Page, samples: int, fields: Fields, fail_on: str) -> pyvips
         numbers = image & 1
     else:
         parts = image.crop(0, 0, page.width * samples * bits, image.height).bandfold(factor=bits)
-        parts = (parts & 1).cast("uint")
-        numbers = parts[bits - 1]
-        for at in range(bits - 1):
-            numbers = numbers | (parts[at] << (bits - 1 - at))
-        numbers = _narrowed(numbers, bits)
+        # White is 255. Up to 24 bits are exact in a float.
+        weights = pyvips.Image.new_from_array([[2 ** (bits - 1 - at) / 255 for at in range(bits)]])
+        exact = parts if bits <= 24 else parts.cast("double")  # noqa: PLR2004
+        numbers = _narrowed((exact.recomb(weights) + 0.5), bits)
     numbers = numbers.crop(0, 0, page.width * samples, numbers.height)
     return numbers.bandfold(factor=samples) if samples > 1 else numbers
 
@@ -221,7 +220,7 @@ def _bits(parts: pyvips.Image, first: int, count: int) -> pyvips.Image:
         begin, end = max(first, at * 8), min(first + count, at * 8 + 8)
         part = (parts[at] >> (at * 8 + 8 - end)) & ((1 << (end - begin)) - 1)
         shift = first + count - end
-        part = part << shift if shift else part
+        part = part.cast("ushort" if count <= 16 else "uint") << shift if shift else part  # noqa: PLR2004
         number = part if number is None else number | part
     assert number is not None, "a sample has bits"  # noqa: S101
     return _narrowed(number, count)
@@ -230,7 +229,7 @@ def _bits(parts: pyvips.Image, first: int, count: int) -> pyvips.Image:
 def _narrowed(numbers: pyvips.Image, bits: int) -> pyvips.Image:
     if bits <= 8:  # noqa: PLR2004 - a byte
         return numbers.cast("uchar")
-    return numbers.cast("ushort") if bits <= 16 else numbers  # noqa: PLR2004
+    return numbers.cast("ushort" if bits <= 16 else "uint")  # noqa: PLR2004
 
 
 def _join(bands: list[pyvips.Image]) -> pyvips.Image:
