@@ -16,7 +16,7 @@ from tests.support.image_comparison import mean_abs_difference, open_exact, refe
 
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT.parent / "shared" / "corpus"
-FORMATS = {"jpeg", "png", "webp", "tiff", "gif", "avif", "bmp", "pnm", "ico", "tga"}
+FORMATS = {"jpeg", "png", "webp", "tiff", "gif", "avif", "bmp", "pnm", "ico", "tga", "psd"}
 REFUSALS = {"CorruptImage", "UnsupportedFormat", "TooLarge"}
 MOST_MEMORY = 512 << 20  # bytes
 MOST_SECONDS = 3
