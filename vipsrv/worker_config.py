@@ -78,7 +78,7 @@ class WorkerConfig:
     formats: tuple[str, ...] | None = _declare(
         None,
         "Formats to read, separated by commas, by the names that 'vipsrv formats' lists; "
-        "by default all that libvips does not mark as untrusted.",
+        "by default all but those whose loader libvips marks as untrusted.",
         reloadable=False,  # only a worker knows which names there are
     )
     tolerate_truncated: bool = _declare(

@@ -16,6 +16,9 @@ Read ``resize.py`` first: it holds the list of steps. A job goes through the mod
 ``frames``          the frames of an animation, opened one after another
 ``animate``         runs the steps for each frame, and collects the frames of each result
 ``resize``          runs the job: decode steps, steps of each result, encoding
+``placeholder``     what stands for an image until it is loaded
+``watermarks``      the images that ``watermark`` may name
+``pixels``          a result that is pixels in memory instead of a file
 ``icc_profile``     whether a profile is sRGB; colours in other profiles
 ------------------  -----------------------------------------------------------------------------------
 ``formats/``        one file per format: signatures, reader, writer, bounds, cost
@@ -52,6 +55,7 @@ Details of the options:
 
 from vipsrv.pipeline.cost import NeedsHeavyLane
 from vipsrv.pipeline.output_format import written_formats
+from vipsrv.pipeline.placeholder import resize_and_describe
 from vipsrv.pipeline.probe import read_info
 from vipsrv.pipeline.resize import Output, Result, resize
 from vipsrv.pipeline.start import FormatInfo, load_watermarks, start
@@ -67,6 +71,7 @@ __all__ = [
     "load_watermarks",
     "read_info",
     "resize",
+    "resize_and_describe",
     "start",
     "version",
     "written_formats",
