@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import pyvips
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.pipeline.run import LIMITS, run, sample
@@ -43,11 +43,8 @@ def refusal(*outputs: ResizeOptions, **arguments: Any) -> RequestError:
     return caught.value
 
 
-def as_vips(image: Image.Image) -> pyvips.Image:
-    whole = pyvips.Image.new_from_memory(
-        image.tobytes(), image.width, image.height, len(image.getbands()), "uchar"
-    )
-    return whole.copy(interpretation="b-w" if image.mode == "L" else "srgb")
+def pixels(image: Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(image).reshape(image.height, image.width, -1)
 
 
 # The search
@@ -227,15 +224,15 @@ def _plainly(one: Image.Image, other: Image.Image) -> float:
 def test_it_is_the_ssim_of_the_paper(size: tuple[int, int], quality: int) -> None:
     one = photo(*size)
     other = open_exact(encode(one, "JPEG", quality=quality))
-    assert Likeness(as_vips(one)).of(as_vips(other)) == pytest.approx(_plainly(one, other), abs=0.002)
+    assert Likeness(pixels(one)).of(pixels(other)) == pytest.approx(_plainly(one, other), abs=0.002)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (7, 9), (65, 63)])
 def test_any_size_has_one(size: tuple[int, int]) -> None:
     image = photo(*size)
     inverted = image.point(lambda value: 255 - value)
-    assert Likeness(as_vips(image)).of(as_vips(image)) == pytest.approx(1)
-    assert Likeness(as_vips(image)).of(as_vips(inverted)) < 0.96
+    assert Likeness(pixels(image)).of(pixels(image)) == pytest.approx(1)
+    assert Likeness(pixels(image)).of(pixels(inverted)) < 0.96
 
 
 @pytest.mark.parametrize(
@@ -250,34 +247,34 @@ def test_any_size_has_one(size: tuple[int, int]) -> None:
 )
 def test_changes_of_a_transparent_image_are_seen(change: Callable[[Image.Image], Image.Image]) -> None:
     image = alpha_photo(64, 48)
-    likeness = Likeness(as_vips(image))
-    assert likeness.of(as_vips(image)) == pytest.approx(1)
-    assert likeness.of(as_vips(change(image))) < 0.98
+    likeness = Likeness(pixels(image))
+    assert likeness.of(pixels(image)) == pytest.approx(1)
+    assert likeness.of(pixels(change(image))) < 0.98
 
 
 def test_what_is_under_full_transparency_is_not_seen() -> None:
     clear, other = (Image.new("RGBA", (40, 40), (*colour, 0)) for colour in ((0, 0, 0), (90, 200, 10)))
-    assert Likeness(as_vips(clear)).of(as_vips(other)) == pytest.approx(1)
+    assert Likeness(pixels(clear)).of(pixels(other)) == pytest.approx(1)
 
 
 def test_white_on_transparency_is_seen_before_black() -> None:
     white = Image.new("RGBA", (40, 40), (255, 255, 255, 0))
     drawn = white.copy()
     drawn.paste((255, 255, 255, 255), (10, 10, 30, 30))
-    assert Likeness(as_vips(drawn)).of(as_vips(white)) < 0.9
+    assert Likeness(pixels(drawn)).of(pixels(white)) < 0.9
 
 
 def test_an_encoder_may_drop_what_is_opaque() -> None:
     opaque = photo(40, 30).convert("RGBA")
-    assert Likeness(as_vips(opaque)).of(as_vips(opaque.convert("RGB"))) == pytest.approx(1)
-    assert Likeness(as_vips(opaque.convert("RGB"))).of(as_vips(opaque)) == pytest.approx(1)
+    assert Likeness(pixels(opaque)).of(pixels(opaque.convert("RGB"))) == pytest.approx(1)
+    assert Likeness(pixels(opaque.convert("RGB"))).of(pixels(opaque)) == pytest.approx(1)
 
 
 def test_grey_is_its_own_luma() -> None:
     grey = photo(40, 30).convert("L")
-    assert Likeness(as_vips(grey)).of(as_vips(grey.convert("RGB"))) == pytest.approx(1, abs=1e-6)
+    assert Likeness(pixels(grey)).of(pixels(grey.convert("RGB"))) == pytest.approx(1, abs=1e-6)
 
 
 def test_another_size_is_no_result() -> None:
-    with pytest.raises(ValueError, match="40 x 30 pixels"):
-        Likeness(as_vips(photo(40, 31))).of(as_vips(photo(40, 30)))
+    with pytest.raises(ValueError, match="cannot be compared"):
+        Likeness(pixels(photo(40, 31))).of(pixels(photo(40, 30)))

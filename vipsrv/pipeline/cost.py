@@ -247,7 +247,8 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
             searching += comparing
             # The search takes all of its encodes, or all but one.
             encode_seconds[number] = (max_encodes(options) - 1) * encode_seconds[number] + comparing / 2
-            held += likeness.MEMORY_PER_PIXEL * results[number]
+            pixel = likeness.MEMORY_PER_ALPHA_PIXEL if info.has_alpha else likeness.MEMORY_PER_PIXEL
+            held += pixel * results[number]
     effects = [
         effects_cost(options, area, alpha=info.has_alpha)
         for options, area in zip(outputs, results, strict=True)

@@ -9,6 +9,7 @@ from vipsrv.options import Format
 from vipsrv.pipeline import turbo
 from vipsrv.pipeline.formats import registry
 from vipsrv.pipeline.formats.base import LibvipsReader
+from vipsrv.pipeline.likeness import pixels_of
 from vipsrv.pipeline.turbo import codec
 from vipsrv.pipeline.vips.errors import reason
 
@@ -31,13 +32,13 @@ def luma_of(data: bytes, format_: Format) -> NDArray[np.uint8] | None:
         raise _unreadable(format_, f"{error}") from error
 
 
-def read_back(data: bytes, format_: Format) -> pyvips.Image:
-    """Return the decoded result, in memory. Raises ``InternalError``."""
+def read_back(data: bytes, format_: Format) -> NDArray[np.uint8]:
+    """Return the pixels of the decoded result. Raises ``InternalError``."""
     reader = registry.format_named(format_.value).reader
     assert isinstance(reader, LibvipsReader), "formats that are written are read by libvips"  # noqa: S101
     try:
-        image: pyvips.Image = pyvips.Operation.call(reader.loader, pyvips.Source.new_from_memory(data))
-        return image.copy_memory()
+        source = pyvips.Source.new_from_memory(data)
+        return pixels_of(pyvips.Operation.call(reader.loader, source, access="sequential"))
     except pyvips.Error as error:
         # As an error of libvips it would be taken for one of the upload's decoder.
         raise _unreadable(format_, reason(error)) from error

@@ -11,7 +11,7 @@ import pyvips
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import HIGHEST_QUALITY
-from vipsrv.pipeline.likeness import Likeness
+from vipsrv.pipeline.likeness import Likeness, pixels_of
 from vipsrv.pipeline.plan import OutputPlan
 from vipsrv.pipeline.read_back import luma_of, read_back
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked
@@ -56,7 +56,7 @@ def lowest_quality(
     """
     options = output.options
     wanted = options.min_ssim or 0.0
-    likeness = Likeness(image)
+    likeness = Likeness(pixels_of(image))
     highest = options.quality or HIGHEST_QUALITY
     found, ssim, reached = b"", 0.0, 0.0
     fails, reaches = 0, highest + 1
