@@ -165,7 +165,7 @@ def test_the_table_of_the_header_matches_the_code() -> None:
 def test_the_table_of_options_matches_the_code() -> None:
     rows = {row[0].strip("`"): row for row in _rows("RESIZE")}
     options = dataclasses.fields(ResizeOptions)
-    common = ["deadline_ms", "outputs", "upload", "request_id", "traceparent", "tracestate"]
+    common = ["deadline_ms", "outputs", "placeholder", "upload", "request_id", "traceparent", "tracestate"]
     assert list(rows) == [*(option.name for option in options), *common]
     for option in options:
         _, values, default, _ = rows[option.name]

@@ -1,5 +1,8 @@
-"""Effects and watermarks of a real server, whose workers are confined."""
+"""Effects, watermarks and placeholders of a real server, whose workers are confined."""
 
+import http.client
+import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from tests.support.images import encode, jpeg
 from tests.support.running_server import serve
 from vipsrv.client import Client
 from vipsrv.errors import BadRequest
+from vipsrv.options import Format, PlaceholderName, ResizeOptions
 
 EFFECTS: tuple[dict[str, Any], ...] = (
     {"modulate": [1.2, 0.5]},
@@ -71,3 +75,43 @@ def test_a_wrong_watermark_setting_fails_the_start(given: str, reason: str) -> N
     ended = serve("--port", "0", "--workers", "1", "--watermark", given)
     assert ended.returncode != 0
     assert reason in ended.stderr
+
+
+ALL: tuple[PlaceholderName, ...] = ("thumbhash", "blurhash", "dominant", "average")
+
+
+def test_placeholders_on_the_wire_and_over_http(start_server: StartServer) -> None:
+    server = start_server("--workers", "1", "--listen", "127.0.0.1:0", "--listen", "http://127.0.0.1:0")
+    image = encode(Image.new("RGB", (300, 200), (12, 34, 200)), "PNG")
+    with Client(server.host, server.port) as client:
+        plain = client.info(image)
+        assert plain.placeholder is None
+        info = client.info(image, placeholder=ALL)
+        assert (info.width, info.height) == (plain.width, plain.height) == (300, 200)
+        assert info.placeholder is not None
+        assert info.placeholder.average == info.placeholder.dominant == "#0c22c8"
+        one = client.resize(image, width=90, height=60, placeholder=["average"])
+        assert one.placeholder is not None
+        assert one.placeholder.to_meta() == {"average": "#0c22c8"}
+        outputs = (ResizeOptions(width=90, height=60), ResizeOptions(width=30, height=20, format=Format.PNG))
+        several = client.resize_all(image, outputs, placeholder=ALL)
+        assert several.placeholder == info.placeholder
+        assert client.resize(image, width=90, height=60).placeholder is None
+        with pytest.raises(ValueError, match="placeholder: must be one of thumbhash"):
+            client.info(image, placeholder=["colour"])  # type: ignore[list-item]
+    (listener,) = (one for one in server.listeners if one.startswith("http://"))
+    text = info.placeholder.thumbhash
+
+    with closing(http.client.HTTPConnection(listener.removeprefix("http://"), timeout=30)) as connection:
+
+        def post(path: str) -> tuple[int, str | None, bytes]:
+            connection.request("POST", path, image)
+            reply = connection.getresponse()
+            return reply.status, reply.getheader("Vipsrv-Placeholder"), reply.read()
+
+        _, field, _ = post("/resize?width=90&placeholder=average,thumbhash")
+        assert field == f'thumbhash=:{text}:, average="#0c22c8"'
+        assert post("/resize?width=90")[1] is None
+        assert json.loads(post("/info?placeholder=average")[2])["placeholder"] == {"average": "#0c22c8"}
+        assert post("/info?placeholder=colour")[0] == 400
+        assert post("/info?width=9")[0] == 400

@@ -64,7 +64,7 @@ from vipsrv.client.login_token import choose_token
 from vipsrv.client.resume import check_upload_id
 from vipsrv.client.server_address import HOST_VARIABLE, PORT_VARIABLE, choose_server
 from vipsrv.client.server_names import SERVERS_VARIABLE
-from vipsrv.options import MAX_DIMENSION, Format, Keep, Position
+from vipsrv.options import MAX_DIMENSION, Format, Keep, Placeholder, Position, read_placeholders
 from vipsrv.protocol import DEFAULT_HEIGHT, DEFAULT_HOST, DEFAULT_PORT, DEFAULT_WIDTH
 from vipsrv.version import __version__
 
@@ -208,6 +208,15 @@ def resize(
         bool,
         typer.Option("--info", help="Print facts from the image's header instead of resizing it."),
     ] = False,
+    placeholder: Annotated[
+        str | None,
+        typer.Option(
+            "--placeholder",
+            metavar="NAMES",
+            help="Print what stands for the image until it is loaded, with commas between them: "
+            f"{', '.join(Placeholder)}.",
+        ),
+    ] = None,
     formats: Annotated[
         bool,
         typer.Option("--formats", help="Print the server's formats, fits and limits instead of resizing."),
@@ -306,14 +315,16 @@ def resize(
         if not images:
             raise ValueError("the image is missing; see --help")
         many = _are_many(images, output_dir is not None, name is not None, recursive, skip_existing)
+        asked = _placeholders(placeholder, protocol, many=many)
         upload = None if many else stack.enter_context(open_upload(images[0]))
         if info:
-            refuse_other_options(context, "--info")
+            refuse_other_options(context, "--info", also=("placeholder",))
             refuse_version_1("--info", protocol)
             if upload is None:
                 raise ValueError("--info takes one image")
             content = upload.content
-            print_rows(image_rows(server.ask(lambda client: client.info(content)).value), as_json=as_json)
+            described = server.ask(lambda client: client.info(content, placeholder=asked)).value
+            print_rows(image_rows(described), as_json=as_json)
             return
         several = output_sizes is not None
         outputs = outputs_for(
@@ -361,7 +372,7 @@ def resize(
             answer = resize_over_version_1(server, upload, version_1_size(outputs, deadline_ms))
             results: Sequence[ResizedImage] = [answer.value]
         else:
-            answer = resize_one(server, upload, outputs, deadline_ms, upload_id)
+            answer = resize_one(server, upload, outputs, deadline_ms, upload_id, asked)
             results = answer.value.outputs
         saved = to_save.save(outputs, results)
         if not quiet:
@@ -375,6 +386,16 @@ def resize(
             )
             text = json.dumps(report.to_json()) if as_json else "\n".join(report.lines())
             typer.echo(text, err=output == STANDARD_OUTPUT)
+
+
+def _placeholders(names: str | None, protocol: int, *, many: bool) -> tuple[Placeholder, ...]:
+    """Return what ``--placeholder`` asks for. Raises ``ValueError``."""
+    if names is None:
+        return ()
+    refuse_version_1("--placeholder", protocol)
+    if many:
+        raise ValueError("--placeholder takes one image")
+    return read_placeholders(names.split(","))
 
 
 def _check_upload_id(upload_id: str, protocol: int, *, many: bool) -> None:

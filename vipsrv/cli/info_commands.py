@@ -1,13 +1,13 @@
 """``vipsrv-client --info`` and ``--formats``: print a server's facts about an image or about itself."""
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
 import typer
 
-from vipsrv.client import ServerInfo
-from vipsrv.options import ImageInfo
+from vipsrv.client import DescribedImage, ServerInfo
 
 _CONNECTION_PARAMETERS = {
     *("host", "port", "protocol", "timeout", "embedded", "as_json", "images"),
@@ -16,9 +16,11 @@ _CONNECTION_PARAMETERS = {
 """The parameters that are also valid with ``--info`` and ``--formats``."""
 
 
-def image_rows(info: ImageInfo) -> dict[str, Any]:
-    """Return the fields of ``ImageInfo``, with sizes in stored pixels and in bytes."""
-    return asdict(info)
+def image_rows(info: DescribedImage) -> dict[str, Any]:
+    """Return the fields of ``ImageInfo``, with sizes in stored pixels and in bytes, and the placeholders."""
+    rows = asdict(info)
+    del rows["placeholder"]
+    return rows if info.placeholder is None else rows | info.placeholder.to_meta()
 
 
 def server_rows(info: ServerInfo) -> dict[str, Any]:
@@ -43,14 +45,19 @@ def print_rows(rows: dict[str, Any], *, as_json: bool) -> None:
         typer.echo(f"{name.replace('_', ' '):<21} {'unknown' if text is None else text}")
 
 
-def refuse_other_options(context: typer.Context, command: str, *, has_image: bool = False) -> None:
-    """Raise ``ValueError`` for an option or image that ``--info`` or ``--formats`` would ignore."""
+def refuse_other_options(
+    context: typer.Context, command: str, *, has_image: bool = False, also: Collection[str] = ()
+) -> None:
+    """Raise ``ValueError`` for an option or image that ``--info`` or ``--formats`` would ignore.
+
+    ``also`` are parameters that this command has, too.
+    """
     if has_image:
         raise ValueError(f"{command} describes the server and takes no image")
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
-        if name in _CONNECTION_PARAMETERS or command in parameter.opts:
+        if name in _CONNECTION_PARAMETERS or command in parameter.opts or name in also:
             continue
         if source is not None and source.name == "COMMANDLINE":
             raise ValueError(f"{command} resizes nothing, so {parameter.opts[0]} has no meaning with it")

@@ -20,7 +20,7 @@ from vipsrv.cli.upload import UploadImage, upload_progress
 from vipsrv.cli.upload_ids import content_id
 from vipsrv.client import Client, ResizedImage, ResizeResults, Version1Client, Version1Result
 from vipsrv.client.resume import RESUMABLE_FROM, UploadId
-from vipsrv.options import ResizeOptions
+from vipsrv.options import Placeholder, ResizeOptions
 
 STANDARD_OUTPUT = Path("-")
 
@@ -68,6 +68,7 @@ def resize_one(
     outputs: tuple[ResizeOptions, ...],
     deadline_ms: int | None,
     upload_id: str | None = None,
+    placeholder: Sequence[Placeholder] = (),
 ) -> Answer[ResizeResults]:
     """Send an image, with a progress bar if it is large. Raises the errors of ``Client``.
 
@@ -83,6 +84,7 @@ def resize_one(
                 image.content,
                 outputs,
                 deadline_ms=deadline_ms,
+                placeholder=tuple(placeholder),
                 on_sent=progress.on_sent,
                 upload_id=chosen,
                 on_resumed=progress.on_resumed,

@@ -99,6 +99,7 @@ class ResultReport:
     pages: int | None
     outputs: tuple[OutputReport, ...]
     listed: bool
+    placeholder: dict[str, str]
 
     @classmethod
     def of(
@@ -118,10 +119,12 @@ class ResultReport:
         if isinstance(results, Version1Result):
             outputs: tuple[ResizedImage, ...] = (results,)
             stated, timings, pages = None, None, None
+            placeholder = {}
         else:
             outputs = results.outputs
             stated = Dimensions(results.source.width, results.source.height, SERVER)
             timings, pages = asdict(results.timings), results.source.pages
+            placeholder = {} if results.placeholder is None else results.placeholder.to_meta()
         return cls(
             image=image.shown,
             server=server,
@@ -139,6 +142,7 @@ class ResultReport:
             pages=pages,
             outputs=tuple(OutputReport.of(output, path) for output, path in zip(outputs, saved, strict=True)),
             listed=listed,
+            placeholder=placeholder,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -146,6 +150,8 @@ class ResultReport:
         report = asdict(self) | path_fields("image", self.image)
         outputs = tuple(output.to_json() for output in self.outputs)
         del report["outputs"]
+        if not self.placeholder:
+            del report["placeholder"]
         if report.pop("listed"):
             return report | {"outputs": outputs}
         return outputs[0] | report
@@ -177,6 +183,7 @@ class ResultReport:
             rows.extend([] if output.ssim is None else [("quality", output.seen())])
             rows.append(("processed dimensions", str(output.processed)))
             rows += self._frames("frames", output)
+        rows += self.placeholder.items()
         return [f"{name:<21} {value}" for name, value in rows]
 
     def _frames(self, name: str, output: OutputReport) -> list[tuple[str, str]]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vipsrv.client.blocking_client import Client, Version1Client
     from vipsrv.client.hedge import Hedge
     from vipsrv.client.results import (
+        DescribedImage,
         ResizedImage,
         ResizeResult,
         ResizeResults,
@@ -42,6 +43,7 @@ __all__ = [
     "AsyncClient",
     "AsyncVersion1Client",
     "Client",
+    "DescribedImage",
     "Hedge",
     "ImageSource",
     "ResizeResult",
@@ -68,6 +70,7 @@ _HOME = {
     "ResizedImage": "results",
     "Retry": "retry",
     "SeekableReader": "sources",
+    "DescribedImage": "results",
     "ServerInfo": "results",
     "ServerLimits": "results",
     "Timeout": "timeouts",

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -15,16 +15,17 @@ from vipsrv.client.login_token import choose_token
 from vipsrv.client.requests import (
     DEFAULT_MAX_REPLY_SIZE,
     HELLO,
-    INFO,
     ClientRequest,
     ResizeAllRequests,
     check_connections,
     check_max_reply_size,
     check_version_1_size,
+    info_request,
     resize_request,
     version_1_request,
 )
 from vipsrv.client.results import (
+    DescribedImage,
     ResizeResult,
     ResizeResults,
     ServerInfo,
@@ -42,7 +43,7 @@ from vipsrv.client.server_names import Resolver, resolve
 from vipsrv.client.sources import ImageSource, OnSent, open_source
 from vipsrv.client.timeouts import Timeout
 from vipsrv.client.tls import FilePath, TlsChoice, choose_tls
-from vipsrv.options import ImageInfo, ResizeArguments, ResizeOptions
+from vipsrv.options import Placeholder, PlaceholderName, ResizeArguments, ResizeOptions
 
 
 class _ClosableClient:
@@ -223,6 +224,7 @@ class AsyncClient(_ClosableClient):
         deadline_ms: int | None = None,
         request_id: str | None = None,
         traceparent: str | None = None,
+        placeholder: Iterable[Placeholder | PlaceholderName] = (),
         on_sent: OnSent | None = None,
         upload_id: UploadId | None = None,
         on_resumed: OnResumed | None = None,
@@ -233,15 +235,25 @@ class AsyncClient(_ClosableClient):
         and ``traceparent`` are for the server's log, and the rest is, as with ``resize``. Raises its errors.
         """
         request = self._requests.request(
-            outputs, deadline_ms=deadline_ms, request_id=request_id, traceparent=traceparent
+            outputs,
+            deadline_ms=deadline_ms,
+            request_id=request_id,
+            traceparent=traceparent,
+            placeholder=placeholder,
         )
         return await self._resize(request, image, on_sent, upload_id, on_resumed)
 
-    async def info(self, image: ImageSource) -> ImageInfo:
-        """Return what the header of an image states, without decoding it. Raises the errors of ``resize``."""
+    async def info(
+        self, image: ImageSource, *, placeholder: Iterable[Placeholder | PlaceholderName] = ()
+    ) -> DescribedImage:
+        """Return what the header of an image states. Raises the errors of ``resize``.
+
+        It is decoded only for a ``placeholder``: ``thumbhash``, ``blurhash``, ``dominant``, ``average``.
+        """
+        request = info_request(placeholder)
         with open_source(image) as source:
-            upload = self._uploads.upload(INFO, source.size)
-            answer = await self._caller.call(INFO, source, upload=upload)
+            upload = self._uploads.upload(request, source.size)
+            answer = await self._caller.call(request, source, upload=upload)
             return image_info(answer.pending.result())
 
     async def ping(self) -> float:

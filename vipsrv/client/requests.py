@@ -1,6 +1,6 @@
 """The requests of a client: the meta of each, checked before anything is sent."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,10 +9,13 @@ from vipsrv.options import (
     MOST_BYTES_PER_PIXEL,
     Fit,
     Keep,
+    Placeholder,
+    PlaceholderName,
     ResizeArguments,
     ResizeOptions,
     ResizeRequest,
     default_fit,
+    read_placeholders,
 )
 from vipsrv.protocol import MAX_META_SIZE, V1_MAX_SIZE, Kind, pack_meta
 from vipsrv.version import __version__
@@ -89,15 +92,20 @@ class ResizeAllRequests:
         deadline_ms: int | None,
         request_id: str | None,
         traceparent: str | None,
+        placeholder: Iterable[Placeholder | PlaceholderName] = (),
     ) -> ClientRequest:
         """Make a request, see ``resize_all_request``."""
         last = self._last
-        repeatable = request_id is None and traceparent is None
+        repeatable = request_id is None and traceparent is None and placeholder == ()
         # By identity, as a tuple of options never changes, and to compare them takes as long as to encode.
         if last is not None and repeatable and outputs is last[0] and deadline_ms is last[1]:
             return last[2]
         request = resize_all_request(
-            outputs, deadline_ms=deadline_ms, request_id=request_id, traceparent=traceparent
+            outputs,
+            deadline_ms=deadline_ms,
+            request_id=request_id,
+            traceparent=traceparent,
+            placeholder=placeholder,
         )
         if repeatable and type(outputs) is tuple:
             self._last = outputs, deadline_ms, request
@@ -127,6 +135,12 @@ def check_max_reply_size(size: int) -> int:
     return size
 
 
+def info_request(placeholder: Iterable[Placeholder | PlaceholderName]) -> ClientRequest:
+    """Make the INFO that asks for these placeholders. Raises ``ValueError``."""
+    names = [one.value for one in read_placeholders(placeholder)]
+    return ClientRequest(kind=Kind.INFO, meta={"placeholder": names}) if names else INFO
+
+
 def resize_request(options: ResizeOptions | None, arguments: ResizeArguments) -> ClientRequest:
     """Make the RESIZE for one result, from a ``ResizeOptions`` or from options by name.
 
@@ -136,6 +150,7 @@ def resize_request(options: ResizeOptions | None, arguments: ResizeArguments) ->
     if "outputs" in named:
         raise ValueError("outputs: resize makes one result; use resize_all for several")
     common = {name: named.pop(name, None) for name in ("deadline_ms", "request_id", "traceparent")}
+    common["placeholder"] = named.pop("placeholder", ())
     if options is None:
         if "fit" not in named and (named.get("width"), named.get("height")) != (None, None):
             named["fit"] = default_fit(named.get("width"), named.get("height"))

@@ -13,7 +13,16 @@ from vipsrv.client.core import Reply
 from vipsrv.client.requests import ClientRequest
 from vipsrv.client.save import save
 from vipsrv.errors import ProtocolError
-from vipsrv.options import DEFAULT_QUALITY, Format, ImageInfo, OutputInfo, ResizeReport, Timings
+from vipsrv.options import (
+    DEFAULT_QUALITY,
+    Format,
+    ImageInfo,
+    OutputInfo,
+    Placeholders,
+    ResizeReport,
+    Timings,
+    placeholders_of,
+)
 
 MAX_LIMIT = 2**63 - 1
 """The largest limit that a server may state."""
@@ -59,7 +68,7 @@ class ResizeResult(ResizedImage):
     ``received`` are bytes on the wire, headers included. ``elapsed`` is seconds for the whole call by the
     client's clock, including the time to connect. ``attempts`` is how often the request was sent; ``sent``
     and ``received`` are of the last attempt, to the address ``server``, which had ``resumed`` bytes of the
-    image already.
+    image already. ``placeholder`` is what was asked for that stands for the image until it is loaded.
     """
 
     source: ImageInfo
@@ -70,6 +79,7 @@ class ResizeResult(ResizedImage):
     attempts: int = 1
     resumed: int = 0
     server: str = ""
+    placeholder: Placeholders | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +100,7 @@ class ResizeResults:
     attempts: int = 1
     resumed: int = 0
     server: str = ""
+    placeholder: Placeholders | None = None
 
     def only(self) -> ResizeResult:
         """Return the single output as a ``ResizeResult``. Raises ``ValueError`` if there are several."""
@@ -111,6 +122,7 @@ class ResizeResults:
             attempts=self.attempts,
             resumed=self.resumed,
             server=self.server,
+            placeholder=self.placeholder,
         )
 
 
@@ -127,6 +139,13 @@ class Version1Result(ResizedImage):
     elapsed: float
     attempts: int = 1
     server: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedImage(ImageInfo):
+    """Facts from the header of an image, and what was asked for that stands for it until it is loaded."""
+
+    placeholder: Placeholders | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +202,7 @@ def resize_results(request: ClientRequest, answer: Answer, *, size: int, started
         attempts=answer.attempts,
         resumed=answer.resumed,
         server=answer.pending.peer,
+        placeholder=report.placeholder,
     )
 
 
@@ -242,10 +262,12 @@ def _cut(announced: tuple[OutputInfo, ...], body: bytes, size: int) -> Iterator[
         )
 
 
-def image_info(reply: Reply) -> ImageInfo:
+def image_info(reply: Reply) -> DescribedImage:
     """Make the result of an INFO. Raises ``ProtocolError``."""
     try:
-        return ImageInfo.from_meta(reply.meta["source"])
+        info = ImageInfo.from_meta(reply.meta["source"])
+        facts = {name: getattr(info, name) for name in ImageInfo.__dataclass_fields__}
+        return DescribedImage(**facts, placeholder=placeholders_of(reply.meta))
     except (KeyError, ValueError) as error:
         raise _invalid_reply("INFO", error) from None
 

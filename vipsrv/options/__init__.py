@@ -23,7 +23,7 @@ from vipsrv.options.bounds import (
     NUMBER_BOUNDS,
 )
 from vipsrv.options.effects import BY_CONTENT, WATERMARK_PATTERN, read_watermark
-from vipsrv.options.facts import ImageInfo, OutputInfo, ResizeReport, Timings
+from vipsrv.options.facts import ImageInfo, OutputInfo, ResizeReport, Timings, placeholders_of
 from vipsrv.options.names import (
     Chroma,
     ChromaName,
@@ -86,6 +86,7 @@ __all__ = [
     "default_fit",
     "is_traceparent",
     "page_range",
+    "placeholders_of",
     "read_pages",
     "read_placeholders",
     "read_watermark",

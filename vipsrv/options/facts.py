@@ -6,6 +6,7 @@ from typing import Any, Self, TypeVar, get_args
 
 from vipsrv.options.bounds import INT64_MAX
 from vipsrv.options.checks import check_int, shown
+from vipsrv.options.placeholder import Placeholders
 
 _NUMBERS = frozenset({int, float})
 _FIRST_ROTATED = 5  # the EXIF orientations 5 to 8 swap width and height
@@ -83,6 +84,7 @@ class ResizeReport:
     outputs: tuple[OutputInfo, ...]
     ms: Timings
     ratio: float
+    placeholder: Placeholders | None = None
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any]) -> Self:
@@ -95,15 +97,25 @@ class ResizeReport:
             outputs=tuple(_record(OutputInfo, "outputs", output) for output in outputs),
             ms=_record(Timings, "ms", meta.get("ms")),
             ratio=_float("ratio", meta.get("ratio")),
+            placeholder=placeholders_of(meta),
         )
 
     def to_meta(self) -> dict[str, Any]:
         """Return the JSON object that ``from_meta`` reads."""
         meta = asdict(self)
+        del meta["placeholder"]
+        if self.placeholder is not None:
+            meta["placeholder"] = self.placeholder.to_meta()
         meta["outputs"] = tuple(
             {name: value for name, value in output.items() if value is not None} for output in meta["outputs"]
         )
         return meta
+
+
+def placeholders_of(meta: Mapping[str, Any]) -> Placeholders | None:
+    """Return what the meta of a reply has that stands for the image, if anything. Raises ``ValueError``."""
+    found = meta.get("placeholder")
+    return None if found is None else _record(Placeholders, "placeholder", found)
 
 
 def _fields(kind: type[Any]) -> tuple[tuple[str, Any, bool], ...]:
@@ -115,7 +127,7 @@ def _fields(kind: type[Any]) -> tuple[tuple[str, Any, bool], ...]:
 
 
 _FIELDS: dict[type[Any], tuple[tuple[str, Any, bool], ...]] = {
-    kind: _fields(kind) for kind in (ImageInfo, OutputInfo, Timings)
+    kind: _fields(kind) for kind in (ImageInfo, OutputInfo, Timings, Placeholders)
 }
 """The fields of the records of a reply. A field that newer servers send has the default ``None``."""
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from vipsrv.options.bounds import DEADLINE_MS_BOUNDS, INT64_MAX, MAX_REQUEST_ID
 from vipsrv.options.checks import as_int, check_int, printable, shown
+from vipsrv.options.placeholder import Placeholder, read_placeholders
 from vipsrv.options.resize import ResizeOptions
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
@@ -41,7 +42,8 @@ class ResizeRequest:
     """The meta of a RESIZE message: the requested results, and the options that apply to all of them.
 
     ``deadline_ms`` limits the time from the arrival of the request to its result: waiting and processing.
-    ``request_id`` and ``traceparent`` are for the server's log.
+    ``request_id`` and ``traceparent`` are for the server's log. ``placeholder`` is what the reply shall have
+    that stands for the image until it is loaded.
     """
 
     outputs: tuple[ResizeOptions, ...]
@@ -49,9 +51,12 @@ class ResizeRequest:
     upload: UploadSlot | None = None
     request_id: str | None = None
     traceparent: str | None = None
+    placeholder: tuple[Placeholder, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "deadline_ms", as_int(self.deadline_ms))
+        if self.placeholder != ():
+            object.__setattr__(self, "placeholder", read_placeholders(self.placeholder))
         check_int("deadline_ms", self.deadline_ms, *DEADLINE_MS_BOUNDS)
         check_request_id(self.request_id)
         if self.traceparent is not None and not isinstance(self.traceparent, str):
@@ -64,6 +69,7 @@ class ResizeRequest:
         """Read a request from a JSON object. Raises ``ValueError``."""
         options = dict(meta)
         common = {name: options.pop(name, None) for name in ("deadline_ms", "request_id", "traceparent")}
+        common["placeholder"] = options.pop("placeholder", ())
         if "upload" in options:
             common["upload"] = UploadSlot.from_meta(options.pop("upload"))
         if "outputs" not in options:
@@ -87,6 +93,8 @@ class ResizeRequest:
             meta["outputs"] = [output.to_meta() for output in self.outputs]
         if self.deadline_ms is not None:
             meta["deadline_ms"] = self.deadline_ms
+        if self.placeholder:
+            meta["placeholder"] = [one.value for one in self.placeholder]
         if self.upload is not None:
             meta["upload"] = asdict(self.upload)
         if self.request_id is not None:

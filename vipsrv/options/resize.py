@@ -1,6 +1,6 @@
 """The options of one result: their defaults, their checks and their JSON."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Self, SupportsIndex, TypedDict
@@ -30,6 +30,7 @@ from vipsrv.options.names import (
     PositionName,
 )
 from vipsrv.options.pages import read_pages
+from vipsrv.options.placeholder import Placeholder, PlaceholderName
 from vipsrv.options.regions import read_crop, read_pad
 
 
@@ -206,6 +207,9 @@ class ResizeArguments(TypedDict, total=False):
     ``deadline_ms``: milliseconds that the server may take from the arrival of the request to the result.
     After them it gives up with ``DeadlineExceeded``. By default the server's own ``--deadline`` applies.
 
+    ``placeholder``: what the result shall have that stands for the image until it is loaded: ``thumbhash``,
+    ``blurhash``, ``dominant`` and ``average``.
+
     ``request_id`` (1 to 128 characters) and ``traceparent`` (W3C Trace Context) are written into the line of
     the request in the server's log. What is no valid ``traceparent`` is left out.
     """
@@ -244,6 +248,7 @@ class ResizeArguments(TypedDict, total=False):
     palette: bool
     optimize: bool | None
     min_ssim: float | None
+    placeholder: Iterable[Placeholder | PlaceholderName]
     deadline_ms: SupportsIndex | None
     request_id: str | None
     traceparent: str | None

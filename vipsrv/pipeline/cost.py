@@ -240,7 +240,8 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     waiting = results_memory - _RESULT * results[-1]
     if count > 1:
         # The frames of all results are collected before they are encoded.
-        held += count * sum(results) * bands
+        # Those of one are copied when alpha is added to them.
+        held += count * (sum(results) + max(results)) * bands
         waiting, results_memory = waiting * count, results_memory * count
         encode_seconds = [seconds * count for seconds in encode_seconds]
         searching, effects_seconds = searching * count, effects_seconds * count

@@ -6,12 +6,16 @@ which are products of matrices here: all four take 2 ms for 100 × 75 pixels.
 """
 
 from base64 import b64encode
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vipsrv.options import Placeholder, Placeholders
+from vipsrv.options import Placeholder, Placeholders, ResizeOptions
+from vipsrv.pipeline.pixels import BANDS, pixels_within
+from vipsrv.pipeline.resize import Result, resize
+from vipsrv.pipeline.upload import Upload
 
 SIDE = 100
 """Pixels: ThumbHash is defined for images of at most this, and all are made from the same."""
@@ -27,13 +31,30 @@ _MOST_COMPONENTS = 4
 _BASE_83 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz#$%*+,-.:;=?@[]^_{|}~"
 
 
+def resize_and_describe(
+    upload: Upload, outputs: Sequence[ResizeOptions], asked: Collection[Placeholder], **terms: Any
+) -> tuple[Result, Placeholders | None]:
+    """Run a job as ``resize`` does, with the same ``terms`` and errors, and return what is ``asked`` as well.
+
+    That describes the whole page of the first output, or the first page if there is none; its small image is
+    one result more, which shares the decode of the others.
+    """
+    if not asked:
+        return resize(upload, outputs, **terms), None
+    small = pixels_within(SIDE, page=outputs[0].page if outputs else 0)
+    result = resize(upload, (*outputs, small), **terms)
+    *made, last = result.outputs
+    found = placeholders(last.data, last.info.width, last.info.height, asked)
+    return Result(source=result.source, outputs=tuple(made)), found
+
+
 def placeholders(data: bytes, width: int, height: int, asked: Collection[Placeholder]) -> Placeholders:
     """Return what is ``asked`` of an image of 8-bit sRGB with alpha.
 
     Colours under full transparency count for nothing. A BlurHash, which has no transparency, is that of the
     image on white.
     """
-    pixels = np.frombuffer(data, np.uint8).reshape(height, width, 4).astype(np.float64) / 255
+    pixels = np.frombuffer(data, np.uint8).reshape(height, width, BANDS).astype(np.float64) / 255
     colours, alpha = pixels[..., :3], pixels[..., 3]
     found: dict[Placeholder, str] = {}
     if Placeholder.THUMBHASH in asked:

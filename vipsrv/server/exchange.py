@@ -25,7 +25,7 @@ from vipsrv.server.accounts import Flow
 from vipsrv.server.context import ServerContext
 from vipsrv.server.identity import Usage
 from vipsrv.server.request_ids import NO_IDS, RequestIds, take_request_ids
-from vipsrv.server.request_options import parse_resize
+from vipsrv.server.request_options import parse_info, parse_resize
 from vipsrv.server.timeline import Timeline
 from vipsrv.server.uploads import NOT_OFFERED, check_body, take_upload
 from vipsrv.storage.kept_slot import KeptSlot
@@ -166,6 +166,8 @@ class Exchange:
                     self._options = digest.add_to(self._options)
                 if deadline_ms is not None:
                     self._seconds = min(self._seconds, deadline_ms / 1000)
+            else:
+                self._options = parse_info(meta)
             self._context.admission.check(self.flow)
             if self._session is not None:  # last of all, so that a full queue costs no quota
                 self._hold_limits(self._session, body_size or 0)

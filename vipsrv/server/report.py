@@ -20,8 +20,13 @@ def report_json(outcome: Outcome, timeline: Timeline) -> tuple[bytes, int]:
         f'"has_alpha":{"true" if source.has_alpha else "false"},"orientation":{source.orientation},'
         f'"size":{source.size}}}'
     )
+    placeholder = ""
+    if outcome.placeholder is not None:
+        # They need no escapes either: the channel allows none of the characters that do.
+        texts = outcome.placeholder.to_meta().items()
+        placeholder = ',"placeholder":{' + ",".join(f'"{name}":"{text}"' for name, text in texts) + "}"
     if not outcome.outputs:
-        return f'{{"source":{source_json}}}'.encode(), 0
+        return f'{{"source":{source_json}{placeholder}}}'.encode(), 0
     size = 0
     outputs = []
     for output in outcome.outputs:
@@ -36,6 +41,6 @@ def report_json(outcome: Outcome, timeline: Timeline) -> tuple[bytes, int]:
         f'{{"source":{source_json},"outputs":[{",".join(outputs)}],'
         f'"ms":{{"receive":{timeline.receive_ms:.3f},"queue":{timeline.queue_ms:.3f},'
         f'"process":{timeline.process_ms:.3f},"total":{timeline.total_ms:.3f}}},'
-        f'"ratio":{source.size / size:.3f}}}'
+        f'"ratio":{source.size / size:.3f}{placeholder}}}'
     )
     return report.encode(), size

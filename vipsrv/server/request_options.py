@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from vipsrv.errors import BadRequest
-from vipsrv.options import Format, ResizeRequest
+from vipsrv.options import Format, ResizeRequest, read_placeholders
 from vipsrv.workers.channel import MAX_OUTPUTS
 
 _CACHED_REQUESTS = 1024
@@ -19,6 +19,18 @@ def parse_resize(meta: dict[str, Any]) -> tuple[bytes, int | None]:
         return _parse_cached(tuple(meta), values, tuple(map(type, values)))
     except TypeError:  # a list or an object, which cannot be part of a key
         return _parse(meta)
+
+
+def parse_info(meta: dict[str, Any]) -> bytes:
+    """Return the options of an INFO as JSON for a worker, or nothing. Raises ``BadRequest``."""
+    asked = meta.get("placeholder")
+    if asked is None:
+        return b""
+    try:
+        names = [one.value for one in read_placeholders(asked)]
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+    return json.dumps({"placeholder": names}, separators=(",", ":")).encode() if names else b""
 
 
 @lru_cache(_CACHED_REQUESTS)
@@ -42,5 +54,5 @@ def _parse(meta: dict[str, Any]) -> tuple[bytes, int | None]:
         raise BadRequest(str(error)) from None
     if len(request.outputs) > MAX_OUTPUTS:
         raise BadRequest(f"outputs: {len(request.outputs)} results are requested; {MAX_OUTPUTS} are allowed")
-    options = ResizeRequest(outputs=request.outputs).to_meta()
+    options = ResizeRequest(outputs=request.outputs, placeholder=request.placeholder).to_meta()
     return json.dumps(options, separators=(",", ":")).encode(), request.deadline_ms

@@ -31,7 +31,7 @@ from vipsrv.errors import (
     TooLarge,
     UnsupportedFormat,
 )
-from vipsrv.options import HIGHEST_QUALITY, Format, ImageInfo, OutputInfo
+from vipsrv.options import HIGHEST_QUALITY, Format, ImageInfo, OutputInfo, Placeholders
 
 CHANNEL_VERSION = 9
 """Increase it with every change of a layout: the handshake then detects a worker of another installation."""
@@ -50,15 +50,26 @@ _READY = struct.Struct(f"!4sHI{_READERS_SIZE}s256s256s")
 _JOB = struct.Struct("!4sBBBBIIQQ")
 _REPLY = struct.Struct("!4sHQ 16sIIIBB 400s QIB")
 _OUTPUT = struct.Struct("!IIBBQdI")
+_PLACEHOLDER = struct.Struct("!48s48s7s7s")
 _DIGEST = struct.Struct(f"!{TAG_SIZE}sI")
 
 READY_SIZE = _READY.size
 JOB_SIZE = _JOB.size
-REPLY_SIZE = _REPLY.size + MAX_OUTPUTS * _OUTPUT.size
+_PLACEHOLDER_START = _REPLY.size + MAX_OUTPUTS * _OUTPUT.size
+REPLY_SIZE = _PLACEHOLDER_START + _PLACEHOLDER.size
 
 _READY_MAGIC = b"VRDY"
 _JOB_MAGIC = b"VJOB"
 _REPLY_MAGIC = b"VRPL"
+_NO_PLACEHOLDER = b"\0" * _PLACEHOLDER.size
+_COLOUR = re.compile(rb"#[0-9a-f]{6}")
+_PLACEHOLDERS = (
+    re.compile(rb"[A-Za-z0-9+/]{4,46}={0,2}"),
+    re.compile(rb"[A-Za-z0-9#$%*+,.:;=?@\[\]^_{|}~-]{6,48}"),
+    _COLOUR,
+    _COLOUR,
+)
+"""What each text may be; none of the characters needs an escape in JSON or in a header field."""
 _NAME = re.compile(rb"[a-z][a-z0-9-]{0,15}")
 _MOST_ORIENTATION = 8  # EXIF 2.3, tag 0x0112
 _PRINTABLE = range(0x20, 0x7F)
@@ -270,7 +281,8 @@ class ReplyHead:
     ``needs_ms``, its predicted CPU time in milliseconds if all that is not known is expensive. The results
     follow the head, one after another, ``outputs[…].size`` bytes each. For an ``InternalError``, the space of
     the outputs holds as much of its ``where`` as fits. If the job asked for ``digests``, there is one for
-    each of the outputs, in the space of an error's message.
+    each of the outputs, in the space of an error's message. If it asked for a ``placeholder``, that is at the
+    end.
     """
 
     job_id: int
@@ -280,6 +292,7 @@ class ReplyHead:
     needs: int = 0
     needs_ms: int = 0
     digests: tuple[ResultDigest, ...] = ()
+    placeholder: Placeholders | None = None
 
     def pack(self) -> bytes:
         """The head as ``REPLY_SIZE`` bytes."""
@@ -309,6 +322,9 @@ class ReplyHead:
             rest = error.where.encode("ascii", "replace")[: REPLY_SIZE - _REPLY.size]
         else:
             rest = b"".join(map(_pack_output, self.outputs))
+            if self.placeholder is not None:
+                start = _PLACEHOLDER_START - _REPLY.size
+                rest = rest.ljust(start, b"\0") + _pack_placeholder(self.placeholder)
         return (head + rest).ljust(REPLY_SIZE, b"\0")
 
     def _message(self) -> bytes:
@@ -350,13 +366,14 @@ class ReplyHead:
             size=image_size,
         )
         outputs = tuple(_unpack_output(data, number) for number in range(count))
+        placeholder = _unpack_placeholder(data)
         if not digests:
-            return cls(job_id=job_id, source=source, outputs=outputs)
+            return cls(job_id=job_id, source=source, outputs=outputs, placeholder=placeholder)
         found = tuple(
             ResultDigest(tag=tag, crc=crc)
             for tag, crc in _DIGEST.iter_unpack(message[: count * _DIGEST.size])
         )
-        return cls(job_id=job_id, source=source, outputs=outputs, digests=found)
+        return cls(job_id=job_id, source=source, outputs=outputs, digests=found, placeholder=placeholder)
 
 
 def _add_option(options: bytes, name: str, value: Any) -> bytes:
@@ -390,6 +407,25 @@ def _unpack_output(data: bytes | bytearray, number: int) -> OutputInfo:
         ssim=None if math.isnan(ssim) else ssim,
         frames=frames or None,
     )
+
+
+def _pack_placeholder(one: Placeholders) -> bytes:
+    texts = (one.thumbhash, one.blurhash, one.dominant, one.average)
+    return _PLACEHOLDER.pack(*(b"" if text is None else text.encode() for text in texts))
+
+
+def _unpack_placeholder(data: bytes | bytearray) -> Placeholders | None:
+    packed = bytes(data[_PLACEHOLDER_START:REPLY_SIZE])
+    if packed == _NO_PLACEHOLDER:
+        return None
+    texts = []
+    for allowed, padded in zip(_PLACEHOLDERS, _PLACEHOLDER.unpack(packed), strict=True):
+        text = padded.rstrip(b"\0")
+        if text and not allowed.fullmatch(text):
+            raise ChannelError("its reply has an impossible placeholder")
+        texts.append(text.decode("ascii") or None)
+    thumbhash, blurhash, dominant, average = texts
+    return Placeholders(thumbhash=thumbhash, blurhash=blurhash, dominant=dominant, average=average)
 
 
 @lru_cache(64)

@@ -6,7 +6,7 @@ from itertools import count
 from typing import Protocol
 
 from vipsrv.errors import RequestError
-from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.options import ImageInfo, OutputInfo, Placeholders
 from vipsrv.storage import Slot
 from vipsrv.storage.budget import Share
 from vipsrv.workers.channel import Operation, ResultDigest
@@ -19,7 +19,8 @@ class Outcome:
     """The outcome of a job.
 
     It is an ``error``, or the ``source`` and, for a RESIZE, ``outputs`` and ``result``, the bytes of all
-    outputs one after another; ``digests`` are those of the outputs if they were asked for. ``started`` and
+    outputs one after another; ``digests`` are those of the outputs, and ``placeholder`` that of the
+    image, if they were asked for. ``started`` and
     ``ended`` are seconds of ``time.monotonic``, and ``worker`` is the process id of the last worker that had
     the job; they are 0 if none had it.
     """
@@ -32,6 +33,7 @@ class Outcome:
     ended: float = 0.0
     worker: int = 0
     digests: tuple[ResultDigest, ...] = ()
+    placeholder: Placeholders | None = None
 
 
 class JobImage(Protocol):

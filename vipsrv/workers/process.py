@@ -292,6 +292,7 @@ class WorkerProcess:
             source=reply.head.source,
             outputs=reply.head.outputs,
             digests=reply.head.digests,
+            placeholder=reply.head.placeholder,
             result=reply.result,
             error=reply.head.error,
             started=job.started,

@@ -48,7 +48,7 @@ def refusal(*given: tuple[str, str]) -> str:
 def test_every_option_of_a_resize_is_a_parameter() -> None:
     assert set(PARAMETERS) == {
         *ResizeOptions.__dataclass_fields__,
-        *("withoutEnlargement", "flop", "deadline_ms", "outputs"),
+        *("withoutEnlargement", "flop", "deadline_ms", "outputs", "placeholder"),
     }
 
 

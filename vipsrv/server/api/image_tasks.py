@@ -7,12 +7,13 @@ from vipsrv.options import MAX_REQUEST_ID
 from vipsrv.printable import printable
 from vipsrv.server.api.form_data import form_boundary
 from vipsrv.server.api.negotiation import preferred_format, prefers_zip
-from vipsrv.server.api.parameters import ResizeParameters
+from vipsrv.server.api.parameters import PLACEHOLDER, ResizeParameters
 from vipsrv.server.api.query import parse_query
 from vipsrv.server.api.reply_headers import (
     COMMON,
     MEDIA_TYPES,
     id_field,
+    placeholder_field,
     ratio_field,
     result_field,
     source_field,
@@ -86,6 +87,7 @@ class ResizeTask(ImageTask):
                 source_field(source),
                 result_field(outputs),
                 ratio_field(source, outputs),
+                *placeholder_field(outcome.placeholder),
                 timing_field(exchange.timeline),
                 *COMMON,
                 *(VARY_ACCEPT if negotiated else ()),
@@ -118,13 +120,18 @@ class InfoTask(ImageTask):
     def __init__(self, context: ServerContext, request: HttpRequest) -> None:
         self.form_boundary = _boundary(request)
         upload_id, parameters = take_upload_id(parse_query(request.query))
+        self.meta = {**_ids(request), **upload_meta(context, request, upload_id)}
         for name, value in parameters:
             self.form_field(name, value)
-        self.meta = {**_ids(request), **upload_meta(context, request, upload_id)}
 
-    def form_field(self, name: str, value: str) -> None:  # noqa: ARG002 - none is accepted, whatever its value
-        """Raise ``BadRequest``: there are no parameters of a form."""
-        raise BadRequest(f"{printable(name[:40])}: /info has no parameters but upload")
+    def form_field(self, name: str, value: str) -> None:
+        """Take a field of the form, which is a parameter as in the query. Raises ``BadRequest``."""
+        if name != PLACEHOLDER.name:
+            raise BadRequest(f"{printable(name[:40])}: /info has no parameters but placeholder and upload")
+        if name in self.meta:
+            raise BadRequest(f"{name}: is given twice")
+        if value:
+            self.meta[name] = PLACEHOLDER.read(value)
 
     def reply(self, exchange: Exchange) -> HttpResponse:
         """Return what the header of the image states. Raises ``RequestError``."""

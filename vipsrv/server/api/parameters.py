@@ -24,10 +24,12 @@ from vipsrv.options import (
     Flip,
     Format,
     Keep,
+    Placeholder,
     Position,
     ResizeOptions,
     default_fit,
     read_pages,
+    read_placeholders,
     read_watermark,
 )
 from vipsrv.printable import printable
@@ -246,6 +248,24 @@ def _shown(text: str) -> str:
 _NUMBER_PATTERN = r"([0-9]{1,20}|[0-9]{0,20}\.[0-9]{1,20})"
 _SIZES_PATTERN = r"([1-9][0-9]{0,9}x([1-9][0-9]{0,9})?|x[1-9][0-9]{0,9})"
 
+
+def _read_placeholder(text: str) -> list[str]:
+    try:
+        return [one.value for one in read_placeholders(text.split(","))]
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+
+
+_ONE_PLACEHOLDER = f"({'|'.join(Placeholder)})"
+
+PLACEHOLDER = Parameter(
+    name="placeholder",
+    description="What the reply shall have that stands for the image until it is loaded, with commas between "
+    f"them: {', '.join(f'`{one}`' for one in Placeholder)}.",
+    schema={"type": "string", "pattern": f"^{_ONE_PLACEHOLDER}(,{_ONE_PLACEHOLDER}){{0,7}}$"},
+    read=_read_placeholder,
+)
+
 _DECLARED = (
     _number("width", "Pixels of the result, as a viewer sees it.", INTEGER_BOUNDS["width"]),
     _number("height", "Likewise.", INTEGER_BOUNDS["height"]),
@@ -401,6 +421,7 @@ _DECLARED = (
         "Milliseconds from the arrival of the image's last byte to the reply.",
         DEADLINE_MS_BOUNDS,
     ),
+    PLACEHOLDER,
     Parameter(
         name="outputs",
         description=f"Sizes of 1 to {MAX_OUTPUTS} results, such as `320x,640x480,x1280`, instead of "
@@ -419,7 +440,7 @@ PARAMETERS: dict[str, Parameter] = {one.name: one for one in _DECLARED}
 _BY_NAME = PARAMETERS | {alias: one for one in _DECLARED for alias in one.aliases}
 _OPTION = {"withoutEnlargement": "enlarge"}
 _FLOPPED = (Flip.HORIZONTAL.value, Flip.BOTH.value)
-_OF_ALL_RESULTS = ("deadline_ms",)
+_OF_ALL_RESULTS = ("deadline_ms", "placeholder")
 _SIDES = ("width", "height")
 
 

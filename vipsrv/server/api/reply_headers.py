@@ -1,16 +1,18 @@
 """Facts about image, results and times as header fields of a reply.
 
-``Vipsrv-Source``, ``Vipsrv-Result`` and ``Vipsrv-Ratio`` are structured fields (RFC 9651): an Item, a List of
-Items and a Decimal. A format is a Token, and what is known of it are its parameters::
+``Vipsrv-Source``, ``Vipsrv-Result``, ``Vipsrv-Ratio`` and ``Vipsrv-Placeholder`` are structured fields (RFC
+9651): an Item, a List of Items, a Decimal, and a Dictionary of Strings with a ThumbHash as bytes. A format is
+a Token, and what is known of it are its parameters::
 
     Vipsrv-Source: jpeg;width=4000;height=3000;pages=1;has_alpha=?0;orientation=1;size=53210
     Vipsrv-Result: webp;width=320;height=240;quality=80;size=8514
     Vipsrv-Ratio: 6.25
+    Vipsrv-Placeholder: thumbhash=:1QcSHQRnh493V4dIh4eXh1h4kJUI:, average="#7e777e"
 """
 
 from collections.abc import Sequence
 
-from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.options import ImageInfo, OutputInfo, Placeholder, Placeholders
 from vipsrv.server.http.messages import Headers
 from vipsrv.server.timeline import Timeline
 
@@ -47,6 +49,17 @@ def result_field(outputs: Sequence[OutputInfo]) -> tuple[str, str]:
         for one in outputs
     ]
     return "Vipsrv-Result", ", ".join(described)
+
+
+def placeholder_field(placeholder: Placeholders | None) -> Headers:
+    """Return the field with what stands for the image, a Dictionary, if it was asked for."""
+    if placeholder is None:
+        return ()
+    members = [
+        f"{name}=:{text}:" if name == Placeholder.THUMBHASH else f'{name}="{text}"'
+        for name, text in placeholder.to_meta().items()
+    ]
+    return (("Vipsrv-Placeholder", ", ".join(members)),)
 
 
 def ratio_field(source: ImageInfo, outputs: Sequence[OutputInfo]) -> tuple[str, str]:

@@ -5,10 +5,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
 
 from vipsrv import pipeline
 from vipsrv.errors import BadRequest
-from vipsrv.options import ResizeOptions, ResizeRequest
+from vipsrv.options import Placeholder, ResizeOptions, ResizeRequest, read_placeholders
 from vipsrv.worker_config import WorkerConfig
 from vipsrv.workers.channel import MAX_OUTPUTS, Digest, JobHead, JobLimits, Operation, Ready, ReplyHead
 from vipsrv.workers.child.digests import digest_of
@@ -31,16 +32,15 @@ def start_pipeline(config: WorkerConfig, watermarks: Mapping[str, bytes]) -> tup
             upload = pipeline.Upload.from_descriptor(image, head.image_size)
         else:
             upload = pipeline.Upload.from_memory(image)
-        if head.operation is Operation.INFO:
-            info = pipeline.read_info(
-                upload, tolerant=config.tolerate_truncated, formats=_limits_from(options).formats
-            )
+        outputs, limits, digest, asked = _job_from(options, head.operation)
+        if head.operation is Operation.INFO and not asked:
+            info = pipeline.read_info(upload, tolerant=config.tolerate_truncated, formats=limits.formats)
             return ReplyHead(job_id=head.job_id, source=info), ()
-        outputs, limits, digest = _job_from(options)
         try:
-            result = pipeline.resize(
+            result, placeholder = pipeline.resize_and_describe(
                 upload,
                 outputs,
+                asked,
                 config=config if limits.max_pixels is None else _limited(config, limits.max_pixels),
                 formats=limits.formats,
                 watch=watch,
@@ -54,15 +54,18 @@ def start_pipeline(config: WorkerConfig, watermarks: Mapping[str, bytes]) -> tup
         facts = tuple(output.info for output in result.outputs)
         data = tuple(output.data for output in result.outputs)
         digests = () if digest is None else tuple(digest_of(one, digest) for one in data)
-        return ReplyHead(job_id=head.job_id, source=result.source, outputs=facts, digests=digests), data
+        reply = ReplyHead(
+            job_id=head.job_id,
+            source=result.source,
+            outputs=facts,
+            digests=digests,
+            placeholder=placeholder,
+        )
+        return reply, data
 
     readers = {one.name: f"{one.library} {one.version}" for one in pipeline.start(config.formats)}
     pipeline.load_watermarks(watermarks, config)
     return run, Ready(pid=os.getpid(), readers=readers, writers=pipeline.written_formats())
-
-
-def _limits_from(data: bytes) -> JobLimits:
-    return JobLimits.take_from(json.loads(data)) if data else JobLimits()
 
 
 @lru_cache(maxsize=256)
@@ -75,19 +78,27 @@ def _limited(config: WorkerConfig, max_pixels: int) -> WorkerConfig:
     )
 
 
-@lru_cache(maxsize=256)
-def _job_from(data: bytes) -> tuple[tuple[ResizeOptions, ...], JobLimits, Digest | None]:
-    """Parse the options of all results, the client's limits and the digests that are asked for, from JSON.
+class _Job(NamedTuple):
+    """What a job asks for: results, the client's limits, digests of the results, and placeholders."""
 
-    Raises ``BadRequest``.
-    """
+    outputs: tuple[ResizeOptions, ...]
+    limits: JobLimits
+    digest: Digest | None
+    placeholder: tuple[Placeholder, ...]
+
+
+@lru_cache(maxsize=256)
+def _job_from(data: bytes, operation: Operation) -> _Job:
+    """Parse the options of a job from JSON. Raises ``BadRequest``."""
     try:
-        options = json.loads(data)
+        options = json.loads(data) if data else {}
         limits = JobLimits.take_from(options)
         digest = Digest.take_from(options)
-        outputs = ResizeRequest.from_meta(options).outputs
+        if operation is Operation.INFO:
+            return _Job((), limits, digest, read_placeholders(options.get("placeholder")))
+        request = ResizeRequest.from_meta(options)
     except (ValueError, TypeError, RecursionError) as error:
         raise BadRequest(f"{error}") from error
-    if len(outputs) > MAX_OUTPUTS:
-        raise BadRequest(f"outputs: {len(outputs)} results are requested; {MAX_OUTPUTS} are allowed")
-    return outputs, limits, digest
+    if len(request.outputs) > MAX_OUTPUTS:
+        raise BadRequest(f"outputs: {len(request.outputs)} results are requested; {MAX_OUTPUTS} are allowed")
+    return _Job(request.outputs, limits, digest, request.placeholder)
