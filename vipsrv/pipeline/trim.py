@@ -52,10 +52,9 @@ def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms) -> Im
         seconds=terms.seconds,
         heavy_ok=terms.heavy_ok,
     )
-    is_held = held_by_trim(header) > 0
-    held = None
+    held, held_bytes = None, held_by_trim(header)
     try:
-        if is_held:
+        if held_bytes:
             held = _watched(_image(header), terms).copy_memory()
             kept = kept_region(held, held, header, view.trim)
         else:
@@ -65,14 +64,16 @@ def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms) -> Im
     except pyvips.Error as error:
         stop_if_asked(terms.watch)
         raise CorruptImage(f"this {info.format} cannot be decoded: {reason(error)}") from error
-    page = header.source if is_held else _again(upload, header, view).source
+    page = header.source if held_bytes else _again(upload, header, view).source
     region = header.region
     if kept is not None:
         if held is not None:
             held = held.crop(*kept)
         left, top = (0, 0) if region is None else region[:2]
         region = Region(left + kept.left, top + kept.top, kept.width, kept.height)
-    return part_of(upload, page, view.page, region, info.orientation, header.angle, held)
+    return part_of(
+        upload, page, view.page, region, info.orientation, header.angle, held=held, held_bytes=held_bytes
+    )
 
 
 def _image(header: ImageHeader) -> pyvips.Image:

@@ -82,13 +82,14 @@ def part_of(
     orientation: int,
     angle: int,
     held: pyvips.Image | None = None,
+    held_bytes: int = 0,
 ) -> ImageHeader:
     """Return the header of a ``region`` of a page, as stored, which is seen with this ``orientation``.
 
-    ``number`` is that of the page. ``held`` is the decoded region in its colours, if it is in memory.
+    ``number`` is that of the page. ``held`` is the decoded region in its colours, if it is in memory,
+    and ``held_bytes`` what it takes there.
     """
     info = page.info
-    kept = 0 if held is None else held.width * held.height * page.pixel_bytes
     width, height = (info.width, info.height) if region is None else region[2:]
 
     def build() -> pyvips.Image:
@@ -104,7 +105,7 @@ def part_of(
         fail_on=page.fail_on,
         is_bgr=page.is_bgr,
         shrink=page.shrink,
-        metadata_memory=page.metadata_memory + kept,
+        metadata_memory=page.metadata_memory + held_bytes,
         embedded=page.embedded,
         source=page,
         region=region,
