@@ -47,7 +47,19 @@ def test_lines_become_a_table_of_images(hook: Any) -> None:
 
 def test_the_page_has_a_section_with_images_for_each_flag_of_an_operation() -> None:
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
-    assert {"crop", "trim", "flip", "rotate", "focus", "pad", "modulate", "grey", "blur", "sharpen", "rounded"} <= set(sections)
+    assert {
+        "crop",
+        "trim",
+        "flip",
+        "rotate",
+        "focus",
+        "pad",
+        "modulate",
+        "grey",
+        "blur",
+        "sharpen",
+        "rounded",
+    } <= set(sections)
     for name in OPERATION_FLAGS:
         if name in sections:
             assert "<!-- operation" in sections[name]
