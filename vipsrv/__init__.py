@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from vipsrv.options import (
+        Chroma,
         Fit,
         Flip,
         Format,
@@ -69,6 +70,7 @@ __all__ = [
     "BadRequest",
     "Busy",
     "Cancelled",
+    "Chroma",
     "Client",
     "ClientTimeout",
     "ConnectFailed",
@@ -154,6 +156,7 @@ _HOME = {
     "UploadConflict": "vipsrv.errors",
     "VipsrvError": "vipsrv.errors",
     "WorkerDied": "vipsrv.errors",
+    "Chroma": "vipsrv.options",
     "Fit": "vipsrv.options",
     "Flip": "vipsrv.options",
     "Format": "vipsrv.options",

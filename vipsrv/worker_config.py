@@ -78,7 +78,7 @@ class WorkerConfig:
     formats: tuple[str, ...] | None = _declare(
         None,
         "Formats to read, separated by commas, by the names that 'vipsrv formats' lists; "
-        "by default all that libvips does not mark as untrusted.",
+        "by default all but those whose loader libvips marks as untrusted.",
         reloadable=False,  # only a worker knows which names there are
     )
     tolerate_truncated: bool = _declare(
@@ -99,8 +99,9 @@ class WorkerConfig:
     )
     max_effort: int = _declare(
         9,
-        "Highest 'effort' that a request may ask of the encoder of an AVIF, WebP, PNG, GIF or JPEG. A photo "
-        "takes as AVIF some 40 times the CPU time at 4 that it takes at 0, and 100 times at 6.",
+        "Highest 'effort' that a request may ask of the encoder of an AVIF, WebP, PNG, GIF, JPEG "
+        "or JPEG XL. A photo takes as AVIF some 40 times the CPU time at 4 that it takes at 0, and 100 times "
+        "at 6.",
         least=0,
         most=9,
     )

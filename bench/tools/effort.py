@@ -92,7 +92,8 @@ def _qualities(text: str) -> list[int]:
     return sorted(map(int, words))
 
 
-def _files(paths: list[Path]) -> Iterator[Path]:
+def image_paths(paths: list[Path]) -> Iterator[Path]:
+    """Yield the images that were named, and those in named folders; without any, the drawn ones."""
     if not paths:
         yield from (image_file(name) for name in IMAGES)
     for path in paths:
@@ -194,7 +195,7 @@ def main(
     all_ways = [_way(text, writer, lossless=lossless) for text in ways.split(",")]
     asked = [100] if lossless else _qualities(qualities)
     curves = []
-    for path in _files(paths or []):
+    for path in image_paths(paths or []):
         pixels = np.ascontiguousarray(reference(path, width, height))
         curves.append(_curves(pixels, writer, all_ways, asked, rounds))
         if each:

@@ -1,10 +1,12 @@
 """The options of a RESIZE as both clients send them, and several results of one upload."""
 
+import io
 import os
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.client.conftest import MakeClient, Serve
 from tests.client.fake_server import SECONDS, SIZE, SOURCE, FakeServer, Peer, Script, every
@@ -12,7 +14,7 @@ from tests.support.images import jpeg
 from tests.support.running_server import RunningServer
 from vipsrv.client import ResizedImage, ResizeResults
 from vipsrv.errors import BadRequest, ProtocolError
-from vipsrv.options import Fit, Format, ImageInfo, Keep, Position, ResizeOptions, Timings
+from vipsrv.options import Chroma, Fit, Format, ImageInfo, Keep, Position, ResizeOptions, Timings
 from vipsrv.protocol import MAX_META_SIZE
 
 PLAIN = ResizeOptions(width=8, height=6)
@@ -174,6 +176,24 @@ def test_one_result_from_the_real_server(make_client: MakeClient, server: Runnin
     assert (output.width, output.height, output.format) == (80, 60, "jpeg")
     assert output.data.startswith(b"\xff\xd8\xff")
     assert results.ratio == pytest.approx(output.ratio, abs=0.01)
+
+
+def test_how_results_are_encoded_by_the_real_server(make_client: MakeClient, server: RunningServer) -> None:
+    client = make_client(server.host, server.port)
+    likely = ResizeOptions(width=160, height=120, format=Format.WEBP, min_ssim=0.9)
+    others = [
+        ResizeOptions(width=80, height=60, progressive=True, chroma=Chroma.FULL),
+        ResizeOptions(width=80, height=60, format=Format.PNG, palette=True, quality=40),
+    ]
+    results: ResizeResults = client.call("resize_all", jpeg(400, 300), [likely, *others])
+    ssims = [output.ssim for output in results.outputs]
+    assert ssims[0] is not None
+    assert 0.9 <= ssims[0] < 0.99
+    assert ssims[1:] == [None, None]
+    progressive, palette = (Image.open(io.BytesIO(output.data)) for output in results.outputs[1:])
+    assert progressive.info["progressive"]
+    assert (palette.mode, results.outputs[2].quality) == ("P", 40)
+    assert client.call("resize", jpeg(400, 300), width=160, height=120, min_ssim=0.9).ssim >= 0.9
 
 
 # Replies that do not add up

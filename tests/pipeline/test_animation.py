@@ -110,6 +110,19 @@ def test_one_frame_is_a_still_image_in_any_format(kind: str) -> None:
         assert difference(frame, reduced(seen(data)[2], (30, 20))) < 2
 
 
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [{"rotate": 30}, {"grey": True}, {"rounded": 6}, {"blur": 1.5}, {"pad": 3}, {"crop": [5, 5, 40, 30]}],
+)
+def test_operations_are_those_of_a_still_image(options: dict[str, Any], *, alpha: bool) -> None:
+    data = animation("GIF", pictures(alpha=alpha), disposal=2)
+    frames = seen(animate(data, lossless=True, **options).data)
+    for number, frame in enumerate(frames):
+        (still,) = seen(animate(data, pages=None, page=number, format="png", **options).data)
+        assert difference(frame, still) < 1
+
+
 @pytest.mark.parametrize(
     "options", [{"fit": "contain"}, {"fit": "cover"}, {"fit": "inside"}, {"flip": "both"}]
 )
@@ -216,7 +229,9 @@ def test_pages_of_a_document_are_no_animation() -> None:
     data = animation("TIFF")
     error = refusal(data)
     assert isinstance(error, BadRequest)
-    assert error.message == "pages: the 4 pages of this tiff are no animation; choose one with 'page'"
+    assert error.message == (
+        "pages: no animation is made of the 4 pages of this tiff; choose one with 'page'"
+    )
 
 
 def test_all_frames_of_a_still_image() -> None:

@@ -27,8 +27,6 @@ _LISTED = FOLDER / "cases.json"
 # Cases that are not right yet, each with the point of the plan that mends it. One that becomes right fails
 # the test until it is removed here.
 NOT_RIGHT_YET: dict[str, int] = {
-    "jpeg_300_dpi.jpg to png": 8,
-    "jpeg_ultra_hdr_gain_map.jpg to jpeg": 8,
     "png_interlaced_1bit_20000x20000.png to jpeg": 9,
     "webp_lossless_logo_5790x5790.webp to png": 9,
 }

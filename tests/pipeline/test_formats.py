@@ -93,8 +93,16 @@ def test_a_format_that_cannot_be_read_is_refused_at_the_start() -> None:
         name for name, loader in [("pdf", "pdfload_source"), ("jp2", "jp2kload_source")] if not has(loader)
     ]
     if missing:
-        with pytest.raises(ValueError, match=f"does not read {missing[0]}"):
+        with pytest.raises(ValueError, match=rf"does not read {missing[0]} \(it has no loader for it\)"):
             pipeline.start(["jpeg", missing[0]])
+
+
+@pytest.mark.usefixtures("narrowed")
+def test_a_loader_without_a_decoder_is_refused_at_the_start() -> None:
+    if not has("heifload_source") or "heic" in [one.name for one in pipeline.start()]:
+        pytest.skip("this libvips reads HEIC, or no AVIF either")
+    with pytest.raises(ValueError, match=r"heic \(its loader is there, but cannot decode a test image\)"):
+        pipeline.start(["jpeg", "heic"])
 
 
 @pytest.mark.parametrize(

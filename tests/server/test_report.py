@@ -25,7 +25,13 @@ images = st.builds(
     size=sizes,
 )
 outputs = st.builds(
-    OutputInfo, width=sizes, height=sizes, format=names, quality=st.integers(0, 100), size=sizes
+    OutputInfo,
+    width=sizes,
+    height=sizes,
+    format=names,
+    quality=st.integers(0, 100),
+    size=sizes,
+    ssim=st.none() | st.integers(0, 10**5).map(lambda parts: parts / 10**5),
 )
 
 

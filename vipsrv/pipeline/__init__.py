@@ -35,13 +35,15 @@ Details of the options:
 
 - ``format`` ``auto`` is the format of the source; if that cannot be written, PNG for an image with
   transparency and JPEG for one without. ``tiff`` is compressed with LZW. Results are 8-bit RGB.
-- Transparency is kept in png, webp, avif, tiff and gif (a pixel of a gif is either opaque or transparent),
-  and flattened onto ``background`` in jpeg. The canvas of ``contain`` has that colour and is opaque in every
-  format.
-- ``quality`` is for lossy results; png, tiff, gif and lossless results have none, ignore it, and report 100.
-- ``effort`` is for avif, webp, png, gif and jpeg; tiff ignores it.
+- Transparency is kept in png, webp, avif, jxl, tiff and gif (a pixel of a gif is either opaque or
+  transparent), and flattened onto ``background`` in jpeg. The canvas of ``contain`` has that colour and is
+  opaque in every format.
+- ``quality`` is for lossy results and png with a ``palette``; others have none, ignore it, and report 100.
+- ``effort`` is for avif, webp, png, gif, jxl and jpeg; tiff ignores it. ``progressive`` is for jpeg, png and
+  gif, ``optimize`` for jpeg; the others ignore them.
+- ``chroma`` and ``palette`` are refused with 400 where the format cannot do it, but ignored with ``auto``.
 - ``max_bytes`` gives the highest quality that fits. A result without a quality is refused with 400, one that
-  does not fit at quality 1 with 413.
+  does not fit at quality 1 with 413. ``min_ssim`` gives the lowest that looks well enough, and likewise.
 - ``keep`` ``icc``: an RGB image stays in its own profile (Display P3, Adobe RGB) and carries it, as with
   sharp's ``keepIccProfile``; all others become sRGB without a profile. ``exif``: EXIF with an orientation of
   1 and without the embedded thumbnail, colours in sRGB. ``all``: both, and everything else that the format

@@ -7,6 +7,7 @@ frames, mixes the last rows of a frame with the first ones of the next.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pyvips
 
 from vipsrv.errors import CorruptImage
@@ -25,39 +26,47 @@ _RGBA = (4, "uchar", "srgb")
 _ALPHA = 3
 """The number of the band."""
 
+_ALPHA_SHIFT = 24
+"""Where alpha is in the four bytes of a pixel as a little-endian number."""
+
 _OPAQUE = 255
 
 
 class _Roll:
-    """The frames of one result, below each other in memory; ``has_alpha`` holds for all of them."""
+    """The frames of one result, below each other in memory; with alpha as soon as one of them needs it."""
 
-    def __init__(self, plan: OutputPlan, *, has_alpha: bool) -> None:
+    def __init__(self, plan: OutputPlan) -> None:
         self._plan = plan
-        self._has_alpha = has_alpha
-        self._is_opaque = has_alpha
         self._pixels = bytearray()
         self._first: pyvips.Image | None = None
+        self._bands = 0
 
     def add(self, number: int, frame: pyvips.Image) -> None:
-        if self._has_alpha and not frame.hasalpha():
-            frame = frame.addalpha()
-        else:
-            self._is_opaque = False
-        pixels = frame.write_to_memory()
         if self._first is None:
-            self._first = frame
-            self._pixels = bytearray(len(pixels) * self._plan.frames)
+            self._first, self._bands = frame, frame.bands
+            self._pixels = bytearray(self._plan.frames * frame.width * frame.height * frame.bands)
+        elif frame.bands > self._bands:
+            self._add_alpha()
+        elif frame.bands < self._bands:
+            frame = frame.addalpha()
+        pixels = frame.write_to_memory()
         start = number * len(pixels)
         self._pixels[start : start + len(pixels)] = pixels
+
+    def _add_alpha(self) -> None:
+        opaque = np.frombuffer(self._pixels, np.uint8).reshape(-1, self._bands)
+        self._bands += 1
+        pixels = bytearray(len(opaque) * self._bands)
+        with_alpha = np.frombuffer(pixels, np.uint8).reshape(-1, self._bands)
+        with_alpha[:, :-1], with_alpha[:, -1] = opaque, _OPAQUE
+        self._pixels = pixels
 
     def image(self, frames: Frames, watch: StopCheck | None) -> pyvips.Image:
         first, count = self._first, self._plan.frames
         assert first is not None, "there is at least one frame"  # noqa: S101
         height = first.height * count
-        roll = pyvips.Image.new_from_memory(self._pixels, first.width, height, first.bands, first.format)
+        roll = pyvips.Image.new_from_memory(self._pixels, first.width, height, self._bands, first.format)
         roll = roll.copy(interpretation=first.interpretation)
-        if self._is_opaque:
-            roll = roll.extract_band(0, n=first.bands - 1)
         if self._plan.options.keep is not Keep.NONE:
             roll = with_metadata(roll, first)
         if count > 1:
@@ -80,9 +89,11 @@ def _of_frame(decode: DecodePlan, image: pyvips.Image) -> DecodePlan:
         image = image.crop(*header.region)
     if header.is_view:
         image = set_orientation(image, header.info.orientation)
-    if shape(image)[2:] == _RGBA:
+    # A rotation by an angle makes transparent corners if the image has alpha.
+    if shape(image)[2:] == _RGBA and not header.angle:
         image = image.copy_memory()
-        is_opaque = image.extract_band(_ALPHA).min() == _OPAQUE
+        together = np.bitwise_and.reduce(np.frombuffer(image.write_to_memory(), "<u4"))
+        is_opaque = int(together) >> _ALPHA_SHIFT == _OPAQUE
         if is_opaque:
             image = image.extract_band(0, n=_ALPHA)
     return replace(decode, header=header.of_frame(image, is_opaque=is_opaque))
@@ -95,7 +106,7 @@ def render_frames(decode: DecodePlan, plans: Sequence[OutputPlan], render: Rende
     """
     frames = decode.header.frames
     assert frames is not None, "called for an animation"  # noqa: S101
-    rolls = [_Roll(plan, has_alpha=frames.has_alpha and plan.background is None) for plan in plans]
+    rolls = [_Roll(plan) for plan in plans]
     images = frames.images()
     for number in range(frames.count):
         stop_if_asked(decode.watch)

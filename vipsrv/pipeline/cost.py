@@ -58,7 +58,7 @@ _EXTRA_ROWS = 800
 _SECONDS_PER_FRAME = 0.0005
 """CPU seconds of the steps for another frame of an animation, besides its pixels."""
 
-TRIM_HELD = 32_000_000
+_TRIM_HELD = 100_000_000
 """Bytes: a view of no more is decoded once, to find its borders and to resize it, and kept in between."""
 
 _RESULT = 1.5
@@ -107,6 +107,12 @@ def admit(
     return _admit(predict_all(upload, pages), config=config, seconds=seconds, heavy_ok=heavy_ok)
 
 
+def held_by_trim(header: ImageHeader) -> int:
+    """Return the bytes of a view that are kept after its borders were found; 0 if it is decoded again."""
+    size = header.info.width * header.info.height * header.source.pixel_bytes
+    return size if size <= _TRIM_HELD else 0
+
+
 def admit_trim(
     upload: Upload,
     header: ImageHeader,
@@ -121,7 +127,7 @@ def admit_trim(
     decode = _decode_view(upload, header, 1.0, page)
     copied = upload.size if upload.memory is not None else 0
     cost = Cost(
-        memory=int(_BASE + copied + header.metadata_memory + decode.memory + TRIM_HELD),
+        memory=int(_BASE + copied + header.metadata_memory + decode.memory + held_by_trim(header)),
         results=0,
         seconds=decode.seconds,
         at_worst=decode.at_worst,
@@ -234,7 +240,8 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     waiting = results_memory - _RESULT * results[-1]
     if count > 1:
         # The frames of all results are collected before they are encoded.
-        held += count * sum(results) * bands
+        # Those of one are copied when alpha is added to them.
+        held += count * (sum(results) + max(results)) * bands
         waiting, results_memory = waiting * count, results_memory * count
         encode_seconds = [seconds * count for seconds in encode_seconds]
         searching, effects_seconds = searching * count, effects_seconds * count

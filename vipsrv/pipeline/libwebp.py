@@ -14,6 +14,7 @@ from typing import Any, Final
 import pyvips
 
 from vipsrv.errors import CorruptImage, InternalError
+from vipsrv.pipeline.orientation import Region
 
 _LIBRARY: Final = "libwebp.so.7"
 """The name that the dynamic linker knows; 7 is the version of the interface, since 2018."""
@@ -138,11 +139,14 @@ def is_available() -> bool:
     )
 
 
-def decode(data: Any, stored: tuple[int, int], size: tuple[int, int], bands: int) -> pyvips.Image:
+def decode(
+    data: Any, stored: tuple[int, int], size: tuple[int, int], bands: int, part: Region | None = None
+) -> pyvips.Image:
     """Decode the chunks of a still image of ``stored`` pixels to ``size`` pixels with 3 or 4 ``bands``.
 
-    The image is in memory and has no metadata. A size other than the stored one is reached by averaging
-    areas during the decode. Raises ``CorruptImage``, also for an animation and for an image of another size.
+    The image is in memory and has no metadata. With ``part``, whose left and top are even, only this part is
+    decoded. A size other than that of what is decoded is reached by averaging areas during the decode.
+    Raises ``CorruptImage``, also for an animation and for an image of another size.
     """
     (width, height), stride = size, size[0] * bands
     config = _DecoderConfig()
@@ -158,7 +162,10 @@ def decode(data: Any, stored: tuple[int, int], size: tuple[int, int], bands: int
     output.is_external_memory = 1
     output.pixels.rgba.rgba = _address(pixels)
     output.pixels.rgba.stride, output.pixels.rgba.size = stride, len(pixels)
-    if size != stored:
+    if part is not None:
+        config.options.use_cropping = 1
+        config.options.crop = tuple(part)
+    if size != (stored if part is None else part[2:]):
         config.options.use_scaling = 1
         config.options.scaled_width, config.options.scaled_height = size
     status = _library.WebPDecode(_address(data), len(data), ctypes.byref(config))

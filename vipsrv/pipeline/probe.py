@@ -225,8 +225,8 @@ def _libvips_header(
     is_last: bool = False,
 ) -> ImageHeader:
     """``is_last``: the image must not be opened again in another way."""
-    corrected = reader.corrected(image) or (image if is_last else None)
-    is_plain = corrected is None and notes.correct is None and notes.film is None
+    corrected = reader.corrected(image)
+    is_plain = corrected is None and notes.correct is None and notes.film is None and not is_last
     return ImageHeader(
         info,
         lambda: image if corrected is None else corrected,
@@ -348,7 +348,8 @@ def open_frames(upload: Upload, header: ImageHeader, pages: str) -> ImageHeader:
     reader = registry.format_named(info.format).reader
     if not isinstance(reader, LibvipsReader) or reader.open_frames is None:
         raise BadRequest(
-            f"pages: the {info.pages} pages of this {info.format} are no animation; choose one with 'page'"
+            f"pages: no animation is made of the {info.pages} pages of this {info.format}; "
+            "choose one with 'page'"
         )
     return _open_frames(upload, header, reader, first, last - first + 1)
 
@@ -363,9 +364,8 @@ def _open_frames(
     try:
         frames = reader.open_frames(upload, header, first, count)
     except pyvips.Error as error:
-        raise refusal(
-            f"the frames of this {info.format} cannot be read", upload, error, reader=reader
-        ) from error
+        what = f"the frames of this {info.format} cannot be read"
+        raise refusal(what, upload, error, reader=reader) from error
     return ImageHeader(
         replace(info, width=frames.width, height=frames.height, has_alpha=frames.has_alpha),
         lambda: frames.image,

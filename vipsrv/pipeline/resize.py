@@ -177,13 +177,11 @@ def run_page(decode: DecodePlan, plans: Sequence[OutputPlan]) -> list[Output]:
         # Of an animation only the encoder's errors come here.
         is_animation = decode.header.frames is not None
         decode.header.release()
-        if not is_animation:
-            completed = _run_completed(decode, plans, text_of(error))
-            if completed is not None:
-                return completed
-        is_valid = is_animation or (
-            not _is_of_decoder(decode, message) and _decodes(replace(decode, direct=False), plans)
-        )
+        completed = None if is_animation else _run_completed(decode, plans, text_of(error))
+        if completed is not None:
+            return completed
+        decode = replace(decode, direct=False)
+        is_valid = is_animation or (not _is_of_decoder(decode, message) and _decodes(decode, plans))
         stop_if_asked(decode.watch)
         if is_valid:
             raise InternalError(f"the result could not be written: {message}") from error

@@ -57,7 +57,8 @@ def start(formats: Collection[str] | None = None) -> tuple[FormatInfo, ...]:
     )
     missing = [name for name in formats or () if name not in {one.name for one in started}]
     if missing:
-        raise ValueError(f"formats: this libvips {setup.version()} does not read {', '.join(missing)}")
+        reasons = ", ".join(f"{name} ({_why_not_read(name)})" for name in missing)
+        raise ValueError(f"formats: this libvips {setup.version()} does not read {reasons}")
     return started
 
 
@@ -84,6 +85,14 @@ def _check_names(formats: Collection[str] | None) -> None:
     unknown = [name for name in formats or () if name not in known]
     if unknown:
         raise ValueError(f"formats: {', '.join(unknown)} is unknown; known are {', '.join(known)}")
+
+
+def _why_not_read(name: str) -> str:
+    reader = registry.format_named(name).reader
+    if isinstance(reader, LibvipsReader) and setup.has_loader(reader.loader):
+        # libheif, for example, is there for AVIF, but without the decoder of HEIC, which is HEVC.
+        return "its loader is there, but cannot decode a test image"
+    return "it has no loader for it"
 
 
 def _try_readers() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pyvips
 
 from vipsrv.errors import CorruptImage
-from vipsrv.pipeline.cost import TRIM_HELD, admit_trim
+from vipsrv.pipeline.cost import admit_trim, held_by_trim
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import check_source
 from vipsrv.pipeline.orientation import Region, stored_region
@@ -52,7 +52,7 @@ def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms) -> Im
         seconds=terms.seconds,
         heavy_ok=terms.heavy_ok,
     )
-    is_held = info.width * info.height * header.source.pixel_bytes <= TRIM_HELD
+    is_held = held_by_trim(header) > 0
     held = None
     try:
         if is_held:

@@ -2,7 +2,7 @@
 
 import mmap
 import os
-from typing import Self
+from typing import Any, Self
 
 import pyvips
 
@@ -16,7 +16,8 @@ class Upload:
 
     ``memory`` is ``None`` for a file. The memory must not change, and the descriptor must stay open, until
     the job is over. One source serves both the header and the decode, because every loader of libvips rewinds
-    it first; two sources on one descriptor would move each other's file offset.
+    it first; two sources on one descriptor would move each other's file offset. In ``memo`` the reader of a
+    format keeps what it has parsed and needs again.
     """
 
     def __init__(self, source: pyvips.Source, size: int, memory: Memory | None, descriptor: int) -> None:
@@ -24,6 +25,7 @@ class Upload:
         self.size = size
         self.memory = memory
         self._descriptor = descriptor
+        self.memo: dict[str, Any] = {}
 
     def head(self, count: int) -> bytes:
         """Return up to the first ``count`` bytes."""

@@ -88,6 +88,7 @@ def part_of(
     ``number`` is that of the page. ``held`` is the decoded region in its colours, if it is in memory.
     """
     info = page.info
+    kept = 0 if held is None else held.width * held.height * page.pixel_bytes
     width, height = (info.width, info.height) if region is None else region[2:]
 
     def build() -> pyvips.Image:
@@ -103,7 +104,7 @@ def part_of(
         fail_on=page.fail_on,
         is_bgr=page.is_bgr,
         shrink=page.shrink,
-        metadata_memory=page.metadata_memory,
+        metadata_memory=page.metadata_memory + kept,
         embedded=page.embedded,
         source=page,
         region=region,
@@ -127,7 +128,7 @@ def _open_part(upload: Upload, page: ImageHeader, number: int, region: Region) -
     reader = format_named(page.info.format).reader
     if page.decoder is Decoder.LIBVIPS and isinstance(reader, LibvipsReader) and reader.open_for_part:
         image = reader.open_for_part(upload, page, number)
-    return (image or page.image).crop(*region)
+    return (page.image if image is None else image).crop(*region)
 
 
 def _region(crop: tuple[float, float, float, float], size: tuple[int, int]) -> Region:

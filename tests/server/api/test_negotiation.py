@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from vipsrv.options import Format
 from vipsrv.server.api.negotiation import preferred_format, prefers_zip
 
-ALL = ("jpeg", "png", "webp", "avif", "tiff", "gif")
+ALL = ("jpeg", "png", "webp", "avif", "tiff", "gif", "jxl")
 CHROMIUM = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
 
 
@@ -21,6 +21,8 @@ CHROMIUM = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
         (CHROMIUM, Format.AVIF),
         ("image/png,image/*;q=0.8,*/*;q=0.5", None),
         ("image/webp,*/*", Format.WEBP),
+        ("image/webp,image/jxl,*/*", Format.JXL),
+        ("image/webp,image/jxl,image/avif", Format.AVIF),
         ("IMAGE/WEBP", Format.WEBP),
         ("image/webp, image/avif;q=0.9", Format.WEBP),
         ("image/webp;q=0.5, image/avif;q=0.5", Format.AVIF),
@@ -40,6 +42,7 @@ def test_the_format_that_auto_becomes(accept: str, expected: Format | None) -> N
 def test_only_what_is_allowed_is_chosen() -> None:
     assert preferred_format(CHROMIUM, ("jpeg", "webp")) is Format.WEBP
     assert preferred_format(CHROMIUM, ("jpeg",)) is None
+    assert preferred_format("image/jxl, image/webp", ("jpeg", "webp")) is Format.WEBP
 
 
 @pytest.mark.parametrize(

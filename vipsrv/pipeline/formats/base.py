@@ -519,6 +519,9 @@ class Writer:
     count_frames: Callable[[bytes], int] | None = None
     """Return how many frames a result has, if its encoder may write fewer than it got."""
 
+    without_resolution: Callable[[bytes], bytes] | None = None
+    """Remove the resolution from a result, if the saver always writes one."""
+
     save_plain: SavePlain | None = None
     """A faster way to write a lossy result of one image that ``is_plain``."""
 

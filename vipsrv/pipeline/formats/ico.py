@@ -38,6 +38,8 @@ _WITH_ALPHA = 32
 _ALPHA = 0xFF000000
 _OPAQUE_AND_TRANSPARENT = (b"\xff", b"\0")
 _FILE_HEAD = b"BM"
+_PNG_END = b"IEND"
+_TRUNCATED = "this ico is truncated: its largest image extends beyond the end of the file"
 _INFO_HEADER = struct.pack("<I", 40)
 _SIZES_END = 24
 """Bytes up to the end of the width and height of a PNG and of a bitmap."""
@@ -63,12 +65,17 @@ def open_ico(upload: Upload, *, tolerant: bool, watch: StopCheck | None) -> Buil
     if entry.room <= 0:
         raise CorruptImage("this ico is truncated: its largest image begins behind the end of the file")
     view = upload.view()[entry.offset : entry.offset + entry.room]
+    is_cut = entry.size > entry.room and not tolerant
     if view[: len(png.MAGIC)] == png.MAGIC:
+        if is_cut and _PNG_END not in bytes(view):
+            raise CorruptImage(_TRUNCATED)
         return _open_png(view, tolerant=tolerant)
     size = entry.size
     if view[:2] == _FILE_HEAD:  # a whole file of a bitmap
         view, size = view[FILE_HEADER:], size - FILE_HEADER
     header = _bitmap_header(view, entry)
+    if is_cut and header.offset + header.stride * header.height > len(view):
+        raise CorruptImage(_TRUNCATED)
     if header.bits == _WITH_ALPHA:
         # The fourth byte is alpha here; the mask is for programs that cannot use it.
         header = replace(header, masks=(*header.masks[:3], _ALPHA))

@@ -21,6 +21,7 @@ from vipsrv.pipeline.formats.base import (
 )
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import MAX_PAGES, too_many_pages
+from vipsrv.pipeline.orientation import Region
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.fields import SEQUENTIAL, with_metadata
 from vipsrv.pipeline.vips.operations import PreparedOperation, shape
@@ -87,7 +88,7 @@ def _check_metadata(upload: Upload) -> int:
 
 
 def _reopen(upload: Upload, header: ImageHeader, page: int, size: tuple[int, int]) -> pyvips.Image | None:
-    """Open a page reduced by the decoder, which keeps its proportions."""
+    """Open a page, or a part of it, reduced by the decoder, which keeps its proportions."""
     info = header.info
     if page and not info.has_alpha:
         # A frame that does not fill the canvas cannot be reduced, and nearly all have alpha then.
@@ -98,7 +99,7 @@ def _reopen(upload: Upload, header: ImageHeader, page: int, size: tuple[int, int
         pixels = _pixel_chunks(upload)
     if pixels is not None:
         return _decode_still(upload.view()[pixels], header, scale, size)
-    if scale == 1:
+    if scale == 1 or header.region is not None:
         return None
     return pyvips.Operation.call(
         "webpload_source", upload.source, scale=scale, page=page, access="sequential", fail_on=header.fail_on
@@ -125,14 +126,30 @@ def _pixel_chunks(upload: Upload) -> slice | None:
 
 
 def _decode_still(data: memoryview, header: ImageHeader, scale: float, size: tuple[int, int]) -> pyvips.Image:
-    """Decode the whole image now. Raises ``CorruptImage``."""
+    """Decode the whole image, or the part of it, now. Raises ``CorruptImage``."""
+    whole, region = header.source.info, header.region
+    if region is not None and (region.left % 2 or region.top % 2):
+        # libwebp cuts at even pixels, where the colours of lossy images are.
+        even = Region(
+            region.left - region.left % 2,
+            region.top - region.top % 2,
+            region.width + region.left % 2,
+            region.height + region.top % 2,
+        )
+        image = libwebp.decode(data, (whole.width, whole.height), even[2:], header.shape.bands, even)
+        image = image.crop(region.left % 2, region.top % 2, region.width, region.height)
+        return _like_opened(image, header)
     stored = header.info.width, header.info.height
     scaled = max(1, round(stored[0] * scale)), max(1, round(stored[1] * scale))
     is_rounded = all(abs(wanted - side * scale) < 1 for side, wanted in zip(stored, size, strict=True))
     if is_rounded and not header.info.has_alpha:
         # A proportional result whose sides are whole numbers needs no second reduction by a part of a pixel.
         scaled = size
-    image = libwebp.decode(data, stored, scaled, header.shape.bands)
+    image = libwebp.decode(data, (whole.width, whole.height), scaled, header.shape.bands, region)
+    return _like_opened(image, header)
+
+
+def _like_opened(image: pyvips.Image, header: ImageHeader) -> pyvips.Image:
     image = with_metadata(image, header.image)
     image.remove(SEQUENTIAL)
     return image

@@ -4,12 +4,16 @@ from typing import NamedTuple
 
 import pyvips
 
+from vipsrv.options import Keep
 from vipsrv.pipeline.plan import OutputPlan
 from vipsrv.pipeline.steps.quality_search import highest_quality, lowest_quality
 from vipsrv.pipeline.vips.stopping import StopCheck
 
 LOSSLESS_QUALITY = 100
 """The quality that is reported for a result that has none."""
+
+_WITH_RESOLUTION = {Keep.ALL, Keep.EXIF}
+"""What keeps the resolution of the source."""
 
 
 class Encoded(NamedTuple):
@@ -55,4 +59,6 @@ def _write(image: pyvips.Image, output: OutputPlan, quality: int | None) -> byte
     data: bytes = pyvips.Operation.call(writer.saver, image, keep=options.keep.value, **arguments)
     if output.frames > 1 and writer.mark_transparent is not None and image.hasalpha():
         data = writer.mark_transparent(data)
+    if writer.without_resolution is not None and options.keep not in _WITH_RESOLUTION:
+        data = writer.without_resolution(data)
     return data

@@ -10,8 +10,9 @@ and similarity.)
 import pyvips
 
 from vipsrv.pipeline.formats import jpeg
-from vipsrv.pipeline.formats.jpeg.shrink import shrink_factor
+from vipsrv.pipeline.formats.jpeg.shrink import part_shrink, shrink_factor
 from vipsrv.pipeline.header import Decoder, ImageHeader
+from vipsrv.pipeline.orientation import Region
 from vipsrv.pipeline.plan import DecodePlan
 from vipsrv.pipeline.vips.fields import set_orientation
 from vipsrv.pipeline.vips.operations import PreparedOperation, shape
@@ -41,10 +42,28 @@ def reduce_fast(image: pyvips.Image, decode: DecodePlan, width: int, height: int
         return None
     width, height = info.swap_if_rotated(width, height)
     shrink = shrink_factor((info.width, info.height), (width, height)) if is_jpeg else 1
-    if header.region is None and shrink != header.shrink:
+    if header.region is not None:
+        if is_jpeg and header.decoder is Decoder.LIBVIPS:
+            image = _open_part(image, decode, header.region, (width, height))
+    elif shrink != header.shrink:
         # It was chosen before the EXIF orientation was known.
         image = jpeg.open_at[header.fail_on](decode.upload.source, shrink)
     return rotate_upright(reduce_to(image, width, height), header)
+
+
+def _open_part(
+    image: pyvips.Image, decode: DecodePlan, region: Region, target: tuple[int, int]
+) -> pyvips.Image:
+    """Return the region of a JPEG as small as it may be decoded; ``image`` has it at its full size."""
+    whole = decode.header.source.info
+    shrink = part_shrink((whole.width, whole.height), region, target)
+    if shrink == 1:
+        return image
+    smaller = jpeg.open_at[decode.header.fail_on](decode.upload.source, shrink)
+    left, top = round(region.left / shrink), round(region.top / shrink)
+    right = min(smaller.width, round((region.left + region.width) / shrink))
+    bottom = min(smaller.height, round((region.top + region.height) / shrink))
+    return smaller.crop(left, top, right - left, bottom - top)
 
 
 def reduce_to(image: pyvips.Image, width: int, height: int) -> pyvips.Image:

@@ -13,8 +13,9 @@ import re
 
 import pyvips
 
-from vipsrv.options import Keep
+from vipsrv.options import Format, Keep
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
+from vipsrv.pipeline.steps.gain_map import without_gain_map
 from vipsrv.pipeline.vips.fields import EXIF_THUMBNAIL, PROFILE, XMP
 
 MAX_XMP = 1 << 20
@@ -26,15 +27,19 @@ _BINDING = re.compile(rb"""xmlns:([\w.-]{1,32})\s{0,8}=\s{0,8}["']http://ns\.ado
 
 
 def clean_metadata(image: pyvips.Image, output: OutputPlan, _decode: DecodePlan) -> pyvips.Image:
-    """Remove the EXIF thumbnail, a profile that does not fit the pixels, and the orientation in XMP."""
+    """Remove the EXIF thumbnail, a profile that does not fit the pixels, and what XMP says of the orientation
+    and of a gain map; and the resolution, unless metadata are kept.
+    """
     if output.options.keep is Keep.NONE:
-        return image
+        # A TIFF must have a resolution.
+        return image.copy(xres=1, yres=1) if output.writer.format is Format.TIFF else image
     image = image.copy()
     for name in (EXIF_THUMBNAIL,) if output.keep_profile else (EXIF_THUMBNAIL, PROFILE):
         if image.get_typeof(name):
             image.remove(name)
     if output.options.keep is Keep.ALL and image.get_typeof(XMP):
         packet = without_orientation(image.get(XMP))
+        packet = None if packet is None else without_gain_map(packet)
         if packet is None:
             image.remove(XMP)
         else:

@@ -18,8 +18,6 @@ def reopen(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
         return header.finish(image)
     if reader is None or reader.reopen is None or header.decoder is not Decoder.LIBVIPS:
         return image
-    if header.region is not None:
-        return image
     width, height = decode.stored_size
     target = min(width, header.info.width), min(height, header.info.height)
     reopened = reader.reopen(decode.upload, header, decode.page, target)

@@ -10,11 +10,15 @@ from vipsrv.pipeline.formats import jpeg
 from vipsrv.pipeline.formats.jpeg.facts import has_plain_frame
 from vipsrv.pipeline.formats.jpeg.shrink import direct_shrink
 from vipsrv.pipeline.header import Decoder, ImageHeader
+from vipsrv.pipeline.orientation import Region
 from vipsrv.pipeline.plan import DecodePlan
 from vipsrv.pipeline.turbo import codec
 from vipsrv.pipeline.turbo.pixels import Pixels
 from vipsrv.pipeline.turbo.reduce import reduce_to
 from vipsrv.pipeline.vips.stopping import stop_if_asked
+
+_LEAST_ROWS = 0.4
+"""Part of the rows down to the end of a region from which decoding all of them, in half of the time, pays."""
 
 
 def decode_scaled(decode: DecodePlan, width: int, height: int) -> Pixels | None:
@@ -25,18 +29,22 @@ def decode_scaled(decode: DecodePlan, width: int, height: int) -> Pixels | None:
     before or after the decode.
     """
     header, info = decode.header, decode.header.info
-    if not (turbo.AVAILABLE and decode.direct) or header.region is not None or not _is_plain(header):
+    if not (turbo.AVAILABLE and decode.direct) or not _is_plain(header):
         return None
-    size, target = (info.width, info.height), info.swap_if_rotated(width, height)
-    shrink = direct_shrink(size, target)
+    size, target = (header.source.info.width, header.source.info.height), info.swap_if_rotated(width, height)
+    region = header.region or Region(0, 0, *size)
+    if region.top + region.height < size[1] * _LEAST_ROWS:
+        return None
+    shrink = direct_shrink(size, target, region[2:])
     if shrink is None or not (header.is_plain_file or has_plain_frame(decode.upload, size)):
         return None
-    box = 0.0, 0.0, size[0] / shrink, size[1] / shrink
+    left, top, across, down = region
+    box = left / shrink, top / shrink, across / shrink, down / shrink
     return reduce_to(_decode(decode, shrink), box, *target).upright(info.orientation)
 
 
 def _decode(decode: DecodePlan, shrink: int) -> Pixels:
-    info = decode.header.info
+    info = decode.header.source.info
     stop_if_asked(decode.watch)
     pixels = codec.decode(decode.upload.view(), (info.width, info.height), shrink)
     stop_if_asked(decode.watch)

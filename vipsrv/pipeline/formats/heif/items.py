@@ -19,6 +19,8 @@ from vipsrv.pipeline.upload import Upload
 _MAX_META = 8 << 20
 """Bytes of a ``meta`` box: 2,000 times what a phone writes for the 48 tiles of a photo."""
 
+_MEMO = "heif items"
+
 _MAX_DEPTH = 8
 """How deep derived images may be nested."""
 
@@ -82,10 +84,9 @@ def coded_pixels(upload: Upload, shown: int) -> CodedPixels:
     the boxes do not state them.
     """
     try:
-        meta = _meta(upload)
-        if meta is None:
+        items = _items_of(upload)
+        if items is None:
             return CodedPixels(shown, shown)
-        items = _items(meta)
         if items.primary is not None:
             return _coded(items, items.primary, _MAX_DEPTH)
     except (struct.error, IndexError):
@@ -96,11 +97,8 @@ def coded_pixels(upload: Upload, shown: int) -> CodedPixels:
 def shown_image(upload: Upload) -> Shown | None:
     """Return what the boxes say of the primary image; ``None`` if they cannot be read."""
     try:
-        meta = _meta(upload)
-        if meta is None:
-            return None
-        items = _items(meta)
-        if items.primary is None:
+        items = _items_of(upload)
+        if items is None or items.primary is None:
             return None
         # A grid has colours of its own, or those of its tiles.
         chain = [items.primary, *items.parts[items.primary][:1]]
@@ -176,6 +174,15 @@ def _meta(upload: Upload) -> bytes | None:
         if VERSION_AND_FLAGS < size <= _MAX_META:
             return upload.read(start + VERSION_AND_FLAGS, size - VERSION_AND_FLAGS)
     raise CorruptImage("this file has no list of its images, or one that is too large")
+
+
+def _items_of(upload: Upload) -> _Items | None:
+    """Return the content of the ``meta`` box, which is parsed once; ``None`` if there is a ``mini`` box."""
+    if _MEMO not in upload.memo:
+        meta = _meta(upload)
+        upload.memo[_MEMO] = None if meta is None else _items(meta)
+    found: _Items | None = upload.memo[_MEMO]
+    return found
 
 
 def _items(meta: bytes) -> _Items:

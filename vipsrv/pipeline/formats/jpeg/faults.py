@@ -13,7 +13,7 @@ from vipsrv.pipeline.vips.errors import printable
 _PREFIX = "VipsJpeg: "
 _PRECISION = re.compile(r"Unsupported JPEG data precision (\d+)")
 _FRAME = re.compile(r"Unsupported JPEG process: SOF type 0x([0-9a-f]{2})")
-_UNSUPPORTED = re.compile(r"not supported|not implemented|[Uu]nsupported")
+_UNSUPPORTED = re.compile(r"not supported|not implemented|Unsupported (?!marker)")
 _FRAMES = {
     0xC3: "is lossless",
     0xC5: "is hierarchical",

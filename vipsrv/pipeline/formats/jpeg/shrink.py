@@ -1,5 +1,7 @@
 """The fraction at which a JPEG is decoded: 1/2, 1/4 or 1/8 if that is enough for the target."""
 
+from vipsrv.pipeline.orientation import Region
+
 SHRINKS = (8, 4, 2)
 """The fractions at which a JPEG can be decoded; 1/8 is the smallest that libvips uses."""
 
@@ -16,6 +18,9 @@ SSIM."""
 _MAX_CUT_OFF_OF_SIDE = 1 / 64
 """Part of a side that may be cut off: 3 of 11 rows at 1/4 are a quarter of the image. 1/64 changes the mean
 of a gradient over the whole side by at most two grey levels."""
+
+_MAX_EDGE_OF_PART = 0.125
+"""Pixels of the result by which an edge of a part may be off."""
 
 _NEARLY = 0.995
 """Part of the target that a smaller decode must have. 1599 columns at 1/2 are 799.5 and enough for 800; the
@@ -53,27 +58,33 @@ def shrink_factor(size: tuple[int, int], target: tuple[int, int]) -> int:
     return 1
 
 
-def direct_shrink(size: tuple[int, int], target: tuple[float, float]) -> int | None:
+def direct_shrink(
+    size: tuple[int, int], target: tuple[float, float], part: tuple[int, int] | None = None
+) -> int | None:
     """Return the shrink factor (1, 2, 4, 8) at which libjpeg-turbo decodes a JPEG of this stored ``size``
-    into memory to reduce it to ``target``; ``None`` if the image must stream through libvips instead.
+    into memory to reduce it, or a ``part`` of it with this size, to ``target``; ``None`` if the image must
+    stream through libvips instead.
     """
-    if size[0] < target[0] or size[1] < target[1]:
+    wanted = size if part is None else part
+    if wanted[0] < target[0] or wanted[1] < target[1]:
         return None
 
     def is_enough(shrink: int) -> bool:
         return all(
-            side / shrink >= needed * _NEARLY and -side % shrink <= side * _MAX_PADDING
-            for side, needed in zip(size, target, strict=True)
+            one / shrink >= needed * _NEARLY and -side % shrink <= side * _MAX_PADDING
+            for side, one, needed in zip(size, wanted, target, strict=True)
         )
 
+    # The size that the whole image would have.
+    whole = tuple(needed * side / one for needed, side, one in zip(target, size, wanted, strict=True))
     shrinks = [shrink for shrink in SHRINKS if is_enough(shrink)] or [1]
     for shrink in shrinks:
-        if _is_direct(size, shrink) and _edge_error(size, target, shrink) <= _MAX_EDGE:
+        if _is_direct(size, shrink) and _edge_error(size, whole, shrink) <= _MAX_EDGE:
             return shrink
     return shrinks[0] if _is_direct(size, shrinks[0]) else None
 
 
-def _edge_error(size: tuple[int, int], target: tuple[float, float], shrink: int) -> float:
+def _edge_error(size: tuple[int, int], target: tuple[float, ...], shrink: int) -> float:
     """The most by which a border of one column or row becomes thicker, in pixels of the result.
 
     The last pixel of the smaller decode is the mean of the rest of the columns and of copies of the last one.
@@ -82,6 +93,27 @@ def _edge_error(size: tuple[int, int], target: tuple[float, float], shrink: int)
         (shrink - rest) * max(0, rest - 1) / shrink * needed / side
         for side, needed, rest in zip(size, target, (side % shrink for side in size), strict=True)
     )
+
+
+def part_shrink(size: tuple[int, int], part: Region, target: tuple[int, int]) -> int:
+    """Return the shrink factor for decoding a JPEG of this ``size`` to reduce a ``part`` of it to ``target``.
+
+    The edges of the part must be nearly those of pixels of the smaller decode.
+    """
+    factors = part.width / target[0], part.height / target[1]
+    edges = (
+        (part.left, factors[0]),
+        (part.left + part.width, factors[0]),
+        (part.top, factors[1]),
+        (part.top + part.height, factors[1]),
+    )
+    for shrink in SHRINKS:
+        if shrink > min(factors) or not keeps_edges(size, shrink):
+            continue
+        off = max(abs(edge - round(edge / shrink) * shrink) / factor for edge, factor in edges)
+        if off <= _MAX_EDGE_OF_PART:
+            return shrink
+    return 1
 
 
 def direct_memory(decoded: float, reduced: float) -> float:

@@ -101,9 +101,20 @@ def _text_size(name: bytes, chunk: bytes, limit: int) -> int:
         return len(chunk)
 
 
+def _without_resolution(data: bytes) -> bytes:
+    """Remove the chunk pHYs, which libvips always writes."""
+    position = len(MAGIC)
+    while data[position + 4 : position + 8] not in {b"IDAT", b""}:
+        end = position + 12 + int.from_bytes(data[position : position + 4])
+        if data[position + 4 : position + 8] == b"pHYs":
+            return data[:position] + data[end:]
+        position = end
+    return data
+
+
 def _reopen(upload: Upload, header: ImageHeader, _page: int, _size: tuple[int, int]) -> pyvips.Image | None:
     """Inflate the pixels now, if the image is neither tiny nor large."""
-    if not _is_inflated_first(upload, header):
+    if header.region is not None or not _is_inflated_first(upload, header):
         return None
     data = upload.view()
     size = row_bytes(data)
@@ -171,6 +182,7 @@ PNG = ImageFormat(
         lossless=True,
         alpha=True,
         checks_profile=True,
+        without_resolution=_without_resolution,
         # The level of zlib; level 0 would not compress at all.
         effort=EncoderEffort(
             argument="compression",

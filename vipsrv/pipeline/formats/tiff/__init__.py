@@ -18,6 +18,8 @@ take 12 s), and keeps all metadata, in copies.
 from dataclasses import replace
 from itertools import islice
 
+import pyvips
+
 from vipsrv.errors import TooLarge
 from vipsrv.options import Format, Keep
 from vipsrv.pipeline.formats.base import (
@@ -32,8 +34,9 @@ from vipsrv.pipeline.formats.base import (
 )
 from vipsrv.pipeline.formats.tiff.colours import open_unusual
 from vipsrv.pipeline.formats.tiff.directory import directories, metadata_sizes
-from vipsrv.pipeline.formats.tiff.layout import decode_cost
+from vipsrv.pipeline.formats.tiff.layout import block_of, decode_cost
 from vipsrv.pipeline.formats.tiff.page import check_readable, is_usual, read_page
+from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import MAX_PAGES, too_many_pages
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.errors import forget_errors
@@ -76,6 +79,16 @@ def _open_page(upload: Upload, number: int, fail_on: str) -> OpenedPage | None:
     return replace(opened, pages=sum(1 for _ in islice(directories(upload), MAX_PAGES + 1)))
 
 
+def _open_for_part(upload: Upload, header: ImageHeader, page: int) -> pyvips.Image | None:
+    """Open a page in tiles, so that only those are decoded that are asked for."""
+    block = block_of(upload, page)
+    if block is None or not block.is_tile:
+        return None
+    return pyvips.Operation.call(
+        "tiffload_source", upload.source, access="random", fail_on=header.fail_on, page=page
+    )
+
+
 TIFF = ImageFormat(
     name="tiff",
     order=40,
@@ -90,6 +103,7 @@ TIFF = ImageFormat(
         check_metadata=_check_metadata,
         open_page=_open_page,
         not_read=("support is not configured", "is not implemented", "Unsupported JPEG"),
+        open_for_part=_open_for_part,
         decode_cost=decode_cost,
     ),
     writer=Writer(
