@@ -12,8 +12,8 @@ ALLOWED_FIELDS = "Authorization, Content-Type, Traceparent, Tracestate, X-Reques
 always allowed."""
 
 EXPOSED_FIELDS = (
-    "ETag, Retry-After, Server-Timing, Vipsrv-Ratio, Vipsrv-Result, Vipsrv-Source, WWW-Authenticate, "
-    "X-Request-Id"
+    "ETag, Retry-After, Server-Timing, Vipsrv-Placeholder, Vipsrv-Ratio, Vipsrv-Result, Vipsrv-Source, "
+    "WWW-Authenticate, X-Request-Id"
 )
 """The fields of a reply that a page may read."""
 

@@ -3,10 +3,10 @@
 from dataclasses import fields
 from typing import Any
 
-from vipsrv.options import MAX_REQUEST_ID, Fit, ImageInfo
+from vipsrv.options import MAX_REQUEST_ID, Fit, ImageInfo, Placeholder
 from vipsrv.server.api.negotiation import MIXED, ZIP
 from vipsrv.server.api.openapi_parts import ALWAYS, ERRORS, described_field, json_content, problems
-from vipsrv.server.api.parameters import PARAMETERS
+from vipsrv.server.api.parameters import PARAMETERS, PLACEHOLDER, Parameter
 from vipsrv.server.api.problems import DOCUMENTATION, TITLES, problem_type
 from vipsrv.server.api.reply_headers import MEDIA_TYPES
 from vipsrv.server.tus.openapi import UPLOAD_ID, tus_paths
@@ -103,16 +103,7 @@ def _resize() -> dict[str, Any]:
         "operationId": "resize",
         "summary": "Resize an image",
         "parameters": [
-            *(
-                {
-                    "name": name,
-                    "in": "query",
-                    "description": one.description
-                    + (f" Also called {', '.join(one.aliases)}." if one.aliases else ""),
-                    "schema": one.schema,
-                }
-                for name, one in PARAMETERS.items()
-            ),
+            *map(_in_query, PARAMETERS.values()),
             _UPLOAD,
             *_ids(),
         ],
@@ -133,6 +124,10 @@ def _resize() -> dict[str, Any]:
                     "Vipsrv-Ratio": described_field(
                         "The image's bytes divided by those of all results.", r"^[0-9]+\.[0-9]{3}$"
                     ),
+                    "Vipsrv-Placeholder": {
+                        "description": "What the parameter `placeholder` asked for; a structured field.",
+                        "schema": {"type": "string"},
+                    },
                     **_timing(),
                 },
                 "content": {**images, MIXED: {}, ZIP: {}},
@@ -142,15 +137,20 @@ def _resize() -> dict[str, Any]:
     }
 
 
+def _in_query(one: Parameter) -> dict[str, Any]:
+    also = f" Also called {', '.join(one.aliases)}." if one.aliases else ""
+    return {"name": one.name, "in": "query", "description": one.description + also, "schema": one.schema}
+
+
 def _info() -> dict[str, Any]:
     return {
         "operationId": "info",
         "summary": "Read the header of an image",
-        "parameters": [_UPLOAD, *_ids()],
+        "parameters": [_in_query(PLACEHOLDER), _UPLOAD, *_ids()],
         "requestBody": _image_body("Form"),
         "responses": {
             "200": {
-                "description": "What the header states.",
+                "description": "What the header states, and what stands for the image if that was asked.",
                 "headers": _timing(),
                 "content": json_content("Source"),
             },
@@ -233,7 +233,11 @@ def _source_schema() -> dict[str, Any]:
                 "type": "object",
                 "required": [one.name for one in fields(ImageInfo)],
                 "properties": {one.name: _TYPES[one.type] for one in fields(ImageInfo)},
-            }
+            },
+            "placeholder": {
+                "type": "object",
+                "properties": {one.value: {"type": "string"} for one in Placeholder},
+            },
         },
     }
 
@@ -260,6 +264,7 @@ def _formats_schema() -> dict[str, Any]:
             },
             "libraries": {"type": "object", "additionalProperties": {"type": "string"}},
             "fits": {"type": "array", "items": {"type": "string", "enum": list(Fit)}},
+            "watermarks": names,
             "identity": {"type": "string"},
             "identity_limits": {"type": "object"},
         },
