@@ -16,6 +16,7 @@ from vipsrv.options import Placeholder, Placeholders, ResizeOptions
 from vipsrv.pipeline.pixels import BANDS, pixels_within
 from vipsrv.pipeline.resize import Result, resize
 from vipsrv.pipeline.upload import Upload
+from vipsrv.pipeline.view import view_of
 
 SIDE = 100
 """Pixels: ThumbHash is defined for images of at most this, and all are made from the same."""
@@ -41,7 +42,7 @@ def resize_and_describe(
     """
     if not asked:
         return resize(upload, outputs, **terms), None
-    small = pixels_within(SIDE, page=outputs[0].page if outputs else 0)
+    small = pixels_within(SIDE, page=view_of(outputs[0]).page if outputs else 0)
     result = resize(upload, (*outputs, small), **terms)
     *made, last = result.outputs
     found = placeholders(last.data, last.info.width, last.info.height, asked)
