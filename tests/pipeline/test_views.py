@@ -463,9 +463,27 @@ def test_views_that_are_trimmed_are_kept_only_as_far_as_there_is_room(
         return part_of(*values, **named)
 
     monkeypatch.setattr("vipsrv.pipeline.trim.part_of", counted)
-    options = [
+    asked = [ResizeOptions(width=200, fit=Fit.INSIDE, trim=trim, format=Format.PNG) for trim in (1, 2, 3)]
+    outputs = run(encoded(framed), *asked).outputs
+    assert [(one.info.width, one.info.height) for one in outputs] == [(200, 151)] * 3
+    assert kept == [True, False, False]
+
+
+def test_views_of_a_built_in_format_are_not_all_in_memory_for_their_profile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dropped: list[ImageHeader] = []
+    original = ImageHeader.drop_built
+
+    def drop_built(header: ImageHeader) -> None:
+        dropped.append(header)
+        original(header)
+        assert not any(one._image for one in dropped)
+
+    monkeypatch.setattr(ImageHeader, "drop_built", drop_built)
+    asked = [
         ResizeOptions(width=50, fit=Fit.INSIDE, flip=flip, keep=Keep.ICC, format=Format.PNG)
         for flip in (Flip.HORIZONTAL, Flip.VERTICAL)
     ]
-    assert len(run(encoded(drawn(60, 40), "BMP"), *options).outputs) == len(options)
-    assert alive
+    assert len(run(encoded(drawn(60, 40), "BMP"), *asked).outputs) == len(asked)
+    assert dropped
