@@ -20,8 +20,9 @@ from vipsrv.errors import TooLarge
 from vipsrv.options import HIGHEST_QUALITY, ImageInfo, Position, ResizeOptions
 from vipsrv.pipeline import likeness
 from vipsrv.pipeline.effects_cost import effects_cost
-from vipsrv.pipeline.formats.base import MEGA, BuiltinReader, DecodeRequest, EncodeCost, LibvipsReader
+from vipsrv.pipeline.formats.base import MEGA, BuiltinReader, DecodeRequest, LibvipsReader
 from vipsrv.pipeline.formats.registry import format_named
+from vipsrv.pipeline.formats.writer import EncodeCost
 from vipsrv.pipeline.geometry import fit
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import MAX_PAGES, too_many_pages

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import Keep, ResizeOptions
-from vipsrv.pipeline.formats.base import LibvipsReader, Writer
+from vipsrv.pipeline.formats.base import LibvipsReader
 from vipsrv.pipeline.formats.jpeg.shrink import shrink_factor
 from vipsrv.pipeline.formats.registry import format_named
+from vipsrv.pipeline.formats.writer import Writer
 from vipsrv.pipeline.geometry import Geometry, fit
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.icc_profile import has_rgb_profile, is_written

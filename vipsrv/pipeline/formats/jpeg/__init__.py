@@ -17,15 +17,11 @@ from vipsrv.pipeline import turbo
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
     DecodeRequest,
-    EncodeCost,
-    EncoderEffort,
     ImageFormat,
     LibvipsReader,
     LoadedFile,
-    ProgressiveWriting,
     ShrinkFor,
     Trial,
-    Writer,
     signature,
 )
 from vipsrv.pipeline.formats.jpeg.completion import completed
@@ -40,6 +36,7 @@ from vipsrv.pipeline.formats.jpeg.segments import (
     size_of,
 )
 from vipsrv.pipeline.formats.jpeg.shrink import direct_memory, direct_shrink, shrink_factor
+from vipsrv.pipeline.formats.writer import EncodeCost, EncoderEffort, ProgressiveWriting, Writer
 from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.turbo import codec
 from vipsrv.pipeline.turbo.pixels import Pixels
