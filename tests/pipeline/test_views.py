@@ -294,6 +294,17 @@ def test_fractions_are_rounded_and_never_empty() -> None:
     )[0] == (10)
 
 
+def test_the_first_pixel_and_the_whole_image_in_one_request() -> None:
+    image = drawn(60, 40)
+    both = [
+        ResizeOptions(width=60, height=40, format=Format.PNG, crop=crop)
+        for crop in [(0, 0, 1, 1), (0.0, 0.0, 1.0, 1.0)]
+    ]
+    first, whole = (Image.open(io.BytesIO(output.data)) for output in run(encoded(image), *both).outputs)
+    assert first.getextrema() == tuple((one, one) for one in pixel(image))
+    assert difference(whole, image) == 0
+
+
 def refused(image: bytes, **options: Any) -> RequestError:
     started = time.monotonic()
     with pytest.raises(RequestError) as error:
