@@ -98,6 +98,14 @@ def test_an_effect_that_is_off_changes_nothing(off: dict[str, Any]) -> None:
     assert mean_abs_difference(open_exact(plain), make(jpeg(), format="jpeg", **off)) < 0.5
 
 
+@pytest.mark.parametrize("opacity", [255, 200, 128])
+@pytest.mark.parametrize("effect", [{"blur": 1}, {"blur": 40}, {"sharpen": True}, {"sharpen": 1}])
+def test_one_translucent_colour_stays_the_same(effect: dict[str, Any], opacity: int) -> None:
+    found = make(flat((201, 99, 51, opacity)), **effect).convert("RGBA").getpixel((45, 30))
+    assert isinstance(found, tuple)
+    assert near(found, (201, 99, 51, opacity), 1)
+
+
 @pytest.mark.parametrize(
     ("given", "factors", "wanted"),
     [
