@@ -139,7 +139,7 @@ def _decode_cost(request: DecodeRequest) -> DecodeCost:
     if turbo.AVAILABLE and is_scaled and pixel != _CMYK_PIXEL:
         direct = direct_shrink((info.width, info.height), target)
         if direct is not None:
-            held = direct_memory(request.pixels / direct**2, request.pixels * request.scale**2)
+            held = direct_memory(request.pixels / direct.bordered**2, request.pixels * request.scale**2)
     if not _is_multiscan(request.header):
         return DecodeCost(seconds=0.0004, size=size, held=held)
     held += coefficient_bytes(request.upload) or request.pixels * 2 * pixel
