@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,12 @@ def flat(colour: tuple[int, ...], width: int = 90, height: int = 60) -> bytes:
     return encode(Image.new("RGB" if len(colour) == 3 else "RGBA", (width, height), colour), "PNG")
 
 
+@cache
+def samples() -> tuple[bytes, ...]:
+    """Images without and with transparency, and one of 16-bit grey."""
+    return jpeg(), encode(alpha_photo(), "PNG"), grey16_png()
+
+
 def colour(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
     found = image.convert("RGB").getpixel((x, y))
     assert isinstance(found, tuple)
@@ -85,7 +92,7 @@ def near(found: tuple[int, ...], wanted: tuple[int, ...], tolerance: int = 2) ->
 def test_every_effect_gives_every_format_with_and_without_transparency(
     format_: str, effect: dict[str, Any]
 ) -> None:
-    for image in (jpeg(), encode(alpha_photo(), "PNG"), grey16_png()):
+    for image in samples():
         assert make(image, format=format_, **effect).size == (90, 60)
 
 
