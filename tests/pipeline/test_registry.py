@@ -22,7 +22,11 @@ def test_listings_have_a_fixed_order() -> None:
         *("jpeg", "png", "webp", "tiff", "gif", "avif", "heic", "jxl", "jp2", "svg", "pdf"),
         *("bmp", "pnm", "ico", "psd", "dds", "qoi", "sgi", "hdr", "pcx", "dib", "tga"),
     )
-    assert pipeline.written_formats() == tuple(one for one in Format if one is not Format.AUTO)
+    written = pipeline.written_formats()
+    # Few builds of libvips have libjxl.
+    assert written == tuple(
+        one for one in Format if one is not Format.AUTO and (one is not Format.JXL or one in written)
+    )
 
 
 def test_every_format_of_a_result_has_one_writer() -> None:
