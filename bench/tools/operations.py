@@ -15,7 +15,7 @@ import statistics
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -245,7 +245,8 @@ def main(
 
             ours = Side(ask, lambda: sum(server.cpu_seconds()))
             theirs = Side(lambda http=http, query=query: http.ask(query), sharp.cpu_seconds)  # type: ignore[misc]
-            ratio = compare((ours, theirs), rounds, requests)
+            with closing(http):
+                ratio = compare((ours, theirs), rounds, requests)
             cells = [f"{statistics.median(s.milliseconds):.1f} | {len(s.result)}" for s in (ours, theirs)]
             alike = ssim(decode(ours.result), decode(theirs.result))
             print(f"| {name} | {' | '.join(cells)} | {alike:.3f} | {ratio:.3f} |", flush=True)

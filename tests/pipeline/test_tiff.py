@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from tests.pipeline.run import LIMITS, run
+from tests.pipeline.run import LIMITS, info, run
 from tests.support.image_comparison import open_exact
 from tests.support.tiffs import FLOAT, FRACTION, LONG, SHORT, Array, Fields, tiff, tiff_of
 from vipsrv import pipeline
-from vipsrv.errors import CorruptImage, RequestError, UnsupportedFormat
+from vipsrv.errors import CorruptImage, RequestError, TooLarge, UnsupportedFormat
 from vipsrv.options import Fit, Format, ResizeOptions
 
 WIDTH, HEIGHT = 96, 64
@@ -352,6 +352,43 @@ def test_old_style_jpeg(way: str, subsampling: int) -> None:
 def test_what_is_not_read_is_said(fields: Fields, reason: str) -> None:
     with pytest.raises(UnsupportedFormat, match=reason):
         made(tiff_of(SCENE, {**RGB, **fields}))
+
+
+def test_errors_of_other_pages_do_not_matter() -> None:
+    file = io.BytesIO()
+    scene = Image.fromarray(SCENE)
+    scene.save(file, "tiff", save_all=True, append_images=[scene])
+    data = bytearray(file.getvalue())
+    at = data.rindex(struct.pack("<HHI", 284, SHORT, 1))  # of the last page
+    data[at + 2 : at + 4] = b"\x63\0"  # an unknown type
+    check(bytes(data), SCENE)
+    assert info(bytes(data)).pages == 2
+    at = data.index(struct.pack("<HHI", 284, SHORT, 1))
+    data[at + 2 : at + 4] = b"\x63\0"
+    check(bytes(data), SCENE)
+
+
+@pytest.mark.parametrize(("across", "down", "tile"), [(2, 2, 32), (4, 1, 16)])
+def test_tiles_of_less_chroma_that_libtiff_refuses(across: int, down: int, tile: int) -> None:
+    size = tile // across * (tile // down) * (across * down + 2)
+    fields = {
+        **YCBCR,
+        258: (SHORT, [8] * 3),
+        277: (SHORT, [3]),
+        322: (SHORT, [tile]),
+        323: (SHORT, [tile]),
+        530: (SHORT, [across, down]),
+    }
+    with pytest.raises(UnsupportedFormat, match=f"tiles of {tile} x {tile}"):
+        made(tiff(tile, tile, fields, [bytes(size)]))
+
+
+def test_a_row_of_very_many_tiles() -> None:
+    count = 16_390
+    tiles = {322: (SHORT, [16]), 323: (SHORT, [16]), 324: (LONG, [0] * count), 325: (LONG, [0] * count)}
+    fields = {**RGB, 258: (SHORT, [8] * 3), 277: (SHORT, [3]), **tiles}
+    with pytest.raises(TooLarge, match="16390 tiles in a row"):
+        made(tiff(16 * count, 16, fields, []))
 
 
 def test_what_is_broken_is_said() -> None:

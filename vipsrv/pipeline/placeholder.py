@@ -37,8 +37,8 @@ def resize_and_describe(
 ) -> tuple[Result, Placeholders | None]:
     """Run a job as ``resize`` does, with the same ``terms`` and errors, and return what is ``asked`` as well.
 
-    That describes the whole page of the first output, or the first page if there is none; its small image is
-    one result more, which shares the decode of the others.
+    That describes the whole page of the first output, the first of its frames, or the first page if there is
+    none; its small image is one result more, which shares the decode of the others.
     """
     if not asked:
         return resize(upload, outputs, **terms), None

@@ -22,7 +22,7 @@ from vipsrv.pipeline.limits import MAX_PAGES, check_format, too_many_pages
 from vipsrv.pipeline.notes import FileNotes
 from vipsrv.pipeline.refusals import refusal
 from vipsrv.pipeline.upload import Upload
-from vipsrv.pipeline.vips.errors import forget_errors
+from vipsrv.pipeline.vips.errors import forget_errors, logged_errors
 from vipsrv.pipeline.vips.fields import get_field, orientation_of
 from vipsrv.pipeline.vips.operations import Shape
 from vipsrv.pipeline.vips.stopping import StopCheck
@@ -84,6 +84,9 @@ def _read_by_libvips(
         file = _open(upload, name, reader, fail_on, shrink_for)
     else:
         file = _open(Upload.from_memory(film.file(0)), name, reader, fail_on, None)
+    page = _open_alone(upload, name, reader, fail_on, 0)
+    if page is not None:
+        return _page_header(page, upload, name, fail_on, metadata_memory)
     image = notes.corrected(file.image)
     info = ImageInfo(
         format=name,
@@ -187,6 +190,18 @@ def _open_page(
     except pyvips.Error as error:
         where = "the header" if number == 0 else f"page {number}"
         raise refusal(f"{where} of this {name} cannot be read", upload, error, reader=reader) from error
+
+
+def _open_alone(
+    upload: Upload, name: str, reader: LibvipsReader, fail_on: str, number: int
+) -> OpenedPage | None:
+    """Open a page without the others, if libvips logged an error: it looks at all pages to count them."""
+    if reader.open_alone is None or not logged_errors():
+        return None
+    try:
+        return reader.open_alone(upload, number, fail_on)
+    except pyvips.Error as error:
+        raise refusal(f"page {number} of this {name} cannot be read", upload, error, reader=reader) from error
 
 
 def _page_header(
@@ -293,6 +308,9 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
     film, metadata_memory = header.notes.film, header.metadata_memory
     if film is None:
         image = _load_page(upload, info.format, reader, header.fail_on, page)
+        alone = _open_alone(upload, info.format, reader, header.fail_on, page)
+        if alone is not None:
+            return _page_header(alone, upload, info.format, header.fail_on, metadata_memory)
     else:
         file = Upload.from_memory(film.file(page))
         metadata_memory += file.size

@@ -265,6 +265,10 @@ class LibvipsReader:
     """Open a page (upload, page, ``fail_on``) that libvips would decode wrongly or not at all; ``None`` if
     libvips opens it. Raises ``pyvips.Error``, ``CorruptImage`` and ``UnsupportedFormat``."""
 
+    open_alone: Callable[[Upload, int, str], OpenedPage | None] | None = None
+    """Open a page (upload, page, ``fail_on``) without the other pages, after libvips logged an error that may
+    be theirs; ``None`` if there are none. Raises ``pyvips.Error`` and ``UnsupportedFormat``."""
+
     not_read: tuple[str, ...] = ()
     """Parts of the texts of errors: not the file is broken, but this libvips cannot read it."""
 

@@ -24,10 +24,10 @@ import pyvips
 from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.options import Format, Keep
 from vipsrv.pipeline.formats.base import ImageFormat, LibvipsReader, OpenedPage, Trial, signature
-from vipsrv.pipeline.formats.tiff.colours import open_unusual
+from vipsrv.pipeline.formats.tiff.colours import open_as_libvips, open_unusual
 from vipsrv.pipeline.formats.tiff.directory import directories, metadata_sizes
 from vipsrv.pipeline.formats.tiff.layout import block_of, decode_cost
-from vipsrv.pipeline.formats.tiff.page import check_readable, is_usual, read_page
+from vipsrv.pipeline.formats.tiff.page import check_readable, check_tiles, is_usual, read_page
 from vipsrv.pipeline.formats.writer import ANY_METADATA, EncodeCost, Writer
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import MAX_PAGES, too_many_pages
@@ -63,7 +63,10 @@ def _check_metadata(upload: Upload) -> int:
 
 def _open_page(upload: Upload, number: int, fail_on: str) -> OpenedPage | None:
     page = read_page(upload, number)
-    if page is None or is_usual(page):
+    if page is None:
+        return None
+    check_tiles(page)
+    if is_usual(page):
         return None
     check_readable(page)
     # libvips looked at the directory to recognise the file, and logged what it found wrong.
@@ -72,7 +75,20 @@ def _open_page(upload: Upload, number: int, fail_on: str) -> OpenedPage | None:
         opened = open_unusual(page, fail_on)
     except struct.error as error:  # a number that no field of the new directory can hold
         raise CorruptImage("this tiff has positions or sizes that are beyond its end") from error
-    return replace(opened, pages=sum(1 for _ in islice(directories(upload), MAX_PAGES + 1)))
+    return replace(opened, pages=_count(upload))
+
+
+def _count(upload: Upload) -> int:
+    return sum(1 for _ in islice(directories(upload), MAX_PAGES + 1))
+
+
+def _open_alone(upload: Upload, number: int, fail_on: str) -> OpenedPage | None:
+    """Open a usual page of several with no other one in sight."""
+    page, count = read_page(upload, number), _count(upload)
+    if page is None or count == 1:
+        return None
+    forget_errors()
+    return replace(open_as_libvips(page, fail_on), pages=count)
 
 
 def _open_for_part(upload: Upload, header: ImageHeader, page: int) -> pyvips.Image | None:
@@ -99,7 +115,13 @@ TIFF = ImageFormat(
         error_beginnings=("tiff2vips:",),
         check_metadata=_check_metadata,
         open_page=_open_page,
-        not_read=("support is not configured", "is not implemented", "Unsupported JPEG"),
+        open_alone=_open_alone,
+        not_read=(
+            "support is not configured",
+            "is not implemented",
+            "Unsupported JPEG",
+            "can not handle image",
+        ),
         open_for_part=_open_for_part,
         decode_cost=decode_cost,
     ),

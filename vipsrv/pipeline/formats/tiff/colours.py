@@ -19,6 +19,7 @@ from vipsrv.pipeline.vips.fields import PROFILE
 
 BYTE, WORD = 255, 65_535
 _WORD_BITS = 16
+_READ_STEP = 1024  # bytes
 
 _RED_GREEN_BLUE = (0.299, 0.587, 0.114)
 """The share of each colour in Y of YCbCr, where the file does not say: TIFF 6.0, section 21."""
@@ -31,7 +32,7 @@ def open_unusual(page: Page, fail_on: str) -> OpenedPage:
     if _is_subsampled(page):
         return OpenedPage(image=_by_libtiff(page, fail_on), has_alpha=False)
     if is_usual(page, but_sound=True):
-        return _as_libvips(page, fail_on)
+        return open_as_libvips(page, fail_on)
     samples = read_samples(page, fail_on)
     has_alpha = page.alpha is not None
     if page.compression == Compression.JPEG and page.photometric == Photometric.YCBCR and not page.is_planar:
@@ -70,7 +71,7 @@ def _of_unknown_range(samples: pyvips.Image, page: Page, fail_on: str) -> Opened
     )
 
 
-def _as_libvips(page: Page, fail_on: str) -> OpenedPage:
+def open_as_libvips(page: Page, fail_on: str) -> OpenedPage:
     """Open a page with nothing wrong but fields that do not matter."""
     image = open_rearranged(page, {}, fail_on)
     return OpenedPage(image=image, has_alpha=bool(image.hasalpha()))
@@ -84,7 +85,23 @@ def _is_subsampled(page: Page) -> bool:
         raise UnsupportedFormat(
             "this tiff has chroma of less resolution than its luma, stored in a way that vipsrv does not read"
         )
+    if page.is_tiled and page.compression == Compression.NONE:
+        _check_tile_size(page)
     return True
+
+
+def _check_tile_size(page: Page) -> None:
+    """Raise ``UnsupportedFormat`` for tiles that libtiff refuses: it rounds the bytes that it read up to
+    1024, and compares them with those of a tile.
+    """
+    across, down = page.subsampling
+    width, height = page.number(Tag.TILE_WIDTH, 0), page.number(Tag.TILE_LENGTH, 0)
+    size = -(-width // max(1, across)) * -(-height // max(1, down)) * (across * down + 2)
+    if size % _READ_STEP:
+        raise UnsupportedFormat(
+            f"this tiff has chroma of less resolution in uncompressed tiles of {width} x {height} pixels, "
+            "which vipsrv does not read"
+        )
 
 
 def _by_libtiff(page: Page, fail_on: str) -> pyvips.Image:
