@@ -100,7 +100,6 @@ def _read_by_libvips(
     shown = _as_shown(upload, info, reader, image, 0, fail_on, metadata_memory)
     return shown or _libvips_header(
         info,
-        reader,
         image,
         fail_on,
         shrink=file.shrink,
@@ -230,7 +229,6 @@ def _page_header(
 
 def _libvips_header(
     info: ImageInfo,
-    reader: LibvipsReader,
     image: pyvips.Image,
     fail_on: str,
     *,
@@ -240,11 +238,10 @@ def _libvips_header(
     is_last: bool = False,
 ) -> ImageHeader:
     """``is_last``: the image must not be opened again in another way."""
-    corrected = reader.corrected(image)
-    is_plain = corrected is None and notes.correct is None and notes.film is None and not is_last
+    is_plain = notes.correct is None and notes.film is None and not is_last
     return ImageHeader(
         info,
-        lambda: image if corrected is None else corrected,
+        lambda: image,
         decoder=Decoder.LIBVIPS if is_plain else Decoder.CORRECTED,
         fail_on=fail_on,
         shrink=shrink,
@@ -331,7 +328,6 @@ def open_page(upload: Upload, header: ImageHeader, page: int) -> ImageHeader:
     )
     return _libvips_header(
         page_info,
-        reader,
         image,
         header.fail_on,
         metadata_memory=metadata_memory,

@@ -173,10 +173,6 @@ def _note_nothing(_upload: Upload) -> FileNotes:
     return NOTHING
 
 
-def _is_right(_image: pyvips.Image) -> None:
-    return None
-
-
 def _is_shown(_upload: Upload, _image: pyvips.Image, _page: int, _fail_on: str) -> pyvips.Image | None:
     return None
 
@@ -258,9 +254,6 @@ class LibvipsReader:
 
     read_notes: Callable[[Upload], FileNotes] = _note_nothing
     """Before libvips opens the file: read what it does not tell or apply. Raises ``TooLarge``."""
-
-    corrected: Callable[[pyvips.Image], pyvips.Image | None] = _is_right
-    """Return the opened image, corrected; ``None`` if it needs no correction."""
 
     as_shown: Callable[[Upload, pyvips.Image, int, str], pyvips.Image | None] = _is_shown
     """Return a page (upload, opened image, page, ``fail_on``) as viewers show it, with the metadata of the
