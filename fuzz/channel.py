@@ -1,10 +1,11 @@
 """Targets for the socket between the gateway and a worker: a worker may have turned hostile."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from fuzz.target import Target
 from vipsrv.errors import CorruptImage, InternalError
-from vipsrv.options import ImageInfo, OutputInfo
+from vipsrv.options import ImageInfo, OutputInfo, Placeholders
 from vipsrv.workers.channel import (
     JOB_SIZE,
     READY_SIZE,
@@ -67,6 +68,9 @@ def _replies() -> Iterator[bytes]:
         for width in (320, 640)
     )
     yield ReplyHead(job_id=7, source=source, outputs=outputs).pack()
+    animated = tuple(replace(output, frames=8, ssim=0.97) for output in outputs)
+    placeholder = Placeholders(thumbhash="1QcSHQRnh493V4dIh4eXh1h4kJUI", average="#7e777e")
+    yield ReplyHead(job_id=7, source=source, outputs=animated, placeholder=placeholder).pack()
     yield ReplyHead(job_id=7, source=source).pack()
     yield ReplyHead(job_id=7, needs=200 << 20, needs_ms=1500).pack()
     yield ReplyHead(job_id=7, error=CorruptImage("truncated")).pack()

@@ -119,6 +119,8 @@ def requests(image: bytes) -> list[bytes]:
         whole,
         whole.replace(b"/resize?width=32&height=24", b"/info"),
         whole.replace(b"?width=32&height=24", b"?outputs=32x24,90x9&format=auto"),
+        whole.replace(b"&height=24", b"&crop=0,0,.5,1&flop=1&rotate=9&sharpen=2&pad=3&placeholder=thumbhash"),
+        whole.replace(b"&height=24", b"&pages=all&format=webp&blur=1&grey=true&rounded=9"),
         post + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(chunks) + b"0\r\nX: y\r\n\r\n",
         b"POST /resize HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=%b\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (_BOUNDARY, len(body), body),

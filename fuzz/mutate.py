@@ -74,6 +74,14 @@ _REQUESTS: tuple[tuple[Kind, dict[str, Any]], ...] = (
     (Kind.RESIZE, {"width": 64, "fit": "inside", "format": "auto", "page": 1}),
     (Kind.RESIZE, {"width": 64, "height": 48, "format": "avif"}),
     (Kind.RESIZE, {"width": 128, "height": 96, "max_bytes": 2000}),
+    (
+        Kind.RESIZE,
+        {"width": 64, "height": 48, "crop": [0.1, 0.1, 0.5, 0.7], "trim": 9, "rotate": 30, "pad": 4},
+    ),
+    (Kind.RESIZE, {"width": 64, "height": 48, "pages": "all", "format": "webp", "grey": True, "rounded": 9}),
+    (Kind.RESIZE, {"width": 64, "height": 48, "blur": 2, "sharpen": True, "modulate": [1.2, 0.5]}),
+    (Kind.RESIZE, {"width": 64, "height": 48, "min_ssim": 0.9, "placeholder": ["thumbhash", "dominant"]}),
+    (Kind.INFO, {"placeholder": ["blurhash", "average"]}),
     (Kind.RESIZE, {"outputs": [{"width": 32, "height": 24}, {"width": 90, "height": 9, "format": "gif"}]}),
     (Kind.INFO, {}),
 )

@@ -113,11 +113,14 @@ def _replies() -> Iterator[bytes]:
         b'"outputs":[{"width":2,"height":1,"format":"jpeg","quality":80,"size":44}],'
         b'"ms":{"receive":1.2,"queue":0.1,"process":41.9,"total":43.2},"ratio":0.2}'
     )
+    new = report.replace(b'"size":44}', b'"size":44,"frames":8,"ssim":0.97123}')
+    new = new[:-1] + b',"placeholder":{"blurhash":"LWHxc}v~~qbb","dominant":"#a8a8a8"}}'
     for piece in (b"\0", b"\2", b"\xff"):
         yield piece + V1_REPLY.pack(len(_IMAGE)) + _IMAGE
         yield (
             piece + pack_message(Kind.RESIZE | REPLY, 7, report, status=200, body_size=len(_IMAGE)) + _IMAGE
         )
+        yield piece + pack_message(Kind.RESIZE | REPLY, 7, new, status=200, body_size=len(_IMAGE)) + _IMAGE
         yield piece + pack_message(Kind.PING | REPLY, 1, status=200) * 2
         yield piece + pack_message(
             Kind.RESIZE | REPLY, 7, {"code": "busy", "message": "later", "retry_after_ms": 250}, status=429
@@ -157,6 +160,10 @@ def _options() -> Iterator[bytes]:
     yield b'{"width":320,"fit":"inside","format":"webp","quality":80,"max_bytes":100000,"deadline_ms":500}'
     yield b'{"width":9,"height":9,"fit":"cover","position":"right top","background":"#09f0f0"}'
     yield b'{"outputs":[{"width":1,"height":1},{"height":2,"fit":"outside","lossless":true,"format":"png"}]}'
+    yield b'{"width":9,"height":9,"crop":[0,0.25,1,0.5],"trim":10,"flip":"both","rotate":20,"pad":[1,2,3,4]}'
+    yield b'{"width":9,"height":9,"fit":"cover","focus":[0.5,1],"modulate":[1.2,0],"grey":true,"blur":1.5}'
+    yield b'{"width":9,"height":9,"sharpen":true,"watermark":"logo","watermark_scale":0.5,"rounded":4}'
+    yield b'{"width":9,"height":9,"pages":"0-9","chroma":"4:4:4","min_ssim":0.97,"placeholder":["average"]}'
     yield b'{"width":1,"height":1,"upload":{"id":"0123456789abcdef0123456789abcdef","size":9,"offset":3}}'
 
 

@@ -285,10 +285,16 @@ def test_a_region_of_whole_numbers_is_pixels_and_any_fraction_makes_it_fractions
     pixels = ResizeOptions(width=8, height=6, crop=[0, 0, 1, 1])  # type: ignore[arg-type]
     assert pixels.crop is not None
     assert all(type(one) is int for one in pixels.crop)
-    fractions = ResizeOptions.from_meta(_through_json({"width": 8, "height": 6, "crop": [0, 0, 1.0, 1]}))
+    fractions = ResizeOptions.from_meta(_through_json({"width": 8, "height": 6, "crop": [0, 0, 0.5, 1]}))
     assert fractions.crop is not None
     assert all(type(one) is float for one in fractions.crop)
     assert ResizeOptions.from_meta({"width": 8, "height": 6, "crop": [0.7, 0, 0.3, 1]}).crop
+
+
+def test_the_whole_image_as_fractions_is_not_its_first_pixel() -> None:
+    first, whole = (ResizeOptions(width=8, height=6, crop=crop) for crop in [(0, 0, 1, 1), (0.0, 0, 1, 1)])
+    assert first != whole
+    assert whole.crop is None
 
 
 def test_one_number_is_the_border_on_all_sides_and_zero_is_none() -> None:
@@ -378,7 +384,9 @@ UPLOAD = {"id": "0" * 32, "size": 10, "offset": 0}
         ({**GOOD, "min_ssim": float("nan")}, "min_ssim: must be from 0 to 1, not NaN"),
         ({**GOOD, "min_ssim": "0.9"}, 'min_ssim: must be a number, not "0.9"'),
         ({**GOOD, "pad": [1, 2]}, "pad: must be a list of 4 numbers, not of 2"),
-        ({**GOOD, "pad": 1.5}, "pad: must be a list of 4 numbers, not 1.5"),
+        ({**GOOD, "pad": 1.5}, "pad: must be whole numbers of pixels, not 1.5"),
+        ({**GOOD, "pad": True}, "pad: must be a number, not true"),
+        ({**GOOD, "pad": "7"}, 'pad: must be a list of 4 numbers, not "7"'),
         ({**GOOD, "pad": [1, 2, 3, 4.5]}, "pad: must be whole numbers of pixels, not 4.5"),
         ({**GOOD, "deadline_ms": 0}, "deadline_ms: must be from 1"),
         ({**GOOD, "deadline_ms": 0.5}, "deadline_ms: must be a whole number"),

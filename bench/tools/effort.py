@@ -31,8 +31,8 @@ from bench.image_quality import Pixels, colour_difference, reference, ssim
 from bench.image_quality import decode as decode_by_pillow
 from bench.images import image_file
 from vipsrv.options import MAX_EFFORT, Format, ResizeOptions
-from vipsrv.pipeline.formats.base import Writer
 from vipsrv.pipeline.formats.registry import all_formats
+from vipsrv.pipeline.formats.writer import Writer
 
 IMAGES = ("jpeg-1.9mp.jpg", "jpeg-6mp.jpg", "jpeg-12mp.jpg")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif"}

@@ -6,7 +6,7 @@ Needs Node and sharp (``python -m bench.tools.install_peers sharp``). A server o
 sharp in a Node server with one thread take turns, a round of each, so that both meet the same machine. CPU is
 user and system time of all processes of a server, in ms a request: the median of the rounds; the ratio is the
 median of the rounds' ratios. Results are JPEGs of quality 85 with the standard's Huffman tables, unless the
-case names another format.
+case names another format. SSIM is that of the two results to each other: it shows that both did the same.
 """
 
 import json
@@ -15,7 +15,7 @@ import statistics
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +27,7 @@ from PIL import Image, ImageDraw
 
 from bench.baselines.peers.http_client import HttpConnection, request_bytes
 from bench.baselines.peers.sharp import FOLDER, Sharp
+from bench.image_quality import decode, ssim
 from bench.images import image_file
 from bench.measuring.server import Server
 from bench.wire import Connection
@@ -228,8 +229,8 @@ def main(
         stack.enter_context(sharp)
         connection = stack.enter_context(Connection(server.port))
         print(f"{sharp.version()}; {os.cpu_count()} cores\n")
-        print("| case | vipsrv ms | bytes | sharp ms | bytes | vipsrv / sharp |")
-        print("| --- | ---: | ---: | ---: | ---: | ---: |")
+        print("| case | vipsrv ms | bytes | sharp ms | bytes | SSIM | vipsrv / sharp |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
         for name, case in chosen.items():
             path = folder / "animation.gif" if case.image == "animation" else image_file(case.image)
             image = path.read_bytes()
@@ -244,9 +245,11 @@ def main(
 
             ours = Side(ask, lambda: sum(server.cpu_seconds()))
             theirs = Side(lambda http=http, query=query: http.ask(query), sharp.cpu_seconds)  # type: ignore[misc]
-            ratio = compare((ours, theirs), rounds, requests)
+            with closing(http):
+                ratio = compare((ours, theirs), rounds, requests)
             cells = [f"{statistics.median(s.milliseconds):.1f} | {len(s.result)}" for s in (ours, theirs)]
-            print(f"| {name} | {' | '.join(cells)} | {ratio:.3f} |", flush=True)
+            alike = ssim(decode(ours.result), decode(theirs.result))
+            print(f"| {name} | {' | '.join(cells)} | {alike:.3f} | {ratio:.3f} |", flush=True)
             if ratio > LIMIT:
                 slower.append(name)
     if slower:

@@ -20,6 +20,7 @@ from vipsrv.client.requests import (
     version_1_request,
 )
 from vipsrv.errors import BadRequest, Busy, ConnectionLost, ProtocolError
+from vipsrv.options import ResizeOptions
 from vipsrv.protocol import REPLY, Kind, RequestReader, pack_error, pack_message
 
 
@@ -246,6 +247,18 @@ def test_the_largest_reply_is_accepted(protocol: ProtocolVersion) -> None:
     start(core, version_1_request(1, 1), 5)
     core.receive_data(announcing(MOST_FOR_ONE_PIXEL, protocol))
     assert not core.closed
+
+
+def test_a_border_may_make_a_reply_larger() -> None:
+    alone, with_border, as_large = (
+        resize_request(options, {}).max_body
+        for options in (
+            ResizeOptions(width=20, height=30),
+            ResizeOptions(width=20, height=30, pad=(1, 200, 3, 40)),
+            ResizeOptions(width=260, height=34),
+        )
+    )
+    assert alone < with_border == as_large
 
 
 @pytest.mark.parametrize("protocol", [1, 2])

@@ -8,6 +8,7 @@ import struct
 import weakref
 import zlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -314,9 +315,15 @@ SMALL_THEN_LARGE = [
 ]
 
 
+@cache
+def three_frames() -> bytes:
+    """An animation of three frames."""
+    return animated("GIF")
+
+
 def resize_pages(outputs: Sequence[ResizeOptions], *, heavy_ok: bool = True) -> pipeline.Result:
     """The outputs of an animation of three frames."""
-    upload = pipeline.Upload.from_memory(animated("GIF"))
+    upload = pipeline.Upload.from_memory(three_frames())
     return pipeline.resize(upload, outputs, config=LIMITS, heavy_ok=heavy_ok)
 
 
@@ -328,13 +335,13 @@ def test_the_costs_of_pages_add_up() -> None:
         asked.add(needed.value.memory)
     alone = []
     for options in SMALL_THEN_LARGE:
-        upload = pipeline.Upload.from_memory(animated("GIF"))
+        upload = pipeline.Upload.from_memory(three_frames())
         alone.append(predict(upload, open_page(upload, read_header(upload), options.page), [options]))
     # The most expensive page, while the results of the others wait.
     (memory,) = asked
     assert max(one.memory for one in alone) <= memory
     assert memory <= max(one.memory for one in alone) + sum(one.results for one in alone)
-    upload = pipeline.Upload.from_memory(animated("GIF"))
+    upload = pipeline.Upload.from_memory(three_frames())
     header = read_header(upload)
     parts = [(open_page(upload, header, options.page), [options]) for options in SMALL_THEN_LARGE]
     assert predict_all(upload, parts).seconds == pytest.approx(sum(one.seconds for one in alone))

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,12 @@ def flat(colour: tuple[int, ...], width: int = 90, height: int = 60) -> bytes:
     return encode(Image.new("RGB" if len(colour) == 3 else "RGBA", (width, height), colour), "PNG")
 
 
+@cache
+def samples() -> tuple[bytes, ...]:
+    """Images without and with transparency, and one of 16-bit grey."""
+    return jpeg(), encode(alpha_photo(), "PNG"), grey16_png()
+
+
 def colour(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
     found = image.convert("RGB").getpixel((x, y))
     assert isinstance(found, tuple)
@@ -85,7 +92,7 @@ def near(found: tuple[int, ...], wanted: tuple[int, ...], tolerance: int = 2) ->
 def test_every_effect_gives_every_format_with_and_without_transparency(
     format_: str, effect: dict[str, Any]
 ) -> None:
-    for image in (jpeg(), encode(alpha_photo(), "PNG"), grey16_png()):
+    for image in samples():
         assert make(image, format=format_, **effect).size == (90, 60)
 
 
@@ -96,6 +103,14 @@ def test_every_effect_gives_every_format_with_and_without_transparency(
 def test_an_effect_that_is_off_changes_nothing(off: dict[str, Any]) -> None:
     plain = run(jpeg(), ResizeOptions(width=90, height=60)).outputs[0].data
     assert mean_abs_difference(open_exact(plain), make(jpeg(), format="jpeg", **off)) < 0.5
+
+
+@pytest.mark.parametrize("opacity", [255, 200, 128])
+@pytest.mark.parametrize("effect", [{"blur": 1}, {"blur": 40}, {"sharpen": True}, {"sharpen": 1}])
+def test_one_translucent_colour_stays_the_same(effect: dict[str, Any], opacity: int) -> None:
+    found = make(flat((201, 99, 51, opacity)), **effect).convert("RGBA").getpixel((45, 30))
+    assert isinstance(found, tuple)
+    assert near(found, (201, 99, 51, opacity), 1)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from vipsrv import pipeline
 from vipsrv.errors import BadRequest, TooLarge
 from vipsrv.options import MAX_EFFORT, Format, ImageInfo, ResizeOptions
 from vipsrv.pipeline.cost import Cost, NeedsHeavyLane, admit, predict
-from vipsrv.pipeline.formats.base import EncoderEffort, Writer
+from vipsrv.pipeline.formats.writer import EncoderEffort, Writer
 from vipsrv.pipeline.output_format import likely_writer
 from vipsrv.pipeline.probe import read_header
 

@@ -264,6 +264,13 @@ def test_white_on_transparency_is_seen_before_black() -> None:
     assert Likeness(pixels(drawn)).of(pixels(white)) < 0.9
 
 
+@pytest.mark.parametrize("kind", LOSSY)
+def test_a_tiny_result_is_read_back_without_a_word(kind: str) -> None:
+    # An error that is logged meanwhile would refuse a TIFF, whose decoder logs errors and goes on.
+    (output,) = run(encode(photo(40, 30), "TIFF"), asked(kind, width=9, height=7)).outputs
+    assert open_exact(output.data).size == (9, 7)
+
+
 def test_an_encoder_may_drop_what_is_opaque() -> None:
     opaque = photo(40, 30).convert("RGBA")
     assert Likeness(pixels(opaque)).of(pixels(opaque.convert("RGB"))) == pytest.approx(1)

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.pipeline.run import LIMITS
 from tests.support.images import alpha_photo, encode, jpeg, oriented_jpeg
 from vipsrv import pipeline
-from vipsrv.options import Placeholder, Placeholders, ResizeOptions
+from vipsrv.options import Format, Placeholder, Placeholders, ResizeOptions
 from vipsrv.pipeline.placeholder import placeholders
 
 ALL = tuple(Placeholder)
@@ -125,6 +125,15 @@ def test_a_thumbhash_says_whether_there_is_transparency_and_the_proportions() ->
     assert head(encode(alpha_photo(), "PNG"))[2] & 0x80
     assert head(jpeg(400, 100))[4] & 0x80  # landscape
     assert not head(jpeg(100, 400))[4] & 0x80
+
+
+@pytest.mark.parametrize(("pages", "wanted"), [("all", "#ff0000"), ("1-2", "#00ff00")])
+def test_the_first_frame_of_an_animation_is_described(pages: str, wanted: str) -> None:
+    colours = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+    first, *others = (Image.new("RGB", (30, 20), one) for one in colours)
+    data = encode(first, "GIF", save_all=True, append_images=others, duration=50)
+    found = described(data, ResizeOptions(width=10, height=7, pages=pages, format=Format.GIF))
+    assert (found.dominant, found.average) == (wanted, wanted)
 
 
 def test_the_image_is_upright() -> None:

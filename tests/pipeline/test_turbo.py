@@ -5,7 +5,7 @@ import io
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.pipeline.run import resize, run
 from tests.support.image_comparison import mean_abs_difference, open_exact, reference, ssim
@@ -101,13 +101,55 @@ def test_an_odd_side_is_decoded_as_small_as_an_even_one() -> None:
     for odd, even, target in [
         ((1601, 1201), (1600, 1200), (800, 600)),
         ((2725, 2225), (2724, 2224), (681, 556)),
+        ((3999, 2999), (4000, 3000), (400, 300)),
     ]:
-        assert direct_shrink(odd, target) == direct_shrink(even, target) != 1
-    assert direct_shrink((1599, 1199), (800, 600)) == 2
-    assert direct_shrink((1580, 1180), (800, 600)) == 1
-    assert direct_shrink((11, 843), (1, 105)) == 1  # 3 of 11 columns would count as 8
+        assert first_shrink(odd, target) == first_shrink(even, target) != 1
+    assert first_shrink((1599, 1199), (800, 600)) == 2
+    assert first_shrink((1580, 1180), (800, 600)) == 1
+    assert first_shrink((11, 843), (1, 105)) == 1  # 3 of 11 columns would count as 8
     assert direct_shrink((100, 100), (101, 100)) is None
     assert direct_shrink((40_000, 40_000), (4000, 4000)) is None
+
+
+def first_shrink(size: tuple[int, int], target: tuple[int, int]) -> int | None:
+    found = direct_shrink(size, target)
+    return None if found is None else found.first
+
+
+@needs_turbo
+@pytest.mark.parametrize(
+    ("size", "border", "shrinks"),
+    [
+        ((407, 400), None, [8]),
+        ((407, 400), (250, 120, 120), [8, 4]),
+        ((400, 407), (250, 120, 120), [8, 4]),
+        ((400, 400), (250, 120, 120), [8]),
+        ((457, 457), (250, 120, 120), [8]),  # the last pixel is the mean of equal columns
+    ],
+)
+def test_only_an_image_with_a_border_is_decoded_larger(
+    size: tuple[int, int],
+    border: tuple[int, int, int] | None,
+    shrinks: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = stretched(*size)
+    if border is not None:
+        image = ImageOps.expand(image.crop((3, 3, size[0] - 3, size[1] - 3)), 3, border)
+    used, decode = [], codec.decode
+
+    def noted(data: Any, size: tuple[int, int], shrink: int) -> Any:
+        used.append(shrink)
+        return decode(data, size, shrink)
+
+    monkeypatch.setattr(codec, "decode", noted)
+    data = encode(image, "JPEG", quality=90)
+    result = resize(data, 50, 50)
+    assert used == shrinks
+    if border is not None:
+        wanted = reference(encode(image, "PNG"), 50, 50)
+        for edge in [(49, 5, 50, 45), (5, 49, 45, 50)]:
+            assert mean_abs_difference(result.crop(edge), wanted.crop(edge)) < 20
 
 
 @pytest.mark.parametrize("is_available", [pytest.param(True, marks=needs_turbo), False])

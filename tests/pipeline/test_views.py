@@ -14,7 +14,9 @@ from PIL import Image, ImageOps
 from tests.pipeline.run import LIMITS, run
 from vipsrv import pipeline
 from vipsrv.errors import BadRequest, RequestError, TooLarge
-from vipsrv.options import Fit, Flip, Format, ResizeOptions
+from vipsrv.options import Fit, Flip, Format, Keep, ResizeOptions
+from vipsrv.pipeline.header import ImageHeader
+from vipsrv.pipeline.view import part_of
 
 SIZES = [(60, 40), (41, 77), (1, 50), (50, 1), (200, 151), (333, 5), (97, 97)]
 FORMATS: dict[str, dict[str, Any]] = {
@@ -294,6 +296,17 @@ def test_fractions_are_rounded_and_never_empty() -> None:
     )[0] == (10)
 
 
+def test_the_first_pixel_and_the_whole_image_in_one_request() -> None:
+    image = drawn(60, 40)
+    both = [
+        ResizeOptions(width=60, height=40, format=Format.PNG, crop=crop)
+        for crop in [(0, 0, 1, 1), (0.0, 0.0, 1.0, 1.0)]
+    ]
+    first, whole = (Image.open(io.BytesIO(output.data)) for output in run(encoded(image), *both).outputs)
+    assert first.getextrema() == tuple((one, one) for one in pixel(image))
+    assert difference(whole, image) == 0
+
+
 def refused(image: bytes, **options: Any) -> RequestError:
     started = time.monotonic()
     with pytest.raises(RequestError) as error:
@@ -430,3 +443,58 @@ def test_a_crop_at_the_top_does_not_need_the_rest_of_the_file() -> None:
     asked = ResizeOptions(width=30, height=10, format=Format.PNG, crop=(0, 0, 300, 60))
     result = pipeline.resize(pipeline.Upload.from_memory(data[: len(data) * 2 // 3]), [asked], config=LIMITS)
     assert result.outputs[0].info.width == 30
+
+
+def test_a_turned_jpeg_is_not_enlarged_from_a_smaller_decode() -> None:
+    stripes = np.zeros((40, 160, 3), "u1")
+    stripes[:, ::16] = stripes[:, 1::16] = stripes[:, 2::16] = stripes[:, 3::16] = 255
+    image = encoded(Image.fromarray(stripes).convert("CMYK"), "JPEG")  # libvips decodes it
+    upright = shown(ResizeOptions(width=160, fit=Fit.INSIDE, format=Format.PNG), image)
+    turned = shown(ResizeOptions(width=40, rotate=90, fit=Fit.INSIDE, format=Format.PNG), image)
+    assert difference(turned, upright.rotate(-90, expand=True)) < 1
+
+
+def test_a_rotation_that_is_stretched_counts_as_what_is_rotated() -> None:
+    image = encoded(Image.new("RGB", (20_000, 1)))
+    began = time.monotonic()
+    with pytest.raises(TooLarge, match=r"^rotate: .* are rotated and then stretched to 14000 x 10"):
+        run(image, ResizeOptions(width=14_000, height=10, fit=Fit.FILL, rotate=45))
+    assert time.monotonic() - began < 1
+
+
+def test_views_that_are_trimmed_are_kept_only_as_far_as_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    framed = ImageOps.expand(drawn(200, 151), 10, "white")
+    monkeypatch.setattr("vipsrv.pipeline.cost._TRIM_HELD", 220 * 171 * 3)
+    kept: list[bool] = []
+
+    def counted(*values: Any, **named: Any) -> ImageHeader:
+        kept.append(named["held"] is not None)
+        return part_of(*values, **named)
+
+    monkeypatch.setattr("vipsrv.pipeline.trim.part_of", counted)
+    asked = [ResizeOptions(width=200, fit=Fit.INSIDE, trim=trim, format=Format.PNG) for trim in (1, 2, 3)]
+    outputs = run(encoded(framed), *asked).outputs
+    assert [(one.info.width, one.info.height) for one in outputs] == [(200, 151)] * 3
+    assert kept == [True, False, False]
+
+
+def test_views_of_a_built_in_format_are_not_all_in_memory_for_their_profile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dropped: list[ImageHeader] = []
+    original = ImageHeader.drop_built
+
+    def drop_built(header: ImageHeader) -> None:
+        dropped.append(header)
+        original(header)
+        assert not any(one._image for one in dropped)
+
+    monkeypatch.setattr(ImageHeader, "drop_built", drop_built)
+    asked = [
+        ResizeOptions(width=50, fit=Fit.INSIDE, flip=flip, keep=Keep.ICC, format=Format.PNG)
+        for flip in (Flip.HORIZONTAL, Flip.VERTICAL)
+    ]
+    assert len(run(encoded(drawn(60, 40), "BMP"), *asked).outputs) == len(asked)
+    assert dropped

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vipsrv.errors import InternalError
-from vipsrv.options import ImageInfo, OutputInfo, ResizeReport
+from vipsrv.options import ImageInfo, OutputInfo, Placeholders, ResizeReport
 from vipsrv.server.report import report_json
 from vipsrv.server.timeline import Timeline
 from vipsrv.workers.job import Outcome
@@ -31,17 +31,29 @@ outputs = st.builds(
     format=names,
     quality=st.integers(0, 100),
     size=sizes,
+    frames=st.none() | st.integers(1, 10_000),
     ssim=st.none() | st.integers(0, 10**5).map(lambda parts: parts / 10**5),
+)
+# What the channel lets through.
+placeholders = st.builds(
+    Placeholders,
+    thumbhash=st.from_regex("[A-Za-z0-9+/]{4,46}={0,2}", fullmatch=True),
+    blurhash=st.none() | st.from_regex(r"[A-Za-z0-9#$%*+,.:;=?@\[\]^_{|}~-]{6,48}", fullmatch=True),
+    average=st.none() | st.from_regex("#[0-9a-f]{6}", fullmatch=True),
 )
 
 
-@given(images, st.lists(outputs, min_size=1, max_size=3).map(tuple[OutputInfo, ...]))
-def test_a_client_reads_the_report(source: ImageInfo, results: tuple[OutputInfo, ...]) -> None:
+@given(
+    images, st.lists(outputs, min_size=1, max_size=3).map(tuple[OutputInfo, ...]), st.none() | placeholders
+)
+def test_a_client_reads_the_report(
+    source: ImageInfo, results: tuple[OutputInfo, ...], placeholder: Placeholders | None
+) -> None:
     timeline = Timeline(arrived=4.0, received=5.0, started=5.5, ended=7.0, replied=8.0)
-    meta, size = report_json(Outcome(source=source, outputs=results), timeline)
+    meta, size = report_json(Outcome(source=source, outputs=results, placeholder=placeholder), timeline)
     read = ResizeReport.from_meta(json.loads(meta))
     assert size == sum(output.size for output in results)
-    assert (read.source, read.outputs) == (source, results)
+    assert (read.source, read.outputs, read.placeholder) == (source, results, placeholder)
     assert read.ratio == pytest.approx(source.size / size, abs=0.0005)
     assert (read.ms.receive, read.ms.queue, read.ms.process, read.ms.total) == (1000, 500, 1500, 4000)
     assert json.loads(meta) == json.loads(json.dumps(read.to_meta()))  # and nothing more

@@ -61,20 +61,10 @@ def test_a_watermark_that_cannot_be_decoded_fails_the_start(logo: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize(
-    ("given", "reason"),
-    [
-        ("logo=/nowhere/logo.png", "the file /nowhere/logo.png cannot be read: No such file"),
-        ("Logo=/x.png", "'Logo=/x.png' is not NAME=FILE"),
-        ("logo", "'logo' is not NAME=FILE"),
-        ("logo=/dev/zero", "it is larger than"),
-        ("a=/x,a=/y", "'a' is given twice"),
-    ],
-)
-def test_a_wrong_watermark_setting_fails_the_start(given: str, reason: str) -> None:
-    ended = serve("--port", "0", "--workers", "1", "--watermark", given)
+def test_a_watermark_that_cannot_be_read_fails_the_start() -> None:
+    ended = serve("--port", "0", "--workers", "1", "--watermark", "logo=/nowhere/logo.png")
     assert ended.returncode != 0
-    assert reason in ended.stderr
+    assert "the file /nowhere/logo.png cannot be read: No such file" in ended.stderr
 
 
 ALL: tuple[PlaceholderName, ...] = ("thumbhash", "blurhash", "dominant", "average")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from vipsrv.cli.encoder_flags import ENCODER_FLAGS
-from vipsrv.options import INTEGER_BOUNDS, NUMBER_BOUNDS, Flip, Position
+from vipsrv.options import BY_CONTENT, INTEGER_BOUNDS, NUMBER_BOUNDS, Flip, Position
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -99,12 +99,20 @@ OPERATION_FLAGS: dict[str, Any] = {
         ),
     ],
     "watermark_position": Annotated[
-        Position | None, typer.Option("--watermark-position", help="Where the watermark is placed.")
+        str | None,
+        typer.Option(
+            "--watermark-position",
+            metavar="PLACE",
+            help="Where the watermark is placed: "
+            f"{', '.join(one for one in Position if one not in BY_CONTENT)}.  [default: right bottom]",
+        ),
     ],
     "watermark_scale": _number(
-        "--watermark-scale", "PART", "Width of the watermark as a part of that of the result."
+        "--watermark-scale",
+        "PART",
+        "Width of the watermark as a part of that of the result.  [default: 0.25]",
     ),
-    "watermark_opacity": _number("--watermark-opacity", "0-1", "How opaque the watermark is."),
+    "watermark_opacity": _number("--watermark-opacity", "0-1", "How opaque the watermark is.  [default: 1]"),
     "rounded": _whole("--rounded", "PIXELS", "Round the corners with this radius."),
     "pad": Annotated[
         Any,

@@ -48,7 +48,9 @@ def _max_size(output: ResizeOptions) -> int:
     ):
         # One side and the number of frames follow from the image; metadata that is kept may be of any size.
         return UNLIMITED
-    width, height = (side + -side % _BLOCK for side in (output.width, output.height))
+    top, right, bottom, left = output.pad or (0, 0, 0, 0)
+    sides = (output.width + left + right, output.height + top + bottom)
+    width, height = (side + -side % _BLOCK for side in sides)
     return width * height * MOST_BYTES_PER_PIXEL + MOST_BYTES_BESIDE_PIXELS
 
 

@@ -20,11 +20,13 @@ from vipsrv.errors import TooLarge
 from vipsrv.options import HIGHEST_QUALITY, ImageInfo, Position, ResizeOptions
 from vipsrv.pipeline import likeness
 from vipsrv.pipeline.effects_cost import effects_cost
-from vipsrv.pipeline.formats.base import MEGA, BuiltinReader, DecodeRequest, EncodeCost, LibvipsReader
+from vipsrv.pipeline.formats.base import MEGA, BuiltinReader, DecodeRequest, LibvipsReader
 from vipsrv.pipeline.formats.registry import format_named
+from vipsrv.pipeline.formats.writer import EncodeCost
 from vipsrv.pipeline.geometry import fit
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import MAX_PAGES, too_many_pages
+from vipsrv.pipeline.orientation import size_before_rotation, size_of_rotation
 from vipsrv.pipeline.output_format import likely_writer
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.view import view_of
@@ -62,11 +64,15 @@ _STREAMED_ROWS = 2200
 _EXTRA_ROWS = 800
 """Rows of intermediate copies, in addition to the rows of an image that has less than ``_STREAMED_ROWS``."""
 
+_SECONDS_OF_ROTATION = 0.03
+"""CPU seconds for a megapixel of an image that is rotated by an angle, at worst."""
+
 _SECONDS_PER_FRAME = 0.0005
 """CPU seconds of the steps for another frame of an animation, besides its pixels."""
 
 _TRIM_HELD = 100_000_000
-"""Bytes: a view of no more is decoded once, to find its borders and to resize it, and kept in between."""
+"""Bytes: a view of no more is decoded once, to find its borders and to resize it, and kept in between. All
+views of a job together keep no more."""
 
 _RESULT = 1.5
 """Bytes per pixel of a result that waits for the others."""
@@ -117,27 +123,34 @@ def admit(
     return _admit(cost, config=config, seconds=seconds, heavy_ok=heavy_ok)
 
 
-def held_by_trim(header: ImageHeader) -> int:
-    """Return the bytes of a view that are kept after its borders were found; 0 if it is decoded again."""
+def held_by_trim(header: ImageHeader, others: int = 0) -> int:
+    """Return the bytes of a view that are kept after its borders were found; 0 if it is decoded again.
+    ``others`` is what the headers of the job's other views hold by then.
+    """
     size = header.info.width * header.info.height * header.source.pixel_bytes
-    return size if size <= _TRIM_HELD else 0
+    return size if size + others <= _TRIM_HELD else 0
 
 
 def admit_trim(
     upload: Upload,
     header: ImageHeader,
     page: int,
+    others: int,
     *,
     config: WorkerConfig,
     seconds: float | None,
     heavy_ok: bool,
 ) -> None:
-    """Check the cost of decoding a view of a ``page`` only to find its borders. Raises as ``admit``."""
+    """Check the cost of decoding a view of a ``page`` only to find its borders, while the headers of other
+    views hold ``others`` bytes. Raises as ``admit``.
+    """
     _check_decode(upload, header.source)
     decode = _decode_view(upload, header, 1.0, page)
     copied = upload.size if upload.memory is not None else 0
     cost = Cost(
-        memory=int(_BASE + copied + header.metadata_memory + decode.memory + held_by_trim(header)),
+        memory=int(
+            _BASE + copied + header.metadata_memory + others + decode.memory + held_by_trim(header, others)
+        ),
         results=0,
         seconds=decode.seconds,
         at_worst=decode.at_worst,
@@ -226,9 +239,14 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
     bands = 4 if info.has_alpha else 3
     areas = [across * down for across, down in sizes]
     held = _held_between(info, outputs, areas, (header.source.embedded or header.source).pixel_bytes)
+    rotating = 0.0
     if header.angle:
-        # The image before the rotation, which is in memory as a whole: no larger than the one after it.
-        held += min(max(areas), info.width * info.height) * bands
+        # The image before the rotation is in memory as a whole.
+        turned = max(across for across, _ in sizes), max(down for _, down in sizes)
+        across, down = size_before_rotation(info.upright_size, header.seen_size, turned)
+        held += across * down * bands
+        across, down = size_of_rotation(header.seen_size, turned)
+        rotating = across * down / MEGA * _SECONDS_OF_ROTATION
     held += max(across for across, _ in sizes) * bands * _OUTPUT_ROWS
     results = [geometry.width * geometry.height for geometry in geometries]
     encoders = [_encode_cost(options, info, count) for options in outputs]
@@ -269,7 +287,11 @@ def predict(upload: Upload, header: ImageHeader, outputs: Sequence[ResizeOptions
         memory=int(memory),
         results=int(results_memory),
         seconds=decode.seconds + (count - 1) * _SECONDS_PER_FRAME + sum(encode_seconds) + effects_seconds,
-        at_worst=decode.at_worst + (count - 1) * _SECONDS_PER_FRAME + searching + effects_seconds,
+        at_worst=decode.at_worst
+        + (count - 1) * _SECONDS_PER_FRAME
+        + count * rotating
+        + searching
+        + effects_seconds,
     )
 
 

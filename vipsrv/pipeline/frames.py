@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import pyvips
 
 from vipsrv.pipeline.vips.fields import get_field
+from vipsrv.pipeline.vips.operations import PreparedOperation
+
+_crop = PreparedOperation("crop", "input", "left", "top", "width", "height")
 
 _DEFAULT_DELAY = 100
 """Milliseconds that a frame is shown whose delay the file does not state."""
@@ -56,7 +59,7 @@ def open_roll(
     def images(_source: pyvips.Source = source) -> Iterator[pyvips.Image]:
         # The source is kept here: the roll reads from its memory, and pyvips does not keep it.
         for number in numbers:
-            yield roll.crop(0, (number - start) * height, width, height)
+            yield _crop(roll, 0, (number - start) * height, width, height)
 
     delays = get_field(roll, "delay", [])
     return Frames(

@@ -105,6 +105,15 @@ class ImageHeader:
             self._image = self._build()
         return self._image
 
+    def drop_built(self) -> None:
+        """Drop the image if code of vipsrv has made it, to look at its profile; it is made again when it is
+        decoded. Such images may be in memory as a whole: those of all views are not, at the same time.
+        """
+        if self.decoder is Decoder.BUILTIN:
+            self._image = None
+            if self._source is not None:
+                self._source.drop_built()
+
     def of_frame(self, image: pyvips.Image, *, is_opaque: bool) -> "ImageHeader":
         """Return the header of one of the frames, whose ``image`` is what the view shows of it; ``is_opaque``
         if its alpha was dropped.

@@ -7,7 +7,7 @@ PNG and GIF: what a viewer sees in the end is the same without them.
 
 from vipsrv.errors import BadRequest
 from vipsrv.options import Fit, Format, Position, ResizeOptions
-from vipsrv.pipeline.formats.base import Writer
+from vipsrv.pipeline.formats.writer import Writer
 from vipsrv.pipeline.output_format import (
     formats_keeping,
     formats_with_chroma,

@@ -26,6 +26,9 @@ STEPS = {
 """By orientation: the directions, down and across, in which the (transposed) image is read."""
 
 _QUARTER = 90  # degrees
+_NEARLY_EQUAL = 1.02
+"""The largest proportion of the two scales at which a rotation does both."""
+
 _Grid = tuple[tuple[int, ...], ...]
 _CORNERS: _Grid = ((1, 2), (3, 4))
 _FLIPS = {None: (1, 1), Flip.HORIZONTAL: (1, -1), Flip.VERTICAL: (-1, 1), Flip.BOTH: (-1, -1)}
@@ -68,6 +71,25 @@ def rotated_size(size: tuple[int, int], angle: int) -> tuple[int, int]:
     across, along = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
     width, height = size
     return _ceil(width * across + height * along), _ceil(width * along + height * across)
+
+
+def size_before_rotation(
+    own: tuple[int, int], seen: tuple[int, int], target: tuple[int, int]
+) -> tuple[int, int]:
+    """Return the size to which an image of the size ``own`` is reduced before it is rotated to ``target``;
+    ``seen`` is its size after a rotation alone.
+    """
+    scale = min(1.0, max(target[0] / seen[0], target[1] / seen[1]))
+    return max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
+
+
+def size_of_rotation(seen: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Return the size in which the reduced image is rotated: ``target``, unless that stretches it."""
+    scales = target[0] / seen[0], target[1] / seen[1]
+    if max(scales) <= _NEARLY_EQUAL * min(scales):
+        return target
+    same = min(1.0, max(scales))
+    return max(1, math.ceil(seen[0] * same)), max(1, math.ceil(seen[1] * same))
 
 
 def _ceil(side: float) -> int:

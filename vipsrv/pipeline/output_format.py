@@ -9,7 +9,7 @@ import pyvips
 from vipsrv.errors import BadRequest
 from vipsrv.options import Chroma, Format, ImageInfo, Keep
 from vipsrv.pipeline.formats import registry
-from vipsrv.pipeline.formats.base import Writer
+from vipsrv.pipeline.formats.writer import Writer
 from vipsrv.pipeline.vips import setup
 
 _writers: dict[Format, Writer] = {}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pyvips
 
 from vipsrv.options import Chroma, Fit, Format, ResizeOptions
-from vipsrv.pipeline.formats.base import EncodeCost, Writer
+from vipsrv.pipeline.formats.writer import EncodeCost, Writer
 from vipsrv.pipeline.vips.operations import shape
 
 BANDS = 4

@@ -16,6 +16,7 @@ from vipsrv.options import Placeholder, Placeholders, ResizeOptions
 from vipsrv.pipeline.pixels import BANDS, pixels_within
 from vipsrv.pipeline.resize import Result, resize
 from vipsrv.pipeline.upload import Upload
+from vipsrv.pipeline.view import view_of
 
 SIDE = 100
 """Pixels: ThumbHash is defined for images of at most this, and all are made from the same."""
@@ -36,12 +37,12 @@ def resize_and_describe(
 ) -> tuple[Result, Placeholders | None]:
     """Run a job as ``resize`` does, with the same ``terms`` and errors, and return what is ``asked`` as well.
 
-    That describes the whole page of the first output, or the first page if there is none; its small image is
-    one result more, which shares the decode of the others.
+    That describes the whole page of the first output, the first of its frames, or the first page if there is
+    none; its small image is one result more, which shares the decode of the others.
     """
     if not asked:
         return resize(upload, outputs, **terms), None
-    small = pixels_within(SIDE, page=outputs[0].page if outputs else 0)
+    small = pixels_within(SIDE, page=view_of(outputs[0]).page if outputs else 0)
     result = resize(upload, (*outputs, small), **terms)
     *made, last = result.outputs
     found = placeholders(last.data, last.info.width, last.info.height, asked)

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
 from vipsrv.options import Keep, ResizeOptions
-from vipsrv.pipeline.formats.base import LibvipsReader, Writer
+from vipsrv.pipeline.formats.base import LibvipsReader
 from vipsrv.pipeline.formats.jpeg.shrink import shrink_factor
 from vipsrv.pipeline.formats.registry import format_named
+from vipsrv.pipeline.formats.writer import Writer
 from vipsrv.pipeline.geometry import Geometry, fit
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.icc_profile import has_rgb_profile, is_written
 from vipsrv.pipeline.limits import check_effort, check_result, check_source
 from vipsrv.pipeline.option_rules import check_options
+from vipsrv.pipeline.orientation import size_before_rotation, size_of_rotation
 from vipsrv.pipeline.output_format import find_writer
 from vipsrv.pipeline.pixels import PIXELS, PixelOptions
 from vipsrv.pipeline.upload import Upload
@@ -84,9 +86,7 @@ class DecodePlan:
         header = self.header
         if not header.angle:
             return self.width, self.height
-        (across, down), (own_across, own_down) = header.info.upright_size, header.seen_size
-        scale = min(1.0, max(self.width / own_across, self.height / own_down))
-        return max(1, round(across * scale)), max(1, round(down * scale))
+        return size_before_rotation(header.info.upright_size, header.seen_size, (self.width, self.height))
 
     @property
     def libvips_reader(self) -> LibvipsReader | None:
@@ -108,6 +108,7 @@ def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfi
     geometry = fit(options, *header.seen_size)
     check_source(header.source.info, config, frames)
     check_result(geometry.width, geometry.height, writer.format, writer.max_side, config)
+    _check_rotation(header, geometry.scaled, config)
     keeps_alpha = info.has_alpha and writer.alpha
     wants_profile = options.keep in {Keep.ICC, Keep.ALL} and Keep.ICC in writer.keeps
     return OutputPlan(
@@ -122,6 +123,17 @@ def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfi
         and (not writer.checks_profile or is_written(header.image, writer.saver)),
         frames=frames,
     )
+
+
+def _check_rotation(header: ImageHeader, target: tuple[int, int], config: WorkerConfig) -> None:
+    if not header.angle:
+        return
+    across, down = size_of_rotation(header.seen_size, target)
+    if across * down > config.max_output_pixels:
+        raise TooLarge(
+            f"rotate: {across} x {down} pixels are rotated and then stretched to {target[0]} x {target[1]}; "
+            f"max-output-pixels allows {config.max_output_pixels}"
+        )
 
 
 def likely_shrink(outputs: Sequence[ResizeOptions], width: int, height: int) -> int:
@@ -179,6 +191,7 @@ def plan_decode(
                 f"the results together need a decode of {width} x {height} pixels; "
                 f"max-output-pixels allows {config.max_output_pixels}"
             )
+        _check_rotation(header, (width, height), config)
     backgrounds = {plan.background for plan in plans}
     return DecodePlan(
         upload=upload,

@@ -114,9 +114,11 @@ def resize(
     of_outputs = [view_of(options) for options in outputs]
     terms = Terms(config=config, seconds=seconds, heavy_ok=heavy_ok, watch=watch)
     views = _open_views(upload, header, sorted(dict.fromkeys(of_outputs), key=lambda view: view.page), terms)
-    plans = [
-        plan_output(options, views[view], config) for options, view in zip(outputs, of_outputs, strict=True)
-    ]
+    plans = []
+    for options, view in zip(outputs, of_outputs, strict=True):
+        plans.append(plan_output(options, views[view], config))
+        if len(views) > 1:
+            views[view].drop_built()
     for plan in plans:
         if plan.writer is not PIXELS:
             check_format(plan.writer.format.value, "the result", formats)
@@ -150,14 +152,17 @@ def _open_views(
     headers: dict[View, ImageHeader] = {}
     for number, view in enumerate(views):
         if number and not view.page:
-            first = read_header(upload, tolerant=first.fail_on == "none")
+            first = read_header(upload, tolerant=first.fail_on == "none", watch=terms.watch)
         page = (
             open_page(upload, first, view.page)
             if view.pages is None
             else open_frames(upload, first, view.pages)
         )
         header = open_view(upload, page, view)
-        headers[view] = header if view.trim is None else trimmed(upload, header, view, terms)
+        if view.trim is not None:
+            others = sum(header.metadata_memory for header in headers.values())
+            header = trimmed(upload, header, view, terms, others)
+        headers[view] = header
     return headers
 
 
@@ -218,7 +223,9 @@ def _opened_again(upload: Upload, decode: DecodePlan) -> ImageHeader:
 
     Raises as ``read_header`` does.
     """
-    first = read_header(upload, tolerant=decode.header.fail_on == "none", shrink_for=_whole)
+    first = read_header(
+        upload, tolerant=decode.header.fail_on == "none", shrink_for=_whole, watch=decode.watch
+    )
     header, page = decode.header, open_page(upload, first, decode.page)
     if not header.is_view:
         return page

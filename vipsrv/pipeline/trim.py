@@ -36,10 +36,11 @@ class Terms:
     watch: StopCheck | None
 
 
-def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms) -> ImageHeader:
+def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms, others: int) -> ImageHeader:
     """Decode the view with this ``header`` to find its borders, and return the header of it without them.
 
-    The ``header`` cannot be used any more. Raises what ``resize`` raises.
+    ``others`` is how many bytes the headers of other views hold. The ``header`` cannot be used any more.
+    Raises what ``resize`` raises.
     """
     assert view.trim is not None, "the caller has looked"  # noqa: S101
     info = header.info
@@ -48,23 +49,27 @@ def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms) -> Im
         upload,
         header,
         view.page,
+        others,
         config=terms.config,
         seconds=terms.seconds,
         heavy_ok=terms.heavy_ok,
     )
-    held, held_bytes = None, held_by_trim(header)
+    held, held_bytes = None, held_by_trim(header, others)
     try:
         if held_bytes:
             held = _watched(_image(header), terms).copy_memory()
             kept = kept_region(held, held, header, view.trim)
         else:
             kept = kept_region(
-                _watched(_image(header), terms), _image(_again(upload, header, view)), header, view.trim
+                _watched(_image(header), terms),
+                _image(_again(upload, header, view, terms)),
+                header,
+                view.trim,
             )
     except pyvips.Error as error:
         stop_if_asked(terms.watch)
         raise CorruptImage(f"this {info.format} cannot be decoded: {reason(error)}") from error
-    page = header.source if held_bytes else _again(upload, header, view).source
+    page = header.source if held_bytes else _again(upload, header, view, terms).source
     region = header.region
     if kept is not None:
         if held is not None:
@@ -80,9 +85,9 @@ def _image(header: ImageHeader) -> pyvips.Image:
     return header.image if header.finish is None else header.finish(header.image)
 
 
-def _again(upload: Upload, header: ImageHeader, view: View) -> ImageHeader:
+def _again(upload: Upload, header: ImageHeader, view: View, terms: Terms) -> ImageHeader:
     """Open the view again, because an image can be read only once."""
-    first = read_header(upload, tolerant=header.fail_on == "none")
+    first = read_header(upload, tolerant=header.fail_on == "none", watch=terms.watch)
     return open_view(upload, open_page(upload, first, view.page), view)
 
 

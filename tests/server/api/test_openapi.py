@@ -1,6 +1,7 @@
 """The OpenAPI document is valid, and says what the code does."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from jsonschema import Draft202012Validator
 from tests.server.api.requests import request
 from tests.server.fakes import FakeWorkers, make_context
 from vipsrv.errors import REQUEST_ERRORS, RequestError
-from vipsrv.options import ImageInfo, ResizeRequest
+from vipsrv.options import ImageInfo, OutputInfo, ResizeRequest
 from vipsrv.server.api.image_routes import image_routes
 from vipsrv.server.api.openapi import openapi_document
 from vipsrv.server.api.parameters import PARAMETERS, ResizeParameters
 from vipsrv.server.api.problems import problem
+from vipsrv.server.api.reply_headers import result_field
 from vipsrv.server.http.messages import HttpResponse
 from vipsrv.server.http.routes import Page, Resource
 
@@ -96,6 +98,14 @@ def test_facts_of_an_image_fit_their_schema() -> None:
     Draft202012Validator(schema).validate(
         {"source": {name: getattr(facts, name) for name in facts.__slots__}}
     )
+
+
+def test_facts_of_results_fit_their_schema() -> None:
+    plain = OutputInfo(width=4, height=3, format="jpeg", quality=85, size=10)
+    field = DOCUMENT["paths"]["/resize"]["post"]["responses"]["200"]["headers"]["Vipsrv-Result"]
+    for outputs in ([plain], [plain, replace(plain, frames=8, ssim=0.9712)]):
+        _, value = result_field(outputs)
+        Draft202012Validator(field["schema"]).validate(value)
 
 
 def test_the_document_is_served(tmp_path: Path) -> None:

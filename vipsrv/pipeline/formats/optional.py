@@ -13,14 +13,12 @@ from vipsrv.pipeline.formats import samples
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
     DecodeRequest,
-    EncodeCost,
-    EncoderEffort,
     ImageFormat,
     LibvipsReader,
-    Writer,
     signature,
     whole_image_pixel,
 )
+from vipsrv.pipeline.formats.writer import EncodeCost, EncoderEffort, Writer
 
 
 def _jxl_cost(request: DecodeRequest) -> DecodeCost:

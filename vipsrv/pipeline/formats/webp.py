@@ -10,15 +10,13 @@ from vipsrv.pipeline import libwebp
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
     DecodeRequest,
-    EncodeCost,
-    EncoderEffort,
     ImageFormat,
     LibvipsReader,
     Trial,
-    Writer,
     frames_of_roll,
     signature,
 )
+from vipsrv.pipeline.formats.writer import EncodeCost, EncoderEffort, Writer
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import MAX_PAGES, too_many_pages
 from vipsrv.pipeline.orientation import Region

@@ -10,27 +10,19 @@ import math
 import pyvips
 
 from vipsrv.pipeline.icc_profile import colour_in
+from vipsrv.pipeline.orientation import size_of_rotation
 from vipsrv.pipeline.plan import DecodePlan
 from vipsrv.pipeline.steps.scale import scale_to
-
-_NEARLY_EQUAL = 1.02
-"""The largest proportion of the two scales at which the rotation does both."""
 
 
 def rotate(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:
     """Return the image in exactly the plan's size. What the rotation uncovers is transparent if the image has
     transparency, and has the background otherwise.
     """
-    angle = decode.header.angle
-    if not angle:
+    if not decode.header.angle:
         return image
-    across, down = decode.header.seen_size
-    scales = decode.width / across, decode.height / down
-    if max(scales) > _NEARLY_EQUAL * min(scales):
-        same = min(1.0, max(scales))
-        size = max(1, math.ceil(across * same)), max(1, math.ceil(down * same))
-        return scale_to(_rotated(image, decode, size), decode.width, decode.height)
-    return _rotated(image, decode, (decode.width, decode.height))
+    wanted = decode.width, decode.height
+    return scale_to(_rotated(image, decode, size_of_rotation(decode.header.seen_size, wanted)), *wanted)
 
 
 def _rotated(image: pyvips.Image, decode: DecodePlan, size: tuple[int, int]) -> pyvips.Image:

@@ -5,10 +5,13 @@ last column of the smaller image even if only a part of it belongs to the image,
 cannot be decoded in this way, or takes too much at once, is left to libvips.
 """
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vipsrv.pipeline import turbo
 from vipsrv.pipeline.formats import jpeg
 from vipsrv.pipeline.formats.jpeg.facts import has_plain_frame
-from vipsrv.pipeline.formats.jpeg.shrink import direct_shrink
+from vipsrv.pipeline.formats.jpeg.shrink import MAX_EDGE, direct_shrink, thicker
 from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.orientation import Region
 from vipsrv.pipeline.plan import DecodePlan
@@ -19,6 +22,12 @@ from vipsrv.pipeline.vips.stopping import stop_if_asked
 
 _LEAST_ROWS = 0.4
 """Part of the rows down to the end of a region from which decoding all of them, in half of the time, pays."""
+
+_MAX_ERROR = 8
+"""Grey levels of the result, in the mean of its last column or row, that a border may be off by."""
+
+_SAMPLES = 64
+"""Pixels of the last column or row that are looked at."""
 
 
 def decode_scaled(decode: DecodePlan, width: int, height: int) -> Pixels | None:
@@ -39,8 +48,35 @@ def decode_scaled(decode: DecodePlan, width: int, height: int) -> Pixels | None:
     if shrink is None or not (header.is_plain_file or has_plain_frame(decode.upload, size)):
         return None
     left, top, across, down = region
-    box = left / shrink, top / shrink, across / shrink, down / shrink
-    return reduce_to(_decode(decode, shrink), box, *target).upright(info.orientation)
+    pixels, by = _decode(decode, shrink.first), shrink.first
+    if shrink.bordered < by and _has_border(pixels, size, by, (target[0] / across, target[1] / down)):
+        pixels, by = _decode(decode, shrink.bordered), shrink.bordered
+    box = left / by, top / by, across / by, down / by
+    return reduce_to(pixels, box, *target).upright(info.orientation)
+
+
+def _has_border(pixels: Pixels, size: tuple[int, int], shrink: int, scales: tuple[float, float]) -> bool:
+    """Whether the last column or row of ``pixels``, which are an image of ``size`` at 1 / ``shrink``, differs
+    so much from the one before that a border would visibly become thicker.
+    """
+    rows = pixels.array
+    for lines, side, scale in ((rows.swapaxes(0, 1), size[0], scales[0]), (rows, size[1], scales[1])):
+        error = thicker(side, shrink) * scale
+        # A side whose last pixel is not exact has several: see ``direct_shrink``.
+        if error > MAX_EDGE and error * _contrast(lines, side, shrink) > _MAX_ERROR:
+            return True
+    return False
+
+
+def _contrast(lines: NDArray[np.uint8], side: int, shrink: int) -> float:
+    """Return the mean contrast that a border of one pixel at the end of ``side`` has, if it is what makes the
+    last of the ``lines`` (columns or rows of the smaller decode) differ from the one before.
+    """
+    step = -(-lines.shape[1] // _SAMPLES)
+    difference = np.subtract(lines[-1, ::step], lines[-2, ::step], dtype=np.int16)
+    # So many columns have its colour, with the copies that the encoder added.
+    columns = 1 + -side % shrink
+    return int(np.abs(difference).sum()) / difference.size * shrink / columns
 
 
 def _decode(decode: DecodePlan, shrink: int) -> Pixels:

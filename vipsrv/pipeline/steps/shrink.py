@@ -85,6 +85,10 @@ def _thumbnail(
             # ``thumbnail`` would cut off too much of the edges.
             image = jpeg.open_at[header.fail_on](decode.upload.source, shrink)
             return image.thumbnail_image(width, **size, **profile)
+        if header.is_view and header.region is None and shrink < header.shrink:
+            # It was opened too small, before it was known that it is turned.
+            image = jpeg.open_at[header.fail_on](decode.upload.source, shrink)
+            image = set_orientation(image, header.info.orientation)
     is_reopenable = header.decoder is Decoder.LIBVIPS and image is header.image and not decode.page
     is_reopenable &= not header.is_view
     if not is_reopenable or _has_unrelated_pages(decode):

@@ -5,9 +5,9 @@ import numpy as np
 from vipsrv.pipeline.turbo.packages import rust_lib
 from vipsrv.pipeline.turbo.pixels import BANDS, Pixels
 
-# The numbers of cykooz_resizer's enums Algorithm, FilterType and PixelType.
 Box = tuple[float, float, float, float]
 
+# The numbers of cykooz_resizer's enums Algorithm, FilterType and PixelType.
 _CONVOLUTION, _LANCZOS3, _U8X3 = 2, 5, 3
 
 

@@ -1,5 +1,8 @@
 """The error text of libvips, made short and printable."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pyvips
 from pyvips import vips_lib
 
@@ -11,6 +14,19 @@ def forget_errors() -> None:
     the next.
     """
     vips_lib.vips_error_clear()
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Log no errors of libvips meanwhile: for work on something else than the image of the job.
+
+    The text of a ``pyvips.Error`` is not logged either.
+    """
+    vips_lib.vips_error_freeze()
+    try:
+        yield
+    finally:
+        vips_lib.vips_error_thaw()
 
 
 def logged_errors() -> list[str]:

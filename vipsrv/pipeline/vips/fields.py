@@ -24,6 +24,7 @@ SEQUENTIAL = "vips-sequential"
 
 _SHAPE = {"width", "height", "bands", "format", "coding", "interpretation"}
 _PLACE = {"xoffset", "yoffset", "xres", "yres", "filename"}
+_NO_METADATA = _SHAPE | _PLACE
 """The fields of an image that are not metadata."""
 
 _ORIENTATIONS = ("orientation", "exif-ifd0-Orientation", "exif-ifd1-Orientation")
@@ -57,7 +58,7 @@ def with_metadata(image: pyvips.Image, source: pyvips.Image, *, upright: bool = 
     """Return ``image`` with the resolution and metadata of ``source``, without orientation if ``upright``."""
     image = image.copy(xres=source.xres, yres=source.yres)
     for name in source.get_fields():
-        if name not in _SHAPE | _PLACE:
+        if name not in _NO_METADATA:
             image.set_type(source.get_typeof(name), name, source.get(name))
     if upright:
         for name in _ORIENTATIONS:

@@ -97,6 +97,9 @@ def openapi_document() -> dict[str, Any]:
     }
 
 
+_RESULT = r"[a-z]+(;[a-z]+=[0-9]+(\.[0-9]+)?)+"
+
+
 def _resize() -> dict[str, Any]:
     images: dict[str, Any] = {media_type: {} for media_type in MEDIA_TYPES.values()}
     return {
@@ -118,8 +121,9 @@ def _resize() -> dict[str, Any]:
                         r"^[a-z0-9-]+(;[a-z_]+=\??[0-9]+)+$",
                     ),
                     "Vipsrv-Result": described_field(
-                        "Format, size and quality of each result; a structured field.",
-                        r"^[a-z]+(;[a-z]+=[0-9]+)+(, [a-z]+(;[a-z]+=[0-9]+)+)*$",
+                        "Format, size and quality of each result, its `frames` if the image has several "
+                        "pages, and its `ssim` if that was asked; a structured field.",
+                        rf"^{_RESULT}(, {_RESULT})*$",
                     ),
                     "Vipsrv-Ratio": described_field(
                         "The image's bytes divided by those of all results.", r"^[0-9]+\.[0-9]{3}$"

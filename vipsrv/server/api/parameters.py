@@ -141,9 +141,12 @@ def _decimal(name: str, text: str) -> float:
     return value
 
 
-def _fraction(name: str, description: str) -> Parameter:
+def _one_number(name: str, description: str) -> Parameter:
     least, most = NUMBER_BOUNDS[name]
-    schema = {"type": "number", "minimum": least, "maximum": most}
+    schema: dict[str, Any] = {"type": "number", "minimum": least, "maximum": most}
+    default = _DEFAULTS[name]
+    if default is not None:
+        schema["default"] = default
     return Parameter(
         name=name, description=description, schema=schema, read=lambda text: _decimal(name, text)
     )
@@ -161,17 +164,6 @@ def _numbers(name: str, description: str, *, aliases: tuple[str, ...] = ()) -> P
 
     schema = {"type": "string", "pattern": f"^{_NUMBER_PATTERN}(,{_NUMBER_PATTERN}){{{length - 1}}}$"}
     return Parameter(name=name, description=description, schema=schema, read=read, aliases=aliases)
-
-
-def _one_number(name: str, description: str) -> Parameter:
-    least, most = NUMBER_BOUNDS[name]
-    schema: dict[str, Any] = {"type": "number", "minimum": least, "maximum": most}
-    default = _DEFAULTS.get(name)
-    if default is not None:
-        schema["default"] = default
-    return Parameter(
-        name=name, description=description, schema=schema, read=lambda text: _decimal(name, text)
-    )
 
 
 def _read_sharpen(text: str) -> bool | float:
@@ -412,7 +404,7 @@ _DECLARED = (
         "Whether a JPEG gets Huffman tables of its own, which `effort` decides otherwise.",
         aliases=("optimizeCoding", "optimiseCoding"),
     ),
-    _fraction(
+    _one_number(
         "min_ssim",
         "The quality is lowered as long as the SSIM of the result, 1 for an equal one, is at least this.",
     ),

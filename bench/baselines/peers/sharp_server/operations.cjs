@@ -43,4 +43,7 @@ const server = http.createServer({ maxHeaderSize: 1 << 20 }, (request, response)
   });
 });
 
+// The connection is idle while the other server has its turn; Node would close it after 5 s.
+server.keepAliveTimeout = 0;
+
 server.listen(0, "127.0.0.1", () => console.log(`listening on ${server.address().port}`));

@@ -2,19 +2,15 @@
 
 from vipsrv.options import Format, Keep
 from vipsrv.pipeline.formats.base import (
-    ANY_METADATA,
     DecodeCost,
     DecodeRequest,
-    EncodeCost,
-    EncoderEffort,
     ImageFormat,
     LibvipsReader,
-    ProgressiveWriting,
     Trial,
-    Writer,
     signature,
 )
 from vipsrv.pipeline.formats.gif.screen import as_shown, check_frames, open_frames
+from vipsrv.pipeline.formats.writer import ANY_METADATA, EncodeCost, EncoderEffort, ProgressiveWriting, Writer
 
 _CANVAS_BYTES = 4
 """Bytes per pixel of the canvas; for a later frame the canvas before it is also held."""

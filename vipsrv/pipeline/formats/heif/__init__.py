@@ -5,17 +5,15 @@ from vipsrv.pipeline.formats import samples
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
     DecodeRequest,
-    EncodeCost,
-    EncoderEffort,
     ImageFormat,
     LibvipsReader,
     Trial,
-    Writer,
     signature,
     whole_image_pixel,
 )
 from vipsrv.pipeline.formats.heif.items import CodedPixels, coded_pixels
 from vipsrv.pipeline.formats.heif.notes import read_notes
+from vipsrv.pipeline.formats.writer import EncodeCost, EncoderEffort, Writer
 
 _REFERENCES = 8
 """Frames that an AV1 decoder keeps for those after them."""

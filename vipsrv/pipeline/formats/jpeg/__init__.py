@@ -17,15 +17,11 @@ from vipsrv.pipeline import turbo
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
     DecodeRequest,
-    EncodeCost,
-    EncoderEffort,
     ImageFormat,
     LibvipsReader,
     LoadedFile,
-    ProgressiveWriting,
     ShrinkFor,
     Trial,
-    Writer,
     signature,
 )
 from vipsrv.pipeline.formats.jpeg.completion import completed
@@ -40,6 +36,7 @@ from vipsrv.pipeline.formats.jpeg.segments import (
     size_of,
 )
 from vipsrv.pipeline.formats.jpeg.shrink import direct_memory, direct_shrink, shrink_factor
+from vipsrv.pipeline.formats.writer import EncodeCost, EncoderEffort, ProgressiveWriting, Writer
 from vipsrv.pipeline.header import Decoder, ImageHeader
 from vipsrv.pipeline.turbo import codec
 from vipsrv.pipeline.turbo.pixels import Pixels
@@ -139,7 +136,7 @@ def _decode_cost(request: DecodeRequest) -> DecodeCost:
     if turbo.AVAILABLE and is_scaled and pixel != _CMYK_PIXEL:
         direct = direct_shrink((info.width, info.height), target)
         if direct is not None:
-            held = direct_memory(request.pixels / direct**2, request.pixels * request.scale**2)
+            held = direct_memory(request.pixels / direct.bordered**2, request.pixels * request.scale**2)
     if not _is_multiscan(request.header):
         return DecodeCost(seconds=0.0004, size=size, held=held)
     held += coefficient_bytes(request.upload) or request.pixels * 2 * pixel

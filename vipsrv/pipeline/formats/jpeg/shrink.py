@@ -1,11 +1,13 @@
 """The fraction at which a JPEG is decoded: 1/2, 1/4 or 1/8 if that is enough for the target."""
 
+from typing import NamedTuple
+
 from vipsrv.pipeline.orientation import Region
 
 SHRINKS = (8, 4, 2)
 """The fractions at which a JPEG can be decoded; 1/8 is the smallest that libvips uses."""
 
-_MAX_EDGE = 1 / 16
+MAX_EDGE = 1 / 16
 """Pixels of the result that the edge may be off by. The last columns and rows may not fill a whole pixel of
 the smaller decode. libvips drops them, and stretches the rest; libjpeg-turbo averages them with the columns
 that the encoder added. Either way a thin border becomes thinner or thicker: 7 of 407 columns at 1/8 are most
@@ -52,18 +54,27 @@ def shrink_factor(size: tuple[int, int], target: tuple[int, int]) -> int:
             continue
         cut_off = max(size[0] % shrink / factors[0], size[1] % shrink / factors[1])
         # Of a large image ``thumbnail`` cuts off as much.
-        is_right = cut_off <= _MAX_EDGE or (is_large and (shrink <= least / 2 or cut_off <= _MAX_CUT_OFF))
+        is_right = cut_off <= MAX_EDGE or (is_large and (shrink <= least / 2 or cut_off <= _MAX_CUT_OFF))
         if is_right and keeps_edges(size, shrink):
             return shrink
     return 1
 
 
+class DirectShrink(NamedTuple):
+    """The shrink factors (1, 2, 4, 8) at which libjpeg-turbo decodes a JPEG into memory."""
+
+    first: int
+    """The largest that the target allows."""
+
+    bordered: int
+    """The one for an image with a border, which ``first`` would make thinner or thicker."""
+
+
 def direct_shrink(
     size: tuple[int, int], target: tuple[float, float], part: tuple[int, int] | None = None
-) -> int | None:
-    """Return the shrink factor (1, 2, 4, 8) at which libjpeg-turbo decodes a JPEG of this stored ``size``
-    into memory to reduce it, or a ``part`` of it with this size, to ``target``; ``None`` if the image must
-    stream through libvips instead.
+) -> DirectShrink | None:
+    """Return how libjpeg-turbo decodes a JPEG of this stored ``size`` into memory to reduce it, or a ``part``
+    of it with this size, to ``target``; ``None`` if the image must stream through libvips instead.
     """
     wanted = size if part is None else part
     if wanted[0] < target[0] or wanted[1] < target[1]:
@@ -75,24 +86,29 @@ def direct_shrink(
             for side, one, needed in zip(size, wanted, target, strict=True)
         )
 
-    # The size that the whole image would have.
-    whole = tuple(needed * side / one for needed, side, one in zip(target, size, wanted, strict=True))
-    shrinks = [shrink for shrink in SHRINKS if is_enough(shrink)] or [1]
-    for shrink in shrinks:
-        if _is_direct(size, shrink) and _edge_error(size, whole, shrink) <= _MAX_EDGE:
-            return shrink
-    return shrinks[0] if _is_direct(size, shrinks[0]) else None
+    first = next(filter(is_enough, SHRINKS), 1)
+    if not _is_direct(size, first):
+        return None
+    scales = target[0] / wanted[0], target[1] / wanted[1]
+    bordered = first
+    while bordered > 1 and _edge_error(size, scales, bordered) > MAX_EDGE:
+        bordered //= 2
+    return DirectShrink(first, bordered if _is_direct(size, bordered) else first)
 
 
-def _edge_error(size: tuple[int, int], target: tuple[float, ...], shrink: int) -> float:
-    """The most by which a border of one column or row becomes thicker, in pixels of the result.
+def _edge_error(size: tuple[int, int], scales: tuple[float, float], shrink: int) -> float:
+    """The most by which a border of one column or row becomes thicker, in pixels of the result."""
+    return max(thicker(size[0], shrink) * scales[0], thicker(size[1], shrink) * scales[1])
+
+
+def thicker(side: int, shrink: int) -> float:
+    """Return by how many pixels a border of one pixel at the end of ``side`` becomes thicker if libjpeg-turbo
+    decodes at 1 / ``shrink``; wider borders change less.
 
     The last pixel of the smaller decode is the mean of the rest of the columns and of copies of the last one.
     """
-    return max(
-        (shrink - rest) * max(0, rest - 1) / shrink * needed / side
-        for side, needed, rest in zip(size, target, (side % shrink for side in size), strict=True)
-    )
+    rest = side % shrink
+    return (shrink - rest) * (rest - 1) / shrink if rest else 0.0
 
 
 def part_shrink(size: tuple[int, int], part: Region, target: tuple[int, int]) -> int:

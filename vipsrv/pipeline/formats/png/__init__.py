@@ -13,20 +13,22 @@ from vipsrv.options import Format
 from vipsrv.pipeline.formats.base import (
     DecodeCost,
     DecodeRequest,
-    EncodeCost,
-    EncoderEffort,
     ImageFormat,
     LibvipsReader,
-    PaletteWriting,
-    ProgressiveWriting,
     Trial,
-    Writer,
     signature,
 )
 from vipsrv.pipeline.formats.png import apng
 from vipsrv.pipeline.formats.png.chunks import read_notes
 from vipsrv.pipeline.formats.png.faults import explain
 from vipsrv.pipeline.formats.png.inflate import row_bytes, stored
+from vipsrv.pipeline.formats.writer import (
+    EncodeCost,
+    EncoderEffort,
+    PaletteWriting,
+    ProgressiveWriting,
+    Writer,
+)
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.operations import PreparedOperation

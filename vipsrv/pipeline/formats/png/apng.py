@@ -131,7 +131,7 @@ def _parse(upload: Upload, size: tuple[int, int], wanted: int) -> _Animation:
     if control is None:
         raise CorruptImage("this png has no frames")
     sequence = 0
-    colours, frames = b"", list[_Frame]()
+    frames: list[_Frame] = []
     for chunk in _chunks(upload.view()):
         if chunk.name == b"fcTL" and len(frames) == wanted:
             break
@@ -139,8 +139,6 @@ def _parse(upload: Upload, size: tuple[int, int], wanted: int) -> _Animation:
             _check(chunk, sequence)
             sequence += 1
         match chunk.name:
-            case b"PLTE" | b"tRNS":
-                colours += _chunk(chunk.name, chunk.data)
             case b"fcTL":
                 frames.append(_read_control(chunk.data, len(frames), size))
             case b"IDAT" if frames:
@@ -151,7 +149,21 @@ def _parse(upload: Upload, size: tuple[int, int], wanted: int) -> _Animation:
     if there < wanted:
         raise CorruptImage(f"this png has {there} frames with pixels; its header states {control[0]}")
     header = upload.read(_MAGIC_LENGTH + _CHUNK_HEAD.size, _HEADER.size)
-    return _Animation(header=header, colours=colours, frames=frames, loop=control[1])
+    return _Animation(header=header, colours=_colours(upload.view()), frames=frames, loop=control[1])
+
+
+def _colours(data: memoryview) -> bytes:
+    """Return the chunks of the palette and of the transparent colours, which every frame gets.
+
+    Each comes once, before the pixels. Others behind the pixels could be as many as the file is long.
+    """
+    found: dict[bytes, bytes] = {}
+    for chunk in _chunks(data):
+        if chunk.name == b"IDAT":
+            break
+        if chunk.name in {b"PLTE", b"tRNS"}:
+            found.setdefault(chunk.name, _chunk(chunk.name, chunk.data))
+    return b"".join(found.values())
 
 
 class _Chunk(NamedTuple):

@@ -23,20 +23,12 @@ import pyvips
 
 from vipsrv.errors import CorruptImage, TooLarge
 from vipsrv.options import Format, Keep
-from vipsrv.pipeline.formats.base import (
-    ANY_METADATA,
-    EncodeCost,
-    ImageFormat,
-    LibvipsReader,
-    OpenedPage,
-    Trial,
-    Writer,
-    signature,
-)
+from vipsrv.pipeline.formats.base import ImageFormat, LibvipsReader, OpenedPage, Trial, signature
 from vipsrv.pipeline.formats.tiff.colours import open_as_libvips, open_unusual
 from vipsrv.pipeline.formats.tiff.directory import directories, metadata_sizes
 from vipsrv.pipeline.formats.tiff.layout import block_of, decode_cost
 from vipsrv.pipeline.formats.tiff.page import check_readable, check_tiles, is_usual, read_page
+from vipsrv.pipeline.formats.writer import ANY_METADATA, EncodeCost, Writer
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import MAX_PAGES, too_many_pages
 from vipsrv.pipeline.upload import Upload

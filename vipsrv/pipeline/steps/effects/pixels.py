@@ -9,6 +9,7 @@ from vipsrv.pipeline.vips.operations import shape
 from vipsrv.pipeline.vips.stopping import stop_if_asked, stop_while_computing
 
 OPAQUE = 255
+_HALF = 0.5
 
 _MIN_WATCHED = 2_000_000
 """Pixels: an effect on fewer is over before a request to stop would be noticed."""
@@ -38,9 +39,10 @@ def weighted(image: pyvips.Image, effect: Callable[[pyvips.Image], pyvips.Image]
     """
     if shape(image).bands in _COLOURS:
         return effect(image)
-    # Integers at once, as in ``scale``: effects on floats take several times as long.
-    premultiplied = image.premultiply().cast("uchar")
-    return effect(premultiplied).unpremultiply().cast("uchar").copy(interpretation=image.interpretation)
+    # Integers at once, as in ``scale``: effects on floats take several times as long. The cast cuts off.
+    premultiplied = (image.premultiply() + _HALF).cast("uchar")
+    straight = (effect(premultiplied).unpremultiply() + _HALF).cast("uchar")
+    return straight.copy(interpretation=image.interpretation)
 
 
 def in_memory(image: pyvips.Image, decode: DecodePlan) -> pyvips.Image:

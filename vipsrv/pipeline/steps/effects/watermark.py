@@ -46,7 +46,7 @@ def watermark(image: pyvips.Image, output: OutputPlan, decode: DecodePlan) -> py
     if shape(image).bands == RGB_BANDS:
         mixed = alpha.ifthenelse(colours, below, blend=True)
     else:
-        mixed = below.composite2(join(colours, alpha), "over").cast("uchar")
+        mixed = (below.composite2(join(colours, alpha), "over") + 0.5).cast("uchar")  # the cast cuts off
     return image.insert(mixed, left, above)
 
 
