@@ -47,7 +47,7 @@ def test_it_serves_within_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PASSED_ON = {
     *("workers", "jobs_per_worker", "gateways", "pin_workers", "sandbox", "worker_uid"),
-    *("max_upload", "quality", "formats", "tolerate_truncated"),
+    *("max_upload", "quality", "formats", "tolerate_truncated", "watermark"),
     *("max_pixels", "max_output_pixels", "max_frames", "max_effort", "max_expansion"),
     *("job_memory", "decode_memory"),
     *("connections", "connections_per_client", "queue", "queue_per_client"),

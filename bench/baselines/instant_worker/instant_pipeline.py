@@ -46,6 +46,12 @@ def read_info(_upload: Upload, **_options: object) -> ImageInfo:
     return _INFO
 
 
-def resize(_upload: Upload, _outputs: object, **_options: object) -> Any:
-    """A result."""
-    return SimpleNamespace(source=_INFO, outputs=[_OUTPUT])
+def load_watermarks(_files: object, _config: object) -> None:
+    """Take none."""
+
+
+def resize_and_describe(
+    _upload: Upload, _outputs: object, _asked: object, **_options: object
+) -> tuple[Any, None]:
+    """A result, and nothing that stands for the image."""
+    return SimpleNamespace(source=_INFO, outputs=[_OUTPUT]), None
