@@ -23,7 +23,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from bench.baselines.peers.http_client import HttpConnection, request_bytes
 from bench.baselines.peers.sharp import FOLDER, Sharp
@@ -52,7 +52,7 @@ Calls = Sequence[Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An image of ``bench.images`` or the animation, our options, and the calls of sharp that do the same."""
+    """An image of ``bench.images`` or ``MADE``, our options, and the calls of sharp that do the same."""
 
     image: str
     options: Mapping[str, Any]
@@ -80,6 +80,19 @@ def animation() -> bytes:
     data = BytesIO()
     frames[0].save(data, "GIF", save_all=True, append_images=frames[1:], duration=80, loop=0)
     return data.getvalue()
+
+
+def bordered() -> bytes:
+    """Return a JPEG of the photograph with a white border, for ``trim``."""
+    with Image.open(image_file(SMALL)) as photograph:
+        image = ImageOps.expand(photograph.convert("RGB"), 64, "white")
+    data = BytesIO()
+    image.save(data, "JPEG", quality=90)
+    return data.getvalue()
+
+
+MADE = {"animation": animation, "bordered": bordered}
+"""Images that this module makes."""
 
 
 def _rounded_mask(radius: int) -> str:
@@ -126,7 +139,7 @@ def cases() -> dict[str, Case]:
             [["rotate", 90], ["resize", HEIGHT, WIDTH, {"fit": "fill"}], _JPEG],
         )
     found["rotate 30"] = Case(SMALL, _SIZE | {"rotate": 30}, [["rotate", 30, _WHITE], _FILL, _JPEG])
-    found["trim"] = Case(SMALL, _SIZE | {"trim": 10}, [["trim", {"threshold": 10}], _FILL, _JPEG])
+    found["trim"] = Case("bordered", _SIZE | {"trim": 10}, [["trim", {"threshold": 10}], _FILL, _JPEG])
     mask: list[Any] = [["composite", [{"input": {"base64": _rounded_mask(40)}, "blend": "dest-in"}]]]
     webp = {"format": "webp", "quality": 80}
     found["rounded"] = Case(SMALL, _SIZE | webp | {"rounded": 40}, [_FILL, *mask, _WEBP])
@@ -223,7 +236,8 @@ def main(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "mark.png").write_bytes(watermark())
-        (folder / "animation.gif").write_bytes(animation())
+        for made, make in MADE.items():
+            (folder / made).write_bytes(make())
         settings = ("--workers", "1", "--log-level", "error", "--watermark", f"mark={folder / 'mark.png'}")
         server = stack.enter_context(Server(*settings))
         stack.enter_context(sharp)
@@ -232,7 +246,7 @@ def main(
         print("| case | vipsrv ms | bytes | sharp ms | bytes | SSIM | vipsrv / sharp |")
         print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
         for name, case in chosen.items():
-            path = folder / "animation.gif" if case.image == "animation" else image_file(case.image)
+            path = folder / case.image if case.image in MADE else image_file(case.image)
             image = path.read_bytes()
             query = request_bytes(sharp.port, f"/?{quote(json.dumps(case.calls))}", path, None)
             http = HttpConnection(sharp.port)
