@@ -37,6 +37,7 @@ from vipsrv.pipeline.cost import (
     LIGHT_SECONDS,
     Cost,
     NeedsHeavyLane,
+    admit_trim,
     max_encodes,
     predict,
     predict_all,
@@ -523,3 +524,15 @@ def test_the_passes_of_an_interlaced_png_cost_the_same_for_one_bit() -> None:
     assert cost(bits).seconds == pytest.approx(4 * 0.0035, rel=0.1)
     rgb = cost(interlaced_png(600, 400)).seconds
     assert rgb == pytest.approx(0.24 * 3 * 0.0017, rel=0.1)
+
+
+def test_the_decodes_of_all_trims_add_up() -> None:
+    """Each view that is trimmed is decoded once more, before anything else is admitted."""
+    upload = pipeline.Upload.from_memory(jpeg(1200, 1150))
+
+    def admit(trims: int) -> None:
+        admit_trim(upload, read_header(upload), 0, 0, trims, config=LIMITS, seconds=None, heavy_ok=False)
+
+    admit(1)
+    with pytest.raises(NeedsHeavyLane):
+        admit(200)

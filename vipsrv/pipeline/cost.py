@@ -136,13 +136,14 @@ def admit_trim(
     header: ImageHeader,
     page: int,
     others: int,
+    trims: int,
     *,
     config: WorkerConfig,
     seconds: float | None,
     heavy_ok: bool,
 ) -> None:
     """Check the cost of decoding a view of a ``page`` only to find its borders, while the headers of other
-    views hold ``others`` bytes. Raises as ``admit``.
+    views hold ``others`` bytes, and of doing so for all ``trims`` of the job. Raises as ``admit``.
     """
     _check_decode(upload, header.source)
     decode = _decode_view(upload, header, 1.0, page)
@@ -152,8 +153,8 @@ def admit_trim(
             _BASE + copied + header.metadata_memory + others + decode.memory + held_by_trim(header, others)
         ),
         results=0,
-        seconds=decode.seconds,
-        at_worst=decode.at_worst,
+        seconds=decode.seconds * trims,
+        at_worst=decode.at_worst * trims,
     )
     _check_expansion(upload, header.source, cost, config)
     _admit(cost, config=config, seconds=seconds, heavy_ok=heavy_ok)

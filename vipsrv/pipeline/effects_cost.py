@@ -15,6 +15,9 @@ _MODULATE, _GREY, _SHARPEN, _UNSHARP, _WATERMARK, _ROUNDED = 0.014, 0.01, 0.01, 
 _BLUR, _BLUR_SIGMA = 0.01, 0.001
 """Seconds for a megapixel, and more for each pixel of sigma."""
 
+_OVERLAY, _CORNERS = 4, 4
+"""Bytes for a pixel of the result, at most: the watermark, and the mask while its corners are made."""
+
 _MOST_SIGMA = 40
 """A blur by more takes no longer, because the image is reduced first."""
 
@@ -33,6 +36,7 @@ def effects_cost(options: ResizeOptions, pixels: int, *, alpha: bool) -> Effects
         return EffectsCost(memory=0, seconds=0)
     seconds = 0.0
     copies = 0  # of the image, in memory
+    beside = 0
     if options.modulate is not None:
         seconds += _MODULATE
     if options.grey:
@@ -46,11 +50,11 @@ def effects_cost(options: ResizeOptions, pixels: int, *, alpha: bool) -> Effects
     if options.watermark is not None:
         seconds += _WATERMARK
         copies += 1
-    mask = 0
+        beside += _OVERLAY
     if options.rounded is not None:
         seconds += _ROUNDED
-        mask = 1
+        beside += _CORNERS
     bands = 4 if alpha else 3
     # Colours that are weighted by alpha are floats for a moment.
     slower = 2.5 if alpha else 1.0
-    return EffectsCost(memory=pixels * (copies * bands + mask), seconds=seconds * slower * pixels / MEGA)
+    return EffectsCost(memory=pixels * (copies * bands + beside), seconds=seconds * slower * pixels / MEGA)

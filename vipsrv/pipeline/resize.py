@@ -112,8 +112,10 @@ def resize(
     )
     check_format(header.info.format, "the image", formats)
     of_outputs = [view_of(options) for options in outputs]
-    terms = Terms(config=config, seconds=seconds, heavy_ok=heavy_ok, watch=watch)
-    views = _open_views(upload, header, sorted(dict.fromkeys(of_outputs), key=lambda view: view.page), terms)
+    different = sorted(dict.fromkeys(of_outputs), key=lambda view: view.page)
+    trims = sum(view.trim is not None for view in different)
+    terms = Terms(config=config, seconds=seconds, heavy_ok=heavy_ok, watch=watch, trims=trims)
+    views = _open_views(upload, header, different, terms)
     plans = []
     for options, view in zip(outputs, of_outputs, strict=True):
         plans.append(plan_output(options, views[view], config))

@@ -28,12 +28,16 @@ _WIDE = {"ushort": 257}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """The terms of a job that are checked before anything is decoded; ``resize`` says what they mean."""
+    """The terms of a job that are checked before anything is decoded; ``resize`` says what they mean.
+
+    ``trims`` is how many views of the job are trimmed: each is decoded once for it.
+    """
 
     config: WorkerConfig
     seconds: float | None
     heavy_ok: bool
     watch: StopCheck | None
+    trims: int
 
 
 def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms, others: int) -> ImageHeader:
@@ -50,6 +54,7 @@ def trimmed(upload: Upload, header: ImageHeader, view: View, terms: Terms, other
         header,
         view.page,
         others,
+        terms.trims,
         config=terms.config,
         seconds=terms.seconds,
         heavy_ok=terms.heavy_ok,
