@@ -11,6 +11,7 @@ on standard error and exits with code 1.
 """
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -92,6 +93,8 @@ def _start(arguments: _Arguments) -> JobLoop:
     run, ready = start_pipeline(config, {one.name: _take(one) for one in config.watermarks})
     loop = JobLoop(arguments.channel, arguments.shared, run)
     layers = confinement.complete(arguments.channel.fileno())
+    # All objects of now live as long as the worker, so the garbage collector need not visit them.
+    gc.freeze()
     arguments.channel.sendall(replace(ready, layers=layers).pack())
     return loop
 

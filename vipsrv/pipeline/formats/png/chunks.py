@@ -39,12 +39,14 @@ def read_notes(upload: Upload) -> FileNotes:
     exif = b""
     position = _MAGIC_LENGTH
     for _ in range(_MAX_CHUNKS):
-        head = upload.read(position, 8)
-        if len(head) < 8 or head[4:] == b"IEND":  # noqa: PLR2004 - length and name
+        head = upload.read(position, _CHUNK_HEAD.size)
+        if len(head) < _CHUNK_HEAD.size:
             break
         length, name = _CHUNK_HEAD.unpack(head)
         if name == b"IDAT":
             has_pixels = True
+        elif name == b"IEND":
+            break
         elif name == b"eXIf":
             if has_pixels and not has_exif and length <= _MAX_EXIF:
                 exif = _content(upload, position, name, length)
