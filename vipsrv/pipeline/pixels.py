@@ -1,7 +1,5 @@
 """Results that are pixels in memory instead of a file, for what the pipeline itself makes of an image."""
 
-from dataclasses import dataclass
-
 import pyvips
 
 from vipsrv.options import Chroma, Fit, Format, ResizeOptions
@@ -11,14 +9,9 @@ from vipsrv.pipeline.vips.operations import shape
 BANDS = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PixelOptions(ResizeOptions):
-    """The options of a result that is 8-bit sRGB with alpha, row after row."""
-
-
-def pixels_within(side: int, *, page: int = 0) -> PixelOptions:
+def pixels_within(side: int, *, page: int = 0) -> ResizeOptions:
     """Return the options for an image of at most ``side`` pixels on a side."""
-    return PixelOptions(width=side, height=side, fit=Fit.INSIDE, enlarge=False, page=page)
+    return ResizeOptions(width=side, height=side, fit=Fit.INSIDE, enlarge=False, page=page)
 
 
 def _pixels(image: pyvips.Image, _quality: int, _chroma: Chroma) -> bytes:
@@ -29,7 +22,7 @@ def _pixels(image: pyvips.Image, _quality: int, _chroma: Chroma) -> bytes:
 
 
 PIXELS = Writer(
-    format=Format.PNG,  # the name is told to nobody
+    format=Format.PNG,  # which holds the same pixels
     saver="rawsave_buffer",
     lossy=True,  # so that ``save_plain`` is used
     lossless=False,
@@ -37,3 +30,4 @@ PIXELS = Writer(
     cost=EncodeCost(pixel=BANDS, seconds=0.001),
     save_plain=_pixels,
 )
+"""Writes 8-bit sRGB with alpha, row after row."""

@@ -43,10 +43,9 @@ def resize_and_describe(
     if not asked:
         return resize(upload, outputs, **terms), None
     small = pixels_within(SIDE, page=view_of(outputs[0]).page if outputs else 0)
-    result = resize(upload, (*outputs, small), **terms)
-    *made, last = result.outputs
-    found = placeholders(last.data, last.info.width, last.info.height, asked)
-    return Result(source=result.source, outputs=tuple(made)), found
+    result = resize(upload, outputs, pixels=(small,), **terms)
+    (pixels,) = result.pixels
+    return result, placeholders(pixels.data, pixels.info.width, pixels.info.height, asked)
 
 
 def placeholders(data: bytes, width: int, height: int, asked: Collection[Placeholder]) -> Placeholders:

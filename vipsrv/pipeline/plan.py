@@ -16,7 +16,7 @@ from vipsrv.pipeline.limits import check_effort, check_result, check_source
 from vipsrv.pipeline.option_rules import check_options
 from vipsrv.pipeline.orientation import size_before_rotation, size_of_rotation
 from vipsrv.pipeline.output_format import find_writer
-from vipsrv.pipeline.pixels import PIXELS, PixelOptions
+from vipsrv.pipeline.pixels import PIXELS
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.view import view_of
 from vipsrv.pipeline.vips.stopping import StopCheck
@@ -95,11 +95,16 @@ class DecodePlan:
         return reader if isinstance(reader, LibvipsReader) else None
 
 
-def plan_output(options: ResizeOptions, header: ImageHeader, config: WorkerConfig) -> OutputPlan:
-    """Plan one result of the page with this header. Raises ``BadRequest`` and ``TooLarge``."""
+def plan_output(
+    options: ResizeOptions, header: ImageHeader, config: WorkerConfig, *, as_pixels: bool = False
+) -> OutputPlan:
+    """Plan one result of the page with this header, a file or ``as_pixels``.
+
+    Raises ``BadRequest`` and ``TooLarge``.
+    """
     info = header.info
     frames = 1 if header.frames is None else header.frames.count
-    writer = PIXELS if isinstance(options, PixelOptions) else find_writer(options.format, info, frames)
+    writer = PIXELS if as_pixels else find_writer(options.format, info, frames)
     check_options(options, writer, frames)
     if options.watermark is not None:
         find_watermark(options.watermark)

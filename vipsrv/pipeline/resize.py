@@ -13,7 +13,6 @@ from vipsrv.pipeline.cost import admit
 from vipsrv.pipeline.header import ImageHeader
 from vipsrv.pipeline.limits import check_format
 from vipsrv.pipeline.option_rules import is_by_content
-from vipsrv.pipeline.pixels import PIXELS
 from vipsrv.pipeline.plan import (
     DecodePlan,
     OutputPlan,
@@ -76,10 +75,13 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The facts of the source, and the outputs in the order of the request."""
+    """The facts of the source, the outputs in the order of the request, and the ``pixels`` that the pipeline
+    itself has asked for.
+    """
 
     source: ImageInfo
     outputs: tuple[Output, ...]
+    pixels: tuple[Output, ...] = ()
 
 
 def resize(
@@ -87,6 +89,7 @@ def resize(
     outputs: Sequence[ResizeOptions],
     *,
     config: WorkerConfig,
+    pixels: Sequence[ResizeOptions] = (),
     formats: Collection[str] | None = None,
     watch: StopCheck | None = None,
     seconds: float | None = None,
@@ -95,15 +98,17 @@ def resize(
 ) -> Result:
     """Run one job of one or more results. ``config`` has the limits and the default quality.
 
-    ``formats`` names those of image and results that are allowed; ``None`` means all.
-    ``seconds`` is the time that the job has. If it is not light (see ``cost``) and not ``heavy_ok``,
-    ``NeedsHeavyLane`` is raised. ``threads`` is how many may compute at a time. The image is decoded once,
-    and once more for each other requested ``page``.
+    ``pixels`` are further results, which are no files (``pixels.PIXELS``). ``formats`` names those of image
+    and results that are allowed; ``None`` means all. ``seconds`` is the time that the job has. If it is not
+    light (see ``cost``) and not ``heavy_ok``, ``NeedsHeavyLane`` is raised. ``threads`` is how many may
+    compute at a time. The image is decoded once, and once more for each other ``view.View`` of the results.
 
     Raises ``BadRequest``, ``UnsupportedFormat``, ``TooLarge``, ``CorruptImage``, ``InternalError`` if the
     result of a valid image cannot be written, or the reason to stop that ``watch`` returned.
     """
     forget_errors()
+    files = len(outputs)
+    outputs = (*outputs, *pixels)
     header = read_header(
         upload,
         tolerant=config.tolerate_truncated,
@@ -117,13 +122,12 @@ def resize(
     terms = Terms(config=config, seconds=seconds, heavy_ok=heavy_ok, watch=watch, trims=trims)
     views = _open_views(upload, header, different, terms)
     plans = []
-    for options, view in zip(outputs, of_outputs, strict=True):
-        plans.append(plan_output(options, views[view], config))
+    for number, (options, view) in enumerate(zip(outputs, of_outputs, strict=True)):
+        plans.append(plan_output(options, views[view], config, as_pixels=number >= files))
         if len(views) > 1:
             views[view].drop_built()
-    for plan in plans:
-        if plan.writer is not PIXELS:
-            check_format(plan.writer.format.value, "the result", formats)
+    for plan in plans[:files]:
+        check_format(plan.writer.format.value, "the result", formats)
     check_together(plans, config)
     parts = [
         (views[view], [plan.options for plan, of in zip(plans, of_outputs, strict=True) if of == view])
@@ -144,7 +148,8 @@ def resize(
         with use_threads(threads):
             done |= zip(numbers, run_page(decode, view_plans), strict=True)
         del decode, view_header
-    return Result(source=source, outputs=tuple(done[number] for number in range(len(plans))))
+    made = tuple(done[number] for number in range(len(plans)))
+    return Result(source=source, outputs=made[:files], pixels=made[files:])
 
 
 def _open_views(

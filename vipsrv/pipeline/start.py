@@ -70,10 +70,10 @@ def load_watermarks(files: Mapping[str, bytes], config: WorkerConfig) -> None:
     images = {}
     for name, data in files.items():
         try:
-            result = resize(Upload.from_memory(data), (pixels_within(MAX_SIDE),), config=config)
+            result = resize(Upload.from_memory(data), (), pixels=(pixels_within(MAX_SIDE),), config=config)
         except RequestError as error:
             raise ValueError(f"watermark: {name}: {error}") from None
-        (output,) = result.outputs
+        (output,) = result.pixels
         size = output.info.width, output.info.height
         image = pyvips.Image.new_from_memory(output.data, *size, BANDS, "uchar")
         images[name] = image.copy(interpretation="srgb")

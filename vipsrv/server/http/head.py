@@ -31,8 +31,6 @@ MAX_FIELDS = 100
 MAX_DIGITS = 18
 """Digits of a Content-Length: less than 2**63."""
 
-MAX_METHOD = 32
-
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 _REQUEST_LINE = rb"%s++ [!-~]++ HTTP/[0-9]\.[0-9]" % _TOKEN
 # What follows the colon: HTAB, SP, VCHAR and obs-text (RFC 9110, section 5.5).

@@ -17,10 +17,6 @@ from vipsrv.pipeline.upload import Upload
 MAX_SAMPLES = 64
 """Samples of a pixel of a page that is rearranged here. Each may become a band or a plane of its own."""
 
-MAX_BLOCKS = 1 << 21
-"""Strips or tiles of a page."""
-
-
 _MAX_TILES_ACROSS = 1 << 12
 """Tiles in a row. For each tile libvips looks through all of its row: 4 rows of 16,000 tiles take 7 s, of
 4,000 0.3 s."""
