@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vipsrv.errors import TooLarge
-from vipsrv.options import HIGHEST_QUALITY, ImageInfo, Position, ResizeOptions
+from vipsrv.options import BY_CONTENT, HIGHEST_QUALITY, ImageInfo, ResizeOptions
 from vipsrv.pipeline import likeness
 from vipsrv.pipeline.effects_cost import effects_cost
 from vipsrv.pipeline.formats.base import MEGA, BuiltinReader, DecodeRequest, LibvipsReader
@@ -368,7 +368,7 @@ def _held_between(
     kept = 0.0
     if info.orientation > 1:
         kept += areas[0] * pixel
-    if options.position in {Position.ENTROPY, Position.ATTENTION}:
+    if options.position in BY_CONTENT:
         kept += areas[0] * (2 * bands if info.has_alpha else bands)
     if options.max_bytes is not None or options.min_ssim is not None:
         kept += areas[0] * bands

@@ -6,7 +6,7 @@ PNG and GIF: what a viewer sees in the end is the same without them.
 """
 
 from vipsrv.errors import BadRequest
-from vipsrv.options import Fit, Format, Position, ResizeOptions
+from vipsrv.options import BY_CONTENT, Fit, Format, Position, ResizeOptions
 from vipsrv.pipeline.formats.writer import Writer
 from vipsrv.pipeline.output_format import (
     formats_keeping,
@@ -15,8 +15,6 @@ from vipsrv.pipeline.output_format import (
     lossless_formats,
 )
 from vipsrv.pipeline.read_back import is_read_back
-
-_BY_CONTENT = {Position.ENTROPY, Position.ATTENTION}
 
 
 def check_options(options: ResizeOptions, writer: Writer, frames: int) -> None:
@@ -70,7 +68,7 @@ def _check_focus(options: ResizeOptions) -> None:
 
 def is_by_content(options: ResizeOptions) -> bool:
     """Whether the image must be analysed to find the part that ``cover`` keeps."""
-    return options.position in _BY_CONTENT
+    return options.position in BY_CONTENT
 
 
 def _check_palette(options: ResizeOptions, writer: Writer, name: str) -> None:

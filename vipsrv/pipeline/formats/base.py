@@ -31,6 +31,10 @@ MAX_SIDE = 1_500_000
 number of pixels, rows are read one byte per pixel; this bound keeps that width below libvips' 100,000,000
 (``VIPS_MAX_COORD``)."""
 
+MAX_DECODED_PIXELS = 1 << 25
+"""Pixels of the largest compressed image that vipsrv itself decodes into memory: a little more than
+7680 × 4320."""
+
 MEGA = 1_000_000
 SECONDS_PER_MEGABYTE = 0.0002
 """CPU seconds for a million bytes of decoded pixels, for formats that were not measured."""
@@ -388,6 +392,17 @@ def check_sides(name: str, width: int, height: int) -> None:
     """Raise ``TooLarge`` for an image that libvips cannot hold."""
     if max(width, height) > MAX_SIDE:
         raise TooLarge(f"this {name} is {width} x {height}; at most {MAX_SIDE} pixels on a side are allowed")
+
+
+def check_decoded_pixels(kind: str, width: int, height: int) -> None:
+    """Raise ``TooLarge`` for a compressed image of more pixels than vipsrv itself decodes into memory.
+
+    ``kind`` says what it is, such as "run-length encoded tga".
+    """
+    if width * height > MAX_DECODED_PIXELS:
+        raise TooLarge(
+            f"this {kind} has {width * height} pixels ({width} x {height}); {MAX_DECODED_PIXELS} are allowed"
+        )
 
 
 # All together

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyvips
 
-from vipsrv.errors import CorruptImage, TooLarge, UnsupportedFormat
+from vipsrv.errors import CorruptImage, UnsupportedFormat
 from vipsrv.pipeline.formats.base import (
     MEGA,
     SECONDS_PER_MEGABYTE_PARSED,
@@ -20,15 +20,13 @@ from vipsrv.pipeline.formats.base import (
     DecodeCost,
     DecodeRequest,
     ImageFormat,
+    check_decoded_pixels,
     check_sides,
     signature,
 )
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.raw_rows import RowLayout, read_rows
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked
-
-MAX_ENCODED_PIXELS = 1 << 25
-"""Pixels of the largest encoded image. It is decoded into memory."""
 
 _MAX_HEADER = 65_536  # bytes; a header keeps the commands that made the file
 _SIZE = re.compile(rb"([-+])([XY]) {1,8}([0-9]{1,10}) {1,8}([-+])([XY]) {1,8}([0-9]{1,10})[ \t\r]{0,8}\n")
@@ -157,11 +155,7 @@ def decode_rows(
     Each row is encoded channel by channel, or by repeated pixels. Rows that are missing raise
     ``CorruptImage``; if ``tolerant``, they are 0. Raises ``TooLarge`` and the reason of ``watch`` to stop.
     """
-    if width * height > MAX_ENCODED_PIXELS:
-        raise TooLarge(
-            f"this run-length encoded hdr has {width * height} pixels ({width} x {height}); "
-            f"{MAX_ENCODED_PIXELS} are allowed"
-        )
+    check_decoded_pixels("run-length encoded hdr", width, height)
     pixels = bytearray(width * height * _PIXEL)
     at, stride = 0, width * _PIXEL
     for number in range(height):

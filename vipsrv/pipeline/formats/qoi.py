@@ -9,7 +9,7 @@ from array import array
 
 import pyvips
 
-from vipsrv.errors import CorruptImage, TooLarge
+from vipsrv.errors import CorruptImage
 from vipsrv.pipeline.formats.base import (
     MEGA,
     BuiltinImage,
@@ -17,14 +17,12 @@ from vipsrv.pipeline.formats.base import (
     DecodeCost,
     DecodeRequest,
     ImageFormat,
+    check_decoded_pixels,
     check_sides,
     signature,
 )
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked
-
-MAX_PIXELS = 1 << 25
-"""Pixels of the largest image that is decoded."""
 
 _HEADER = struct.Struct(">4sIIBB")
 _WITH_ALPHA = 4
@@ -48,8 +46,7 @@ def open_qoi(upload: Upload, *, tolerant: bool, watch: StopCheck | None) -> Buil
     if not width or not height or channels not in {3, 4}:
         raise CorruptImage(f"this qoi has an impossible size of {width} x {height}, or {channels} channels")
     check_sides("qoi", width, height)
-    if width * height > MAX_PIXELS:
-        raise TooLarge(f"this qoi has {width * height} pixels ({width} x {height}); {MAX_PIXELS} are allowed")
+    check_decoded_pixels("qoi", width, height)
     has_alpha = channels == _WITH_ALPHA
 
     def build() -> pyvips.Image:

@@ -13,7 +13,7 @@ from enum import IntEnum
 
 import pyvips
 
-from vipsrv.errors import CorruptImage, TooLarge
+from vipsrv.errors import CorruptImage
 from vipsrv.pipeline.formats.base import (
     BuiltinImage,
     BuiltinReader,
@@ -21,15 +21,13 @@ from vipsrv.pipeline.formats.base import (
     DecodeRequest,
     ImageFormat,
     Signature,
+    check_decoded_pixels,
     parsed_file_cost,
     streamed_rows_cost,
 )
 from vipsrv.pipeline.upload import Upload
 from vipsrv.pipeline.vips.raw_rows import RowLayout, read_rows, to_colours, to_numbers
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked
-
-MAX_ENCODED_PIXELS = 1 << 25
-"""Maximum pixels of a run-length encoded image, as for bitmaps. It is decoded into memory by packets."""
 
 _CHECK_EVERY = 1 << 16
 """Bytes of packets between two calls of ``watch``: up to 30 ms."""
@@ -243,11 +241,7 @@ def decode_packets(
     ``TooLarge`` and the reason of ``watch`` to stop.
     """
     count = header.width * header.height
-    if count > MAX_ENCODED_PIXELS:
-        raise TooLarge(
-            f"this run-length encoded tga has {count} pixels ({header.width} x {header.height}); "
-            f"{MAX_ENCODED_PIXELS} are allowed"
-        )
+    check_decoded_pixels("run-length encoded tga", header.width, header.height)
     pixel, size = header.pixel, count * header.pixel
     pixels = bytearray(size)
     done, at, end, check_at = 0, 0, len(data), 0

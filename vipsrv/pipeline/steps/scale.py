@@ -48,14 +48,23 @@ def enlarge(image: pyvips.Image, width: int, height: int) -> pyvips.Image:
     own_width, own_height, *_ = shape(image)
     if (own_width, own_height) == (width, height):
         return image
-    across, down = width / own_width, height / own_height
+    return enlarge_by(image, width / own_width, height / own_height, (width, height), "bicubic")
+
+
+def enlarge_by(
+    image: pyvips.Image, across: float, down: float, size: tuple[int, int], interpolator: str
+) -> pyvips.Image:
+    """Enlarge the image by two factors, and take ``size`` pixels of it from the left and top.
+
+    Raises ``pyvips.Error``.
+    """
     return image.affine(
         [across, 0, 0, down],
-        interpolate=pyvips.Interpolate.new("bicubic"),
+        interpolate=pyvips.Interpolate.new(interpolator),
         # The centre of a pixel is half a pixel from its corner in both images.
         odx=(across - 1) / 2,
         ody=(down - 1) / 2,
-        oarea=[0, 0, width, height],
+        oarea=[0, 0, *size],
         extend="copy",
         premultiplied=True,
     )

@@ -5,11 +5,9 @@ the image, 2 moves right and up by the two bytes that follow, and any other numb
 follow uncompressed, padded to 16 bits.
 """
 
-from vipsrv.errors import CorruptImage, TooLarge
+from vipsrv.errors import CorruptImage
+from vipsrv.pipeline.formats.base import check_decoded_pixels
 from vipsrv.pipeline.vips.stopping import StopCheck, stop_if_asked
-
-MAX_PIXELS = 1 << 25
-"""Pixels of the largest image that is decoded, a little more than 7680 × 4320."""
 
 _MAX_BYTES = 4
 """Bytes of data that a pixel, or the end of a row, may take: a move to the next one. Without this bound moves
@@ -32,7 +30,7 @@ def decode(
     that are longer than their pixels can take, raise ``CorruptImage``; if ``tolerant``, they give the pixels
     that exist. Raises the reason of ``watch`` to stop.
     """
-    _check_size(width, height)
+    check_decoded_pixels("run-length compressed bmp", width, height)
     pixels = bytearray(width * height)
     at, end, x, y = 0, min(len(data), _MAX_BYTES * (width + 1) * height) - 1, 0, 0
     check_at = 0
@@ -68,14 +66,6 @@ def decode(
     if not tolerant and (y < height - 1 or (y == height - 1 and x < width)):
         raise CorruptImage(f"this run-length compressed bmp ends in row {y + 1} of {height}")
     return pixels
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise TooLarge(
-            f"this run-length compressed bmp has {width * height} pixels ({width} x {height}); "
-            f"{MAX_PIXELS} are allowed"
-        )
 
 
 def _pair(byte: int, count: int) -> bytes:

@@ -14,6 +14,7 @@ import pyvips
 
 from vipsrv.pipeline.plan import DecodePlan, OutputPlan
 from vipsrv.pipeline.steps.effects.pixels import in_memory, weighted
+from vipsrv.pipeline.steps.scale import enlarge_by
 from vipsrv.pipeline.vips.operations import shape
 
 _LARGEST_MASK = 24.0
@@ -49,16 +50,7 @@ def gaussian(image: pyvips.Image, sigma: float) -> pyvips.Image:
     reduced = image.shrink(factor, factor, ceil=True)
     blurred = reduced.convsep(_mask(math.sqrt(variance) / factor), precision="integer")
     width, height, *_ = shape(image)
-    enlarged = blurred.affine(
-        [factor, 0, 0, factor],
-        interpolate=pyvips.Interpolate.new("bilinear"),
-        # The centre of a pixel is half a pixel from its corner in both images.
-        odx=(factor - 1) / 2,
-        ody=(factor - 1) / 2,
-        oarea=[0, 0, width, height],
-        extend="copy",
-        premultiplied=True,
-    )
+    enlarged = enlarge_by(blurred, factor, factor, (width, height), "bilinear")
     return enlarged.copy(interpretation=image.interpretation)
 
 
