@@ -265,6 +265,14 @@ def test_a_watermark_has_its_colour_in_the_profile_that_the_result_keeps() -> No
     assert near(colour(seen, 85, 55), GREEN, 6)
 
 
+@pytest.mark.parametrize(
+    "options", [{"watermark_position": "top"}, {"watermark_scale": 0.5}, {"watermark_opacity": 0.5}]
+)
+def test_the_place_of_a_watermark_needs_a_watermark(options: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match=f"^{next(iter(options))}: there is no watermark"):
+        make(flat(RED), **options)
+
+
 def test_an_unknown_watermark_is_refused_with_the_names_that_there_are() -> None:
     with pytest.raises(BadRequest, match=r"^watermark: this server has no logo; it has box, dot$"):
         make(flat(RED), watermark="logo")

@@ -5,6 +5,8 @@
 PNG and GIF: what a viewer sees in the end is the same without them.
 """
 
+from dataclasses import fields
+
 from vipsrv.errors import BadRequest
 from vipsrv.options import BY_CONTENT, Fit, Format, Position, ResizeOptions
 from vipsrv.pipeline.formats.writer import Writer
@@ -15,6 +17,8 @@ from vipsrv.pipeline.output_format import (
     lossless_formats,
 )
 from vipsrv.pipeline.read_back import is_read_back
+
+_DEFAULTS = {option.name: option.default for option in fields(ResizeOptions)}
 
 
 def check_options(options: ResizeOptions, writer: Writer, frames: int) -> None:
@@ -57,6 +61,8 @@ def _check_placing(options: ResizeOptions) -> None:
         _check_position(options)
     if options.focus is not None:
         _check_focus(options)
+    if options.watermark is None:
+        _check_no_watermark(options)
 
 
 def _check_focus(options: ResizeOptions) -> None:
@@ -64,6 +70,12 @@ def _check_focus(options: ResizeOptions) -> None:
         raise BadRequest(f"focus: chooses what 'cover' keeps; the fit is '{options.fit}'")
     if options.position is not Position.CENTRE:
         raise BadRequest("focus: chooses what 'cover' keeps, as position does; leave one of the two out")
+
+
+def _check_no_watermark(options: ResizeOptions) -> None:
+    for name in ("watermark_position", "watermark_scale", "watermark_opacity"):
+        if getattr(options, name) != _DEFAULTS[name]:
+            raise BadRequest(f"{name}: there is no watermark; name one with 'watermark', or leave this out")
 
 
 def is_by_content(options: ResizeOptions) -> bool:
