@@ -44,10 +44,9 @@ def parse_true_or_number(text: str) -> bool | float:
     """Parse ``true``, ``false`` or a number. Raises ``typer.BadParameter``."""
     if text in {"true", "false"}:
         return text == "true"
-    (number, *others) = parse_numbers(text)
-    if others:
-        raise typer.BadParameter("is 'true' or one number")
-    return number
+    if not _NUMBER.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is neither 'true' nor a number")
+    return float(text)
 
 
 def _number(flag: str, metavar: str, help_: str) -> Any:
